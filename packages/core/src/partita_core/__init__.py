@@ -1,0 +1,109 @@
+"""What every Partita package agrees on: specs, layouts, latents, roles, streaming, saving and conformance."""
+
+from .autoencoder import Autoencoder, AutoencoderConfig, latent_spec, measure_latents
+from .codec import Codec
+from .configs import build, from_dict, override, to_dict
+from .denoising import DenoisingDecoder
+from .errors import PartitaError, nearest
+from .files import read_json, read_tensors, write_json, write_tensors, written_aside
+from .frozen import Frozen, frozen_call
+from .hashing import weights_hash
+from .latents import Latents
+from .layouts import (
+    ChannelLayout,
+    as_layouts,
+    convert,
+    convert_pairs,
+    from_network,
+    natural_layout,
+    network_layout,
+    to_network,
+)
+from .noise import hashed_seed, keyed_noise
+from .precision import upcast
+from .registry import Config, component, components, lookup, register
+from .roles import (
+    AudioTransform,
+    Bottleneck,
+    BottleneckOutput,
+    Context,
+    Decoder,
+    Encoder,
+    FeedForwardDecoder,
+    Loss,
+    Quantizer,
+    RepresentationEncoder,
+    Role,
+    Sampler,
+    StepOutput,
+)
+from .saving import Saved, load_weights
+from .specs import AudioSpec, LatentSpec
+from .stream_codec import StreamDecoder, StreamEncoder
+from .streams import Bounded, Chain, Stepped, Stream, Streamable, UnboundedError, Whole
+
+__all__ = [
+    "as_layouts",
+    "AudioSpec",
+    "AudioTransform",
+    "Autoencoder",
+    "AutoencoderConfig",
+    "Bottleneck",
+    "BottleneckOutput",
+    "Bounded",
+    "build",
+    "Chain",
+    "ChannelLayout",
+    "Codec",
+    "component",
+    "components",
+    "Config",
+    "Context",
+    "convert",
+    "convert_pairs",
+    "Decoder",
+    "DenoisingDecoder",
+    "Encoder",
+    "FeedForwardDecoder",
+    "from_dict",
+    "from_network",
+    "Frozen",
+    "frozen_call",
+    "hashed_seed",
+    "keyed_noise",
+    "latent_spec",
+    "Latents",
+    "LatentSpec",
+    "load_weights",
+    "lookup",
+    "Loss",
+    "measure_latents",
+    "natural_layout",
+    "nearest",
+    "network_layout",
+    "override",
+    "PartitaError",
+    "Quantizer",
+    "read_json",
+    "read_tensors",
+    "register",
+    "RepresentationEncoder",
+    "Role",
+    "Sampler",
+    "Saved",
+    "StepOutput",
+    "Stepped",
+    "Stream",
+    "Streamable",
+    "StreamDecoder",
+    "StreamEncoder",
+    "to_dict",
+    "to_network",
+    "UnboundedError",
+    "upcast",
+    "weights_hash",
+    "Whole",
+    "write_json",
+    "write_tensors",
+    "written_aside",
+]

@@ -1,0 +1,304 @@
+"""The codec that is assembled from parts: encoder, bottleneck, decoder, and a quantizer if there is one."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from .codec import Codec
+from .configs import from_dict, to_dict
+from .errors import PartitaError
+from .hashing import weights_hash
+from .layouts import ChannelLayout
+from .registry import Config, component, components, lookup, register
+from .roles import Bottleneck, BottleneckOutput, Context, Decoder, Encoder, Quantizer, part_stream
+from .saving import Saved
+from .specs import AudioSpec, LatentSpec
+from .streams import Chain, Stream
+
+
+def latent_spec(encoder: Encoder, bottleneck: Bottleneck) -> LatentSpec:
+    """The spec of the latents that `bottleneck` makes of `encoder`'s frames."""
+    return LatentSpec(
+        bottleneck.dim,
+        encoder.audio_spec.sample_rate,
+        encoder.hop,
+        encoder.tokens_per_frame,
+        encoder.ordered,
+        bottleneck.codebook_sizes,
+        bounded=bottleneck.bounded,
+    )
+
+
+class Autoencoder(Saved, Codec):
+    """There is one path, in training, encoding and decoding: `decoder(expand(bottleneck(encoder(x)).values))`.
+
+    A quantizer in the bottleneck's place makes latents that are the values of its codes. One attached as `quantizer`
+    leaves the latents as they were and puts codes beside them.
+    """
+
+    def __init__(
+        self, encoder: Encoder, bottleneck: Bottleneck, decoder: Decoder, quantizer: Quantizer | None = None
+    ) -> None:
+        """Assembles the parts.
+
+        Raises:
+            PartitaError: they do not fit: width, hop, tokens a frame, or context on tokens that have no order.
+        """
+        super().__init__()
+        self.encoder, self.bottleneck, self.decoder, self.quantizer = encoder, bottleneck, decoder, quantizer
+        self.audio_spec = encoder.audio_spec
+        self.latent_spec = latent_spec(encoder, bottleneck)
+        _require("the encoder's out_dim", encoder.out_dim, "the bottleneck's in_dim", bottleneck.in_dim)
+        _require("the encoder's hop", encoder.hop, "the decoder's hop", decoder.hop)
+        _require("the bottleneck's dim", bottleneck.dim, "the decoder's in_dim", decoder.in_dim)
+        _require(
+            "the encoder's tokens a frame",
+            encoder.tokens_per_frame,
+            "the decoder's",
+            decoder.tokens_per_frame,
+        )
+        if not encoder.ordered and bottleneck.context != (0, 0):
+            pair = f"{type(bottleneck).__name__} sees {bottleneck.context} frames"
+            raise PartitaError(f"{pair}, but {type(encoder).__name__}'s tokens have no order; take one without context")
+        if quantizer is not None:
+            _require("the bottleneck's dim", bottleneck.dim, "the quantizer's dim", quantizer.dim)
+            if isinstance(bottleneck, Quantizer):
+                raise PartitaError("the bottleneck quantizes already; a second quantizer cannot be attached")
+            self.latent_spec = replace(self.latent_spec, codebook_sizes=quantizer.codebook_sizes)
+        self.encode_context = _sum_contexts(encoder, bottleneck, quantizer)
+        self.decode_context = _sum_contexts(self._quantizing, decoder)
+
+    @property
+    def _quantizing(self) -> Quantizer | None:
+        """What makes the codes, in whichever place; not an attribute, or its weights would be saved twice."""
+        return self.bottleneck if isinstance(self.bottleneck, Quantizer) else self.quantizer
+
+    def forward(
+        self,
+        audio: Tensor,
+        layout: Tensor,
+        target_layout: Tensor | None = None,
+        *,
+        stochastic: bool | None = None,
+    ) -> tuple[Tensor, BottleneckOutput]:
+        """The training path of a feed-forward decoder.
+
+        Args:
+            audio: `(batch, channels, hop * frames)` as the network sees it.
+            layout: `(batch,)` int64, of the input.
+            target_layout: `(batch,)` int64, of the output; None for the same.
+            stochastic: whether the bottleneck's noise acts; None means `self.training`.
+
+        Returns:
+            The reconstruction `(batch, channels, hop * frames)`, and the bottleneck's output.
+        """
+        output = self.bottleneck(self.encoder(audio, layout), stochastic=stochastic)
+        target_layout = layout if target_layout is None else target_layout
+        return self.decoder(self.bottleneck.expand(output.values).to(audio.dtype), target_layout), output
+
+    def encode_frames(self, audio: Tensor, layout: Tensor, num_quantizers: int | None) -> tuple[Tensor, Tensor | None]:
+        """Latents, and codes if there is a quantizer; see `Codec`."""
+        return self._quantize(self.encoder(audio, layout), num_quantizers)
+
+    def decode_frames(
+        self, values: Tensor | None, codes: Tensor | None, layout: Tensor, sampler: Any, seeds: Tensor | None
+    ) -> Tensor:
+        """Audio of latents, or of codes; see `Codec`."""
+        return self.decoder.generate(self._expand(values, codes), layout, sampler=sampler, seeds=seeds)
+
+    def codes_to_values(self, codes: Tensor) -> Tensor:
+        """The quantizer's look-up; see `Codec`."""
+        if self._quantizing is None:
+            return super().codes_to_values(codes)
+        return self._quantizing.codes_to_values(codes)
+
+    def encode_stream(self, layout: Tensor, *, num_quantizers: int | None, width: int) -> Stream:
+        """As `Codec.encode_stream`, also for an encoder whose context is unbounded but which carries a state."""
+        if None not in self.encode_context:
+            return super().encode_stream(layout, num_quantizers=num_quantizers, width=width)
+        spec = self.latent_spec
+        encoder = part_stream(
+            self.encoder,
+            lambda x: self.encoder(x, layout.to(x.device)),
+            units_in=spec.hop,
+            units_out=spec.tokens_per_frame,
+            hop=spec.hop,
+            width=width,
+            layout=layout,
+            dtype=self._parameter().dtype,
+        )
+        context = _sum_contexts(self.bottleneck, self.quantizer)
+        k = spec.tokens_per_frame
+        return Chain(encoder, self._bounded(lambda h: self._quantize(h, num_quantizers), k, k, context, width))
+
+    def decode_stream(self, layout: Tensor, *, sampler: Any, seeds: Tensor, width: int) -> Stream:
+        """As `Codec.decode_stream`, through the decoder's own stream."""
+
+        def expand(content: Tensor) -> Tensor:
+            return self._expand(content, None) if content.is_floating_point() else self._expand(None, content)
+
+        k = self.latent_spec.tokens_per_frame
+        values = self._bounded(expand, k, k, _sum_contexts(self._quantizing), width)
+        dtype = self._parameter().dtype
+        return Chain(values, self.decoder.stream(layout, sampler=sampler, seeds=seeds, dtype=dtype, width=width))
+
+    def optimize(self, *, compile: bool = False) -> Self:
+        """Prepares the model for inference: eval mode, weight norm folded, and compiled if asked for.
+
+        Results stay equal to 1e-4 of their RMS, and so do the names of the latents. It cannot be trained or saved
+        any more.
+        """
+        self.eval()
+        _ = self.space_id, self.codes_id  # named by the weights as they were trained
+        for module in list(self.modules()):
+            for name in list(getattr(module, "parametrizations", {})):
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        self.requires_grad_(False)
+        if compile:
+            self.encoder.compile(dynamic=True)
+            self.decoder.compile(dynamic=True)
+        self._optimized = True
+        return self
+
+    _optimized = False
+
+    def saved_config(self) -> tuple[Config, dict[str, Any]]:
+        """The `AutoencoderConfig` of the parts, the specs and the ids; see `Saved`."""
+        if self._optimized:
+            raise PartitaError("an optimized model cannot be saved; save it before optimize()")
+        parts = {"encoder": self.encoder, "bottleneck": self.bottleneck, "decoder": self.decoder}
+        parts |= {"quantizer": self.quantizer} if self.quantizer is not None else {}
+        for name, part in parts.items():
+            if not isinstance(getattr(part, "config", None), Config):
+                raise PartitaError(f"the {name} {type(part).__name__} was not built from a registered Config")
+        configs = {name: part.config for name, part in parts.items()}
+        config = AutoencoderConfig(audio=self.audio_spec, latent_dim=self.latent_spec.dim, **configs)
+        # Hashed anew: these names go with these weights, whatever has been done since they were last asked for.
+        space_id = self._hash_space()
+        self._space_id = None if self.training else space_id
+        facts = {
+            "latent_spec": to_dict(self.latent_spec),
+            "space_id": space_id,
+            "codes_id": self._hash_codes() if self.latent_spec.codebook_sizes else None,
+        }
+        return config, facts
+
+    def restore(self, facts: dict[str, Any]) -> None:
+        """Takes back the measured statistics and the ids; see `Saved`."""
+        spec = from_dict(LatentSpec, facts["latent_spec"], where="latent_spec")
+        if replace(spec, mean=None, std=None) != self.latent_spec:
+            raise PartitaError("latent_spec in config.json is not that of the model it describes")
+        self.latent_spec = spec
+        self._space_id, self._codes_id = facts["space_id"], facts["codes_id"]
+
+    def _quantize(self, hidden: Tensor, num_quantizers: int | None) -> tuple[Tensor, Tensor | None]:
+        if isinstance(self.bottleneck, Quantizer):
+            codes = self.bottleneck.encode_codes(hidden, num_quantizers)
+            return self.bottleneck.codes_to_values(codes), codes
+        values = self.bottleneck(hidden, stochastic=False).values
+        codes = None if self.quantizer is None else self.quantizer.encode_codes(values, num_quantizers)
+        return values, codes
+
+    def _expand(self, values: Tensor | None, codes: Tensor | None) -> Tensor:
+        if values is None:
+            assert codes is not None
+            values = self.codes_to_values(codes)
+        return self.bottleneck.expand(values).to(self._parameter().dtype)
+
+    def _hash_space(self) -> str:
+        tensors = {}
+        for name, part in (("encoder", self.encoder), ("bottleneck", self.bottleneck)):
+            tensors |= {f"{name}.{key}": tensor for key, tensor in part.state_dict().items()}
+        return weights_hash(tensors, self._described(self.encoder, self.bottleneck))
+
+    def _hash_codes(self) -> str:
+        if self.quantizer is None:
+            return self.space_id
+        return weights_hash(self.quantizer.state_dict(), [self.space_id, self._described(self.quantizer)])
+
+    def _described(self, *parts: Any) -> Any:
+        return [to_dict(config) if (config := getattr(part, "config", None)) else None for part in parts]
+
+
+@register("autoencoder")
+@dataclass(frozen=True)
+class AutoencoderConfig(Config):
+    """An autoencoder assembled from parts.
+
+    What they share is written here, once, and handed to each as it is built.
+
+    Attributes:
+        audio: sample rate and layouts.
+        latent_dim: width of the latents.
+        encoder: audio to hidden frames.
+        bottleneck: hidden frames to latents; a quantizer may take its place.
+        decoder: latents to audio.
+        quantizer: codes beside continuous latents, attached after training.
+    """
+
+    audio: AudioSpec
+    latent_dim: int
+    encoder: Config = component("encoder")
+    bottleneck: Config = component("bottleneck", "quantizer")
+    decoder: Config = component("decoder")
+    quantizer: Config | None = component("quantizer", default=None)
+
+    def build(self) -> Autoencoder:
+        """Builds every part with what it needs of the others."""
+        b = self.bottleneck.build(dim=self.latent_dim)
+        e = self.encoder.build(out_dim=b.in_dim, audio_spec=self.audio)
+        d = self.decoder.build(latent_spec=latent_spec(e, b), audio_spec=self.audio)
+        q = self.quantizer.build(dim=b.dim) if self.quantizer is not None else None
+        return Autoencoder(e, b, d, q)
+
+    @classmethod
+    def example(cls) -> "AutoencoderConfig":
+        """The tiny example of the first encoder and decoder that go by one name, if any are installed."""
+        names = {tag.split("/")[1] for tag in components("encoder/*")}
+        names &= {tag.split("/")[1] for tag in components("decoder/*")}
+        if not names:
+            raise PartitaError("no encoder and decoder of one name are installed")
+        encoder, decoder = (lookup(f"{role}/{min(names)}").example() for role in ("encoder", "decoder"))
+        layouts = (ChannelLayout.MONO, ChannelLayout.STEREO, ChannelLayout.MID_SIDE)
+        return cls(AudioSpec(8000, 2, layouts), 4, encoder, lookup("bottleneck/identity").example(), decoder)
+
+
+def _require(what: str, figure: int, other: str, second: int) -> None:
+    if figure != second:
+        raise PartitaError(f"parts do not fit: {what} is {figure}, {other} is {second}; they must be equal")
+
+
+def _sum_contexts(*parts: Any) -> Context:
+    left = right = 0
+    for part in parts:
+        if part is None:
+            continue
+        if part.context[0] is None or part.context[1] is None:
+            return (None, None)
+        left, right = left + part.context[0], right + part.context[1]
+    return (left, right)
+
+
+@torch.no_grad()
+def measure_latents(codec: Codec, pieces: Any) -> LatentSpec:
+    """The codec's latent spec with each channel's mean and standard deviation over `pieces` of `Latents`.
+
+    Raises:
+        PartitaError: there are no frames.
+    """
+    count, total, squares = 0, torch.zeros(codec.latent_spec.dim, dtype=torch.float64), None
+    for latents in pieces:
+        for i in range(len(latents)):
+            values = latents[i].values[0].double().cpu()
+            values = values.clamp(-1 + 1e-6, 1 - 1e-6).atanh() if codec.latent_spec.bounded else values
+            count += values.shape[-1]
+            total = total + values.sum(-1)
+            squares = values.square().sum(-1) + (0 if squares is None else squares)
+    if squares is None or not count:
+        raise PartitaError("there are no latents to measure")
+    mean = total / count
+    std = (squares / count - mean**2).clamp_min(1e-12).sqrt()
+    return replace(codec.latent_spec, mean=tuple(mean.tolist()), std=tuple(std.tolist()))

@@ -1,0 +1,386 @@
+"""A codec: what objectives, evaluation, corpus encoding and the command line depend on."""
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .errors import PartitaError
+from .hashing import weights_hash
+from .latents import Latents
+from .layouts import ChannelLayout, as_layouts, from_network, natural_layout, network_layout, to_network
+from .precision import upcast
+from .roles import Context
+from .specs import AudioSpec, LatentSpec
+from .streams import Bounded, Stream, UnboundedError
+
+Layouts = ChannelLayout | str | int | Sequence[ChannelLayout | str | int] | Tensor
+
+
+class Codec(nn.Module, ABC):
+    """Audio to latents and back, for any batch of any lengths and layouts.
+
+    A codec defines two primitives over equal-length batches of whole frames. `encode` and `decode` are final: layouts,
+    padding, grouping by frame count, splitting, tiling and trimming happen here and nowhere else, so that no item's
+    result depends on its neighbours or on where a file was cut.
+
+    Attributes:
+        audio_spec: the audio the network sees.
+        latent_spec: the latents it makes.
+        encode_context: frames to either side that `encode_frames` sees of the input; None where unbounded.
+        decode_context: likewise for `decode_frames`.
+        max_batch_size: items that go through the network at a time; a matter of memory, not of results.
+        tile_seconds: audio that goes through the network at a time; likewise.
+    """
+
+    audio_spec: AudioSpec
+    latent_spec: LatentSpec
+    encode_context: Context = (None, None)
+    decode_context: Context = (None, None)
+    max_batch_size: int = 16
+    tile_seconds: float = 30.0
+
+    _space_id: str | None = None
+    _codes_id: str | None = None
+
+    @abstractmethod
+    def encode_frames(
+        self, audio: Tensor, layout: Tensor, num_quantizers: int | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Encodes `(batch, channels, hop * frames)` to values `(batch, dim, frames * K)`, codes, or both."""
+
+    @abstractmethod
+    def decode_frames(
+        self, values: Tensor | None, codes: Tensor | None, layout: Tensor, sampler: Any, seeds: Tensor | None
+    ) -> Tensor:
+        """Decodes values, or codes where values are None, to exactly `(batch, channels, hop * frames)`."""
+
+    def codes_to_values(self, codes: Tensor) -> Tensor:
+        """Values `(batch, dim, tokens)` of codes `(batch, num_quantizers, tokens)`.
+
+        Raises:
+            PartitaError: the codec has no quantizer.
+        """
+        raise PartitaError(f"{type(self).__name__} has no quantizer: there are no codes to look up")
+
+    # ------------------------------------------------------------------ encode and decode, final
+
+    @torch.no_grad()
+    def encode(
+        self,
+        audio: Tensor,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+        layout: Layouts | None = None,
+        num_quantizers: int | None = None,
+    ) -> Latents:
+        """Encodes a batch of audio.
+
+        Runs without gradients, without autocast, in the dtype of the weights.
+
+        Args:
+            audio: `(batch, channels, samples)` at `audio_spec.sample_rate`, in [-1, 1].
+            lengths: samples of each item; None where all are full. What is behind an item's end is ignored.
+            layout: of each item, or one for all; None means mono for one channel and stereo for two.
+            num_quantizers: levels of codes to compute; None for all.
+
+        Raises:
+            PartitaError: the audio is empty, not finite, or of a layout the model does not take.
+        """
+        lengths, layouts = self._check_audio(audio, lengths, layout)
+        self._check_levels(num_quantizers)
+        hop, tokens = self.latent_spec.hop, self.latent_spec.tokens_per_frame
+        frames = -(-lengths // hop)
+        parameter = self._parameter()
+
+        def network_audio(items: list[int]) -> Tensor:
+            whole = int(frames[items[0]]) * hop
+            rows = []
+            for i in items:
+                item = audio[i, : _width(layouts[i], audio), : int(lengths[i])]
+                item = to_network(item.to(parameter), layouts[i], self.audio_spec.layouts)
+                rows.append(F.pad(item, (0, whole - item.shape[-1])))
+            return torch.stack(rows)
+
+        known = torch.tensor([network_layout(item, self.audio_spec.layouts) for item in layouts])
+        results: dict[int, tuple[Tensor | None, Tensor | None]] = {}
+        with torch.autocast(parameter.device.type, enabled=False):
+            for items in self._groups(frames):
+                batch, count = network_audio(items), int(frames[items[0]])
+                values, codes = self._run(
+                    batch,
+                    count,
+                    lambda x, items=items: self.encode_frames(x, known[items].to(x.device), num_quantizers),
+                    partial(self.encode_stream, known[items], num_quantizers=num_quantizers),
+                )
+                for row, i in enumerate(items):
+                    results[i] = (_row(values, row), _row(codes, row))
+        longest = int(frames.max()) * tokens
+        rows = [results[i] for i in range(len(lengths))]
+        values = _stack([row[0] for row in rows], longest, fill=0)
+        codes = _stack([row[1] for row in rows], longest, fill=-1)
+        return self._latents(values, codes, lengths, torch.tensor(layouts, dtype=torch.int64))
+
+    @torch.no_grad()
+    def decode(
+        self,
+        latents: Latents,
+        *,
+        layout: Layouts | None = None,
+        sampler: Any = None,
+        seed: int | Sequence[int] | Tensor = 0,
+    ) -> Tensor:
+        """Decodes to audio of exactly the length that was encoded.
+
+        Args:
+            latents: of this model's latent space; codes are used only where there are no values.
+            layout: wanted, of each item or one for all; None for the layout that was encoded.
+            sampler: how a denoising decoder is run; None for its default.
+            seed: of the noise of every item, or one an item.
+
+        Returns:
+            `(batch, c, max(audio_lengths))`, at least float32, zero past an item's end; c is 1 where every item is
+            mono, else 2, with mono repeated.
+
+        Raises:
+            PartitaError: the latents are of another space, or the layout cannot be had from what was encoded.
+        """
+        latents = latents.denormalize()
+        self._check_latents(latents)
+        source = latents.layouts()
+        target = source if layout is None else _layout_list(layout, len(latents))
+        seeds = _seeds(seed, len(latents))
+        lengths, frames = latents.audio_lengths, latents.frames
+        known, wanted = self._decoder_layouts(source, target)
+        parameter = self._parameter()
+        tokens = self.latent_spec.tokens_per_frame
+        width = max(item.width for item in target)
+        audio = torch.zeros(
+            len(latents),
+            width,
+            int(lengths.max()),
+            dtype=upcast(parameter[:0]).dtype,
+            device=parameter.device,
+        )
+        content = latents.codes if latents.values is None else latents.values
+        assert content is not None
+        with torch.autocast(parameter.device.type, enabled=False):
+            for items in self._groups(frames):
+                count = int(frames[items[0]])
+                batch = content[items, :, : count * tokens].to(parameter.device)
+                batch = batch.to(parameter.dtype) if batch.is_floating_point() else batch
+                decoded = self._run(
+                    batch,
+                    count,
+                    lambda x, items=items: self._decode_content(x, known[items], sampler, seeds[items]),
+                    partial(self.decode_stream, known[items], sampler=sampler, seeds=seeds[items]),
+                )
+                for row, i in enumerate(items):
+                    item = from_network(upcast(decoded[row, :, : int(lengths[i])]), wanted[i], target[i])
+                    audio[i, :, : int(lengths[i])] = item  # one channel fills both
+        return audio
+
+    # ------------------------------------------------------------------ streams over the primitives
+
+    def encode_stream(self, layout: Tensor, *, num_quantizers: int | None, width: int) -> Stream:
+        """A stream from whole frames of network audio to (values, codes), at most `width` frames a call.
+
+        Raises:
+            UnboundedError: the codec's context is unbounded.
+        """
+        return self._bounded(
+            lambda x: self.encode_frames(x, layout.to(x.device), num_quantizers),
+            self.latent_spec.hop,
+            self.latent_spec.tokens_per_frame,
+            self.encode_context,
+            width,
+        )
+
+    def decode_stream(self, layout: Tensor, *, sampler: Any, seeds: Tensor, width: int) -> Stream:
+        """A stream from whole frames of values, or of codes, to network audio, at most `width` frames a call.
+
+        Raises:
+            UnboundedError: the codec's context is unbounded.
+        """
+        return self._bounded(
+            lambda x: self._decode_content(x, layout, sampler, seeds),
+            self.latent_spec.tokens_per_frame,
+            self.latent_spec.hop,
+            self.decode_context,
+            width,
+        )
+
+    def _bounded(self, fn: Any, units_in: int, units_out: int, context: Context, width: int) -> Stream:
+        left, right = context
+        if left is None or right is None:
+            raise UnboundedError(f"{type(self).__name__} sees unbounded context: it cannot be streamed")
+        hop = self.latent_spec.hop
+        return Bounded(fn, units_in=units_in, units_out=units_out, context=(left, right), hop=hop, width=width)
+
+    def _decode_content(self, content: Tensor, layout: Tensor, sampler: Any, seeds: Tensor) -> Tensor:
+        layout = layout.to(content.device)
+        if content.is_floating_point():
+            return self.decode_frames(content, None, layout, sampler, seeds)
+        return self.decode_frames(None, content, layout, sampler, seeds)
+
+    def _run(self, batch: Tensor, frames: int, whole: Callable[..., Any], stream: Callable[..., Stream]) -> Any:
+        """All at once where it fits in a tile or cannot be cut, else through the stream, in tiles."""
+        if frames <= self._tile():
+            return whole(batch)
+        try:
+            tiles = stream(width=self._tile())
+        except UnboundedError:
+            return whole(batch)
+        return tiles.push(batch, last=True)
+
+    def _tile(self) -> int:
+        return max(1, int(self.tile_seconds * self.latent_spec.frame_rate))
+
+    def _groups(self, frames: Tensor) -> Iterator[list[int]]:
+        """Items of equal frame count, at most `max_batch_size` at a time."""
+        by_count: dict[int, list[int]] = defaultdict(list)
+        for i, count in enumerate(frames.tolist()):
+            by_count[count].append(i)
+        for items in by_count.values():
+            for start in range(0, len(items), self.max_batch_size):
+                yield items[start : start + self.max_batch_size]
+
+    # ------------------------------------------------------------------ what the latents are called
+
+    @property
+    def space_id(self) -> str:
+        """Names the latent space: a hash over what makes the values. Stored on saving, kept by `to` and `half`."""
+        if self._space_id is not None:
+            return self._space_id
+        space_id = self._hash_space()
+        if not self.training:
+            self._space_id = space_id
+        return space_id
+
+    @property
+    def codes_id(self) -> str | None:
+        """Names the codes on top of it; None for a codec without them."""
+        if not self.latent_spec.codebook_sizes:
+            return None
+        if self._codes_id is not None:
+            return self._codes_id
+        codes_id = self._hash_codes()
+        if not self.training:
+            self._codes_id = codes_id
+        return codes_id
+
+    def _hash_space(self) -> str:
+        return weights_hash(self.state_dict())
+
+    def _hash_codes(self) -> str:
+        return self.space_id
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode; training forgets what the latent space is called."""
+        if mode:
+            self._forget_ids()
+        return super().train(mode)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Loads weights, and forgets what the latent space was called."""
+        self._forget_ids()
+        return super().load_state_dict(*args, **kwargs)
+
+    def _forget_ids(self) -> None:
+        self._space_id = self._codes_id = None
+
+    # ------------------------------------------------------------------ checks
+
+    def _parameter(self) -> Tensor:
+        """A floating tensor whose dtype and device are the model's."""
+        floating = (t for t in (*self.parameters(), *self.buffers()) if t.is_floating_point())
+        return next(floating, torch.zeros(1))
+
+    def _latents(
+        self,
+        values: Tensor | None,
+        codes: Tensor | None,
+        lengths: Tensor,
+        layout: Tensor,
+        gain: Tensor | None = None,
+    ) -> Latents:
+        codes_id = None if codes is None else self.codes_id
+        return Latents(values, codes, lengths, layout, self.latent_spec, self.space_id, codes_id, gain)
+
+    def _check_audio(
+        self, audio: Tensor, lengths: Tensor | Sequence[int] | None, layout: Layouts | None
+    ) -> tuple[Tensor, list[ChannelLayout]]:
+        if audio.dim() != 3 or not audio.is_floating_point():
+            raise PartitaError(f"audio is {tuple(audio.shape)}; floating (batch, channels, samples) is expected")
+        batch, channels, samples = audio.shape
+        layout = natural_layout(channels) if layout is None else layout
+        layouts = _layout_list(layout, batch)
+        for item in layouts:
+            network_layout(item, self.audio_spec.layouts)
+            if item.width > channels or channels > 2:
+                raise PartitaError(f"{item.name.lower()} audio has {item.width} channels, this has {channels}")
+        sizes = torch.as_tensor([samples] * batch if lengths is None else lengths, dtype=torch.int64).cpu()
+        if batch == 0 or sizes.shape != (batch,) or (sizes < 1).any() or (sizes > samples).any():
+            raise PartitaError(f"lengths must be {batch} figures from 1 to {samples}, and there must be an item")
+        if not torch.isfinite(audio).all():
+            raise PartitaError("the audio has samples that are not finite (NaN or infinite)")
+        return sizes, layouts
+
+    def _check_levels(self, num_quantizers: int | None) -> None:
+        levels = len(self.latent_spec.codebook_sizes)
+        if num_quantizers is not None and not 1 <= num_quantizers <= levels:
+            raise PartitaError(f"num_quantizers is {num_quantizers}; this model has {levels} levels of codes")
+
+    def _check_latents(self, latents: Latents) -> None:
+        for name in ("dim", "sample_rate", "hop", "tokens_per_frame"):
+            theirs, ours = getattr(latents.spec, name), getattr(self.latent_spec, name)
+            if theirs != ours:
+                raise PartitaError(f"these latents have {name} {theirs}, the model's have {ours}")
+        if latents.space_id not in (None, self.space_id):
+            raise PartitaError(f"these latents are of the space {latents.space_id}, the model's is {self.space_id}")
+        if latents.values is None and latents.codes_id not in (None, self.codes_id):
+            raise PartitaError(f"these codes are of the quantizer {latents.codes_id}, the model's is {self.codes_id}")
+
+    def _decoder_layouts(
+        self, source: list[ChannelLayout], target: list[ChannelLayout]
+    ) -> tuple[Tensor, list[ChannelLayout]]:
+        """The layouts the network is told, as a tensor and as a list."""
+        for was, wanted in zip(source, target):
+            if was is ChannelLayout.MONO and wanted is not ChannelLayout.MONO:
+                raise PartitaError(f"mono cannot be decoded as {wanted.name.lower()}: it would be invented")
+        known = []
+        for wanted in target:
+            mono_only = self.audio_spec.layouts == (ChannelLayout.MONO,)
+            known.append(ChannelLayout.MONO if mono_only else network_layout(wanted, self.audio_spec.layouts))
+        return torch.tensor(known, dtype=torch.int64), known
+
+
+def _width(layout: ChannelLayout, audio: Tensor) -> int:
+    return audio.shape[1] if layout is ChannelLayout.MONO else layout.width
+
+
+def _layout_list(layout: Layouts, batch_size: int) -> list[ChannelLayout]:
+    return [ChannelLayout(item) for item in as_layouts(layout, batch_size).tolist()]
+
+
+def _seeds(seed: int | Sequence[int] | Tensor, batch_size: int) -> Tensor:
+    seeds = torch.as_tensor(seed, dtype=torch.int64).cpu()
+    if seeds.dim() == 0:
+        return seeds.expand(batch_size)
+    if seeds.shape != (batch_size,):
+        raise PartitaError(f"{seeds.numel()} seeds for {batch_size} items")
+    return seeds
+
+
+def _row(tensor: Tensor | None, row: int) -> Tensor | None:
+    return None if tensor is None else tensor[row]
+
+
+def _stack(rows: list[Tensor | None], length: int, fill: int) -> Tensor | None:
+    present = [F.pad(row, (0, length - row.shape[-1]), value=fill) for row in rows if row is not None]
+    return torch.stack(present) if present else None

@@ -1,0 +1,100 @@
+"""Decoders that denoise: what a sampler drives, and how its result becomes audio."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .errors import PartitaError
+from .roles import AudioTransform, Decoder, Sampler
+from .streams import Bounded, Stream, Whole
+
+
+class DenoisingDecoder(Decoder, ABC):
+    """A decoder that turns noise into a representation of audio, chunk by chunk, conditioned on latents.
+
+    Attributes:
+        window: chunks that one denoising step sees at most.
+        frames_per_chunk: latent frames in a chunk.
+        representation: the transform it works in; `hop * frames_per_chunk` is a multiple of its hop.
+        sampler: how it is run unless another is named.
+    """
+
+    window: int
+    frames_per_chunk: int
+    representation: AudioTransform
+    sampler: Sampler
+
+    @abstractmethod
+    def condition(self, hidden: Tensor, layout: Tensor) -> tuple[Tensor, ...]:
+        """Features of the n whole chunks in `(batch, in_dim, n * frames_per_chunk * K)`.
+
+        Each is `(batch, n, ...)`, so that those of chunks i to j are `f[:, i:j]`. Chunks do not see each other.
+        """
+
+    @abstractmethod
+    def forward(self, x: Tensor, sigma: Tensor, features: tuple[Tensor, ...]) -> Tensor:
+        """One denoising step: x `(batch, C, F, w * T)`, sigma `(batch, w)`, features of w chunks; w = 1 to window."""
+
+    def generate(
+        self, hidden: Tensor, layout: Tensor, *, sampler: Sampler | None = None, seeds: Tensor | None = None
+    ) -> Tensor:
+        """Audio `(batch, channels, hop * frames)`: the stream, pushed once."""
+        stream = self.stream(layout, sampler=sampler, seeds=seeds, dtype=hidden.dtype)
+        return stream.push(hidden, last=True)
+
+    def stream(
+        self,
+        layout: Tensor,
+        *,
+        sampler: Sampler | None = None,
+        seeds: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+        width: int = 1,
+    ) -> Stream:
+        """A stream from latents to audio; chunks are generated one after the other whatever the `width`."""
+        seeds = torch.zeros(len(layout), dtype=torch.int64) if seeds is None else seeds
+        return _DenoisingStream(self, layout, self.sampler if sampler is None else sampler, seeds)
+
+
+class _DenoisingStream:
+    """Whole chunks -> features -> the sampler's stream -> inverse transform, and the true length at the end."""
+
+    def __init__(self, decoder: DenoisingDecoder, layout: Tensor, sampler: Sampler, seeds: Tensor) -> None:
+        transform = decoder.representation
+        chunk_samples = decoder.hop * decoder.frames_per_chunk
+        if chunk_samples % transform.hop:
+            raise PartitaError(f"a chunk of {chunk_samples} samples is no multiple of the transform's {transform.hop}")
+        if not hasattr(sampler, "start"):
+            raise PartitaError(f"{sampler!r} is no sampler")
+        self._decoder, self._layout = decoder, layout
+        unit = decoder.frames_per_chunk * decoder.tokens_per_frame
+        self._chunks = Whole(unit, samples=decoder.hop // decoder.tokens_per_frame)
+        self._sampling: Any = sampler.start(decoder, seeds)
+        self._inverse = Bounded(
+            transform.inverse,
+            units_in=1,
+            units_out=transform.hop,
+            context=transform.context,
+            hop=transform.hop,
+            width=max(1, chunk_samples // transform.hop),
+        )
+        held = chunk_samples * (sampler.latency or 0)
+        self.latency = self._chunks.latency + held + self._inverse.latency
+        self._owed = 0  # samples that the latents pushed so far stand for, less those returned
+
+    def push(self, x: Tensor, *, last: bool = False) -> Tensor:
+        decoder = self._decoder
+        self._owed += x.shape[-1] // decoder.tokens_per_frame * decoder.hop
+        chunks = self._chunks.push(x, last=last)
+        if chunks.shape[-1]:
+            features = decoder.condition(chunks, self._layout.to(chunks.device))
+        else:  # networks refuse nothing, so the features of one chunk tell what none look like
+            unit = F.pad(chunks, (0, self._chunks.unit))
+            features = tuple(f[:, :0] for f in decoder.condition(unit, self._layout.to(chunks.device)))
+        audio = self._inverse.push(self._sampling.push(features, last=last), last=last)
+        audio = audio[..., : self._owed]  # the last chunk may have been padded
+        self._owed -= audio.shape[-1]
+        return audio

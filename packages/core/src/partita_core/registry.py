@@ -1,0 +1,118 @@
+"""Components by name: every part is announced by the Config that builds it.
+
+A component is one file with a frozen `Config` dataclass, the only place that holds defaults, and the module class,
+which takes widths and modules as keyword arguments. Packages, ours and anybody's, name the module that registers their
+components as an entry point of the group `partita.components`; nothing here is edited to add one.
+"""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import MISSING, field, is_dataclass
+from fnmatch import fnmatch
+from functools import cache, wraps
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Self, TypeVar
+
+from .errors import PartitaError, nearest
+
+GROUP = "partita.components"
+
+_registry: dict[str, type["Config"]] = {}
+
+
+class Config(ABC):
+    """The configuration of a component: a frozen dataclass, each field with its default.
+
+    Widths that follow from other parts are not in it; they come to `build`.
+    """
+
+    tag: ClassVar[str]
+
+    @abstractmethod
+    def build(self, *args: Any, **derived: Any) -> Any:
+        """Builds the component; `derived` is what other parts fix (an encoder's `out_dim` and `audio_spec`, say)."""
+
+    @classmethod
+    @abstractmethod
+    def example(cls) -> Self:
+        """A tiny instance, for conformance and listing."""
+
+
+C = TypeVar("C", bound=type[Config])
+
+
+def register(tag: str) -> Callable[[C], C]:
+    """Registers the decorated Config as `role/name`.
+
+    What it builds carries it as the attribute `config`, which is what saving writes.
+    """
+
+    def decorate(cls: C) -> C:
+        if not (is_dataclass(cls) and cls.__dataclass_params__.frozen):  # pyright: ignore
+            raise TypeError(f"{cls.__name__} must be a frozen dataclass")
+        if tag in _registry and _registry[tag].__qualname__ != cls.__qualname__:
+            raise TypeError(f"{tag} is already registered by {_registry[tag].__module__}")
+        plain_build: Any = cls.build
+
+        @wraps(plain_build)
+        def build(self: Config, **derived: Any) -> Any:
+            module = plain_build(self, **derived)
+            module.config = self
+            return module
+
+        cls.build = build
+        cls.tag = tag
+        _registry[tag] = cls
+        return cls
+
+    return decorate
+
+
+@cache
+def load_entry_points() -> None:
+    """Imports every installed package that announces components; one that fails is named in a warning."""
+    for entry_point in entry_points(group=GROUP):
+        try:
+            entry_point.load()
+        except Exception as error:  # a broken third-party package must not take the others along
+            warnings.warn(f"components of {entry_point.value} are left out: {error}", RuntimeWarning, stacklevel=2)
+
+
+def components(pattern: str = "*") -> dict[str, type[Config]]:
+    """The registered Configs whose tag matches the wildcard `pattern`, sorted by tag."""
+    load_entry_points()
+    return {tag: _registry[tag] for tag in sorted(_registry) if fnmatch(tag, pattern)}
+
+
+def lookup(name: str, roles: tuple[str, ...] = ()) -> type[Config]:
+    """The Config registered as `name`, a whole tag or, within `roles`, its last part.
+
+    Args:
+        name: "bottleneck/vae", or "vae".
+        roles: the roles that are at home where it is asked for, the preferred one first; empty for any.
+
+    Raises:
+        PartitaError: nothing is registered so, or not in these roles; the nearest names are given.
+    """
+    known = components()
+    candidates = [tag for tag in known if not roles or tag.split("/")[0] in roles]
+    matches = [tag for tag in candidates if name in (tag, tag.split("/")[-1])]
+    matches.sort(key=lambda tag: roles.index(tag.split("/")[0]) if roles else 0)
+    if matches and (roles or len(matches) == 1):
+        return known[matches[0]]
+    if matches:
+        raise PartitaError(f"{name!r} is ambiguous: {', '.join(matches)}")
+    short = candidates if "/" in name else [tag.split("/")[-1] for tag in candidates]
+    what = " or ".join(roles) or "component"
+    raise PartitaError(f"unknown {what} {name!r}; {nearest(name, short)}")
+
+
+def component(*roles: str, default: Any = MISSING) -> Any:
+    """A dataclass field that holds the Config of a component of one of `roles`.
+
+    Args:
+        *roles: the roles accepted, the preferred one first.
+        default: the default Config, or None; without one the field must be given.
+    """
+    return field(default=default, metadata={"roles": roles})

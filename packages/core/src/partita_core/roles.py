@@ -1,0 +1,301 @@
+"""The roles that parts play. Each is abstract; an implementation is final, and is adapted by wrapping it.
+
+Shapes: audio `(batch, channels, samples)`; hidden and latents `(batch, dim, frames * K)`, frame-major, with K tokens a
+frame; codes `(batch, num_quantizers, frames * K)`; features `(batch, frames, width)`. A `forward` takes equal-length
+batches of whole frames; padding, grouping and trimming are `Codec`'s.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .errors import PartitaError
+from .specs import AudioSpec
+from .streams import Bounded, Stepped, Stream, Streamable, UnboundedError
+
+Context = tuple[int | None, int | None]
+
+
+class BottleneckOutput(NamedTuple):
+    """What a bottleneck makes of hidden frames.
+
+    Attributes:
+        values: `(batch, dim, frames * K)`, what the decoder is trained on (before `expand`).
+        codes: `(batch, num_quantizers, frames * K)` int64, or None for a continuous bottleneck.
+        losses: the bottleneck's own terms, raw scalars by name; weighed by `Bottleneck.loss_weights`.
+        metrics: detached scalars for the log.
+    """
+
+    values: Tensor
+    codes: Tensor | None
+    losses: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+
+
+class StepOutput(NamedTuple):
+    """What one phase of an objective returns.
+
+    Attributes:
+        total: the weighted scalar, at least float32, to send backward.
+        losses: raw terms by name, detached, for the log.
+        metrics: further detached scalars for the log.
+        samples: what the phase made, detached, for the next phase; or None.
+    """
+
+    total: Tensor
+    losses: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+    samples: Tensor | None
+
+
+class Role(nn.Module):
+    """Base of every role.
+
+    Attributes:
+        context: frames to the left and right of a frame that `forward` sees; None where that is unbounded.
+    """
+
+    context: Context = (0, 0)
+
+
+class Encoder(Role, ABC):
+    """Audio to hidden frames.
+
+    Attributes:
+        out_dim: width of the hidden frames.
+        hop: samples in a frame.
+        audio_spec: the audio it takes.
+        tokens_per_frame: hidden vectors a frame (K).
+        ordered: False where the tokens of a frame have no order in time.
+    """
+
+    out_dim: int
+    hop: int
+    audio_spec: AudioSpec
+    tokens_per_frame: int = 1
+    ordered: bool = True
+
+    @abstractmethod
+    def forward(self, audio: Tensor, layout: Tensor) -> Tensor:
+        """Encodes `(batch, channels, hop * frames)` of layouts `(batch,)` int64 to `(batch, out_dim, frames * K)`."""
+
+
+class Bottleneck(Role, ABC):
+    """Hidden frames to latents.
+
+    Attributes:
+        dim: width of the latents.
+        in_dim: width of the hidden frames it takes.
+        loss_weights: for each name in `BottleneckOutput.losses`, its weight in training.
+        codebook_sizes: number of codes of each level; empty for a continuous bottleneck.
+        bounded: the values lie in (-1, 1).
+    """
+
+    dim: int
+    in_dim: int
+    loss_weights: dict[str, float] = {}
+    codebook_sizes: tuple[int, ...] = ()
+    bounded: bool = False
+
+    @abstractmethod
+    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+        """Maps `(batch, in_dim, tokens)` to latents.
+
+        Args:
+            hidden: hidden frames.
+            stochastic: whether noise, sampling and dropout act, and running statistics move; None means
+                `self.training`. In eval mode nothing is random.
+        """
+
+    def expand(self, values: Tensor) -> Tensor:
+        """Latents as stored, `(batch, dim, tokens)`, at the scale the decoder takes; the identity for most."""
+        return values
+
+    def is_stochastic(self, stochastic: bool | None) -> bool:
+        """What the argument `stochastic` of `forward` means right now."""
+        return self.training if stochastic is None else stochastic and self.training
+
+
+class Quantizer(Bottleneck, ABC):
+    """A bottleneck whose latents are the values of codes; `in_dim == dim`.
+
+    In eval mode `forward(h).codes == encode_codes(h)` and `forward(h).values == codes_to_values(forward(h).codes)`.
+    That encoding a decoded code returns it is not promised. It serves in the bottleneck's slot, trained with the
+    autoencoder, or in the quantizer's, attached afterwards to continuous latents.
+    """
+
+    @property
+    def num_quantizers(self) -> int:
+        """Levels, or groups: rows of the codes."""
+        return len(self.codebook_sizes)
+
+    @abstractmethod
+    def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
+        """The codes `(batch, num_quantizers, tokens)` int64 of what `forward` takes.
+
+        With fewer levels than there are, the rest is -1.
+        """
+
+    @abstractmethod
+    def codes_to_values(self, codes: Tensor) -> Tensor:
+        """The values `(batch, dim, tokens)` of codes; a level that is -1 contributes zero."""
+
+
+class Decoder(Role, ABC):
+    """Latents, expanded, to audio: what `Codec` sees of every decoder.
+
+    Attributes:
+        hop: samples in a frame.
+        in_dim: width of the latents it takes.
+        tokens_per_frame: latent vectors a frame (K).
+        audio_spec: the audio it makes.
+    """
+
+    hop: int
+    in_dim: int
+    audio_spec: AudioSpec
+    tokens_per_frame: int = 1
+
+    @abstractmethod
+    def generate(self, hidden: Tensor, layout: Tensor, *, sampler: Any = None, seeds: Tensor | None = None) -> Tensor:
+        """Audio `(batch, channels, hop * frames)` from `(batch, in_dim, frames * K)`."""
+
+    @abstractmethod
+    def stream(
+        self,
+        layout: Tensor,
+        *,
+        sampler: Any = None,
+        seeds: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+        width: int = 1,
+    ) -> Stream:
+        """A stream from whole frames of latents to their audio; `width` bounds the frames of one call."""
+
+
+class FeedForwardDecoder(Decoder, ABC):
+    """A decoder that makes audio in one pass."""
+
+    @abstractmethod
+    def forward(self, hidden: Tensor, layout: Tensor) -> Tensor:
+        """Decodes `(batch, in_dim, frames * K)` to exactly `(batch, channels, hop * frames)`."""
+
+    def generate(self, hidden: Tensor, layout: Tensor, *, sampler: Any = None, seeds: Tensor | None = None) -> Tensor:
+        """One `forward`; a sampler is an error, seeds have nothing to decide."""
+        self._refuse(sampler)
+        return self(hidden, layout)
+
+    def stream(
+        self,
+        layout: Tensor,
+        *,
+        sampler: Any = None,
+        seeds: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+        width: int = 1,
+    ) -> Stream:
+        """The stream of `forward`."""
+        self._refuse(sampler)
+        return part_stream(
+            self,
+            lambda hidden: self(hidden, layout.to(hidden.device)),
+            units_in=self.tokens_per_frame,
+            units_out=self.hop,
+            hop=self.hop,
+            width=width,
+            layout=layout,
+            dtype=dtype,
+        )
+
+    def _refuse(self, sampler: Any) -> None:
+        if sampler is not None:
+            raise PartitaError(f"{type(self).__name__} decodes in one pass; it takes no sampler, and got {sampler!r}")
+
+
+class AudioTransform(nn.Module, ABC):
+    """An invertible transform of audio, as a denoising decoder works in.
+
+    Attributes:
+        hop: samples in one of its own frames.
+        context: its own frames that a frame's samples depend on, left and right, in `inverse`.
+    """
+
+    hop: int
+    context: tuple[int, int]
+
+    @abstractmethod
+    def forward(self, audio: Tensor) -> Tensor:
+        """`(batch, channels, hop * frames)` to `(batch, features, bins, frames)`."""
+
+    @abstractmethod
+    def inverse(self, x: Tensor) -> Tensor:
+        """The way back, exact on audio that has no energy at the Nyquist bin."""
+
+
+class RepresentationEncoder(Role, ABC):
+    """Latents to features for understanding.
+
+    Attributes:
+        width: of the features.
+    """
+
+    width: int
+
+    @abstractmethod
+    def forward(self, values: Tensor) -> Tensor:
+        """`(batch, dim, frames * K)` to `(batch, frames, width)`."""
+
+
+class Loss(nn.Module, ABC):
+    """A distance between two signals, one figure an item, so that training, evaluation and tests share it."""
+
+    @abstractmethod
+    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+        """The distance of `(batch, channels, samples)` to as much, as `(batch,)`, at least float32.
+
+        Samples from `lengths` (`(batch,)` int64) on are padding and do not count. Different shapes are an error.
+        """
+
+
+class Sampler(Protocol):
+    """How a denoising decoder is run: a frozen dataclass of its settings.
+
+    Attributes:
+        latency: chunks held back; None where the whole is needed first.
+    """
+
+    @property
+    def latency(self) -> int | None:
+        """Chunks held back, or None."""
+        ...
+
+    def start(self, decoder: Any, seeds: Tensor) -> Any:
+        """A stream: its `push(features of n chunks, last=)` returns the chunks that are final."""
+        ...
+
+
+def part_stream(
+    part: Role,
+    fn: Any,
+    *,
+    units_in: int,
+    units_out: int,
+    hop: int,
+    width: int,
+    layout: Tensor,
+    dtype: torch.dtype,
+) -> Stream:
+    """The stream of one part: `Bounded` where its context is, else `Stepped` where it carries a state.
+
+    Raises:
+        UnboundedError: its context is unbounded and it carries no state; it is named.
+    """
+    left, right = part.context
+    if left is not None and right is not None:
+        return Bounded(fn, units_in=units_in, units_out=units_out, context=(left, right), hop=hop, width=width)
+    if isinstance(part, Streamable):
+        device = next((tensor.device for tensor in part.parameters()), torch.device("cpu"))
+        return Stepped(part, len(layout), layout=layout, device=device, dtype=dtype, width=width * units_in)
+    raise UnboundedError(f"{type(part).__name__} sees unbounded context and carries no state: it cannot be streamed")

@@ -1,0 +1,40 @@
+"""Conformance: what every part of a role, and every codec, must hold.
+
+A component's test is one line, `check_bottleneck(TanhConfig())`, or one test a check:
+
+    @pytest.mark.parametrize("check", BOTTLENECK_CHECKS)
+    def test_conformance(check):
+        check(TanhConfig.example())
+
+Where a case's sizes do not suit, a case takes the Config's place: `check(DecoderCase(config, hop=480))`.
+"""
+
+from ._common import Case, Suite
+from .bottlenecks import BOTTLENECK_CHECKS, BottleneckCase, check_bottleneck
+from .codecs import CODEC_CHECKS, CodecCase, check_codec
+from .decoders import DECODER_CHECKS, DecoderCase, check_decoder
+from .encoders import ENCODER_CHECKS, EncoderCase, check_encoder
+from .losses import LOSS_CHECKS, LossCase, check_loss
+from .quantizers import QUANTIZER_CHECKS, check_quantizer
+
+__all__ = [
+    "BOTTLENECK_CHECKS",
+    "BottleneckCase",
+    "Case",
+    "check_bottleneck",
+    "check_codec",
+    "check_decoder",
+    "check_encoder",
+    "check_loss",
+    "check_quantizer",
+    "CODEC_CHECKS",
+    "CodecCase",
+    "DECODER_CHECKS",
+    "DecoderCase",
+    "ENCODER_CHECKS",
+    "EncoderCase",
+    "LOSS_CHECKS",
+    "LossCase",
+    "QUANTIZER_CHECKS",
+    "Suite",
+]

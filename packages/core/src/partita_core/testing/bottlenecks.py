@@ -1,0 +1,143 @@
+"""What every bottleneck holds, quantizers included."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..registry import Config
+from ..roles import Bottleneck, BottleneckOutput
+from ..streams import Bounded, Stream, UnboundedError
+from ._common import Suite, accepted, expect, expect_equal, expect_state, flatten, noise, state_of
+from ._context import WITH_CONTEXT
+from ._parts import EVERY_PART, PartCase
+
+
+@dataclass(frozen=True)
+class BottleneckCase(PartCase):
+    """A bottleneck under test.
+
+    Attributes:
+        dim: width of its latents; None for the first from 4 on that it accepts.
+    """
+
+    dim: int | None = None
+
+    def make(self) -> Bottleneck:
+        """The bottleneck as its Config builds it."""
+        dims = range(4, 129) if self.dim is None else (self.dim,)
+        return self.config.build(dim=accepted(lambda dim: self.config.build(dim=dim), dims, "dim"))
+
+    def units(self, part: Bottleneck) -> tuple[int, int]:
+        """One token in, one out."""
+        return 1, 1
+
+    def inputs(self, part: Bottleneck, *, batch: int = 3, frames: int = 4, seed: int = 1) -> tuple[Tensor, ...]:
+        """Hidden frames."""
+        return (0.5 * noise(batch, part.in_dim, frames, seed=seed),)
+
+    def per_item(self, result: BottleneckOutput) -> list[Tensor]:
+        """Values and codes; losses and metrics are of the batch."""
+        return flatten((result.values, result.codes))
+
+    def stream(self, part: Bottleneck, rest: tuple[Tensor, ...], width: int) -> Stream:
+        """From hidden frames to values and codes."""
+        left, right = part.context
+        if left is None or right is None:
+            raise UnboundedError("bottlenecks carry no state")
+        context = (left, right)
+        return Bounded(lambda x: part(x)[:2], units_in=1, units_out=1, context=context, hop=1, width=width)
+
+
+def shapes_are_as_declared(case: BottleneckCase) -> None:
+    """Widths are as declared for 1, 2, 3 and 5 tokens, before `expand` and after it; codes are where declared."""
+    part = case.build()
+    expect(isinstance(part, Bottleneck), f"{type(part).__name__} is no Bottleneck")
+    expect(case.dim in (None, part.dim), f"dim is declared as {part.dim}, {case.dim} was asked for")
+    for tokens in (1, 2, 3, 5):
+        for mode in (True, False):
+            output = part.train(mode)(*case.inputs(part, frames=tokens))
+            expect(isinstance(output, BottleneckOutput), f"forward returns a {type(output).__name__}")
+            declared = (3, part.dim, tokens)
+            for what, values in (("values", output.values), ("expanded", part.expand(output.values))):
+                shape = tuple(values.shape)
+                expect(shape == declared, f"{tokens} tokens: {what} are {shape}, declared is {declared}")
+            coded = output.codes is not None
+            expect(coded == bool(part.codebook_sizes), f"codes are {output.codes}, sizes {part.codebook_sizes}")
+
+
+def eval_ignores_stochastic(case: BottleneckCase) -> None:
+    """In eval mode nothing is random, whatever `stochastic` says."""
+    part = case.build()
+    inputs = case.inputs(part)
+    expected, before = part(*inputs), torch.get_rng_state()
+    for stochastic in (True, False):
+        expect_equal(part(*inputs, stochastic=stochastic), expected, f"eval, stochastic={stochastic}", exact=True)
+    expect(torch.equal(before, torch.get_rng_state()), "eval draws random numbers where stochastic=True")
+
+
+def not_stochastic_in_training(case: BottleneckCase) -> None:
+    """In training with stochastic=False no random number is drawn, and nothing moves."""
+    part = case.build().train()
+    inputs = case.inputs(part)
+    before, state = torch.get_rng_state(), state_of(part)
+    first = part(*inputs, stochastic=False)
+    expect(torch.equal(before, torch.get_rng_state()), "stochastic=False draws random numbers")
+    expect_state(part, state, "stochastic=False in training")
+    expect_equal(part(*inputs, stochastic=False), first, "a second call with stochastic=False", exact=True)
+
+
+def losses_are_claimed(case: BottleneckCase) -> None:
+    """In training the losses are scalars, and exactly those that `loss_weights` weighs; metrics are detached."""
+    part = case.build().train()
+    output = part(*case.inputs(part))
+    made, weighed = set(output.losses), set(part.loss_weights)
+    expect(made == weighed, f"losses {sorted(made)} are made, {sorted(weighed)} are weighed")
+    for name, loss in output.losses.items():
+        expect(loss.dim() == 0, f"loss {name} is {tuple(loss.shape)}, not a scalar")
+    for name, metric in output.metrics.items():
+        expect(metric.dim() == 0, f"metric {name} is {tuple(metric.shape)}, not a scalar")
+        expect(not metric.requires_grad, f"metric {name} carries a gradient")
+
+
+def half_types_are_lifted(case: BottleneckCase) -> None:
+    """Hidden frames of a half type, as autocast hands them over, make values and losses of float32."""
+    part = case.build(torch.float32).train()
+    (hidden,) = case.inputs(part)
+    for dtype in (torch.bfloat16, torch.float16):
+        output = part(hidden.to(dtype))
+        expect(output.values.dtype == torch.float32, f"{dtype} hidden frames make {output.values.dtype} values")
+        for name, loss in output.losses.items():
+            expect(loss.dtype == torch.float32, f"{dtype} hidden frames make a {loss.dtype} loss {name}")
+
+
+def bounded_as_declared(case: BottleneckCase) -> None:
+    """Where `bounded` is declared, values stay within 1 however large the hidden frames are."""
+    part = case.build()
+    if part.bounded:
+        (hidden,) = case.inputs(part)
+        most = float(part(20 * hidden).values.detach().abs().max())
+        expect(most <= 1, f"declared bounded, values reach {most:.3g}")
+
+
+EVERY_BOTTLENECK = (
+    shapes_are_as_declared,
+    *EVERY_PART,
+    *WITH_CONTEXT,
+    eval_ignores_stochastic,
+    not_stochastic_in_training,
+    losses_are_claimed,
+    half_types_are_lifted,
+    bounded_as_declared,
+)
+BOTTLENECK_CHECKS = Suite("bottleneck", BottleneckCase, EVERY_BOTTLENECK)
+
+
+def check_bottleneck(config: Config | Any) -> None:
+    """Runs the suite on the bottleneck of a Config, or of a `BottleneckCase`.
+
+    Raises:
+        AssertionError: a check fails; check, component and figures are named.
+    """
+    BOTTLENECK_CHECKS.check(config)

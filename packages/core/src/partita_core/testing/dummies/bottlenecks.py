@@ -1,0 +1,108 @@
+"""A bottleneck with all that one may have, and a quantizer."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ...precision import upcast
+from ...registry import register
+from ...roles import Bottleneck, BottleneckOutput, Quantizer
+from ._base import Tiny
+
+
+@register("bottleneck/noisy")
+@dataclass(frozen=True)
+class NoisyConfig(Tiny):
+    """A gain for each channel, noise in training, a running statistic and a loss.
+
+    Attributes:
+        noise: its standard deviation in training.
+        gain: what every channel is multiplied by at first.
+    """
+
+    noise: float = 0.1
+    gain: float = 1.0
+
+    def build(self, *, dim: int) -> "NoisyBottleneck":
+        """Builds the bottleneck."""
+        return NoisyBottleneck(dim, noise=self.noise, gain=self.gain)
+
+
+class NoisyBottleneck(Bottleneck):
+    """Latents within (-1, 1)."""
+
+    bounded = True
+    power: Tensor
+
+    def __init__(self, dim: int, *, noise: float, gain: float) -> None:
+        super().__init__()
+        self.dim = self.in_dim = dim
+        self.noise = noise
+        self.loss_weights = {"power": 1e-3}
+        self.gain = nn.Parameter(torch.full((dim, 1), gain))
+        self.register_buffer("power", torch.ones(1))
+
+    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+        """See `Bottleneck`."""
+        values = torch.tanh(upcast(hidden) * self.gain / self.power.clone())
+        loss = values.square().mean()
+        if self.is_stochastic(stochastic):
+            values = values + self.noise * torch.randn_like(values)
+            self._update(loss.detach())
+        return BottleneckOutput(values, None, {"power": loss}, {"power": loss.detach()})
+
+    @torch.no_grad()
+    def _update(self, power: Tensor) -> None:
+        distributed = torch.distributed
+        mean = power.reshape(1).clone()
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(mean)
+            mean = mean / distributed.get_world_size()
+        self.power.lerp_(mean.to(self.power), 0.1)
+
+
+@register("quantizer/rounding")
+@dataclass(frozen=True)
+class RoundingConfig(Tiny):
+    """A code for each channel.
+
+    Attributes:
+        levels: values that a channel may take; an odd number.
+    """
+
+    levels: int = 5
+
+    def build(self, *, dim: int) -> "RoundingQuantizer":
+        """Builds the quantizer."""
+        return RoundingQuantizer(dim, levels=self.levels)
+
+
+class RoundingQuantizer(Quantizer):
+    """Tanh, rounded to steps of its range, with the gradient passing straight through."""
+
+    step: Tensor
+
+    def __init__(self, dim: int, *, levels: int) -> None:
+        super().__init__()
+        self.dim = self.in_dim = dim
+        self.reach = levels // 2
+        self.codebook_sizes = (levels,) * dim
+        self.register_buffer("step", torch.tensor([1 / self.reach]), persistent=False)
+
+    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+        """See `Bottleneck`."""
+        bounded = torch.tanh(upcast(hidden))
+        codes = self.encode_codes(hidden)
+        values = self.codes_to_values(codes) + (bounded - bounded.detach())
+        return BottleneckOutput(values, codes, {}, {})
+
+    def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
+        """See `Quantizer`."""
+        codes = (torch.tanh(upcast(hidden)) * self.reach).round().long() + self.reach
+        dropped = torch.arange(self.dim, device=codes.device) >= (num_quantizers or self.dim)
+        return codes.masked_fill(dropped[:, None], -1)
+
+    def codes_to_values(self, codes: Tensor) -> Tensor:
+        """See `Quantizer`."""
+        return torch.where(codes < 0, 0, codes - self.reach) * upcast(self.step)

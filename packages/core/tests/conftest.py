@@ -1,0 +1,14 @@
+"""The dummies of `partita_core.testing` are known by their names in every test of core."""
+
+import pytest
+import torch
+from partita_core import components
+from partita_core.testing import dummies
+
+
+@pytest.fixture(autouse=True)
+def _dummies():
+    components()  # what is installed registers itself now, not into the registry that a test replaces
+    with dummies.registered(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield

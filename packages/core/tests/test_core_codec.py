@@ -1,0 +1,452 @@
+"""The codec's door, beyond what its suite asks of every codec."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from partita_core import (
+    AudioSpec,
+    Autoencoder,
+    AutoencoderConfig,
+    ChannelLayout,
+    Latents,
+    PartitaError,
+    StreamDecoder,
+    StreamEncoder,
+    UnboundedError,
+    convert,
+)
+from partita_core.testing.dummies import (
+    CumulativeConfig,
+    DenoisingConfig,
+    NoisyConfig,
+    RoundingConfig,
+    RoundingQuantizer,
+    StridedConfig,
+    TransposedConfig,
+    autoencoder,
+    blocks,
+)
+
+MONO, STEREO, MID_SIDE = ChannelLayout
+
+
+def noise(batch=2, channels=2, samples=50):
+    return 0.3 * torch.randn(batch, channels, samples)
+
+
+# ------------------------------------------------------------------ parts that do not fit
+
+
+def parts(**changes):
+    spec = AudioSpec(8000, 2, tuple(ChannelLayout))
+    codec = autoencoder()
+    built = {
+        "encoder": codec.encoder,
+        "bottleneck": codec.bottleneck,
+        "decoder": codec.decoder,
+        "quantizer": None,
+    }
+    builders = {
+        "encoder": lambda config, dim: config.build(out_dim=dim, audio_spec=spec),
+        "bottleneck": lambda config, dim: config.build(dim=dim),
+        "quantizer": lambda config, dim: config.build(dim=dim),
+        "decoder": lambda config, dim: config.build(latent_spec=replace(codec.latent_spec, dim=dim), audio_spec=spec),
+    }
+    return built | {name: builders[name](*change) for name, change in changes.items()}
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"encoder": (StridedConfig(), 3)}, "the encoder's out_dim is 3, the bottleneck's in_dim is 4; they must"),
+        ({"decoder": (TransposedConfig(), 5)}, "the bottleneck's dim is 4, the decoder's in_dim is 5"),
+        ({"quantizer": (RoundingConfig(), 6)}, "the bottleneck's dim is 4, the quantizer's dim is 6"),
+        ({"encoder": (StridedConfig(2), 4)}, "the encoder's tokens a frame is 2, the decoder's is 1"),
+        (
+            {"bottleneck": (RoundingConfig(), 4), "quantizer": (RoundingConfig(), 4)},
+            "the bottleneck quantizes already; a second quantizer cannot be attached",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(PartitaError, match=message):
+        Autoencoder(**parts(**changes))
+
+
+def test_another_hop_is_refused_with_both_figures():
+    fitting = parts()
+    fitting["decoder"].hop = 8
+    with pytest.raises(PartitaError, match="the encoder's hop is 16, the decoder's hop is 8"):
+        Autoencoder(**fitting)
+
+
+def test_context_on_tokens_without_order_is_refused():
+    fitting = parts()
+    fitting["encoder"].ordered = False
+    fitting["bottleneck"].context = (1, 0)
+    with pytest.raises(
+        PartitaError, match=r"NoisyBottleneck sees \(1, 0\) frames, but StridedEncoder's tokens have no"
+    ):
+        Autoencoder(**fitting)
+
+
+def test_specs_are_derived():
+    codec = autoencoder(encoder=StridedConfig(2), quantizer=RoundingConfig(7))
+    spec = codec.latent_spec
+    assert (spec.dim, spec.sample_rate, spec.hop, spec.tokens_per_frame) == (4, 8000, 16, 2)
+    assert (spec.ordered, spec.codebook_sizes, spec.bounded) == (False, (7,) * 4, True)
+    assert (codec.encode_context, codec.decode_context) == ((1, 1), (1, 1))
+    codec = autoencoder(encoder=CumulativeConfig(), bottleneck=RoundingConfig())
+    assert codec.encode_context == (None, None) and not codec.latent_spec.bounded
+
+
+# ------------------------------------------------------------------ one path
+
+
+@pytest.mark.parametrize("changes", [{}, {"bottleneck": RoundingConfig()}, {"quantizer": RoundingConfig()}])
+def test_training_encoding_and_decoding_are_one_path(changes):
+    codec = autoencoder(**changes)
+    audio, layout = noise(2, 2, 64), torch.tensor([1, 2])
+    reconstruction, output = codec(audio, layout)
+    latents = codec.encode(audio, layout=[STEREO, MID_SIDE])
+    torch.testing.assert_close(latents.values, output.values)
+    torch.testing.assert_close(codec.decode(latents), reconstruction)
+
+
+def test_target_layout_reaches_the_decoder():
+    codec = autoencoder()
+    audio, layout = noise(1, 2, 64), torch.tensor([1])
+    other, _ = codec(audio, layout, torch.tensor([2]))
+    latents = codec.encode(audio)
+    torch.testing.assert_close(codec.decode(latents, layout="mid_side"), other)
+    assert not torch.allclose(other, codec.decode(latents))
+
+
+def test_expand_is_on_the_path():
+    codec = autoencoder()
+    latents = codec.encode(noise())
+    plain = codec.decode(latents)
+    codec.bottleneck.expand = lambda values: 3 * values
+    assert not torch.allclose(codec.decode(latents), plain)
+    scaled = codec.decode(replace(latents, values=latents.values / 3))
+    torch.testing.assert_close(scaled, plain)
+
+
+def test_attaching_a_quantizer_leaves_values_as_they_were():
+    plain, attached = autoencoder(), autoencoder(quantizer=RoundingConfig())
+    audio = noise()
+    before, after = plain.encode(audio), attached.encode(audio)
+    assert torch.equal(before.values, after.values) and before.codes is None
+    assert after.space_id == before.space_id and after.codes_id not in (None, after.space_id)
+    assert torch.equal(attached.decode(before), plain.decode(before))
+    assert not torch.allclose(attached.decode(after.only_codes()), attached.decode(after))
+    assert torch.equal(attached.decode(replace(after, codes=torch.zeros_like(after.codes))), plain.decode(before))
+
+
+def test_codes_of_some_levels_in_the_slot_change_the_values():
+    codec = autoencoder(bottleneck=RoundingConfig())
+    latents = codec.encode(noise(), num_quantizers=2)
+    assert not latents.values[:, 2:].any() and latents.values[:, :2].any()
+    assert (latents.codes[:, 2:] == -1).all()
+    assert torch.equal(codec.decode(latents), codec.decode(latents.only_codes()))
+
+
+def test_codes_without_a_quantizer_are_refused():
+    codec = autoencoder()
+    latents = codec.encode(noise())
+    codes = torch.zeros(2, 4, latents.values.shape[-1], dtype=torch.int64)
+    with pytest.raises(PartitaError, match="Autoencoder has no quantizer: there are no codes to look up"):
+        codec.decode(replace(latents, values=None, codes=codes))
+    with pytest.raises(PartitaError, match="num_quantizers is 1; this model has 0 levels of codes"):
+        codec.encode(noise(), num_quantizers=1)
+
+
+# ------------------------------------------------------------------ layouts at the door
+
+
+@pytest.mark.parametrize("channels, layout", [(1, MONO), (2, STEREO)])
+def test_layout_is_that_of_the_channels_unless_said(channels, layout):
+    latents = autoencoder().encode(noise(2, channels))
+    assert latents.layouts() == [layout, layout]
+
+
+def test_mid_side_audio_is_mid_and_side():
+    codec = autoencoder(STEREO)
+    audio = noise(1)
+    latents = codec.encode(convert(audio, STEREO, MID_SIDE), layout="mid_side")
+    torch.testing.assert_close(latents.values, codec.encode(audio).values)
+    decoded = codec.decode(latents)
+    torch.testing.assert_close(decoded, convert(codec.decode(codec.encode(audio)), STEREO, MID_SIDE))
+    torch.testing.assert_close(codec.decode(latents, layout="stereo"), codec.decode(codec.encode(audio)))
+
+
+def test_stereo_is_decoded_as_mono():
+    codec = autoencoder()
+    latents = codec.encode(noise(2))
+    assert codec.decode(latents, layout="mono").shape[1] == 1
+    mixed = codec.decode(latents, layout=["mono", "stereo"])
+    assert mixed.shape[1] == 2 and torch.equal(mixed[0, 0], mixed[0, 1])
+    assert not torch.equal(mixed[1, 0], mixed[1, 1])
+
+
+def test_mono_of_a_stereo_model_is_the_mean():
+    codec = autoencoder(STEREO)
+    audio = noise(1, 1)
+    decoded = codec.decode(codec.encode(audio))
+    pair = codec.decode(codec.encode(audio.expand(1, 2, -1)))
+    torch.testing.assert_close(decoded, pair.mean(1, keepdim=True))
+
+
+def test_what_lies_behind_the_end_is_ignored():
+    codec, audio = autoencoder(), noise()
+    louder = audio.clone()
+    louder[:, :, 30:] += 5
+    first, second = (codec.encode(x, lengths=[30, 20]) for x in (audio, louder))
+    assert torch.equal(first.values, second.values)
+
+
+@pytest.mark.parametrize("lengths", [torch.tensor([30, 20]), [30, 20], (30, 20)])
+def test_lengths_come_in_any_form(lengths):
+    latents = autoencoder().encode(noise(), lengths=lengths)
+    assert latents.audio_lengths.tolist() == [30, 20] and latents.audio_lengths.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    "audio, message",
+    [
+        (torch.zeros(2, 50), r"audio is \(2, 50\); floating \(batch, channels, samples\) is expected"),
+        (torch.zeros(1, 2, 50, dtype=torch.int16), "floating"),
+        (torch.zeros(0, 2, 50), "there must be an item"),
+    ],
+)
+def test_what_is_not_audio_is_refused(audio, message):
+    with pytest.raises(PartitaError, match=message):
+        autoencoder().encode(audio)
+
+
+def test_three_seeds_for_two_items_are_refused():
+    codec = autoencoder()
+    with pytest.raises(PartitaError, match="3 seeds for 2 items"):
+        codec.decode(codec.encode(noise()), seed=[1, 2, 3])
+
+
+# ------------------------------------------------------------------ precision
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_model_of_a_half_type_takes_and_gives_float32(dtype):
+    codec = autoencoder().to(dtype)
+    latents = codec.encode(noise())
+    decoded = codec.decode(latents)
+    assert decoded.dtype == torch.float32
+    reference = autoencoder()
+    expected = reference.decode(reference.encode(noise()))
+    assert decoded.shape == expected.shape and decoded.isfinite().all()
+
+
+def test_audio_of_another_type_is_taken():
+    codec, audio = autoencoder(), noise().double()
+    assert torch.equal(codec.encode(audio).values, codec.encode(audio.float()).values)
+
+
+# ------------------------------------------------------------------ names
+
+
+def test_space_is_encoder_and_bottleneck():
+    codec = autoencoder(quantizer=RoundingConfig())
+    space, codes = codec.space_id, codec.codes_id
+    same = autoencoder(quantizer=RoundingConfig())
+    with torch.no_grad():
+        same.decoder.layout.weight.add_(1)
+    assert (same.space_id, same.codes_id) == (space, codes)
+    for part in ("encoder", "bottleneck"):
+        other = autoencoder(quantizer=RoundingConfig())
+        with torch.no_grad():
+            next(getattr(other, part).parameters()).add_(1)
+        assert other.space_id != space and other.codes_id != codes
+    finer = autoencoder(quantizer=RoundingConfig(7))
+    assert finer.space_id == space and finer.codes_id != codes
+    assert autoencoder(bottleneck=NoisyConfig(noise=0.2)).space_id != space  # described by its Config
+
+
+def test_fine_tuned_decoder_takes_stored_latents():
+    codec, tuned = autoencoder(), autoencoder(decoder=DenoisingConfig())
+    latents = codec.encode(noise())
+    assert tuned.decode(latents).shape == (2, 2, 50)
+
+
+def test_name_while_training_is_never_kept():
+    codec = autoencoder()
+    before = codec.space_id
+    codec.train()
+    assert codec.space_id == before
+    with torch.no_grad():
+        codec.bottleneck.gain.add_(1)
+    during = codec.space_id
+    assert during != before
+    assert codec.eval().space_id == during
+
+
+def test_optimize_keeps_results_and_names():
+    codec, plain = autoencoder(quantizer=RoundingConfig()), autoencoder(quantizer=RoundingConfig())
+    names = plain.space_id, plain.codes_id
+    assert codec.train().optimize() is codec and not codec.training
+    assert (codec.space_id, codec.codes_id) == names
+    assert not any(hasattr(module, "parametrizations") for module in codec.modules())
+    assert not any(parameter.requires_grad for parameter in codec.parameters())
+    audio = noise()
+    latents = codec.encode(audio)
+    torch.testing.assert_close(latents.values, plain.encode(audio).values, rtol=0, atol=1e-5)
+    torch.testing.assert_close(codec.decode(latents), plain.decode(latents), rtol=0, atol=1e-5)
+    with pytest.raises(PartitaError, match="an optimized model cannot be saved; save it before optimize"):
+        codec.save_pretrained("nowhere")
+
+
+# ------------------------------------------------------------------ streams
+
+
+def test_stream_encoder_checks_what_it_is_given():
+    codec = autoencoder()
+    encoder = StreamEncoder(codec, layout="stereo")
+    with pytest.raises(PartitaError, match="not finite"):
+        encoder.push(torch.full((1, 2, 5), float("nan")))
+    with pytest.raises(PartitaError, match="stereo audio has 2 channels, this has 1"):
+        encoder.push(torch.zeros(1, 1, 5))
+    with pytest.raises(PartitaError, match="the recording has no samples"):
+        StreamEncoder(codec, layout="mono").push(torch.zeros(1, 1, 0), last=True)
+    with pytest.raises(PartitaError, match="num_quantizers is 1; this model has 0 levels"):
+        StreamEncoder(codec, layout="mono", num_quantizers=1)
+    with pytest.raises(PartitaError, match="takes mono only"):
+        StreamEncoder(autoencoder(MONO), layout="stereo")
+
+
+def test_streams_end():
+    codec = autoencoder()
+    encoder, decoder = StreamEncoder(codec, layout="mono"), StreamDecoder(codec, layout="mono")
+    decoder.push(encoder.push(torch.zeros(1, 1, 40), last=True), last=True)
+    with pytest.raises(PartitaError, match="this stream has ended; start another"):
+        encoder.push(torch.zeros(1, 1, 4))
+    with pytest.raises(PartitaError, match="this stream has ended"):
+        decoder.push(codec.encode(torch.zeros(1, 1, 4)))
+
+
+def test_stream_decoder_checks_what_it_is_given():
+    codec = autoencoder()
+    latents = codec.encode(noise(1))
+    with pytest.raises(PartitaError, match="these latents are of the space"):
+        StreamDecoder(codec, layout="stereo").push(replace(latents, space_id="0" * 16))
+    with pytest.raises(PartitaError, match="mono cannot be decoded as stereo"):
+        StreamDecoder(codec, layout="stereo").push(codec.encode(noise(1, 1)))
+    with pytest.raises(PartitaError, match="it takes no sampler"):
+        StreamDecoder(codec, layout="stereo", sampler=object())
+
+
+@pytest.mark.parametrize("width", [1, 3, 100])
+@pytest.mark.parametrize("layout, wanted", [("stereo", "mono"), ("mid_side", "stereo"), ("mono", "mono")])
+def test_streams_map_layouts(width, layout, wanted):
+    codec = autoencoder(MONO, STEREO, quantizer=RoundingConfig()).double()
+    audio = noise(1, ChannelLayout.parse(layout).width, 150).double()
+    encoder = StreamEncoder(codec, layout=layout, num_quantizers=2, width=width)
+    decoder = StreamDecoder(codec, layout=wanted, width=width)
+    assert (encoder.latency, decoder.latency) == (15 + 16, 16)
+    pieces = [encoder.push(piece, last=i == 2) for i, piece in enumerate(audio.split([70, 0, 80], dim=-1))]
+    joined = Latents.concatenate(pieces)
+    whole = codec.encode(audio, layout=layout, num_quantizers=2)
+    torch.testing.assert_close(joined.values, whole.values, rtol=0, atol=1e-12)
+    assert torch.equal(joined.codes, whole.codes)
+    decoded = torch.cat([decoder.push(piece, last=i == 2) for i, piece in enumerate(pieces)], dim=-1)
+    torch.testing.assert_close(decoded, codec.decode(whole, layout=wanted), rtol=0, atol=1e-12)
+
+
+def test_codes_alone_are_streamed():
+    codec = blocks()
+    audio = noise(1, 1, 60)
+    latents = codec.encode(audio).only_codes()
+    decoder = StreamDecoder(codec, layout="mono")
+    head = replace(latents, codes=latents.codes[..., :3], audio_lengths=torch.tensor([24]))
+    tail = replace(latents, codes=latents.codes[..., 3:], audio_lengths=torch.tensor([36]))
+    decoded = torch.cat([decoder.push(head), decoder.push(tail, last=True)], dim=-1)
+    torch.testing.assert_close(decoded, codec.decode(latents))
+
+
+class Smearing(RoundingQuantizer):
+    """Around its codes each half sees the frame before, as a re-bottleneck of convolutions does."""
+
+    context = (2, 0)
+
+    def encode_codes(self, hidden, num_quantizers=None):
+        return super().encode_codes(smeared(hidden), num_quantizers)
+
+    def codes_to_values(self, codes):
+        return smeared(super().codes_to_values(codes))
+
+
+def smeared(x):
+    return x + 0.5 * torch.nn.functional.pad(x, (1, 0))[..., :-1]
+
+
+@dataclass(frozen=True)
+class SmearingConfig(RoundingConfig):
+    def build(self, *, dim):
+        return Smearing(dim, levels=self.levels)
+
+
+@pytest.mark.parametrize("slot", ["bottleneck", "quantizer"])
+def test_quantizer_that_sees_other_frames_is_streamed_and_tiled(slot):
+    codec = autoencoder(**{slot: SmearingConfig()}).double()
+    audio = noise(1, 2, 16 * 12).double()
+    latents = codec.encode(audio)
+    decoded, from_codes = codec.decode(latents), codec.decode(latents.only_codes())
+    encoder = StreamEncoder(codec, layout="stereo")
+    decoder, code_decoder = (StreamDecoder(codec, layout="stereo") for _ in range(2))
+    pieces = [encoder.push(piece, last=i == 3) for i, piece in enumerate(audio.split(50, dim=-1))]
+    assert torch.equal(Latents.concatenate(pieces).codes, latents.codes)
+    streamed = torch.cat([decoder.push(piece, last=i == 3) for i, piece in enumerate(pieces)], dim=-1)
+    of_codes = [code_decoder.push(piece.only_codes(), last=i == 3) for i, piece in enumerate(pieces)]
+    torch.testing.assert_close(streamed, decoded, rtol=0, atol=1e-12)
+    torch.testing.assert_close(torch.cat(of_codes, dim=-1), from_codes, rtol=0, atol=1e-12)
+    codec.tile_seconds = 2 * 16 / 8000
+    assert torch.equal(codec.encode(audio).codes, latents.codes)
+    torch.testing.assert_close(codec.decode(latents.only_codes()), from_codes, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("slot", ["bottleneck", "quantizer"])
+def test_weights_are_held_once(slot):
+    codec = autoencoder(**{slot: SmearingConfig()})
+    getattr(codec, slot).register_buffer("codebook", torch.ones(1))
+    assert {name.split(".")[0] for name in codec.state_dict()} <= {"encoder", "bottleneck", "decoder", "quantizer"}
+    assert [name for name in codec.state_dict() if "codebook" in name] == [f"{slot}.codebook"]
+
+
+def test_stream_decoder_takes_one_item():
+    codec = autoencoder()
+    with pytest.raises(PartitaError, match="a stream decodes one item, these latents are 2"):
+        StreamDecoder(codec, layout="stereo").push(codec.encode(noise(2)))
+    with pytest.raises(PartitaError, match="1 items"):
+        StreamEncoder(codec, layout="stereo").push(noise(2))
+
+
+def test_what_sees_all_and_keeps_nothing_is_not_streamed():
+    codec = autoencoder()
+    codec.encoder.context = codec.decoder.context = (None, None)
+    codec.encode_context = codec.decode_context = (None, None)
+    with pytest.raises(UnboundedError, match="StridedEncoder sees unbounded context and carries no state"):
+        StreamEncoder(codec, layout="mono")
+    with pytest.raises(UnboundedError, match="TransposedDecoder sees unbounded context and carries no state"):
+        StreamDecoder(codec, layout="mono")
+    # In a tile or not, the whole is what it takes.
+    audio = noise()
+    latents = codec.encode(audio)
+    codec.tile_seconds = 0.0
+    assert torch.equal(codec.encode(audio).values, latents.values)
+    assert codec.decode(latents).shape == audio.shape
+
+
+def test_config_example_is_made_of_what_is_installed():
+    try:
+        config = AutoencoderConfig.example()
+    except PartitaError as error:
+        assert "no encoder and decoder of one name are installed" in str(error)
+    else:
+        assert config.encoder.tag.split("/")[1] == config.decoder.tag.split("/")[1]

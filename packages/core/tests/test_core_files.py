@@ -1,0 +1,149 @@
+import json
+import os
+import sys
+
+import pytest
+import torch
+from partita_core import PartitaError, read_json, read_tensors, write_json, write_tensors, written_aside
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_written_aside_takes_the_place_of_a_file(tmp_path):
+    path = tmp_path / "a" / "b" / "x.txt"
+    for text in ("one", "two"):
+        with written_aside(path) as aside:
+            assert aside != path and aside.name == path.name
+            aside.write_text(text)
+            assert not path.exists() or path.read_text() == "one"
+        assert path.read_text() == text
+    assert names(path.parent) == ["x.txt"]
+
+
+@pytest.mark.parametrize("name", ["model", "replaced", "model.replaced"])
+def test_written_aside_takes_the_place_of_a_folder(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "old").write_text("")
+    with written_aside(folder) as aside:
+        aside.mkdir()
+        (aside / "new").write_text("")
+    assert names(tmp_path) == [name] and names(folder) == ["new"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
+def test_failure_in_the_middle_leaves_what_was_there(tmp_path, error):
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+    with pytest.raises(PartitaError if error is OSError else error), written_aside(path) as aside:
+        aside.write_text("half")
+        raise error("stop")
+    assert path.read_text() == "old" and names(tmp_path) == ["x.txt"]
+
+
+def test_failure_in_the_middle_leaves_the_old_folder(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "old").write_text("")
+    with pytest.raises(RuntimeError), written_aside(folder) as aside:
+        aside.mkdir()
+        (aside / "new").write_text("")
+        raise RuntimeError
+    assert names(tmp_path) == ["model"] and names(folder) == ["old"]
+
+
+def test_folder_comes_back_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "old").write_text("")
+
+    def refuse(source, target):
+        raise OSError(5, "input/output error")
+
+    with pytest.raises(PartitaError, match="cannot write .*model: input/output error"):
+        with written_aside(folder) as aside:
+            aside.mkdir()
+            monkeypatch.setattr(os, "replace", refuse)
+    assert names(folder) == ["old"]
+
+
+def test_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PartitaError, match="cannot write .*file.x.json: "):
+        write_json(tmp_path / "file" / "x.json", {})
+    if sys.platform != "win32" and os.geteuid() != 0:
+        tmp_path.chmod(0o500)
+        with pytest.raises(PartitaError, match="cannot write .*: Permission denied"):
+            write_json(tmp_path / "x.json", {})
+        tmp_path.chmod(0o700)
+    assert names(tmp_path) == ["file"]
+
+
+def test_file_is_not_put_in_the_place_of_a_folder(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(PartitaError, match="cannot write .*taken"):
+        write_json(tmp_path / "taken", {})
+    assert names(tmp_path) == ["taken"]
+
+
+def test_json(tmp_path):
+    value = {"a": [1, 2.5, None, "ö"], "b": {"c": True}}
+    write_json(tmp_path / "x.json", value)
+    assert read_json(tmp_path / "x.json") == value
+    assert (tmp_path / "x.json").read_text(encoding="utf-8").endswith("}\n")
+
+
+def test_what_json_cannot_hold_leaves_no_trace(tmp_path):
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "x.json", {"a": torch.zeros(1)})
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000])
+def test_what_is_not_json_is_refused(tmp_path, content):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(PartitaError, match="x.json is not JSON"):
+        read_json(tmp_path / "x.json")
+
+
+def test_missing_files_are_refused(tmp_path):
+    with pytest.raises(PartitaError, match="cannot read .*x.json: No such file or directory"):
+        read_json(tmp_path / "x.json")
+    with pytest.raises(PartitaError, match="no such file: .*x.safetensors"):
+        read_tensors(tmp_path / "x.safetensors")
+
+
+def test_tensors(tmp_path):
+    base = torch.randn(4, 6)
+    tensors = {
+        "view": base[:, ::2],
+        "transposed": base.T,
+        "shared": base,
+        "half": base.half(),
+        "codes": torch.arange(3),
+        "scalar": torch.tensor(2.0),
+        "empty": torch.empty(0, 3),
+        "trained": torch.nn.Parameter(base),
+    }
+    write_tensors(tmp_path / "x.safetensors", tensors, {"a": "b"})
+    back, metadata = read_tensors(tmp_path / "x.safetensors")
+    assert metadata == {"a": "b"} and back.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(back[name], tensor) and back[name].dtype == tensor.dtype
+        assert not back[name].requires_grad
+    assert names(tmp_path) == ["x.safetensors"]
+
+
+def test_pickles_are_refused(tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(PartitaError, match="x.safetensors is not a safetensors file, or is damaged: "):
+        read_tensors(tmp_path / "x.safetensors")
+
+
+def test_header_that_lies_is_refused(tmp_path):
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1000], "data_offsets": [0, 4000]}}).encode()
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    with pytest.raises(PartitaError, match="or is damaged"):
+        read_tensors(tmp_path / "x.safetensors")

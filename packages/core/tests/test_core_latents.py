@@ -1,0 +1,251 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from partita_core import (
+    ChannelLayout,
+    Latents,
+    LatentSpec,
+    PartitaError,
+    measure_latents,
+    read_tensors,
+    write_tensors,
+)
+from partita_core.testing.dummies import RoundingConfig, autoencoder
+
+SPEC = LatentSpec(3, 8000, 10, tokens_per_frame=2, codebook_sizes=(5, 5), mean=(1.0, -2.0, 0.0), std=(0.5, 2.0, 1.0))
+LENGTHS = torch.tensor([25, 1, 30])  # 3, 1 and 3 frames
+
+
+def record(spec=SPEC, **changes):
+    inside = torch.arange(6) < 2 * spec.frames(1) * torch.tensor([3, 1, 3])[:, None, None]
+    values = torch.where(inside, torch.randn(3, 3, 6), 0)
+    if spec.bounded:
+        values = values.tanh()
+    codes = torch.where(inside, torch.randint(0, 5, (3, 2, 6)), -1)
+    fields = {
+        "values": values,
+        "codes": codes,
+        "audio_lengths": LENGTHS,
+        "layout": torch.tensor([0, 1, 2]),
+        "spec": spec,
+        "space_id": "0123456789abcdef",
+        "codes_id": "fedcba9876543210",
+        "gain": torch.rand(3, 2),
+    }
+    return Latents(**fields | changes)
+
+
+def same(a, b):
+    for name in ("values", "codes", "audio_lengths", "layout", "gain"):
+        left, right = getattr(a, name), getattr(b, name)
+        if (left is None) != (right is None) or (left is not None and not torch.equal(left, right)):
+            return False
+    return all(getattr(a, name) == getattr(b, name) for name in ("spec", "space_id", "codes_id", "normalized"))
+
+
+# ------------------------------------------------------------------ the record
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"values": None, "codes": None}, "latents need values or codes"),
+        ({"values": torch.zeros(3, 4, 6)}, r"values are \(3, 4, 6\); \(batch, 3, tokens\) is expected"),
+        ({"values": torch.zeros(3, 6)}, r"values are \(3, 6\)"),
+        ({"codes": torch.zeros(3, 2, 6)}, r"codes are \(3, 2, 6\) torch.float32; 3-D int64 is expected"),
+        ({"values": torch.zeros(3, 3, 5)}, r"values are \(3, 3, 5\), but audio_lengths say 3 items of 6 tokens"),
+        ({"codes": torch.zeros(2, 2, 6, dtype=torch.int64)}, r"codes are \(2, 2, 6\), but audio_lengths say 3 items"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_refused(changes, message):
+    with pytest.raises(PartitaError, match=message):
+        record(**changes)
+
+
+def test_frames_and_layouts():
+    latents = record()
+    assert len(latents) == 3 and latents.frames.tolist() == [3, 1, 3]
+    assert latents.layouts() == [ChannelLayout.MONO, ChannelLayout.STEREO, ChannelLayout.MID_SIDE]
+
+
+@pytest.mark.parametrize("index, item", [(0, 0), (1, 1), (-1, 2), (-3, 0)])
+def test_item(index, item):
+    latents = record()
+    one = latents[index]
+    tokens = [6, 2, 6][item]
+    assert torch.equal(one.values, latents.values[item : item + 1, :, :tokens])
+    assert torch.equal(one.codes, latents.codes[item : item + 1, :, :tokens])
+    assert torch.equal(one.gain, latents.gain[item : item + 1])
+    assert (one.audio_lengths.tolist(), one.layout.tolist()) == ([LENGTHS[item]], [item])
+    assert (one.spec, one.space_id, one.codes_id) == (latents.spec, latents.space_id, latents.codes_id)
+
+
+def test_items_end():
+    for index in (3, -4):
+        with pytest.raises(IndexError):
+            record()[index]
+    assert len(list(record())) == 3
+
+
+def test_to_keeps_lengths_and_layouts_where_they_are():
+    moved = record(gain=None).to("meta")
+    assert moved.values.device.type == moved.codes.device.type == "meta"
+    assert moved.audio_lengths.device.type == moved.layout.device.type == "cpu"
+
+
+def test_only_codes():
+    latents = record()
+    assert latents.only_codes().values is None
+    assert torch.equal(latents.only_codes().codes, latents.codes)
+    with pytest.raises(PartitaError, match="these latents are continuous; they hold no codes"):
+        record(codes=None).only_codes()
+
+
+def test_concatenate():
+    first, second = (replace(record()[0], audio_lengths=torch.tensor([n])) for n in (30, 25))
+    joined = Latents.concatenate([first, second])
+    assert joined.audio_lengths.tolist() == [55]
+    assert torch.equal(joined.values, torch.cat([first.values, second.values], dim=-1))
+    assert torch.equal(joined.codes, torch.cat([first.codes, second.codes], dim=-1))
+    with pytest.raises(PartitaError, match="only the last piece may end within a frame"):
+        Latents.concatenate([second, first])
+    assert Latents.concatenate([first.only_codes(), second.only_codes()]).values is None
+
+
+# ------------------------------------------------------------------ normalize
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_normalize_and_back(bounded):
+    latents = record(replace(SPEC, bounded=bounded))
+    latents = replace(latents, values=latents.values.double())
+    normal = latents.normalize()
+    assert normal.normalized and not latents.normalized
+    back = normal.denormalize()
+    assert not back.normalized
+    torch.testing.assert_close(back.values, latents.values, rtol=1e-12, atol=1e-12)
+    for values in (normal.values, back.values):
+        assert not values[1, :, 2:].any()
+    assert torch.equal(normal.codes, latents.codes)
+
+
+def test_normalize_is_what_it_says():
+    latents = record()
+    expected = (latents.values[0] - torch.tensor([1.0, -2.0, 0.0])[:, None]) / torch.tensor([0.5, 2.0, 1.0])[:, None]
+    assert torch.equal(latents.normalize().values[0], expected)
+    bounded = record(replace(SPEC, bounded=True, mean=(0.0,) * 3, std=(1.0,) * 3))
+    torch.testing.assert_close(bounded.normalize().values[0], bounded.values[0].atanh())
+
+
+def test_normalize_twice_does_nothing_more():
+    normal = record().normalize()
+    assert normal.normalize() is normal
+    plain = record()
+    assert plain.denormalize() is plain
+
+
+def test_values_at_the_bound_stay_finite():
+    spec = replace(SPEC, bounded=True)
+    values = torch.ones(3, 3, 6)
+    values[1, :, 2:] = 0
+    normal = record(spec, values=values).normalize()
+    assert normal.values.isfinite().all()
+    torch.testing.assert_close(normal.denormalize().values, values, rtol=0, atol=2e-6)
+
+
+def test_normalize_without_what_it_needs_is_refused():
+    with pytest.raises(PartitaError, match="latent statistics have not been measured"):
+        record(replace(SPEC, mean=None, std=None)).normalize()
+    with pytest.raises(PartitaError, match="hold codes only; there are no values to normalize"):
+        record().only_codes().normalize()
+
+
+def test_decoding_undoes_normalize():
+    codec = autoencoder()
+    latents = codec.encode(torch.rand(2, 2, 100) - 0.5, lengths=[100, 20])
+    codec.latent_spec = measure_latents(codec, [latents])
+    latents = codec.encode(torch.rand(2, 2, 100) - 0.5, lengths=[100, 20])
+    torch.testing.assert_close(codec.decode(latents.normalize()), codec.decode(latents), rtol=0, atol=1e-5)
+
+
+def test_measured_statistics_are_those_of_the_frames():
+    codec = autoencoder()
+    pieces = [codec.encode(torch.rand(2, 2, n) - 0.5, lengths=[n, n // 2]) for n in (160, 90)]
+    spec = measure_latents(codec, pieces)
+    assert spec.bounded and replace(spec, mean=None, std=None) == codec.latent_spec
+    normal = [replace(piece, spec=spec).normalize() for piece in pieces]
+    frames = torch.cat([item.values[0] for piece in normal for item in piece], dim=-1).double()
+    assert frames.shape[-1] == 10 + 5 + 6 + 3
+    torch.testing.assert_close(frames.mean(-1), torch.zeros(4).double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(frames.std(-1, correction=0), torch.ones(4).double(), rtol=0, atol=1e-4)
+
+
+def test_nothing_to_measure_is_refused():
+    with pytest.raises(PartitaError, match="there are no latents to measure"):
+        measure_latents(autoencoder(), [])
+
+
+# ------------------------------------------------------------------ files
+
+
+@pytest.mark.parametrize("changes", [{}, {"values": None}, {"codes": None, "codes_id": None}, {"gain": None}])
+def test_save_and_load(tmp_path, changes):
+    latents = record(**changes)
+    latents.save(tmp_path / "deep" / "latents.safetensors")
+    assert same(Latents.load(tmp_path / "deep" / "latents.safetensors"), latents)
+    normal = record().normalize()
+    normal.save(str(tmp_path / "normal.safetensors"))
+    assert same(Latents.load(tmp_path / "normal.safetensors"), normal)
+
+
+def test_saved_views_are_whole(tmp_path):
+    latents = record()[0]
+    latents.save(tmp_path / "one.safetensors")
+    assert same(Latents.load(tmp_path / "one.safetensors"), latents)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 20, -1])
+def test_damaged_file_is_refused(tmp_path, keep):
+    path = tmp_path / "latents.safetensors"
+    record().save(path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(PartitaError, match="latents.safetensors is not a safetensors file, or is damaged") as caught:
+        Latents.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_file_that_is_missing_or_something_else_is_refused(tmp_path):
+    with pytest.raises(PartitaError, match="no such file: .*none.safetensors"):
+        Latents.load(tmp_path / "none.safetensors")
+    with pytest.raises(PartitaError, match="no such file"):
+        Latents.load(tmp_path)
+    write_tensors(tmp_path / "weights.safetensors", {"weight": torch.zeros(3)})
+    with pytest.raises(PartitaError, match="weights.safetensors holds no latents"):
+        Latents.load(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "not json", '{"spec": {"dim": "3"}}', "null"])
+def test_file_with_a_strange_header_is_refused(tmp_path, text):
+    path = tmp_path / "latents.safetensors"
+    record().save(path)
+    tensors, _ = read_tensors(path)
+    write_tensors(path, tensors, {"partita_latents": text})
+    with pytest.raises(PartitaError, match="latents.safetensors"):
+        Latents.load(path)
+
+
+def test_file_that_contradicts_itself_is_refused(tmp_path):
+    path = tmp_path / "latents.safetensors"
+    record().save(path)
+    tensors, metadata = read_tensors(path)
+    write_tensors(path, tensors | {"audio_lengths": torch.tensor([25, 1, 31])}, metadata)
+    with pytest.raises(PartitaError, match="latents.safetensors: values are .* audio_lengths say 3 items of 8 tokens"):
+        Latents.load(path)
+
+
+def test_codes_of_a_quantizer_pass_through_a_file(tmp_path):
+    codec = autoencoder(quantizer=RoundingConfig())
+    latents = codec.encode(torch.rand(1, 2, 50) - 0.5).only_codes()
+    latents.save(tmp_path / "codes.safetensors")
+    assert torch.equal(codec.decode(Latents.load(tmp_path / "codes.safetensors")), codec.decode(latents))

@@ -1,0 +1,135 @@
+import warnings
+from dataclasses import dataclass
+
+import pytest
+from partita_core import Config, PartitaError, build, components, lookup, nearest, register, registry
+from partita_core.testing.dummies import NoisyBottleneck, NoisyConfig, RoundingConfig, StridedConfig
+
+
+@pytest.fixture
+def only_dummies(monkeypatch):
+    """Nothing but the dummies is registered, whatever is installed."""
+    dummies = {tag: cls for tag, cls in registry._registry.items() if ".dummies." in cls.__module__}
+    monkeypatch.setattr(registry, "_registry", dummies)
+    return dummies
+
+
+@pytest.fixture
+def scratch(monkeypatch):
+    """What a test registers is forgotten after it."""
+    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
+
+
+def test_components_are_listed_by_pattern(only_dummies):
+    assert list(components()) == sorted(only_dummies)
+    assert list(components("bottleneck/*")) == ["bottleneck/noisy"]
+    assert list(components("*coder/*d*")) == ["decoder/denoising", "decoder/transposed", "encoder/strided"]
+    assert components("vocoder/*") == {}
+
+
+def test_lookup_takes_a_tag_or_its_last_part(only_dummies):
+    assert lookup("bottleneck/noisy") is NoisyConfig
+    assert lookup("noisy") is NoisyConfig
+    assert lookup("rounding", ("bottleneck", "quantizer")) is RoundingConfig
+    assert lookup("quantizer/rounding", ("bottleneck", "quantizer")) is RoundingConfig
+
+
+@pytest.mark.parametrize(
+    "name, roles, message",
+    [
+        ("nosy", ("bottleneck",), "unknown bottleneck 'nosy'; did you mean noisy?"),
+        ("bottleneck/nosy", (), "unknown component 'bottleneck/nosy'; did you mean bottleneck/noisy"),
+        ("noisy", ("encoder",), "unknown encoder 'noisy'; valid: cumulative, strided"),
+        ("zzz", ("bottleneck", "quantizer"), "unknown bottleneck or quantizer 'zzz'; valid: noisy, rounding"),
+        ("x", ("vocoder",), "unknown vocoder 'x'; nothing is valid here"),
+    ],
+)
+def test_unknown_names_are_reported_with_the_nearest(only_dummies, name, roles, message):
+    with pytest.raises(PartitaError) as caught:
+        lookup(name, roles)
+    assert str(caught.value).startswith(message)
+
+
+def twin(tag):
+    @register(tag)
+    @dataclass(frozen=True)
+    class TwinConfig(StridedConfig):
+        pass
+
+    return TwinConfig
+
+
+def test_one_name_in_two_roles(scratch):
+    other = twin("decoder/strided")
+    with pytest.raises(PartitaError, match="'strided' is ambiguous: decoder/strided, encoder/strided"):
+        lookup("strided")
+    assert lookup("strided", ("encoder",)) is StridedConfig
+    # The role named first is preferred.
+    assert lookup("strided", ("decoder", "encoder")) is other
+
+
+def test_tag_is_registered_once(scratch):
+    with pytest.raises(TypeError, match="encoder/strided is already registered by partita_core.testing.dummies"):
+        twin("encoder/strided")
+
+
+def test_config_must_be_a_frozen_dataclass(scratch):
+    class Plain(Config):
+        def build(self):
+            return None
+
+        @classmethod
+        def example(cls):
+            return cls()
+
+    for cls in (Plain, dataclass(Plain)):
+        with pytest.raises(TypeError, match="Plain must be a frozen dataclass"):
+            register("encoder/plain")(cls)
+    assert "encoder/plain" not in components()
+
+
+def test_what_is_built_carries_its_config():
+    config = NoisyConfig(noise=0.5)
+    bottleneck = config.build(dim=3)
+    assert type(bottleneck) is NoisyBottleneck and bottleneck.config is config and bottleneck.noise == 0.5
+    assert config.tag == "bottleneck/noisy"
+
+
+def test_build_takes_a_config_or_its_dict():
+    assert build(NoisyConfig(gain=2.0), dim=3).gain.tolist() == [[2.0]] * 3
+    assert build({"type": "bottleneck/noisy", "gain": 3.0}, dim=2).config == NoisyConfig(gain=3.0)
+    with pytest.raises(PartitaError, match="unknown component 'bottleneck/nosy'"):
+        build({"type": "bottleneck/nosy"}, dim=2)
+
+
+class EntryPoint:
+    def __init__(self, value, load):
+        self.value, self.load = value, load
+
+
+def broken():
+    raise ImportError("no module named gone")
+
+
+def test_a_broken_package_does_not_take_the_others_along(scratch, monkeypatch):
+    loaded = []
+    points = [EntryPoint("partita_gone", broken), EntryPoint("partita_good", lambda: loaded.append("good"))]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "partita.components" else [])
+    registry.load_entry_points.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="components of partita_gone are left out: no module named gone"):
+            found = components("encoder/*")
+        assert loaded == ["good"] and "encoder/strided" in found
+        with warnings.catch_warnings():  # and it is said once
+            warnings.simplefilter("error")
+            assert components("encoder/*") == found
+    finally:
+        registry.load_entry_points.cache_clear()
+
+
+def test_nearest():
+    valid = ["stereo", "mono", "mid_side"]
+    assert nearest("sterio", valid) == "did you mean stereo?"
+    assert nearest("xyz", valid) == "valid: mid_side, mono, stereo"
+    assert nearest("xyz", []) == "nothing is valid here"
+    assert nearest("abcd", ["abce", "abcf"]) == "did you mean abcf or abce?"

@@ -1,0 +1,333 @@
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from partita_core import (
+    Autoencoder,
+    Codec,
+    PartitaError,
+    Saved,
+    from_dict,
+    load_weights,
+    measure_latents,
+    read_json,
+    read_tensors,
+    saving,
+    write_json,
+    write_tensors,
+)
+from partita_core.testing.dummies import BlockCodec, DenoisingConfig, RoundingConfig, autoencoder
+
+
+@pytest.fixture
+def model(tmp_path):
+    codec = autoencoder(quantizer=RoundingConfig())
+    codec.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def edit(folder, change):
+    facts = read_json(folder / "config.json")
+    change(facts)
+    write_json(folder / "config.json", facts)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# ------------------------------------------------------------------ there and back
+
+
+@pytest.mark.parametrize("changes", [{}, {"bottleneck": RoundingConfig(7)}, {"decoder": DenoisingConfig()}])
+def test_model_comes_back(tmp_path, changes):
+    codec = autoencoder(**changes)
+    audio = 0.3 * torch.randn(2, 2, 100)
+    codec.latent_spec = measure_latents(codec, [codec.encode(audio)])
+    codec.save_pretrained(tmp_path / "model")
+    for cls in (Autoencoder, Saved):
+        back = cls.from_pretrained(str(tmp_path / "model"))
+        assert type(back) is Autoencoder and not back.training
+        assert (back.latent_spec, back.audio_spec) == (codec.latent_spec, codec.audio_spec)
+        assert (back.space_id, back.codes_id) == (codec.space_id, codec.codes_id)
+        latents = back.encode(audio)
+        assert torch.equal(latents.values, codec.encode(audio).values)
+        assert torch.equal(back.decode(latents), codec.decode(latents))
+
+
+def test_folder_holds_what_it_should(model):
+    assert names(model) == ["README.md", "config.json", "model.safetensors"]
+    facts = read_json(model / "config.json")
+    assert set(facts) == {"schema", "model", "latent_spec", "space_id", "codes_id"}
+    assert facts["schema"] == 1 and facts["model"]["type"] == "autoencoder"
+    assert facts["model"]["quantizer"] == {"type": "quantizer/rounding", "levels": 5}
+    tensors, _ = read_tensors(model / "model.safetensors")
+    assert tensors.keys() == autoencoder(quantizer=RoundingConfig()).state_dict().keys()
+    assert (model / "README.md").read_text().startswith("# Autoencoder\n")
+
+
+def test_card_is_written(tmp_path):
+    autoencoder().save_pretrained(tmp_path / "model", card="# Mine\n")
+    assert (tmp_path / "model" / "README.md").read_text() == "# Mine\n"
+
+
+def test_names_are_stored_not_computed_anew(model):
+    """So that they hold for `half()` and for another version's arithmetic."""
+    edit(model, lambda facts: facts.update(space_id="0123456789abcdef", codes_id="f" * 16))
+    back = Autoencoder.from_pretrained(model)
+    assert (back.space_id, back.half().codes_id) == ("0123456789abcdef", "f" * 16)
+
+
+def test_model_that_is_trained_on_is_saved_under_its_own_name(model, tmp_path):
+    codec = Autoencoder.from_pretrained(model)
+    before = codec.space_id
+    codec.train()
+    with torch.no_grad():
+        codec.encoder.layout.weight.add_(1)
+    codec.save_pretrained(tmp_path / "tuned")
+    assert codec.training
+    tuned = Autoencoder.from_pretrained(tmp_path / "tuned")
+    assert tuned.space_id == codec.space_id != before
+    # Changed in eval mode, where nobody can notice: saving hashes anew.
+    codec.eval()
+    with torch.no_grad():
+        codec.encoder.layout.weight.add_(1)
+    codec.save_pretrained(tmp_path / "again")
+    assert Autoencoder.from_pretrained(tmp_path / "again").space_id == codec.space_id != tuned.space_id
+
+
+def test_model_of_a_half_type_comes_back_in_float32(tmp_path):
+    codec = autoencoder().half()
+    codec.save_pretrained(tmp_path / "model")
+    back = Autoencoder.from_pretrained(tmp_path / "model")
+    assert {p.dtype for p in back.parameters()} == {torch.float32}
+    assert torch.equal(back.encoder.layout.weight, codec.encoder.layout.weight.float())
+
+
+def test_another_process_reads_the_same(model):
+    code = (
+        "import sys; from partita_core import Autoencoder; from partita_core.testing import dummies\n"
+        "with dummies.registered(): print(Autoencoder.from_pretrained(sys.argv[1])._hash_space())"
+    )
+    out = subprocess.run([sys.executable, "-c", code, str(model)], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == Autoencoder.from_pretrained(model).space_id
+
+
+# ------------------------------------------------------------------ whole or not at all
+
+
+def test_saving_replaces_an_earlier_model(model):
+    (model / "stray.bin").write_bytes(b"x")
+    other = autoencoder(seed=1)
+    other.save_pretrained(model)
+    assert names(model) == ["README.md", "config.json", "model.safetensors"]
+    assert Autoencoder.from_pretrained(model).space_id == other.space_id
+
+
+@pytest.mark.parametrize("step", ["write_json", "write_tensors"])
+def test_failure_in_the_middle_leaves_the_earlier_model(model, monkeypatch, step):
+    before = Autoencoder.from_pretrained(model).space_id
+
+    def fail(path, *args):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saving, step, fail)
+    with pytest.raises(PartitaError, match="cannot write .*model: No space left on device"):
+        autoencoder(seed=1).save_pretrained(model)
+    monkeypatch.undo()
+    assert Autoencoder.from_pretrained(model).space_id == before
+    assert names(model.parent) == ["model"]
+
+
+def test_failure_in_the_middle_leaves_no_new_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "write_tensors", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        autoencoder().save_pretrained(tmp_path / "model")
+    assert names(tmp_path) == []
+
+
+def test_parts_without_a_config_are_not_saved(tmp_path):
+    codec = autoencoder()
+    del codec.decoder.config
+    with pytest.raises(PartitaError, match="the decoder TransposedDecoder was not built from a registered Config"):
+        codec.save_pretrained(tmp_path / "model")
+    assert names(tmp_path) == []
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def missing(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def rewritten(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def edited(change):
+    return lambda folder: edit(folder, change)
+
+
+def pickled(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({"encoder.conv.bias": torch.zeros(4)}, folder / "pytorch_model.bin")
+    (folder / "model.pkl").write_bytes(pickle.dumps({}))
+
+
+def of_another_model(folder):
+    write_tensors(folder / "model.safetensors", autoencoder(bottleneck=RoundingConfig()).state_dict())
+
+
+def wrong_shape(folder):
+    tensors, _ = read_tensors(folder / "model.safetensors")
+    write_tensors(folder / "model.safetensors", tensors | {"bottleneck.gain": torch.zeros(5, 1)})
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (missing("config.json"), "cannot read .*config.json: No such file"),
+        (missing("model.safetensors"), "no such file: .*model.safetensors"),
+        (pickled, "no such file: .*model.safetensors"),
+        (rewritten("config.json", b"{"), "config.json is not JSON"),
+        (rewritten("config.json", b"[]"), "config.json is not a model config of schema 1"),
+        (rewritten("model.safetensors", b"half"), "model.safetensors is not a safetensors file, or is damaged"),
+        (rewritten("model.safetensors", pickle.dumps({"a": 1})), "is not a safetensors file, or is damaged"),
+        (edited(lambda facts: facts.update(schema=2)), "config.json is not a model config of schema 1"),
+        (edited(lambda facts: facts.pop("model")), "model: expected a component with its type, got None"),
+        (edited(lambda facts: facts.pop("space_id")), "config.json lacks what a Autoencoder needs"),
+        (edited(lambda facts: facts.pop("latent_spec")), "config.json lacks what a Autoencoder needs"),
+        (
+            edited(lambda facts: facts["latent_spec"].update(hop=8)),
+            "latent_spec in config.json is not that of the model it describes",
+        ),
+        (
+            edited(lambda facts: facts["model"].update(type="autoencodr")),
+            "model: unknown component 'autoencodr'; did you mean autoencoder?",
+        ),
+        (
+            edited(lambda facts: facts["model"]["encoder"].update(type="encoder/stridden")),
+            r"model.encoder: unknown encoder 'encoder/stridden'; did you mean encoder/strided",
+        ),
+        (
+            edited(lambda facts: facts["model"]["encoder"].update(token_per_frame=1)),
+            "model.encoder: unknown key 'token_per_frame'; did you mean tokens_per_frame?",
+        ),
+        (
+            of_another_model,
+            "holds the weights of another model: 2 missing and 0 unexpected tensors, first no bottleneck.",
+        ),
+        (wrong_shape, r"another model: bottleneck.gain is \(5, 1\), expected \(4, 1\)"),
+    ],
+)
+def test_folder_that_is_not_right_is_refused(model, damage, message):
+    damage(model)
+    with pytest.raises(PartitaError, match=message) as caught:
+        Autoencoder.from_pretrained(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_pickles_beside_the_weights_are_not_touched(model):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("a pickle was opened",))
+
+    for name in ("pytorch_model.bin", "model.pt", "model.pkl"):
+        (model / name).write_bytes(pickle.dumps(Bomb()))
+    Autoencoder.from_pretrained(model)
+
+
+def test_another_kind_of_model_is_refused(model):
+    class Other(Saved):
+        def saved_config(self):
+            raise NotImplementedError
+
+        def restore(self, facts):
+            raise NotImplementedError
+
+    with pytest.raises(PartitaError, match="model holds a Autoencoder, not a Other"):
+        Other.from_pretrained(model)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "./a/b", "/a/b", "a/b/c"])
+def test_name_of_neither_a_folder_nor_a_repository_is_refused(name):
+    with pytest.raises(PartitaError, match=f"no model folder '{name}', and no hub repository is called so"):
+        Autoencoder.from_pretrained(name)
+
+
+# ------------------------------------------------------------------ the hub, of which nothing is reached here
+
+
+def test_model_of_the_hub(model, monkeypatch):
+    asked = []
+
+    def snapshot_download(name, *, revision, allow_patterns):
+        asked.append((name, revision, allow_patterns))
+        return str(model)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
+    back = Autoencoder.from_pretrained("somebody/tiny", revision="v1")
+    assert back.space_id == Autoencoder.from_pretrained(model).space_id
+    # Nothing that could be a pickle is even downloaded.
+    assert asked == [("somebody/tiny", "v1", ["*.json", "*.safetensors", "README.md"])]
+
+
+def test_model_that_the_hub_does_not_give_is_refused_in_one_line(monkeypatch):
+    def snapshot_download(name, **kwargs):
+        raise RuntimeError("404 not found\nlong explanation")
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
+    with pytest.raises(PartitaError) as caught:
+        Autoencoder.from_pretrained("somebody/tiny")
+    assert str(caught.value) == "no model folder 'somebody/tiny', and the hub gave none: 404 not found"
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(PartitaError, match="install huggingface_hub to look on the hub"):
+        Autoencoder.from_pretrained("somebody/tiny")
+
+
+def test_model_is_pushed_whole(tmp_path, monkeypatch):
+    calls = []
+
+    class HfApi:
+        def __init__(self, token):
+            calls.append(token)
+
+        def create_repo(self, repo_id, *, private, exist_ok):
+            calls.append((repo_id, private, exist_ok))
+
+        def upload_folder(self, *, repo_id, folder_path):
+            shutil.copytree(folder_path, tmp_path / "uploaded")
+            return f"address of {repo_id}"
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(HfApi=HfApi))
+    codec = autoencoder()
+    assert codec.push_to_hub("somebody/tiny", private=True, token="secret") == "address of somebody/tiny"
+    assert calls == ["secret", ("somebody/tiny", True, True)]
+    assert Autoencoder.from_pretrained(tmp_path / "uploaded").space_id == codec.space_id
+
+
+def test_only_models_of_ours_are_saved():
+    assert issubclass(Autoencoder, (Saved, Codec)) and not issubclass(BlockCodec, Saved)
+
+
+def test_load_weights_is_all_or_nothing():
+    codec = autoencoder()
+    before = {name: tensor.clone() for name, tensor in codec.state_dict().items()}
+    stray = {name: tensor + 1 for name, tensor in before.items()} | {"stray": torch.zeros(1)}
+    with pytest.raises(PartitaError, match="weights holds the weights of another model: 0 missing and 1 unexpected"):
+        load_weights(codec, stray, "weights")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in codec.state_dict().items())
+
+
+def test_config_of_a_saved_model_builds_it(model):
+    from partita_core import AutoencoderConfig
+
+    config = from_dict(AutoencoderConfig, json.loads((model / "config.json").read_text())["model"])
+    assert config.build().latent_spec.codebook_sizes == (5,) * 4

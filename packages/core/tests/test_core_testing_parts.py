@@ -1,0 +1,454 @@
+"""Every check of the suites of parts can fail: for each there is a part, broken in one way, that it catches."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from partita_core import BottleneckOutput, Config
+from partita_core.testing import (
+    BOTTLENECK_CHECKS,
+    DECODER_CHECKS,
+    ENCODER_CHECKS,
+    LOSS_CHECKS,
+    QUANTIZER_CHECKS,
+)
+from partita_core.testing.dummies import (
+    CumulativeConfig,
+    DenoisingConfig,
+    Lapped,
+    MeanSquareConfig,
+    NoisyConfig,
+    OneStep,
+    RoundingConfig,
+    StridedConfig,
+    TransposedConfig,
+)
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Broken(Config):
+    """What `base` builds, with the methods in `methods` in place of its own, or spoilt by `spoil`."""
+
+    base: Config
+    methods: tuple = ()
+    spoil: object = None
+
+    def build(self, **derived):
+        part = self.base.build(**derived)
+        parent = type(part)
+        part.__class__ = type(f"Broken{parent.__name__}", (parent,), {name: fn(parent) for name, fn in self.methods})
+        if self.spoil:
+            self.spoil(part)
+        return part
+
+    @classmethod
+    def example(cls):
+        raise NotImplementedError
+
+
+def method(name, body, spoil=None):
+    """Replaces one method by `body(parent, self, *args, **kwargs)`."""
+
+    def make(parent):
+        def replaced(self, *args, **kwargs):
+            return body(parent, self, *args, **kwargs)
+
+        return replaced
+
+    return lambda base: Broken(base, ((name, make),), spoil)
+
+
+def spoilt(spoil):
+    return lambda base: Broken(base, (), spoil)
+
+
+def forward(change, spoil=None):
+    """Changes what `forward` returns, of a bottleneck its values: `change(self, x, values)`."""
+
+    def body(parent, self, x, *args, **kwargs):
+        out = parent.forward(self, x, *args, **kwargs)
+        if isinstance(out, BottleneckOutput):
+            return out._replace(values=change(self, x, out.values))
+        return change(self, x, out)
+
+    return method("forward", body, spoil)
+
+
+def given(change):
+    """Changes what `forward` is given."""
+    return method("forward", lambda parent, self, x, *rest, **kw: parent.forward(self, change(self, x), *rest, **kw))
+
+
+# ------------------------------------------------------------------ ways to break any part
+
+
+def unused_parameter(part):
+    part.unused = nn.Parameter(torch.ones(1))
+
+
+def scalar_parameter(part):
+    part.scale = nn.Parameter(torch.tensor(1.0))
+
+
+def gain(part):
+    part.extra = nn.Parameter(torch.ones(1))
+
+
+def counter(part):
+    part.register_buffer("counter", torch.ones(1))
+
+
+def hidden_counter(part):
+    part.count = 0
+
+
+def count(self, x, values):
+    self.counter = self.counter + 1
+    return values
+
+
+def count_in_place(self, x, values):
+    values = values * self.counter
+    self.counter.add_(1)
+    return values
+
+
+def count_unsaved(self, x, values):
+    self.count += self.training
+    return values * (1 + self.count)
+
+
+def branch(self, x, values):
+    return values if float(x.detach().sum()) > 0 else -values
+
+
+def complex_of_bfloat16(self, x, values):
+    low = x.flatten(1)[:, :4] @ torch.eye(4, dtype=x.dtype)
+    return values + 0 * torch.complex(low, low).abs().sum()
+
+
+def first_frame_is_detached(self, x):
+    early = x.shape[-1] // 4
+    return torch.cat([x[..., :early].detach(), x[..., early:]], dim=-1)
+
+
+def see_the_frame_before(self, x, values):
+    return values + 0.1 * values.roll(1, -1)
+
+
+def count_frames(self, x, values):
+    return values + torch.arange(values.shape[-1]).to(values)
+
+
+ANY = {
+    "eval_is_deterministic": forward(lambda self, x, values: values + torch.rand_like(values)),
+    "eval_leaves_state_unchanged": forward(count, counter),
+    "batch_composition_does_not_matter": forward(lambda self, x, values: values - values.mean(0, keepdim=True)),
+    "gradients_reach_the_input": given(first_frame_is_detached),
+    "gradients_reach_every_parameter": spoilt(unused_parameter),
+    "silence_is_finite": forward(lambda self, x, values: values + 0 * x.sum() / x.abs().sum()),
+    "two_forwards_in_one_graph": forward(count_in_place, counter),
+    "parameters_have_dimensions": spoilt(scalar_parameter),
+    "runs_in_float64": forward(lambda self, x, values: values.float().to(values.dtype)),
+    "runs_under_autocast": forward(complex_of_bfloat16),
+    "deepcopy_is_independent": method("__deepcopy__", lambda parent, self, memo: self),
+    "state_dict_round_trip": forward(count_unsaved, hidden_counter),
+    "config_round_trip": spoilt(lambda part: None),  # the Config is not registered
+    "exports": forward(branch),
+}
+CONTEXT = {
+    "context_is_as_declared": forward(
+        see_the_frame_before, lambda part: setattr(part, "context", (0, part.context[1]))
+    ),
+    "tiled_equals_whole": forward(count_frames),
+}
+
+# ------------------------------------------------------------------ encoders
+
+
+def step_in_place(parent, self, x, state, *, last=False):
+    y, after = parent.step(self, x, state, last=last)
+    state.copy_(after)
+    return y, state
+
+
+ENCODERS = {name: broken(StridedConfig()) for name, broken in (ANY | CONTEXT).items()} | {
+    "shapes_are_as_declared": spoilt(lambda part: setattr(part, "hop", 32))(StridedConfig()),
+    "steps_change_nothing_in_place": method("step", step_in_place)(CumulativeConfig()),
+}
+
+# ------------------------------------------------------------------ bottlenecks and quantizers
+
+
+def noisy_if(condition):
+    def body(parent, self, hidden, *, stochastic=None):
+        out = parent.forward(self, hidden, stochastic=stochastic)
+        noise = torch.randn_like(out.values) if condition(self, stochastic) else 0
+        return out._replace(values=out.values + noise)
+
+    return method("forward", body)
+
+
+def stray_loss(parent, self, hidden, *, stochastic=None):
+    out = parent.forward(self, hidden, stochastic=stochastic)
+    return out._replace(losses=out.losses | {"stray": out.values.mean()})
+
+
+BREAK_BOTTLENECK = ANY | CONTEXT
+BREAK_BOTTLENECK |= {
+    "shapes_are_as_declared": forward(lambda self, x, values: values[..., 1:]),
+    "eval_ignores_stochastic": noisy_if(lambda self, stochastic: stochastic),
+    "not_stochastic_in_training": noisy_if(lambda self, stochastic: self.training),
+    "losses_are_claimed": method("forward", stray_loss),
+    "half_types_are_lifted": forward(lambda self, x, values: values.to(x.dtype)),
+    "bounded_as_declared": forward(lambda self, x, values: 3 * values, lambda part: setattr(part, "bounded", True)),
+}
+BOTTLENECKS = {name: broken(NoisyConfig()) for name, broken in BREAK_BOTTLENECK.items()}
+
+
+def other_codes(parent, self, hidden, *, stochastic=None):
+    out = parent.forward(self, hidden, stochastic=stochastic)
+    return out._replace(codes=out.codes.flip(-1))
+
+
+def zero_for_dropped(parent, self, hidden, num_quantizers=None):
+    return parent.encode_codes(self, hidden, num_quantizers).clamp(min=0)
+
+
+def look_up_dropped(parent, self, codes):
+    return (codes - self.reach) * self.step
+
+
+def encode_by_product(parent, self, hidden, num_quantizers=None):
+    product = torch.eye(self.dim, dtype=hidden.dtype) @ hidden
+    return parent.encode_codes(self, product.to(hidden.dtype), num_quantizers)
+
+
+def encode_and_count(parent, self, hidden, num_quantizers=None):
+    self.counter += self.training
+    return parent.encode_codes(self, hidden, num_quantizers)
+
+
+QUANTIZERS = {name: broken(RoundingConfig()) for name, broken in BREAK_BOTTLENECK.items()} | {
+    # Rounded values have no slope that could be lost; what tells is their type.
+    "runs_in_float64": forward(lambda self, x, values: values.float())(RoundingConfig()),
+    "deepcopy_is_independent": ANY["deepcopy_is_independent"](RoundingConfig()),
+    "codes_are_as_declared": spoilt(lambda part: setattr(part, "codebook_sizes", (3,) * part.dim))(RoundingConfig()),
+    "forward_encodes": method("forward", other_codes)(RoundingConfig()),
+    "forward_looks_up": forward(lambda self, x, values: values * (1 + 1e-6))(RoundingConfig()),
+    "fewer_levels_are_a_prefix": method("encode_codes", zero_for_dropped)(RoundingConfig()),
+    "dropped_levels_contribute_zero": method("codes_to_values", look_up_dropped)(RoundingConfig()),
+    "codes_survive_autocast": method("encode_codes", encode_by_product)(RoundingConfig()),
+    "encoding_leaves_state_unchanged": method("encode_codes", encode_and_count, counter)(RoundingConfig()),
+}
+
+# ------------------------------------------------------------------ decoders
+
+
+class Forgetful(OneStep):
+    """Counts chunks from the beginning of each push."""
+
+    def start(self, decoder, seeds):
+        stream = super().start(decoder, seeds)
+        push = stream.push
+
+        def recount(features, *, last=False):
+            stream.count = 0
+            return push(features, last=last)
+
+        stream.push = recount
+        return stream
+
+
+class LoudLapped(Lapped):
+    def inverse(self, x):
+        return 1.01 * super().inverse(x)
+
+
+class ShortLapped(Lapped):
+    context = (0, 0)
+
+
+def loud_inverse(part):
+    part.representation.__class__ = LoudLapped
+
+
+def counting_step(parent, self, x, state, *, last=False):
+    state.add_(1)
+    return x[..., :1].repeat_interleave(self.hop * x.shape[-1], -1), state
+
+
+def with_state(base):
+    stepping = method("step", counting_step)(base)
+    fresh = method("init_state", lambda parent, self, n, *, layout=None, device, dtype: torch.zeros(n, 1))(base)
+    return replace(stepping, methods=stepping.methods + fresh.methods)
+
+
+BREAK_DECODER = dict(ANY)
+DECODERS = {name: broken(TransposedConfig()) for name, broken in BREAK_DECODER.items()} | {
+    "generates_as_declared": method(
+        "generate", lambda parent, self, *args, **kwargs: parent.generate(self, *args, **kwargs)[..., 1:]
+    )(TransposedConfig()),
+    "sampler_is_refused_in_one_pass": method("_refuse", lambda parent, self, sampler: None)(TransposedConfig()),
+    "context_of_one_pass_is_as_declared": CONTEXT["context_is_as_declared"](TransposedConfig()),
+    "tiled_one_pass_equals_whole": CONTEXT["tiled_equals_whole"](TransposedConfig()),
+    "steps_change_nothing_in_place": with_state(TransposedConfig()),
+    "generating_is_the_seeds_alone": method(
+        "stream",
+        lambda parent, self, layout, *, seeds=None, **kwargs: parent.stream(
+            self, layout, seeds=torch.arange(len(layout)), **kwargs
+        ),
+    )(DenoisingConfig()),
+    "streamed_denoising_equals_whole": spoilt(lambda part: setattr(part, "sampler", Forgetful()))(DenoisingConfig()),
+    "chunks_are_conditioned_alone": method(
+        "condition",
+        lambda parent, self, hidden, layout: (parent.condition(self, hidden, layout)[0].cumsum(1),),
+    )(DenoisingConfig()),
+    "transform_inverts": spoilt(loud_inverse)(DenoisingConfig()),
+}
+
+# ------------------------------------------------------------------ losses
+
+
+def mean_over_items(parent, self, *args, **kwargs):
+    return parent.forward(self, *args, **kwargs).mean()
+
+
+def broadcasting(parent, self, prediction, target, *, lengths=None):
+    return (prediction - target).square().flatten(1).mean(1)
+
+
+def root(self, x, figures):
+    return figures.sqrt()
+
+
+def of_powers(parent, self, prediction, target, *, lengths=None):
+    return parent.forward(self, prediction**2, target**2, lengths=lengths)
+
+
+def half_the_gradient(self, x, figures):
+    return (figures + figures.detach()) / 2
+
+
+def whatever_length(parent, self, prediction, target, *, lengths=None):
+    return parent.forward(self, prediction, target)
+
+
+GENERIC_LOSS = {name: ANY[name] for name in ANY.keys() & set(LOSS_CHECKS.names)} | {
+    # A loss without tensors has nothing to share with its copy.
+    "deepcopy_is_independent": lambda base: replace(
+        forward(lambda self, x, figures: figures * self.extra, gain)(base),
+        methods=forward(lambda self, x, figures: figures * self.extra)(base).methods
+        + ANY["deepcopy_is_independent"](base).methods,
+    ),
+    "batch_composition_does_not_matter": forward(lambda self, x, figures: figures / figures.mean()),
+}
+LOSSES = {name: broken(MeanSquareConfig()) for name, broken in GENERIC_LOSS.items()} | {
+    "one_figure_an_item": method("forward", mean_over_items)(MeanSquareConfig()),
+    "zero_at_equality": forward(lambda self, x, figures: figures + 0.1)(MeanSquareConfig()),
+    "different_shapes_are_refused": method("forward", broadcasting)(MeanSquareConfig()),
+    "silence_gives_finite_gradients": forward(root)(MeanSquareConfig()),
+    "silence_is_left": method("forward", of_powers)(MeanSquareConfig()),
+    "gradient_is_of_the_value": forward(half_the_gradient)(MeanSquareConfig()),
+    "padding_does_not_count": method("forward", whatever_length)(MeanSquareConfig()),
+}
+
+TABLES = {
+    "encoder": (ENCODER_CHECKS, ENCODERS),
+    "bottleneck": (BOTTLENECK_CHECKS, BOTTLENECKS),
+    "quantizer": (QUANTIZER_CHECKS, QUANTIZERS),
+    "decoder": (DECODER_CHECKS, DECODERS),
+    "loss": (LOSS_CHECKS, LOSSES),
+}
+
+
+@pytest.mark.parametrize("role", TABLES)
+def test_there_is_a_broken_part_for_every_check(role):
+    suite, table = TABLES[role]
+    assert set(table) == set(suite.names)
+
+
+# What cannot but raise; everything else must be found by its figures.
+RAISES = {
+    "two_forwards_in_one_graph",
+    "runs_under_autocast",
+    "config_round_trip",
+    "exports",
+}
+
+
+@pytest.mark.parametrize("role, name", [(role, name) for role, (suite, _) in TABLES.items() for name in suite.names])
+def test_check_catches_what_is_broken(role, name):
+    suite, table = TABLES[role]
+    with pytest.raises(AssertionError, match=f"^{role} Broken: {name}: ") as caught:
+        suite[name](table[name])
+    assert (": raised " in str(caught.value)) <= (name in RAISES), caught.value
+
+
+# ------------------------------------------------------------------ checks that look for several things
+
+
+def test_context_declared_too_large_is_caught():
+    broken = spoilt(lambda part: setattr(part, "context", (4, 1)))(StridedConfig())
+    with pytest.raises(AssertionError, match="declared as 4 frames to the left, only 1 are seen"):
+        ENCODER_CHECKS["context_is_as_declared"](broken)
+
+
+def test_context_may_be_a_frame_more():
+    ENCODER_CHECKS["context_is_as_declared"](spoilt(lambda part: setattr(part, "context", (2, 2)))(StridedConfig()))
+
+
+def test_context_is_measured():
+    broken = spoilt(lambda part: setattr(part, "context", (1, 0)))(StridedConfig())
+    with pytest.raises(AssertionError, match="declared as 0 frames to the right, 1 are seen"):
+        ENCODER_CHECKS["context_is_as_declared"](broken)
+
+
+def test_inverse_that_sees_more_than_declared_is_caught():
+    def short(part):
+        part.representation.__class__ = ShortLapped
+
+    with pytest.raises(AssertionError, match="sees 1 frames to the left, 0 are declared"):
+        DECODER_CHECKS["transform_inverts"](spoilt(short)(DenoisingConfig()))
+
+
+def test_statistic_that_moves_without_being_stochastic_is_caught():
+    broken = forward(lambda self, x, values: count(self, x, values) if self.training else values, counter)
+    with pytest.raises(AssertionError, match="counter has changed"):
+        BOTTLENECK_CHECKS["not_stochastic_in_training"](broken(NoisyConfig()))
+
+
+def test_weight_that_no_loss_claims_is_caught():
+    broken = spoilt(lambda part: setattr(part, "loss_weights", {"power": 1.0, "kl": 1.0}))
+    with pytest.raises(AssertionError, match=r"\['power'\] are made, \['kl', 'power'\] are weighed"):
+        BOTTLENECK_CHECKS["losses_are_claimed"](broken(NoisyConfig()))
+
+
+def test_latency_that_is_not_kept_is_caught():
+    class Late(OneStep):
+        def start(self, decoder, seeds):
+            stream = super().start(decoder, seeds)
+            push, held = stream.push, []
+
+            def later(features, *, last=False):
+                held.append(push(features, last=last))
+                if not last:
+                    return held[0][..., :0]
+                return torch.cat(held, dim=-1)
+
+            stream.push = later
+            return stream
+
+    with pytest.raises(AssertionError, match="samples are held back, the declared latency is"):
+        broken = spoilt(lambda part: setattr(part, "sampler", Late()))
+        DECODER_CHECKS["streamed_denoising_equals_whole"](broken(DenoisingConfig()))
+
+
+def test_position_without_gradient_is_caught():
+    def deaf(self, x):
+        heard = torch.arange(x.shape[-1]) % self.hop != 5
+        return torch.where(heard, x, x.detach())
+
+    with pytest.raises(AssertionError, match=r"position within a frame \[5\]"):
+        ENCODER_CHECKS["gradients_reach_the_input"](given(deaf)(StridedConfig()))
