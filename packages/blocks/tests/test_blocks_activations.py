@@ -1,0 +1,88 @@
+import math
+
+import pytest
+import torch
+from partita_blocks import ACTIVATIONS, Snake, SnakeBeta, SnakeLite
+from torch import Tensor
+
+
+def plain_snake_lite(x: Tensor, beta: Tensor) -> Tensor:
+    a = x * beta - math.pi * torch.round(x * beta / math.pi)
+    u = a * a
+    return x + u * (1 + u * (-1 / 3 + u * (2 / 45 - u / 315))) / beta
+
+
+def test_snake_lite_is_within_its_bound_of_snake():
+    x = torch.linspace(-20, 20, 400_001, dtype=torch.float64).reshape(1, 1, -1)
+    with torch.no_grad():
+        error = (SnakeLite(1).double()(x) - Snake(1).double()(x)).abs()
+    assert 0.0119 < error.max() < 0.0121
+    assert error.square().mean().sqrt() < 0.003
+
+
+def test_snake_is_x_plus_sine_squared():
+    x = torch.tensor([[[0.0, math.pi / 2, -math.pi / 2, math.pi]]], dtype=torch.float64)
+    expected = x + x.sin() ** 2
+    torch.testing.assert_close(Snake(1).double()(x), expected)
+    torch.testing.assert_close(SnakeBeta(1).double()(x), expected)
+
+
+def test_snake_beta_learns_frequency_and_amplitude_apart():
+    layer = SnakeBeta(1).double()
+    layer.log_alpha.data.fill_(math.log(2.0))
+    layer.log_beta.data.fill_(math.log(4.0))
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64).reshape(1, 1, -1)
+    torch.testing.assert_close(layer(x), x + (2 * x).sin() ** 2 / 4)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 50), (3, 3, 4)])
+def test_the_gradients_of_snake_lite_are_those_of_its_formula(shape):
+    torch.manual_seed(0)
+    layer = SnakeLite(3).double()
+    layer.log_beta.data.normal_()
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(shape, dtype=torch.float64)
+    beta = layer.log_beta.exp() + 1e-9
+    found = torch.autograd.grad((layer(x) * weight).sum(), [x, layer.log_beta])
+    expected = torch.autograd.grad((plain_snake_lite(x, beta) * weight).sum(), [x, layer.log_beta])
+    for one, other in zip(found, expected):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_the_gradient_of_snake_lite_is_that_of_differences_away_from_the_wrap():
+    torch.manual_seed(1)
+    layer = SnakeLite(2).double()
+    # In the wrap's middle half, so that no step of the check crosses a wrap point.
+    x = (torch.rand(1, 2, 20, dtype=torch.float64) - 0.5) * 1.5 + math.pi * torch.randint(-2, 3, (1, 2, 20))
+    assert torch.autograd.gradcheck(layer, (x.requires_grad_(),), eps=1e-6, atol=1e-6)
+
+
+def test_snake_lite_keeps_its_input_and_little_else_for_the_backward_pass():
+    layer, x = SnakeLite(8), torch.randn(2, 8, 1000, requires_grad=True)
+    kept: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer(x)
+    assert sum(kept) < 1.1 * x.numel()
+
+
+def test_snake_lite_changes_nothing_in_place():
+    layer, x = SnakeLite(4), torch.randn(1, 4, 10)
+    before = x.clone()
+    with torch.no_grad():
+        without = layer(x)
+    with_gradient = layer(x.requires_grad_())
+    torch.testing.assert_close(x.detach(), before, rtol=0, atol=0)
+    torch.testing.assert_close(with_gradient.detach(), without, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_half_types_are_computed_in_float32(name):
+    layer, x = ACTIVATIONS[name](3), torch.linspace(-30, 30, 300).reshape(1, 3, 100)
+    half = layer(x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), layer(x.bfloat16().float()), rtol=1e-2, atol=1e-2)

@@ -1,0 +1,62 @@
+import pytest
+import torch
+from partita_blocks import ACTIVATIONS, DownStage, ResidualUnit, UpStage
+from torch import nn
+
+
+def measured_reach(module: nn.Module, channels: int, length: int, position: int) -> tuple[int, int]:
+    """The first and last input that output `position` sees, by its gradient."""
+    x = torch.randn(1, channels, length, dtype=torch.float64, requires_grad=True)
+    y = module.double()(x)
+    (gradient,) = torch.autograd.grad(y[0, :, position].sum(), x)
+    seen = gradient.abs().sum((0, 1)).nonzero().flatten()
+    return int(seen[0]), int(seen[-1])
+
+
+SETTINGS = {"dilations": (1, 3), "kernel": 7, "activation": ACTIVATIONS["snake_lite"]}
+
+
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("separable", [True, False])
+@pytest.mark.parametrize("stride", [2, 3, 7, 10])
+def test_a_down_stage_makes_length_over_stride_and_knows_its_reach(stride, separable, early):
+    torch.manual_seed(0)
+    stage = DownStage(3, 4, stride=stride, separable=separable, early=early, **SETTINGS)
+    frames = 60
+    assert stage.double()(torch.zeros(1, 3, frames * stride, dtype=torch.float64)).shape == (1, 4, frames)
+    assert measured_reach(stage, 3, frames * stride, 30) == stage.reach(30, 30)
+
+
+@pytest.mark.parametrize("separable", [True, False])
+@pytest.mark.parametrize("stride", [2, 3, 7, 10])
+def test_an_up_stage_makes_length_times_stride_and_knows_its_reach(stride, separable):
+    torch.manual_seed(0)
+    stage = UpStage(3, 4, stride=stride, separable=separable, **SETTINGS)
+    assert stage.double()(torch.zeros(1, 3, 40, dtype=torch.float64)).shape == (1, 4, 40 * stride)
+    for position in range(20 * stride, 21 * stride):
+        assert measured_reach(stage, 3, 40, position) == stage.reach(position, position)
+
+
+def test_early_units_cost_the_stride_less():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def cost(early: bool) -> int:
+        stage = DownStage(8, 8, stride=4, separable=False, early=early, **SETTINGS)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            stage.units(torch.zeros(1, 8, 400 // (4 if early else 1)))
+        return counter.get_total_flops()
+
+    assert cost(False) == 4 * cost(True)
+
+
+def test_a_separable_unit_has_the_parameters_of_its_parts():
+    unit = ResidualUnit(16, kernel=7, dilation=3, separable=True, activation=ACTIVATIONS["elu"])
+    weights = sum(p.numel() for name, p in unit.named_parameters() if name.endswith("original1"))
+    assert weights == 16 * 7 + 16 * 16 + 16 * 16
+
+
+def test_a_residual_unit_is_its_input_plus_its_layers():
+    torch.manual_seed(0)
+    unit = ResidualUnit(4, kernel=7, dilation=1, separable=False, activation=ACTIVATIONS["elu"])
+    x = torch.randn(2, 4, 30)
+    torch.testing.assert_close(unit(x) - x, unit.layers(x), rtol=1e-5, atol=1e-6)
