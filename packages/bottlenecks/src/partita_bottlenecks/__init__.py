@@ -1,0 +1,23 @@
+"""Bottlenecks: hidden frames to continuous latents."""
+
+from .identity import Identity, IdentityConfig
+from .noise_regularized import NoiseRegularized, NoiseRegularizedConfig
+from .sigma_vae import SigmaVAE, SigmaVAEConfig
+from .soft_norm import SoftNorm, SoftNormConfig
+from .tanh import Tanh, TanhConfig
+from .vae import VAE, VAEConfig
+
+__all__ = [
+    "VAE",
+    "Identity",
+    "IdentityConfig",
+    "NoiseRegularized",
+    "NoiseRegularizedConfig",
+    "SigmaVAE",
+    "SigmaVAEConfig",
+    "SoftNorm",
+    "SoftNormConfig",
+    "Tanh",
+    "TanhConfig",
+    "VAEConfig",
+]

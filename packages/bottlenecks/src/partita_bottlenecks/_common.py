@@ -1,0 +1,31 @@
+"""What every bottleneck does with its input, and the one figure that all of them log."""
+
+from partita_core import Bottleneck, PartitaError, upcast
+from torch import Tensor
+
+
+def receive(bottleneck: Bottleneck, hidden: Tensor) -> Tensor:
+    """`hidden` in at least float32: statistics and noise of half precision would shape the latents.
+
+    Raises:
+        PartitaError: it is not `(batch, in_dim, tokens)`.
+    """
+    name = type(bottleneck).__name__
+    if hidden.dim() != 3:
+        raise PartitaError(f"{name} takes (batch, {bottleneck.in_dim}, tokens), got {tuple(hidden.shape)}")
+    if hidden.shape[1] != bottleneck.in_dim:
+        raise PartitaError(
+            f"{name} with dim {bottleneck.dim} takes {bottleneck.in_dim} channels, got {hidden.shape[1]}; "
+            "set the encoder's out_dim to the bottleneck's in_dim"
+        )
+    return upcast(hidden)
+
+
+def rms(x: Tensor) -> Tensor:
+    """Root mean square over everything, detached, for the log."""
+    return x.detach().square().mean().sqrt()
+
+
+def channel_std(x: Tensor) -> Tensor:
+    """Population standard deviation of each channel over batch and time, `(dim,)`, detached, for the log."""
+    return x.detach().std(dim=(0, 2), correction=0)

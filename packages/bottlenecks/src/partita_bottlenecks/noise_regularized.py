@@ -1,0 +1,104 @@
+"""The noise-regularised bottleneck of F3-Tokenizer: fixed scale, random perturbation, no loss."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from partita_core import Bottleneck, BottleneckOutput, Config, PartitaError, register
+from torch import Tensor
+
+from ._common import channel_std, receive, rms
+
+
+@register("bottleneck/noise_regularized")
+@dataclass(frozen=True)
+class NoiseRegularizedConfig(Config):
+    """Frames normalised over their channels, then perturbed by noise of a random size.
+
+    Attributes:
+        gamma: largest amplitude of the noise, relative to the RMS of the latents (1: down to 0 dB SNR).
+        per_frame: an amplitude for every latent vector instead of one for every example.
+        clean_fraction: probability that an amplitude is zero, on top of what the uniform draw gives.
+        eps: added to the standard deviation; a frame far below it is not brought up to scale.
+    """
+
+    gamma: float = 1.0
+    per_frame: bool = False
+    clean_fraction: float = 0.0
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        """Refuses what is no amplitude and no probability."""
+        if self.gamma < 0:
+            raise PartitaError(f"gamma is {self.gamma}; an amplitude is at least 0")
+        if not 0 <= self.clean_fraction <= 1:
+            raise PartitaError(f"clean_fraction is {self.clean_fraction}; a probability lies in 0..1")
+
+    def build(self, *, dim: int) -> "NoiseRegularized":
+        """Builds it for latents of width `dim`."""
+        return NoiseRegularized(
+            dim,
+            gamma=self.gamma,
+            per_frame=self.per_frame,
+            clean_fraction=self.clean_fraction,
+            eps=self.eps,
+        )
+
+    @classmethod
+    def example(cls) -> Self:
+        """A tiny instance."""
+        return cls()
+
+
+class NoiseRegularized(Bottleneck):
+    """Each frame normalised over its channels, then perturbed (F3-Tokenizer, arXiv 2606.06357, section 3.1).
+
+    `z = (h - mean) / (std + eps)` with the mean and the population standard deviation over the channels of a frame;
+    no affine, no running statistics, so training and evaluation normalise alike and no frame sees another. While
+    stochastic the decoder gets `z + alpha * e`, `e ~ N(0, 1)`, `alpha ~ U(0, gamma)`. Since the power of `z` is
+    fixed, the encoder cannot outgrow the noise. Every frame of `z` has mean 0 and norm `sqrt(dim)`.
+    """
+
+    def __init__(self, dim: int, *, gamma: float, per_frame: bool, clean_fraction: float, eps: float) -> None:
+        super().__init__()
+        if dim < 2:
+            raise PartitaError(f"dim is {dim}; frames are normalised over their channels, of which there must be 2")
+        self.dim = self.in_dim = dim
+        self.gamma, self.per_frame = gamma, per_frame
+        self.clean_fraction, self.eps = clean_fraction, eps
+
+    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+        """Normalises, and perturbs while stochastic.
+
+        Args:
+            hidden: `(batch, dim, tokens)`.
+            stochastic: whether to add noise; None means `self.training`.
+
+        Returns:
+            values `(batch, dim, tokens)`; metrics `hidden_std` and `hidden_std_min` (of frames before they are
+            normalised; near `eps` the scale is no longer fixed), `channel_std_min` and `channel_std_max` (of the
+            clean latents; only frames are balanced, channels need not be) and `latent_rms`.
+        """
+        hidden = receive(self, hidden)
+        # torch.std has gradient 0 where it is 0; the root of a mean square would give NaN on digital silence.
+        std = hidden.std(dim=1, correction=0, keepdim=True)
+        clean = (hidden - hidden.mean(dim=1, keepdim=True)) / (std + self.eps)
+        values = clean
+        if self.is_stochastic(stochastic):
+            values = clean + self._amplitude(clean) * torch.randn_like(clean)
+        spread = channel_std(clean)
+        metrics = {
+            "hidden_std": std.detach().mean(),
+            "hidden_std_min": std.detach().amin(),
+            "channel_std_min": spread.amin(),
+            "channel_std_max": spread.amax(),
+            "latent_rms": rms(values),
+        }
+        return BottleneckOutput(values, None, {}, metrics)
+
+    def _amplitude(self, clean: Tensor) -> Tensor:
+        tokens = clean.shape[2] if self.per_frame else 1
+        alpha = clean.new_empty(clean.shape[0], 1, tokens).uniform_(0, self.gamma)
+        if self.clean_fraction > 0:
+            alpha = alpha * (torch.rand_like(alpha) >= self.clean_fraction)
+        return alpha

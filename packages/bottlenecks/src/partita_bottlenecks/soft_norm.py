@@ -1,0 +1,119 @@
+"""The soft-norm bottleneck of SAME: one running scale, a gentle pull to unit statistics, a little noise."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from partita_core import Bottleneck, BottleneckOutput, Config, register, upcast
+from torch import Tensor, distributed, nn
+
+from ._common import channel_std, receive, rms
+
+_MIN_VARIANCE = 1e-6  # under the logarithm: a channel that never moves must cost much, not infinitely much
+
+
+@register("bottleneck/soft_norm")
+@dataclass(frozen=True)
+class SoftNormConfig(Config):
+    """A learned affine for every channel over one running scale, with a little noise.
+
+    Attributes:
+        noise: standard deviation of the noise in training, relative to the running one of the latents.
+        decay: of the running standard deviation, per training step.
+        weight: of the regulariser.
+        frame_weight: inside it, share of the statistics of frames beside those of channels.
+    """
+
+    noise: float = 0.05
+    decay: float = 0.999
+    weight: float = 1e-5
+    frame_weight: float = 0.4
+
+    def build(self, *, dim: int) -> "SoftNorm":
+        """Builds it for latents of width `dim`."""
+        return SoftNorm(dim, noise=self.noise, decay=self.decay, weight=self.weight, frame_weight=self.frame_weight)
+
+    @classmethod
+    def example(cls) -> Self:
+        """A tiny instance."""
+        return cls()
+
+
+class SoftNorm(Bottleneck):
+    """`y = (h * s_c + b_c) / r`: a learned affine for every channel over one running scalar (SAME, arXiv 2605.18613).
+
+    `r` is the exponential average of the standard deviation of all of `h * s_c + b_c`. The values are `y`, which is
+    what is stored and generated; `expand` multiplies by `r` for the decoder. Noise of `noise` is added to `y`
+    itself, so that after `expand` the decoder gets the published `y * r + N(0, (noise * r)^2)`. The paper keeps
+    noise of `0.001 * r` at inference; here evaluation is never random, so there is none.
+
+    The loss `soft_norm` is the mean of `m^2 + v - ln v - 1` over batch and channels, with mean and variance of `y`
+    over time, plus `frame_weight` times the same over batch and frames, with those over channels.
+    """
+
+    running_std: Tensor
+
+    def __init__(self, dim: int, *, noise: float, decay: float, weight: float, frame_weight: float) -> None:
+        super().__init__()
+        self.dim = self.in_dim = dim
+        self.noise, self.decay, self.frame_weight = noise, decay, frame_weight
+        self.loss_weights = {"soft_norm": weight}
+        self.scale = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        self.register_buffer("running_std", torch.ones(1))
+
+    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+        """Normalises; adds noise and moves the running statistic while stochastic.
+
+        Args:
+            hidden: `(batch, dim, tokens)`.
+            stochastic: None means `self.training`.
+
+        Returns:
+            values `(batch, dim, tokens)`, the loss `soft_norm`; metrics `latent_rms`, `running_std`,
+            `channel_std_min` and `channel_std_max` of the clean latents.
+        """
+        hidden = receive(self, hidden)
+        stochastic = self.is_stochastic(stochastic)
+        scaled = hidden * upcast(self.scale)[:, None] + upcast(self.bias)[:, None]
+        if stochastic:
+            self._update(scaled.detach())
+        clean = scaled / self._current_std()
+        values = clean + self.noise * torch.randn_like(clean) if stochastic else clean
+        loss = _distance(clean, dim=2) + self.frame_weight * _distance(clean, dim=1)
+        spread = channel_std(clean)
+        metrics = {
+            "latent_rms": rms(clean),
+            "running_std": self._current_std().mean(),
+            "channel_std_min": spread.amin(),
+            "channel_std_max": spread.amax(),
+        }
+        return BottleneckOutput(values, None, {"soft_norm": loss}, metrics)
+
+    def expand(self, values: Tensor) -> Tensor:
+        """Stored latents `(batch, dim, tokens)` times the running standard deviation."""
+        return values * self._current_std()
+
+    def _current_std(self) -> Tensor:
+        # A clone, since the buffer may move in place before this graph goes backward.
+        return upcast(self.running_std).clone()
+
+    @torch.no_grad()
+    def _update(self, scaled: Tensor) -> None:
+        """Moves the running statistic towards the standard deviation over the batches of all processes."""
+        count = torch.full_like(scaled[0, 0, :1], scaled.numel())
+        total, count = _sum_over_processes(torch.stack([scaled.sum().view(1), count])).unbind()
+        squares = _sum_over_processes((scaled - total / count).square().sum().view(1))
+        self.running_std.lerp_((squares / count).sqrt().to(self.running_std.dtype), 1 - self.decay)
+
+
+def _distance(x: Tensor, *, dim: int) -> Tensor:
+    """Mean of `m^2 + v - ln v - 1`, with the statistics over `dim`; zero at mean 0 and variance 1."""
+    variance, mean = torch.var_mean(x, dim=dim, correction=0)
+    return (mean.square() + variance - (variance + _MIN_VARIANCE).log() - 1).mean()
+
+
+def _sum_over_processes(x: Tensor) -> Tensor:
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        distributed.all_reduce(x)
+    return x

@@ -1,0 +1,161 @@
+"""Finite scalar quantization: every scalar is rounded to a few levels, and a group of scalars is one code."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from partita_core import BottleneckOutput, Config, PartitaError, Quantizer, register, upcast
+from torch import Tensor
+
+from ._common import count_of, receive, receive_codes, relative_error, straight_through
+
+_MARGIN = 1e-3  # by how much the bounded range exceeds the outermost levels, so that they are reached
+
+
+@register("quantizer/fsq")
+@dataclass(frozen=True)
+class FSQConfig(Config):
+    """Finite scalar quantization, a code for each group of scalars.
+
+    Attributes:
+        levels: number of levels of each scalar of a group, each at least 3.
+        bound: "tanh" for hidden frames of any size; "clamp" for latents that are bounded already, each of which
+            is then rounded to the nearest level.
+        rounding_dropout: probability that an example is left unrounded in training, so that the same weights
+            serve continuous latents and codes (CoDiCodec uses 0.75).
+    """
+
+    levels: tuple[int, ...] = (11, 11, 11, 11)
+    bound: Literal["tanh", "clamp"] = "tanh"
+    rounding_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuses levels that cannot be packed, and what is no probability."""
+        if not self.levels or min(self.levels) < 3:
+            raise PartitaError(f"levels is {self.levels}; a group needs scalars of at least 3 levels each")
+        if math.prod(self.levels) > 2**63 - 1:
+            raise PartitaError(
+                f"levels {self.levels} make {math.prod(self.levels)} codes, int64 holds {2**63 - 1}; "
+                "use fewer scalars a group"
+            )
+        if self.bound not in ("tanh", "clamp"):
+            raise PartitaError(f"bound is {self.bound!r}; it is 'tanh' or 'clamp'")
+        if not 0 <= self.rounding_dropout <= 1:
+            raise PartitaError(f"rounding_dropout is {self.rounding_dropout}; a probability lies in 0..1")
+
+    def build(self, *, dim: int) -> "FSQ":
+        """Builds it for latents of width `dim`, a multiple of the number of levels."""
+        return FSQ(dim, levels=self.levels, bound=self.bound, rounding_dropout=self.rounding_dropout)
+
+    @classmethod
+    def example(cls) -> Self:
+        """A tiny instance, with an even and an odd number of levels."""
+        return cls(levels=(4, 5))
+
+
+class FSQ(Quantizer):
+    """Finite scalar quantization (Mentzer et al., arXiv 2309.15505) in groups.
+
+    `dim` scalars a token, in groups of `len(levels)` neighbours; a group is one code of `prod(levels)`, with its first
+    scalar the least significant digit. A scalar of `L` levels takes the values `-h/h .. (L-1-h)/h`, `h = L // 2`; with
+    an even `L` that is one more below zero than above, and the tanh is offset by half a step so that all of them are
+    reached. A dropped group (-1) is the centre, zero. No codebook is stored; codes are integer arithmetic.
+
+    Raises:
+        PartitaError: `dim` is no multiple of the number of levels.
+    """
+
+    levels: Tensor
+    basis: Tensor
+    reference: Tensor
+
+    def __init__(
+        self, dim: int, *, levels: tuple[int, ...], bound: Literal["tanh", "clamp"], rounding_dropout: float
+    ) -> None:
+        super().__init__()
+        if dim % len(levels):
+            raise PartitaError(
+                f"FSQ packs groups of {len(levels)} scalars, and the latents have {dim} channels; "
+                f"make one a multiple of the other"
+            )
+        self.dim = self.in_dim = dim
+        self.bound, self.rounding_dropout = bound, rounding_dropout
+        self.codebook_sizes = (math.prod(levels),) * (dim // len(levels))
+        basis = [math.prod(levels[:i]) for i in range(len(levels))]
+        self.register_buffer("levels", torch.tensor(levels)[:, None], persistent=False)
+        self.register_buffer("basis", torch.tensor(basis)[:, None], persistent=False)
+        # Holds nothing but the dtype of the module, which values of codes alone must have.
+        self.register_buffer("reference", torch.empty(0), persistent=False)
+
+    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+        """Rounds, with the gradient passing straight through.
+
+        Args:
+            hidden: `(batch, dim, tokens)`.
+            stochastic: whether rounding dropout acts; None means `self.training`.
+
+        Returns:
+            values `(batch, dim, tokens)`, in [-1, 1]; codes `(batch, dim / len(levels), tokens)`, which an example
+            left unrounded has, too; metrics `distinct_codes` (in the batch, mean over groups), `edge_fraction` (of
+            scalars at their outermost levels) and `relative_error` (of the values against the bounded input).
+        """
+        scalars = self._bounded(receive(self, hidden))
+        digits = self._digits(scalars)
+        half = (self.levels // 2).to(scalars.dtype)
+        continuous = (scalars / half).flatten(1, 2)
+        rounded = self._values(digits, scalars.dtype)
+        values = straight_through(rounded, continuous)
+        if self.rounding_dropout > 0 and self.is_stochastic(stochastic):
+            skip = torch.rand(len(hidden), 1, 1, device=hidden.device) < self.rounding_dropout
+            values = torch.where(skip, continuous, values)
+        codes = self._pack(digits)
+        edges = (digits == 0) | (digits == self.levels - 1)
+        metrics = {
+            "distinct_codes": self._distinct(codes).to(values.dtype).mean(),
+            "edge_fraction": edges.to(values.dtype).mean(),
+            "relative_error": relative_error(rounded, continuous),
+        }
+        return BottleneckOutput(values, codes, {}, metrics)
+
+    def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
+        """The codes `(batch, num_quantizers, tokens)` of `forward`; groups from `num_quantizers` on are -1."""
+        count = count_of(self, num_quantizers)
+        codes = self._pack(self._digits(self._bounded(receive(self, hidden))))
+        dropped = torch.arange(self.num_quantizers, device=codes.device) >= count
+        return codes.masked_fill(dropped[:, None], -1)
+
+    def codes_to_values(self, codes: Tensor) -> Tensor:
+        """The values `(batch, dim, tokens)` of codes; a group that is -1 is zero."""
+        groups = receive_codes(self, codes)[:, :, None]
+        digits = groups // self.basis % self.levels
+        centre = self.levels // 2
+        return self._values(torch.where(groups < 0, centre, digits), upcast(self.reference).dtype)
+
+    def _bounded(self, hidden: Tensor) -> Tensor:
+        """Scalars in units of a step, `(batch, groups, len(levels), tokens)`, in the range of their digits."""
+        scalars = hidden.unflatten(1, (self.num_quantizers, -1))
+        levels = self.levels.to(hidden.dtype)
+        half = (self.levels // 2).to(hidden.dtype)
+        if self.bound == "clamp":
+            return torch.clamp(scalars * half, -half, levels - 1 - half)
+        reach = (levels - 1) * (1 + _MARGIN) / 2
+        offset = 0.5 * (self.levels % 2 == 0).to(hidden.dtype)
+        return torch.tanh(scalars + torch.atanh(offset / reach)) * reach - offset
+
+    def _digits(self, scalars: Tensor) -> Tensor:
+        """Digits 0 .. L-1, int64; with many levels the margin would reach past the outermost, hence the clamp."""
+        digits = scalars.detach().round().long() + self.levels // 2
+        return torch.minimum(digits.clamp(min=0), self.levels - 1)
+
+    def _pack(self, digits: Tensor) -> Tensor:
+        return (digits * self.basis).sum(dim=2)
+
+    def _values(self, digits: Tensor, dtype: torch.dtype) -> Tensor:
+        half = self.levels // 2
+        return ((digits - half).to(dtype) / half.to(dtype)).flatten(1, 2)
+
+    def _distinct(self, codes: Tensor) -> Tensor:
+        """Number of distinct codes of each group, by sorting: a histogram of `prod(levels)` bins might not fit."""
+        ordered = codes.movedim(1, 0).flatten(1).sort(dim=1).values
+        return (ordered.diff(dim=1) != 0).sum(dim=1) + 1

@@ -1,0 +1,289 @@
+"""Residual vector quantization with factorised codebooks."""
+
+from dataclasses import dataclass
+from typing import Self, cast
+
+import torch
+from partita_core import BottleneckOutput, Config, PartitaError, Quantizer, register, upcast
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ._codebook import ema_codebook, start_by_kmeans, synchronise
+from ._common import count_of, receive, receive_codes, relative_error, straight_through
+
+_NORM_EPS = 1e-6  # the library's; a silent frame stays zero
+
+
+@register("quantizer/residual")
+@dataclass(frozen=True)
+class ResidualVQConfig(Config):
+    """Residual vector quantization with factorised codebooks.
+
+    Attributes:
+        num_quantizers: levels.
+        codebook_size: codes of each level.
+        codebook_dim: width of the space in which codes are looked up; None: that of the latents, without
+            projections.
+        normalize: look up by direction: vectors and codes have unit length.
+        quantizer_dropout: probability that an example is given a random number of levels in training.
+        commitment_weight: weight of the pull of vectors towards their codes, a sum over levels.
+        decay: of the running averages that codes are, per training step.
+        threshold_ema_dead_code: a code whose running count of tokens per step falls below it is replaced by a
+            vector of the batch; 0: never.
+    """
+
+    num_quantizers: int = 16
+    codebook_size: int = 2048
+    codebook_dim: int | None = 8
+    normalize: bool = False
+    quantizer_dropout: float = 0.5
+    commitment_weight: float = 0.25
+    decay: float = 0.99
+    threshold_ema_dead_code: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be trained."""
+        for name in ("num_quantizers", "codebook_size"):
+            if getattr(self, name) < 1:
+                raise PartitaError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.normalize and self.codebook_dim is None:
+            raise PartitaError(
+                "normalize without codebook_dim: codes of unit length need a projection to give them back their "
+                "scale; set codebook_dim"
+            )
+        if not 0 <= self.quantizer_dropout <= 1:
+            raise PartitaError(f"quantizer_dropout is {self.quantizer_dropout}; a probability lies in 0..1")
+
+    def build(self, *, dim: int) -> "ResidualVQ":
+        """Builds it for latents of width `dim`."""
+        return ResidualVQ(
+            dim,
+            num_quantizers=self.num_quantizers,
+            codebook_size=self.codebook_size,
+            codebook_dim=self.codebook_dim,
+            normalize=self.normalize,
+            quantizer_dropout=self.quantizer_dropout,
+            commitment_weight=self.commitment_weight,
+            decay=self.decay,
+            threshold_ema_dead_code=self.threshold_ema_dead_code,
+        )
+
+    @classmethod
+    def example(cls) -> Self:
+        """A tiny instance."""
+        return cls(num_quantizers=3, codebook_size=16, codebook_dim=4)
+
+
+class ResidualVQ(Quantizer):
+    """Each level quantizes what those before it left over (SoundStream, Zeghidour et al., arXiv 2107.03312).
+
+    Every level looks up in a space of its own, behind a linear map and before one back (factorised codes, as in DAC,
+    Kumar et al., arXiv 2306.06546): a single map for all levels would hold the result to `codebook_dim` dimensions.
+    Codes are running averages of the vectors assigned to them, the training update of vector-quantize-pytorch, equal
+    in all processes; everything else is a look-up: the nearest code of each level, in float32 whatever the autocast.
+    The gradient passes each level straight through.
+
+    With quantizer dropout the levels left away are -1 in an example's codes and contribute nothing to its values; they
+    learn from it nevertheless.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_quantizers: int,
+        codebook_size: int,
+        codebook_dim: int | None,
+        normalize: bool,
+        quantizer_dropout: float,
+        commitment_weight: float,
+        decay: float,
+        threshold_ema_dead_code: float,
+    ) -> None:
+        super().__init__()
+        self.dim = self.in_dim = dim
+        self.codebook_sizes = (codebook_size,) * num_quantizers
+        self.quantizer_dropout = quantizer_dropout
+        self.loss_weights = {"commitment": commitment_weight}
+        levels = nn.ModuleList(
+            _Level(
+                dim,
+                codebook_size=codebook_size,
+                codebook_dim=codebook_dim,
+                normalize=normalize,
+                decay=decay,
+                threshold_ema_dead_code=threshold_ema_dead_code,
+            )
+            for _ in range(num_quantizers)
+        )
+        self.levels = cast("list[_Level]", levels)  # a ModuleList, which does not say what it holds
+
+    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+        """Quantizes; updates the codebooks and drops levels while stochastic.
+
+        Args:
+            hidden: `(batch, dim, tokens)`.
+            stochastic: None means `self.training`.
+
+        Returns:
+            values `(batch, dim, tokens)`, codes `(batch, num_quantizers, tokens)`; the loss `commitment`: the mean
+            square distance of vectors to their codes, over batch, tokens and the dimensions of the code space, summed
+            over levels; metrics `relative_error` and for each level i `usage_i` (fraction of its codes in the batch)
+            and `perplexity_i` (of their distribution in the batch).
+        """
+        hidden = receive(self, hidden)
+        stochastic = self.is_stochastic(stochastic)
+        kept = self._draw_counts(hidden) if stochastic and self.quantizer_dropout > 0 else None
+        residual = hidden.transpose(1, 2)
+        values, commitment = torch.zeros_like(residual), hidden.new_zeros(())
+        codes = []
+        with torch.autocast(hidden.device.type, enabled=False):
+            for i, level in enumerate(self.levels):
+                code, part, distance = level(residual, update=stochastic)
+                residual = residual - part
+                if kept is not None:
+                    dropped = kept <= i
+                    code = code.masked_fill(dropped[:, None], -1)
+                    part = part.masked_fill(dropped[:, None, None], 0)
+                    distance = distance.masked_fill(dropped, 0)
+                codes.append(code)
+                values = values + part
+                commitment = commitment + distance.mean()
+        stacked, values = torch.stack(codes, dim=1), values.transpose(1, 2)
+        metrics = self._metrics(stacked, hidden.dtype) | {"relative_error": relative_error(values, hidden)}
+        return BottleneckOutput(values, stacked, {"commitment": commitment}, metrics)
+
+    def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
+        """The codes `(batch, num_quantizers, tokens)` of `forward` in eval; levels beyond `num_quantizers` are -1."""
+        count = count_of(self, num_quantizers)
+        residual = receive(self, hidden).transpose(1, 2)
+        codes = []
+        with torch.autocast(hidden.device.type, enabled=False):
+            for i, level in enumerate(self.levels):
+                if i < count:
+                    code, part, _ = level(residual, update=False)
+                    residual = residual - part
+                else:
+                    code = torch.full_like(codes[0], -1)
+                codes.append(code)
+        return torch.stack(codes, dim=1)
+
+    def codes_to_values(self, codes: Tensor) -> Tensor:
+        """The values `(batch, dim, tokens)` of codes; a level that is -1 contributes zero."""
+        values = self.levels[0].table().new_zeros(())
+        with torch.autocast(codes.device.type, enabled=False):
+            for code, level in zip(receive_codes(self, codes).unbind(dim=1), self.levels):
+                part = level.decode(level.table()[code.clamp(min=0)])
+                part = part.masked_fill((code < 0)[..., None], 0)
+                values = values + part
+        return values.transpose(1, 2)
+
+    @torch.no_grad()
+    def initialise(self, values: Tensor) -> None:
+        """Sets the codebooks by k-means on given latents, level by level; repeatable by torch's seed.
+
+        Args:
+            values: `(batch, dim, tokens)`, at least `codebook_size` tokens in all.
+
+        Raises:
+            PartitaError: there are fewer.
+        """
+        residual = receive(self, values).transpose(1, 2)
+        tokens, size = residual.shape[0] * residual.shape[1], max(self.codebook_sizes)
+        if tokens < size:
+            raise PartitaError(f"{tokens} tokens cannot start codebooks of {size}; give at least as many")
+        with torch.autocast(values.device.type, enabled=False):
+            for level in self.levels:
+                level.initialise(residual)
+                residual = residual - level(residual, update=False)[1]
+
+    def _draw_counts(self, hidden: Tensor) -> Tensor:
+        """Levels that each example keeps, `(batch,)`: all, or with the probability of dropout 1 to all."""
+        batch, device = len(hidden), hidden.device
+        count = torch.randint(1, self.num_quantizers + 1, (batch,), device=device)
+        drop = torch.rand(batch, device=device) < self.quantizer_dropout
+        return torch.where(drop, count, self.num_quantizers)
+
+    def _metrics(self, codes: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+        metrics = {}
+        for i, (code, size) in enumerate(zip(codes.unbind(dim=1), self.codebook_sizes)):
+            code = code.flatten()
+            counts = torch.zeros(size, dtype=dtype, device=code.device)
+            counts = counts.scatter_add(0, code.clamp(min=0), (code >= 0).to(dtype))
+            share = counts / counts.sum().clamp(min=1)
+            metrics[f"usage_{i}"] = (counts > 0).to(dtype).mean()
+            metrics[f"perplexity_{i}"] = torch.special.entr(share).sum().exp()
+        return metrics
+
+
+class _Level(nn.Module):
+    """One codebook between its projections, `(batch, tokens, dim)` in and out.
+
+    The projections start as a random orthogonal one and its transpose, so that before any training a level takes its
+    share out of the residual and adds nothing to it.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        codebook_size: int,
+        codebook_dim: int | None,
+        normalize: bool,
+        decay: float,
+        threshold_ema_dead_code: float,
+    ) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.project_in = self.project_out = None
+        if codebook_dim is not None:
+            self.project_in, self.project_out = nn.Linear(dim, codebook_dim), nn.Linear(codebook_dim, dim)
+            with torch.no_grad():
+                nn.init.orthogonal_(self.project_in.weight)
+                self.project_out.weight.copy_(self.project_in.weight.T)
+                self.project_in.bias.zero_()
+                self.project_out.bias.zero_()
+        self.codebook = ema_codebook(
+            size=codebook_size,
+            dim=codebook_dim or dim,
+            normalize=normalize,
+            decay=decay,
+            threshold_ema_dead_code=threshold_ema_dead_code,
+        )
+
+    def forward(self, residual: Tensor, *, update: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes `(batch, tokens)`, their part of the values, and the distance `(batch,)` of vectors to codes."""
+        encoded = self.encode(residual)
+        table = self.table()
+        with torch.no_grad():
+            if update:
+                table = table.clone()  # what these codes mean; the update moves the codebook in place
+                synchronise(self.codebook)
+                code = self.codebook(encoded.detach())[1]
+            else:
+                code = (table.square().sum(dim=1) - 2 * encoded @ table.T).argmin(dim=-1)
+        vectors = table[code]
+        distance = (encoded - vectors).square().mean(dim=(1, 2))
+        return code, self.decode(straight_through(vectors, encoded)), distance
+
+    def table(self) -> Tensor:
+        """The codes `(codebook_size, codebook_dim)`."""
+        return upcast(self.codebook.embed[0])
+
+    def encode(self, residual: Tensor) -> Tensor:
+        """Residual to the space of the codes."""
+        encoded = _linear(self.project_in, residual)
+        return F.normalize(encoded, dim=-1, eps=_NORM_EPS) if self.normalize else encoded
+
+    def decode(self, vectors: Tensor) -> Tensor:
+        """The way back."""
+        return _linear(self.project_out, vectors)
+
+    def initialise(self, residual: Tensor) -> None:
+        """Sets the codebook by k-means."""
+        start_by_kmeans(self.codebook, self.encode(residual).flatten(0, 1))
+
+
+def _linear(layer: nn.Linear | None, x: Tensor) -> Tensor:
+    """`layer` in at least float32 whatever its weights are; None is the identity."""
+    return x if layer is None else F.linear(x, upcast(layer.weight), upcast(layer.bias))

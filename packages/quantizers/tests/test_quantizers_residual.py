@@ -1,0 +1,194 @@
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from partita_core import PartitaError
+from partita_quantizers import ResidualVQConfig
+
+PLAIN = ResidualVQConfig(num_quantizers=4, codebook_size=32, codebook_dim=None, quantizer_dropout=0.0)
+FACTORISED = ResidualVQConfig(num_quantizers=4, codebook_size=32, codebook_dim=4, quantizer_dropout=0.0)
+
+
+def latents(batch=4, tokens=60, dim=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, dim, tokens, generator=generator)
+
+
+def built(config, dim=8):
+    torch.manual_seed(0)
+    return config.build(dim=dim)
+
+
+def test_codes_and_values_are_those_of_the_library():
+    from vector_quantize_pytorch import ResidualVQ as Reference
+
+    quantizer = built(PLAIN)
+    quantizer.initialise(latents())
+    reference = Reference(dim=8, num_quantizers=4, codebook_size=32).eval()
+    for level, theirs in zip(quantizer.levels, reference.layers):
+        theirs._codebook.embed.copy_(level.codebook.embed)
+    hidden = latents(seed=1)
+    values, codes, _ = reference(hidden.transpose(1, 2))
+    out = quantizer.eval()(hidden)
+    assert torch.equal(out.codes, codes.transpose(1, 2))
+    torch.testing.assert_close(out.values, values.transpose(1, 2))
+
+
+def test_each_level_takes_the_nearest_code():
+    quantizer = built(FACTORISED)
+    quantizer.initialise(latents())
+    hidden = latents(seed=1)
+    level = quantizer.levels[0]
+    encoded = level.encode(hidden.transpose(1, 2))
+    distances = (encoded[:, :, None] - level.table()).square().sum(-1)
+    assert torch.equal(quantizer.encode_codes(hidden)[:, 0], distances.argmin(-1))
+
+
+@pytest.mark.parametrize("config", [PLAIN, FACTORISED], ids=["plain", "factorised"])
+def test_training_and_eval_agree_on_codes(config):
+    quantizer = built(config)
+    quantizer.initialise(latents())
+    hidden = latents(seed=1)
+    before = quantizer.encode_codes(hidden)
+    assert torch.equal(quantizer(hidden).codes, before)
+
+
+def test_without_projections_the_gradient_passes_straight_through():
+    quantizer = built(PLAIN)
+    hidden = latents().requires_grad_()
+    weights = torch.randn(hidden.shape)
+    (quantizer(hidden).values * weights).sum().backward()
+    torch.testing.assert_close(hidden.grad, weights)  # once, not once for each level
+
+
+def test_before_training_levels_only_take_away():
+    quantizer = ResidualVQConfig(num_quantizers=6, codebook_size=64, codebook_dim=4).build(dim=8).eval()
+    torch.manual_seed(0)
+    hidden = latents(tokens=200)
+    quantizer.initialise(hidden)
+    codes = quantizer.encode_codes(hidden)
+    errors = []
+    for count in range(1, 7):
+        kept = codes.clone()
+        kept[:, count:] = -1
+        errors.append((quantizer.codes_to_values(kept) - hidden).square().mean().item())
+    assert all(after < before for before, after in zip(errors, errors[1:]))
+    assert errors[-1] < 0.35 * errors[0]
+
+
+def test_training_brings_the_error_down_and_uses_the_codes():
+    torch.manual_seed(0)
+    quantizer = built(PLAIN)
+    first = quantizer(latents(seed=0)).metrics["relative_error"].item()
+    for step in range(30):
+        quantizer(latents(seed=step))
+    quantizer.eval()
+    metrics = quantizer(latents(seed=99)).metrics
+    assert metrics["relative_error"] < 0.35 * first
+    assert metrics["relative_error"] < 0.2
+    assert all(metrics[f"usage_{level}"] > 0.8 for level in range(4))
+    assert all(20 < metrics[f"perplexity_{level}"] <= 32 for level in range(4))
+
+
+def test_projections_learn_from_values_and_commitment():
+    quantizer = built(FACTORISED)
+    out = quantizer(latents())
+    (out.values.square().sum() + out.losses["commitment"]).backward()
+    assert len(list(quantizer.parameters())) == 4 * 4
+    assert all(parameter.grad.norm() > 0 for parameter in quantizer.parameters())
+
+
+def test_a_quantizer_without_projections_has_no_parameters():
+    assert list(built(PLAIN).parameters()) == []
+
+
+def test_commitment_sums_levels_and_pulls_to_the_codes():
+    quantizer = built(PLAIN)
+    quantizer.initialise(latents())
+    quantizer.eval()
+    hidden = latents(seed=1).requires_grad_()
+    out = quantizer(hidden)
+    codes = quantizer.encode_codes(hidden)
+    expected, residual = 0, hidden.detach().transpose(1, 2)
+    for level, code in zip(quantizer.levels, codes.unbind(1)):
+        residual = residual - level.table()[code]
+        expected = expected + residual.square().mean()
+    torch.testing.assert_close(out.losses["commitment"], expected)
+    assert quantizer.loss_weights == {"commitment": 0.25}
+
+
+def test_quantizer_dropout_keeps_a_prefix_of_each_example():
+    config = ResidualVQConfig(num_quantizers=4, codebook_size=8, codebook_dim=None, quantizer_dropout=0.5)
+    quantizer = built(config)
+    hidden = latents(batch=2000, tokens=2)
+    before = copy.deepcopy(quantizer)
+    out = quantizer(hidden)
+    kept = (out.codes >= 0).sum(1)
+    assert torch.equal(kept[:, 0], kept[:, 1])
+    for count, expected in {1: 0.125, 2: 0.125, 3: 0.125, 4: 0.625}.items():
+        share = (kept[:, 0] == count).float().mean().item()
+        assert abs(share - expected) < 0.04
+    prefix = torch.arange(4)[:, None] < kept[:, :1, None]
+    assert torch.equal(out.codes >= 0, prefix.expand(-1, -1, 2))
+    torch.testing.assert_close(out.values, before.codes_to_values(out.codes))
+
+
+def test_dropped_levels_do_not_commit():
+    config = ResidualVQConfig(num_quantizers=2, codebook_size=8, codebook_dim=None, quantizer_dropout=1.0)
+    quantizer = built(config)
+    hidden = latents(batch=64).requires_grad_()
+    out = quantizer(hidden)
+    out.losses["commitment"].backward()
+    once = (out.codes[:, 1, 0] == -1).nonzero()[0, 0]
+    expected = 2 * (hidden - out.values)[once] / hidden.numel()
+    torch.testing.assert_close(hidden.grad[once], expected.detach())
+
+
+def test_initialise_is_repeatable_and_every_code_is_used():
+    first, second = built(FACTORISED), built(FACTORISED)
+    for quantizer in (first, second):
+        torch.manual_seed(5)
+        quantizer.initialise(latents())
+    assert all(torch.equal(a, b) for a, b in zip(first.buffers(), second.buffers()))
+    metrics = first.eval()(latents()).metrics
+    assert metrics["usage_0"] == 1
+    # and the codes survive the first step of training
+    before = first.levels[0].table().clone()
+    first.train()(latents(seed=1))
+    assert (first.levels[0].table() - before).abs().max() < 0.1
+
+
+def test_initialise_wants_a_token_for_each_code():
+    with pytest.raises(PartitaError, match="31 tokens cannot start codebooks of 32"):
+        built(PLAIN).initialise(latents(batch=1, tokens=31))
+
+
+def test_normalized_codes_have_unit_length():
+    config = ResidualVQConfig(num_quantizers=2, codebook_size=16, codebook_dim=4, normalize=True)
+    quantizer = built(config)
+    for step in range(3):
+        quantizer(latents(seed=step))
+    for level in quantizer.levels:
+        torch.testing.assert_close(level.table().norm(dim=1), torch.ones(16))
+    quantizer.eval()
+    first = quantizer.encode_codes(latents(), 1)  # what was looked up is the direction alone
+    assert torch.equal(first, quantizer.encode_codes(7 * latents(), 1))
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(PartitaError, match="set codebook_dim"):
+        ResidualVQConfig(codebook_dim=None, normalize=True)
+    with pytest.raises(PartitaError, match="codebook_size is 0"):
+        ResidualVQConfig(codebook_size=0)
+    with pytest.raises(PartitaError, match="quantizer_dropout is 1.5"):
+        ResidualVQConfig(quantizer_dropout=1.5)
+
+
+def test_the_library_is_imported_only_by_building():
+    code = (
+        "import sys, partita_quantizers; partita_quantizers.FSQConfig().build(dim=4);"
+        "assert 'vector_quantize_pytorch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
