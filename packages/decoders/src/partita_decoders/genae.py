@@ -1,0 +1,145 @@
+"""The GenAE decoder: windowed attention at the latent rate, then transposed convolutions up to audio."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from partita_blocks import ACTIVATIONS, UpStage, WindowedTransformer, conv, conv_reach
+from partita_core import AudioSpec, ChannelLayout, Config, FeedForwardDecoder, LatentSpec, PartitaError, register
+from torch import Tensor, nn
+
+
+@register("decoder/genae")
+@dataclass(frozen=True)
+class GenAEDecoderConfig(Config):
+    """Windowed attention, then transposed convolutions with full residual units (GenAE).
+
+    From arXiv 2602.15749, section 2, with defaults where the paper is silent.
+
+    Attributes:
+        strides: upsampling of each stage, from the latents to audio; their product is the hop.
+        channels: width before the first stage and after each.
+        dilations: of the residual units of a stage.
+        kernel: taps of the residual units.
+        separable: separable residual units; the paper keeps full ones in the decoder.
+        activation: a name in `partita_blocks.ACTIVATIONS`.
+        attention_dim: width of the transformer.
+        attention_layers: its blocks; 0 for none.
+        heads: attention heads.
+        head_dim: width of a head.
+        window: frames that attention sees to either side.
+        mlp_ratio: width of the MLP over `attention_dim`.
+        format: how the layout is told, as a token or added to every frame.
+    """
+
+    strides: tuple[int, ...] = (10, 8, 7, 6)
+    channels: tuple[int, ...] = (1024, 512, 256, 128, 128)
+    dilations: tuple[int, ...] = (1, 3, 9)
+    kernel: int = 7
+    separable: bool = False
+    activation: Literal["snake_lite", "snake", "snake_beta", "elu"] = "snake_lite"
+    attention_dim: int = 512
+    attention_layers: int = 4
+    heads: int = 8
+    head_dim: int = 64
+    window: int = 16
+    mlp_ratio: int = 4
+    format: Literal["token", "add"] = "token"
+
+    def build(self, *, latent_spec: LatentSpec, audio_spec: AudioSpec) -> "GenAEDecoder":
+        """Builds the decoder for latents of `latent_spec` and audio of `audio_spec`."""
+        if len(self.channels) != len(self.strides) + 1:
+            raise PartitaError(f"{len(self.strides)} strides need one more channel width, not {len(self.channels)}")
+        if prod(self.strides) != latent_spec.hop:
+            raise PartitaError(
+                f"decoder strides {self.strides} make a hop of {prod(self.strides)}, the encoder's is "
+                f"{latent_spec.hop}; choose strides with that product"
+            )
+        if latent_spec.tokens_per_frame != 1:
+            raise PartitaError(
+                f"the GenAE decoder takes 1 token a frame, the encoder makes {latent_spec.tokens_per_frame}"
+            )
+        activation = ACTIVATIONS[self.activation]
+        stages = [
+            UpStage(
+                self.channels[i],
+                self.channels[i + 1],
+                stride=stride,
+                dilations=self.dilations,
+                kernel=self.kernel,
+                separable=self.separable,
+                activation=activation,
+            )
+            for i, stride in enumerate(self.strides)
+        ]
+        transformer = WindowedTransformer(
+            self.attention_dim,
+            layers=self.attention_layers,
+            heads=self.heads,
+            head_dim=self.head_dim,
+            window=self.window,
+            mlp_ratio=self.mlp_ratio,
+            conditions=len(ChannelLayout),
+            condition=self.format,
+        )
+        return GenAEDecoder(
+            stem=conv(latent_spec.dim, self.attention_dim, 3),
+            transformer=transformer,
+            expand=conv(self.attention_dim, self.channels[0], 1),
+            stages=stages,
+            head=nn.Sequential(
+                activation(self.channels[-1]), conv(self.channels[-1], audio_spec.channels, 7, bias=False)
+            ),
+            in_dim=latent_spec.dim,
+            hop=latent_spec.hop,
+            audio_spec=audio_spec,
+        )
+
+    @classmethod
+    def example(cls) -> "GenAEDecoderConfig":
+        """Hop 24, a few thousand parameters."""
+        return cls(
+            strides=(3, 4, 2),
+            channels=(16, 12, 8, 8),
+            dilations=(1, 3),
+            attention_dim=16,
+            attention_layers=1,
+            heads=2,
+            head_dim=8,
+            window=3,
+            mlp_ratio=2,
+        )
+
+
+class GenAEDecoder(FeedForwardDecoder):
+    """Latents to audio; see `GenAEDecoderConfig`."""
+
+    def __init__(
+        self,
+        *,
+        stem: nn.Module,
+        transformer: WindowedTransformer,
+        expand: nn.Module,
+        stages: list[UpStage],
+        head: nn.Module,
+        in_dim: int,
+        hop: int,
+        audio_spec: AudioSpec,
+    ) -> None:
+        """Assembles the layers of table 2.5: stem (kernel 3), transformer, expand (1), stages, head (kernel 7)."""
+        super().__init__()
+        self.stem, self.transformer, self.expand = stem, transformer, expand
+        self.stages, self.head = nn.ModuleList(stages), head
+        self.in_dim, self.hop, self.audio_spec = in_dim, hop, audio_spec
+        first, last = conv_reach(0, hop - 1, 7)
+        for stage in reversed(stages):
+            first, last = stage.reach(first, last)
+        first, last = conv_reach(*transformer.reach(first, last), 3)
+        self.context = (-first, last)
+
+    def forward(self, hidden: Tensor, layout: Tensor) -> Tensor:
+        """`(batch, in_dim, frames)` and layouts `(batch,)` to `(batch, channels, hop * frames)`."""
+        x = self.expand(self.transformer(self.stem(hidden), layout))
+        for stage in self.stages:
+            x = stage(x)
+        return self.head(x)

@@ -1,0 +1,200 @@
+"""The GenAE encoder: early-downsampling separable convolutions, a mel side input, windowed attention."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from partita_blocks import ACTIVATIONS, DownStage, LogMel, WindowedTransformer, conv, conv_reach
+from partita_core import AudioSpec, ChannelLayout, Config, Encoder, PartitaError, register
+from torch import Tensor, nn
+
+
+@register("encoder/genae")
+@dataclass(frozen=True)
+class GenAEEncoderConfig(Config):
+    """Early-downsampling separable convolutions, a mel side input and windowed attention (GenAE).
+
+    From arXiv 2602.15749, section 2, with defaults where the paper is silent.
+
+    Attributes:
+        strides: downsampling of each stage; their product is the hop.
+        channels: width of the stem and after each stage.
+        dilations: of the residual units of a stage.
+        kernel: taps of the residual units.
+        separable: depthwise and pointwise residual units instead of full ones.
+        early: the strided convolution before the residual units of its stage instead of behind them.
+        activation: a name in `partita_blocks.ACTIVATIONS`.
+        mel_stage: stages before the mel side input joins, at the rate that these leave; 0 for none.
+        mel_fft: its window and FFT, samples.
+        mels: its bands.
+        attention_dim: width of the transformer.
+        attention_layers: its blocks; 0 for none.
+        heads: attention heads.
+        head_dim: width of a head.
+        window: frames that attention sees to either side.
+        mlp_ratio: width of the MLP over `attention_dim`.
+        format: how the layout is told, as a token or added to every frame.
+    """
+
+    strides: tuple[int, ...] = (6, 7, 8, 10)
+    channels: tuple[int, ...] = (128, 128, 256, 512, 1024)
+    dilations: tuple[int, ...] = (1, 3, 9)
+    kernel: int = 7
+    separable: bool = True
+    early: bool = True
+    activation: Literal["snake_lite", "snake", "snake_beta", "elu"] = "snake_lite"
+    mel_stage: int = 3
+    mel_fft: int = 2048
+    mels: int = 128
+    attention_dim: int = 512
+    attention_layers: int = 4
+    heads: int = 8
+    head_dim: int = 64
+    window: int = 16
+    mlp_ratio: int = 4
+    format: Literal["token", "add"] = "token"
+
+    def build(self, *, out_dim: int, audio_spec: AudioSpec) -> "GenAEEncoder":
+        """Builds the encoder of audio of `audio_spec` to frames of width `out_dim`."""
+        if len(self.channels) != len(self.strides) + 1:
+            raise PartitaError(f"{len(self.strides)} strides need one more channel width, not {len(self.channels)}")
+        if not 0 <= self.mel_stage <= len(self.strides):
+            raise PartitaError(f"mel_stage is {self.mel_stage}; the encoder has {len(self.strides)} stages")
+        activation = ACTIVATIONS[self.activation]
+        stages = [
+            DownStage(
+                self.channels[i],
+                self.channels[i + 1],
+                stride=stride,
+                dilations=self.dilations,
+                kernel=self.kernel,
+                separable=self.separable,
+                early=self.early,
+                activation=activation,
+            )
+            for i, stride in enumerate(self.strides)
+        ]
+        mel = None
+        if self.mel_stage:
+            mel = MelFusion(
+                channels=audio_spec.channels,
+                out_dim=self.channels[self.mel_stage],
+                sample_rate=audio_spec.sample_rate,
+                n_fft=self.mel_fft,
+                hop=prod(self.strides[: self.mel_stage]),
+                num_mels=self.mels,
+            )
+        transformer = WindowedTransformer(
+            self.attention_dim,
+            layers=self.attention_layers,
+            heads=self.heads,
+            head_dim=self.head_dim,
+            window=self.window,
+            mlp_ratio=self.mlp_ratio,
+            conditions=len(ChannelLayout),
+            condition=self.format,
+        )
+        return GenAEEncoder(
+            stem=conv(audio_spec.channels, self.channels[0], 7),
+            stages=stages,
+            mel=mel,
+            mel_stage=self.mel_stage,
+            project=nn.Sequential(activation(self.channels[-1]), conv(self.channels[-1], self.attention_dim, 1)),
+            transformer=transformer,
+            head=conv(self.attention_dim, out_dim, 3),
+            out_dim=out_dim,
+            hop=prod(self.strides),
+            audio_spec=audio_spec,
+        )
+
+    @classmethod
+    def example(cls) -> "GenAEEncoderConfig":
+        """Hop 24, a few thousand parameters."""
+        return cls(
+            strides=(2, 4, 3),
+            channels=(8, 8, 12, 16),
+            dilations=(1, 3),
+            mel_stage=2,
+            mel_fft=32,
+            mels=8,
+            attention_dim=16,
+            attention_layers=1,
+            heads=2,
+            head_dim=8,
+            window=3,
+            mlp_ratio=2,
+        )
+
+
+class MelFusion(nn.Module):
+    """Log-mel frames of each channel, at the rate of a stage, as something to add to its output.
+
+    Large first strides lose magnitude at high frequencies; this returns it without convolutions at a high rate.
+    """
+
+    def __init__(self, *, channels: int, out_dim: int, sample_rate: int, n_fft: int, hop: int, num_mels: int) -> None:
+        """Builds the branch over `channels` audio channels: bands from 0 to half the sample rate, floored at 1e-5."""
+        super().__init__()
+        self.n_fft, self.hop = n_fft, hop
+        self.spectrum = LogMel(
+            sample_rate=sample_rate,
+            n_fft=n_fft,
+            hop=hop,
+            padding="same",
+            num_mels=num_mels,
+            f_min=0.0,
+            f_max=sample_rate / 2,
+            floor=1e-5,
+        )
+        self.conv = conv(channels * num_mels, out_dim, 3)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """`(batch, channels, hop * n)` to `(batch, out_dim, n)`."""
+        return self.conv(self.spectrum(audio).flatten(1, 2).to(audio.dtype))
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """The samples that outputs `first` to `last` see."""
+        first, last = conv_reach(first, last, 3)
+        return conv_reach(first, last, self.n_fft, stride=self.hop, padding=(self.n_fft - self.hop) // 2)
+
+
+class GenAEEncoder(Encoder):
+    """Audio to hidden frames; see `GenAEEncoderConfig`."""
+
+    def __init__(
+        self,
+        *,
+        stem: nn.Module,
+        stages: list[DownStage],
+        mel: MelFusion | None,
+        mel_stage: int,
+        project: nn.Module,
+        transformer: WindowedTransformer,
+        head: nn.Module,
+        out_dim: int,
+        hop: int,
+        audio_spec: AudioSpec,
+    ) -> None:
+        """Assembles the layers of table 2.2: stem (kernel 7), stages, project (1), transformer, head (kernel 3)."""
+        super().__init__()
+        self.stem, self.stages, self.mel, self.mel_stage = stem, nn.ModuleList(stages), mel, mel_stage
+        self.project, self.transformer, self.head = project, transformer, head
+        self.out_dim, self.hop, self.audio_spec = out_dim, hop, audio_spec
+        first, last = transformer.reach(*conv_reach(0, 0, 3))
+        seen = []
+        for index in range(len(stages), 0, -1):
+            if mel is not None and index == mel_stage:
+                seen.append(mel.reach(first, last))
+            first, last = stages[index - 1].reach(first, last)
+        seen.append(conv_reach(first, last, 7))
+        first, last = min(reach[0] for reach in seen), max(reach[1] for reach in seen)
+        self.context = (-(first // hop), last // hop)
+
+    def forward(self, audio: Tensor, layout: Tensor) -> Tensor:
+        """`(batch, channels, hop * frames)` and layouts `(batch,)` to `(batch, out_dim, frames)`."""
+        x = self.stem(audio)
+        for index, stage in enumerate(self.stages, start=1):
+            x = stage(x)
+            if self.mel is not None and index == self.mel_stage:
+                x = x + self.mel(audio)
+        return self.head(self.transformer(self.project(x), layout))
