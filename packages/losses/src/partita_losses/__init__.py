@@ -1,0 +1,28 @@
+"""Losses for audio autoencoders: spectral, mel, adversarial and feature matching, discriminators, a balancer."""
+
+from .adversarial import feature_matching_loss, hinge_discriminator_loss, hinge_generator_loss
+from .balancer import GradientBalancer, GradientBalancerConfig
+from .complex_stft import ComplexSTFTDiscriminators, ComplexSTFTDiscriminatorsConfig, DiscriminatorOutput
+from .multi_resolution_stft import MultiResolutionSTFT, MultiResolutionSTFTConfig
+from .multi_scale_mel import MultiScaleMel, MultiScaleMelConfig
+from .spectral import SpectralScale, spectral_distance
+from .waveform_l1 import WaveformL1, WaveformL1Config
+
+__all__ = [
+    "ComplexSTFTDiscriminators",
+    "ComplexSTFTDiscriminatorsConfig",
+    "DiscriminatorOutput",
+    "GradientBalancer",
+    "GradientBalancerConfig",
+    "MultiResolutionSTFT",
+    "MultiResolutionSTFTConfig",
+    "MultiScaleMel",
+    "MultiScaleMelConfig",
+    "SpectralScale",
+    "WaveformL1",
+    "WaveformL1Config",
+    "feature_matching_loss",
+    "hinge_discriminator_loss",
+    "hinge_generator_loss",
+    "spectral_distance",
+]
