@@ -1,0 +1,66 @@
+"""The command line: one file a command. What a user can put right is one line on stderr and exit code 2."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+COMMANDS = (
+    "demo",
+    "synth",
+    "train",
+    "encode",
+    "decode",
+    "reconstruct",
+    "evaluate",
+    "info",
+    "components",
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        sys.exit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    from importlib.metadata import version
+
+    parser = _Parser(prog="partita", description="Neural audio autoencoders, assembled, trained and used.")
+    parser.add_argument("--version", action="version", version=f"partita {version('partita')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    modules = {}
+    for name in COMMANDS:
+        module = modules[name] = import_module(f".{name}", __name__)
+        summary = (module.__doc__ or "").splitlines()[0]
+        module.add_arguments(commands.add_parser(name, help=summary, description=module.__doc__))
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not (hasattr(options, "overrides") and not any(text.startswith("-") for text in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # argparse takes positional arguments in one place only; overrides may stand anywhere
+        options.overrides = rest
+
+    from partita.process import prepare_process
+
+    prepare_process()
+    from partita_core import PartitaError
+
+    try:
+        modules[options.command].run(options)
+    except PartitaError as error:
+        print(f"partita {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"partita {options.command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever reads has seen enough; closing stdout again at exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0

@@ -1,0 +1,65 @@
+"""What the commands on files share: reading block by block, and saying what is done."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from partita_core import PartitaError
+
+if TYPE_CHECKING:
+    from partita_core import Codec, Latents
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal, beside what the command prints."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def check_suffix(path: Path, suffix: str, what: str) -> None:
+    """Refuses an output that does not end as it must, or whose folder is not there.
+
+    Raises:
+        PartitaError: so it is.
+    """
+    if path.suffix.lower() != suffix:
+        raise PartitaError(f"{what} is written as {suffix}, not as {path.name!r}; name the output accordingly")
+    if path.is_dir():
+        raise PartitaError(f"{path} is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise PartitaError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def encode_file(
+    codec: "Codec", path: Path, *, layout: str | None, num_quantizers: int | None, progress: bool
+) -> "Latents":
+    """Encodes a file block by block, resampled to the model's rate if need be, which is said.
+
+    Raises:
+        PartitaError: the file cannot be read, or the model does not take its layout.
+    """
+    import torch
+    from partita_core import Latents, StreamEncoder, natural_layout
+    from tqdm import tqdm
+
+    from partita.data import AudioReader
+
+    rate = codec.audio_spec.sample_rate
+    reader = AudioReader(path, rate)
+    info = reader.info
+    if info.sample_rate != rate:
+        say(f"{path}: resampled from {info.sample_rate} to {rate} Hz, the model's rate")
+    known = natural_layout(info.channels) if layout is None else layout
+    try:
+        stream = StreamEncoder(codec, layout=known, num_quantizers=num_quantizers)
+    except PartitaError as error:
+        raise PartitaError(f"{path}: {error}") from None
+    pieces = []
+    total = round(reader.samples / rate)
+    with tqdm(total=total, unit="s", disable=not progress or total < 30, desc=path.name) as bar:
+        done = 0
+        for block in reader:
+            pieces.append(stream.push(block[None]))
+            done += block.shape[-1]
+            bar.update(done // rate - bar.n)
+    pieces.append(stream.push(torch.zeros(1, info.channels, 0), last=True))
+    return Latents.concatenate([piece.to("cpu") for piece in pieces])

@@ -1,0 +1,33 @@
+"""List the registered components, this project's and those of other installed packages."""
+
+import argparse
+import json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help='a wildcard, as "bottleneck/*"')
+    parser.add_argument("--json", action="store_true", help="as JSON, with every field and its default")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs the command."""
+    from partita_core import PartitaError, components, nearest, to_dict
+
+    found = components(options.pattern)
+    if not found:
+        raise PartitaError(f"no component matches {options.pattern!r}; {nearest(options.pattern, components())}")
+    if options.json:
+        listed = {
+            tag: {"package": cls.__module__.split(".")[0], "summary": _summary(cls), "example": to_dict(cls.example())}
+            for tag, cls in found.items()
+        }
+        print(json.dumps(listed, indent=2))
+        return
+    width = max(map(len, found))
+    for tag, cls in found.items():
+        print(f"{tag:{width}}  {cls.__module__.split('.')[0]:22}  {_summary(cls)}")
+
+
+def _summary(cls: type) -> str:
+    return (cls.__doc__ or "").strip().splitlines()[0]

@@ -1,0 +1,79 @@
+"""Everything once, in minutes on a CPU: make music, train a small GenAE, encode and decode, write a report."""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder (default runs/demo)")
+    parser.add_argument("--minutes", type=float, default=3.5, help="of training (default 3.5)")
+    parser.add_argument("--data", type=Path, help="folder of audio to take instead of synthesised music")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs the command."""
+    import shutil
+
+    from partita_core import PartitaError, override
+    from tqdm import tqdm
+
+    from partita.data import open_dataset, synthesise, whole_files, write_audio
+    from partita.evaluation import evaluate
+    from partita.figures import figures
+    from partita.models import load_codec
+    from partita.recipes import recipe
+    from partita.report import write_report
+    from partita.training import RunFolder, train
+    from partita.training.logs import read_log
+
+    if options.minutes <= 0:
+        raise PartitaError(f"--minutes is {options.minutes}; it must be positive")
+    output: Path = options.output
+    data = options.data
+    if data is None:
+        data = output / "data"
+        with tqdm(unit="clip", desc="synthesising") as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            synthesise(data, minutes=8, seed=0, progress=progress)
+    run_folder = RunFolder(output / "run")
+    shutil.rmtree(run_folder.path, ignore_errors=True)  # the demo is the one command that begins anew
+    config = override(recipe("genae_tiny"), ["data.crop_seconds=0.61", "trainer.evaluate_seconds=8"])
+    train(config, data=data, output=run_folder.path, recipe="genae_tiny", minutes=options.minutes)
+
+    # As `partita encode` and `partita decode` do it, on a file that training has not seen.
+    codec = load_codec(run_folder.model)
+    dataset = open_dataset(data, split="test")
+    clips = list(whole_files(dataset.select(range(min(4, len(dataset)))), sample_rate=codec.audio_spec.sample_rate))
+    unseen = clips[0]
+    latents = codec.encode(unseen.audio[None], layout=unseen.layout)
+    latents.save(output / "unseen.safetensors")
+    decoded = codec.decode(latents)[0]
+    write_audio(output / "unseen_original.wav", unseen.audio, unseen.sample_rate)
+    write_audio(output / "unseen_decoded.wav", decoded, unseen.sample_rate)
+
+    heard = []
+    found = evaluate(
+        {"genae_tiny": codec},
+        [(clip.name, clip.audio, clip.layout) for clip in clips],
+        on_clip=lambda name, audio, estimates: heard.append((name, audio, {"genae_tiny": estimates["genae_tiny"]})),
+    )
+    facts = figures(codec)
+    write_report(
+        output / "report.html",
+        title="Partita demo: a GenAE of two million parameters",
+        clips=[(*clip, unseen.sample_rate) for clip in heard],
+        loss_curves=[line for line in read_log(run_folder.log) if "total" in line or "validation/log_mel_l1" in line],
+        evaluation=found,
+        summary=[
+            ("Trained", f"{options.minutes:g} minutes on {data}"),
+            ("Latents", f"{facts['latent_dim']} numbers at {facts['frame_rate']:g} Hz"),
+            ("Parameters", f"{facts['parameters']['total'] / 1e6:.1f} M"),
+        ],
+    )
+    print(found.to_markdown())
+    print(f"report: {output / 'report.html'}")

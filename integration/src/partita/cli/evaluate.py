@@ -1,0 +1,66 @@
+"""Measure models on a data set, beside silence, matched noise and a low-pass of the same numbers a second."""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="model folders, or names on the hub")
+    parser.add_argument("--data", required=True, help="folder of audio, Parquet set, or name on the hub")
+    parser.add_argument("--split", default="test", help="of the data (default test)")
+    parser.add_argument("--limit", type=int, metavar="N", help="clips at most, spread over the split")
+    parser.add_argument("--seed", type=int, default=0, help="of noise and bootstrap (default 0)")
+    parser.add_argument("--json", type=Path, metavar="F", help="also write everything as JSON")
+    parser.add_argument("--csv", type=Path, metavar="F", help="also write the figures of each clip as CSV")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs the command."""
+    from partita_core import PartitaError
+    from tqdm import tqdm
+
+    from partita.data import open_dataset, whole_files
+    from partita.evaluation import evaluate
+    from partita.models import load_codec
+
+    from ._files import say
+
+    codecs = {name: load_codec(path) for name, path in _short_names(options.models).items()}
+    rates = sorted({codec.audio_spec.sample_rate for codec in codecs.values()})
+    dataset = open_dataset(options.data, split=options.split)
+    if options.limit is not None:
+        if options.limit < 1:
+            raise PartitaError(f"--limit is {options.limit}; it must be positive")
+        count = min(options.limit, len(dataset))
+        dataset = dataset.select([i * len(dataset) // count for i in range(count)])
+    broken: list[str] = []
+    clips = whole_files(dataset, sample_rate=rates[-1], broken=broken)
+    shown = tqdm(clips, total=len(dataset), unit="clip")
+    found = evaluate(
+        codecs,
+        ((clip.name, clip.audio, clip.layout) for clip in shown),
+        sample_rate=rates[-1],
+        seed=options.seed,
+    )
+    for reason in broken:
+        say(f"left out: {reason}")
+    if options.json is not None:
+        found.to_json(options.json)
+    if options.csv is not None:
+        found.to_csv(options.csv)
+    print(found.to_markdown())
+
+
+def _short_names(models: list[str]) -> dict[str, str]:
+    """Models by the shortest ends of their paths that tell them apart."""
+    parts = {model: Path(model).resolve().parts if Path(model).exists() else (model,) for model in models}
+    depth = 1
+    names = {model: "/".join(part[-depth:]) for model, part in parts.items()}
+    while len(set(names.values())) < len(names) or "model" in names.values():
+        depth += 1
+        longer = {model: "/".join(part[-depth:]) for model, part in parts.items()}
+        if longer == names:
+            break
+        names = longer
+    return {name: model for model, name in names.items()}

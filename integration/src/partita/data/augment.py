@@ -1,0 +1,194 @@
+"""Augmentation of crops: the channel format, which the decoder makes, the level and the polarity.
+
+Pure functions of audio and a generator. The figures are those of GenAE as specified (multi-format training).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from math import pi
+from typing import NamedTuple, TypeVar
+
+import torch
+from partita_core import AudioSpec, ChannelLayout, PartitaError, convert, network_layout, to_network
+from torch import Generator, Tensor
+
+T = TypeVar("T")
+
+MONO, STEREO, MID_SIDE = ChannelLayout
+
+_FORMATS = {
+    "stereo": STEREO,
+    "mid_side": MID_SIDE,
+    "mono_average": MONO,
+    "mono_channel": MONO,
+    "pseudo_stereo": STEREO,
+}
+
+# What a decoder may be asked for in place of what went in; from mono nothing else follows.
+_SWITCHES = {STEREO: (MID_SIDE, MONO), MID_SIDE: (STEREO, MONO), MONO: ()}
+
+_DELAY_SECONDS = (0.005, 0.020)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How crops are varied.
+
+    The five formats are relative probabilities; those a model lacks are never drawn. A mono file becomes pseudo-stereo
+    with the probability `pseudo_stereo` and else stays mono.
+
+    Attributes:
+        stereo: left and right as they are.
+        mid_side: as mid and side.
+        mono_average: the mean of the two channels.
+        mono_channel: one of the two channels.
+        pseudo_stereo: mono, widened and panned at random.
+        swap: probability of exchanging left and right.
+        switch_target: probability that the decoder is asked for another layout, of those that the model has and that
+            follow from what went in.
+        flip: probability of turning the polarity.
+        level_db: root mean square over channels and samples that a crop is brought to, in dB of full scale; None
+            leaves levels as they are.
+        level_range_db: the level is drawn evenly from so much above and below.
+        max_gain_db: the most that a quiet crop is raised.
+    """
+
+    stereo: float = 0.45
+    mid_side: float = 0.20
+    mono_average: float = 0.20
+    mono_channel: float = 0.10
+    pseudo_stereo: float = 0.05
+    swap: float = 0.5
+    switch_target: float = 0.25
+    flip: float = 0.5
+    level_db: float | None = -16.0
+    level_range_db: float = 6.0
+    max_gain_db: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Refuses what is no probability."""
+        for field in fields(self)[:8]:
+            if not 0 <= getattr(self, field.name) <= 1:
+                raise PartitaError(f"{field.name} is {getattr(self, field.name)}; a probability is from 0 to 1")
+        if self.level_range_db < 0:
+            raise PartitaError(f"level_range_db is {self.level_range_db}; it must not be negative")
+
+    def formats(self, layouts: tuple[ChannelLayout, ...]) -> dict[str, float]:
+        """The formats that a stereo file may take in a model of these layouts, with their relative probabilities.
+
+        Raises:
+            PartitaError: none is left.
+        """
+        chances = {name: getattr(self, name) for name, layout in _FORMATS.items() if layout in layouts}
+        if not sum(chances.values()):
+            names = " and ".join(layout.name.lower() for layout in layouts)
+            raise PartitaError(f"no format is left to draw for {names}: {', '.join(chances)} are 0")
+        return {name: chance for name, chance in chances.items() if chance}
+
+
+class Example(NamedTuple):
+    """A crop as the network sees it.
+
+    Attributes:
+        audio: `(audio_spec.channels, samples)`.
+        layout: the layout that the network is told.
+        target_layout: the layout that its decoder is asked for.
+    """
+
+    audio: Tensor
+    layout: ChannelLayout
+    target_layout: ChannelLayout
+
+
+def plain(audio: Tensor, spec: AudioSpec) -> Example:
+    """`(1 or 2, samples)` as it is, but for stereo in a mono model, which is folded to the mean."""
+    layout = MONO if audio.shape[0] == 1 else STEREO
+    if layout is STEREO and spec.channels == 1:
+        audio, layout = convert(audio, STEREO, MONO), MONO
+    known = network_layout(layout, spec.layouts)
+    return Example(to_network(audio, layout, spec.layouts), known, known)
+
+
+def augment(audio: Tensor, spec: AudioSpec, settings: Augmentation, generator: Generator) -> Example:
+    """Varies a crop: first the format, then level and polarity, then the layout asked of the decoder.
+
+    Args:
+        audio: `(1 or 2, samples)`, mono or left and right.
+        spec: the audio that the network takes.
+        settings: how.
+        generator: the only source of chance.
+    """
+    audio, layout = draw_format(audio, spec, settings, generator)
+    if layout is not MONO and _chance(settings.swap, generator):
+        audio = audio.flip(0)
+    if settings.level_db is not None:
+        spread = settings.level_range_db * (2 * _uniform(generator) - 1)
+        audio = audio * level_gain(audio, settings.level_db + spread, settings.max_gain_db)
+    if _chance(settings.flip, generator):
+        audio = -audio
+    if layout is MID_SIDE:
+        audio = convert(audio, STEREO, MID_SIDE)
+    known = network_layout(layout, spec.layouts)
+    targets = [target for target in _SWITCHES[layout] if target in spec.layouts]
+    switched = bool(targets) and _chance(settings.switch_target, generator)
+    target = _choose(targets, generator) if switched else known
+    return Example(to_network(audio, layout, spec.layouts), known, target)
+
+
+def draw_format(
+    audio: Tensor, spec: AudioSpec, settings: Augmentation, generator: Generator
+) -> tuple[Tensor, ChannelLayout]:
+    """Draws a format; for mid/side the audio that is returned is still left and right."""
+    if audio.shape[0] == 1:
+        widened = STEREO in spec.layouts and _chance(settings.pseudo_stereo, generator)
+        return (pseudo_stereo(audio, spec.sample_rate, generator), STEREO) if widened else (audio, MONO)
+    chances = settings.formats(spec.layouts)
+    weights = torch.tensor(list(chances.values()), dtype=torch.float64)
+    name = list(chances)[int(torch.multinomial(weights, 1, generator=generator))]
+    if name == "mono_average":
+        audio = audio.mean(0, keepdim=True)
+    elif name == "mono_channel":
+        audio = _choose(audio.split(1), generator)
+    elif name == "pseudo_stereo":
+        audio = pseudo_stereo(audio.mean(0, keepdim=True), spec.sample_rate, generator)
+    return audio, _FORMATS[name]
+
+
+def pseudo_stereo(audio: Tensor, sample_rate: int, generator: Generator) -> Tensor:
+    """Mono `(1, samples)` to `(2, samples)`: a random width, by complementary combs, and a random place.
+
+    The combs are Lauridsen's: a delayed copy is added on the left and taken away on the right, so that the mean of
+    the channels, before they are panned, is the mono signal.
+    """
+    shortest, longest = _DELAY_SECONDS
+    delay = round((shortest + (longest - shortest) * _uniform(generator)) * sample_rate)
+    delayed = torch.nn.functional.pad(audio, (delay, 0))[:, : audio.shape[-1]]
+    side = delayed * _uniform(generator)
+    angle = torch.tensor(pi / 2 * _uniform(generator), dtype=torch.float64)
+    gains = torch.stack([angle.cos(), angle.sin()]).to(audio.dtype)[:, None] * 2**0.5
+    return torch.cat([audio + side, audio - side]) * gains
+
+
+def level_gain(audio: Tensor, level_db: float, max_gain_db: float) -> float:
+    """The gain that brings `audio` to a root mean square of `level_db`, as far as its peak stays at most 1.
+
+    It raises by `max_gain_db` at most; the peak is held in any case, also of audio that came louder than full scale.
+    """
+    power = float(audio.double().square().mean())
+    peak = float(audio.abs().max())
+    if power == 0:
+        return 1.0
+    gain = min(10 ** (level_db / 20) / power**0.5, 10 ** (max_gain_db / 20))
+    return min(gain, 1 / peak)
+
+
+def _uniform(generator: Generator) -> float:
+    return float(torch.rand((), generator=generator, dtype=torch.float64))
+
+
+def _chance(probability: float, generator: Generator) -> bool:
+    return _uniform(generator) < probability
+
+
+def _choose(options: Sequence[T], generator: Generator) -> T:
+    return options[int(torch.randint(len(options), (), generator=generator))]

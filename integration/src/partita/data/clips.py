@@ -1,0 +1,70 @@
+"""Whole files, as evaluation and encoding take them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from partita_core import ChannelLayout, PartitaError, natural_layout
+from torch import Tensor
+
+from .audio import read_audio
+from .resampling import resample
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A whole file.
+
+    Attributes:
+        index: its row in the data set.
+        name: its `file_name`.
+        audio: `(1 or 2, samples)` float32.
+        sample_rate: of `audio`.
+        layout: mono or stereo.
+        row: the other columns of its row.
+    """
+
+    index: int
+    name: str
+    audio: Tensor
+    sample_rate: int
+    layout: ChannelLayout
+    row: dict[str, Any]
+
+
+def whole_files(
+    dataset: "Dataset", *, sample_rate: int | None = None, broken: list[str] | None = None
+) -> Iterator[Clip]:
+    """The files of a data set, one after the other and in its order.
+
+    Args:
+        dataset: as `open_dataset` returns it.
+        sample_rate: samples a second wanted; None for each file's own.
+        broken: gets "name: reason" of each file that cannot be read and is left out.
+
+    Raises:
+        PartitaError: after the last row, if none could be read.
+    """
+    broken = [] if broken is None else broken
+    found = False
+    for index in range(len(dataset)):
+        row = dict(dataset[index])
+        source = row.pop("audio")
+        try:
+            audio, rate = read_audio(source)
+        except PartitaError as error:
+            broken.append(str(error))
+            continue
+        if sample_rate is not None:
+            audio, rate = resample(audio, rate, sample_rate), sample_rate
+        if audio.shape[-1] == 0:
+            broken.append(f"{source['path']}: holds no samples at {rate} Hz")
+            continue
+        found = True
+        yield Clip(index, row.pop("file_name"), audio, rate, natural_layout(audio.shape[0]), row)
+    if not found:
+        first = f"; the first: {broken[0]}" if broken else ""
+        raise PartitaError(f"none of {len(dataset)} files can be read{first}")

@@ -1,0 +1,146 @@
+"""Endless batches: batch number s is the same whoever reads it, however often the run was stopped before."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from partita_core import AudioSpec, PartitaError, hashed_seed
+from torch import Generator
+from torch.utils.data import DataLoader, Sampler
+
+from .crops import Batch, Crops, DataConfig, collate
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Key = tuple[int, int]
+
+
+class EpochSampler(Sampler[list[Key]]):
+    """The keys (epoch, index) of batch `start_step`, `start_step + 1` and so on, without end.
+
+    Epochs, each in a random order of its own, are laid end to end and cut into batches. So nothing is dropped,
+    nothing comes twice in an epoch, and a set smaller than a batch fills it with several epochs, that is several
+    crops of a file.
+
+    Args:
+        num_items: files of the data set.
+        batch_size: crops in a batch, over all processes.
+        seed: of the orders.
+        rank: this process; it gets its consecutive share of every batch.
+        world_size: number of processes.
+        start_step: number of the first batch.
+
+    Raises:
+        PartitaError: the batch cannot be shared evenly.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_items: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        start_step: int = 0,
+    ):
+        if batch_size % world_size:
+            raise PartitaError(f"a batch of {batch_size} cannot be shared evenly by {world_size} processes")
+        self.num_items, self.batch_size, self.seed = num_items, batch_size, seed
+        self.share, self.rank, self.start_step = batch_size // world_size, rank, start_step
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, order = -1, torch.empty(0)
+        position = self.start_step * self.batch_size + self.rank * self.share
+        while True:
+            keys = []
+            for place in range(position, position + self.share):
+                if place // self.num_items != epoch:
+                    epoch = place // self.num_items
+                    order = self._order(epoch)
+                keys.append((epoch, int(order[place % self.num_items])))
+            yield keys
+            position += self.batch_size
+
+    def _order(self, epoch: int) -> torch.Tensor:
+        generator = Generator().manual_seed(hashed_seed(self.seed, "order", epoch))
+        return torch.randperm(self.num_items, generator=generator)
+
+
+class CropLoader(DataLoader):
+    """A `DataLoader` of whole batches that never ends; `build_loader` makes it."""
+
+    def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for batch in super().__iter__():
+            if isinstance(batch, PartitaError):
+                raise batch
+            yield batch
+
+
+class _Batches(torch.utils.data.Dataset):
+    """Batches by the keys of their items."""
+
+    def __init__(self, crops: Crops):
+        self.crops = crops
+
+    def __getitem__(self, keys: list[Key]) -> Any:
+        try:
+            return collate([self.crops[key] for key in keys])
+        except PartitaError as error:
+            return error  # raised in a worker, its one line would come out inside a traceback
+
+
+def build_loader(
+    dataset: "Dataset",
+    config: DataConfig,
+    *,
+    audio_spec: AudioSpec,
+    crop_multiple: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    start_step: int = 0,
+) -> CropLoader:
+    """A loader of batches number `start_step`, `start_step + 1` and so on, without end.
+
+    A batch depends on the seed, its number and the data set only: not on the number of workers or processes (together
+    they get the same batch, each its share) nor on where a run was resumed.
+
+    Args:
+        dataset: as `open_dataset` returns it.
+        config: how to cut, vary and batch.
+        audio_spec: the audio that the network takes.
+        crop_multiple: what the length of a crop must be a multiple of, in samples.
+        seed: of orders, places and variations.
+        rank: this process.
+        world_size: number of processes.
+        start_step: number of the first batch.
+
+    Raises:
+        PartitaError: as `Crops` and `EpochSampler`; while iterating, if no file can be read.
+    """
+    crop_samples = config.crop_samples(audio_spec.sample_rate, crop_multiple)
+    crops = Crops(dataset, audio_spec=audio_spec, crop_samples=crop_samples, config=config, seed=seed)
+    sampler = EpochSampler(
+        num_items=len(crops),
+        batch_size=config.batch_size,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        start_step=start_step,
+    )
+    return CropLoader(
+        _Batches(crops),
+        sampler=sampler,
+        batch_size=None,
+        num_workers=config.num_workers,
+        collate_fn=_as_it_is,
+        pin_memory=torch.cuda.is_available(),
+        # seeds workers, which draw nothing; without it every iteration would move torch's global state
+        generator=Generator(),
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,148 @@
+"""Data sets: a folder of audio, Parquet files, or a name on the hub, as one `datasets.Dataset` of undecoded audio."""
+
+import csv
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from partita_core import PartitaError, nearest
+
+from .audio import SUFFIXES
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SPLITS = ("train", "validation", "test")
+
+METADATA = "metadata.csv"
+
+# Columns of metadata.csv that hold numbers; everything else is text, also where it looks like a number.
+_NUMBERS: dict[str, Callable[[str], Any]] = {
+    "duration_s": float,
+    "tempo": float,
+    "sample_rate": int,
+    "channels": int,
+}
+
+
+def open_dataset(path_or_name: str | os.PathLike, split: str = "train") -> "Dataset":
+    """Opens one split of a data set.
+
+    A folder of audio files is walked, in the order of the names. Where it has sub-folders called train, validation or
+    test with audio in them, these are the splits and what lies beside them is left out; else all of it is "train". A
+    `metadata.csv`, in the folder or in that of the split, describes files by `file_name` relative to itself. A
+    folder of Parquet files, or one such file, is read by `datasets`. A hub name is downloaded, or found in the
+    cache, and then read as the folder it is.
+
+    Args:
+        path_or_name: the folder, the Parquet file, or `owner/name` on the hub.
+        split: "train", "validation" or "test"; for Parquet whatever is there.
+
+    Returns:
+        Rows of `audio` (`Audio(decode=False)`: a dict of path and bytes), `file_name` and all that is known of them.
+
+    Raises:
+        PartitaError: there is no such data set or split, no audio in it, or its metadata cannot be read.
+    """
+    path = Path(path_or_name).expanduser()
+    if not path.exists():
+        path = _download(str(path_or_name))
+    if path.is_file() and path.suffix != ".parquet":
+        raise PartitaError(f"{path}: is a file; name the folder that it is in")
+    files = [] if path.is_file() else audio_files(path)
+    if files:
+        return _open_folder(path, files, split)
+    if path.is_file() or any(path.rglob("*.parquet")):
+        return _open_parquet(path, split)
+    raise PartitaError(f"{path}: no audio files in it; {', '.join(SUFFIXES)} are looked for")
+
+
+def audio_files(folder: Path) -> list[str]:
+    """The audio files under `folder`, relative to it with forward slashes, sorted; hidden ones are left out."""
+    found = []
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        relative = Path(where).relative_to(folder)
+        found += [
+            (relative / name).as_posix()
+            for name in names
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        ]
+    return sorted(found)
+
+
+def _open_folder(folder: Path, files: list[str], split: str) -> "Dataset":
+    from datasets import Audio, Dataset
+
+    tops = {name.split("/")[0] for name in files if "/" in name}
+    splits = [name for name in SPLITS if name in tops]
+    if splits and split not in splits:
+        raise PartitaError(f"{folder}: has no split {split!r}; it has {', '.join(splits)}")
+    if not splits and split != "train":
+        raise PartitaError(f"{folder}: has no split folders, so that all of it is 'train'; {split!r} is not there")
+    if splits:
+        files = [name for name in files if name.startswith(f"{split}/")]
+    described = _metadata(folder, "") | (_metadata(folder / split, f"{split}/") if splits else {})
+    rows = [described.get(name, {}) for name in files]
+    columns = {key: None for row in rows for key in row}
+    table = {key: [row.get(key) for row in rows] for key in columns}
+    table |= {"audio": [str(folder / name) for name in files], "file_name": files}
+    return Dataset.from_dict(table).cast_column("audio", Audio(decode=False))
+
+
+def _metadata(folder: Path, prefix: str) -> dict[str, dict[str, Any]]:
+    """The rows of a folder's metadata.csv, by file name with `prefix` before it; empty without one."""
+    path = folder / METADATA
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return {prefix + row["file_name"]: row for row in _rows(csv.DictReader(file, strict=True))}
+    except KeyError:
+        raise PartitaError(f"{path}: has no column file_name") from None
+    except (csv.Error, UnicodeDecodeError, ValueError) as error:
+        raise PartitaError(f"{path}: cannot be read ({error})") from None
+
+
+def _rows(reader: csv.DictReader) -> Iterator[dict[str, Any]]:
+    for row in reader:
+        if None in row:
+            raise ValueError(f"line {reader.line_num} has more cells than the header")
+        yield {key: _NUMBERS.get(key, str)(cell) if cell else None for key, cell in row.items()}
+
+
+def _open_parquet(path: Path, split: str) -> "Dataset":
+    from datasets import Audio, load_dataset
+    from datasets.exceptions import DatasetsError
+
+    try:
+        if path.is_file():
+            dataset = load_dataset("parquet", data_files={"train": str(path)}, split=split)
+        else:
+            dataset = load_dataset(str(path), split=split)
+    except (ValueError, OSError, DatasetsError) as error:
+        raise PartitaError(f"{path}: {_line(error)}") from None
+    if "audio" not in dataset.column_names:
+        raise PartitaError(f"{path}: has no column audio; {nearest('audio', dataset.column_names)}")
+    dataset = dataset.cast_column("audio", Audio(decode=False))
+    if "file_name" not in dataset.column_names:
+        names = [cell["path"] for cell in dataset["audio"]]
+        dataset = dataset.add_column("file_name", [name or f"row {i}" for i, name in enumerate(names)])
+    return dataset
+
+
+def _download(name: str) -> Path:
+    """The folder that a data set of the hub is in, once downloaded."""
+    from huggingface_hub import snapshot_download
+
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise PartitaError(f"{name}: no such folder, nor an owner/name on the hub")
+    try:
+        return Path(snapshot_download(name, repo_type="dataset"))
+    except (OSError, ValueError) as error:
+        raise PartitaError(f"{name}: no such folder, and not to be had from the hub ({_line(error)})") from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

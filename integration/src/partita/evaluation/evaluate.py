@@ -1,0 +1,201 @@
+"""Models and references over the same clips, by the same metrics."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import combinations
+from typing import Any
+
+import torch
+from partita_core import ChannelLayout, Codec, Config, PartitaError, lookup, to_dict
+from torch import Tensor
+
+from ..data.resampling import resample, resampled_length
+from .bootstrap import Bootstrap
+from .metrics.base import Metric
+from .references import bit_rate, fit, low_passed, matched_noise, numbers_per_second, silence
+from .results import Clip, Difference, Evaluation, MetricInfo, Speed, System
+
+DEFAULT_METRICS = ("log_mel_l1", "multi_resolution_stft", "si_sdr")
+
+OnClip = Callable[[str, Tensor, dict[str, Tensor]], None]
+
+
+def evaluate(
+    codecs: Mapping[str, Codec],
+    clips: Iterable[tuple[str, Tensor, ChannelLayout | str]],
+    metrics: Sequence[str | Config] = DEFAULT_METRICS,
+    *,
+    sample_rate: int | None = None,
+    references: bool = True,
+    seed: int = 0,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    on_clip: OnClip | None = None,
+) -> Evaluation:
+    """Encodes and decodes every clip with every model, and measures what comes back.
+
+    Everything but the measured speeds is the same for the same seed. The models are evaluated in eval mode and left in
+    the mode they were in.
+
+    Args:
+        codecs: models by the names they get in the tables.
+        clips: (name, audio `(channels, samples)` in [-1, 1], its layout); each is held in memory only while it is
+            measured.
+        metrics: names of registered metrics, or their Configs.
+        sample_rate: of the clips, and what the metrics are computed at; None for the rate of the models, where they
+            have one. A model of another rate gets the clips resampled, and its output is resampled back.
+        references: also measure silence, spectrally matched noise, and, for each latent rate among the models, the
+            input low-passed to as many numbers a second.
+        seed: of the decoders, the noise and the bootstrap.
+        resamples: of the bootstrap.
+        confidence: of the intervals.
+        on_clip: called after each clip with its name, its audio and the estimate of every system.
+
+    Raises:
+        PartitaError: there are no clips or no systems, models differ in sample rate and none is named, a name is
+            taken twice, a clip or an estimate is not finite, or a model does not take a clip's layout.
+    """
+    rate = _common_rate(codecs) if sample_rate is None else sample_rate
+    measures = _build_metrics(metrics, rate)
+    rivals = _references(codecs, rate, seed) if references else {}
+    if not codecs and not rivals:
+        raise PartitaError("there is nothing to evaluate: name a model, or ask for the references")
+    for name in set(codecs) & set(rivals):
+        raise PartitaError(f"a model is called {name!r}, as one of the references is; call it something else")
+
+    clocks = {name: _Clock(codec, rate) for name, codec in codecs.items()}
+    seen: list[Clip] = []
+    scores: dict[str, dict[str, list[float]]] = {
+        system: {measure.name: [] for measure in measures} for system in (*codecs, *rivals)
+    }
+    with _eval_mode(codecs.values()):
+        for name, audio, layout in clips:
+            layout = ChannelLayout.parse(layout)
+            _check_clip(name, audio, layout)
+            seen.append(Clip(name, layout.name.lower(), audio.shape[-1] / rate))
+            estimates = {system: clock.reconstruct(audio, layout, seed) for system, clock in clocks.items()}
+            estimates |= {system: make(audio, name) for system, (make, _) in rivals.items()}
+            for system, estimate in estimates.items():
+                if not torch.isfinite(estimate).all():
+                    raise PartitaError(f"{system} returned samples that are not finite for {name}")
+                for measure in measures:
+                    scores[system][measure.name].append(measure(estimate, audio))
+            if on_clip is not None:
+                on_clip(name, audio, estimates)
+    if not seen:
+        raise PartitaError("there are no clips to evaluate")
+
+    systems = [clock.system(name) for name, clock in clocks.items()]
+    systems += [System(name, reference=True, numbers_per_second=numbers) for name, (_, numbers) in rivals.items()]
+    bootstrap = Bootstrap(len(seen), resamples=resamples, confidence=confidence, seed=seed)
+    settings = {"sample_rate": rate, "seed": seed, **bootstrap.settings()}
+    return Evaluation(
+        systems=tuple(systems),
+        metrics=tuple(MetricInfo(m.name, m.label, m.unit, m.better) for m in measures),
+        clips=tuple(seen),
+        scores={system: {key: tuple(row) for key, row in table.items()} for system, table in scores.items()},
+        means={system: dict(zip(table, bootstrap.intervals(list(table.values())))) for system, table in scores.items()},
+        differences=tuple(_differences(systems, measures, scores, bootstrap)),
+        settings=settings | {"metrics": [to_dict(measure.config) for measure in measures]},
+    )
+
+
+class _Clock:
+    """Takes clips through one model and keeps the time; resampling is not on the model's account."""
+
+    def __init__(self, codec: Codec, rate: int) -> None:
+        self.codec, self.rate = codec, rate
+        self._encode = self._decode = self._audio = 0.0
+        self._warm = False
+
+    def reconstruct(self, audio: Tensor, layout: ChannelLayout, seed: int) -> Tensor:
+        own = self.codec.audio_spec.sample_rate
+        heard = resample(audio.detach().cpu(), self.rate, own)
+        heard = fit(heard, max(1, resampled_length(audio.shape[-1], self.rate, own)))[None]
+        if not self._warm:  # the first run pays for allocations and kernels that no other does
+            self.codec.decode(self.codec.encode(heard[..., :own], layout=layout), seed=seed)
+            self._warm = True
+        start = self._now()
+        latents = self.codec.encode(heard, layout=layout)
+        middle = self._now()
+        decoded = self.codec.decode(latents, seed=seed)[0]
+        end = self._now()
+        self._encode += middle - start
+        self._decode += end - middle
+        self._audio += heard.shape[-1] / own
+        return fit(resample(decoded.cpu(), own, self.rate), audio.shape[-1]).to(audio)
+
+    def system(self, name: str) -> System:
+        spec = self.codec.latent_spec
+        speed = Speed(self._audio / max(self._encode, 1e-9), self._audio / max(self._decode, 1e-9))
+        return System(name, False, numbers_per_second(spec), bit_rate(spec), speed)
+
+    def _now(self) -> float:
+        parameter = next(self.codec.parameters(), None)
+        if parameter is not None and parameter.is_cuda:
+            torch.cuda.synchronize(parameter.device)
+        return time.perf_counter()
+
+
+def _references(codecs: Mapping[str, Codec], rate: int, seed: int) -> dict[str, tuple[Any, float | None]]:
+    """The references by name: what makes each of (audio, clip's name), and its numbers a second."""
+    found: dict[str, tuple[Any, float | None]] = {
+        "silence": (lambda audio, name: silence(audio), None),
+        "matched noise": (lambda audio, name: matched_noise(audio, seed=seed, key=name), None),
+    }
+    for numbers in sorted({numbers_per_second(codec.latent_spec) for codec in codecs.values()}):
+
+        def narrow(audio: Tensor, name: str, numbers: float = numbers) -> Tensor:
+            return low_passed(audio, sample_rate=rate, numbers_per_second=numbers)
+
+        found[f"low-pass, {numbers:,.0f} numbers/s"] = (narrow, numbers)
+    return found
+
+
+def _differences(
+    systems: list[System], measures: list[Metric], scores: dict[str, dict[str, list[float]]], bootstrap: Bootstrap
+) -> Iterator[Difference]:
+    for first, second in combinations(systems, 2):
+        if first.reference:  # references come last, and among themselves they say nothing
+            continue
+        for measure in measures:
+            ours, theirs = scores[first.name][measure.name], scores[second.name][measure.name]
+            yield Difference(first.name, second.name, measure.name, bootstrap.difference(ours, theirs))
+
+
+def _build_metrics(metrics: Sequence[str | Config], rate: int) -> list[Metric]:
+    configs = [lookup(each, ("metric",))() if isinstance(each, str) else each for each in metrics]
+    built = [config.build(sample_rate=rate) for config in configs]
+    names = [metric.name for metric in built]
+    if not names or len(set(names)) != len(names):
+        raise PartitaError(f"metrics are {', '.join(names) or 'none'}; name at least one, and each once")
+    return built
+
+
+def _common_rate(codecs: Mapping[str, Codec]) -> int:
+    rates = {name: codec.audio_spec.sample_rate for name, codec in codecs.items()}
+    if len(set(rates.values())) != 1:
+        listed = ", ".join(f"{name} at {rate} Hz" for name, rate in rates.items()) or "there are no models"
+        raise PartitaError(f"the clips' sample rate is not clear ({listed}); name it with sample_rate")
+    return next(iter(rates.values()))
+
+
+def _check_clip(name: str, audio: Tensor, layout: ChannelLayout) -> None:
+    if audio.dim() != 2 or audio.shape[0] != layout.width or audio.shape[1] == 0:
+        expected = f"({layout.width}, samples) for {layout.name.lower()}, not empty, is expected"
+        raise PartitaError(f"clip {name} is {tuple(audio.shape)}; {expected}")
+    if not torch.isfinite(audio).all():
+        raise PartitaError(f"clip {name} has samples that are not finite (NaN or infinite)")
+
+
+@contextmanager
+def _eval_mode(codecs: Iterable[Codec]) -> Iterator[None]:
+    training = [codec for codec in codecs if codec.training]
+    for codec in training:
+        codec.eval()
+    try:
+        yield
+    finally:
+        for codec in training:
+            codec.train()

@@ -1,0 +1,50 @@
+"""What a metric is: one figure for one clip, the same on every machine."""
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from partita_core import Config, PartitaError
+from torch import Tensor
+
+
+class Metric(ABC):
+    """A figure that says how far an estimate is from its reference.
+
+    A new one is a file beside this one with its Config (`@register("metric/name")`, `build(sample_rate=)`) and its
+    class. It computes on the CPU in float32 or float64, is finite for every finite input of one sample or more, and has
+    its best value where the two signals are equal.
+
+    Attributes:
+        name: the key in files and on the command line, as it is registered.
+        label: as it is printed.
+        unit: of the figure, as it is printed.
+        better: which way is up.
+        config: the Config it was built from.
+    """
+
+    name: str
+    label: str
+    unit: str
+    better: Literal["lower", "higher"]
+    config: Config
+
+    @abstractmethod
+    def __call__(self, estimate: Tensor, reference: Tensor) -> float:
+        """The figure of `estimate`, `(channels, samples)`, against `reference` of the same shape.
+
+        Raises:
+            PartitaError: the shapes differ, or there is no sample.
+        """
+
+
+def pair(estimate: Tensor, reference: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Both signals in `dtype` on the CPU, as every metric takes them first.
+
+    Raises:
+        PartitaError: they are not two signals `(channels, samples)` of one shape, with at least one sample.
+    """
+    if estimate.shape != reference.shape or reference.dim() != 2 or reference.numel() == 0:
+        shapes = f"{tuple(estimate.shape)} and {tuple(reference.shape)}"
+        raise PartitaError(f"estimate and reference are {shapes}; both must be (channels, samples), equal, not empty")
+    return estimate.detach().to("cpu", dtype), reference.detach().to("cpu", dtype)

@@ -1,0 +1,87 @@
+"""What any model is to be held against: silence, spectrally matched noise, and the input low-passed."""
+
+import math
+
+import torch
+from partita_blocks.spectral import STFT
+from partita_core import LatentSpec, keyed_noise
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..data.resampling import resample
+
+
+def silence(audio: Tensor) -> Tensor:
+    """No signal at all, in the shape of `audio`."""
+    return torch.zeros_like(audio)
+
+
+def matched_noise(audio: Tensor, *, seed: int, key: str = "", window: int = 2048) -> Tensor:
+    """Stationary Gaussian noise with the long-term spectrum and the level of the audio, each channel for itself.
+
+    The spectrum is Welch's: the mean power of Hann windows at a quarter of their length. The level is exact.
+
+    Args:
+        audio: `(channels, samples)`.
+        seed: of the noise.
+        key: tells clips apart; equal seed and key give equal noise.
+        window: length of the windows in samples.
+
+    Returns:
+        `(channels, samples)` of the dtype of `audio`; silent channels stay silent.
+    """
+    signal = audio.detach().to("cpu", torch.float64)
+    spectrum = welch(signal, window)
+    samples = signal.shape[-1]
+    # Drawn in the frequency domain: any length, no edges, and the shape is applied where it is defined.
+    draw = keyed_noise([seed], "matched_noise", key, shape=(signal.shape[0], samples // 2 + 1, 2))[0].double()
+    shape = F.interpolate(spectrum.sqrt()[None], size=draw.shape[1], mode="linear", align_corners=True)[0]
+    noise = torch.fft.irfft(torch.view_as_complex(draw) * shape, n=samples)
+    level, drawn = (x.square().mean(-1, keepdim=True).sqrt() for x in (signal, noise))
+    noise = torch.where(drawn > 0, noise * (level / drawn), 0)
+    return noise.to(audio)
+
+
+def welch(signal: Tensor, window: int) -> Tensor:
+    """The long-term power spectrum of `(channels, samples)`, as `(channels, window // 2 + 1)`."""
+    transform = STFT(n_fft=window, win_length=window, hop=window // 4, padding="center", nyquist=True)
+    return transform(signal).abs().square().mean(-1)
+
+
+def low_passed(audio: Tensor, *, sample_rate: int, numbers_per_second: float) -> Tensor:
+    """The audio at a sample rate that takes `numbers_per_second` numbers for all its channels, and back.
+
+    What resampling alone makes of the same budget of numbers: `numbers_per_second / channels` samples a second, rounded
+    to a whole number, hold what is under half as many Hz. A budget no smaller than the audio's own returns the audio;
+    of a clip shorter than one sample of the lower rate nothing is left.
+
+    Args:
+        audio: `(channels, samples)`.
+        sample_rate: of the audio.
+        numbers_per_second: the budget.
+
+    Returns:
+        `(channels, samples)` of the dtype of `audio`.
+    """
+    rate = max(1, round(numbers_per_second / audio.shape[0]))
+    if rate >= sample_rate:
+        return audio.clone()
+    narrow = resample(audio.detach().cpu(), sample_rate, rate)
+    return fit(resample(narrow, rate, sample_rate), audio.shape[-1]).to(audio)
+
+
+def numbers_per_second(spec: LatentSpec) -> float:
+    """Real numbers that the latents hold for a second of audio."""
+    return float(spec.dim * spec.tokens_per_frame * spec.frame_rate)
+
+
+def bit_rate(spec: LatentSpec) -> float | None:
+    """Bits a second of the codes, each code at the logarithm of its codebook's size; None for continuous latents."""
+    if not spec.codebook_sizes:
+        return None
+    return sum(map(math.log2, spec.codebook_sizes)) * spec.tokens_per_frame * float(spec.frame_rate)
+
+
+def fit(audio: Tensor, samples: int) -> Tensor:
+    """Audio cut, or filled with zeros, to exactly `samples` samples."""
+    return F.pad(audio, (0, max(0, samples - audio.shape[-1])))[..., :samples]

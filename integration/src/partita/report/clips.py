@@ -1,0 +1,114 @@
+"""Clips to listen to: original and estimates side by side, each with its spectrogram and its player."""
+
+from collections.abc import Mapping
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+from partita_core import PartitaError
+from torch import Tensor
+
+from ..evaluation.results import Evaluation, format_numbers
+from .media import RANGE_DB, audio_uri, colour_stops, frequency_marks, spectrogram, spectrogram_uri
+
+# Panels are numbered by the digit keys that choose them.
+_KEYS = 9
+
+_TRANSPORT = """<div class="transport">
+<button class="play" aria-label="Play or pause"><svg class="go" viewBox="0 0 16 16" aria-hidden="true"><path d="M4 1.8 14 8 4 14.2Z"/></svg><svg class="stop" viewBox="0 0 16 16" aria-hidden="true"><path d="M3 2h3.6v12H3zM9.4 2H13v12H9.4z"/></svg></button>
+<input type="range" min="0" max="1" step="any" value="0" aria-label="Position"><output></output>
+</div>"""  # noqa: E501
+
+
+class ReportClip(NamedTuple):
+    """A clip of a report; any tuple of the four will do.
+
+    Attributes:
+        name: its heading, and the name under which the evaluation knows it.
+        reference: the original, `(channels, samples)`.
+        estimates: what each model made of it, by the model's name, in the same shape.
+        sample_rate: of all of them.
+    """
+
+    name: str
+    reference: Tensor
+    estimates: Mapping[str, Tensor]
+    sample_rate: int
+
+
+def legend(max_seconds: float) -> str:
+    """What the spectrograms' colours mean, and the keys."""
+    stops = ", ".join(colour_stops())
+    keys = (("space", "play"), ("1–9", "source"), ("← →", "seek"), ("J K", "next, previous clip"))
+    hints = "".join(f"<span><kbd>{key}</kbd> {what}</span>" for key, what in keys)
+    scale = f'−{RANGE_DB:.0f} dB<i style="background:linear-gradient(90deg, {stops})"></i>the original’s peak'
+    note = f"Nothing is normalised: levels are as they came out. Clips are cut at {max_seconds:g} s."
+    return (
+        f'<p class="note">Switching between sources keeps the position. {note}</p><div class="legend">'
+        f'<span class="scale">{scale}</span><span class="keys">{hints}</span></div>'
+    )
+
+
+def clip_card(clip: ReportClip, evaluation: Evaluation | None, max_seconds: float) -> str:
+    """One clip: a panel for the original and for each estimate, all on one colour scale and one time axis.
+
+    Raises:
+        PartitaError: an estimate is not of the original's shape, or there are more than eight.
+    """
+    name, reference, estimates, rate = clip
+    if len(estimates) >= _KEYS:
+        raise PartitaError(f"{name} has {len(estimates)} estimates; a report shows at most {_KEYS - 1}")
+    for model, estimate in estimates.items():
+        if estimate.shape != reference.shape or reference.dim() != 2 or reference.numel() == 0:
+            shapes = f"{tuple(estimate.shape)}, the original {tuple(reference.shape)}"
+            raise PartitaError(f"{name}: what {model} made is {shapes}; both must be (channels, samples), not empty")
+    samples = min(reference.shape[-1], max(1, round(max_seconds * rate)))
+    sources = {"Original": reference} | dict(estimates)
+    levels = {label: spectrogram(audio[:, :samples], rate) for label, audio in sources.items()}
+    # One scale a clip, by the original: then what is louder or fainter in an estimate looks so.
+    top = max(float(np.max(levels["Original"])), -RANGE_DB)
+    panels = [
+        _panel(
+            key, label, audio[:, :samples], rate, spectrogram_uri(levels[label], top), _scores(evaluation, name, label)
+        )
+        for key, (label, audio) in enumerate(sources.items(), start=1)
+    ]
+    channels = "mono" if reference.shape[0] == 1 else f"{reference.shape[0]} channels"
+    facts = f"{samples / rate:.1f} s · {rate / 1000:g} kHz · {channels}"
+    return (
+        f'<article class="clip" tabindex="-1" data-seconds="{samples / rate:.6f}">'
+        f"<header><h3>{escape(name)}</h3><span>{facts}</span></header>"
+        f'<div class="panels" style="--columns:{_columns(len(panels))}">{"".join(panels)}</div>{_TRANSPORT}</article>'
+    )
+
+
+def _columns(panels: int) -> int:
+    """Panels side by side on a wide screen: up to four, in rows as equal as can be."""
+    rows = -(-panels // 4)
+    return -(-panels // rows)
+
+
+def _panel(key: int, label: str, audio: Tensor, rate: int, image: str, scores: str) -> str:
+    marks = "".join(
+        f'<span class="mark" style="bottom:{100 * height:.1f}%">{text}</span>' for height, text in frequency_marks(rate)
+    )
+    name = escape(label)
+    return (
+        f'<figure class="panel"><button class="pick" aria-pressed="false"><kbd>{key}</kbd>{name}</button>'
+        f'<div class="plot"><img src="{image}" alt="Spectrogram: {name}">{marks}<span class="head"></span></div>'
+        f'<audio controls preload="none" src="{audio_uri(audio, rate)}"></audio>'
+        f'<div class="scores">{scores}</div></figure>'
+    )
+
+
+def _scores(evaluation: Evaluation | None, clip: str, system: str) -> str:
+    """The clip's own figures, where the evaluation has them."""
+    names = [] if evaluation is None else [each.name for each in evaluation.clips]
+    if evaluation is None or clip not in names or system not in evaluation.scores:
+        return ""
+    row = names.index(clip)
+    parts = []
+    for metric in evaluation.metrics:
+        (figure,) = format_numbers(evaluation.scores[system][metric.name][row])
+        parts.append(f"<span>{escape(metric.label)} <b>{figure}{' ' + metric.unit if metric.unit else ''}</b></span>")
+    return "".join(parts)

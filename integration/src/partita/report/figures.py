@@ -1,0 +1,71 @@
+"""The table of an evaluation as HTML: means, intervals as whiskers, rates, and paired differences."""
+
+from html import escape
+
+from ..evaluation.bootstrap import Interval
+from ..evaluation.results import Evaluation, MetricInfo, System, format_interval, format_numbers, format_rates
+
+
+def figures(evaluation: Evaluation) -> str:
+    """The section's content: the table of means, and the differences folded away beneath it."""
+    confidence = f"{100 * evaluation.settings['confidence']:g} %"
+    count = len(evaluation.clips)
+    note = (
+        f"Means over {count} clip{'' if count == 1 else 's'} with {confidence} bootstrap intervals; "
+        "↓ lower is better, ↑ higher is better. Models come first, then what any model is to be held against."
+    )
+    return f'<p class="note">{note}</p>{_means(evaluation)}{_differences(evaluation, confidence)}'
+
+
+def _means(evaluation: Evaluation) -> str:
+    heads = "".join(f"<th>{escape(metric.title)}</th>" for metric in evaluation.metrics)
+    scales = {metric.name: _scale(evaluation, metric) for metric in evaluation.metrics}
+    rows = []
+    for system in evaluation.systems:
+        cells = [_cell(evaluation, system, metric, scales[metric.name]) for metric in evaluation.metrics]
+        rates = [f"<td>{rate}</td>" for rate in format_rates(system)]
+        kind = "reference" if system.reference else "model"
+        rows.append(f'<tr class="{kind}"><td>{escape(system.name)}</td>{"".join((*cells, *rates))}</tr>')
+    rates = "<th>numbers/s</th><th>kbit/s</th><th>encode<br>× real time</th><th>decode<br>× real time</th>"
+    head = f"<thead><tr><th></th>{heads}{rates}</tr></thead>"
+    return f'<div class="scroll"><table class="means">{head}<tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _cell(evaluation: Evaluation, system: System, metric: MetricInfo, scale: tuple[float, float]) -> str:
+    interval = evaluation.means[system.name][metric.name]
+    mean, low, high = format_numbers(interval.mean, interval.low, interval.high)
+    best = ' class="best"' if evaluation.best(metric) == system.name else ""
+    return f"<td{best}><b>{mean}</b>{_whisker(interval, scale)}<small>{low} to {high}</small></td>"
+
+
+def _scale(evaluation: Evaluation, metric: MetricInfo) -> tuple[float, float]:
+    """The ends of a column's whiskers: from the best interval to the worst."""
+    intervals = [table[metric.name] for table in evaluation.means.values()]
+    return min(each.low for each in intervals), max(each.high for each in intervals)
+
+
+def _whisker(interval: Interval, scale: tuple[float, float]) -> str:
+    low, high = scale
+    a, mean, b = (104 * (x - low) / ((high - low) or 1) for x in (interval.low, interval.mean, interval.high))
+    return (
+        '<svg class="whisker" viewBox="0 0 104 6" aria-hidden="true">'
+        f'<path class="track" d="M0 3H104"/><path d="M{a:.1f} 3H{b:.1f}"/>'
+        f'<circle cx="{mean:.1f}" cy="3" r="3"/></svg>'
+    )
+
+
+def _differences(evaluation: Evaluation, confidence: str) -> str:
+    if not evaluation.differences:
+        return ""
+    heads = "".join(f"<th>{escape(metric.title)}</th>" for metric in evaluation.metrics)
+    rows: dict[tuple[str, str], list[str]] = {}
+    for each in evaluation.differences:
+        kind = "" if each.clear else ' class="unclear"'
+        cell = f"<td{kind}>{format_interval(each.difference, sign=True)}</td>"
+        rows.setdefault((each.system, each.baseline), []).append(cell)
+    body = "".join(f"<tr><td>{escape(a)} − {escape(b)}</td>{''.join(cells)}</tr>" for (a, b), cells in rows.items())
+    note = f"Mean of the differences clip by clip, with {confidence} intervals; pale where the interval holds zero."
+    return (
+        f'<details><summary>Paired differences</summary><p class="note">{note}</p><div class="scroll"><table>'
+        f"<thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table></div></details>"
+    )

@@ -1,0 +1,99 @@
+"""Audio and spectrograms as what a page can carry in itself: data URIs."""
+
+import base64
+import io
+from functools import cache
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..evaluation.metrics.spectra import magnitudes
+
+# What a spectrogram shows under the loudest point of its clip.
+RANGE_DB = 80.0
+
+
+def audio_uri(audio: Tensor, sample_rate: int) -> str:
+    """Audio `(channels, samples)` as a FLAC of 16 bits; what is over full scale clips, as it would in a player."""
+    file = io.BytesIO()
+    signal = audio.detach().to("cpu", torch.float32).clamp(-1, 1).T.numpy()
+    soundfile.write(file, signal, sample_rate, format="FLAC", subtype="PCM_16")
+    return f"data:audio/flac;base64,{_base64(file)}"
+
+
+def spectrogram(audio: Tensor, sample_rate: int, *, width: int = 720, height: int = 180) -> NDArray[np.float64]:
+    """The level of `(channels, samples)` in dB over time and frequency, the mean power of the channels.
+
+    Rows are even steps on the mel scale (HTK), from the highest frequency to the lowest; columns are even steps in
+    time. Each point is the loudest of what falls in it, so that short and narrow events are not lost.
+
+    Returns:
+        `(height, width)`, dB of a full-scale sine.
+    """
+    fft = 1 << max(6, round(np.log2(0.046 * sample_rate)))
+    signal = audio.detach().to("cpu", torch.float64)
+    hop = max(1, min(fft // 2, signal.shape[-1] // width))
+    power = magnitudes(signal, fft, hop).square().mean(0)
+    edges = _mel_edges(height + 1, sample_rate) / (sample_rate / 2) * (power.shape[0] - 1)
+    rows = torch.stack([_band(power, low, high) for low, high in zip(edges[:-1], edges[1:])])
+    columns = F.adaptive_max_pool1d(rows[None], width)[0]
+    return (10 * columns.clamp_min(1e-20).log10()).flip(0).numpy()
+
+
+def spectrogram_uri(levels: NDArray[np.float64], top: float) -> str:
+    """A spectrogram as PNG, coloured from `top` dB down to `RANGE_DB` below it."""
+    from PIL import Image  # comes with matplotlib
+
+    shade = np.clip((levels - top + RANGE_DB) / RANGE_DB, 0, 1)
+    image = Image.fromarray((shade * 255).round().astype(np.uint8))
+    image.putpalette(_palette())
+    file = io.BytesIO()
+    image.save(file, format="PNG", optimize=True)
+    return f"data:image/png;base64,{_base64(file)}"
+
+
+def colour_stops(count: int = 9) -> list[str]:
+    """Colours of the scale from quiet to loud, for its legend."""
+    palette = np.frombuffer(_palette(), np.uint8).reshape(256, 3)
+    picked = palette[np.linspace(0, 255, count).round().astype(int)]
+    return ["#" + bytes(colour).hex() for colour in picked]
+
+
+def frequency_marks(sample_rate: int) -> list[tuple[float, str]]:
+    """Frequencies to mark beside a spectrogram: (height from the bottom in [0, 1], label)."""
+    marks = [(0.2e3, "200 Hz"), (1e3, "1 kHz"), (2e3, "2"), (4e3, "4"), (8e3, "8"), (16e3, "16 kHz")]
+    top = _mel(sample_rate / 2)
+    return [(_mel(hertz) / top, label) for hertz, label in marks if _mel(hertz) / top < 0.97]
+
+
+def _band(power: Tensor, low: float, high: float) -> Tensor:
+    """The power in the bins from `low` to `high`, which may lie between two: the loudest, or what is interpolated."""
+    first, last = int(np.ceil(low)), int(np.floor(high))
+    if last > first:
+        return power[first : last + 1].amax(0)
+    centre = (low + high) / 2
+    under = min(int(centre), power.shape[0] - 2)
+    return torch.lerp(power[under], power[under + 1], centre - under)
+
+
+def _mel(hertz: float) -> float:
+    return 2595 * float(np.log10(1 + hertz / 700))
+
+
+def _mel_edges(count: int, sample_rate: int) -> NDArray[np.float64]:
+    return 700 * (10 ** (np.linspace(0, _mel(sample_rate / 2), count) / 2595) - 1)
+
+
+@cache
+def _palette() -> bytes:
+    from matplotlib import colormaps
+
+    return (colormaps["magma"](np.arange(256))[:, :3] * 255).round().astype(np.uint8).tobytes()
+
+
+def _base64(file: io.BytesIO) -> str:
+    return base64.b64encode(file.getvalue()).decode("ascii")

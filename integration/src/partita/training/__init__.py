@@ -1,0 +1,20 @@
+"""Objectives and the trainer."""
+
+from .adversarial import AdversarialReconstruction, AdversarialReconstructionConfig
+from .objective import Objective, TrainState
+from .optimization import EMA, OptimizerConfig
+from .run import RunConfig, RunFolder, TrainerConfig
+from .trainer import train
+
+__all__ = [
+    "EMA",
+    "AdversarialReconstruction",
+    "AdversarialReconstructionConfig",
+    "Objective",
+    "OptimizerConfig",
+    "RunConfig",
+    "RunFolder",
+    "TrainState",
+    "TrainerConfig",
+    "train",
+]

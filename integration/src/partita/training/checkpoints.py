@@ -1,0 +1,122 @@
+"""Checkpoints: safetensors and JSON, written aside and renamed, so that a kill leaves the last good one."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from partita_core import PartitaError, load_weights, read_json, read_tensors, write_json, write_tensors, written_aside
+from torch import Tensor, nn
+
+from .objective import TrainState
+from .optimization import EMA
+
+_PREFIX = "step_"
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    objective: nn.Module,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    ema: EMA | None,
+    state: TrainState,
+    facts: Mapping[str, Any],
+    keep: int,
+) -> Path:
+    """Writes `folder/step_00000400` and removes all but the last `keep`.
+
+    Args:
+        folder: of the checkpoints.
+        objective: with the model, the discriminators and the balancer.
+        optimizers: by phase.
+        ema: the averages, or None.
+        state: where the run is.
+        facts: what else must come back, as JSON holds it.
+        keep: checkpoints to leave.
+    """
+    path = folder / f"{_PREFIX}{state.step:08d}"
+    with written_aside(path) as aside:
+        aside.mkdir()
+        write_tensors(aside / "objective.safetensors", objective.state_dict())
+        for phase, optimizer in optimizers.items():
+            tensors, groups = pack_optimizer(optimizer)
+            write_tensors(aside / f"optimizer_{phase}.safetensors", tensors)
+            write_json(aside / f"optimizer_{phase}.json", groups)
+        if ema is not None:
+            write_tensors(aside / "ema.safetensors", ema.tensors)
+        write_json(aside / "state.json", asdict(state) | {"facts": dict(facts)})
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return path
+
+
+def load_checkpoint(
+    path: Path,
+    *,
+    objective: nn.Module,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    ema: EMA | None,
+) -> tuple[TrainState, dict[str, Any]]:
+    """Brings everything back to where `save_checkpoint` found it; returns the state and the facts.
+
+    Raises:
+        PartitaError: the checkpoint is damaged, or of another run.
+    """
+    tensors, _ = read_tensors(path / "objective.safetensors")
+    load_weights(objective, tensors, path)
+    for phase, optimizer in optimizers.items():
+        tensors, _ = read_tensors(path / f"optimizer_{phase}.safetensors")
+        unpack_optimizer(optimizer, tensors, read_json(path / f"optimizer_{phase}.json"))
+    if ema is not None:
+        ema.load(read_tensors(path / "ema.safetensors")[0])
+    saved = read_json(path / "state.json")
+    return TrainState(saved["step"], saved["total_steps"]), saved["facts"]
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name.startswith(_PREFIX))
+
+
+def latest_checkpoint(folder: Path) -> Path:
+    """The newest one.
+
+    Raises:
+        PartitaError: there is none.
+    """
+    found = checkpoints(folder)
+    if not found:
+        raise PartitaError(f"nothing to resume: there is no checkpoint in {folder}")
+    return found[-1]
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Any]:
+    """An optimizer's state as tensors named `{parameter}.{key}`, and its groups as JSON holds them."""
+    packed = optimizer.state_dict()
+    tensors = {
+        f"{index}.{key}": torch.as_tensor(value)
+        for index, entries in packed["state"].items()
+        for key, value in entries.items()
+    }
+    return tensors, packed["param_groups"]
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], groups: Any) -> None:
+    """The way back from `pack_optimizer`.
+
+    Raises:
+        PartitaError: the state is of an optimizer of other parameters.
+    """
+    state: dict[int, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    try:
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    except (ValueError, KeyError) as error:
+        raise PartitaError(f"the checkpoint is of another optimizer: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,60 @@
+"""What a run tells: a line of JSON now and then, and a progress bar."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Log:
+    """`log.jsonl`: one object a line, each with its `step`; a resumed run drops what came after its checkpoint."""
+
+    def __init__(self, path: Path, *, step: int) -> None:
+        """Opens the log of a run that stands at `step`."""
+        self.path = path
+        kept = [line for line in read_log(path) if line["step"] <= step]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def write(self, step: int, **values: Any) -> None:
+        """Adds a line."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step} | values) + "\n")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; a last one that a kill cut short is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+class Progress:
+    """A bar with the loss, steps a second and the time left."""
+
+    def __init__(self, total: int, *, start: int, shown: bool) -> None:
+        """Starts at step `start` of `total`."""
+        self._bar = tqdm(total=total, initial=start, unit="step", disable=not shown, dynamic_ncols=True, leave=True)
+
+    def update(self, step: int, total: int, figures: Mapping[str, float]) -> None:
+        """Moves to `step` of `total`."""
+        self._bar.total = total
+        shown = {name: f"{value:.4g}" for name, value in figures.items() if math.isfinite(value)}
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def say(self, text: str) -> None:
+        """Prints a line without breaking the bar."""
+        if not self._bar.disable:
+            tqdm.write(text)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self._bar.close()

@@ -1,0 +1,88 @@
+"""What the trainer sees: an objective, the one module that is prepared, so that every trained path is its forward."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from partita_core import PartitaError, StepOutput, upcast
+from torch import Tensor, nn
+
+from partita.data import Batch
+
+
+@dataclass
+class TrainState:
+    """Where a run is; checkpointed, and what every schedule depends on.
+
+    Attributes:
+        step: optimizer steps done.
+        total_steps: how many there will be; an estimate, growing better, where time is the limit.
+    """
+
+    step: int = 0
+    total_steps: int = 1
+
+    @property
+    def progress(self) -> float:
+        """From 0 to 1."""
+        return min(1.0, self.step / max(1, self.total_steps))
+
+
+class Objective(nn.Module, ABC):
+    """A model with what it is trained for.
+
+    Attributes:
+        phases: what a step consists of, in order: `("generator",)`, or with `"discriminator"` after it.
+        requires: keys a batch must have.
+        crop_multiple: samples that crops must be a multiple of.
+        model: what is saved in the end.
+    """
+
+    phases: tuple[str, ...]
+    requires: frozenset[str]
+    crop_multiple: int
+    model: Any
+
+    @abstractmethod
+    def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
+        """One phase of a step.
+
+        A phase adds nothing to the gradients of parameters outside its `parameter_groups`; it calls modules that it
+        does not train through `frozen_call`. What it returns as `samples` the next phase finds in the batch.
+        """
+
+    @abstractmethod
+    def parameter_groups(self, phase: str) -> list[dict[str, Any]]:
+        """What the optimizer of a phase gets; empty groups where the phase has nothing for one."""
+
+    def check_batch(self, batch: Mapping[str, Any]) -> None:
+        """Refuses data that lacks what the objective needs.
+
+        Raises:
+            PartitaError: a key of `requires` is missing.
+        """
+        missing = sorted(self.requires - batch.keys())
+        if missing:
+            raise PartitaError(f"{type(self).__name__} needs {', '.join(missing)}, which the data does not have")
+
+
+def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """The sum of terms by their weights, in at least float32."""
+    return torch.stack([upcast(term) * weights[name] for name, term in terms.items()]).sum()
+
+
+def check_weights(terms: set[str], weights: Mapping[str, float]) -> None:
+    """Holds terms and weights together, so that nothing trains unweighed or is weighed for nothing.
+
+    Raises:
+        PartitaError: a term has no weight, or a weight no term; it is named.
+    """
+    unweighed, unclaimed = sorted(terms - weights.keys()), sorted(weights.keys() - terms)
+    if unweighed:
+        raise PartitaError(f"no weight is given for the loss {unweighed[0]!r}; weights: {', '.join(sorted(weights))}")
+    if unclaimed:
+        raise PartitaError(
+            f"nothing makes the loss {unclaimed[0]!r} that has a weight; losses: {', '.join(sorted(terms))}"
+        )

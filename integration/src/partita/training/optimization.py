@@ -1,0 +1,107 @@
+"""Optimizers, their schedules, and the exponential moving average of the weights."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from partita_core import PartitaError
+from torch import Tensor, nn
+
+from .objective import TrainState
+
+_SCHEDULES: dict[str, Callable[[TrainState, "OptimizerConfig"], float]] = {
+    "constant": lambda state, config: 1.0,
+    "cosine": lambda state, config: config.final + (1 - config.final) * (1 + math.cos(math.pi * state.progress)) / 2,
+    "inverse_sqrt": lambda state, config: (1 + state.step / config.decay_steps) ** -0.5,
+}
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How the parameters of one phase are moved.
+
+    Attributes:
+        name: the algorithm.
+        lr: learning rate at its highest.
+        betas: decay rates of the moments.
+        weight_decay: decoupled for AdamW.
+        schedule: of the learning rate: constant, a half cosine to `final`, or (1 + step / decay_steps) ** -0.5.
+        warmup_steps: over which it rises from zero.
+        decay_steps: of the inverse square root.
+        final: what the cosine ends at, a fraction of `lr`.
+        clip: the gradients' norm at most; None for no limit.
+    """
+
+    name: Literal["adamw", "radam"] = "adamw"
+    lr: float = 1.5e-4
+    betas: tuple[float, float] = (0.8, 0.99)
+    weight_decay: float = 1e-3
+    schedule: Literal["constant", "cosine", "inverse_sqrt"] = "inverse_sqrt"
+    warmup_steps: int = 0
+    decay_steps: int = 200_000
+    final: float = 0.05
+    clip: float | None = 1.0
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimizer over parameter groups."""
+        kind = {"adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}[self.name]
+        return kind(groups, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+
+    def lr_at(self, state: TrainState) -> float:
+        """The learning rate of the step that is about to be taken."""
+        warmup = min(1.0, (state.step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        return self.lr * warmup * _SCHEDULES[self.schedule](state, self)
+
+
+class EMA:
+    """A moving average of a module's floating tensors, kept in float32 beside it and swapped in where wanted.
+
+    The decay rises from 1/11 towards its full value as (1 + n) / (10 + n), so that early averages forget the start.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        """Starts at the module's weights."""
+        if not 0 <= decay < 1:
+            raise PartitaError(f"the EMA decay is {decay}; it must be in [0, 1)")
+        self.decay = decay
+        self.tensors = {name: tensor.detach().float().clone() for name, tensor in _floating(module)}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Moves towards the module's weights after optimizer step number `step`."""
+        keep = min(self.decay, (1 + step) / (10 + step))
+        names, current = zip(*_floating(module))
+        averages = [self.tensors[name] for name in names]
+        torch._foreach_lerp_(averages, [tensor.detach().float() for tensor in current], 1 - keep)
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes the averages of a checkpoint."""
+        for name, average in self.tensors.items():
+            average.copy_(tensors[name])
+
+    @contextmanager
+    def swapped_in(self, module: nn.Module) -> Iterator[None]:
+        """Within it, the module has the averaged weights and is in eval mode; afterwards all is as before."""
+        original = {name: tensor.detach().clone() for name, tensor in _floating(module)}
+        was_training = module.training
+        self._write(module, self.tensors)
+        module.eval()
+        try:
+            yield
+        finally:
+            self._write(module, original)
+            module.train(was_training)
+
+    @staticmethod
+    @torch.no_grad()
+    def _write(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        module.train()  # a codec forgets what it was called with other weights
+        for name, tensor in _floating(module):
+            tensor.copy_(tensors[name])
+
+
+def _floating(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return ((name, tensor) for name, tensor in module.state_dict().items() if tensor.is_floating_point())

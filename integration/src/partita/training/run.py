@@ -1,0 +1,126 @@
+"""A run: one record that says all of it, and the folder that it leaves."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from partita_core import Config, PartitaError, component, from_dict, read_json, to_dict, write_json
+
+from partita.data import DataConfig
+
+from .optimization import OptimizerConfig
+
+
+def _default_optimizers() -> dict[str, OptimizerConfig]:
+    return {"generator": OptimizerConfig(), "discriminator": OptimizerConfig(lr=3e-4)}
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How a run is driven; nothing here is about what is learned.
+
+    Attributes:
+        steps: optimizer steps.
+        seed: of the first weights, the data and every draw.
+        optimizers: by phase; those of phases that the objective does not have are left aside.
+        precision: of the forward passes; weights stay in float32.
+        accumulation: micro-batches a step; a batch of the data is one micro-batch.
+        ema_decay: of the averaged weights that are evaluated and saved; None for none.
+        log_every: steps between lines of the log.
+        evaluate_every: steps between evaluations; None for the start, the middle and the end.
+        evaluate_seconds: audio of the validation split that an evaluation takes.
+        statistics_seconds: audio of the training split that the latents' statistics are measured on.
+    """
+
+    steps: int = 1000
+    seed: int = 0
+    optimizers: dict[str, OptimizerConfig] = field(default_factory=_default_optimizers)
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    accumulation: int = 1
+    ema_decay: float | None = 0.9999
+    log_every: int = 10
+    evaluate_every: int | None = None
+    evaluate_seconds: float = 20.0
+    statistics_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be."""
+        for name in ("steps", "accumulation", "log_every", "evaluate_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise PartitaError(f"{name} is {value}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run depends on but the data itself.
+
+    Attributes:
+        model: what is trained and saved.
+        objective: what it is trained for.
+        data: how training data is cut and varied.
+        trainer: how it is driven.
+    """
+
+    model: Config = component("autoencoder")
+    objective: Config = component("objective")
+    data: DataConfig = DataConfig()
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+class RunFolder:
+    """The folder of a run: `config.json`, `log.jsonl`, `model/`, `checkpoints/`, `samples/`."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Names the places; nothing is made yet."""
+        self.path = Path(path)
+        self.config, self.log = self.path / "config.json", self.path / "log.jsonl"
+        self.model, self.checkpoints = self.path / "model", self.path / "checkpoints"
+        self.samples = self.path / "samples"
+
+    def check_new(self) -> None:
+        """Refuses a folder that a run cannot start in.
+
+        Raises:
+            PartitaError: there is a run already, or it is a file.
+        """
+        if self.config.exists():
+            raise PartitaError(f"{self.path} holds a run already; --resume it, or choose another folder")
+        if self.path.exists() and not self.path.is_dir():
+            raise PartitaError(f"{self.path} is a file; a run needs a folder")
+
+    def check_resumed(self, config: RunConfig) -> None:
+        """Holds a run to the config it was started with; only the number of steps may grow.
+
+        Raises:
+            PartitaError: it differs; the first difference is named.
+        """
+        saved = read_json(self.config)
+        started = from_dict(RunConfig, saved.get("config"), where=str(self.config))
+        steps = max(started.trainer.steps, config.trainer.steps)
+        same = dataclasses.replace(started, trainer=dataclasses.replace(started.trainer, steps=steps))
+        asked = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, steps=steps))
+        difference = first_difference(to_dict(same), to_dict(asked))
+        if difference:
+            raise PartitaError(f"{self.path} was started with another config: {difference}")
+
+    def write_config(self, config: RunConfig, recipe: str) -> None:
+        """Writes the resolved config.
+
+        Raises:
+            PartitaError: the folder cannot be made.
+        """
+        write_json(self.config, {"recipe": recipe, "config": to_dict(config)})
+
+
+def first_difference(was: Any, now: Any, where: str = "") -> str:
+    """Where two trees of plain values first differ, in words; empty where they do not."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        for key in [*was, *(key for key in now if key not in was)]:
+            found = first_difference(was.get(key), now.get(key), f"{where}.{key}" if where else str(key))
+            if found:
+                return found
+        return ""
+    return "" if was == now else f"{where} was {was!r}, now {now!r}"

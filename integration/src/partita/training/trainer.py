@@ -1,0 +1,349 @@
+"""The trainer: one loop on accelerate, for every objective.
+
+A step is a function of (seed, process, step): torch is seeded anew before every phase, data comes by its number, and
+schedules read the state. So a resumed run goes on as if it had never stopped, and nothing random is saved.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from partita_core import Autoencoder, PartitaError, hashed_seed, load_weights, measure_latents
+from torch import Tensor, nn
+
+from partita.data import build_loader, open_dataset, whole_files
+
+from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from .logs import Log, Progress
+from .objective import Objective, TrainState
+from .optimization import EMA
+from .periodic import Periodic
+from .run import RunConfig, RunFolder
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from datasets import Dataset
+
+# Steps whose speed is believed when the time limit has to be turned into a number of steps.
+_SPEED_STEPS = 10
+
+
+def train(
+    config: RunConfig,
+    *,
+    data: str | Path,
+    output: str | Path,
+    recipe: str = "",
+    minutes: float | None = None,
+    checkpoint_every: int | None = None,
+    keep: int = 2,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    progress: bool = True,
+) -> Path:
+    """Trains a model and returns its folder, `output/model`.
+
+    Args:
+        config: the run.
+        data: a folder with audio, or what else `open_dataset` takes; its split "train" is trained on, "validation"
+            is listened to.
+        output: the folder of the run.
+        recipe: the name written beside the config.
+        minutes: stop after that long, this time included in schedules as if the run had been planned so.
+        checkpoint_every: steps between checkpoints; None for one at the end.
+        keep: checkpoints to leave.
+        resume: go on from the last checkpoint in `output`.
+        init_from: a model folder whose weights to start from.
+        progress: show a bar.
+
+    Raises:
+        PartitaError: the data, the folder or the config do not allow it.
+        FloatingPointError: a loss is not finite; the term and the step are named.
+    """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    run = RunFolder(output)
+    if resume:
+        run.check_resumed(config)
+    else:
+        run.check_new()
+    fresh = not run.path.exists()
+    dataset = open_dataset(data, split="train")
+    torch.manual_seed(hashed_seed(config.trainer.seed, "weights"))
+    model = config.model.build()
+    if init_from is not None:
+        load_weights(model, Autoencoder.from_pretrained(init_from).state_dict(), init_from)
+    objective: Objective = config.objective.build(model=model)
+
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=len(objective.phases) > 1, broadcast_buffers=False)
+    accelerator = Accelerator(
+        mixed_precision=config.trainer.precision,
+        gradient_accumulation_steps=config.trainer.accumulation,
+        kwargs_handlers=[ddp],
+    )
+    state, elapsed = TrainState(0, config.trainer.steps), 0.0
+    try:
+        loop = _Loop(accelerator, objective, config, run)
+        if resume:
+            state, facts = loop.restore(latest_checkpoint(run.checkpoints))
+            elapsed = facts["seconds"]
+        batches = build_loader(
+            dataset,
+            config.data,
+            audio_spec=model.audio_spec,
+            crop_multiple=objective.crop_multiple,
+            seed=config.trainer.seed,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+            start_step=state.step * config.trainer.accumulation,
+        )
+        accelerator.wait_for_everyone()  # all have looked at the folder before one writes to it
+        periodic = None
+        if accelerator.is_main_process:
+            run.write_config(config, recipe)
+            periodic = Periodic(data, model, loop.ema, run, config.trainer)
+        loop.train(
+            batches,
+            state,
+            minutes=minutes,
+            elapsed=elapsed,
+            checkpoint_every=checkpoint_every,
+            keep=keep,
+            periodic=periodic,
+            progress=progress,
+        )
+        if accelerator.is_main_process:
+            _finish(model, loop.ema, dataset, run, config)
+        accelerator.wait_for_everyone()
+    except PartitaError:
+        if fresh and not state.step and accelerator.is_main_process:
+            shutil.rmtree(run.path, ignore_errors=True)  # nothing has been trained: leave nothing behind
+        raise
+    finally:
+        accelerator.end_training()
+    return run.model
+
+
+class _Loop:
+    """Objective, optimizers and averages of a run, prepared, and the steps they take."""
+
+    def __init__(self, accelerator: "Accelerator", objective: Objective, config: RunConfig, run: RunFolder) -> None:
+        self.accelerator, self.objective, self.config, self.run = accelerator, objective, config, run
+        trainer = config.trainer
+        self.optimizers: dict[str, Any] = {}
+        objective.to(accelerator.device)
+        for phase in objective.phases:
+            groups = [group for group in objective.parameter_groups(phase) if group["params"]]
+            if not groups:
+                continue
+            if phase not in trainer.optimizers:
+                raise PartitaError(f"trainer.optimizers has no entry for the phase {phase!r}")
+            self.optimizers[phase] = accelerator.prepare(trainer.optimizers[phase].build(groups))
+        # DDP refuses a module without parameters that need gradients.
+        trained = any(parameter.requires_grad for parameter in objective.parameters())
+        self.prepared: nn.Module = accelerator.prepare(objective) if trained else objective
+        self.ema = None if trainer.ema_decay is None else EMA(objective.model, trainer.ema_decay)
+
+    def restore(self, checkpoint: Path) -> tuple[TrainState, dict[str, Any]]:
+        return load_checkpoint(checkpoint, objective=self.objective, optimizers=self._plain_optimizers(), ema=self.ema)
+
+    def train(
+        self,
+        batches: Iterable[Any],
+        state: TrainState,
+        *,
+        minutes: float | None,
+        elapsed: float,
+        checkpoint_every: int | None,
+        keep: int,
+        periodic: Periodic | None,
+        progress: bool,
+    ) -> None:
+        trainer, main = self.config.trainer, self.accelerator.is_main_process
+        log = Log(self.run.log, step=state.step) if main else None
+        bar = Progress(state.total_steps, start=state.step, shown=progress and main)
+        clock = _Clock(elapsed, minutes, first_step=state.step, steps=trainer.steps)
+        reader, broken = iter(batches), {}
+        self.prepared.train()
+        try:
+            if state.step == 0 and periodic is not None:
+                with clock.paused():
+                    periodic.evaluate(state.step, log)
+            while not self._everyone(clock.over(state)):
+                figures, waited = self._step(reader, state, broken, bar)
+                state.step += 1
+                state.total_steps = clock.total_steps(state)
+                if self.ema is not None:
+                    self.ema.update(self.objective.model, state.step)
+                last = clock.over(state)
+                if log is not None and (state.step % trainer.log_every == 0 or last):
+                    values = self._check_finite(figures, state)
+                    bar.update(state.step, state.total_steps, {"loss": values["total"]})
+                    log.write(state.step, seconds=round(clock.elapsed, 3), waited=round(waited, 4), **values)
+                if main and (last or (checkpoint_every and state.step % checkpoint_every == 0)):
+                    self._checkpoint(state, clock.elapsed, keep)
+                if periodic is not None and periodic.due(state, last):
+                    with clock.paused():
+                        periodic.evaluate(state.step, log)
+        finally:
+            bar.close()
+            if log is not None and broken:
+                log.write(state.step, broken=broken)
+        if main and broken:
+            lines = "".join(f"\n  {reason}" for reason in sorted(broken))
+            print(f"{len(broken)} files could not be read and were left out:{lines}", flush=True)
+
+    def _step(
+        self, reader: Any, state: TrainState, broken: dict[str, int], bar: Progress
+    ) -> tuple[dict[str, Tensor], float]:
+        """One optimizer step: every phase of every micro-batch inside one `accumulate`."""
+        trainer, accelerator = self.config.trainer, self.accelerator
+        figures: dict[str, Tensor] = {}
+        waited = 0.0
+        for phase, optimizer in self.optimizers.items():
+            lr = trainer.optimizers[phase].lr_at(state)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            figures[f"lr/{phase}"] = torch.tensor(lr)
+        for micro in range(trainer.accumulation):
+            begin = time.perf_counter()
+            batch = next(reader)
+            waited += time.perf_counter() - begin
+            for reason in batch.pop("broken", []):
+                if reason not in broken:
+                    bar.say(f"left out: {reason}")
+                broken[reason] = broken.get(reason, 0) + 1
+            self.objective.check_batch(batch)
+            batch = _to(batch, accelerator.device)
+            with accelerator.accumulate(self.prepared):
+                for phase in self.objective.phases:
+                    torch.manual_seed(hashed_seed(trainer.seed, accelerator.process_index, state.step, micro, phase))
+                    output = self.prepared(batch, state, phase)
+                    optimizer = self.optimizers.get(phase)
+                    if optimizer is not None:
+                        accelerator.backward(output.total)
+                        norm = self._clip(phase)
+                        if norm is not None:
+                            figures[f"gradient/{phase}"] = norm
+                        optimizer.step()
+                        optimizer.zero_grad()
+                    batch["samples"] = output.samples
+                    if phase == self.objective.phases[0]:
+                        figures["total"] = output.total.detach()
+                    figures |= {f"loss/{name}": value for name, value in output.losses.items()}
+                    figures |= {f"metric/{name}": value for name, value in output.metrics.items()}
+        return figures, waited
+
+    def _clip(self, phase: str) -> Tensor | None:
+        if not self.accelerator.sync_gradients:
+            return None
+        limit = self.config.trainer.optimizers[phase].clip
+        parameters = [p for group in self.optimizers[phase].param_groups for p in group["params"]]
+        return self.accelerator.clip_grad_norm_(parameters, math.inf if limit is None else limit)
+
+    def _check_finite(self, figures: Mapping[str, Tensor], state: TrainState) -> dict[str, float]:
+        values = {name: float(value) for name, value in figures.items()}
+        wrong = [name for name, value in values.items() if not math.isfinite(value)]
+        if wrong:
+            raise FloatingPointError(f"not finite at step {state.step}: {', '.join(wrong)}")
+        return values
+
+    def _checkpoint(self, state: TrainState, seconds: float, keep: int) -> None:
+        save_checkpoint(
+            self.run.checkpoints,
+            objective=self.objective,
+            optimizers=self._plain_optimizers(),
+            ema=self.ema,
+            state=state,
+            facts={"seconds": seconds},
+            keep=keep,
+        )
+
+    def _plain_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {phase: optimizer.optimizer for phase, optimizer in self.optimizers.items()}
+
+    def _everyone(self, over: bool) -> bool:
+        """The main process's word, so that no process waits for one that has stopped."""
+        if self.accelerator.num_processes == 1:
+            return over
+        from accelerate.utils import broadcast
+
+        word: Any = broadcast(torch.tensor([over], device=self.accelerator.device))
+        return bool(word.item())
+
+
+class _Clock:
+    """Time spent training, and what a time limit makes of the number of steps."""
+
+    def __init__(self, elapsed: float, minutes: float | None, *, first_step: int, steps: int) -> None:
+        self._before, self._limit = elapsed, None if minutes is None else 60 * minutes
+        self._first_step, self._steps = first_step, steps
+        self._begin = time.monotonic()
+        self._idle = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        return self._before + time.monotonic() - self._begin - self._idle
+
+    def over(self, state: TrainState) -> bool:
+        return state.step >= self._steps or (self._limit is not None and self.elapsed >= self._limit)
+
+    def total_steps(self, state: TrainState) -> int:
+        done = state.step - self._first_step
+        if self._limit is None or done < _SPEED_STEPS:
+            return self._steps
+        rate = done / (self.elapsed - self._before)
+        return max(state.step, min(self._steps, state.step + int(rate * (self._limit - self.elapsed))))
+
+    def paused(self) -> "_Pause":
+        return _Pause(self)
+
+    def idle(self, seconds: float) -> None:
+        self._idle += seconds
+
+
+class _Pause:
+    """Evaluations are not training time."""
+
+    def __init__(self, clock: _Clock) -> None:
+        self._clock = clock
+
+    def __enter__(self) -> None:
+        self._begin = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self._clock.idle(time.monotonic() - self._begin)
+
+
+def _to(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    return {
+        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for key, value in batch.items()
+    }
+
+
+def _finish(model: Any, ema: EMA | None, dataset: "Dataset", run: RunFolder, config: RunConfig) -> None:
+    """Measures the latents and saves the averaged weights."""
+    if ema is None:
+        model.eval()
+        _measure_and_save(model, dataset, run, config)
+        return
+    with ema.swapped_in(model):
+        _measure_and_save(model, dataset, run, config)
+
+
+def _measure_and_save(model: Any, dataset: "Dataset", run: RunFolder, config: RunConfig) -> None:
+    def pieces() -> Iterable[Any]:
+        left = config.trainer.statistics_seconds
+        for clip in whole_files(dataset, sample_rate=model.audio_spec.sample_rate):
+            if left <= 0:
+                break
+            seconds = min(left, clip.audio.shape[-1] / clip.sample_rate)
+            left -= seconds
+            yield model.encode(clip.audio[None, :, : max(1, int(seconds * clip.sample_rate))], layout=clip.layout)
+
+    model.latent_spec = measure_latents(model, pieces())
+    model.save_pretrained(run.model)

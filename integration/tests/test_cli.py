@@ -1,0 +1,288 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from partita.cli import main
+from partita_core import Autoencoder, Latents
+
+RATE = 8000
+
+
+def write(path: Path, samples: int, channels: int = 2, rate: int = RATE) -> Path:
+    audio = np.random.default_rng(samples).standard_normal((samples, channels)) * 0.1
+    soundfile.write(path, audio, rate, subtype="FLOAT")
+    return path
+
+
+@pytest.fixture
+def model(run) -> str:
+    return str(run / "model")
+
+
+@pytest.fixture
+def ok(capsys):
+    """Runs a command that must succeed; returns what it printed to stdout and stderr."""
+
+    def command(*arguments: object) -> tuple[str, str]:
+        capsys.readouterr()
+        assert main([str(argument) for argument in arguments]) == 0
+        printed = capsys.readouterr()
+        return printed.out, printed.err
+
+    return command
+
+
+@pytest.fixture
+def refused(capsys, tmp_path):
+    """Runs a command that must fail: exit code 2, one line on stderr, nothing left behind; returns the line."""
+
+    def command(*arguments: object) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code
+        error = capsys.readouterr().err
+        assert code == 2, error
+        assert error.count("\n") == 1 and error.startswith("partita"), error
+        assert sorted(tmp_path.rglob("*")) == before
+        return error
+
+    return command
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("samples", [1, 80, 24_800])
+def test_encode_then_decode_returns_as_many_samples(model, ok, tmp_path, samples, channels):
+    file = write(tmp_path / "in.wav", samples, channels)
+    ok("encode", model, file, "-o", tmp_path / "z.safetensors")
+    ok("decode", model, tmp_path / "z.safetensors", "-o", tmp_path / "out.wav")
+    info = soundfile.info(tmp_path / "out.wav")
+    assert (info.frames, info.channels, info.samplerate) == (samples, channels, RATE)
+
+
+@pytest.mark.parametrize("rate", [16_000, 22_050, 48_000])
+def test_other_rates_are_resampled_said_so_and_keep_their_duration(model, ok, tmp_path, rate):
+    file = write(tmp_path / "in.wav", rate, rate=rate)
+    _, said = ok("reconstruct", model, file, "-o", tmp_path / "out.wav")
+    assert f"resampled from {rate} to 8000 Hz" in said
+    assert soundfile.info(tmp_path / "out.wav").frames == RATE
+
+
+def test_reconstruct_is_encode_and_decode(model, ok, tmp_path):
+    file = write(tmp_path / "in.wav", 3000)
+    ok("encode", model, file, "-o", tmp_path / "z.safetensors")
+    ok("decode", model, tmp_path / "z.safetensors", "-o", tmp_path / "a.wav")
+    ok("reconstruct", model, file, "-o", tmp_path / "b.wav")
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+def test_layouts_can_be_changed_on_the_way_out_but_not_invented(model, ok, refused, tmp_path):
+    file = write(tmp_path / "in.wav", 3000)
+    ok("reconstruct", model, file, "-o", tmp_path / "mono.wav", "--layout", "mono")
+    assert soundfile.info(tmp_path / "mono.wav").channels == 1
+    line = refused("reconstruct", model, tmp_path / "mono.wav", "-o", tmp_path / "wide.wav", "--layout", "stereo")
+    assert "mono cannot be decoded as stereo" in line
+
+
+def test_the_latents_of_a_file_are_those_of_python(model, ok, tmp_path):
+    file = write(tmp_path / "in.wav", 5000)
+    ok("encode", model, file, "-o", tmp_path / "z.safetensors")
+    latents = Latents.load(tmp_path / "z.safetensors")
+    audio = torch.from_numpy(soundfile.read(file, dtype="float32")[0].T)[None]
+    expected = Autoencoder.from_pretrained(model).encode(audio)
+    torch.testing.assert_close(latents.values, expected.values, rtol=1e-4, atol=1e-4)
+    assert latents.space_id == expected.space_id
+
+
+def test_a_folder_is_encoded_to_a_folder(model, ok, tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    write(tmp_path / "in" / "a.wav", 1000)
+    write(tmp_path / "in" / "deep" / "b.wav", 500, channels=1)
+    (tmp_path / "in" / "broken.wav").write_text("no audio")
+    _, said = ok("encode", model, tmp_path / "in", "-o", tmp_path / "out")
+    assert "broken.wav" in said
+    assert Latents.load(tmp_path / "out" / "a.safetensors").audio_lengths.tolist() == [1000]
+    assert Latents.load(tmp_path / "out" / "deep" / "b.safetensors").audio_lengths.tolist() == [500]
+
+
+def test_train_from_the_command_line(ok, tones, tmp_path, monkeypatch, config):
+    from partita import recipes
+
+    monkeypatch.setitem(recipes.RECIPES, "tiny", config)
+    settings = ["--data", tones, "--output", tmp_path / "run", "--steps", 2, "data.batch_size=2"]
+    ok("train", "tiny", "model.bottleneck=tanh", *settings)
+    resolved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert resolved["recipe"] == "tiny" and resolved["config"]["data"]["batch_size"] == 2
+    assert resolved["config"]["model"]["bottleneck"]["type"] == "bottleneck/tanh"
+    out, _ = ok("info", tmp_path / "run" / "model", "--json")
+    assert json.loads(out)["latent_dim"] == 4
+    ok("train", "tiny", "model.bottleneck=tanh", *settings[:-3], "--steps", 3, "data.batch_size=2", "--resume")
+    assert (tmp_path / "run" / "checkpoints" / "step_00000003").is_dir()
+
+
+def test_evaluate_prints_the_table_and_writes_the_same_json_twice(model, ok, tones, tmp_path):
+    out, _ = ok("evaluate", model, "--data", tones, "--json", tmp_path / "a.json", "--csv", tmp_path / "a.csv")
+    ok("evaluate", model, "--data", tones, "--json", tmp_path / "b.json")
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    for row in ("silence", "matched noise", "low-pass"):
+        assert row in out.lower()
+    assert len((tmp_path / "a.csv").read_text().splitlines()) > 3
+
+
+def test_info_gives_the_figures_of_genae_base(ok):
+    out, _ = ok("info", "genae_base", "--json")
+    found = json.loads(out)
+    assert found["sample_rate"] == 44_100 and found["hop"] == 3360 and found["frame_rate"] == 13.125
+    assert found["latent_dim"] == 64 and found["frames_60s"] == 788 and found["bit_rate"] is None
+    assert found["numbers_per_second"] == 840
+    # Table 2.2 and section 2.5 of the specification, within 2 %.
+    assert found["parameters"]["encoder"] == pytest.approx(35.4e6, rel=0.02)
+    assert found["parameters"]["decoder"] == pytest.approx(35.1e6, rel=0.02)
+    assert found["macs_per_second"]["encoder"] == pytest.approx(4.10e9, rel=0.02)
+    assert found["macs_per_second"]["decoder"] == pytest.approx(25.3e9, rel=0.02)
+    assert found["encode_context"] == [110, 110]
+
+
+def test_genae_tiny_is_tiny(ok):
+    found = json.loads(ok("info", "genae_tiny", "--json")[0])
+    assert found["sample_rate"] == 44_100 and found["hop"] == 3360
+    assert found["layouts"] == ["mono", "stereo", "mid_side"]
+    assert 1e6 <= found["parameters"]["total"] <= 3e6
+
+
+def test_components_are_listed(ok):
+    out, _ = ok("components")
+    for tag in ("encoder/genae", "bottleneck/vae", "quantizer/fsq", "objective/adversarial_reconstruction"):
+        assert tag in out
+    found = json.loads(ok("components", "bottleneck/*", "--json")[0])
+    assert set(found) >= {
+        f"bottleneck/{name}" for name in ("identity", "vae", "tanh", "noise_regularized", "sigma_vae", "soft_norm")
+    }
+
+
+def test_synth_makes_a_data_set(ok, tmp_path):
+    ok("synth", tmp_path / "music", "--minutes", 0.5)
+    assert len(list((tmp_path / "music").rglob("*.flac"))) == 3
+    assert "already" in ok("synth", tmp_path / "music", "--minutes", 0.5)[0]
+
+
+# ------------------------------------------------------------------ what a user can get wrong
+
+
+def test_bad_audio(model, refused, tmp_path):
+    z = tmp_path / "z.safetensors"
+    assert "no such file" in refused("encode", model, tmp_path / "none.wav", "-o", z)
+    (tmp_path / "text.wav").write_text("this is no audio")
+    assert "text.wav" in refused("encode", model, tmp_path / "text.wav", "-o", z)
+    (tmp_path / "empty.wav").write_bytes(b"")
+    assert "empty.wav" in refused("encode", model, tmp_path / "empty.wav", "-o", z)
+    soundfile.write(tmp_path / "none.wav", np.zeros((0, 2)), RATE)
+    assert "none.wav" in refused("encode", model, tmp_path / "none.wav", "-o", z)
+    soundfile.write(tmp_path / "nan.wav", np.full((900, 2), np.nan), RATE, subtype="FLOAT")
+    assert "NaN" in refused("encode", model, tmp_path / "nan.wav", "-o", z)
+    soundfile.write(tmp_path / "seven.wav", np.zeros((900, 7)), RATE)
+    assert "7 channels" in refused("encode", model, tmp_path / "seven.wav", "-o", z)
+
+
+def test_bad_outputs(model, refused, tmp_path):
+    file = write(tmp_path / "in.wav", 500)
+    (tmp_path / "folder").mkdir()
+    write(tmp_path / "folder" / "a.wav", 100)
+    assert "folder" in refused("encode", model, tmp_path / "folder", "-o", tmp_path / "x.safetensors")
+    assert ".safetensors" in refused("encode", model, file, "-o", tmp_path / "x.wav")
+    assert "no folder" in refused("encode", model, file, "-o", tmp_path / "nowhere" / "x.safetensors")
+    assert ".wav" in refused("reconstruct", model, file, "-o", tmp_path / "x.png")
+    assert "is a folder" in refused("reconstruct", model, file, "-o", _folder(tmp_path / "out.wav"))
+    assert "cannot write" in refused("encode", model, file, "-o", "/proc/x.safetensors")
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def test_bad_models(model, run, refused, tmp_path, tones, config):
+    file, z = write(tmp_path / "in.wav", 500), tmp_path / "z.safetensors"
+    assert "no model folder" in refused("encode", tmp_path / "none", file, "-o", z)
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    (broken / "model.safetensors").unlink()
+    assert "no such file" in refused("encode", broken, file, "-o", z)
+    (broken / "model.safetensors").write_bytes(b"\x00" * 7)
+    assert "not a safetensors file" in refused("encode", broken, file, "-o", z)
+    whole = (Path(model) / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    assert "not a safetensors file" in refused("encode", broken, file, "-o", z)
+    torch.manual_seed(0)
+    from partita_core import override
+
+    other = override(config().model, ["latent_dim=8"]).build()
+    other.save_pretrained(tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "model.safetensors", broken)
+    assert "weights of another model" in refused("encode", broken, file, "-o", z)
+    settings = json.loads((broken / "config.json").read_text())
+    settings["model"]["encoder"]["type"] = "encoder/genea"
+    (broken / "config.json").write_text(json.dumps(settings))
+    assert "did you mean encoder/genae" in refused("encode", broken, file, "-o", z)
+    (broken / "config.json").write_text("{")
+    assert "not JSON" in refused("encode", broken, file, "-o", z)
+
+
+def test_bad_latents(model, ok, refused, tmp_path, config):
+    file, z = write(tmp_path / "in.wav", 500), tmp_path / "z.safetensors"
+    ok("encode", model, file, "-o", z)
+    torch.manual_seed(5)
+    config().model.build().save_pretrained(tmp_path / "other")
+    assert "of the space" in refused("decode", tmp_path / "other", z, "-o", tmp_path / "out.wav")
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(z.read_bytes()[:-20])
+    assert "damaged" in refused("decode", model, damaged, "-o", tmp_path / "out.wav")
+    assert "no latents" in refused("decode", model, Path(model) / "model.safetensors", "-o", tmp_path / "out.wav")
+    assert "takes no sampler" in refused("decode", model, z, "-o", tmp_path / "out.wav", "--sampler", "two_step")
+
+
+def test_bad_training(refused, tones, tmp_path):
+    settings = ["--data", tones, "--output", tmp_path / "run"]
+    assert "did you mean genae_tiny" in refused("train", "genae_tinny", *settings)
+    assert "did you mean bottleneck" in refused("train", "genae_tiny", *settings, "model.botleneck=tanh")
+    assert "did you mean tanh" in refused("train", "genae_tiny", *settings, "model.bottleneck=tahn")
+    assert "expected int" in refused("train", "genae_tiny", *settings, "trainer.steps=many")
+    assert "not an override" in refused("train", "genae_tiny", *settings, "steps")
+    assert "unrecognized" in refused("train", "genae_tiny", *settings, "--stepz", "3")
+    assert "must be positive" in refused("train", "genae_tiny", *settings, "--minutes", "-1")
+    silent = tmp_path / "silent"
+    silent.mkdir()
+    assert "no audio" in refused("train", "genae_tiny", "--data", silent, "--output", tmp_path / "run")
+    line = refused("train", "genae_tiny", "--data", tmp_path / "none", "--output", tmp_path / "run")
+    assert "no such" in line.lower()
+    (tmp_path / "file").write_text("")
+    assert "is a file" in refused("train", "genae_tiny", "--data", tones, "--output", tmp_path / "file")
+    assert "cannot" in refused("train", "genae_tiny", "--data", tones, "--output", "/proc/run")
+
+
+def test_unknown_names(refused):
+    assert "did you mean genae_base" in refused("info", "genae_bas")
+    assert "no component matches" in refused("components", "bottleneck/none")
+    assert "invalid choice" in refused("encoed")
+
+
+def test_as_a_program(model, tmp_path):
+    """Through a real process: no traceback, one line, exit code 2; and help without loading torch."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    arguments = ["encode", model, str(tmp_path / "none.wav"), "-o", str(tmp_path / "z.safetensors")]
+    command = [sys.executable, "-m", "partita", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert ended.stderr.count("\n") == 1 and "Traceback" not in ended.stderr
+    watched = "import sys, partita.cli\ntry: partita.cli.main(['--help'])\n"
+    watched += "except SystemExit: assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", watched], check=True, capture_output=True, env=environment)

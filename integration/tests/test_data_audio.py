@@ -1,0 +1,178 @@
+import os
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from partita.data import (
+    AudioReader,
+    audio_info,
+    read_audio,
+    read_resampled,
+    resample,
+    resampled_length,
+    write_audio,
+)
+from partita_core import PartitaError
+
+
+def noise(channels: int, samples: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(channels, samples, generator=torch.Generator().manual_seed(seed)) - 0.5
+
+
+def test_float_wav_comes_back_exactly_and_may_exceed_full_scale(tmp_path):
+    audio = 4 * noise(2, 1000)
+    write_audio(tmp_path / "a.wav", audio, 32000)
+    back, rate = read_audio(tmp_path / "a.wav")
+    assert rate == 32000 and torch.equal(back, audio)
+    info = audio_info(tmp_path / "a.wav")
+    assert (info.sample_rate, info.channels, info.frames, info.format) == (32000, 2, 1000, "WAV/FLOAT")
+    assert info.duration == 1000 / 32000
+
+
+@pytest.mark.parametrize("suffix, subtype, step", [(".wav", "PCM_16", 2**-15), (".flac", None, 2**-23)])
+def test_integer_formats_are_within_a_step_and_clip(tmp_path, suffix, subtype, step):
+    audio = noise(1, 500)
+    audio[0, :2] = torch.tensor([1.5, -1.5])
+    write_audio(tmp_path / f"a{suffix}", audio, 44100, subtype=subtype)
+    back, _ = read_audio(tmp_path / f"a{suffix}")
+    assert (back - audio.clamp(-1, 1)).abs().max() <= step
+
+
+def test_a_minute_of_vorbis_is_written(tmp_path):
+    write_audio(tmp_path / "a.ogg", noise(2, 60 * 44100), 44100)
+    assert audio_info(tmp_path / "a.ogg").frames == 60 * 44100
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
+def test_a_part_equals_that_part_of_the_whole(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    write_audio(path, noise(2, 50000), 44100)
+    whole, _ = read_audio(path)
+    part, _ = read_audio(path, 12345, 678)
+    assert torch.equal(part, whole[:, 12345 : 12345 + 678])
+    with pytest.raises(PartitaError, match="has 50000 samples, not 49000 to 51000"):
+        read_audio(path, 49000, 2000)
+
+
+def test_bytes_are_read_like_files(tmp_path):
+    write_audio(tmp_path / "a.flac", noise(2, 3000), 44100)
+    held = {"path": "far/a.flac", "bytes": (tmp_path / "a.flac").read_bytes()}
+    assert torch.equal(read_audio(held, 100, 50)[0], read_audio(tmp_path / "a.flac", 100, 50)[0])
+    with pytest.raises(PartitaError, match=r"far/a.flac: is empty"):
+        read_audio({"path": "far/a.flac", "bytes": b""})
+
+
+def broken_files(folder):
+    good = noise(2, 40000).numpy().T
+    (folder / "text.wav").write_text("a letter, not a song\n" * 50)
+    (folder / "empty.flac").touch()
+    soundfile.write(folder / "none.wav", good[:0], 44100)
+    soundfile.write(folder / "seven.wav", np.tile(good[:100], (1, 4))[:, :7], 44100)
+    soundfile.write(folder / "whole.flac", good, 44100)
+    data = (folder / "whole.flac").read_bytes()
+    (folder / "cut.flac").write_bytes(data[: len(data) // 2])
+    for name, value in {"nan": np.nan, "inf": np.inf}.items():
+        bad = good.copy()
+        bad[20000] = value
+        soundfile.write(folder / f"{name}.wav", bad, 44100, subtype="FLOAT")
+    (folder / "folder.wav").mkdir()
+    (folder / "whole.flac").unlink()
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("text.wav", "is not audio that can be read"),
+        ("empty.flac", r"is empty \(0 bytes\)"),
+        ("none.wav", "holds no samples"),
+        ("seven.wav", "has 7 channels"),
+        ("cut.flac", "is damaged|is truncated"),
+        ("nan.wav", "holds NaN or infinite"),
+        ("inf.wav", "holds NaN or infinite"),
+        ("folder.wav", "is a folder"),
+        ("missing.wav", "no such file"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line_that_names_the_file(tmp_path, name, reason):
+    broken_files(tmp_path)
+    with pytest.raises(PartitaError, match=reason) as caught:
+        read_audio(tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path / name}: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name, audio, reason",
+    [
+        ("a.txt", torch.zeros(1, 9), "names no audio format"),
+        ("no/a.wav", torch.zeros(1, 9), "does not exist"),
+        ("a.wav", torch.zeros(3, 9), r"shape \(3, 9\)"),
+        ("a.wav", torch.zeros(1, 0), r"shape \(1, 0\)"),
+        ("a.wav", torch.full((1, 9), torch.nan), "NaN"),
+        ("a.mp3", torch.zeros(1, 9), "cannot be written"),
+    ],
+)
+def test_what_cannot_be_written_leaves_nothing_behind(tmp_path, name, audio, reason):
+    with pytest.raises(PartitaError, match=reason):
+        write_audio(tmp_path / name, audio, 12345)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path):
+    write_audio(tmp_path / "a.wav", torch.zeros(1, 5), 8000)
+    before = (tmp_path / "a.wav").read_bytes()
+    with pytest.raises(PartitaError, match="cannot be written"):
+        write_audio(tmp_path / "a.wav", torch.zeros(1, 9), 8000, subtype="VORBIS")
+    assert (tmp_path / "a.wav").read_bytes() == before and os.listdir(tmp_path) == ["a.wav"]
+
+
+RATES = [(48000, 44100), (44100, 48000), (8000, 44100), (44100, 16000), (96000, 44100), (12000, 176400)]
+
+
+@pytest.mark.parametrize("source, target", RATES)
+@pytest.mark.parametrize("samples", [1, 2, 7, 245, 3001])
+def test_resampled_length_is_what_comes_out(source, target, samples):
+    out = resample(noise(2, samples), source, target)
+    assert out.shape == (2, resampled_length(samples, source, target))
+    assert abs(out.shape[1] - samples * target / source) <= 0.5
+
+
+def test_resampling_keeps_a_sine_and_its_precision():
+    time = torch.arange(48000, dtype=torch.float64) / 48000
+    out = resample(torch.sin(2 * torch.pi * 1000 * time)[None], 48000, 44100)
+    expected = torch.sin(2 * torch.pi * 1000 * torch.arange(44100, dtype=torch.float64) / 44100)
+    assert out.dtype == torch.float64
+    assert (out[0, 2000:-2000] - expected[2000:-2000]).abs().max() < 1e-4
+    assert resample(out, 44100, 44100) is out
+
+
+@pytest.mark.parametrize("source, target", RATES)
+@pytest.mark.parametrize("block", [100, 4099, 1 << 16])
+def test_a_file_in_blocks_equals_the_whole_resampled(tmp_path, source, target, block):
+    write_audio(tmp_path / "a.wav", noise(2, 20011), source)
+    reader = AudioReader(tmp_path / "a.wav", target, block)
+    whole = resample(read_audio(tmp_path / "a.wav")[0], source, target)
+    assert reader.samples == whole.shape[1]
+    for _ in range(2):
+        blocks = list(reader)
+        assert all(part.shape[1] > 0 for part in blocks)
+        assert torch.equal(torch.cat(blocks, 1), whole)
+
+
+def test_a_reader_without_a_rate_keeps_the_files_own(tmp_path):
+    write_audio(tmp_path / "a.flac", noise(1, 5000), 22050)
+    blocks = list(AudioReader(tmp_path / "a.flac", block_frames=1024))
+    assert [part.shape[1] for part in blocks] == [1024] * 4 + [904]
+    assert torch.equal(torch.cat(blocks, 1), read_audio(tmp_path / "a.flac")[0])
+
+
+@pytest.mark.parametrize("source, target", [*RATES, (44100, 44100), (44101, 44100)])
+def test_a_crop_equals_that_part_of_the_whole_resampled(tmp_path, source, target):
+    write_audio(tmp_path / "a.wav", noise(2, 100003), source)
+    whole = resample(read_audio(tmp_path / "a.wav")[0], source, target)
+    info = audio_info(tmp_path / "a.wav")
+    length = whole.shape[1]
+    for start, frames in [(0, 500), (1, 1), (length // 3, 4000), (length - 700, 700), (0, length)]:
+        crop = read_resampled(tmp_path / "a.wav", info, start, frames, target)
+        assert crop.shape == (2, frames)
+        assert (crop - whole[:, start : start + frames]).abs().max() < 5e-6

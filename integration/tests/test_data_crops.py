@@ -1,0 +1,202 @@
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+from partita.data import (
+    Augmentation,
+    Crops,
+    DataConfig,
+    EpochSampler,
+    build_loader,
+    collate,
+    open_dataset,
+    write_audio,
+)
+from partita_core import AudioSpec, ChannelLayout, PartitaError, from_dict, override, to_dict
+
+SPEC = AudioSpec(8000, 2, tuple(ChannelLayout))
+PLAIN = DataConfig(augmentation=None, num_workers=0, batch_size=4)
+
+
+def ramp(start: float, samples: int) -> torch.Tensor:
+    """Every sample says where it is from."""
+    return (start + torch.arange(samples) / 100_000)[None].expand(2, -1)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for place, samples in enumerate([5000, 6000, 7000, 300, 8000]):
+        write_audio(tmp_path / f"{place}.wav", ramp(0.1 * place + 0.1, samples), 8000)
+    return tmp_path
+
+
+def crops(folder, config: DataConfig = PLAIN, crop_samples: int = 1000, seed: int = 0, spec=SPEC) -> Crops:
+    return Crops(open_dataset(folder), audio_spec=spec, crop_samples=crop_samples, config=config, seed=seed)
+
+
+def test_a_crop_is_a_piece_of_its_file(folder):
+    item = crops(folder)[0, 2]
+    assert item["audio"].shape == (2, 1000) and item["audio"].dtype == torch.float32
+    place = round((item["audio"][0, 0].item() - 0.3) * 100_000)
+    assert 0 <= place <= 6000
+    torch.testing.assert_close(item["audio"], ramp(0.3, 7000)[:, place : place + 1000])
+    assert (item["audio_lengths"], item["index"], item["broken"]) == (1000, 2, [])
+    assert item["layout"] == item["target_layout"] == ChannelLayout.STEREO
+
+
+def test_crops_reach_the_first_and_the_last_sample(folder):
+    config, starts = PLAIN, set()
+    for epoch in range(40):
+        audio = crops(folder, config, 4990)[epoch, 0]["audio"]
+        starts.add(round((audio[0, 0].item() - 0.1) * 100_000))
+    assert min(starts) == 0 and max(starts) == 10
+
+
+def test_a_short_file_is_followed_by_zeros(folder):
+    item = crops(folder)[0, 3]
+    assert item["audio_lengths"] == 300
+    torch.testing.assert_close(item["audio"][:, :300], ramp(0.4, 300))
+    assert not item["audio"][:, 300:].any()
+
+
+def test_a_crop_depends_on_seed_epoch_and_index_only(folder):
+    config = replace(PLAIN, augmentation=Augmentation())
+    one, other = crops(folder, config), crops(folder, config)
+    other[3, 1]
+    torch.manual_seed(1)
+    assert all(torch.equal(one[0, i]["audio"], other[0, i]["audio"]) for i in range(5))
+    assert not torch.equal(one[0, 4]["audio"], one[1, 4]["audio"])
+    assert not torch.equal(one[0, 4]["audio"], crops(folder, config, seed=1)[0, 4]["audio"])
+
+
+def test_files_of_another_rate_arrive_at_the_models(tmp_path):
+    time = torch.arange(48000) / 48000
+    write_audio(tmp_path / "a.flac", 0.5 * torch.sin(2 * torch.pi * 1000 * time)[None], 48000)
+    item = crops(tmp_path, crop_samples=4000)[0, 0]
+    assert item["layout"] == ChannelLayout.MONO and torch.equal(*item["audio"])
+    spectrum = (item["audio"][0] * torch.hann_window(4000)).to(torch.float64)
+    assert torch.fft.rfft(spectrum).abs().argmax() == 500
+
+
+def test_silent_places_are_drawn_again(tmp_path):
+    audio = torch.zeros(1, 80000)
+    audio[:, 40000:] = 0.5
+    write_audio(tmp_path / "a.wav", audio, 8000)
+    always = crops(tmp_path, replace(PLAIN, redraws=20), 100)
+    assert all(always[epoch, 0]["audio"].any() for epoch in range(30))
+    never = crops(tmp_path, replace(PLAIN, silence_db=None), 100)
+    silent = sum(not never[epoch, 0]["audio"].any() for epoch in range(30))
+    assert 5 <= silent <= 25
+
+
+def test_broken_files_are_replaced_and_named(folder):
+    (folder / "1.wav").write_text("not audio")
+    write_audio(folder / "2.flac", torch.zeros(1, 9000), 8000)
+    data = (folder / "2.flac").read_bytes()
+    (folder / "2.flac").write_bytes(data[:60])
+    items = [crops(folder)[epoch, 1] for epoch in range(8)]
+    assert {item["index"] for item in items} <= {0, 3, 4, 5, 2} and len({item["index"] for item in items}) > 1
+    assert all(item["broken"][0].startswith(f"{folder / '1.wav'}: is not audio") for item in items)
+    again = crops(folder)[5, 1]
+    assert torch.equal(again["audio"], items[5]["audio"]) and again["broken"] == items[5]["broken"]
+    assert collate(items)["broken"] == [reason for item in items for reason in item["broken"]]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nothing_but_broken_files_is_one_line(tmp_path, workers):
+    for name in "ab":
+        (tmp_path / f"{name}.wav").write_text("not audio")
+    config = replace(PLAIN, num_workers=workers)
+    loader = build_loader(open_dataset(tmp_path), config, audio_spec=SPEC, crop_multiple=10, seed=0)
+    with pytest.raises(PartitaError, match="2 files in a row cannot be read, of 2; the first: ") as caught:
+        next(iter(loader))
+    assert "\n" not in str(caught.value)
+
+
+def keys(steps: int, **settings) -> list:
+    return list(islice(EpochSampler(**{"num_items": 5, "batch_size": 4, "seed": 0} | settings), steps))
+
+
+def test_epochs_are_complete_and_in_orders_of_their_own():
+    flat = [key for batch in keys(10) for key in batch]
+    epochs = [flat[5 * epoch : 5 * epoch + 5] for epoch in range(8)]
+    for number, epoch in enumerate(epochs):
+        assert sorted(epoch) == [(number, index) for index in range(5)]
+    assert len({tuple(index for _, index in epoch) for epoch in epochs}) > 4
+    assert keys(3) != keys(3, seed=1)
+
+
+def test_the_order_goes_on_where_it_stopped():
+    assert keys(4, start_step=7) == keys(11)[7:]
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_processes_share_the_same_batches(world_size):
+    shares = [keys(6, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert [sum(parts, []) for parts in zip(*shares)] == keys(6)
+    with pytest.raises(PartitaError, match="a batch of 4 cannot be shared evenly by 3 processes"):
+        EpochSampler(num_items=5, batch_size=4, seed=0, world_size=3)
+
+
+def test_a_set_smaller_than_a_batch_fills_it():
+    (batch,) = keys(1, num_items=2, batch_size=5)
+    assert [epoch for epoch, _ in batch] == [0, 0, 1, 1, 2]
+
+
+def same(one: dict, other: dict) -> bool:
+    assert one.keys() == other.keys() and one["broken"] == other["broken"]
+    return all(torch.equal(one[key], other[key]) for key in one if key != "broken")
+
+
+def test_batches_are_the_same_with_workers_without_and_resumed(folder):
+    config = replace(PLAIN, augmentation=Augmentation(), crop_seconds=0.102)
+    settings = {"audio_spec": SPEC, "crop_multiple": 64, "seed": 3}
+    dataset = open_dataset(folder)
+    here = list(islice(build_loader(dataset, config, **settings), 5))
+    elsewhere = list(islice(build_loader(dataset, replace(config, num_workers=2), **settings), 5))
+    resumed = list(islice(build_loader(dataset, config, start_step=2, **settings), 3))
+    assert all(map(same, here, elsewhere)) and all(map(same, here[2:], resumed))
+    assert here[0]["audio"].shape == (4, 2, 832)
+    for key in ("audio_lengths", "layout", "target_layout", "index"):
+        assert here[0][key].dtype == torch.int64 and here[0][key].shape == (4,)
+
+
+def test_two_ranks_make_one_batch(folder):
+    settings = {"audio_spec": SPEC, "crop_multiple": 64, "seed": 3}
+    dataset = open_dataset(folder)
+    whole = next(iter(build_loader(dataset, PLAIN, **settings)))
+    parts = [next(iter(build_loader(dataset, PLAIN, rank=r, world_size=2, **settings))) for r in (0, 1)]
+    assert torch.equal(torch.cat([part["audio"] for part in parts]), whole["audio"])
+
+
+def test_loading_leaves_the_global_generator_alone(folder):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    next(iter(build_loader(open_dataset(folder), PLAIN, audio_spec=SPEC, crop_multiple=64, seed=3)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_crop_samples_are_the_nearest_multiple():
+    assert DataConfig(crop_seconds=1.5).crop_samples(44100, 3360) == 20 * 3360
+    assert DataConfig(crop_seconds=0.001).crop_samples(44100, 3360) == 3360
+
+
+def test_the_config_is_plain_data():
+    config = DataConfig()
+    assert from_dict(DataConfig, to_dict(config)) == config
+    changed = override(config, ["augmentation.swap=0", "batch_size=3"])
+    assert changed.augmentation.swap == 0 and changed.batch_size == 3
+    assert override(config, ["augmentation=none"]).augmentation is None
+    with pytest.raises(PartitaError, match="batch_size is 0; it must be at least 1"):
+        DataConfig(batch_size=0)
+    with pytest.raises(PartitaError, match="crop_seconds is 0"):
+        DataConfig(crop_seconds=0)
+
+
+def test_what_cannot_be_cropped(folder):
+    with pytest.raises(PartitaError, match="holds no audio"):
+        Crops(open_dataset(folder).select([]), audio_spec=SPEC, crop_samples=9, config=PLAIN, seed=0)
+    config = replace(PLAIN, augmentation=Augmentation(mono_average=0, mono_channel=0))
+    with pytest.raises(PartitaError, match="no format is left"):
+        crops(folder, config, spec=AudioSpec(8000, 1, (ChannelLayout.MONO,)))

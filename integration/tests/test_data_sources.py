@@ -1,0 +1,171 @@
+import pytest
+import torch
+from partita.data import Crops, DataConfig, open_dataset, read_audio, whole_files, write_audio
+from partita_core import AudioSpec, ChannelLayout, PartitaError
+
+
+def clip(path, samples: int = 400, channels: int = 1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_audio(path, torch.full((channels, samples), 0.25), 8000)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ["train/b.wav", "train/deep/a.flac", "test/t.wav"]:
+        clip(tmp_path / name)
+    clip(tmp_path / "beside.wav")
+    clip(tmp_path / "train/.hidden.wav")
+    (tmp_path / "train/notes.txt").write_text("no audio")
+    (tmp_path / "metadata.csv").write_text(
+        "file_name,label,duration_s,sample_rate\n"
+        'train/b.wav,"7",0.05,8000\ntest/t.wav,,0.05,8000\ntrain/gone.wav,x,1,8000\n'
+    )
+    return tmp_path
+
+
+def test_a_folder_is_walked_and_joined_with_its_metadata(folder):
+    rows = list(open_dataset(folder, "train"))
+    assert [row["file_name"] for row in rows] == ["train/b.wav", "train/deep/a.flac"]
+    assert rows[0]["audio"] == {"path": str(folder / "train/b.wav"), "bytes": None}
+    assert (rows[0]["label"], rows[0]["duration_s"], rows[0]["sample_rate"]) == ("7", 0.05, 8000)
+    assert rows[1]["label"] is None
+    assert open_dataset(folder, "test")["label"] == [None]
+
+
+def test_metadata_in_the_folder_of_the_split(tmp_path):
+    clip(tmp_path / "test/t.wav")
+    (tmp_path / "test/metadata.csv").write_text("\ufefffile_name,text\nt.wav,hello\n", encoding="utf-8")
+    assert open_dataset(tmp_path, "test")["text"] == ["hello"]
+    assert open_dataset(tmp_path / "test")["text"] == ["hello"]
+
+
+def test_a_folder_without_splits_is_all_train(tmp_path):
+    clip(tmp_path / "b/x.wav")
+    clip(tmp_path / "a.wav")
+    assert open_dataset(str(tmp_path))["file_name"] == ["a.wav", "b/x.wav"]
+    with pytest.raises(PartitaError, match="all of it is 'train'; 'test' is not there"):
+        open_dataset(tmp_path, "test")
+
+
+def test_a_split_that_is_not_there(folder):
+    with pytest.raises(PartitaError, match="no split 'validation'; it has train, test"):
+        open_dataset(folder, "validation")
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("name,label\na.wav,x\n", "has no column file_name"),
+        ("file_name,duration_s\na.wav,long\n", "could not convert"),
+        ("file_name,label\na.wav,x,y\n", "line 2 has more cells"),
+        ('file_name,label\na.wav,"x\n', "cannot be read"),
+    ],
+)
+def test_metadata_that_cannot_be_read(tmp_path, text, reason):
+    clip(tmp_path / "a.wav")
+    (tmp_path / "metadata.csv").write_text(text)
+    with pytest.raises(PartitaError, match=reason) as caught:
+        open_dataset(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_places_without_audio(tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("no audio")
+    with pytest.raises(PartitaError, match="no audio files in it"):
+        open_dataset(tmp_path)
+    with pytest.raises(PartitaError, match="is a file; name the folder"):
+        open_dataset(tmp_path / "notes.txt")
+    with pytest.raises(PartitaError, match="no such folder"):
+        open_dataset(tmp_path / "missing")
+
+
+def test_a_name_that_the_hub_cannot_give_is_one_line(monkeypatch):
+    import huggingface_hub
+
+    def offline(*args, **kwargs):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("not in the cache\nand more")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(PartitaError, match=r"somebody/music: no such folder.*\(not in the cache\)$"):
+        open_dataset("somebody/music")
+
+
+def test_a_name_on_the_hub_is_read_as_the_folder_it_is(folder, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, repo_type: asked.append((name, repo_type)) or folder
+    )
+    assert open_dataset("somebody/music", "test")["file_name"] == ["test/t.wav"]
+    assert asked == [("somebody/music", "dataset")]
+
+
+@pytest.fixture
+def parquet(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    clip(tmp_path / "a.flac", 300, 2)
+    held = {"path": "a.flac", "bytes": (tmp_path / "a.flac").read_bytes()}
+    table = datasets.Dataset.from_dict({"audio": [held, held | {"path": None}], "label": ["x", "y"]})
+    (tmp_path / "set").mkdir()
+    table.to_parquet(tmp_path / "set" / "test-00000-of-00001.parquet")
+    return tmp_path / "set"
+
+
+def test_parquet_is_read_by_datasets_and_crops_alike(parquet):
+    dataset = open_dataset(parquet, "test")
+    assert dataset["file_name"] == ["a.flac", "row 1"] and dataset["label"] == ["x", "y"]
+    assert torch.equal(read_audio(dataset[0]["audio"])[0], torch.full((2, 300), 0.25))
+    spec = AudioSpec(8000, 1, (ChannelLayout.MONO,))
+    crops = Crops(dataset, audio_spec=spec, crop_samples=100, config=DataConfig(augmentation=None), seed=0)
+    assert torch.equal(crops[0, 1]["audio"], torch.full((1, 100), 0.25))
+    assert len(open_dataset(parquet / "test-00000-of-00001.parquet", "train")) == 2
+
+
+def test_parquet_errors(parquet):
+    import datasets
+
+    with pytest.raises(PartitaError, match='Unknown split "validation"'):
+        open_dataset(parquet, "validation")
+    datasets.Dataset.from_dict({"sound": [1]}).to_parquet(parquet / "test-00000-of-00001.parquet")
+    with pytest.raises(PartitaError, match="has no column audio; valid: sound"):
+        open_dataset(parquet, "test")
+    (parquet / "test-00000-of-00001.parquet").write_text("nonsense")
+    with pytest.raises(PartitaError, match="Parquet magic bytes not found"):
+        open_dataset(parquet, "test")
+
+
+def test_whole_files_skips_and_names_what_is_broken(tmp_path):
+    clip(tmp_path / "a.wav", 400, 2)
+    (tmp_path / "b.wav").write_text("not audio")
+    clip(tmp_path / "c.wav", 100)
+    broken: list[str] = []
+    clips = list(whole_files(open_dataset(tmp_path), sample_rate=16000, broken=broken))
+    assert [(clip.index, clip.name, clip.layout.name, clip.audio.shape) for clip in clips] == [
+        (0, "a.wav", "STEREO", (2, 800)),
+        (2, "c.wav", "MONO", (1, 200)),
+    ]
+    assert len(broken) == 1 and broken[0].startswith(f"{tmp_path / 'b.wav'}: is not audio")
+    assert clips[0].sample_rate == 16000 and clips[0].row == {}
+
+
+def test_whole_files_of_nothing_but_broken_ones(tmp_path):
+    (tmp_path / "b.wav").write_text("not audio")
+    with pytest.raises(PartitaError, match=r"none of 1 files can be read; the first: .*b\.wav: is not audio"):
+        list(whole_files(open_dataset(tmp_path)))
+
+
+@pytest.mark.shared_data
+def test_the_recordings_beside_the_repository():
+    from pathlib import Path
+
+    music = Path(__file__).resolve().parents[3] / "shared" / "data" / "music"
+    if not music.is_dir():
+        pytest.skip("no recordings beside the repository")
+    dataset = open_dataset(music, "test")
+    assert set(dataset["split"]) == {"test"} and None not in dataset["caption"]
+    first = next(whole_files(dataset))
+    assert first.audio.shape[1] == pytest.approx(first.row["duration_s"] * first.sample_rate, abs=50)
