@@ -1,0 +1,68 @@
+"""Newcomer: a quantizer that rounds each channel to steps of [-1, 1]."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from partita_core import BottleneckOutput, Config, PartitaError, Quantizer, register, upcast
+from torch import Tensor
+
+
+@register("quantizer/newcomer")
+@dataclass(frozen=True)
+class NewcomerConfig(Config):
+    """One code for each channel.
+
+    Attributes:
+        levels: values that a channel can take, 2 or more.
+    """
+
+    levels: int = 8
+
+    def build(self, *, dim: int) -> "Newcomer":
+        """The quantizer for latents of width `dim`."""
+        return Newcomer(dim, levels=self.levels)
+
+    @classmethod
+    def example(cls) -> Self:
+        """A coarse one."""
+        return cls(levels=4)
+
+
+class Newcomer(Quantizer):
+    """Rounds each channel, clipped to [-1, 1], to the nearest of evenly spaced levels; gradients pass straight through.
+
+    Raises:
+        PartitaError: there are fewer than two levels.
+    """
+
+    steps: Tensor
+
+    def __init__(self, dim: int, *, levels: int) -> None:
+        super().__init__()
+        if levels < 2:
+            raise PartitaError(f"levels is {levels}; at least 2 are needed")
+        self.dim = self.in_dim = dim
+        self.levels = levels
+        self.codebook_sizes = (levels,) * dim
+        self.register_buffer("steps", torch.linspace(-1, 1, levels), persistent=False)
+
+    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+        """Maps `(batch, dim, tokens)` to the values of its codes; nothing in it is random."""
+        codes = self.encode_codes(hidden)
+        values = self.codes_to_values(codes)
+        if self.training:
+            values = hidden + (values - hidden).detach()
+        return BottleneckOutput(values, codes, {}, {})
+
+    def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
+        """The code of each channel; from channel `num_quantizers` on, -1."""
+        codes = ((upcast(hidden).clamp(-1, 1) + 1) * ((self.levels - 1) / 2)).round().long()
+        if num_quantizers is not None:
+            codes = torch.cat([codes[:, :num_quantizers], torch.full_like(codes[:, num_quantizers:], -1)], dim=1)
+        return codes
+
+    def codes_to_values(self, codes: Tensor) -> Tensor:
+        """The level that each code stands for, and zero for -1."""
+        values = upcast(self.steps)[codes.clamp_min(0)]
+        return torch.where(codes < 0, 0, values)

@@ -1,0 +1,49 @@
+"""Every block of Python in a README or on a page of the documentation runs."""
+
+import re
+import tomllib
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("packages/*/README.md")), ROOT / "integration" / "README.md"]
+PACKAGES = len(PAGES) - 1
+PAGES += [page for page in sorted(ROOT.glob("docs/**/*.md")) if "templates" not in page.parts]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def test_every_package_shows_an_example():
+    assert [page for page in PAGES if page.name == "README.md" and not BLOCK.search(page.read_text())] == []
+
+
+@pytest.mark.parametrize("readme", PAGES[1 : 1 + PACKAGES], ids=lambda page: page.parent.name)
+def test_installing_with_pip_names_every_sibling(readme):
+    """pip looks for siblings on an index, where they may not be; named beside each other, they are found."""
+    manifests = [*ROOT.glob("packages/*/pyproject.toml"), ROOT / "integration" / "pyproject.toml"]
+    folders = {tomllib.loads(path.read_text())["project"]["name"]: path.parent for path in manifests}
+    needed, waiting = set(), [readme.parent]
+    while waiting:
+        folder = waiting.pop()
+        needed.add(folder.relative_to(ROOT).as_posix())
+        requirements = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["dependencies"]
+        names = {re.split(r"[^\w-]", requirement)[0] for requirement in requirements}
+        waiting += [folders[name] for name in names if name in folders]
+    command = readme.read_text().split("\npip install ")[1].split("```")[0]
+    assert set(re.findall(r"#subdirectory=([\w/]+)", command)) == needed
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if BLOCK.search(page.read_text())], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_examples_run(page, tmp_path, monkeypatch):
+    """The blocks of one page run after each other in one namespace, as they are read."""
+    monkeypatch.chdir(tmp_path)
+    text, names = page.read_text(), {"__name__": "__main__"}
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        torch.manual_seed(0)
+        for match in BLOCK.finditer(text):
+            line = text.count("\n", 0, match.start(1))
+            exec(compile("\n" * line + match.group(1), str(page), "exec"), names)
