@@ -225,3 +225,12 @@ def test_what_fails_before_the_first_step_leaves_nothing_and_takes_nothing(confi
     with pytest.raises(PartitaError, match=r"broken\.wav"):
         train(config(), data=data, output=tmp_path / "old", progress=False)
     assert (tmp_path / "old" / "notes.txt").read_text() == "mine"
+
+
+def test_a_checkpoint_is_a_model_too(run):
+    from partita.models import load_codec
+
+    one, other = load_codec(run / "checkpoints" / "step_00000006"), load_codec(run / "model")
+    assert one.space_id == other.space_id
+    audio = torch.randn(1, 2, 1000) * 0.1
+    assert torch.equal(one.encode(audio).values, other.encode(audio).values)

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from partita_core import PartitaError, load_weights, read_json, read_tensors, write_json, write_tensors, written_aside
+from partita_core import (
+    Config,
+    PartitaError,
+    load_weights,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+    written_aside,
+)
 from torch import Tensor, nn
 
 from .objective import TrainState
@@ -74,6 +83,25 @@ def load_checkpoint(
         ema.load(read_tensors(path / "ema.safetensors")[0])
     saved = read_json(path / "state.json")
     return TrainState(saved["step"], saved["total_steps"]), saved["facts"]
+
+
+def load_model(path: Path, config: Config) -> nn.Module:
+    """The model of a checkpoint, with the averaged weights where the run keeps them, in eval mode.
+
+    Args:
+        path: the folder of the checkpoint.
+        config: of the model, from the run's `config.json`.
+
+    Raises:
+        PartitaError: the checkpoint is damaged, or of another model.
+    """
+    model = config.build()
+    tensors, _ = read_tensors(path / "objective.safetensors")
+    own = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    if (path / "ema.safetensors").exists():
+        own |= read_tensors(path / "ema.safetensors")[0]
+    load_weights(model, own, path)
+    return model.eval()
 
 
 def checkpoints(folder: Path) -> list[Path]:
