@@ -234,3 +234,11 @@ def test_a_checkpoint_is_a_model_too(run):
     assert one.space_id == other.space_id
     audio = torch.randn(1, 2, 1000) * 0.1
     assert torch.equal(one.encode(audio).values, other.encode(audio).values)
+
+
+def test_the_card_says_what_the_model_is_and_what_was_measured(run):
+    card = (run / "model" / "README.md").read_text()
+    last = [line for line in read_log(run / "log.jsonl") if "validation/si_sdr" in line][-1]
+    assert f"| validation/si_sdr | {last['validation/si_sdr']:.4g} |" in card
+    assert "| encoder | `encoder/genae` |" in card and "8000 Hz, mono, stereo, mid_side" in card
+    assert "Trained for 6 steps on" in card and card.startswith("---\nlibrary_name: partita\n")

@@ -26,6 +26,7 @@ class Periodic:
         """Reads the clips; without a validation split, training files serve and the log says so."""
         self._model, self._ema, self._run, self._config = model, ema, run, config
         self._heard_middle = False
+        self.measured: dict[str, float] = {}  # by the last evaluation
         try:
             dataset, self.split = open_dataset(data, split="validation"), "validation"
         except PartitaError:
@@ -68,7 +69,8 @@ class Periodic:
                 with self._ema.swapped_in(self._model):
                     found = self._measure(keep)
         figures = {name: interval.mean for name, interval in found.means["model"].items()}
-        log.write(step, **{f"{self.split}/{name}": value for name, value in figures.items()})
+        self.measured = {f"{self.split}/{name}": value for name, value in figures.items()}
+        log.write(step, **self.measured)
 
     def _measure(self, keep: Any) -> Any:
         return evaluate({"model": self._model}, self._clips, references=False, resamples=1, on_clip=keep)

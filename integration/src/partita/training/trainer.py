@@ -8,6 +8,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import torch
 from partita_core import Autoencoder, PartitaError, hashed_seed, load_weights, measure_latents
 from torch import Tensor, nn
 
+from partita.cards import model_card
 from partita.data import build_loader, open_dataset, whole_files
 
 from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
@@ -117,7 +119,9 @@ def train(
             progress=progress,
         )
         if accelerator.is_main_process:
-            _finish(model, loop.ema, dataset, run, config)
+            measured = {} if periodic is None else periodic.measured
+            card = {"recipe": recipe, "data": Path(data).name, "steps": state.step, "measured": measured}
+            _finish(model, loop.ema, dataset, run, config, card)
         accelerator.wait_for_everyone()
     except PartitaError:
         if fresh and not state.step and accelerator.is_main_process:
@@ -325,17 +329,11 @@ def _to(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     }
 
 
-def _finish(model: Any, ema: EMA | None, dataset: "Dataset", run: RunFolder, config: RunConfig) -> None:
+def _finish(
+    model: Any, ema: EMA | None, dataset: "Dataset", run: RunFolder, config: RunConfig, card: dict[str, Any]
+) -> None:
     """Measures the latents and saves the averaged weights."""
-    if ema is None:
-        model.eval()
-        _measure_and_save(model, dataset, run, config)
-        return
-    with ema.swapped_in(model):
-        _measure_and_save(model, dataset, run, config)
 
-
-def _measure_and_save(model: Any, dataset: "Dataset", run: RunFolder, config: RunConfig) -> None:
     def pieces() -> Iterable[Any]:
         left = config.trainer.statistics_seconds
         for clip in whole_files(dataset, sample_rate=model.audio_spec.sample_rate):
@@ -345,5 +343,7 @@ def _measure_and_save(model: Any, dataset: "Dataset", run: RunFolder, config: Ru
             left -= seconds
             yield model.encode(clip.audio[None, :, : max(1, int(seconds * clip.sample_rate))], layout=clip.layout)
 
-    model.latent_spec = measure_latents(model, pieces())
-    model.save_pretrained(run.model)
+    with nullcontext() if ema is None else ema.swapped_in(model):
+        model.eval()
+        model.latent_spec = measure_latents(model, pieces())
+        model.save_pretrained(run.model, card=model_card(model, **card))

@@ -1,0 +1,61 @@
+"""Model cards: the README.md of a model folder, with what it is made of and what was measured."""
+
+from collections.abc import Mapping
+
+from partita_core import Autoencoder
+
+from partita.figures import figures
+
+
+def model_card(model: Autoencoder, *, recipe: str, data: str, steps: int, measured: Mapping[str, float]) -> str:
+    """The card of a trained model, as Markdown with the header that the hub reads.
+
+    Args:
+        model: in eval mode.
+        recipe: what it was trained by.
+        data: what it was trained on, in the words of whoever did.
+        steps: optimizer steps it has seen.
+        measured: figures by name, of the last evaluation of the run.
+    """
+    found = figures(model)
+    parts = {name: getattr(model, name) for name in ("encoder", "bottleneck", "decoder", "quantizer")}
+    rows = [
+        f"| {name} | `{part.config.tag}` | {found['parameters'][name] / 1e6:.2f} M |"
+        for name, part in parts.items()
+        if part is not None
+    ]
+    lines = [
+        "---",
+        "library_name: partita",
+        "tags: [audio, autoencoder]",
+        "---",
+        "",
+        f"# {recipe or 'An autoencoder'}",
+        "",
+        f"{found['sample_rate']} Hz, {', '.join(found['layouts'])}; {found['latent_dim']} numbers "
+        f"{found['frame_rate']:g} times a second (hop {found['hop']}).",
+        "",
+        "| part | component | parameters |",
+        "|---|---|---|",
+        *rows,
+        "",
+        f"Trained for {steps} steps on `{data}`.",
+        "",
+        *_measured(measured),
+        "```python",
+        "from partita import Autoencoder",
+        "",
+        'model = Autoencoder.from_pretrained("PATH")',
+        "latents = model.encode(audio)    # (batch, channels, samples)",
+        "audio = model.decode(latents)",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _measured(measured: Mapping[str, float]) -> list[str]:
+    if not measured:
+        return []
+    rows = [f"| {name} | {value:.4g} |" for name, value in measured.items()]
+    return ["Measured at the end of training, on clips of the split named:", "", "| figure | |", "|---|---|", *rows, ""]
