@@ -35,14 +35,18 @@ def test_snake_beta_learns_frequency_and_amplitude_apart():
     torch.testing.assert_close(layer(x), x + (2 * x).sin() ** 2 / 4)
 
 
+# With pieces of 32 elements: whole, several rows to a piece, several pieces to a row.
+@pytest.mark.parametrize("piece", [2**18, 32])
 @pytest.mark.parametrize("shape", [(2, 3, 50), (3, 3, 4)])
-def test_the_gradients_of_snake_lite_are_those_of_its_formula(shape):
+def test_the_gradients_of_snake_lite_are_those_of_its_formula(shape, piece, monkeypatch):
+    monkeypatch.setattr("partita_blocks.activations._PIECE", piece)
     torch.manual_seed(0)
     layer = SnakeLite(3).double()
     layer.log_beta.data.normal_()
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(shape, dtype=torch.float64)
     beta = layer.log_beta.exp() + 1e-9
+    torch.testing.assert_close(layer(x), plain_snake_lite(x, beta), rtol=1e-12, atol=1e-12)
     found = torch.autograd.grad((layer(x) * weight).sum(), [x, layer.log_beta])
     expected = torch.autograd.grad((plain_snake_lite(x, beta) * weight).sum(), [x, layer.log_beta])
     for one, other in zip(found, expected):
