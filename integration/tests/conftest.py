@@ -1,12 +1,14 @@
-"""A data set of noise bursts and tones, and runs of a few thousand parameters, for all tests of this package."""
+"""A data set of tones, and runs and foreign codecs of a few thousand parameters, for all tests of this package."""
 
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
+from partita.cli import main
 from partita.data import DataConfig
 from partita.training import (
     AdversarialReconstructionConfig,
@@ -74,3 +76,110 @@ def run(tones, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     train(tiny_config(), data=tones, output=folder, recipe="tiny", progress=False)
     return folder
+
+
+@pytest.fixture
+def ok(capsys):
+    """Runs a command that must succeed; returns what it printed to stdout and stderr."""
+
+    def command(*arguments: object) -> tuple[str, str]:
+        capsys.readouterr()
+        assert main([str(argument) for argument in arguments]) == 0
+        printed = capsys.readouterr()
+        return printed.out, printed.err
+
+    return command
+
+
+@pytest.fixture
+def refused(capsys, tmp_path):
+    """Runs a command that must fail: exit code 2, one line on stderr, nothing left behind; returns the line."""
+
+    def command(*arguments: object) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code
+        error = capsys.readouterr().err
+        assert code == 2, error
+        assert error.count("\n") == 1 and error.startswith("partita"), error
+        assert sorted(tmp_path.rglob("*")) == before
+        return error
+
+    return command
+
+
+# ------------------------------------------------------------------ codecs of other libraries
+
+
+def oobleck(**changes):
+    from diffusers import AutoencoderOobleck
+
+    sizes = {"encoder_hidden_size": 8, "decoder_channels": 4, "decoder_input_channels": 4, "channel_multiples": [1, 2]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's former weight norm
+        return AutoencoderOobleck(**{"downsampling_ratios": [2, 16], "sampling_rate": RATE} | sizes | changes)
+
+
+def dac(**changes):
+    from transformers import DacConfig, DacModel
+
+    sizes = {"encoder_hidden_size": 4, "decoder_hidden_size": 8, "n_codebooks": 3, "codebook_size": 16}
+    rates = {"sampling_rate": RATE, "downsampling_ratios": [2, 15]}
+    return DacModel(DacConfig(**{"codebook_dim": 3} | rates | sizes | changes))
+
+
+def encodec(**changes):
+    from transformers import EncodecConfig, EncodecModel
+
+    sizes = {"hidden_size": 8, "num_filters": 4, "codebook_size": 16, "upsampling_ratios": [4, 2]}
+    rates = {"sampling_rate": RATE, "target_bandwidths": [4.0, 8.0, 12.0]}  # one, two and three levels
+    return EncodecModel(EncodecConfig(**sizes | rates | changes))
+
+
+def encodec_in_chunks(**changes):
+    """Chunks of 96 samples, 80 apart, 12 tokens each."""
+    chunks = {"chunk_length_s": 0.012, "overlap": 1 / 6, "normalize": True, "audio_channels": 2}
+    return encodec(**chunks | {"use_causal_conv": False, "norm_type": "time_group_norm"} | changes)
+
+
+def mimi(**changes):
+    from transformers import MimiConfig, MimiModel
+
+    sizes = {"hidden_size": 16, "num_filters": 4, "codebook_size": 16, "codebook_dim": 8, "intermediate_size": 16}
+    sizes |= {"vector_quantization_hidden_dimension": 8, "upsample_groups": 16, "num_attention_heads": 2}
+    depth = {"num_quantizers": 4, "num_hidden_layers": 2, "num_key_value_heads": 2, "sliding_window": 3}
+    return MimiModel(MimiConfig(**{"sampling_rate": RATE, "upsampling_ratios": [4, 2]} | sizes | depth | changes))
+
+
+@torch.no_grad()
+def build_foreign(name: str, **changes):
+    """A model in which every part counts: as initialised, codebooks are zero and signals fade in the layers."""
+    builders = {
+        "oobleck": oobleck,
+        "dac": dac,
+        "encodec": encodec,
+        "encodec in chunks": encodec_in_chunks,
+        "mimi": mimi,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = builders[name](**changes)
+        for key, tensor in model.state_dict().items():
+            if key.endswith(("embed", "embed_sum", "codebook.weight")):
+                tensor.normal_()
+            elif key.endswith("layer_scale.scale"):
+                tensor.fill_(0.5)
+            elif key.endswith("weight.original0"):
+                tensor.mul_(2)
+            elif name == "dac" and key.endswith("weight") and tensor.dim() == 3:
+                tensor.mul_(8)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def foreign():
+    """Builds AutoencoderOobleck, DacModel, EncodecModel or MimiModel, the same each time."""
+    return build_foreign

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from partita.cli import main
 from partita_core import Autoencoder, Latents
 
 RATE = 8000
@@ -24,39 +23,6 @@ def write(path: Path, samples: int, channels: int = 2, rate: int = RATE) -> Path
 @pytest.fixture
 def model(run) -> str:
     return str(run / "model")
-
-
-@pytest.fixture
-def ok(capsys):
-    """Runs a command that must succeed; returns what it printed to stdout and stderr."""
-
-    def command(*arguments: object) -> tuple[str, str]:
-        capsys.readouterr()
-        assert main([str(argument) for argument in arguments]) == 0
-        printed = capsys.readouterr()
-        return printed.out, printed.err
-
-    return command
-
-
-@pytest.fixture
-def refused(capsys, tmp_path):
-    """Runs a command that must fail: exit code 2, one line on stderr, nothing left behind; returns the line."""
-
-    def command(*arguments: object) -> str:
-        before = sorted(tmp_path.rglob("*"))
-        capsys.readouterr()
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code
-        error = capsys.readouterr().err
-        assert code == 2, error
-        assert error.count("\n") == 1 and error.startswith("partita"), error
-        assert sorted(tmp_path.rglob("*")) == before
-        return error
-
-    return command
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -82,7 +48,9 @@ def test_reconstruct_is_encode_and_decode(model, ok, tmp_path):
     ok("encode", model, file, "-o", tmp_path / "z.safetensors")
     ok("decode", model, tmp_path / "z.safetensors", "-o", tmp_path / "a.wav")
     ok("reconstruct", model, file, "-o", tmp_path / "b.wav")
-    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+    # Not the bytes: the header holds the time at which it was written.
+    a, b = (soundfile.read(tmp_path / name)[0] for name in ("a.wav", "b.wav"))
+    assert np.array_equal(a, b)
 
 
 def test_layouts_can_be_changed_on_the_way_out_but_not_invented(model, ok, refused, tmp_path):

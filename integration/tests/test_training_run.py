@@ -45,7 +45,9 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(config, tones, tmp_p
 
 def test_the_loss_curve_is_the_golden_one(config, tones, tmp_path):
     """A refactoring must not move it. Where numerics change on purpose, delete the file and run the test again."""
-    train(config(adversarial=True, steps=8), data=tones, output=tmp_path / "run", progress=False)
+    # At a rate at which rounding, which differs between machines, does not grow.
+    slow = override(config(adversarial=True, steps=8), ["trainer.optimizers.generator.lr=0.001"])
+    train(slow, data=tones, output=tmp_path / "run", progress=False)
     lines = [line for line in read_log(tmp_path / "run" / "log.jsonl") if "total" in line]
     curve = {key: [line[key] for line in lines] for key in ("total", "loss/stft", "loss/mel", "loss/discriminator")}
     golden = GOLDEN / "adversarial_reconstruction.json"

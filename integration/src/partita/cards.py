@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-from partita_core import Autoencoder
+from partita_core import Autoencoder, Codec, Config
 
 from partita.figures import figures
 
 
-def model_card(model: Autoencoder, *, recipe: str, data: str, steps: int, measured: Mapping[str, float]) -> str:
+def model_card(model: Codec, *, recipe: str, data: str, steps: int, measured: Mapping[str, float]) -> str:
     """The card of a trained model, as Markdown with the header that the hub reads.
 
     Args:
@@ -18,12 +18,19 @@ def model_card(model: Autoencoder, *, recipe: str, data: str, steps: int, measur
         measured: figures by name, of the last evaluation of the run.
     """
     found = figures(model)
-    parts = {name: getattr(model, name) for name in ("encoder", "bottleneck", "decoder", "quantizer")}
+    configs = {name: getattr(part, "config", None) for name, part in model.named_children()}
     rows = [
-        f"| {name} | `{part.config.tag}` | {found['parameters'][name] / 1e6:.2f} M |"
-        for name, part in parts.items()
-        if part is not None
+        f"| {name} | `{config.tag}` | {found['parameters'][name] / 1e6:.2f} M |"
+        for name, config in configs.items()
+        if isinstance(config, Config)
     ]
+    codes, trained = "", "Trained"
+    if found["codebook_sizes"]:
+        codes = f" Codes of {len(found['codebook_sizes'])} levels, {found['bit_rate']:.0f} bit/s."
+    if "quantizer" in configs:
+        trained = "The quantizer was trained, on the frozen latents of the rest,"
+    module, name = ("partita", "Autoencoder") if isinstance(model, Autoencoder) else ("partita.models", "load_codec")
+    load = f"{name}.from_pretrained" if name == "Autoencoder" else name
     lines = [
         "---",
         "library_name: partita",
@@ -33,19 +40,19 @@ def model_card(model: Autoencoder, *, recipe: str, data: str, steps: int, measur
         f"# {recipe or 'An autoencoder'}",
         "",
         f"{found['sample_rate']} Hz, {', '.join(found['layouts'])}; {found['latent_dim']} numbers "
-        f"{found['frame_rate']:g} times a second (hop {found['hop']}).",
+        f"{found['frame_rate']:g} times a second (hop {found['hop']}).{codes}",
         "",
         "| part | component | parameters |",
         "|---|---|---|",
         *rows,
         "",
-        f"Trained for {steps} steps on `{data}`.",
+        f"{trained} for {steps} steps on `{data}`.",
         "",
         *_measured(measured),
         "```python",
-        "from partita import Autoencoder",
+        f"from {module} import {name}",
         "",
-        'model = Autoencoder.from_pretrained("PATH")',
+        f'model = {load}("PATH")',
         "latents = model.encode(audio)    # (batch, channels, samples)",
         "audio = model.decode(latents)",
         "```",

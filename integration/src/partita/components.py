@@ -1,6 +1,14 @@
 """What this package registers: importing it makes its objectives and metrics known by name."""
 
 from .evaluation import metrics
-from .training import AdversarialReconstructionConfig
+from .interop.oobleck import OobleckCodecConfig
+from .quantized import QuantizedCodecConfig
+from .training import AdversarialReconstructionConfig, LatentQuantizationConfig
 
-__all__ = ["AdversarialReconstructionConfig", "metrics"]
+__all__ = [
+    "AdversarialReconstructionConfig",
+    "LatentQuantizationConfig",
+    "OobleckCodecConfig",
+    "QuantizedCodecConfig",
+    "metrics",
+]

@@ -1,13 +1,13 @@
 """What a person choosing a model wants to know of it, from the real modules, without training or audio."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from partita_core import Autoencoder, AutoencoderConfig, Codec, Encoder, LatentSpec
-from torch import nn
+from partita_core import Autoencoder, AutoencoderConfig, Codec, Encoder
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from partita.evaluation import bit_rate, numbers_per_second
 
@@ -18,9 +18,10 @@ _SECONDS = 10
 def figures(model: Codec, *, minute: float = 60.0) -> dict[str, Any]:
     """Sample rate, frames, rates, parameters and cost of a model.
 
-    Multiply-accumulates are those of convolutions and matrix products for one second of audio in all its channels;
-    Fourier transforms and element-wise work are not counted. They are there for autoencoders only.
+    The cost is that of one second of audio in all its channels, for autoencoders only; see `Cost`. Fourier transforms
+    and element-wise work are not counted.
     """
+    costs = costs_per_second(model) if isinstance(model, Autoencoder) else None
     audio, latents = model.audio_spec, model.latent_spec
     parts = {name: part for name, part in model.named_children() if isinstance(part, nn.Module)}
     return {
@@ -39,7 +40,8 @@ def figures(model: Codec, *, minute: float = 60.0) -> dict[str, Any]:
         "decode_context": list(model.decode_context),
         "parameters": {name: count_parameters(part) for name, part in parts.items()}
         | {"total": count_parameters(model)},
-        "macs_per_second": macs_per_second(model) if isinstance(model, Autoencoder) else None,
+        "macs_per_second": costs and {name: amount.macs for name, amount in costs.items()},
+        "activations_per_second": costs and {name: amount.activations for name, amount in costs.items()},
     }
 
 
@@ -48,35 +50,72 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def macs_per_second(model: Autoencoder) -> dict[str, float]:
-    """Multiply-accumulates for a second of audio, by part; see `figures`."""
-    spec: LatentSpec = model.latent_spec
-    frames = spec.frames(_SECONDS * spec.sample_rate)
-    seconds = frames * spec.hop / spec.sample_rate
-    device = next(model.parameters()).device
-    audio = torch.zeros(1, model.audio_spec.channels, frames * spec.hop, device=device)
-    layout = torch.tensor([int(model.audio_spec.layouts[0])], device=device)
-    counts: dict[str, float] = {}
+class Cost(NamedTuple):
+    """What a module does with its input.
+
+    Attributes:
+        macs: multiply-accumulates of convolutions and matrix products.
+        activations: numbers that these put out, which have to go through memory.
+    """
+
+    macs: float
+    activations: float
+
+    def __truediv__(self, seconds: float) -> "Cost":
+        """The cost for a second."""
+        return Cost(self.macs / seconds, self.activations / seconds)
+
+
+def cost(part: nn.Module, *arguments: Any) -> tuple[Any, Cost]:
+    """What `part` returns for the arguments, and its cost; shapes decide it, so fake tensors serve."""
+    outputs = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(flop_registry, _numbers_out))
+    with FlopCounterMode(display=False) as flops, outputs, torch.no_grad():
+        result = part(*arguments)
+    return result, Cost(flops.get_total_flops() / 2, outputs.get_total_flops())
+
+
+def encoder_cost(encoder: Encoder) -> Cost:
+    """The cost of an encoder for a second of audio in all its channels."""
+    audio, layout, seconds = _silence(encoder)
+    return cost(encoder, audio, layout)[1] / seconds
+
+
+def costs_per_second(model: Autoencoder) -> dict[str, Cost]:
+    """The cost of each part for a second of audio, and of all; see `figures`."""
+    audio, layout, seconds = _silence(model.encoder)
+    costs: dict[str, Cost] = {}
 
     def count(name: str, part: nn.Module, *arguments: Any) -> Any:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            result = part(*arguments)
-        counts[name] = counter.get_total_flops() / 2 / seconds
+        result, whole = cost(part, *arguments)
+        costs[name] = whole / seconds
         return result
 
     was_training = model.training
     model.eval()
-    encoder: Encoder = model.encoder
-    output = count("encoder", encoder, audio, layout)
-    values = count("bottleneck", model.bottleneck, output).values
+    values = count("bottleneck", model.bottleneck, count("encoder", model.encoder, audio, layout)).values
     if model.quantizer is not None:
         count("quantizer", model.quantizer, values)
     count("decoder", model.decoder, model.bottleneck.expand(values), layout)
     model.train(was_training)
-    return counts | {"total": sum(counts.values())}
+    macs, activations = (sum(amounts) for amounts in zip(*costs.values()))
+    return costs | {"total": Cost(macs, activations)}
 
 
 def recipe_figures(config: AutoencoderConfig) -> dict[str, Any]:
     """The figures of a model that is built of shapes alone: at once, and without its memory, whatever its size."""
     with FakeTensorMode():
         return figures(config.build())
+
+
+def _silence(encoder: Encoder) -> tuple[Tensor, Tensor, float]:
+    """Audio and layout as the encoder takes them, and the seconds that they last."""
+    spec = encoder.audio_spec
+    samples = -(-_SECONDS * spec.sample_rate // encoder.hop) * encoder.hop
+    device = next(encoder.parameters()).device
+    layout = torch.tensor([int(spec.layouts[0])], device=device)
+    return torch.zeros(1, spec.channels, samples, device=device), layout, samples / spec.sample_rate
+
+
+def _numbers_out(*_: Any, out_shape: Any, **__: Any) -> int:
+    # Attention kernels return more than their result, which comes first.
+    return math.prod(out_shape if isinstance(out_shape, torch.Size) else out_shape[0])

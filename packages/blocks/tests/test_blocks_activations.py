@@ -36,7 +36,7 @@ def test_snake_beta_learns_frequency_and_amplitude_apart():
 
 
 # With pieces of 32 elements: whole, several rows to a piece, several pieces to a row.
-@pytest.mark.parametrize("piece", [2**18, 32])
+@pytest.mark.parametrize("piece", [2**19, 32])
 @pytest.mark.parametrize("shape", [(2, 3, 50), (3, 3, 4)])
 def test_the_gradients_of_snake_lite_are_those_of_its_formula(shape, piece, monkeypatch):
     monkeypatch.setattr("partita_blocks.activations._PIECE", piece)

@@ -89,3 +89,16 @@ def test_rms_norm_under_autocast_is_that_in_float32():
         found = norm(x.bfloat16())
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found, norm(x.bfloat16().float()).bfloat16(), rtol=0, atol=0)
+
+
+def test_without_conditions_nothing_has_to_be_told():
+    torch.manual_seed(0)
+    model = WindowedTransformer(
+        16, layers=2, heads=2, head_dim=8, window=3, mlp_ratio=2, conditions=0, condition=None
+    ).double()
+    x = torch.randn(1, 16, 40, dtype=torch.float64)
+    tile = model(x[:, :, 9:27])
+    torch.testing.assert_close(tile[:, :, 6:12], model(x)[:, :, 15:21], rtol=1e-12, atol=1e-12)
+    assert model.table is None
+    with pytest.raises(AssertionError, match="which of them"):
+        transformer("token")(x)

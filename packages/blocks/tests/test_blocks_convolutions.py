@@ -1,6 +1,7 @@
 import pytest
 import torch
-from partita_blocks import ACTIVATIONS, DownStage, ResidualUnit, UpStage
+from partita_blocks import ACTIVATIONS, DownStage, ResidualUnit, UpStage, down_stages, up_stages
+from partita_core import PartitaError
 from torch import nn
 
 
@@ -60,3 +61,14 @@ def test_a_residual_unit_is_its_input_plus_its_layers():
     unit = ResidualUnit(4, kernel=7, dilation=1, separable=False, activation=ACTIVATIONS["elu"])
     x = torch.randn(2, 4, 30)
     torch.testing.assert_close(unit(x) - x, unit.layers(x), rtol=1e-5, atol=1e-6)
+
+
+def test_stages_are_made_from_widths_and_strides():
+    down = down_stages((2, 3, 5), (4, 6), separable=False, early=True, **SETTINGS)
+    assert nn.Sequential(*down)(torch.zeros(1, 2, 24 * 7)).shape == (1, 5, 7)
+    up = up_stages((5, 3, 2), (6, 4), separable=False, **SETTINGS)
+    assert nn.Sequential(*up)(torch.zeros(1, 5, 7)).shape == (1, 2, 24 * 7)
+    with pytest.raises(PartitaError, match="2 strides need 3 channel widths.* not 2"):
+        down_stages((2, 3), (4, 6), separable=False, early=True, **SETTINGS)
+    with pytest.raises(PartitaError, match="2 strides need 3 channel widths.* not 4"):
+        up_stages((2, 3, 5, 7), (4, 6), separable=False, **SETTINGS)

@@ -31,7 +31,7 @@ def record(spec=SPEC, **changes):
         "spec": spec,
         "space_id": "0123456789abcdef",
         "codes_id": "fedcba9876543210",
-        "gain": torch.rand(3, 2),
+        "gain": torch.rand(3, 3),
     }
     return Latents(**fields | changes)
 
@@ -76,7 +76,7 @@ def test_item(index, item):
     tokens = [6, 2, 6][item]
     assert torch.equal(one.values, latents.values[item : item + 1, :, :tokens])
     assert torch.equal(one.codes, latents.codes[item : item + 1, :, :tokens])
-    assert torch.equal(one.gain, latents.gain[item : item + 1])
+    assert torch.equal(one.gain, latents.gain[item : item + 1, : tokens // 2])
     assert (one.audio_lengths.tolist(), one.layout.tolist()) == ([LENGTHS[item]], [item])
     assert (one.spec, one.space_id, one.codes_id) == (latents.spec, latents.space_id, latents.codes_id)
 

@@ -6,6 +6,7 @@ from partita_core.testing import DECODER_CHECKS
 
 COMPONENTS = [
     "decoder/genae",
+    "decoder/oobleck",
 ]
 
 

@@ -6,6 +6,7 @@ from partita_core.testing import ENCODER_CHECKS
 
 COMPONENTS = [
     "encoder/genae",
+    "encoder/oobleck",
 ]
 
 

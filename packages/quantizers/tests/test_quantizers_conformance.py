@@ -6,6 +6,7 @@ from partita_core.testing import QUANTIZER_CHECKS
 
 COMPONENTS = [
     "quantizer/fsq",
+    "quantizer/rebottleneck",
     "quantizer/residual",
 ]
 

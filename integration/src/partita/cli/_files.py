@@ -29,6 +29,31 @@ def check_suffix(path: Path, suffix: str, what: str) -> None:
         raise PartitaError(f"cannot write {path}: there is no folder {path.parent}")
 
 
+def require_codes(codec: "Codec", name: str) -> None:
+    """Refuses a codec of continuous latents.
+
+    Raises:
+        PartitaError: it is one.
+    """
+    if not codec.latent_spec.codebook_sizes:
+        raise PartitaError(f"{name} makes continuous latents, and tokens need codes; quantize it first")
+
+
+def decode_to_file(
+    codec: "Codec", latents: "Latents", path: Path, *, layout: str | None = None, sampler: str | None, seed: int
+) -> None:
+    """Decodes one item to a .wav file, and prints what was written.
+
+    Raises:
+        PartitaError: the latents are of another space, or the layout cannot be had of them.
+    """
+    from partita.data import write_audio
+
+    audio = codec.decode(latents, layout=layout, sampler=sampler, seed=seed)
+    write_audio(path, audio[0], codec.audio_spec.sample_rate)
+    print(f"{path}: {audio.shape[-1]} samples at {codec.audio_spec.sample_rate} Hz")
+
+
 def encode_file(
     codec: "Codec", path: Path, *, layout: str | None, num_quantizers: int | None, progress: bool
 ) -> "Latents":
@@ -44,7 +69,8 @@ def encode_file(
     from partita.data import AudioReader
 
     rate = codec.audio_spec.sample_rate
-    reader = AudioReader(path, rate)
+    # What a model sees beside a piece is computed for every push: a tile at a time, it is little.
+    reader = AudioReader(path, rate, block_frames=max(1, round(codec.tile_seconds * rate)))
     info = reader.info
     if info.sample_rate != rate:
         say(f"{path}: resampled from {info.sample_rate} to {rate} Hz, the model's rate")

@@ -18,14 +18,12 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     from partita_core import Latents
 
-    from partita.data import write_audio
     from partita.models import load_codec
 
-    from ._files import check_suffix
+    from ._files import check_suffix, decode_to_file
 
     check_suffix(options.output, ".wav", "audio")
     codec = load_codec(options.model)
     latents = Latents.load(options.latents)
-    audio = codec.decode(latents, layout=options.layout, sampler=options.sampler, seed=options.seed)
-    write_audio(options.output, audio[0], codec.audio_spec.sample_rate)
-    print(f"{options.output}: {audio.shape[-1]} samples at {codec.audio_spec.sample_rate} Hz")
+    settings = {"layout": options.layout, "sampler": options.sampler, "seed": options.seed}
+    decode_to_file(codec, latents, options.output, **settings)

@@ -10,6 +10,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help="folder of audio, Parquet set, or name on the hub")
     parser.add_argument("--split", default="test", help="of the data (default test)")
     parser.add_argument("--limit", type=int, metavar="N", help="clips at most, spread over the split")
+    parser.add_argument(
+        "--num-quantizers", type=int, metavar="Q", help="decode from Q levels of codes, not from latents"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of noise and bootstrap (default 0)")
     parser.add_argument("--json", type=Path, metavar="F", help="also write everything as JSON")
     parser.add_argument("--csv", type=Path, metavar="F", help="also write the figures of each clip as CSV")
@@ -41,6 +44,7 @@ def run(options: argparse.Namespace) -> None:
         codecs,
         ((clip.name, clip.audio, clip.layout) for clip in shown),
         sample_rate=rates[-1],
+        num_quantizers=options.num_quantizers,
         seed=options.seed,
     )
     for reason in broken:

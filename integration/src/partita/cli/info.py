@@ -9,26 +9,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("name", metavar="RECIPE|MODEL", help="a recipe, or a model folder or name on the hub")
     parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--context", action="store_true", help="also how much audio a generator sees: an estimate")
 
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     from partita_core import AutoencoderConfig, PartitaError, nearest
 
+    from partita.context import context_estimate
     from partita.figures import figures, recipe_figures
-    from partita.models import load_codec
+    from partita.models import FOREIGN, load_codec
     from partita.recipes import RECIPES
 
     if options.name in RECIPES:
         config = RECIPES[options.name]().model
         assert isinstance(config, AutoencoderConfig)
         found = recipe_figures(config)
-    elif Path(options.name).exists() or "/" in options.name:
+    elif Path(options.name).exists() or "/" in options.name or options.name.startswith(FOREIGN):
         found = figures(load_codec(options.name))
     else:
         hint = nearest(options.name, RECIPES)
         raise PartitaError(f"{options.name!r} is neither a recipe nor a model folder; {hint}")
     found = {"name": options.name} | found
+    if options.context:
+        found["context_estimate"] = context_estimate(found["frame_rate"] * found["tokens_per_frame"])
     print(json.dumps(found, indent=2) if options.json else "\n".join(_lines(found)))
 
 
@@ -44,10 +48,29 @@ def _lines(found: dict) -> list[str]:
         f"  context       encoder {found['encode_context']}, decoder {found['decode_context']} frames",
     ]
     for name, count in found["parameters"].items():
-        macs = (found["macs_per_second"] or {}).get(name)
-        cost = "" if macs is None else f"{macs / 1e9:9.3f} GMAC per second of audio"
-        lines.append(f"  {name:13} {count / 1e6:8.3f} M parameters {cost}")
-    return lines
+        lines.append(f"  {name:13} {count / 1e6:8.3f} M parameters {_cost(found, name)}")
+    return lines + (_context(found) if "context_estimate" in found else [])
+
+
+def _context(found: dict) -> list[str]:
+    estimate, tokens = found["context_estimate"], found["tokens_per_frame"]
+    budget = estimate["budget"]
+    token = "one latent frame" if tokens == 1 else f"one of the {tokens} latent vectors of a frame"
+    return [
+        f"  generation    {estimate['seconds']:.0f} s in a sequence of {estimate['tokens']:.0f} tokens, "
+        f"{estimate['over_dac']:.2f} x the {estimate['dac_seconds']:.0f} s of DAC at 44.1 kHz",
+        f"                an estimate from a budget of memory, not a measurement: {budget['memory'] / 2**30:g} GiB, "
+        f"{budget['activation_share']:.0%} for activations,",
+        f"                batch {budget['batch_size']}, {budget['bytes_per_scalar']} bytes a scalar, "
+        f"{budget['scalars_per_token']} scalars a token; a token is {token}, codes and all",
+    ]
+
+
+def _cost(found: dict, name: str) -> str:
+    if name not in (found["macs_per_second"] or {}):
+        return ""
+    macs, activations = found["macs_per_second"][name], found["activations_per_second"][name]
+    return f"{macs / 1e9:9.3f} GMAC {activations / 1e6:8.2f} M activations per second of audio"
 
 
 def _codes(found: dict) -> str:

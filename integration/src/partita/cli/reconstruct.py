@@ -17,16 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
-    from partita.data import write_audio
     from partita.models import load_codec
 
-    from ._files import check_suffix, encode_file
+    from ._files import check_suffix, decode_to_file, encode_file
 
     check_suffix(options.output, ".wav", "audio")
     codec = load_codec(options.model)
     levels = options.num_quantizers
     latents = encode_file(codec, options.input, layout=None, num_quantizers=levels, progress=True)
     latents = latents if levels is None else latents.only_codes()
-    audio = codec.decode(latents, layout=options.layout, sampler=options.sampler, seed=options.seed)
-    write_audio(options.output, audio[0], codec.audio_spec.sample_rate)
-    print(f"{options.output}: {audio.shape[-1]} samples at {codec.audio_spec.sample_rate} Hz")
+    settings = {"layout": options.layout, "sampler": options.sampler, "seed": options.seed}
+    decode_to_file(codec, latents, options.output, **settings)

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 import torch
-from partita_core import ChannelLayout, Codec, Config, PartitaError, lookup, to_dict
+from partita_core import ChannelLayout, Codec, Config, Latents, PartitaError, lookup, to_dict
 from torch import Tensor
 
 from ..data.resampling import resample, resampled_length
@@ -27,6 +28,7 @@ def evaluate(
     metrics: Sequence[str | Config] = DEFAULT_METRICS,
     *,
     sample_rate: int | None = None,
+    num_quantizers: int | None = None,
     references: bool = True,
     seed: int = 0,
     resamples: int = 2000,
@@ -45,6 +47,7 @@ def evaluate(
         metrics: names of registered metrics, or their Configs.
         sample_rate: of the clips, and what the metrics are computed at; None for the rate of the models, where they
             have one. A model of another rate gets the clips resampled, and its output is resampled back.
+        num_quantizers: decode the models from so many levels of their codes; None decodes their values.
         references: also measure silence, spectrally matched noise, and, for each latent rate among the models, the
             input low-passed to as many numbers a second.
         seed: of the decoders, the noise and the bootstrap.
@@ -54,7 +57,8 @@ def evaluate(
 
     Raises:
         PartitaError: there are no clips or no systems, models differ in sample rate and none is named, a name is
-            taken twice, a clip or an estimate is not finite, or a model does not take a clip's layout.
+            taken twice, a clip or an estimate is not finite, or a model does not take a clip's layout or has not so
+            many levels of codes.
     """
     rate = _common_rate(codecs) if sample_rate is None else sample_rate
     measures = _build_metrics(metrics, rate)
@@ -64,7 +68,7 @@ def evaluate(
     for name in set(codecs) & set(rivals):
         raise PartitaError(f"a model is called {name!r}, as one of the references is; call it something else")
 
-    clocks = {name: _Clock(codec, rate) for name, codec in codecs.items()}
+    clocks = {name: _Clock(codec, rate, num_quantizers) for name, codec in codecs.items()}
     seen: list[Clip] = []
     scores: dict[str, dict[str, list[float]]] = {
         system: {measure.name: [] for measure in measures} for system in (*codecs, *rivals)
@@ -89,7 +93,7 @@ def evaluate(
     systems = [clock.system(name) for name, clock in clocks.items()]
     systems += [System(name, reference=True, numbers_per_second=numbers) for name, (_, numbers) in rivals.items()]
     bootstrap = Bootstrap(len(seen), resamples=resamples, confidence=confidence, seed=seed)
-    settings = {"sample_rate": rate, "seed": seed, **bootstrap.settings()}
+    settings = {"sample_rate": rate, "num_quantizers": num_quantizers, "seed": seed, **bootstrap.settings()}
     return Evaluation(
         systems=tuple(systems),
         metrics=tuple(MetricInfo(m.name, m.label, m.unit, m.better) for m in measures),
@@ -104,20 +108,21 @@ def evaluate(
 class _Clock:
     """Takes clips through one model and keeps the time; resampling is not on the model's account."""
 
-    def __init__(self, codec: Codec, rate: int) -> None:
-        self.codec, self.rate = codec, rate
+    def __init__(self, codec: Codec, rate: int, levels: int | None) -> None:
+        self.codec, self.rate, self.levels = codec, rate, levels
         self._encode = self._decode = self._audio = 0.0
-        self._warm = False
+        self._warm = self._coded = False
 
     def reconstruct(self, audio: Tensor, layout: ChannelLayout, seed: int) -> Tensor:
         own = self.codec.audio_spec.sample_rate
         heard = resample(audio.detach().cpu(), self.rate, own)
         heard = fit(heard, max(1, resampled_length(audio.shape[-1], self.rate, own)))[None]
         if not self._warm:  # the first run pays for allocations and kernels that no other does
-            self.codec.decode(self.codec.encode(heard[..., :own], layout=layout), seed=seed)
-            self._warm = True
+            first = self._encode_audio(heard[..., :own], layout)
+            self.codec.decode(first, seed=seed)
+            self._warm, self._coded = True, _are_of_codes(first, self.codec)
         start = self._now()
-        latents = self.codec.encode(heard, layout=layout)
+        latents = self._encode_audio(heard, layout)
         middle = self._now()
         decoded = self.codec.decode(latents, seed=seed)[0]
         end = self._now()
@@ -126,16 +131,28 @@ class _Clock:
         self._audio += heard.shape[-1] / own
         return fit(resample(decoded.cpu(), own, self.rate), audio.shape[-1]).to(audio)
 
+    def _encode_audio(self, audio: Tensor, layout: ChannelLayout) -> Latents:
+        latents = self.codec.encode(audio, layout=layout, num_quantizers=self.levels)
+        return latents if self.levels is None else latents.only_codes()
+
     def system(self, name: str) -> System:
         spec = self.codec.latent_spec
+        spec = replace(spec, codebook_sizes=spec.codebook_sizes[: self.levels])
         speed = Speed(self._audio / max(self._encode, 1e-9), self._audio / max(self._decode, 1e-9))
-        return System(name, False, numbers_per_second(spec), bit_rate(spec), speed)
+        return System(name, False, numbers_per_second(spec), bit_rate(spec) if self._coded else None, speed)
 
     def _now(self) -> float:
         parameter = next(self.codec.parameters(), None)
         if parameter is not None and parameter.is_cuda:
             torch.cuda.synchronize(parameter.device)
         return time.perf_counter()
+
+
+def _are_of_codes(latents: Latents, codec: Codec) -> bool:
+    """Whether what is decoded costs the bits of its codes: a quantizer that is attached leaves the values alone."""
+    if latents.codes is None or latents.values is None:
+        return True
+    return torch.allclose(codec.codes_to_values(latents.codes), latents.values)
 
 
 def _references(codecs: Mapping[str, Codec], rate: int, seed: int) -> dict[str, tuple[Any, float | None]]:

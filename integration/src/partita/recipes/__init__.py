@@ -6,13 +6,19 @@ from partita_core import PartitaError, nearest
 
 from partita.training import RunConfig
 
-from .genae import genae_base, genae_tiny
+from .genae import genae_36hz, genae_base, genae_small, genae_tiny
+from .oobleck import oobleck_base, oobleck_tiny
+from .quantization import vq_base, vq_tiny
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     recipe.__name__: recipe
     for recipe in (
+        genae_36hz,
         genae_base,
+        genae_small,
         genae_tiny,
+        oobleck_base,
+        oobleck_tiny,
     )
 }
 
@@ -28,4 +34,31 @@ def recipe(name: str) -> RunConfig:
     return RECIPES[name]()
 
 
-__all__ = ["RECIPES", "genae_base", "genae_tiny", "recipe"]
+QUANTIZATION_RECIPES: dict[str, Callable[[str], RunConfig]] = {recipe.__name__: recipe for recipe in (vq_base, vq_tiny)}
+
+
+def quantization_recipe(name: str, codec: str) -> RunConfig:
+    """The run that is called `name`, for a quantizer of the latents of `codec`.
+
+    Raises:
+        PartitaError: none is; the nearest names are given.
+    """
+    if name not in QUANTIZATION_RECIPES:
+        raise PartitaError(f"unknown recipe {name!r} of a quantizer; {nearest(name, QUANTIZATION_RECIPES)}")
+    return QUANTIZATION_RECIPES[name](codec)
+
+
+__all__ = [
+    "QUANTIZATION_RECIPES",
+    "quantization_recipe",
+    "vq_base",
+    "vq_tiny",
+    "RECIPES",
+    "genae_36hz",
+    "genae_base",
+    "genae_small",
+    "genae_tiny",
+    "oobleck_base",
+    "oobleck_tiny",
+    "recipe",
+]

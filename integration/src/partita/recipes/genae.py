@@ -1,12 +1,16 @@
 """Recipes for GenAE (arXiv 2602.15749)."""
 
+from dataclasses import replace
 from typing import Any
 
 from partita_bottlenecks import VAEConfig
 from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout
 from partita_decoders import GenAEDecoderConfig
 from partita_encoders import GenAEEncoderConfig
-from partita_losses import MultiResolutionSTFTConfig, MultiScaleMelConfig
+from partita_losses import (
+    MultiResolutionSTFTConfig,
+    MultiScaleMelConfig,
+)
 
 from partita.data import DataConfig
 from partita.training import AdversarialReconstructionConfig, OptimizerConfig, RunConfig, TrainerConfig
@@ -24,6 +28,33 @@ def genae_base() -> RunConfig:
         objective=AdversarialReconstructionConfig(),
         data=DataConfig(crop_seconds=134_400 / 44_100, batch_size=64, num_workers=8),
         trainer=TrainerConfig(steps=1_000_000, precision="bf16", log_every=100, evaluate_every=10_000),
+    )
+
+
+def genae_36hz() -> RunConfig:
+    """GenAE at the paper's second operating point: 1200x, 36.75 Hz; everything else as `genae_base`.
+
+    The mel side input joins after the first three stages, so its hop is 120.
+    """
+    encoder, decoder = GenAEEncoderConfig(strides=(4, 5, 6, 10)), GenAEDecoderConfig(strides=(10, 6, 5, 4))
+    base = genae_base()
+    return replace(base, model=AutoencoderConfig(_AUDIO, 64, encoder, VAEConfig(), decoder))
+
+
+def genae_small() -> RunConfig:
+    """GenAE of 15 M parameters for a single GPU: to compare variants, and for smaller data sets.
+
+    Hop, latents, formats and objective are those of `genae_base`, so what is found here speaks for it; widths are
+    halved, attention has two layers a side instead of four, and crops are 26 frames.
+    """
+    widths: dict[str, Any] = {"attention_dim": 256, "attention_layers": 2, "heads": 4}
+    encoder = GenAEEncoderConfig(channels=(64, 64, 128, 256, 512), **widths)
+    decoder = GenAEDecoderConfig(channels=(512, 256, 128, 64, 64), **widths)
+    return RunConfig(
+        model=AutoencoderConfig(_AUDIO, 64, encoder, VAEConfig(), decoder),
+        objective=AdversarialReconstructionConfig(),
+        data=DataConfig(crop_seconds=26 * 3360 / 44_100, batch_size=16, num_workers=8),
+        trainer=TrainerConfig(steps=400_000, precision="bf16", log_every=100, evaluate_every=10_000),
     )
 
 

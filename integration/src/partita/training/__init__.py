@@ -1,6 +1,7 @@
 """Objectives and the trainer."""
 
 from .adversarial import AdversarialReconstruction, AdversarialReconstructionConfig
+from .latent_quantization import LatentQuantization, LatentQuantizationConfig
 from .objective import Objective, TrainState
 from .optimization import EMA, OptimizerConfig
 from .run import RunConfig, RunFolder, TrainerConfig
@@ -10,6 +11,8 @@ __all__ = [
     "EMA",
     "AdversarialReconstruction",
     "AdversarialReconstructionConfig",
+    "LatentQuantization",
+    "LatentQuantizationConfig",
     "Objective",
     "OptimizerConfig",
     "RunConfig",

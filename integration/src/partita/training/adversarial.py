@@ -7,31 +7,28 @@ from typing import Any
 import torch
 from partita_core import (
     Autoencoder,
-    ChannelLayout,
     Config,
     FeedForwardDecoder,
     PartitaError,
     StepOutput,
     component,
-    convert_pairs,
     frozen_call,
     register,
     upcast,
 )
 from partita_losses import (
     ComplexSTFTDiscriminatorsConfig,
-    DiscriminatorOutput,
     MultiResolutionSTFTConfig,
     MultiScaleMelConfig,
     feature_matching_loss,
     hinge_discriminator_loss,
     hinge_generator_loss,
 )
-from torch import Tensor, nn
+from torch import nn
 
 from partita.data import Batch
 
-from .objective import Objective, TrainState, check_weights, weighted_sum
+from .objective import Objective, TrainState, check_weights, heard, mean_logit, target_audio, weighted_sum
 
 # Terms that come of the discriminators, beside those of `losses`.
 _ADVERSARIAL = ("adversarial", "feature_matching")
@@ -130,7 +127,7 @@ class AdversarialReconstruction(Objective):
     def _generator(self, batch: Batch) -> StepOutput:
         reconstruction, bottleneck = self.model(batch["audio"], batch["layout"], batch["target_layout"])
         with torch.autocast(reconstruction.device.type, enabled=False):
-            samples, target = _heard(upcast(reconstruction), batch, batch["target_layout"]), _target(batch)
+            samples, target = heard(upcast(reconstruction), batch, batch["target_layout"]), target_audio(batch)
             lengths = batch["audio_lengths"]
             terms = {name: loss(samples, target, lengths=lengths).mean() for name, loss in self.losses.items()}
         if self.discriminator is not None:
@@ -152,23 +149,7 @@ class AdversarialReconstruction(Objective):
 
     def _discriminator(self, batch: Batch) -> StepOutput:
         assert self.discriminator is not None
-        fake, real = self.discriminator(batch["samples"]), self.discriminator(_target(batch))
+        fake, real = self.discriminator(batch["samples"]), self.discriminator(target_audio(batch))
         loss = hinge_discriminator_loss(real, fake)
-        metrics = {"real_logit": _mean_logit(real), "fake_logit": _mean_logit(fake)}
+        metrics = {"real_logit": mean_logit(real), "fake_logit": mean_logit(fake)}
         return StepOutput(upcast(loss), {"discriminator": upcast(loss.detach())}, metrics, None)
-
-
-def _mean_logit(outputs: list[DiscriminatorOutput]) -> Tensor:
-    return torch.stack([upcast(output.logits.detach()).mean() for output in outputs]).mean()
-
-
-def _target(batch: Batch) -> Tensor:
-    return _heard(convert_pairs(batch["audio"], batch["layout"], batch["target_layout"]), batch, batch["target_layout"])
-
-
-def _heard(audio: Tensor, batch: Batch, layout: Tensor) -> Tensor:
-    """Network audio of `layout` as the losses take it: left and right (mono twice its mean), zero past the end."""
-    wanted = torch.where(layout == ChannelLayout.MID_SIDE, int(ChannelLayout.STEREO), layout)
-    audio = convert_pairs(audio, layout, wanted)
-    inside = torch.arange(audio.shape[-1], device=audio.device) < batch["audio_lengths"].to(audio.device)[:, None, None]
-    return torch.where(inside, audio, 0)

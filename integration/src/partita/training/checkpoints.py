@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from partita_core import (
-    Config,
     PartitaError,
     load_weights,
     read_json,
@@ -85,23 +84,22 @@ def load_checkpoint(
     return TrainState(saved["step"], saved["total_steps"]), saved["facts"]
 
 
-def load_model(path: Path, config: Config) -> nn.Module:
-    """The model of a checkpoint, with the averaged weights where the run keeps them, in eval mode.
+def load_model(path: Path, model: nn.Module) -> None:
+    """Gives a model the weights of a checkpoint, the averaged ones where the run keeps them, and puts it in eval mode.
 
     Args:
         path: the folder of the checkpoint.
-        config: of the model, from the run's `config.json`.
+        model: as the run's `config.json` builds it.
 
     Raises:
         PartitaError: the checkpoint is damaged, or of another model.
     """
-    model = config.build()
     tensors, _ = read_tensors(path / "objective.safetensors")
     own = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     if (path / "ema.safetensors").exists():
         own |= read_tensors(path / "ema.safetensors")[0]
     load_weights(model, own, path)
-    return model.eval()
+    model.eval()
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -1,12 +1,13 @@
 """What the trainer sees: an objective, the one module that is prepared, so that every trained path is its forward."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from partita_core import PartitaError, StepOutput, upcast
+from partita_core import ChannelLayout, Codec, PartitaError, StepOutput, convert_pairs, upcast
+from partita_losses import DiscriminatorOutput
 from torch import Tensor, nn
 
 from partita.data import Batch
@@ -37,7 +38,7 @@ class Objective(nn.Module, ABC):
         phases: what a step consists of, in order: `("generator",)`, or with `"discriminator"` after it.
         requires: keys a batch must have.
         crop_multiple: samples that crops must be a multiple of.
-        model: what is saved in the end.
+        model: what is trained and averaged.
     """
 
     phases: tuple[str, ...]
@@ -56,6 +57,18 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def parameter_groups(self, phase: str) -> list[dict[str, Any]]:
         """What the optimizer of a phase gets; empty groups where the phase has nothing for one."""
+
+    @property
+    def codec(self) -> Codec:
+        """What is listened to, and saved in the end: it has the model in it, with the weights of the moment."""
+        return self.model
+
+    def begin(self, batches: Iterable[Batch]) -> None:
+        """What is to be done with data before the first step, as a start of codebooks; not done on resuming.
+
+        Args:
+            batches: on the device, without end, the same in every process; reading them leaves training's alone.
+        """
 
     def check_batch(self, batch: Mapping[str, Any]) -> None:
         """Refuses data that lacks what the objective needs.
@@ -86,3 +99,22 @@ def check_weights(terms: set[str], weights: Mapping[str, float]) -> None:
         raise PartitaError(
             f"nothing makes the loss {unclaimed[0]!r} that has a weight; losses: {', '.join(sorted(terms))}"
         )
+
+
+def heard(audio: Tensor, batch: Batch, layout: Tensor) -> Tensor:
+    """Network audio of `layout` as the losses take it: left and right (mono twice its mean), zero past the end."""
+    wanted = torch.where(layout == ChannelLayout.MID_SIDE, int(ChannelLayout.STEREO), layout)
+    audio = convert_pairs(audio, layout, wanted)
+    inside = torch.arange(audio.shape[-1], device=audio.device) < batch["audio_lengths"].to(audio.device)[:, None, None]
+    return torch.where(inside, audio, 0)
+
+
+def target_audio(batch: Batch) -> Tensor:
+    """What a reconstruction of the batch in its target layouts is to be, as `heard`."""
+    audio = convert_pairs(batch["audio"], batch["layout"], batch["target_layout"])
+    return heard(audio, batch, batch["target_layout"])
+
+
+def mean_logit(outputs: Sequence[DiscriminatorOutput]) -> Tensor:
+    """What discriminators say on average, for the log."""
+    return torch.stack([upcast(output.logits.detach()).mean() for output in outputs]).mean()

@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from partita_core import PartitaError
+from partita_core import Codec, PartitaError
 from torch import Tensor, nn
 
-from .objective import TrainState
+from .objective import Objective, TrainState
 
 _SCHEDULES: dict[str, Callable[[TrainState, "OptimizerConfig"], float]] = {
     "constant": lambda state, config: 1.0,
@@ -105,3 +105,15 @@ class EMA:
 
 def _floating(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     return ((name, tensor) for name, tensor in module.state_dict().items() if tensor.is_floating_point())
+
+
+@contextmanager
+def averaged(objective: Objective, ema: EMA | None) -> Iterator[Codec]:
+    """The objective's codec in eval mode, with the averaged weights if there are any; afterwards all is as before."""
+    model = objective.model
+    was_training = model.training
+    with nullcontext() if ema is None else ema.swapped_in(model):
+        try:
+            yield objective.codec.eval()
+        finally:
+            model.train(was_training)

@@ -1,7 +1,6 @@
 """Listening to a run while it goes: figures, audio and spectrograms on the validation split."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from partita_core import ChannelLayout, PartitaError
@@ -11,8 +10,8 @@ from partita.data import open_dataset, whole_files, write_audio
 from partita.evaluation import evaluate
 
 from .logs import Log
-from .objective import TrainState
-from .optimization import EMA
+from .objective import Objective, TrainState
+from .optimization import EMA, averaged
 from .run import RunFolder, TrainerConfig
 
 # Clips of an evaluation: many short ones say more than one long one.
@@ -22,9 +21,12 @@ _CLIPS = 8
 class Periodic:
     """Evaluates the averaged weights on the start of a few validation files, and keeps what they sound like."""
 
-    def __init__(self, data: str | Path, model: Any, ema: EMA | None, run: RunFolder, config: TrainerConfig) -> None:
+    def __init__(
+        self, data: str | Path, objective: Objective, ema: EMA | None, run: RunFolder, config: TrainerConfig
+    ) -> None:
         """Reads the clips; without a validation split, training files serve and the log says so."""
-        self._model, self._ema, self._run, self._config = model, ema, run, config
+        self._objective, self._ema, self._run, self._config = objective, ema, run, config
+        self._rate = objective.codec.audio_spec.sample_rate
         self._heard_middle = False
         self.measured: dict[str, float] = {}  # by the last evaluation
         try:
@@ -33,10 +35,10 @@ class Periodic:
             dataset, self.split = open_dataset(data, split="train"), "train"
         count = min(_CLIPS, len(dataset))
         rows = [round(i * (len(dataset) - 1) / max(1, count - 1)) for i in range(count)]
-        samples = int(config.evaluate_seconds / count * model.audio_spec.sample_rate)
+        samples = int(config.evaluate_seconds / count * self._rate)
         self._clips: list[tuple[str, Tensor, ChannelLayout]] = []
         try:
-            for clip in whole_files(dataset.select(rows), sample_rate=model.audio_spec.sample_rate):
+            for clip in whole_files(dataset.select(rows), sample_rate=self._rate):
                 self._clips.append((clip.name, clip.audio[:, :samples], clip.layout))
         except PartitaError:
             self._clips = []  # nothing to listen to is no reason not to train
@@ -60,17 +62,12 @@ class Periodic:
 
         def keep(name: str, audio: Tensor, estimates: dict[str, Tensor]) -> None:
             file = folder / Path(name).with_suffix(".wav").name
-            write_audio(file, estimates["model"], self._model.audio_spec.sample_rate)
+            write_audio(file, estimates["model"], self._rate)
 
-        with torch.random.fork_rng():
-            if self._ema is None:
-                found = self._measure(keep)
-            else:
-                with self._ema.swapped_in(self._model):
-                    found = self._measure(keep)
+        with torch.random.fork_rng(), averaged(self._objective, self._ema) as codec:
+            levels = len(codec.latent_spec.codebook_sizes) or None  # what is trained is heard: codes, where there are
+            settings = {"references": False, "resamples": 1, "num_quantizers": levels}
+            found = evaluate({"model": codec}, self._clips, on_clip=keep, **settings)
         figures = {name: interval.mean for name, interval in found.means["model"].items()}
         self.measured = {f"{self.split}/{name}": value for name, value in figures.items()}
         log.write(step, **self.measured)
-
-    def _measure(self, keep: Any) -> Any:
-        return evaluate({"model": self._model}, self._clips, references=False, resamples=1, on_clip=keep)

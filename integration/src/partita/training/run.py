@@ -58,16 +58,18 @@ class RunConfig:
     """Everything that a run depends on but the data itself.
 
     Attributes:
-        model: what is trained and saved.
+        model: what is trained: an autoencoder, or a part on the latents of a codec that is trained already.
         objective: what it is trained for.
         data: how training data is cut and varied.
         trainer: how it is driven.
+        codec: the codec whose latents the model is for, a folder or a name on the hub; None for an autoencoder.
     """
 
-    model: Config = component("autoencoder")
+    model: Config = component("autoencoder", "quantizer")
     objective: Config = component("objective")
     data: DataConfig = DataConfig()
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    codec: str | None = None
 
 
 class RunFolder:

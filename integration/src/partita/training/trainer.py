@@ -8,21 +8,23 @@ import math
 import shutil
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from partita_core import Autoencoder, PartitaError, hashed_seed, load_weights, measure_latents
+from partita_core import Autoencoder, Frozen, PartitaError, Saved, hashed_seed, load_weights, measure_latents
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from partita.cards import model_card
-from partita.data import build_loader, open_dataset, whole_files
+from partita.data import CropLoader, build_loader, open_dataset, whole_files
+from partita.models import load_codec
 
 from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from .logs import Log, Progress
 from .objective import Objective, TrainState
-from .optimization import EMA
+from .optimization import EMA, averaged
 from .periodic import Periodic
 from .run import RunConfig, RunFolder
 
@@ -75,11 +77,9 @@ def train(
         run.check_new()
     fresh = not run.path.exists()
     dataset = open_dataset(data, split="train")
-    torch.manual_seed(hashed_seed(config.trainer.seed, "weights"))
-    model = config.model.build()
-    if init_from is not None:
-        load_weights(model, Autoencoder.from_pretrained(init_from).state_dict(), init_from)
-    objective: Objective = config.objective.build(model=model)
+    objective = _build(config, init_from)
+    if isinstance(objective.codec, Saved):
+        objective.codec.saved_config()  # what could not be saved is refused before it is trained
 
     ddp = DistributedDataParallelKwargs(find_unused_parameters=len(objective.phases) > 1, broadcast_buffers=False)
     accelerator = Accelerator(
@@ -93,21 +93,28 @@ def train(
         if resume:
             state, facts = loop.restore(latest_checkpoint(run.checkpoints))
             elapsed = facts["seconds"]
-        batches = build_loader(
-            dataset,
-            config.data,
-            audio_spec=model.audio_spec,
-            crop_multiple=objective.crop_multiple,
-            seed=config.trainer.seed,
-            rank=accelerator.process_index,
-            world_size=accelerator.num_processes,
-            start_step=state.step * config.trainer.accumulation,
-        )
+
+        def read(rank: int, world_size: int) -> CropLoader:
+            return build_loader(
+                dataset,
+                config.data,
+                audio_spec=objective.codec.audio_spec,
+                crop_multiple=objective.crop_multiple,
+                seed=config.trainer.seed,
+                rank=rank,
+                world_size=world_size,
+                start_step=state.step * config.trainer.accumulation,
+            )
+
+        batches = read(accelerator.process_index, accelerator.num_processes)
         accelerator.wait_for_everyone()  # all have looked at the folder before one writes to it
-        periodic = None
         if accelerator.is_main_process:
             run.write_config(config, recipe)
-            periodic = Periodic(data, model, loop.ema, run, config.trainer)
+        if not resume:
+            loop.begin(read(0, 1), progress=progress)
+        periodic = None
+        if accelerator.is_main_process:
+            periodic = Periodic(data, objective, loop.ema, run, config.trainer)
         loop.train(
             batches,
             state,
@@ -121,7 +128,7 @@ def train(
         if accelerator.is_main_process:
             measured = {} if periodic is None else periodic.measured
             card = {"recipe": recipe, "data": Path(data).name, "steps": state.step, "measured": measured}
-            _finish(model, loop.ema, dataset, run, config, card)
+            _finish(objective, loop.ema, dataset, run, config, card)
         accelerator.wait_for_everyone()
     except PartitaError:
         if fresh and not state.step and accelerator.is_main_process:
@@ -153,7 +160,23 @@ class _Loop:
         self.ema = None if trainer.ema_decay is None else EMA(objective.model, trainer.ema_decay)
 
     def restore(self, checkpoint: Path) -> tuple[TrainState, dict[str, Any]]:
-        return load_checkpoint(checkpoint, objective=self.objective, optimizers=self._plain_optimizers(), ema=self.ema)
+        found = load_checkpoint(checkpoint, objective=self.objective, optimizers=self._plain_optimizers(), ema=self.ema)
+        if found[1].get("frozen", []) != self._frozen():
+            raise PartitaError(f"{self.run.path} was started on another codec than {self.config.codec} is now")
+        return found
+
+    def begin(self, batches: Iterable[Any], *, progress: bool) -> None:
+        """What the objective does with data before the first step, as if it were in one process."""
+        torch.manual_seed(hashed_seed(self.config.trainer.seed, "begin"))
+        shown = progress and self.accelerator.is_main_process
+
+        def counted() -> Iterable[Any]:  # nothing is read or shown unless the objective asks
+            for batch in tqdm(batches, desc="starting", unit="batch", disable=not shown, leave=False):
+                yield _to(batch, self.accelerator.device)
+
+        self.objective.begin(counted())
+        if self.ema is not None:
+            self.ema = EMA(self.objective.model, self.ema.decay)
 
     def train(
         self,
@@ -263,9 +286,12 @@ class _Loop:
             optimizers=self._plain_optimizers(),
             ema=self.ema,
             state=state,
-            facts={"seconds": seconds},
+            facts={"seconds": seconds, "frozen": self._frozen()},
             keep=keep,
         )
+
+    def _frozen(self) -> list[str]:
+        return [module.sha256 for module in self.objective.modules() if isinstance(module, Frozen)]
 
     def _plain_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {phase: optimizer.optimizer for phase, optimizer in self.optimizers.items()}
@@ -329,21 +355,56 @@ def _to(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     }
 
 
-def _finish(
-    model: Any, ema: EMA | None, dataset: "Dataset", run: RunFolder, config: RunConfig, card: dict[str, Any]
-) -> None:
-    """Measures the latents and saves the averaged weights."""
+def _build(config: RunConfig, init_from: str | Path | None) -> Objective:
+    """The objective around a model of its own, or around a part on the latents of a frozen codec.
 
-    def pieces() -> Iterable[Any]:
+    Raises:
+        PartitaError: the parts of the config do not go together.
+    """
+    alone = config.model.tag.startswith("autoencoder")
+    takes_codec = "codec" in signature(config.objective.build).parameters
+    if config.codec is None and not (alone and not takes_codec):
+        raise PartitaError(
+            f"{config.objective.tag} of {config.model.tag} is trained on a codec; name it with codec=FOLDER"
+        )
+    if config.codec is not None and (alone or not takes_codec):
+        raise PartitaError(f"{config.objective.tag} of {config.model.tag} is trained without a codec; leave codec out")
+    codec = None if config.codec is None else Frozen(load_codec(config.codec))
+    torch.manual_seed(hashed_seed(config.trainer.seed, "weights"))
+    if codec is not None:
+        if init_from is not None:
+            raise PartitaError("only an autoencoder can start from the weights of a model")
+        return config.objective.build(model=config.model.build(dim=codec.module.latent_spec.dim), codec=codec)
+    model = config.model.build()
+    if init_from is not None:
+        load_weights(model, Autoencoder.from_pretrained(init_from).state_dict(), init_from)
+    return config.objective.build(model=model)
+
+
+def _finish(
+    objective: Objective,
+    ema: EMA | None,
+    dataset: "Dataset",
+    run: RunFolder,
+    config: RunConfig,
+    card: dict[str, Any],
+) -> None:
+    """Measures the latents, if nobody has, and saves the averaged weights."""
+
+    def pieces(codec: Any) -> Iterable[Any]:
         left = config.trainer.statistics_seconds
-        for clip in whole_files(dataset, sample_rate=model.audio_spec.sample_rate):
+        for clip in whole_files(dataset, sample_rate=codec.audio_spec.sample_rate):
             if left <= 0:
                 break
             seconds = min(left, clip.audio.shape[-1] / clip.sample_rate)
             left -= seconds
-            yield model.encode(clip.audio[None, :, : max(1, int(seconds * clip.sample_rate))], layout=clip.layout)
+            yield codec.encode(clip.audio[None, :, : max(1, int(seconds * clip.sample_rate))], layout=clip.layout)
 
-    with nullcontext() if ema is None else ema.swapped_in(model):
-        model.eval()
-        model.latent_spec = measure_latents(model, pieces())
-        model.save_pretrained(run.model, card=model_card(model, **card))
+    for module in objective.modules():
+        if isinstance(module, Frozen):
+            module.check()
+    with averaged(objective, ema) as codec:
+        if codec.latent_spec.mean is None:
+            codec.latent_spec = measure_latents(codec, pieces(codec))
+        assert isinstance(codec, Saved)
+        codec.save_pretrained(run.model, card=model_card(codec, **card))

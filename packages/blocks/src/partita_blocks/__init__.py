@@ -9,7 +9,9 @@ from .convolutions import (
     conv,
     conv_reach,
     conv_transpose_reach,
+    down_stages,
     residual_units,
+    up_stages,
 )
 from .spectral import STFT, LogMel, a_weighting, mel_filterbank, mirrored, overlap_add, power, reflect
 
@@ -31,6 +33,7 @@ __all__ = [
     "conv",
     "conv_reach",
     "conv_transpose_reach",
+    "down_stages",
     "mel_filterbank",
     "mirrored",
     "overlap_add",
@@ -39,5 +42,6 @@ __all__ = [
     "residual_units",
     "rotary_angles",
     "rotate",
+    "up_stages",
     "windowed_attention",
 ]

@@ -19,7 +19,7 @@ _C2, _C3, _C4 = -1 / 3, 2 / 45, -1 / 315
 
 # Elements worked on at a time on a CPU: few enough that a piece stays in the cache from the first to the last of the
 # passes over it, many enough that calling them costs nothing.
-_PIECE = 2**18
+_PIECE = 2**19
 
 
 def _wrap(x: Tensor, beta: Tensor) -> Tensor:
@@ -59,8 +59,12 @@ def _pieces(x: Tensor, beta: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
 
 
 def _in_pieces(x: Tensor) -> bool:
-    """Whether to work piece by piece; compilers fuse the passes by themselves, and a GPU wants all at once."""
-    return x.device.type == "cpu" and x.dim() == 3 and x.numel() > _PIECE and not torch.compiler.is_compiling()
+    """Whether to work piece by piece.
+
+    Compilers fuse the passes by themselves, a GPU wants all at once, and fake tensors only have a shape.
+    """
+    plain = type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return plain and x.dim() == 3 and x.numel() > _PIECE
 
 
 def _forward(x: Tensor, beta: Tensor) -> Tensor:

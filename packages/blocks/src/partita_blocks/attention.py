@@ -130,9 +130,9 @@ class WindowedTransformer(nn.Module):
         window: int,
         mlp_ratio: int,
         conditions: int,
-        condition: Literal["token", "add"],
+        condition: Literal["token", "add"] | None,
     ) -> None:
-        """Builds `layers` blocks for `conditions` conditions."""
+        """Builds `layers` blocks for `conditions` conditions; 0 and None for blocks that are told nothing."""
         super().__init__()
         self.head_dim, self.window, self.condition = head_dim, window, condition
         self.blocks = nn.ModuleList(
@@ -143,18 +143,20 @@ class WindowedTransformer(nn.Module):
         # Without layers there is nothing to attend: an empty parameter would only upset optimizers and DDP.
         self.table = nn.Parameter(torch.randn(shape) * 0.02) if 0 not in shape else None
 
-    def forward(self, x: Tensor, index: Tensor) -> Tensor:
-        """Maps `(batch, dim, frames)` under the conditions `(batch,)` int64 to as much."""
-        if self.table is None:
+    def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
+        """Maps `(batch, dim, frames)` under the conditions `(batch,)` int64, if there are any, to as much."""
+        if self.table is None and len(self.blocks) == 0:
             return x
         x = x.transpose(1, 2)
-        chosen = self.table[index]
-        if self.condition == "add":
-            x = x + chosen.unsqueeze(1)
+        chosen = None
+        if self.table is not None:
+            assert index is not None, "the transformer has conditions; say which of them hold"
+            chosen = self.table[index]
+        if chosen is not None and self.condition == "add":
+            x, chosen = x + chosen.unsqueeze(1), None
         angles = rotary_angles(x.shape[1], self.head_dim, x.device)
         for layer, block in enumerate(self.blocks):
-            prefix = (chosen[:, layer, 0], chosen[:, layer, 1]) if self.condition == "token" else None
-            x = block(x, angles, prefix)
+            x = block(x, angles, None if chosen is None else (chosen[:, layer, 0], chosen[:, layer, 1]))
         return x.transpose(1, 2)
 
     def reach(self, first: int, last: int) -> tuple[int, int]:

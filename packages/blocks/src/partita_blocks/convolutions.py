@@ -6,6 +6,7 @@ add these up to the context they declare.
 
 from collections.abc import Callable, Sequence
 
+from partita_core import PartitaError
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -159,6 +160,78 @@ class UpStage(nn.Module):
         """See the module."""
         first, last = _units_reach(self.units, first, last)
         return conv_transpose_reach(first, last, 2 * self.stride, stride=self.stride, padding=self.padding)
+
+
+def down_stages(
+    channels: Sequence[int],
+    strides: Sequence[int],
+    *,
+    dilations: Sequence[int],
+    kernel: int,
+    separable: bool,
+    early: bool,
+    activation: Activation,
+) -> list[DownStage]:
+    """One `DownStage` for each stride.
+
+    Args:
+        channels: width before the first stage and after each.
+        strides: of the stages, from audio on.
+        dilations: see `DownStage`, as what follows.
+        kernel: likewise.
+        separable: likewise.
+        early: likewise.
+        activation: likewise.
+
+    Raises:
+        PartitaError: there is not one width more than strides.
+    """
+    return [
+        DownStage(
+            channels_in,
+            channels_out,
+            stride=stride,
+            dilations=dilations,
+            kernel=kernel,
+            separable=separable,
+            early=early,
+            activation=activation,
+        )
+        for channels_in, channels_out, stride in _widths(channels, strides)
+    ]
+
+
+def up_stages(
+    channels: Sequence[int],
+    strides: Sequence[int],
+    *,
+    dilations: Sequence[int],
+    kernel: int,
+    separable: bool,
+    activation: Activation,
+) -> list[UpStage]:
+    """One `UpStage` for each stride, from the latents on; see `down_stages`."""
+    return [
+        UpStage(
+            channels_in,
+            channels_out,
+            stride=stride,
+            dilations=dilations,
+            kernel=kernel,
+            separable=separable,
+            activation=activation,
+        )
+        for channels_in, channels_out, stride in _widths(channels, strides)
+    ]
+
+
+def _widths(channels: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int, int]]:
+    if len(channels) != len(strides) + 1:
+        raise PartitaError(
+            f"{len(strides)} strides need {len(strides) + 1} channel widths, before the first stage and after each, "
+            f"not {len(channels)}"
+        )
+    return list(zip(channels[:-1], channels[1:], strides))
 
 
 def _units_reach(units: nn.Sequential, first: int, last: int) -> tuple[int, int]:

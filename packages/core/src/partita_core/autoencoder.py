@@ -60,9 +60,11 @@ class Autoencoder(Saved, Codec):
             "the decoder's",
             decoder.tokens_per_frame,
         )
-        if not encoder.ordered and bottleneck.context != (0, 0):
-            pair = f"{type(bottleneck).__name__} sees {bottleneck.context} frames"
-            raise PartitaError(f"{pair}, but {type(encoder).__name__}'s tokens have no order; take one without context")
+        for part in (bottleneck, quantizer):
+            if not encoder.ordered and part is not None and part.context != (0, 0):
+                pair = f"{type(part).__name__} sees {part.context} frames"
+                tokens = f"{type(encoder).__name__}'s tokens have no order"
+                raise PartitaError(f"{pair}, but {tokens}; take one without context")
         if quantizer is not None:
             _require("the bottleneck's dim", bottleneck.dim, "the quantizer's dim", quantizer.dim)
             if isinstance(bottleneck, Quantizer):
@@ -132,7 +134,8 @@ class Autoencoder(Saved, Codec):
         )
         context = _sum_contexts(self.bottleneck, self.quantizer)
         k = spec.tokens_per_frame
-        return Chain(encoder, self._bounded(lambda h: self._quantize(h, num_quantizers), k, k, context, width))
+        rest = self._bounded(lambda h: (*self._quantize(h, num_quantizers), None), k, k, context, width)
+        return Chain(encoder, rest)
 
     def decode_stream(self, layout: Tensor, *, sampler: Any, seeds: Tensor, width: int) -> Stream:
         """As `Codec.decode_stream`, through the decoder's own stream."""

@@ -60,6 +60,14 @@ class Codec(nn.Module, ABC):
     ) -> Tensor:
         """Decodes values, or codes where values are None, to exactly `(batch, channels, hop * frames)`."""
 
+    def gains(self, audio: Tensor) -> Tensor | None:
+        """The scale `(batch, frames)` that `encode_frames` takes out of network audio; None for the many that do not.
+
+        It is kept in `Latents.gain`. A codec that overrides this takes it back, as the argument `gain` of
+        `decode_frames`.
+        """
+        return None
+
     def codes_to_values(self, codes: Tensor) -> Tensor:
         """Values `(batch, dim, tokens)` of codes `(batch, num_quantizers, tokens)`.
 
@@ -108,23 +116,22 @@ class Codec(nn.Module, ABC):
             return torch.stack(rows)
 
         known = torch.tensor([network_layout(item, self.audio_spec.layouts) for item in layouts])
-        results: dict[int, tuple[Tensor | None, Tensor | None]] = {}
+        results: dict[int, tuple[Tensor | None, ...]] = {}
         with torch.autocast(parameter.device.type, enabled=False):
             for items in self._groups(frames):
                 batch, count = network_audio(items), int(frames[items[0]])
-                values, codes = self._run(
+                encoded = self._run(
                     batch,
                     count,
-                    lambda x, items=items: self.encode_frames(x, known[items].to(x.device), num_quantizers),
+                    lambda x, items=items: self._encode_content(x, known[items], num_quantizers),
                     partial(self.encode_stream, known[items], num_quantizers=num_quantizers),
                 )
                 for row, i in enumerate(items):
-                    results[i] = (_row(values, row), _row(codes, row))
+                    results[i] = tuple(None if tensor is None else tensor[row] for tensor in encoded)
         longest = int(frames.max()) * tokens
-        rows = [results[i] for i in range(len(lengths))]
-        values = _stack([row[0] for row in rows], longest, fill=0)
-        codes = _stack([row[1] for row in rows], longest, fill=-1)
-        return self._latents(values, codes, lengths, torch.tensor(layouts, dtype=torch.int64))
+        parts = zip(*(results[i] for i in range(len(lengths))))
+        values, codes, gain = (_stack(rows, longest, fill) for rows, fill in zip(parts, (0, -1, 0)))
+        return self._latents(values, codes, gain, lengths, torch.tensor(layouts, dtype=torch.int64))
 
     @torch.no_grad()
     def decode(
@@ -167,8 +174,7 @@ class Codec(nn.Module, ABC):
             dtype=upcast(parameter[:0]).dtype,
             device=parameter.device,
         )
-        content = latents.codes if latents.values is None else latents.values
-        assert content is not None
+        content = self._content(latents)
         with torch.autocast(parameter.device.type, enabled=False):
             for items in self._groups(frames):
                 count = int(frames[items[0]])
@@ -188,13 +194,15 @@ class Codec(nn.Module, ABC):
     # ------------------------------------------------------------------ streams over the primitives
 
     def encode_stream(self, layout: Tensor, *, num_quantizers: int | None, width: int) -> Stream:
-        """A stream from whole frames of network audio to (values, codes), at most `width` frames a call.
+        """A stream from whole frames of network audio to (values, codes, gain), at most `width` frames a call.
+
+        The gain has as many steps as the values: each frame's, once for each of its tokens.
 
         Raises:
             UnboundedError: the codec's context is unbounded.
         """
         return self._bounded(
-            lambda x: self.encode_frames(x, layout.to(x.device), num_quantizers),
+            lambda x: self._encode_content(x, layout, num_quantizers),
             self.latent_spec.hop,
             self.latent_spec.tokens_per_frame,
             self.encode_context,
@@ -203,6 +211,8 @@ class Codec(nn.Module, ABC):
 
     def decode_stream(self, layout: Tensor, *, sampler: Any, seeds: Tensor, width: int) -> Stream:
         """A stream from whole frames of values, or of codes, to network audio, at most `width` frames a call.
+
+        A gain travels as one more channel of the values.
 
         Raises:
             UnboundedError: the codec's context is unbounded.
@@ -222,11 +232,29 @@ class Codec(nn.Module, ABC):
         hop = self.latent_spec.hop
         return Bounded(fn, units_in=units_in, units_out=units_out, context=(left, right), hop=hop, width=width)
 
+    def _encode_content(self, audio: Tensor, layout: Tensor, num_quantizers: int | None) -> tuple[Tensor | None, ...]:
+        gain = self.gains(audio)
+        gain = None if gain is None else gain.repeat_interleave(self.latent_spec.tokens_per_frame, dim=-1)
+        return *self.encode_frames(audio, layout.to(audio.device), num_quantizers), gain
+
+    def _content(self, latents: Latents) -> Tensor:
+        """What is decoded, as one tensor: values, with the gain if there is one, or codes where there are none."""
+        content = latents.codes if latents.values is None else latents.values
+        assert content is not None
+        if latents.gain is None:
+            return content
+        if latents.values is None:
+            content = self.codes_to_values(content.to(self._parameter().device))
+        gain = latents.gain.repeat_interleave(self.latent_spec.tokens_per_frame, dim=-1)
+        return torch.cat([content, gain.unsqueeze(1).to(content)], dim=1)
+
     def _decode_content(self, content: Tensor, layout: Tensor, sampler: Any, seeds: Tensor) -> Tensor:
-        layout = layout.to(content.device)
-        if content.is_floating_point():
-            return self.decode_frames(content, None, layout, sampler, seeds)
-        return self.decode_frames(None, content, layout, sampler, seeds)
+        layout, spec = layout.to(content.device), self.latent_spec
+        if not content.is_floating_point():
+            return self.decode_frames(None, content, layout, sampler, seeds)
+        values, gain = content[:, : spec.dim], content[:, spec.dim :, :: spec.tokens_per_frame]
+        scale = {"gain": gain.squeeze(1)} if gain.shape[1] else {}
+        return self.decode_frames(values, None, layout, sampler, seeds, **scale)
 
     def _run(self, batch: Tensor, frames: int, whole: Callable[..., Any], stream: Callable[..., Stream]) -> Any:
         """All at once where it fits in a tile or cannot be cut, else through the stream, in tiles."""
@@ -305,11 +333,12 @@ class Codec(nn.Module, ABC):
         self,
         values: Tensor | None,
         codes: Tensor | None,
+        gain: Tensor | None,
         lengths: Tensor,
         layout: Tensor,
-        gain: Tensor | None = None,
     ) -> Latents:
         codes_id = None if codes is None else self.codes_id
+        gain = None if gain is None else gain[..., :: self.latent_spec.tokens_per_frame]
         return Latents(values, codes, lengths, layout, self.latent_spec, self.space_id, codes_id, gain)
 
     def _check_audio(
@@ -345,6 +374,12 @@ class Codec(nn.Module, ABC):
             raise PartitaError(f"these latents are of the space {latents.space_id}, the model's is {self.space_id}")
         if latents.values is None and latents.codes_id not in (None, self.codes_id):
             raise PartitaError(f"these codes are of the quantizer {latents.codes_id}, the model's is {self.codes_id}")
+        scaled = type(self).gains is not Codec.gains
+        if scaled != (latents.gain is not None):
+            problem = (
+                "have no gain, and this model scales each frame" if scaled else "have a gain, this model takes none"
+            )
+            raise PartitaError(f"these latents {problem}")
 
     def _decoder_layouts(
         self, source: list[ChannelLayout], target: list[ChannelLayout]
@@ -377,10 +412,6 @@ def _seeds(seed: int | Sequence[int] | Tensor, batch_size: int) -> Tensor:
     return seeds
 
 
-def _row(tensor: Tensor | None, row: int) -> Tensor | None:
-    return None if tensor is None else tensor[row]
-
-
-def _stack(rows: list[Tensor | None], length: int, fill: int) -> Tensor | None:
+def _stack(rows: Sequence[Tensor | None], length: int, fill: int) -> Tensor | None:
     present = [F.pad(row, (0, length - row.shape[-1]), value=fill) for row in rows if row is not None]
     return torch.stack(present) if present else None

@@ -32,7 +32,7 @@ class Latents:
         spec: what the latents are.
         space_id: names the encoder and bottleneck they come from; None where nobody vouches for it.
         codes_id: names the quantizer the codes come from.
-        gain: `(batch, chunks)` of codecs that scale their input; or None.
+        gain: `(batch, frames)`, the scale of each frame, of codecs that take it out; zero past an item's end. Or None.
         normalized: whether `normalize` has been applied.
     """
 
@@ -60,6 +60,9 @@ class Latents:
             if tensor is not None and (tensor.shape[0] != len(self) or tensor.shape[-1] != tokens):
                 expected = f"{len(self)} items of {tokens} tokens"
                 raise PartitaError(f"{name} are {tuple(tensor.shape)}, but audio_lengths say {expected}")
+        frames = (len(self), tokens // self.spec.tokens_per_frame)
+        if self.gain is not None and self.gain.shape != frames:
+            raise PartitaError(f"gain is {tuple(self.gain.shape)}, but audio_lengths say {frames}")
 
     def __len__(self) -> int:
         return len(self.audio_lengths)
@@ -74,7 +77,8 @@ class Latents:
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
-        tokens = int(self.frames[index]) * self.spec.tokens_per_frame
+        frames = int(self.frames[index])
+        tokens = frames * self.spec.tokens_per_frame
         item = slice(index, index + 1)
         return replace(
             self,
@@ -82,7 +86,7 @@ class Latents:
             codes=None if self.codes is None else self.codes[item, :, :tokens],
             audio_lengths=self.audio_lengths[item],
             layout=self.layout[item],
-            gain=None if self.gain is None else self.gain[item],
+            gain=None if self.gain is None else self.gain[item, :frames],
         )
 
     def to(self, device: torch.device | str) -> Self:

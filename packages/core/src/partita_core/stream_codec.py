@@ -67,12 +67,12 @@ class StreamEncoder:
         parameter = codec._parameter()
         with torch.autocast(parameter.device.type, enabled=False):
             x = to_network(audio.to(parameter), self._layout, codec.audio_spec.layouts)
-            values, codes = self._stream.push(self._whole.push(x, last=last), last=last)
+            values, codes, gain = self._stream.push(self._whole.push(x, last=last), last=last)
         tokens = (values if values is not None else codes).shape[-1]
         samples = tokens // codec.latent_spec.tokens_per_frame * codec.latent_spec.hop
         samples = min(samples, self._pushed - self._emitted)
         self._emitted += samples
-        return codec._latents(values, codes, torch.tensor([samples]), torch.tensor([int(self._layout)]))
+        return codec._latents(values, codes, gain, torch.tensor([samples]), torch.tensor([int(self._layout)]))
 
 
 class StreamDecoder:
@@ -128,8 +128,7 @@ class StreamDecoder:
         latents = latents.denormalize()
         codec._check_latents(latents)
         codec._decoder_layouts(latents.layouts(), [self._target])
-        content = latents.codes if latents.values is None else latents.values
-        assert content is not None
+        content = codec._content(latents)
         self._owed += int(latents.audio_lengths[0])
         parameter = codec._parameter()
         content = content.to(parameter) if content.is_floating_point() else content.to(parameter.device)

@@ -1,12 +1,13 @@
 """The GenAE decoder: windowed attention at the latent rate, then transposed convolutions up to audio."""
 
 from dataclasses import dataclass
-from math import prod
 from typing import Literal
 
-from partita_blocks import ACTIVATIONS, UpStage, WindowedTransformer, conv, conv_reach
-from partita_core import AudioSpec, ChannelLayout, Config, FeedForwardDecoder, LatentSpec, PartitaError, register
+from partita_blocks import ACTIVATIONS, UpStage, WindowedTransformer, conv, conv_reach, up_stages
+from partita_core import AudioSpec, ChannelLayout, Config, FeedForwardDecoder, LatentSpec, register
 from torch import Tensor, nn
+
+from ._common import check_fit
 
 
 @register("decoder/genae")
@@ -48,30 +49,16 @@ class GenAEDecoderConfig(Config):
 
     def build(self, *, latent_spec: LatentSpec, audio_spec: AudioSpec) -> "GenAEDecoder":
         """Builds the decoder for latents of `latent_spec` and audio of `audio_spec`."""
-        if len(self.channels) != len(self.strides) + 1:
-            raise PartitaError(f"{len(self.strides)} strides need one more channel width, not {len(self.channels)}")
-        if prod(self.strides) != latent_spec.hop:
-            raise PartitaError(
-                f"decoder strides {self.strides} make a hop of {prod(self.strides)}, the encoder's is "
-                f"{latent_spec.hop}; choose strides with that product"
-            )
-        if latent_spec.tokens_per_frame != 1:
-            raise PartitaError(
-                f"the GenAE decoder takes 1 token a frame, the encoder makes {latent_spec.tokens_per_frame}"
-            )
+        check_fit("GenAE", self.strides, latent_spec)
         activation = ACTIVATIONS[self.activation]
-        stages = [
-            UpStage(
-                self.channels[i],
-                self.channels[i + 1],
-                stride=stride,
-                dilations=self.dilations,
-                kernel=self.kernel,
-                separable=self.separable,
-                activation=activation,
-            )
-            for i, stride in enumerate(self.strides)
-        ]
+        stages = up_stages(
+            self.channels,
+            self.strides,
+            dilations=self.dilations,
+            kernel=self.kernel,
+            separable=self.separable,
+            activation=activation,
+        )
         transformer = WindowedTransformer(
             self.attention_dim,
             layers=self.attention_layers,

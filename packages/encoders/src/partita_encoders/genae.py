@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from partita_blocks import ACTIVATIONS, DownStage, LogMel, WindowedTransformer, conv, conv_reach
+from partita_blocks import ACTIVATIONS, DownStage, LogMel, WindowedTransformer, conv, conv_reach, down_stages
 from partita_core import AudioSpec, ChannelLayout, Config, Encoder, PartitaError, register
 from torch import Tensor, nn
 
@@ -56,24 +56,18 @@ class GenAEEncoderConfig(Config):
 
     def build(self, *, out_dim: int, audio_spec: AudioSpec) -> "GenAEEncoder":
         """Builds the encoder of audio of `audio_spec` to frames of width `out_dim`."""
-        if len(self.channels) != len(self.strides) + 1:
-            raise PartitaError(f"{len(self.strides)} strides need one more channel width, not {len(self.channels)}")
         if not 0 <= self.mel_stage <= len(self.strides):
             raise PartitaError(f"mel_stage is {self.mel_stage}; the encoder has {len(self.strides)} stages")
         activation = ACTIVATIONS[self.activation]
-        stages = [
-            DownStage(
-                self.channels[i],
-                self.channels[i + 1],
-                stride=stride,
-                dilations=self.dilations,
-                kernel=self.kernel,
-                separable=self.separable,
-                early=self.early,
-                activation=activation,
-            )
-            for i, stride in enumerate(self.strides)
-        ]
+        stages = down_stages(
+            self.channels,
+            self.strides,
+            dilations=self.dilations,
+            kernel=self.kernel,
+            separable=self.separable,
+            early=self.early,
+            activation=activation,
+        )
         mel = None
         if self.mel_stage:
             mel = MelFusion(

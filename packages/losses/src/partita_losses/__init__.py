@@ -3,6 +3,7 @@
 from .adversarial import feature_matching_loss, hinge_discriminator_loss, hinge_generator_loss
 from .balancer import GradientBalancer, GradientBalancerConfig
 from .complex_stft import ComplexSTFTDiscriminators, ComplexSTFTDiscriminatorsConfig, DiscriminatorOutput
+from .latent import LatentDiscriminator, LatentDiscriminatorConfig
 from .multi_resolution_stft import MultiResolutionSTFT, MultiResolutionSTFTConfig
 from .multi_scale_mel import MultiScaleMel, MultiScaleMelConfig
 from .spectral import SpectralScale, spectral_distance
@@ -14,6 +15,8 @@ __all__ = [
     "DiscriminatorOutput",
     "GradientBalancer",
     "GradientBalancerConfig",
+    "LatentDiscriminator",
+    "LatentDiscriminatorConfig",
     "MultiResolutionSTFT",
     "MultiResolutionSTFTConfig",
     "MultiScaleMel",

@@ -1,6 +1,22 @@
-"""Quantizers: latents to codes and back."""
+"""Quantizers: latents to codes and back, and codes as the token ids of language models."""
 
 from .fsq import FSQ, FSQConfig
+from .rebottleneck import ReBottleneck, ReBottleneckConfig
 from .residual import ResidualVQ, ResidualVQConfig
+from .token_space import TokenSpace, delay_codes, flatten_codes, undelay_codes, unflatten_codes
+from .tokens import Tokens
 
-__all__ = ["FSQ", "FSQConfig", "ResidualVQ", "ResidualVQConfig"]
+__all__ = [
+    "delay_codes",
+    "flatten_codes",
+    "FSQ",
+    "FSQConfig",
+    "ReBottleneck",
+    "ReBottleneckConfig",
+    "ResidualVQ",
+    "ResidualVQConfig",
+    "Tokens",
+    "TokenSpace",
+    "undelay_codes",
+    "unflatten_codes",
+]

@@ -35,7 +35,7 @@ def synchronise(codebook: Any) -> None:
     """Makes a codebook the same in all processes from now on, if there are several; done once."""
     if codebook.use_ddp or not _is_distributed():
         return
-    _broadcast(codebook)
+    _share(codebook)
     codebook.use_ddp = True
     codebook.all_reduce_fn = distributed.all_reduce
     codebook.replace_sample_fn = _sample_everywhere
@@ -45,14 +45,18 @@ def start_by_kmeans(codebook: Any, vectors: Tensor) -> None:
     """Sets a codebook by the library's k-means on vectors `(n, dim)`, n at least its size; process 0 decides."""
     codebook.initted.fill_(False)
     codebook.init_embed_(vectors[None])
+    _share(codebook)
+
+
+def equal_everywhere(*tensors: Tensor) -> None:
+    """Gives all processes the tensors of process 0."""
     if _is_distributed():
-        _broadcast(codebook)
+        for tensor in tensors:
+            distributed.broadcast(tensor, src=0)
 
 
-def _broadcast(codebook: Any) -> None:
-    """Gives all processes the codebook of process 0."""
-    for buffer in (codebook.embed, codebook.embed_avg, codebook.cluster_size):
-        distributed.broadcast(buffer, src=0)
+def _share(codebook: Any) -> None:
+    equal_everywhere(codebook.embed, codebook.embed_avg, codebook.cluster_size)
 
 
 def _is_distributed() -> bool:

@@ -66,6 +66,6 @@ def refused(what: str) -> Iterator[None]:
         raise AssertionError(f"{what} is accepted")
 
 
-def content_of(latents: Latents) -> tuple[Tensor | None, Tensor | None]:
-    """Values and codes."""
-    return latents.values, latents.codes
+def content_of(latents: Latents) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Values, codes and gain."""
+    return latents.values, latents.codes, latents.gain

@@ -20,7 +20,7 @@ def codes_are_consistent(case: CodecCase) -> None:
     layout, sizes = layouts_taken(codec)[0], codec.latent_spec.codebook_sizes
     audio = case.audio(codec, 2, 4 * codec.latent_spec.hop, layout)
     latents = codec.encode(audio, layout=layout)
-    values, codes = content_of(latents)
+    values, codes = latents.values, latents.codes
     expect((codes is None) == (not sizes), f"codes are {codes}, codebook_sizes are {sizes}")
     expect((latents.codes_id is None) == (not sizes), f"codes_id is {latents.codes_id}, codebook_sizes are {sizes}")
     if codes is None:

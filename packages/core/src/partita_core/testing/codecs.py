@@ -169,7 +169,7 @@ def latents_serve_training(case: CodecCase) -> None:
     """Latents carry no gradient, and may enter a graph that is trained; they are no inference tensors."""
     codec = case.build()
     layout = layouts_taken(codec)[0]
-    values, _ = content_of(codec.encode(case.audio(codec, 1, codec.latent_spec.hop, layout), layout=layout))
+    values = codec.encode(case.audio(codec, 1, codec.latent_spec.hop, layout), layout=layout).values
     if values is not None:
         expect(not values.requires_grad, "values carry a gradient")
         weight = torch.ones(values.shape[1], 1, dtype=values.dtype, requires_grad=True)

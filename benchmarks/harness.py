@@ -1,0 +1,69 @@
+"""What the benchmarks share: alternating timing, the machine, and a table."""
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def alternate(subjects: Mapping[str, Callable[[], Any]], *, rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
+    """Seconds of each call, every subject once a round, so that what disturbs the machine disturbs all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in subjects}
+    for round_number in range(-warm_up, rounds):
+        for name, call in subjects.items():
+            _synchronise()
+            begin = time.perf_counter()
+            call()
+            _synchronise()
+            if round_number >= 0:
+                seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def machine(*packages: str) -> dict[str, Any]:
+    """What the figures depend on beside the code."""
+    cpu = next(
+        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    facts: dict[str, Any] = {"cpu": cpu, "threads": torch.get_num_threads(), "python": platform.python_version()}
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts | {package: version(package) for package in ("torch", *packages)}
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def summary(seconds: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Median and best of each subject."""
+    return {name: {"median": statistics.median(times), "best": min(times)} for name, times in seconds.items()}
+
+
+def save(name: str, facts: Mapping[str, Any], rows: Any) -> None:
+    """Writes `results/<name>.json`."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": facts, "rows": rows}, indent=2) + "\n")
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,132 @@
+"""What adapted codecs share: how they decode, how far their convolutions see, and the look-up of codes."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from partita_blocks import conv_reach, conv_transpose_reach
+from partita_core import AudioSpec, ChannelLayout, Codec, PartitaError, weights_hash
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Convolution = nn.Conv1d | nn.ConvTranspose1d
+
+
+class ForeignCodec(Codec):
+    """A codec of another library: its own networks, held under their own names.
+
+    Attributes:
+        encoder: network audio to hidden frames.
+        decoder: values to network audio. Not in `space_id`: it may be tuned or exchanged.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+
+    @abstractmethod
+    def synthesize(self, values: Tensor) -> Tensor:
+        """Audio `(batch, channels, about hop * frames)` of values `(batch, dim, frames)`."""
+
+    def decode_frames(
+        self, values: Tensor | None, codes: Tensor | None, layout: Tensor, sampler: Any, seeds: Tensor | None
+    ) -> Tensor:
+        """Audio of values, or of codes; see `Codec`."""
+        values = self.values_of(values, codes, sampler)
+        return fit(self.synthesize(values), values.shape[-1] * self.latent_spec.hop)
+
+    def values_of(self, values: Tensor | None, codes: Tensor | None, sampler: Any) -> Tensor:
+        """What is decoded, of what `decode_frames` is given.
+
+        Raises:
+            PartitaError: a sampler is named.
+        """
+        if sampler is not None:
+            raise PartitaError(f"{type(self).__name__} decodes in one pass; it takes no sampler, and got {sampler!r}")
+        if values is None:
+            assert codes is not None
+            values = self.codes_to_values(codes)
+        return values
+
+    def _hash_space(self) -> str:
+        spec = self.latent_spec
+        kept = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("decoder.")}
+        return weights_hash(kept, [type(self).__name__, spec.sample_rate, spec.hop])
+
+
+def audio_spec(sample_rate: int, channels: int) -> AudioSpec:
+    """The spec of a network that takes one channel, or two as stereo."""
+    return AudioSpec(sample_rate, channels, (ChannelLayout.MONO if channels == 1 else ChannelLayout.STEREO,))
+
+
+def fit(x: Tensor, length: int) -> Tensor:
+    """Cuts `x` at its end, or fills it with zeros, to `length`; some networks return a few samples less or more."""
+    return F.pad(x, (0, length - x.shape[-1]))
+
+
+# ------------------------------------------------------------------ codes
+
+
+def drop_levels(codes: Tensor, num_quantizers: int | None) -> Tensor:
+    """Codes of which the levels from `num_quantizers` on are -1. Residual quantizers are greedy, so the rest stays."""
+    if num_quantizers is not None:
+        codes[:, num_quantizers:] = -1
+    return codes
+
+
+def look_up(table: Tensor, codes: Tensor) -> Tensor:
+    """Rows `(batch, dim, tokens)` of `table` for codes `(batch, tokens)`; zero for -1, which embeddings refuse."""
+    return (F.embedding(codes.clamp(min=0), table) * (codes >= 0).unsqueeze(-1)).mT
+
+
+# ------------------------------------------------------------------ context
+
+
+def _own_padding(conv: Convolution) -> int:
+    return int(conv.padding[0])
+
+
+def reach(
+    network: nn.Module, first: int, last: int, padding: Callable[[Convolution], int] = _own_padding
+) -> tuple[int, int]:
+    """What outputs `first` to `last` of a network see of its input.
+
+    Args:
+        network: its convolutions are registered in the order in which they run; side paths see less.
+        first: see above.
+        last: see above.
+        padding: of a convolution on its left; of a transposed one, what is cut there.
+    """
+    for conv in reversed([module for module in network.modules() if isinstance(module, Convolution)]):
+        kernel, stride, dilation = conv.kernel_size[0], conv.stride[0], conv.dilation[0]
+        if isinstance(conv, nn.ConvTranspose1d):
+            first, last = conv_transpose_reach(first, last, kernel, stride=stride, padding=padding(conv))
+        else:
+            first, last = conv_reach(first, last, kernel, stride=stride, dilation=dilation, padding=padding(conv))
+    return first, last
+
+
+def frame_context(
+    network: nn.Module, units_in: int, units_out: int, padding: Callable[[Convolution], int] = _own_padding
+) -> tuple[int, int]:
+    """Frames to the left and right that a network sees which maps `units_in` steps a frame to `units_out`."""
+    first, last = reach(network, 0, units_out - 1, padding)
+    return -(first // units_in), last // units_in
+
+
+def seanet_padding(config: Any) -> Callable[[Convolution], int]:
+    """What EnCodec's and Mimi's convolutions are padded with on their left, for `reach`."""
+
+    def padding(conv: Convolution) -> int:
+        excess = (conv.kernel_size[0] - 1) * conv.dilation[0] + 1 - conv.stride[0]
+        if not config.use_causal_conv:
+            return excess - excess // 2
+        transposed = isinstance(conv, nn.ConvTranspose1d)
+        return excess - math.ceil(excess * config.trim_right_ratio) if transposed else excess
+
+    return padding
+
+
+def mirrored(context: tuple[int, int], config: Any) -> tuple[int, int]:
+    """The context where the ends are padded by reflection: near them the network sees as far to the other side."""
+    return (max(context), max(context)) if config.pad_mode == "reflect" else context

@@ -1,0 +1,100 @@
+"""Finding, loading and wrapping a model of another library."""
+
+import warnings
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from partita_core import Codec, PartitaError, nearest, read_json
+
+from .dac import DacCodec
+from .encodec import ChunkedEncodecCodec, EncodecCodec
+from .mimi import MimiCodec
+from .oobleck import OobleckCodec
+
+# By what config.json calls it (diffusers' _class_name, transformers' model_type): the library and its class.
+_MODELS = {
+    "AutoencoderOobleck": ("diffusers", "AutoencoderOobleck"),
+    "dac": ("transformers", "DacModel"),
+    "encodec": ("transformers", "EncodecModel"),
+    "mimi": ("transformers", "MimiModel"),
+}
+
+
+def from_foreign(model: Any) -> Codec:
+    """A codec of diffusers or transformers as one of ours, in eval mode.
+
+    Args:
+        model: an `AutoencoderOobleck`, `DacModel`, `EncodecModel` or `MimiModel`, whose networks are then shared and
+            put in eval mode; or the name of one: a folder, or `owner/name` on the hub, either followed by `/folder`
+            where the model is a part of a pipeline. Loaded by name it is float32, on the CPU.
+
+    Raises:
+        PartitaError: there is no such model, or its library is not installed.
+    """
+    return _wrap(_load(str(model)) if isinstance(model, str | Path) else model).eval()
+
+
+def _wrap(model: Any) -> Codec:
+    names = {cls.__name__ for cls in type(model).__mro__}
+    if "AutoencoderOobleck" in names:
+        return OobleckCodec(model)
+    if "DacModel" in names:
+        return DacCodec(model)
+    if "MimiModel" in names:
+        return MimiCodec(model)
+    if "EncodecModel" in names:
+        return EncodecCodec(model) if model.config.chunk_length is None else ChunkedEncodecCodec(model)
+    known = ", ".join(name for _, name in _MODELS.values())
+    raise PartitaError(f"a {type(model).__name__} is no codec that is known here; known are {known}")
+
+
+def _load(name: str) -> Any:
+    repository, subfolder = _split(name)
+    config = read_json(_config_file(name, repository, subfolder))
+    config = config if isinstance(config, dict) else {}
+    tag = config.get("_class_name") or config.get("model_type")
+    if tag not in _MODELS:
+        raise PartitaError(f"{name} is a {tag or 'model without a type'}; {nearest(str(tag), _MODELS)}")
+    library, cls = _MODELS[tag]
+    try:
+        loader = getattr(import_module(library), cls)
+    except (ImportError, AttributeError):
+        raise PartitaError(f"{name} is a {cls}: install what it needs with `pip install 'partita[interop]'`") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # diffusers builds with torch's former weight norm
+            model, found = loader.from_pretrained(
+                repository, subfolder=subfolder, use_safetensors=True, output_loading_info=True
+            )
+    except Exception as error:  # their exceptions are many; what counts is that the model could not be had
+        raise PartitaError(f"{name} could not be loaded: {_first_line(error)}") from None
+    missing = sorted(found["missing_keys"])
+    if missing:  # these would be left at random
+        raise PartitaError(f"{name} lacks {len(missing)} weights of a {cls}, first {missing[0]}")
+    return model.float()
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The folder or repository, and the folder in it."""
+    if Path(name).is_dir():
+        return name, ""
+    owner, *rest = name.split("/")
+    if not rest or not all((owner, *rest)) or owner in (".", "..", "~"):
+        raise PartitaError(f"no model folder {name!r}, and no hub repository is called so")
+    return f"{owner}/{rest[0]}", "/".join(rest[1:])
+
+
+def _config_file(name: str, repository: str, subfolder: str) -> Path:
+    if Path(name).is_dir():
+        return Path(name) / "config.json"
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, "config.json", subfolder=subfolder or None))
+    except Exception as error:  # likewise
+        raise PartitaError(f"no model folder {name!r}, and the hub gave none: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

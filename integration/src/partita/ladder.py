@@ -1,0 +1,25 @@
+"""The way from Stable Audio Open's encoder to GenAE's, one change a step: what each costs, and what it saves."""
+
+from dataclasses import replace
+
+from partita_core import Config
+from partita_encoders import GenAEEncoderConfig, OobleckEncoderConfig
+
+
+def encoder_ladder() -> dict[str, Config]:
+    """The encoders from Oobleck at 2048x to GenAE at 3360x (arXiv 2602.15749, section 2), by the change that is made.
+
+    The first three keep the strides, widths and activation of the baseline; the others have GenAE's.
+    """
+    genae = GenAEEncoderConfig()
+    baseline = OobleckEncoderConfig()
+    early = replace(baseline, early=True)
+    strides = replace(early, strides=genae.strides, channels=genae.channels, activation=genae.activation)
+    return {
+        "oobleck": baseline,
+        "oobleck, downsampling first": early,
+        "oobleck, downsampling first, separable": replace(early, separable=True),
+        "3360x, downsampling first": strides,
+        "3360x, downsampling first, separable": replace(strides, separable=True),
+        "genae: with mel fusion and attention": genae,
+    }

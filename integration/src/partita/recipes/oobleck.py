@@ -1,0 +1,34 @@
+"""Recipes for the baseline: the Oobleck autoencoder of Stable Audio Open (arXiv 2407.14358)."""
+
+from dataclasses import replace
+
+from partita_bottlenecks import VAEConfig
+from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout
+from partita_decoders import OobleckDecoderConfig
+from partita_encoders import OobleckEncoderConfig
+
+from partita.training import RunConfig
+
+from .genae import genae_base, genae_tiny
+
+# Its networks are not told the layout, so they serve one.
+_AUDIO = AudioSpec(44_100, 2, (ChannelLayout.STEREO,))
+
+
+def oobleck_base() -> RunConfig:
+    """Stable Audio Open's autoencoder: 44.1 kHz stereo, 2048x, 21.53 Hz, 64 channels, 78 M + 78 M parameters.
+
+    Objective, data and trainer are those of `genae_base`.
+    """
+    model = AutoencoderConfig(_AUDIO, 64, OobleckEncoderConfig(), VAEConfig(), OobleckDecoderConfig())
+    return replace(genae_base(), model=model)
+
+
+def oobleck_tiny() -> RunConfig:
+    """The same with an eighth of the widths, 2.6 M parameters: the baseline for `genae_tiny`.
+
+    Objective, data and trainer are that recipe's.
+    """
+    channels = (16, 16, 32, 64, 128, 256)
+    encoder, decoder = OobleckEncoderConfig(channels=channels), OobleckDecoderConfig(channels=channels[::-1])
+    return replace(genae_tiny(), model=AutoencoderConfig(_AUDIO, 64, encoder, VAEConfig(), decoder))

@@ -1,0 +1,233 @@
+"""Latent quantization: codes for the continuous latents of a frozen codec."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from partita_core import (
+    Codec,
+    Config,
+    Frozen,
+    PartitaError,
+    Quantizer,
+    StepOutput,
+    component,
+    frozen_call,
+    register,
+    upcast,
+)
+from partita_losses import (
+    LatentDiscriminatorConfig,
+    feature_matching_loss,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+)
+from torch import Tensor, distributed, nn
+
+from partita.data import Batch
+from partita.quantized import attach_quantizer, check_continuous
+
+from .objective import Objective, TrainState, check_weights, heard, mean_logit, target_audio, weighted_sum
+
+_ADVERSARIAL = ("adversarial", "feature_matching")
+
+# Steps within which a code that is in use has been used.
+_RECENT = 1000
+# Levels of more codes than that are too large to be counted one by one.
+_COUNTED = 2**16
+
+
+def _default_weights() -> dict[str, float]:
+    return {"latent": 1.0, "adversarial": 0.1, "feature_matching": 5.0}
+
+
+@register("objective/latent_quantization")
+@dataclass(frozen=True)
+class LatentQuantizationConfig(Config):
+    """A quantizer for the latents of a frozen codec (GenAE-VQ).
+
+    From arXiv 2602.15749, section 5, and Re-Bottleneck (arXiv 2507.07867), with defaults where they are silent. The
+    quantizer's own terms are weighed by the quantizer.
+
+    Attributes:
+        weights: of "latent" (the mean absolute error of latents of unit variance), of "adversarial" and
+            "feature_matching" where there is a discriminator, and of every loss in `losses`.
+        discriminator: judge of the latents; None for none.
+        losses: distances of the audio that the frozen decoder makes of the quantized latents to the target, by the
+            names that `weights` uses.
+        losses_from: fraction of the run from which `losses` count.
+        start_tokens: latents that their scale is measured on, and each level's k-means.
+    """
+
+    weights: dict[str, float] = field(default_factory=_default_weights)
+    discriminator: Config | None = component("latent_discriminator", default=LatentDiscriminatorConfig())
+    losses: dict[str, Config] = field(default_factory=dict, metadata={"roles": ("loss",)})
+    losses_from: float = 0.8
+    start_tokens: int = 20_000
+
+    def build(self, *, model: Quantizer, codec: Frozen) -> "LatentQuantization":
+        """Builds the objective for `model` on the latents of `codec`."""
+        audio_spec, dim = codec.module.audio_spec, model.dim
+        return LatentQuantization(
+            model=model,
+            frozen_codec=codec,
+            discriminator=self.discriminator.build(dim=dim) if self.discriminator else None,
+            losses={name: config.build(audio_spec=audio_spec) for name, config in self.losses.items()},
+            weights=self.weights,
+            losses_from=self.losses_from,
+            start_tokens=self.start_tokens,
+        )
+
+    @classmethod
+    def example(cls) -> "LatentQuantizationConfig":
+        """With a tiny discriminator, started on few latents."""
+        return cls(discriminator=LatentDiscriminatorConfig.example(), start_tokens=64)
+
+
+class LatentQuantization(Objective):
+    """Latents of a frozen codec, encoded on the fly, and a quantizer that learns them.
+
+    See `LatentQuantizationConfig`. Crops are encoded as `Codec.encode` does it, a crop's padding as the silence it is.
+    """
+
+    requires = frozenset({"audio", "audio_lengths", "layout", "target_layout"})
+    model: Quantizer
+    mean: Tensor
+    std: Tensor
+    last_use: Tensor
+
+    def __init__(
+        self,
+        *,
+        model: Quantizer,
+        frozen_codec: Frozen,
+        discriminator: nn.Module | None,
+        losses: Mapping[str, nn.Module],
+        weights: Mapping[str, float],
+        losses_from: float,
+        start_tokens: int,
+    ) -> None:
+        """Wraps `model`.
+
+        Raises:
+            PartitaError: the codec's latents are no continuous ones that the quantizer takes, or losses and weights
+                do not match.
+        """
+        super().__init__()
+        self.model, self.frozen_codec, self.discriminator = model, frozen_codec, discriminator
+        check_continuous(self._frozen, model)
+        self.losses, self.weights = nn.ModuleDict(losses), dict(weights)
+        self.losses_from, self.start_tokens = losses_from, start_tokens
+        check_weights({"latent", *losses, *(_ADVERSARIAL if discriminator is not None else ())}, self.weights)
+        self.phases = ("generator",) if discriminator is None else ("generator", "discriminator")
+        self.crop_multiple = self._frozen.latent_spec.hop
+        self.register_buffer("mean", torch.zeros(model.dim, 1))
+        self.register_buffer("std", torch.ones(model.dim, 1))
+        counted = max(model.codebook_sizes) <= _COUNTED
+        shape = (model.num_quantizers, max(model.codebook_sizes)) if counted else (0, 0)
+        # The number of the step at which a code was used last, from 1; 0 for never.
+        self.register_buffer("last_use", torch.zeros(shape, dtype=torch.int64))
+
+    @property
+    def _frozen(self) -> Codec:
+        return self.frozen_codec.module  # pyright: ignore[reportReturnType]
+
+    @property
+    def codec(self) -> Codec:
+        """The frozen codec with the quantizer attached."""
+        return attach_quantizer(self._frozen, self.model)
+
+    def begin(self, batches: Iterable[Batch]) -> None:
+        """Measures the latents' scale, and starts the quantizer on latents if it has a start."""
+        gathered, tokens = [], 0
+        for batch in batches:
+            values = upcast(self._encode(batch))
+            gathered.append(values)
+            tokens += values.shape[0] * values.shape[2]
+            if tokens >= self.start_tokens:
+                break
+        values = torch.cat(gathered)
+        self.mean.copy_(values.mean((0, 2))[:, None])
+        self.std.copy_(values.std((0, 2))[:, None].clamp_min(torch.finfo(values.dtype).eps))
+        start = getattr(self.model, "initialise", None)
+        if start is not None:
+            start(values)
+
+    def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
+        """One phase; see `Objective`."""
+        return self._generator(batch, state) if phase == "generator" else self._discriminator(batch)
+
+    def parameter_groups(self, phase: str) -> list[dict[str, Any]]:
+        """The quantizer's parameters, or the discriminator's."""
+        trained = self.model if phase == "generator" else self.discriminator
+        assert trained is not None
+        return [{"params": [parameter for parameter in trained.parameters() if parameter.requires_grad]}]
+
+    def _generator(self, batch: Batch, state: TrainState) -> StepOutput:
+        values = upcast(self._encode(batch))
+        output = self.model(values)
+        real, fake = self._normalize(values), self._normalize(upcast(output.values))
+        terms = {"latent": self._distance(real, fake, batch)}
+        if self.discriminator is not None:
+            judged = frozen_call(self.discriminator, fake)
+            with torch.no_grad():
+                reference = self.discriminator(real)
+            terms["adversarial"] = hinge_generator_loss(judged)
+            terms["feature_matching"] = feature_matching_loss(reference, judged)
+        if self.losses and state.progress >= self.losses_from:
+            terms |= self._audio_terms(output.values, batch)
+        check_weights(set(output.losses), self.model.loss_weights)
+        total = weighted_sum(terms, self.weights)
+        if output.losses:
+            total = total + weighted_sum(output.losses, self.model.loss_weights)
+        losses = {name: upcast(term.detach()) for name, term in (terms | output.losses).items()}
+        metrics = output.metrics | self._note_use(output.codes, state.step)
+        return StepOutput(total, losses, metrics, torch.stack([real, fake]).detach())
+
+    def _discriminator(self, batch: Batch) -> StepOutput:
+        assert self.discriminator is not None
+        real, fake = (self.discriminator(latents) for latents in batch["samples"])
+        loss = hinge_discriminator_loss(real, fake)
+        metrics = {"real_logit": mean_logit(real), "fake_logit": mean_logit(fake)}
+        return StepOutput(upcast(loss), {"discriminator": upcast(loss.detach())}, metrics, None)
+
+    def _encode(self, batch: Batch) -> Tensor:
+        values = self._frozen.encode(batch["audio"], layout=batch["layout"]).values
+        assert values is not None
+        return values
+
+    def _normalize(self, values: Tensor) -> Tensor:
+        return (values - self.mean) / self.std
+
+    def _distance(self, real: Tensor, fake: Tensor, batch: Batch) -> Tensor:
+        """Mean absolute error over the frames that hold audio."""
+        spec = self._frozen.latent_spec
+        tokens = -(-batch["audio_lengths"].to(real.device) // spec.hop) * spec.tokens_per_frame
+        inside = (torch.arange(real.shape[-1], device=real.device) < tokens[:, None]).to(real.dtype)
+        return ((real - fake).abs().mean(1) * inside).sum() / inside.sum()
+
+    def _audio_terms(self, values: Tensor, batch: Batch) -> dict[str, Tensor]:
+        with torch.autocast(values.device.type, enabled=False):
+            layout = batch["target_layout"]
+            audio = upcast(self._frozen.decode_frames(values, None, layout, None, None))
+            if values.requires_grad and not audio.requires_grad:
+                name = type(self._frozen).__name__
+                raise PartitaError(f"no gradient passes the decoder of {name}; leave objective.losses empty")
+            audio, target = heard(audio, batch, layout), target_audio(batch)
+            lengths = batch["audio_lengths"]
+            return {name: loss(audio, target, lengths=lengths).mean() for name, loss in self.losses.items()}
+
+    @torch.no_grad()
+    def _note_use(self, codes: Tensor | None, step: int) -> dict[str, Tensor]:
+        """Notes which codes were used in a step; for each level, the fraction used within the last thousand."""
+        if codes is None or not self.last_use.numel():
+            return {}
+        codes = codes.movedim(1, 0).flatten(1)
+        used = torch.where(codes >= 0, step + 1, 0)
+        self.last_use.scatter_reduce_(1, codes.clamp(min=0), used, "amax")
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(self.last_use, distributed.ReduceOp.MAX)
+        recent = (self.last_use > max(0, step + 1 - _RECENT)).sum(1)
+        sizes = self.model.codebook_sizes
+        return {f"in_use_{i}": upcast(recent[i] / size) for i, size in enumerate(sizes)}

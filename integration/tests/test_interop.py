@@ -1,0 +1,351 @@
+"""Codecs of other libraries: equal to what they are there, found by name, and of use to the commands."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from partita.cli import main
+from partita.interop import ChunkedEncodecCodec, DacCodec, EncodecCodec, MimiCodec, OobleckCodec, from_foreign
+from partita.models import load_codec
+from partita_core import ChannelLayout, Latents, PartitaError, StreamEncoder
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+MONO, STEREO = ChannelLayout.MONO, ChannelLayout.STEREO
+CLASSES = {
+    "oobleck": OobleckCodec,
+    "dac": DacCodec,
+    "encodec": EncodecCodec,
+    "encodec in chunks": ChunkedEncodecCodec,
+    "mimi": MimiCodec,
+}
+QUANTIZED = list(CLASSES)[1:]
+
+
+def noise(codec, frames=9, batch=2):
+    generator = torch.Generator().manual_seed(0)
+    return 0.3 * torch.randn(batch, codec.audio_spec.channels, frames * codec.latent_spec.hop, generator=generator)
+
+
+@torch.no_grad()
+def there(model, name, audio, levels=None):
+    """What the library itself makes of whole frames of audio, with all levels of codes or some."""
+    count = len(from_foreign(model).latent_spec.codebook_sizes)
+    match name:
+        case "oobleck":
+            return model(audio).sample
+        case "dac":
+            return model(audio, n_quantizers=levels).audio_values.unsqueeze(1)
+        case "mimi":
+            return model(audio, num_quantizers=levels).audio_values
+        case "encodec":
+            return model(audio, bandwidth=4.0 * (levels or count)).audio_values
+        case _:  # its feature extractor fills the last chunk with zeros
+            whole = F.pad(audio, (0, model.config.chunk_length - model.config.chunk_stride))
+            return model(whole, bandwidth=4.0 * (levels or count)).audio_values[..., : audio.shape[-1]]
+
+
+@pytest.fixture
+def folder(foreign, tmp_path):
+    """Saves a model as its library does; returns the folder."""
+
+    def save(name: str, **changes) -> Path:
+        path = tmp_path / name.replace(" ", "_")
+        foreign(name, **changes).save_pretrained(path)
+        return path
+
+    return save
+
+
+# ------------------------------------------------------------------ equal to what they are there
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_same_audio_as_there(foreign, name):
+    model = foreign(name)
+    codec = from_foreign(model)
+    assert type(codec) is CLASSES[name]
+    audio = noise(codec)
+    expected = there(model, name, audio)
+    decoded = codec.decode(codec.encode(audio))
+    assert decoded.shape == audio.shape
+    # DAC computes its values with a straight-through detour, and for odd strides returns some samples less.
+    assert torch.allclose(decoded[..., : expected.shape[-1]], expected, rtol=0, atol=1e-5)
+    assert not decoded[..., expected.shape[-1] :].any() and expected.square().mean() > 1e-3
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+@pytest.mark.parametrize("levels", [1, 2])
+def test_the_same_audio_as_there_from_fewer_levels(foreign, name, levels):
+    model = foreign(name)
+    codec = from_foreign(model)
+    audio = noise(codec)
+    expected = there(model, name, audio, levels)
+    latents = codec.encode(audio, num_quantizers=levels)
+    assert (latents.codes[:, levels:] == -1).all() and (latents.codes[:, :levels] >= 0).all()
+    assert torch.equal(latents.values, codec.codes_to_values(latents.codes))
+    for record in (latents, latents.only_codes()):
+        assert torch.allclose(codec.decode(record)[..., : expected.shape[-1]], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_every_level_of_codes_is_used(foreign, name):
+    codec = from_foreign(foreign(name))
+    codes = codec.encode(noise(codec)).codes
+    assert all(len(level.unique()) > 2 for level in codes.unbind(1))
+
+
+def test_latents_are_the_mean_of_the_posterior(foreign):
+    model = foreign("oobleck")
+    codec = from_foreign(model)
+    audio = noise(codec)
+    assert torch.equal(codec.encode(audio).values, model.encode(audio).latent_dist.mode())
+
+
+def test_scales_are_those_of_encodec(foreign):
+    model = foreign("encodec in chunks")
+    codec = from_foreign(model)
+    audio = noise(codec) * torch.linspace(0.1, 3, 9 * codec.latent_spec.hop)
+    whole = F.pad(audio, (0, model.config.chunk_length - model.config.chunk_stride))
+    scales = torch.cat(model.encode(whole).audio_scales[:9], dim=1)
+    gain = codec.encode(audio).gain
+    assert gain.shape == (2, 9) and torch.allclose(gain, scales, rtol=1e-6)
+    with pytest.raises(PartitaError, match="have no gain, and this model scales each frame"):
+        codec.decode(replace(codec.encode(audio), gain=None))
+
+
+SPECS = {  # sample rate, layouts, dim, hop, tokens a frame, codebooks, contexts
+    "oobleck": (8000, (STEREO,), 4, 32, 1, (), (6, 6), (8, 8)),
+    "dac": (8000, (MONO,), 16, 30, 1, (16,) * 3, (6, 6), (8, 8)),
+    "encodec": (8000, (MONO,), 8, 8, 1, (16,) * 3, (None, None), (None, None)),
+    "encodec in chunks": (8000, (STEREO,), 8, 80, 12, (16,) * 3, (0, 1), (1, 0)),
+    "mimi": (8000, (MONO,), 16, 16, 1, (16,) * 4, (6, 0), (8, 0)),
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_specs(foreign, name):
+    codec = from_foreign(foreign(name))
+    audio, spec = codec.audio_spec, codec.latent_spec
+    found = (audio.sample_rate, audio.layouts, spec.dim, spec.hop, spec.tokens_per_frame, spec.codebook_sizes)
+    assert (*found, codec.encode_context, codec.decode_context) == SPECS[name]
+    assert not codec.training
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["oobleck", "dac", "mimi"])
+@pytest.mark.parametrize("direction", ["encode", "decode"])
+def test_contexts_are_what_is_seen(foreign, name, direction):
+    codec = from_foreign(foreign(name)).double()
+    hop, at, layout = codec.latent_spec.hop, 30, torch.zeros(1, dtype=torch.int64)
+
+    def encode(audio):
+        hidden = codec.encoder(audio)
+        return hidden.latents if name == "mimi" else hidden
+
+    def decode(values):
+        return codec.decode_frames(values, None, layout, None, None)
+
+    if direction == "encode":
+        run, x, part = encode, noise(codec, frames=2 * at, batch=1).double(), slice(at * hop, (at + 1) * hop)
+    else:
+        run, x, part = decode, torch.randn(1, codec.latent_spec.dim, 2 * at).double(), slice(at, at + 1)
+    touched = x.clone()
+    touched[..., part] += 1
+    change = (run(touched) - run(x)).abs().amax(1)[0]
+    frames = change.unflatten(0, (2 * at, -1)).amax(1).nonzero().flatten().tolist()
+    left, right = getattr(codec, f"{direction}_context")
+    assert (frames[-1] - at, at - frames[0]) == (left, right)
+
+
+def test_convolutions_of_encodec_are_streamed_within_few_frames(foreign):
+    codec = from_foreign(foreign("encodec"))
+    assert StreamEncoder(codec, layout="mono").latency < 20 * codec.latent_spec.hop
+
+
+def test_decoders_may_be_exchanged_and_encoders_not(foreign):
+    codec, tuned, other = (from_foreign(foreign("dac")) for _ in range(3))
+    with torch.no_grad():
+        next(tuned.decoder.parameters()).add_(1)
+        next(other.encoder.parameters()).add_(1)
+    assert codec.space_id == tuned.space_id != other.space_id
+
+
+def test_codebooks_of_mimi_follow_what_is_loaded(foreign):
+    codec = from_foreign(foreign("mimi"))
+    codes = codec.encode(noise(codec)).codes
+    state = {name: 2 * tensor if name.endswith("embed_sum") else tensor for name, tensor in codec.state_dict().items()}
+    before = codec.codes_to_values(codes)
+    codec.load_state_dict(state)
+    assert torch.allclose(codec.codes_to_values(codes), 2 * before, rtol=1e-5)
+
+
+# ------------------------------------------------------------------ by name
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_from_a_folder(foreign, folder, name):
+    codec, built = load_codec(f"hf:{folder(name)}"), from_foreign(foreign(name))
+    assert type(codec) is CLASSES[name] and not codec.training
+    assert codec.space_id == built.space_id
+    audio = noise(codec)
+    assert torch.equal(codec.decode(codec.encode(audio)), built.decode(built.encode(audio)))
+
+
+def test_half_precision_is_loaded_as_float32(foreign, tmp_path):
+    foreign("dac").half().save_pretrained(tmp_path / "half")
+    codec = from_foreign(tmp_path / "half")
+    assert {tensor.dtype for tensor in codec.parameters()} == {torch.float32}
+
+
+def edit_config(path: Path, **changes) -> Path:
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | changes))
+    return path
+
+
+@pytest.mark.parametrize(
+    "name, library, install", [("oobleck", "diffusers", "AutoencoderOobleck"), ("mimi", "transformers", "MimiModel")]
+)
+def test_a_library_that_is_missing_is_named(folder, monkeypatch, name, library, install):
+    path = folder(name)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(
+        PartitaError, match=rf"is a {install}: install what it needs with `pip install 'partita\[interop\]'`"
+    ):
+        from_foreign(path)
+
+
+def test_weights_that_are_missing_are_not_made_up(folder):
+    path = folder("dac")
+    weights = load_file(path / "model.safetensors")
+    save_file(
+        {name: tensor for name, tensor in weights.items() if "decoder.conv2" not in name}, path / "model.safetensors"
+    )
+    with pytest.raises(PartitaError, match=r"lacks 2 weights of a DacModel, first decoder\.conv2\.bias"):
+        from_foreign(path)
+
+
+def test_weights_that_are_damaged_are_one_line(folder):
+    path = folder("encodec")
+    (path / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(PartitaError, match=r"encodec could not be loaded: ") as caught:
+        from_foreign(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_codec_is_refused(folder, tmp_path):
+    with pytest.raises(PartitaError, match="is a moshi; did you mean|is a moshi; valid"):
+        from_foreign(edit_config(folder("mimi"), model_type="moshi"))
+    with pytest.raises(
+        PartitaError, match="a Linear is no codec that is known here; known are AutoencoderOobleck, Dac"
+    ):
+        from_foreign(torch.nn.Linear(1, 1))
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(PartitaError, match="is a model without a type; valid: AutoencoderOobleck, dac, encodec, mimi"):
+        from_foreign(tmp_path)
+    for name in ("nowhere", "./no/where", str(tmp_path / "nowhere")):
+        with pytest.raises(PartitaError, match="no model folder .*, and no hub repository is called so"):
+            from_foreign(name)
+
+
+def test_models_that_cannot_serve_are_refused(foreign):
+    with pytest.raises(PartitaError, match="the encoder makes 8 channels; 3 latent channels need 6"):
+        from_foreign(foreign("oobleck", decoder_input_channels=3))
+    with pytest.raises(PartitaError, match="scales a whole file at once; normalize=True needs a chunk_length_s"):
+        from_foreign(foreign("encodec", normalize=True))
+    half = foreign("mimi")
+    half.decoder = None
+    with pytest.raises(PartitaError, match="lacks its encoder or decoder model; both, and transformers>=5.23"):
+        from_foreign(half)
+
+
+CACHED = """
+import sys
+from partita.interop import from_foreign
+for name in sys.argv[1:]:
+    try:
+        print(from_foreign(name).space_id)
+    except ValueError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_from_the_cache_of_the_hub_without_a_connection(foreign, folder, tmp_path):
+    hub = tmp_path / "home" / "hub"
+    for repository, path, inner in (("one/dac", folder("dac"), ""), ("one/pipeline", folder("oobleck"), "vae")):
+        cached = hub / f"models--{repository.replace('/', '--')}"
+        shutil.copytree(path, cached / "snapshots" / ("0" * 40) / inner)
+        (cached / "refs").mkdir()
+        (cached / "refs" / "main").write_text("0" * 40)
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", CACHED, "one/dac", "one/pipeline/vae", "one/nothing"]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    *names, refusal = found.stdout.splitlines()
+    assert names == [from_foreign(foreign(name)).space_id for name in ("dac", "oobleck")]
+    assert refusal.startswith("no model folder 'one/nothing', and the hub gave none: ")
+
+
+# ------------------------------------------------------------------ the commands
+
+
+@pytest.fixture
+def run(capsys):
+    def command(*arguments: object) -> str:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        assert code == 0, printed.err
+        return printed.out
+
+    return command
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_commands_take_them(folder, run, tmp_path, name):
+    model = f"hf:{folder(name)}"
+    codec = load_codec(model)
+    channels, samples = codec.audio_spec.channels, 3001
+    audio = 0.1 * np.random.default_rng(0).standard_normal((samples, channels))
+    soundfile.write(tmp_path / "in.wav", audio, 8000, subtype="FLOAT")
+
+    run("encode", model, tmp_path / "in.wav", "-o", tmp_path / "latents.safetensors")
+    latents = Latents.load(tmp_path / "latents.safetensors")
+    assert (latents.gain is None) == (name != "encodec in chunks")
+    run("decode", model, tmp_path / "latents.safetensors", "-o", tmp_path / "decoded.wav")
+    run("reconstruct", model, tmp_path / "in.wav", "-o", tmp_path / "out.wav")
+    decoded, _ = soundfile.read(tmp_path / "decoded.wav", always_2d=True)
+    again, rate = soundfile.read(tmp_path / "out.wav", always_2d=True)
+    assert decoded.shape == (samples, channels) and rate == 8000
+    assert np.array_equal(decoded, again)
+
+    found = json.loads(run("info", model, "--json"))
+    assert found["macs_per_second"] is None and found["sample_rate"] == 8000
+    assert found["parameters"]["encoder"] == sum(p.numel() for p in codec.encoder.parameters()) > 0
+    assert f"{codec.latent_spec.dim} x" in run("info", model)
+
+
+def test_evaluation_of_several(folder, run, tones, tmp_path):
+    models = [f"hf:{folder(name)}" for name in ("oobleck", "encodec in chunks")]
+    table = run("evaluate", *models, "--data", tones, "--json", tmp_path / "found.json")
+    assert "oobleck" in table and "encodec_in_chunks" in table
+
+
+def test_a_sampler_is_refused(folder, capsys, tmp_path):
+    model = f"hf:{folder('mimi')}"
+    codec = load_codec(model)
+    codec.encode(noise(codec, batch=1)).save(tmp_path / "latents.safetensors")
+    out = tmp_path / "out.wav"
+    assert main(["decode", model, str(tmp_path / "latents.safetensors"), "-o", str(out), "--sampler", "two_step"]) == 2
+    assert "decodes in one pass; it takes no sampler, and got 'two_step'" in capsys.readouterr().err
+    assert not out.exists()

@@ -1,0 +1,69 @@
+import pytest
+import torch
+from partita_core import PartitaError, Role
+from partita_quantizers import FSQConfig, ReBottleneck, ReBottleneckConfig, ResidualVQConfig
+
+TINY = ReBottleneckConfig.example()
+
+
+def build(config=TINY, dim=5) -> ReBottleneck:
+    torch.manual_seed(0)
+    return config.build(dim=dim)
+
+
+def latents(scale=1.0, shift=0.0):
+    return shift + scale * torch.randn(8, 5, 20, generator=torch.Generator().manual_seed(3))
+
+
+def test_its_context_is_the_sum_of_its_halves():
+    part = build(ReBottleneckConfig(ResidualVQConfig.example(), width=8, layers=2, heads=2, head_dim=4, window=5))
+    assert part.encoder.context == part.decoder.context == (11, 11)
+    assert part.context == (22, 22)
+
+
+def test_codes_do_not_depend_on_the_scale_of_the_latents():
+    one, other = build(), build()
+    torch.manual_seed(1)
+    one.initialise(latents())
+    torch.manual_seed(1)
+    other.initialise(latents(1000.0, -40.0))
+    codes = one.eval().encode_codes(latents())
+    assert torch.equal(other.eval().encode_codes(latents(1000.0, -40.0)), codes)
+    torch.testing.assert_close(
+        other.codes_to_values(codes), 1000 * one.codes_to_values(codes) - 40, rtol=1e-4, atol=0.1
+    )
+
+
+def test_it_starts_on_the_latents_it_is_given():
+    part = build(ReBottleneckConfig(ResidualVQConfig(2, 16, 4), width=8, layers=1, heads=2, head_dim=4, window=3))
+    before = part(latents(3.0), stochastic=False)
+    part.initialise(latents(3.0))
+    after = part(latents(3.0), stochastic=False)
+    assert after.metrics["inner_relative_error"] < before.metrics["inner_relative_error"]
+    assert after.metrics["usage_0"] == 1 and float(part.std.mean()) == pytest.approx(3, rel=0.1)
+    assert set(after.losses) == set(part.loss_weights) == {"commitment"}
+
+
+def test_any_quantizer_may_be_inside():
+    part = build(ReBottleneckConfig(FSQConfig((3, 5)), width=8, layers=1, heads=2, head_dim=4, window=3))
+    part.initialise(latents())
+    assert part.codebook_sizes == (15,) * 4
+    assert part.eval().encode_codes(latents(), 2)[:, 2:].eq(-1).all()
+    assert part.codes_to_values(part.encode_codes(latents())).shape == latents().shape
+
+
+def test_a_channel_that_never_moves_does_no_harm():
+    silent = latents()
+    silent[:, 2] = 7.0
+    part = build()
+    part.initialise(silent)
+    assert torch.isfinite(part.eval()(silent).values).all()
+
+
+def test_a_half_that_sees_everything_is_refused():
+    class Everything(Role):
+        context = (None, 0)
+
+    part = build()
+    with pytest.raises(PartitaError, match="Everything sees unbounded context"):
+        ReBottleneck(5, encoder=Everything(), quantizer=part.quantizer, decoder=part.decoder)

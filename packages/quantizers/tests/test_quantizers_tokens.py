@@ -1,0 +1,255 @@
+import random
+
+import pytest
+import torch
+from partita_core import Latents, LatentSpec, PartitaError
+from partita_quantizers import (
+    Tokens,
+    TokenSpace,
+    delay_codes,
+    flatten_codes,
+    undelay_codes,
+    unflatten_codes,
+)
+
+LAYOUTS = ("flat", "delay")
+SMALL = (4, 3, 5)
+
+
+def ragged(sizes, lengths, seed=0):
+    """Random codes `(len(lengths), len(sizes), max(lengths))`, -1 past each item's end."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(lengths), max(lengths))
+    codes = torch.stack([torch.randint(size, shape, generator=generator) for size in sizes], dim=1)
+    ends = torch.tensor(lengths)[:, None, None]
+    return torch.where(torch.arange(max(lengths)) < ends, codes, -1)
+
+
+def spaces(seed):
+    """A random quantizer of up to six levels, some of them kept."""
+    chance = random.Random(seed)
+    sizes = tuple(chance.choice([1, 2, 7, 64, 2048]) for _ in range(chance.randint(1, 6)))
+    kept = chance.choice([None, chance.randint(1, len(sizes))])
+    lengths = [chance.randint(0, 9) for _ in range(chance.randint(1, 4))]
+    return sizes, kept, lengths
+
+
+# ------------------------------------------------------------------ the two layouts
+
+
+def test_the_layouts_are_those_of_the_paper():
+    codes = torch.tensor([[[1, 2, 3], [11, 12, 13]]])
+    assert flatten_codes(codes).tolist() == [[1, 11, 2, 12, 3, 13]]
+    assert delay_codes(codes, fill=-1).tolist() == [[[1, 2, 3, -1], [-1, 11, 12, 13]]]
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3])
+@pytest.mark.parametrize("levels", [1, 2, 5])
+@pytest.mark.parametrize("tokens", [0, 1, 2, 8])
+def test_the_layouts_have_exact_inverses(batch, levels, tokens):
+    codes = torch.randint(9, (batch, levels, tokens), generator=torch.Generator().manual_seed(tokens))
+    flat, delayed = flatten_codes(codes), delay_codes(codes, fill=-7)
+    assert flat.shape == (batch, tokens * levels) and delayed.shape == (batch, levels, tokens + levels - 1)
+    assert torch.equal(unflatten_codes(flat, levels), codes)
+    assert torch.equal(undelay_codes(delayed), codes)
+    assert (delayed == -7).sum() == batch * levels * (levels - 1)
+
+
+def test_what_cannot_be_such_a_layout_is_refused():
+    with pytest.raises(PartitaError, match="7 flattened codes are no whole number of tokens of 3 levels"):
+        unflatten_codes(torch.zeros(1, 7, dtype=torch.long), 3)
+    with pytest.raises(PartitaError, match="2 steps are too few for the delays of 4 levels"):
+        undelay_codes(torch.zeros(1, 4, 2, dtype=torch.long))
+
+
+# ------------------------------------------------------------------ ids
+
+
+def test_ids_by_hand():
+    codes = torch.tensor([[[3, 0], [2, 1], [4, 0]], [[1, -1], [0, -1], [2, -1]]])
+    flat = TokenSpace(SMALL)  # level 0 has the ids 3..6, level 1 7..9, level 2 10..14
+    assert flat.vocab_size == 15 and list(flat.level_ids(1)) == [7, 8, 9]
+    assert flat.encode(codes).tolist() == [[1, 6, 9, 14, 3, 8, 10, 2], [1, 4, 7, 12, 2, 0, 0, 0]]
+    delayed = TokenSpace(SMALL, layout="delay").encode(codes)
+    assert delayed[0].tolist() == [[1, 6, 3, 0, 0, 2], [1, 0, 9, 8, 0, 2], [1, 0, 0, 14, 10, 2]]
+    assert delayed[1].tolist() == [[1, 4, 0, 0, 2, 0], [1, 0, 7, 0, 2, 0], [1, 0, 0, 12, 2, 0]]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("seed", range(40))
+def test_round_trips_are_exact(seed, layout):
+    sizes, kept, lengths = spaces(seed)
+    space = TokenSpace(sizes, kept, layout)
+    codes = ragged(sizes, lengths, seed)
+    ids = space.encode(codes)
+    assert ids.dtype == torch.int64 and 0 <= ids.min() and ids.max() < space.vocab_size
+    assert ids.shape[-1] == space.length(max(lengths))
+    decoded = space.decode(ids)
+    count = len(space.kept)
+    assert torch.equal(decoded[:, :count], codes[:, :count]) and (decoded[:, count:] == -1).all()
+    # Alone or in any batch, and with more padding behind: the same.
+    for i, length in enumerate(lengths):
+        alone = space.encode(codes[i : i + 1, :, :length])
+        assert torch.equal(ids[i : i + 1, ..., : alone.shape[-1]], alone)
+    more = torch.nn.functional.pad(ids, (0, 3), value=space.pad_id)
+    assert torch.equal(space.decode(more), decoded)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_decoded_but_what_encode_makes(seed, layout):
+    """One id is changed in every way: either it is refused, or encoding gives back the changed sequence."""
+    space = TokenSpace((2, 3), layout=layout)
+    ids = space.encode(ragged((2, 3), [2, 1], seed))
+    accepted = 0
+    for place in range(ids.numel()):
+        for value in range(space.vocab_size):
+            changed = ids.clone()
+            changed.view(-1)[place] = value
+            try:
+                decoded = space.decode(changed)
+            except PartitaError as error:
+                assert "\n" not in str(error)
+                continue
+            accepted += 1
+            assert torch.equal(space.encode(decoded), changed)
+    # Each of 6 codes may be any of its level (2 or 3); every other id is what it is.
+    assert accepted == ids.numel() + 3 * 1 + 3 * 2
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_fewer_levels_are_a_prefix_of_the_ids(layout):
+    codes = ragged(SMALL, [4, 2])
+    whole, two = TokenSpace(SMALL, layout=layout), TokenSpace(SMALL, 2, layout)
+    assert two.vocab_size == 3 + 4 + 3 and whole.level_ids(1) == two.level_ids(1)
+    dropped = codes.clone()
+    dropped[:, 2] = -1  # as `encode_codes(num_quantizers=2)` gives them
+    assert torch.equal(two.encode(dropped), two.encode(codes))
+    assert torch.equal(two.decode(two.encode(codes)), dropped)
+    with pytest.raises(PartitaError, match="item 0, token 0: level 2 is missing; .* num_quantizers=2"):
+        whole.encode(dropped)
+
+
+def test_large_codebooks_round_trip_at_their_ends():
+    sizes = (14_641,) * 3 + (2**62,)
+    codes = torch.tensor(sizes)[None, :, None].repeat(1, 1, 2) - 1
+    codes[..., 1] = 0
+    for layout in LAYOUTS:
+        space = TokenSpace(sizes, layout=layout)
+        assert torch.equal(space.decode(space.encode(codes)), codes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"codebook_sizes": ()}, "continuous"),
+        ({"codebook_sizes": (4, 0)}, "each level needs a code"),
+        ({"codebook_sizes": (4,), "num_quantizers": 2}, "num_quantizers is 2; this quantizer has 1"),
+        ({"codebook_sizes": (4,), "num_quantizers": 0}, "num_quantizers is 0"),
+        ({"codebook_sizes": (4,), "layout": "diagonal"}, "'flat' or 'delay'"),
+        ({"codebook_sizes": (2**62, 2**62)}, "do not fit int64"),
+    ],
+)
+def test_spaces_that_cannot_be(settings, message):
+    with pytest.raises(PartitaError, match=message):
+        TokenSpace(**settings)
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        (torch.zeros(1, 2, 3, dtype=torch.long), r"integer \(batch, 3, tokens\) is expected"),
+        (torch.zeros(1, 3, 3), "torch.float32"),
+        (torch.tensor([[[0], [3], [0]]]), "item 0: 3 is no code of level 1, which has 3"),
+        (torch.tensor([[[0], [-2], [0]]]), "item 0: -2 is no code of level 1"),
+        (torch.tensor([[[-1, 0], [-1, 0], [-1, 0]]]), "item 0, token 0: -1 stands before other codes"),
+    ],
+)
+def test_codes_of_another_quantizer_are_refused(codes, message):
+    with pytest.raises(PartitaError, match=message):
+        TokenSpace(SMALL).encode(codes)
+
+
+@pytest.mark.parametrize(
+    ("layout", "ids", "message"),
+    [
+        ("flat", [[1, 6, 9, 15, 2]], r"id 15 is out of range; ids are 0\.\.14"),
+        ("flat", [[1, 6, 9, -1, 2]], "id -1 is out of range"),
+        ("flat", [[1, 6, 6, 14, 2]], r"item 0, position 2: id 6 where a code of level 1 \(7\.\.9\) belongs"),
+        ("flat", [[1, 6, 9, 2]], "item 0 ends within a token: 2 before eos, there must be 3 ids a token"),
+        ("flat", [[1, 6, 9, 14]], "item 0 is cut short: it has no eos"),
+        ("flat", [[6, 9, 14, 2]], "ends within a token|where bos"),
+        ("flat", [[2]], r"position 0: id 2 where bos \(id 1\) belongs"),
+        ("flat", [[]], "cut short"),
+        ("flat", [[1, 2, 0], [1, 2, 6]], r"item 1, position 2: id 6 where pad \(id 0\) belongs"),
+        ("flat", [[[1, 2]]], r"the flat layout is integer \(batch, length\)"),
+        ("delay", [[1, 2]], r"the delay layout is integer \(batch, 3, length\)"),
+        ("delay", [[[1, 2], [1, 2], [1, 2]]], "ends within a token: 0 before eos, there must be at least 2 steps"),
+        ("delay", [[[1, 0, 0, 2], [1, 0, 0, 2], [1, 0, 5, 2]]], r"position 2: id 5 where pad \(id 0\) belongs"),
+        ("delay", [[[1, 0, 0, 2], [1, 0, 0, 0], [1, 0, 0, 2]]], r"position 3: id 0 where eos \(id 2\) belongs"),
+    ],
+)
+def test_foreign_ids_are_refused_in_one_line(layout, ids, message):
+    with pytest.raises(PartitaError, match=message) as caught:
+        TokenSpace(SMALL, layout=layout).decode(torch.tensor(ids, dtype=torch.long))
+    assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------ the record
+
+
+def latents(lengths=(40, 25), tokens_per_frame=1, **settings):
+    spec = LatentSpec(6, 1000, 10, tokens_per_frame, codebook_sizes=SMALL)
+    counts = [spec.frames(samples) * tokens_per_frame for samples in lengths]
+    return Latents(
+        values=None,
+        codes=ragged(SMALL, counts),
+        audio_lengths=torch.tensor(lengths),
+        layout=torch.arange(len(lengths)),
+        spec=spec,
+        space_id="space",
+        codes_id="codes",
+        **settings,
+    )
+
+
+@pytest.mark.parametrize("tokens_per_frame", [1, 3])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_tokens_keep_all_that_latents_have(tmp_path, layout, tokens_per_frame):
+    record = latents(tokens_per_frame=tokens_per_frame, gain=torch.rand(2, 4))
+    Tokens.from_latents(record, layout=layout).save(tmp_path / "ids.safetensors")
+    loaded = Tokens.load(tmp_path / "ids.safetensors")
+    assert len(loaded) == 2 and loaded.space == TokenSpace(SMALL, layout=layout)
+    again = loaded.to_latents()
+    for name in ("codes", "audio_lengths", "layout", "gain"):
+        assert torch.equal(getattr(again, name), getattr(record, name)), name
+    for name in ("spec", "space_id", "codes_id"):
+        assert getattr(again, name) == getattr(record, name), name
+
+
+def test_levels_may_be_left_away_on_both_ways():
+    record = latents()
+    two = Tokens.from_latents(record, num_quantizers=2)
+    assert torch.equal(two.to_latents().codes[:, :2], record.codes[:, :2])
+    one = two.to_latents(num_quantizers=1).codes
+    assert torch.equal(one[:, :1], record.codes[:, :1]) and (one[:, 1:] == -1).all()
+    with pytest.raises(PartitaError, match="num_quantizers is 3; these ids have 2 levels"):
+        two.to_latents(num_quantizers=3)
+
+
+def test_records_that_contradict_themselves_are_refused(tmp_path):
+    record = latents()
+    tokens = Tokens.from_latents(record)
+    facts = {"audio_lengths": record.audio_lengths, "channel_layout": record.layout, "spec": record.spec}
+    with pytest.raises(PartitaError, match=r"of codebooks \(4, 3\), the latents have \(4, 3, 5\)"):
+        Tokens(tokens.ids, TokenSpace((4, 3)), **facts)
+    short = Tokens(tokens.ids, tokens.space, **facts | {"audio_lengths": torch.tensor([40, 35])})
+    with pytest.raises(PartitaError, match=r"the ids are \[4, 3\] tokens, but audio_lengths say \[4, 4\]"):
+        short.to_latents()
+    record.save(tmp_path / "latents.safetensors")
+    with pytest.raises(PartitaError, match="holds no tokens"):
+        Tokens.load(tmp_path / "latents.safetensors")
+    spec = LatentSpec(6, 1000, 10)
+    continuous = Latents(torch.zeros(1, 6, 2), None, torch.tensor([20]), torch.tensor([0]), spec)
+    with pytest.raises(PartitaError, match="they hold no codes"):
+        Tokens.from_latents(continuous)

@@ -1,0 +1,63 @@
+"""The cost of each step from Stable Audio Open's encoder to GenAE's, counted in the real modules."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from partita.figures import Cost, cost, count_parameters, encoder_cost
+from partita.ladder import encoder_ladder
+from partita_core import AudioSpec, ChannelLayout
+from partita_encoders import GenAEEncoderConfig
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+STEREO = AudioSpec(44_100, 2, (ChannelLayout.STEREO,))
+# Each step of `encoder_ladder`: GMAC and millions of activations for a second of stereo, millions of parameters; the
+# encoder puts out mean and scale of 64 channels. The activations of the last are not in the table.
+TABLE = {
+    "oobleck": (54.29, 75.4, 78.0),
+    "oobleck, downsampling first": (39.11, 41.8, 178.3),
+    "oobleck, downsampling first, separable": (14.84, 57.2, 77.8),
+    "3360x, downsampling first": (8.12, 14.7, 47.1),
+    "3360x, downsampling first, separable": (3.88, 18.6, 22.1),
+    "genae: with mel fusion and attention": (4.10, None, 35.4),
+}
+
+
+def measured(config) -> tuple[float, float, float]:
+    """What a row of `TABLE` holds."""
+    with FakeTensorMode():
+        encoder = config.build(out_dim=128, audio_spec=STEREO).eval()
+        found = encoder_cost(encoder)
+        return found.macs / 1e9, found.activations / 1e6, count_parameters(encoder) / 1e6
+
+
+def test_the_ladder_has_the_rows_of_the_table():
+    assert list(encoder_ladder()) == list(TABLE)
+
+
+@pytest.mark.parametrize("step", TABLE)
+def test_each_step_costs_what_the_table_says(step):
+    for found, expected in zip(measured(encoder_ladder()[step]), TABLE[step]):
+        if expected is not None:
+            assert found == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("step", [step for step in TABLE if "genae" not in step])
+def test_genae_without_what_it_adds_is_the_same_step(step):
+    # Projection and head are two convolutions there, not one; that is the difference.
+    wanted = encoder_ladder()[step]
+    shared = ("strides", "channels", "dilations", "kernel", "separable", "early", "activation")
+    same = {name: getattr(wanted, name) for name in shared}
+    config = replace(GenAEEncoderConfig(mel_stage=0, attention_layers=0), **same)
+    assert measured(config) == pytest.approx(TABLE[step], rel=0.02)
+
+
+def test_cost_counts_products_and_what_they_put_out():
+    # 5 outputs of 4 channels, of 3 taps over 2 channels; then a matrix product, its bias an addition and not counted.
+    part = nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.ReLU(), nn.Linear(5, 7))
+    result, found = cost(part, torch.zeros(1, 2, 5))
+    assert result.shape == (1, 4, 7)
+    assert found == Cost(macs=5 * 4 * 3 * 2 + 4 * 5 * 7, activations=5 * 4 + 4 * 7)
+    depthwise = cost(nn.Conv1d(6, 6, 3, padding=1, groups=6), torch.zeros(1, 6, 5))[1]
+    assert depthwise == Cost(macs=6 * 3 * 5, activations=6 * 5)
