@@ -7,4 +7,12 @@ from .mimi import MimiCodec
 from .native import oobleck_from_diffusers
 from .oobleck import OobleckCodec
 
-__all__ = ["ChunkedEncodecCodec", "DacCodec", "EncodecCodec", "MimiCodec", "OobleckCodec", "from_foreign", "oobleck_from_diffusers"]
+__all__ = [
+    "ChunkedEncodecCodec",
+    "DacCodec",
+    "EncodecCodec",
+    "MimiCodec",
+    "OobleckCodec",
+    "from_foreign",
+    "oobleck_from_diffusers",
+]
