@@ -16,6 +16,7 @@ from partita_core import (
     from_dict,
     lookup,
     register,
+    sum_contexts,
     to_dict,
     weights_hash,
 )
@@ -92,8 +93,8 @@ class QuantizedCodec(Saved, Codec):
         self.base, self.quantizer = codec, quantizer
         self.audio_spec = codec.audio_spec
         self.latent_spec = replace(codec.latent_spec, codebook_sizes=quantizer.codebook_sizes)
-        self.encode_context = _sum_contexts(codec.encode_context, quantizer.context)
-        self.decode_context = _sum_contexts(codec.decode_context, quantizer.context)
+        self.encode_context = sum_contexts(codec.encode_context, quantizer.context)
+        self.decode_context = sum_contexts(codec.decode_context, quantizer.context)
         self.max_batch_size, self.tile_seconds = codec.max_batch_size, codec.tile_seconds
 
     def encode_frames(
@@ -143,8 +144,3 @@ class QuantizedCodec(Saved, Codec):
 
     def _hash_codes(self) -> str:
         return weights_hash(self.quantizer.state_dict(), to_dict(getattr(self.quantizer, "config", None)))
-
-
-def _sum_contexts(one: tuple[int | None, int | None], other: tuple[int | None, int | None]) -> Any:
-    sides = [None if a is None or b is None else a + b for a, b in zip(one, other)]
-    return (None, None) if None in sides else tuple(sides)

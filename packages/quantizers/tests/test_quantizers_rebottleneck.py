@@ -1,6 +1,6 @@
 import pytest
 import torch
-from partita_core import PartitaError, Role
+from partita_core import Role
 from partita_quantizers import FSQConfig, ReBottleneck, ReBottleneckConfig, ResidualVQConfig
 
 TINY = ReBottleneckConfig.example()
@@ -60,10 +60,11 @@ def test_a_channel_that_never_moves_does_no_harm():
     assert torch.isfinite(part.eval()(silent).values).all()
 
 
-def test_a_half_that_sees_everything_is_refused():
+def test_context_is_the_sum_of_its_parts_or_unbounded():
     class Everything(Role):
         context = (None, 0)
 
     part = build()
-    with pytest.raises(PartitaError, match="Everything sees unbounded context"):
-        ReBottleneck(5, encoder=Everything(), quantizer=part.quantizer, decoder=part.decoder)
+    assert part.context == tuple(a + b for a, b in zip(part.encoder.context, part.decoder.context))
+    unbounded = ReBottleneck(5, encoder=Everything(), quantizer=part.quantizer, decoder=part.decoder)
+    assert unbounded.context == (None, None)

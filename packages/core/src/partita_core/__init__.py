@@ -36,6 +36,7 @@ from .roles import (
     Role,
     Sampler,
     StepOutput,
+    sum_contexts,
 )
 from .saving import Saved, load_weights
 from .specs import AudioSpec, LatentSpec
@@ -97,6 +98,7 @@ __all__ = [
     "Streamable",
     "StreamDecoder",
     "StreamEncoder",
+    "sum_contexts",
     "to_dict",
     "to_network",
     "UnboundedError",

@@ -13,7 +13,16 @@ from .errors import PartitaError
 from .hashing import weights_hash
 from .layouts import ChannelLayout
 from .registry import Config, component, components, lookup, register
-from .roles import Bottleneck, BottleneckOutput, Context, Decoder, Encoder, Quantizer, part_stream
+from .roles import (
+    Bottleneck,
+    BottleneckOutput,
+    Context,
+    Decoder,
+    Encoder,
+    Quantizer,
+    part_stream,
+    sum_contexts,
+)
 from .saving import Saved
 from .specs import AudioSpec, LatentSpec
 from .streams import Chain, Stream
@@ -70,8 +79,8 @@ class Autoencoder(Saved, Codec):
             if isinstance(bottleneck, Quantizer):
                 raise PartitaError("the bottleneck quantizes already; a second quantizer cannot be attached")
             self.latent_spec = replace(self.latent_spec, codebook_sizes=quantizer.codebook_sizes)
-        self.encode_context = _sum_contexts(encoder, bottleneck, quantizer)
-        self.decode_context = _sum_contexts(self._quantizing, decoder)
+        self.encode_context = sum_contexts(encoder.context, bottleneck.context, _context(quantizer))
+        self.decode_context = sum_contexts(_context(self._quantizing), decoder.context)
 
     @property
     def _quantizing(self) -> Quantizer | None:
@@ -132,7 +141,7 @@ class Autoencoder(Saved, Codec):
             layout=layout,
             dtype=self._parameter().dtype,
         )
-        context = _sum_contexts(self.bottleneck, self.quantizer)
+        context = sum_contexts(self.bottleneck.context, _context(self.quantizer))
         k = spec.tokens_per_frame
         rest = self._bounded(lambda h: (*self._quantize(h, num_quantizers), None), k, k, context, width)
         return Chain(encoder, rest)
@@ -144,7 +153,7 @@ class Autoencoder(Saved, Codec):
             return self._expand(content, None) if content.is_floating_point() else self._expand(None, content)
 
         k = self.latent_spec.tokens_per_frame
-        values = self._bounded(expand, k, k, _sum_contexts(self._quantizing), width)
+        values = self._bounded(expand, k, k, _context(self._quantizing), width)
         dtype = self._parameter().dtype
         return Chain(values, self.decoder.stream(layout, sampler=sampler, seeds=seeds, dtype=dtype, width=width))
 
@@ -269,20 +278,13 @@ class AutoencoderConfig(Config):
         return cls(AudioSpec(8000, 2, layouts), 4, encoder, lookup("bottleneck/identity").example(), decoder)
 
 
+def _context(part: Quantizer | None) -> Context:
+    return (0, 0) if part is None else part.context
+
+
 def _require(what: str, figure: int, other: str, second: int) -> None:
     if figure != second:
         raise PartitaError(f"parts do not fit: {what} is {figure}, {other} is {second}; they must be equal")
-
-
-def _sum_contexts(*parts: Any) -> Context:
-    left = right = 0
-    for part in parts:
-        if part is None:
-            continue
-        if part.context[0] is None or part.context[1] is None:
-            return (None, None)
-        left, right = left + part.context[0], right + part.context[1]
-    return (left, right)
 
 
 @torch.no_grad()

@@ -18,6 +18,16 @@ from .streams import Bounded, Stepped, Stream, Streamable, UnboundedError
 Context = tuple[int | None, int | None]
 
 
+def sum_contexts(*contexts: Context) -> Context:
+    """The context of parts in a row: (None, None) where one of them is unbounded."""
+    left = right = 0
+    for before, after in contexts:
+        if before is None or after is None:
+            return (None, None)
+        left, right = left + before, right + after
+    return (left, right)
+
+
 class BottleneckOutput(NamedTuple):
     """What a bottleneck makes of hidden frames.
 

@@ -5,7 +5,7 @@ from typing import Self
 
 import torch
 from partita_blocks import WindowedTransformer, conv_reach
-from partita_core import BottleneckOutput, Config, PartitaError, Quantizer, Role, component, register, upcast
+from partita_core import BottleneckOutput, Config, Quantizer, Role, component, register, sum_contexts, upcast
 from torch import Tensor, nn
 
 from ._codebook import equal_everywhere
@@ -90,22 +90,12 @@ class ReBottleneck(Quantizer):
             encoder: `(batch, dim, tokens)` to `(batch, quantizer.dim, tokens)`.
             quantizer: what makes the codes.
             decoder: the way back.
-
-        Raises:
-            PartitaError: a part's context is unbounded.
         """
         super().__init__()
         self.dim = self.in_dim = dim
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
         self.codebook_sizes, self.loss_weights = quantizer.codebook_sizes, quantizer.loss_weights
-        left = right = 0
-        for part in (encoder, quantizer, decoder):
-            if part.context[0] is None or part.context[1] is None:
-                raise PartitaError(
-                    f"{type(part).__name__} sees unbounded context; a ReBottleneck cannot be tiled with it"
-                )
-            left, right = left + part.context[0], right + part.context[1]
-        self.context = (left, right)
+        self.context = sum_contexts(encoder.context, quantizer.context, decoder.context)
         self.register_buffer("mean", torch.zeros(dim, 1))
         self.register_buffer("std", torch.ones(dim, 1))
 
