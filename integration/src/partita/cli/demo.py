@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
     facts = figures(codec)
     write_report(
         output / "report.html",
-        title="Partita demo: a GenAE of two million parameters",
+        title="Partita demo: a GenAE of three million parameters",
         clips=[(*clip, unseen.sample_rate) for clip in heard],
         loss_curves=[line for line in read_log(run_folder.log) if "total" in line or "validation/log_mel_l1" in line],
         evaluation=found,

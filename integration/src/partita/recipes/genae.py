@@ -59,7 +59,7 @@ def genae_small() -> RunConfig:
 
 
 def genae_tiny() -> RunConfig:
-    """GenAE of 2 M parameters that trains on two CPU cores in minutes, without discriminators.
+    """GenAE of 3 M parameters that trains on two CPU cores in minutes, without discriminators.
 
     Hop, latents and formats are those of `genae_base`; widths, depth and crops are small, and the learning rate is
     higher and falls to nothing by the end of the run.
