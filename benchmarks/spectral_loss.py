@@ -7,12 +7,16 @@ difference, left and right, for which auraloss has a loss of its own (sum and di
 added.
 """
 
+# ruff: noqa: E402
 import argparse
+
+from partita.process import prepare_process
+
+prepare_process()
 
 import auraloss
 import torch
 from harness import alternate, machine, save, summary, table
-from partita.process import prepare_process
 from partita_core import AudioSpec, ChannelLayout
 from partita_losses import MultiResolutionSTFTConfig
 
@@ -70,5 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    prepare_process()
     main()
