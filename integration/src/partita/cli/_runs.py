@@ -1,0 +1,51 @@
+"""What the commands that train share: their options, and the run that these ask for."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from partita.training import RunConfig
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of a run; overrides may stand anywhere among them."""
+    parser.set_defaults(overrides=[])
+    parser.add_argument("--data", required=True, help="folder of audio, Parquet set, or name on the hub")
+    parser.add_argument("--output", required=True, type=Path, help="folder of the run")
+    parser.add_argument("--steps", type=int, help="optimizer steps; the recipe's if not given")
+    parser.add_argument("--minutes", type=float, help="stop after this long")
+    parser.add_argument("--checkpoint-every", type=int, metavar="N", help="steps between checkpoints")
+    parser.add_argument("--keep", type=int, default=2, metavar="N", help="checkpoints to keep (default 2)")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+
+
+def run_recipe(options: argparse.Namespace, recipe: Callable[[], "RunConfig"], *, init_from: str | None = None) -> Path:
+    """Trains the run that `recipe` returns, as the options change it, and returns the model's folder.
+
+    Raises:
+        PartitaError: a limit is not positive, or what `train` refuses.
+    """
+    from partita_core import PartitaError, override
+
+    from partita.training import train
+
+    for name in ("steps", "minutes", "checkpoint_every", "keep"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise PartitaError(f"--{name.replace('_', '-')} is {value}; it must be positive")
+    config = override(recipe(), options.overrides)
+    if options.steps is not None:
+        config = override(config, [f"trainer.steps={options.steps}"])
+    return train(
+        config,
+        data=options.data,
+        output=options.output,
+        recipe=options.recipe,
+        minutes=options.minutes,
+        checkpoint_every=options.checkpoint_every,
+        keep=options.keep,
+        resume=options.resume,
+        init_from=init_from,
+    )
