@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from partita_core import ChannelLayout, PartitaError, StreamDecoder, UnboundedError, measure_latents
+from partita_core import ChannelLayout, NoiseSchedule, PartitaError, StreamDecoder, UnboundedError, measure_latents
 from partita_core.testing._common import random_splits
 from partita_core.testing.dummies import DenoisingConfig, Lapped, OneStep, StridedConfig, autoencoder
 
@@ -125,3 +125,28 @@ def test_streaming_is_not_refused_for_a_decoder_that_denoises():
         StreamDecoder(codec_of(), layout="mono")
     except UnboundedError:
         pytest.fail("a denoising decoder streams by itself")
+
+
+def test_noise_levels_and_times_are_inverse_and_as_tabled():
+    schedule = NoiseSchedule()
+    times = {
+        0.8: 24.4,
+        0.75: 17.5,
+        2 / 3: 9.72,
+        0.6: 5.84,
+        0.5: 2.52,
+        0.4: 0.965,
+        1 / 3: 0.470,
+        0.25: 0.170,
+        0.2: 0.085,
+    }
+    for time, sigma in times.items():
+        assert schedule.sigma(time) == pytest.approx(sigma, rel=6e-3)
+    assert schedule.sigma(0.0) == pytest.approx(0.002) and schedule.sigma(1.0) == pytest.approx(80)
+    levels = schedule.sigma(torch.linspace(0, 1, 9, dtype=torch.float64))
+    torch.testing.assert_close(schedule.time(levels), torch.linspace(0, 1, 9, dtype=torch.float64))
+
+
+def test_noise_levels_out_of_order_are_refused():
+    with pytest.raises(PartitaError, match="sigma_min 1.0 and sigma_max 0.5"):
+        NoiseSchedule(sigma_min=1.0, sigma_max=0.5)

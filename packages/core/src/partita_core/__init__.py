@@ -3,7 +3,7 @@
 from .autoencoder import Autoencoder, AutoencoderConfig, latent_spec, measure_latents
 from .codec import Codec
 from .configs import build, from_dict, override, to_dict
-from .denoising import DenoisingDecoder
+from .denoising import DenoisingDecoder, NoiseSchedule
 from .errors import PartitaError, nearest
 from .files import read_json, read_tensors, write_json, write_tensors, written_aside
 from .frozen import Frozen, frozen_call
@@ -83,6 +83,7 @@ __all__ = [
     "nearest",
     "network_layout",
     "override",
+    "NoiseSchedule",
     "PartitaError",
     "Quantizer",
     "read_json",

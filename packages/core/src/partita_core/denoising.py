@@ -1,6 +1,7 @@
 """Decoders that denoise: what a sampler drives, and how its result becomes audio."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,18 +13,50 @@ from .roles import AudioTransform, Decoder, Sampler
 from .streams import Bounded, Stream, Whole
 
 
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """Noise levels by time in [0, 1], evenly spaced in `sigma ** (1 / rho)` (Karras et al., arXiv 2206.00364, eq. 5).
+
+    Attributes:
+        sigma_min: at time 0, where a denoiser returns its input.
+        sigma_max: at time 1, where nothing is left of the signal.
+        rho: the larger, the more of the times lie at small levels.
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        """Refuses levels out of order."""
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise PartitaError(f"sigma_min {self.sigma_min} and sigma_max {self.sigma_max} must be 0 < min < max")
+
+    def sigma(self, time: Any) -> Any:
+        """The level at a time, a float or a tensor."""
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        return (low + time * (high - low)) ** self.rho
+
+    def time(self, sigma: Any) -> Any:
+        """The time of a level, a float or a tensor."""
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        return (sigma ** (1 / self.rho) - low) / (high - low)
+
+
 class DenoisingDecoder(Decoder, ABC):
     """A decoder that turns noise into a representation of audio, chunk by chunk, conditioned on latents.
 
     Attributes:
         window: chunks that one denoising step sees at most.
         frames_per_chunk: latent frames in a chunk.
+        schedule: the noise levels that it was made for.
         representation: the transform it works in; `hop * frames_per_chunk` is a multiple of its hop.
         sampler: how it is run unless another is named.
     """
 
     window: int
     frames_per_chunk: int
+    schedule: NoiseSchedule
     representation: AudioTransform
     sampler: Sampler
 

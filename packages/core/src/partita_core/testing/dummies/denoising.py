@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...denoising import DenoisingDecoder
+from ...denoising import DenoisingDecoder, NoiseSchedule
 from ...errors import PartitaError
 from ...layouts import ChannelLayout
 from ...noise import keyed_noise
@@ -99,7 +99,7 @@ class TinyDenoiser(DenoisingDecoder):
     """Each chunk is scaled by its noise level, sees a tenth of the chunk before, and is moved by its features."""
 
     window, frames_per_chunk = 2, 2
-    sampler = OneStep()
+    schedule, sampler = NoiseSchedule(), OneStep()
 
     def __init__(self, *, latent_spec: LatentSpec, audio_spec: AudioSpec) -> None:
         super().__init__()
