@@ -58,7 +58,8 @@ def register(tag: str) -> Callable[[C], C]:
         @wraps(plain_build)
         def build(self: Config, **derived: Any) -> Any:
             module = plain_build(self, **derived)
-            module.config = self
+            if module is not self:  # settings that are used as they stand, such as a sampler's, build themselves
+                module.config = self
             return module
 
         cls.build = build
