@@ -10,6 +10,7 @@ from partita_core import (
     Config,
     LatentSpec,
     PartitaError,
+    Precision,
     Quantizer,
     Saved,
     component,
@@ -118,8 +119,15 @@ class QuantizedCodec(Saved, Codec):
         """The quantizer's look-up; see `Codec`."""
         return self.quantizer.codes_to_values(codes)
 
+    def optimize(self, *, precision: Precision = "float32", compile: bool = False) -> Self:
+        """As the codec's own; the quantizer stays in float32."""
+        self.base.optimize(precision=precision, compile=compile)
+        self._fix()
+        return self
+
     def saved_config(self) -> tuple[Config, dict[str, Any]]:
         """The Configs of both, the spec and the ids; see `Saved`."""
+        self._check_savable()
         for part in (self.base, self.quantizer):
             if not isinstance(getattr(part, "config", None), Config):
                 raise PartitaError(

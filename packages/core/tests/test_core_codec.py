@@ -303,6 +303,41 @@ def test_optimize_keeps_results_and_names():
         codec.save_pretrained("nowhere")
 
 
+def test_optimize_for_bf16_keeps_names_and_the_latents_precision():
+    codec, plain = autoencoder(quantizer=RoundingConfig()), autoencoder(quantizer=RoundingConfig())
+    codec.optimize(precision="bf16")
+    assert (codec.space_id, codec.codes_id) == (plain.space_id, plain.codes_id)
+    halves = {p.dtype for part in (codec.encoder, codec.decoder) for p in part.parameters()}
+    assert halves == {torch.bfloat16} and all(p.dtype == torch.float32 for p in codec.bottleneck.parameters())
+    audio = noise()
+    expected, latents = plain.encode(audio), codec.encode(audio)
+    error = (latents.values - expected.values).square().mean() / expected.values.square().mean()
+    assert latents.values.dtype == torch.float32 and 0 < error < 1e-3
+    decoded = codec.decode(expected)
+    assert decoded.dtype == torch.float32
+    torch.testing.assert_close(decoded, plain.decode(expected), rtol=0, atol=0.05)
+    streamed = StreamDecoder(codec, layout="stereo").push(expected[0], last=True)
+    torch.testing.assert_close(streamed, decoded[:1], rtol=0, atol=1e-2)
+
+
+def test_what_has_no_parts_is_not_compiled():
+    with pytest.raises(PartitaError, match="BlockCodec is not made of parts that could be compiled"):
+        blocks().optimize(compile=True)
+
+
+def test_a_batch_shares_the_tile():
+    """Memory is bounded whatever the batch: items of a batch are cut shorter than one alone."""
+    codec, seen = autoencoder(), []
+    codec.encoder.register_forward_hook(lambda module, args, hidden: seen.append(hidden.shape[0] * hidden.shape[-1]))
+    codec.tile_seconds = 12 * codec.latent_spec.hop / codec.audio_spec.sample_rate
+    codec.encode(noise(1, samples=40 * codec.latent_spec.hop))
+    alone = max(seen)
+    seen.clear()
+    codec.encode(noise(4, samples=40 * codec.latent_spec.hop))
+    context = 2 * 4
+    assert alone == 12 + 2 and max(seen) <= 12 + context
+
+
 # ------------------------------------------------------------------ streams
 
 

@@ -9,6 +9,7 @@ from partita_core import (
     PartitaError,
     measure_latents,
     read_tensors,
+    regroup,
     write_tensors,
 )
 from partita_core.testing.dummies import RoundingConfig, autoencoder
@@ -249,3 +250,14 @@ def test_codes_of_a_quantizer_pass_through_a_file(tmp_path):
     latents = codec.encode(torch.rand(1, 2, 50) - 0.5).only_codes()
     latents.save(tmp_path / "codes.safetensors")
     assert torch.equal(codec.decode(Latents.load(tmp_path / "codes.safetensors")), codec.decode(latents))
+
+
+def test_regrouped_values_are_the_same_numbers_and_come_back():
+    """128 tokens of 4 channels a frame are 8 tokens of 64: sixteen neighbours in each."""
+    values = torch.arange(2 * 4 * 256, dtype=torch.float32).view(2, 4, 256)
+    wide = regroup(values, 64)
+    assert wide.shape == (2, 64, 16)
+    assert torch.equal(wide[0, :8, 1], torch.cat([values[0, :, 16], values[0, :, 17]]))
+    assert torch.equal(regroup(wide, 4), values)
+    with pytest.raises(PartitaError, match="3 tokens of 4 channels cannot be regrouped to tokens of 8"):
+        regroup(values[..., :3], 8)

@@ -111,7 +111,7 @@ class Counting(BlockCodec):
 
 def contextless():
     codec = autoencoder()
-    codec.encode_context = (0, 0)
+    codec.encoder.context = (0, 0)
     return codec
 
 

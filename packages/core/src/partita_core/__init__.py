@@ -8,7 +8,7 @@ from .errors import PartitaError, nearest
 from .files import read_json, read_tensors, write_json, write_tensors, written_aside
 from .frozen import Frozen, frozen_call
 from .hashing import weights_hash
-from .latents import Latents
+from .latents import Latents, regroup
 from .layouts import (
     ChannelLayout,
     as_layouts,
@@ -20,7 +20,7 @@ from .layouts import (
     to_network,
 )
 from .noise import hashed_seed, keyed_noise
-from .precision import upcast
+from .precision import Precision, compile_frozen, upcast
 from .registry import Config, component, components, lookup, register
 from .roles import (
     AudioTransform,
@@ -57,6 +57,7 @@ __all__ = [
     "ChannelLayout",
     "Codec",
     "component",
+    "compile_frozen",
     "components",
     "Config",
     "Context",
@@ -85,10 +86,12 @@ __all__ = [
     "override",
     "NoiseSchedule",
     "PartitaError",
+    "Precision",
     "Quantizer",
     "read_json",
     "read_tensors",
     "register",
+    "regroup",
     "RepresentationEncoder",
     "Role",
     "Sampler",

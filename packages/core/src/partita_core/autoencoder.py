@@ -12,6 +12,7 @@ from .configs import from_dict, to_dict
 from .errors import PartitaError
 from .hashing import weights_hash
 from .layouts import ChannelLayout
+from .precision import Precision
 from .registry import Config, component, components, lookup, register
 from .roles import (
     Bottleneck,
@@ -20,7 +21,7 @@ from .roles import (
     Decoder,
     Encoder,
     Quantizer,
-    part_stream,
+    Role,
     sum_contexts,
 )
 from .saving import Saved
@@ -127,22 +128,10 @@ class Autoencoder(Saved, Codec):
         return self._quantizing.codes_to_values(codes)
 
     def encode_stream(self, layout: Tensor, *, num_quantizers: int | None, width: int) -> Stream:
-        """As `Codec.encode_stream`, also for an encoder whose context is unbounded but which carries a state."""
-        if None not in self.encode_context:
-            return super().encode_stream(layout, num_quantizers=num_quantizers, width=width)
-        spec = self.latent_spec
-        encoder = part_stream(
-            self.encoder,
-            lambda x: self.encoder(x, layout.to(x.device)),
-            units_in=spec.hop,
-            units_out=spec.tokens_per_frame,
-            hop=spec.hop,
-            width=width,
-            layout=layout,
-            dtype=self._parameter().dtype,
-        )
+        """As `Codec.encode_stream`, through the encoder's own stream."""
+        encoder = self.encoder.stream(layout, dtype=_dtype(self.encoder), width=width)
         context = sum_contexts(self.bottleneck.context, _context(self.quantizer))
-        k = spec.tokens_per_frame
+        k = self.latent_spec.tokens_per_frame
         rest = self._bounded(lambda h: (*self._quantize(h, num_quantizers), None), k, k, context, width)
         return Chain(encoder, rest)
 
@@ -154,33 +143,25 @@ class Autoencoder(Saved, Codec):
 
         k = self.latent_spec.tokens_per_frame
         values = self._bounded(expand, k, k, _context(self._quantizing), width)
-        dtype = self._parameter().dtype
-        return Chain(values, self.decoder.stream(layout, sampler=sampler, seeds=seeds, dtype=dtype, width=width))
+        decoder = self.decoder.stream(layout, sampler=sampler, seeds=seeds, dtype=_dtype(self.decoder), width=width)
+        return Chain(values, decoder)
 
-    def optimize(self, *, compile: bool = False) -> Self:
-        """Prepares the model for inference: eval mode, weight norm folded, and compiled if asked for.
+    def optimize(self, *, precision: Precision = "float32", compile: bool = False) -> Self:
+        """As `Codec.optimize`, with weight norm folded, and each part prepared as it does best; see `Role.optimize`.
 
-        Results stay equal to 1e-4 of their RMS, and so do the names of the latents. It cannot be trained or saved
-        any more.
+        Bottleneck and quantizer stay in float32.
         """
-        self.eval()
-        _ = self.space_id, self.codes_id  # named by the weights as they were trained
+        self._fix()
         for module in list(self.modules()):
             for name in list(getattr(module, "parametrizations", {})):
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-        self.requires_grad_(False)
-        if compile:
-            self.encoder.compile(dynamic=True)
-            self.decoder.compile(dynamic=True)
-        self._optimized = True
+        for part in (self.encoder, self.decoder):
+            part.optimize(precision=precision, compile=compile)
         return self
-
-    _optimized = False
 
     def saved_config(self) -> tuple[Config, dict[str, Any]]:
         """The `AutoencoderConfig` of the parts, the specs and the ids; see `Saved`."""
-        if self._optimized:
-            raise PartitaError("an optimized model cannot be saved; save it before optimize()")
+        self._check_savable()
         parts = {"encoder": self.encoder, "bottleneck": self.bottleneck, "decoder": self.decoder}
         parts |= {"quantizer": self.quantizer} if self.quantizer is not None else {}
         for name, part in parts.items():
@@ -218,7 +199,7 @@ class Autoencoder(Saved, Codec):
         if values is None:
             assert codes is not None
             values = self.codes_to_values(codes)
-        return self.bottleneck.expand(values).to(self._parameter().dtype)
+        return self.bottleneck.expand(values).to(_dtype(self.decoder))
 
     def _hash_space(self) -> str:
         tensors = {}
@@ -280,6 +261,11 @@ class AutoencoderConfig(Config):
 
 def _context(part: Quantizer | None) -> Context:
     return (0, 0) if part is None else part.context
+
+
+def _dtype(part: Role) -> torch.dtype:
+    """Of a part's weights, which after `optimize` is its own."""
+    return next((p.dtype for p in part.parameters() if p.is_floating_point()), torch.float32)
 
 
 def _require(what: str, figure: int, other: str, second: int) -> None:

@@ -121,13 +121,18 @@ class _DenoisingStream:
     def push(self, x: Tensor, *, last: bool = False) -> Tensor:
         decoder = self._decoder
         self._owed += x.shape[-1] // decoder.tokens_per_frame * decoder.hop
-        chunks = self._chunks.push(x, last=last)
-        if chunks.shape[-1]:
-            features = decoder.condition(chunks, self._layout.to(chunks.device))
-        else:  # networks refuse nothing, so the features of one chunk tell what none look like
-            unit = F.pad(chunks, (0, self._chunks.unit))
-            features = tuple(f[:, :0] for f in decoder.condition(unit, self._layout.to(chunks.device)))
-        audio = self._inverse.push(self._sampling.push(features, last=last), last=last)
-        audio = audio[..., : self._owed]  # the last chunk may have been padded
-        self._owed -= audio.shape[-1]
-        return audio
+        # One chunk at a time: memory does not grow with the push, nor does rounding depend on how it was cut.
+        chunks = self._chunks.push(x, last=last).split(self._chunks.unit, dim=-1)
+        audio = [self._denoise(chunk, last=last and i == len(chunks) - 1) for i, chunk in enumerate(chunks)]
+        whole = torch.cat(audio, dim=-1)[..., : self._owed]  # the last chunk may have been padded
+        self._owed -= whole.shape[-1]
+        return whole
+
+    def _denoise(self, chunk: Tensor, *, last: bool) -> Tensor:
+        """The audio that becomes final with one more chunk, or with none."""
+        count = chunk.shape[-1] // self._chunks.unit
+        # Networks refuse nothing, so the features of one chunk tell what none look like.
+        chunk = F.pad(chunk, (0, self._chunks.unit * (1 - count)))
+        features = self._decoder.condition(chunk, self._layout.to(chunk.device))
+        features = tuple(f[:, :count] for f in features)
+        return self._inverse.push(self._sampling.push(features, last=last), last=last)

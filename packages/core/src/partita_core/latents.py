@@ -19,6 +19,28 @@ from .specs import LatentSpec
 _MARGIN = 1e-6
 
 
+def regroup(values: Tensor, dim: int) -> Tensor:
+    """The same numbers as vectors of another width; `regroup(result, width)` is the exact way back.
+
+    Neighbouring tokens are joined, or one is split into neighbours: frames of 128 tokens of 4 channels are, for a
+    generator, frames of 8 tokens of 64. Use it on the `values` of normalized latents.
+
+    Args:
+        values: `(batch, width, tokens)`.
+        dim: the width wanted.
+
+    Returns:
+        `(batch, dim, tokens * width / dim)`; each token holds the channels of the first, then of the second, and so on.
+
+    Raises:
+        PartitaError: the numbers of an item cannot be divided so.
+    """
+    batch, width, tokens = values.shape
+    if width * tokens % dim:
+        raise PartitaError(f"{tokens} tokens of {width} channels cannot be regrouped to tokens of {dim}")
+    return values.transpose(1, 2).reshape(batch, width * tokens // dim, dim).transpose(1, 2)
+
+
 @dataclass(frozen=True, eq=False)
 class Latents:
     """A batch of latents, with all that is needed to decode them or to model them.

@@ -1,9 +1,20 @@
 """Precision: what runs in "float32" runs in at least that."""
 
+from typing import Literal
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+Precision = Literal["float32", "bf16"]
+"""Of inference: at least float32, or bfloat16 where it is multiplied."""
 
 
 def upcast(x: Tensor) -> Tensor:
     """`x` in float32 if it is of a half type; float32 and float64 pass as they are."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def compile_frozen(module: nn.Module) -> None:
+    """Compiles a module whose weights do not change any more, for each shape as it comes."""
+    # Dynamic shapes take many times as long to compile, and run slower than not compiled.
+    module.compile(dynamic=False, options={"freezing": True})

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import PartitaError
+from .precision import Precision, compile_frozen
 from .specs import AudioSpec
 from .streams import Bounded, Stepped, Stream, Streamable, UnboundedError
 
@@ -69,6 +70,16 @@ class Role(nn.Module):
 
     context: Context = (0, 0)
 
+    def optimize(self, *, precision: Precision, compile: bool) -> None:
+        """Prepares for inference, once weight norm is folded: the weights' precision, and compiling if asked for.
+
+        A part that has something better overrides this; what it returns then is equal to 1e-4 of the RMS in float32.
+        """
+        if precision == "bf16":
+            self.to(torch.bfloat16)
+        if compile:
+            compile_frozen(self)
+
 
 class Encoder(Role, ABC):
     """Audio to hidden frames.
@@ -90,6 +101,19 @@ class Encoder(Role, ABC):
     @abstractmethod
     def forward(self, audio: Tensor, layout: Tensor) -> Tensor:
         """Encodes `(batch, channels, hop * frames)` of layouts `(batch,)` int64 to `(batch, out_dim, frames * K)`."""
+
+    def stream(self, layout: Tensor, *, dtype: torch.dtype = torch.float32, width: int = 1) -> Stream:
+        """A stream from whole frames of audio to hidden frames; `width` bounds the frames of one call."""
+        return part_stream(
+            self,
+            lambda audio: self(audio, layout.to(audio.device)),
+            units_in=self.hop,
+            units_out=self.tokens_per_frame,
+            hop=self.hop,
+            width=width,
+            layout=layout,
+            dtype=dtype,
+        )
 
 
 class Bottleneck(Role, ABC):

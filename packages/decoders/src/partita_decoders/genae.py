@@ -1,10 +1,22 @@
 """The GenAE decoder: windowed attention at the latent rate, then transposed convolutions up to audio."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from partita_blocks import ACTIVATIONS, UpStage, WindowedTransformer, conv, conv_reach, up_stages
-from partita_core import AudioSpec, ChannelLayout, Config, FeedForwardDecoder, LatentSpec, register
+from partita_core import (
+    AudioSpec,
+    Bounded,
+    Chain,
+    ChannelLayout,
+    Config,
+    FeedForwardDecoder,
+    LatentSpec,
+    Stream,
+    register,
+    sum_contexts,
+)
 from torch import Tensor, nn
 
 from ._common import check_fit
@@ -121,12 +133,36 @@ class GenAEDecoder(FeedForwardDecoder):
         first, last = conv_reach(0, hop - 1, 7)
         for stage in reversed(stages):
             first, last = stage.reach(first, last)
-        first, last = conv_reach(*transformer.reach(first, last), 3)
-        self.context = (-first, last)
+        self._late = (-first, last)
+        first, last = conv_reach(*transformer.reach(0, 0), 3)
+        self._early = (-first, last)
+        self.context = sum_contexts(self._early, self._late)
 
     def forward(self, hidden: Tensor, layout: Tensor) -> Tensor:
         """`(batch, in_dim, frames)` and layouts `(batch,)` to `(batch, channels, hop * frames)`."""
-        x = self.expand(self.transformer(self.stem(hidden), layout))
+        return self._convolve(self._attend(hidden, layout))
+
+    def stream(
+        self,
+        layout: Tensor,
+        *,
+        sampler: Any = None,
+        seeds: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+        width: int = 1,
+    ) -> Stream:
+        """As `FeedForwardDecoder.stream`, in two: convolutions need not run on all that attention sees."""
+        self._refuse(sampler)
+        settings: dict[str, Any] = {"units_in": 1, "hop": self.hop, "width": width}
+        attend = Bounded(lambda x: self._attend(x, layout.to(x.device)), units_out=1, context=self._early, **settings)
+        convolve = Bounded(self._convolve, units_out=self.hop, context=self._late, **settings)
+        return Chain(attend, convolve)
+
+    def _attend(self, hidden: Tensor, layout: Tensor) -> Tensor:
+        return self.transformer(self.stem(hidden), layout)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        x = self.expand(x)
         for stage in self.stages:
             x = stage(x)
         return self.head(x)

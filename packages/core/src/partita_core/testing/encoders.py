@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..layouts import ChannelLayout
 from ..registry import Config
-from ..roles import Encoder, part_stream
+from ..roles import Encoder
 from ..specs import AudioSpec
 from ..streams import Stream
 from ._common import Suite, expect, noise
@@ -45,16 +45,7 @@ class EncoderCase(PartCase):
     def stream(self, part: Encoder, rest: tuple[Tensor, ...], width: int) -> Stream:
         """From whole frames of audio to hidden frames."""
         (layout,) = rest
-        return part_stream(
-            part,
-            lambda x: part(x, layout),
-            units_in=part.hop,
-            units_out=part.tokens_per_frame,
-            hop=part.hop,
-            width=width,
-            layout=layout,
-            dtype=torch.float64,
-        )
+        return part.stream(layout, dtype=torch.float64, width=width)
 
 
 def layouts_of(spec: AudioSpec, batch: int) -> Tensor:
