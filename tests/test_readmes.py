@@ -19,6 +19,12 @@ def test_every_package_shows_an_example():
     assert [page for page in PAGES if page.name == "README.md" and not BLOCK.search(page.read_text())] == []
 
 
+def test_each_system_is_assembled_in_a_few_lines():
+    blocks = BLOCK.findall((ROOT / "README.md").read_text())
+    assert [name for name in ("GenAEEncoderConfig", "SummaryEncoderConfig") if not any(name in b for b in blocks)] == []
+    assert max(block.count("\n") for block in blocks) <= 15
+
+
 @pytest.mark.parametrize("readme", PAGES[1 : 1 + PACKAGES], ids=lambda page: page.parent.name)
 def test_installing_with_pip_names_every_sibling(readme):
     """pip looks for siblings on an index, where they may not be; named beside each other, they are found."""

@@ -10,6 +10,8 @@ import pytest
 import soundfile
 import torch
 from partita_core import Autoencoder, Latents
+from partita_core.testing.dummies import DenoisingConfig, StridedConfig, autoencoder, registered
+from partita_decoders import Overlap
 
 RATE = 8000
 
@@ -69,6 +71,21 @@ def test_the_latents_of_a_file_are_those_of_python(model, ok, tmp_path):
     expected = Autoencoder.from_pretrained(model).encode(audio)
     torch.testing.assert_close(latents.values, expected.values, rtol=1e-4, atol=1e-4)
     assert latents.space_id == expected.space_id
+
+
+def test_bf16_is_the_same_latent_space_at_less_precision(model, ok, refused, tmp_path):
+    file = write(tmp_path / "in.wav", 5000)
+    for precision in ("float32", "bf16"):
+        ok("encode", model, file, "-o", tmp_path / f"{precision}.safetensors", "--precision", precision)
+        settings = ("-o", tmp_path / f"{precision}.wav", "--precision", precision)
+        ok("decode", model, tmp_path / "float32.safetensors", *settings)
+    full, half = (Latents.load(tmp_path / f"{name}.safetensors") for name in ("float32", "bf16"))
+    assert half.space_id == full.space_id
+    error = (half.values - full.values).square().mean() / full.values.square().mean()
+    assert 0 < error < 1e-3
+    full, half = (soundfile.read(tmp_path / f"{name}.wav")[0] for name in ("float32", "bf16"))
+    assert 0 < np.square(full - half).mean() < 1e-3 * np.square(full).mean()
+    assert "--precision" in refused("encode", model, file, "-o", tmp_path / "z.safetensors", "--precision", "int3")
 
 
 def test_a_folder_is_encoded_to_a_folder(model, ok, tmp_path):
@@ -216,6 +233,39 @@ def test_bad_latents(model, ok, refused, tmp_path, config):
     assert "damaged" in refused("decode", model, damaged, "-o", tmp_path / "out.wav")
     assert "no latents" in refused("decode", model, Path(model) / "model.safetensors", "-o", tmp_path / "out.wav")
     assert "takes no sampler" in refused("decode", model, z, "-o", tmp_path / "out.wav", "--sampler", "two_step")
+
+
+def test_samplers_are_named_with_their_settings(ok, refused, tmp_path):
+    file, z, out = write(tmp_path / "in.wav", 500), tmp_path / "z.safetensors", tmp_path / "out.wav"
+    with registered():
+        torch.manual_seed(0)
+        codec = autoencoder(encoder=StridedConfig(1), decoder=DenoisingConfig())
+        codec.save_pretrained(tmp_path / "denoising")
+        heard = {}
+        ok("encode", tmp_path / "denoising", file, "-o", z)
+        for name in ("two_step", "two_step:refine=false", "autoregressive:steps=1", "sampler/overlap:sigma=0.5"):
+            ok("decode", tmp_path / "denoising", z, "-o", out, "--sampler", name, "--seed", 2)
+            heard[name] = soundfile.read(out)[0]
+        latents = Latents.load(z)
+        expected = codec.decode(latents, sampler=Overlap(sigma=0.5), seed=2)[0].T.numpy()
+        out.unlink()
+        line = refused("decode", tmp_path / "denoising", z, "-o", out, "--sampler", "two_step:steps=3")
+        assert "unknown key 'steps'; " in line
+    first, second, third, fourth = heard.values()
+    assert np.array_equal(second, third) and not np.allclose(first, second)
+    assert np.allclose(fourth, expected, atol=1e-4)
+
+
+def test_bad_samplers(model, ok, refused, tmp_path):
+    file, out = write(tmp_path / "in.wav", 500), tmp_path / "out.wav"
+    for name, complaint in (
+        ("two_stpe", "unknown sampler 'two_stpe'; did you mean two_step"),
+        ("two_step:refine", "'refine' is not an override"),
+        ("two_step:refine=maybe", "expected bool"),
+        ("two_step:sigma_context=-1", "sigma_context is -1.0"),
+        ("overlap", "GenAEDecoder decodes in one pass; it takes no sampler, and got Overlap(sigma=0.965)"),
+    ):
+        assert complaint in refused("reconstruct", model, file, "-o", out, "--sampler", name)
 
 
 def test_bad_training(refused, tones, tmp_path):

@@ -7,6 +7,7 @@ import torch
 from partita.evaluation import Evaluation, Interval, evaluate
 from partita.evaluation.metrics import LogMelL1Config
 from partita_core import AudioSpec, ChannelLayout, Codec, LatentSpec, PartitaError
+from partita_decoders import TwoStep
 from torch import nn
 
 RATE, HOP = 8000, 80
@@ -159,6 +160,16 @@ def test_markdown_marks_the_best_and_names_the_references():
     assert "log-mel L1 ↓" in text and "good − bad" in lines
     widths = {line.count("|") for line in text.split("\n\n")[1].splitlines()}
     assert len(widths) == 1
+
+
+def test_the_sampler_reaches_the_decoder_and_is_recorded():
+    class Sampled(Scaled):
+        def decode_frames(self, values, codes, layout, sampler, seeds):
+            return super().decode_frames(values, codes, layout, sampler, seeds) * sampler.sigma_context
+
+    result = evaluate({"model": Sampled()}, clips(), ["log_mel_l1"], sampler=TwoStep(sigma_context=1.0))
+    assert result.means["model"]["log_mel_l1"] == Interval(0, 0, 0)
+    assert result.settings["sampler"] == {"type": "sampler/two_step", "sigma_context": 1.0, "refine": True}
 
 
 @pytest.mark.parametrize(

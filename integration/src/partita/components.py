@@ -3,10 +3,11 @@
 from .evaluation import metrics
 from .interop.oobleck import OobleckCodecConfig
 from .quantized import QuantizedCodecConfig
-from .training import AdversarialReconstructionConfig, LatentQuantizationConfig
+from .training import AdversarialReconstructionConfig, ConsistencyTrainingConfig, LatentQuantizationConfig
 
 __all__ = [
     "AdversarialReconstructionConfig",
+    "ConsistencyTrainingConfig",
     "LatentQuantizationConfig",
     "OobleckCodecConfig",
     "QuantizedCodecConfig",

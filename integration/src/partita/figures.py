@@ -1,10 +1,12 @@
 """What a person choosing a model wants to know of it, from the real modules, without training or audio."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from partita_core import Autoencoder, AutoencoderConfig, Codec, Encoder
+from partita_core import Autoencoder, AutoencoderConfig, Codec, DenoisingDecoder, Encoder
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
@@ -12,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from partita.evaluation import bit_rate, numbers_per_second
 
 # Long enough that what happens at the ends does not count.
-_SECONDS = 10
+_SECONDS, _CHUNKS = 10, 16
 
 
 def figures(model: Codec, *, minute: float = 60.0) -> dict[str, Any]:
@@ -66,7 +68,7 @@ class Cost(NamedTuple):
         return Cost(self.macs / seconds, self.activations / seconds)
 
 
-def cost(part: nn.Module, *arguments: Any) -> tuple[Any, Cost]:
+def cost(part: Callable[..., Any], *arguments: Any) -> tuple[Any, Cost]:
     """What `part` returns for the arguments, and its cost; shapes decide it, so fake tensors serve."""
     outputs = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(flop_registry, _numbers_out))
     with FlopCounterMode(display=False) as flops, outputs, torch.no_grad():
@@ -81,11 +83,16 @@ def encoder_cost(encoder: Encoder) -> Cost:
 
 
 def costs_per_second(model: Autoencoder) -> dict[str, Cost]:
-    """The cost of each part for a second of audio, and of all; see `figures`."""
-    audio, layout, seconds = _silence(model.encoder)
+    """The cost of each part for a second of audio, and of all; see `figures`.
+
+    A decoder that denoises is run by its own sampler, chunk by chunk, so a few of these are enough.
+    """
+    decoder = model.decoder
+    chunks = _CHUNKS * decoder.frames_per_chunk * decoder.hop if isinstance(decoder, DenoisingDecoder) else None
+    audio, layout, seconds = _silence(model.encoder, chunks)
     costs: dict[str, Cost] = {}
 
-    def count(name: str, part: nn.Module, *arguments: Any) -> Any:
+    def count(name: str, part: Callable[..., Any], *arguments: Any) -> Any:
         result, whole = cost(part, *arguments)
         costs[name] = whole / seconds
         return result
@@ -95,7 +102,9 @@ def costs_per_second(model: Autoencoder) -> dict[str, Cost]:
     values = count("bottleneck", model.bottleneck, count("encoder", model.encoder, audio, layout)).values
     if model.quantizer is not None:
         count("quantizer", model.quantizer, values)
-    count("decoder", model.decoder, model.bottleneck.expand(values), layout)
+    seeds: Any = [0]  # a plain number: fake tensors hold none to seed noise with
+    decode = partial(decoder.generate, seeds=seeds)
+    count("decoder", decode, model.bottleneck.expand(values), layout)
     model.train(was_training)
     macs, activations = (sum(amounts) for amounts in zip(*costs.values()))
     return costs | {"total": Cost(macs, activations)}
@@ -107,10 +116,11 @@ def recipe_figures(config: AutoencoderConfig) -> dict[str, Any]:
         return figures(config.build())
 
 
-def _silence(encoder: Encoder) -> tuple[Tensor, Tensor, float]:
-    """Audio and layout as the encoder takes them, and the seconds that they last."""
+def _silence(encoder: Encoder, most: int | None = None) -> tuple[Tensor, Tensor, float]:
+    """Audio of `most` samples at most and its layout, as the encoder takes them, and the seconds that they last."""
     spec = encoder.audio_spec
     samples = -(-_SECONDS * spec.sample_rate // encoder.hop) * encoder.hop
+    samples = samples if most is None else min(samples, most)
     device = next(encoder.parameters()).device
     layout = torch.tensor([int(spec.layouts[0])], device=device)
     return torch.zeros(1, spec.channels, samples, device=device), layout, samples / spec.sample_rate

@@ -1,5 +1,6 @@
 """The codec's door, beyond what its suite asks of every codec."""
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import pytest
@@ -301,6 +302,16 @@ def test_optimize_keeps_results_and_names():
     torch.testing.assert_close(codec.decode(latents), plain.decode(latents), rtol=0, atol=1e-5)
     with pytest.raises(PartitaError, match="an optimized model cannot be saved; save it before optimize"):
         codec.save_pretrained("nowhere")
+
+
+def test_optimizing_a_copy_leaves_the_original():
+    """torch's own way of folding weight norm takes it off the copy's twin, too."""
+    codec, audio = autoencoder(), noise()
+    before = codec.encode(audio).values
+    copy = deepcopy(codec).optimize()
+    assert torch.equal(codec.encode(audio).values, before)
+    torch.testing.assert_close(copy.encode(audio).values, before, rtol=0, atol=1e-6)
+    assert type(copy.encoder.conv) is torch.nn.Conv1d and codec.train().encoder.conv.weight.requires_grad
 
 
 def test_optimize_for_bf16_keeps_names_and_the_latents_precision():

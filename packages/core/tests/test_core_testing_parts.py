@@ -247,14 +247,14 @@ QUANTIZERS = {name: broken(RoundingConfig()) for name, broken in BREAK_BOTTLENEC
 
 
 class Forgetful(OneStep):
-    """Counts chunks from the beginning of each push."""
+    """Counts pushes without a chunk as chunks."""
 
     def start(self, decoder, seeds):
         stream = super().start(decoder, seeds)
         push = stream.push
 
         def recount(features, *, last=False):
-            stream.count = 0
+            stream.count += features[0].shape[1] == 0
             return push(features, last=last)
 
         stream.push = recount

@@ -5,6 +5,7 @@ from partita_core import components, lookup
 from partita_core.testing import DECODER_CHECKS
 
 COMPONENTS = [
+    "decoder/consistency",
     "decoder/genae",
     "decoder/oobleck",
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from partita_core import PartitaError
 
 if TYPE_CHECKING:
-    from partita_core import Codec, Latents
+    from partita_core import Codec, Latents, Sampler
 
 
 def say(text: str) -> None:
@@ -40,7 +40,13 @@ def require_codes(codec: "Codec", name: str) -> None:
 
 
 def decode_to_file(
-    codec: "Codec", latents: "Latents", path: Path, *, layout: str | None = None, sampler: str | None, seed: int
+    codec: "Codec",
+    latents: "Latents",
+    path: Path,
+    *,
+    layout: str | None = None,
+    sampler: "Sampler | None",
+    seed: int,
 ) -> None:
     """Decodes one item to a .wav file, and prints what was written.
 

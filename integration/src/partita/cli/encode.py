@@ -3,10 +3,12 @@
 import argparse
 from pathlib import Path
 
+from ._models import add_model, open_model
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="model folder, or name on the hub")
+    add_model(parser)
     parser.add_argument("input", type=Path, metavar="INPUT", help="audio file, or folder of them")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file or folder to write")
     parser.add_argument("--layout", help="of the input: mono, stereo or mid_side; by its channels if not given")
@@ -17,14 +19,12 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     from partita_core import PartitaError
 
-    from partita.models import load_codec
-
     from ._files import check_suffix, encode_file, say
 
     settings = {"layout": options.layout, "num_quantizers": options.num_quantizers}
     if not options.input.is_dir():
         check_suffix(options.output, ".safetensors", "a file's latents")
-        codec = load_codec(options.model)
+        codec = open_model(options)
         latents = encode_file(codec, options.input, **settings, progress=True)
         latents.save(options.output)
         print(f"{options.output}: {int(latents.frames[0])} frames of {latents.spec.dim} for {options.input}")
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     files = audio_files(options.input)
     if not files:
         raise PartitaError(f"{options.input}: no audio files in it")
-    codec = load_codec(options.model)
+    codec = open_model(options)
     broken = []
     for name in tqdm(files, unit="file"):
         target = (options.output / name).with_suffix(".safetensors")

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from ._sampler import add_sampler, named_sampler
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
@@ -13,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-quantizers", type=int, metavar="Q", help="decode from Q levels of codes, not from latents"
     )
+    add_sampler(parser)
     parser.add_argument("--seed", type=int, default=0, help="of noise and bootstrap (default 0)")
     parser.add_argument("--json", type=Path, metavar="F", help="also write everything as JSON")
     parser.add_argument("--csv", type=Path, metavar="F", help="also write the figures of each clip as CSV")
@@ -29,6 +32,7 @@ def run(options: argparse.Namespace) -> None:
 
     from ._files import say
 
+    sampler = named_sampler(options.sampler)
     codecs = {name: load_codec(path) for name, path in _short_names(options.models).items()}
     rates = sorted({codec.audio_spec.sample_rate for codec in codecs.values()})
     dataset = open_dataset(options.data, split=options.split)
@@ -45,6 +49,7 @@ def run(options: argparse.Namespace) -> None:
         ((clip.name, clip.audio, clip.layout) for clip in shown),
         sample_rate=rates[-1],
         num_quantizers=options.num_quantizers,
+        sampler=sampler,
         seed=options.seed,
     )
     for reason in broken:

@@ -3,10 +3,12 @@
 import argparse
 from pathlib import Path
 
+from ._models import add_model, open_model
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="model folder, or name on the hub, of a model with codes")
+    add_model(parser, "model folder, or name on the hub, of a model with codes")
     parser.add_argument("input", type=Path, metavar="IN", help="audio file")
     parser.add_argument("-o", "--output", type=Path, required=True, help=".safetensors file to write")
     parser.add_argument("--num-quantizers", type=int, metavar="Q", help="levels of codes; all if not given")
@@ -22,12 +24,10 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     from partita_quantizers import Tokens
 
-    from partita.models import load_codec
-
     from ._files import check_suffix, encode_file, require_codes
 
     check_suffix(options.output, ".safetensors", "a file's token ids")
-    codec = load_codec(options.model)
+    codec = open_model(options)
     require_codes(codec, options.model)
     levels = options.num_quantizers
     latents = encode_file(codec, options.input, layout=None, num_quantizers=levels, progress=True)

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 import torch
-from partita_core import ChannelLayout, Codec, Config, Latents, PartitaError, lookup, to_dict
+from partita_core import ChannelLayout, Codec, Config, Latents, PartitaError, Sampler, lookup, to_dict
 from torch import Tensor
 
 from ..data.resampling import resample, resampled_length
@@ -29,6 +29,7 @@ def evaluate(
     *,
     sample_rate: int | None = None,
     num_quantizers: int | None = None,
+    sampler: Sampler | None = None,
     references: bool = True,
     seed: int = 0,
     resamples: int = 2000,
@@ -48,6 +49,7 @@ def evaluate(
         sample_rate: of the clips, and what the metrics are computed at; None for the rate of the models, where they
             have one. A model of another rate gets the clips resampled, and its output is resampled back.
         num_quantizers: decode the models from so many levels of their codes; None decodes their values.
+        sampler: how denoising decoders are run; None for each one's default.
         references: also measure silence, spectrally matched noise, and, for each latent rate among the models, the
             input low-passed to as many numbers a second.
         seed: of the decoders, the noise and the bootstrap.
@@ -57,8 +59,8 @@ def evaluate(
 
     Raises:
         PartitaError: there are no clips or no systems, models differ in sample rate and none is named, a name is
-            taken twice, a clip or an estimate is not finite, or a model does not take a clip's layout or has not so
-            many levels of codes.
+            taken twice, a clip or an estimate is not finite, or a model does not take a clip's layout or the sampler,
+            or has not so many levels of codes.
     """
     rate = _common_rate(codecs) if sample_rate is None else sample_rate
     measures = _build_metrics(metrics, rate)
@@ -68,7 +70,7 @@ def evaluate(
     for name in set(codecs) & set(rivals):
         raise PartitaError(f"a model is called {name!r}, as one of the references is; call it something else")
 
-    clocks = {name: _Clock(codec, rate, num_quantizers) for name, codec in codecs.items()}
+    clocks = {name: _Clock(codec, rate, num_quantizers, sampler) for name, codec in codecs.items()}
     seen: list[Clip] = []
     scores: dict[str, dict[str, list[float]]] = {
         system: {measure.name: [] for measure in measures} for system in (*codecs, *rivals)
@@ -94,6 +96,7 @@ def evaluate(
     systems += [System(name, reference=True, numbers_per_second=numbers) for name, (_, numbers) in rivals.items()]
     bootstrap = Bootstrap(len(seen), resamples=resamples, confidence=confidence, seed=seed)
     settings = {"sample_rate": rate, "num_quantizers": num_quantizers, "seed": seed, **bootstrap.settings()}
+    settings["sampler"] = None if sampler is None else to_dict(sampler)
     return Evaluation(
         systems=tuple(systems),
         metrics=tuple(MetricInfo(m.name, m.label, m.unit, m.better) for m in measures),
@@ -108,8 +111,8 @@ def evaluate(
 class _Clock:
     """Takes clips through one model and keeps the time; resampling is not on the model's account."""
 
-    def __init__(self, codec: Codec, rate: int, levels: int | None) -> None:
-        self.codec, self.rate, self.levels = codec, rate, levels
+    def __init__(self, codec: Codec, rate: int, levels: int | None, sampler: Sampler | None) -> None:
+        self.codec, self.rate, self.levels, self.sampler = codec, rate, levels, sampler
         self._encode = self._decode = self._audio = 0.0
         self._warm = self._coded = False
 
@@ -119,12 +122,12 @@ class _Clock:
         heard = fit(heard, max(1, resampled_length(audio.shape[-1], self.rate, own)))[None]
         if not self._warm:  # the first run pays for allocations and kernels that no other does
             first = self._encode_audio(heard[..., :own], layout)
-            self.codec.decode(first, seed=seed)
+            self.codec.decode(first, sampler=self.sampler, seed=seed)
             self._warm, self._coded = True, _are_of_codes(first, self.codec)
         start = self._now()
         latents = self._encode_audio(heard, layout)
         middle = self._now()
-        decoded = self.codec.decode(latents, seed=seed)[0]
+        decoded = self.codec.decode(latents, sampler=self.sampler, seed=seed)[0]
         end = self._now()
         self._encode += middle - start
         self._decode += end - middle

@@ -7,16 +7,21 @@ from partita_core import PartitaError, nearest
 from partita.training import RunConfig
 
 from .genae import genae_36hz, genae_base, genae_small, genae_tiny
+from .music2latent2 import codicodec_tiny, music2latent2_base, music2latent2_small, music2latent2_tiny
 from .oobleck import oobleck_base, oobleck_tiny
 from .quantization import vq_base, vq_tiny
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     recipe.__name__: recipe
     for recipe in (
+        codicodec_tiny,
         genae_36hz,
         genae_base,
         genae_small,
         genae_tiny,
+        music2latent2_base,
+        music2latent2_small,
+        music2latent2_tiny,
         oobleck_base,
         oobleck_tiny,
     )
@@ -54,10 +59,14 @@ __all__ = [
     "vq_base",
     "vq_tiny",
     "RECIPES",
+    "codicodec_tiny",
     "genae_36hz",
     "genae_base",
     "genae_small",
     "genae_tiny",
+    "music2latent2_base",
+    "music2latent2_small",
+    "music2latent2_tiny",
     "oobleck_base",
     "oobleck_tiny",
     "recipe",

@@ -1,6 +1,7 @@
 """Objectives and the trainer."""
 
 from .adversarial import AdversarialReconstruction, AdversarialReconstructionConfig
+from .consistency import ConsistencyTraining, ConsistencyTrainingConfig
 from .latent_quantization import LatentQuantization, LatentQuantizationConfig
 from .objective import Objective, TrainState
 from .optimization import EMA, OptimizerConfig
@@ -11,6 +12,8 @@ __all__ = [
     "EMA",
     "AdversarialReconstruction",
     "AdversarialReconstructionConfig",
+    "ConsistencyTraining",
+    "ConsistencyTrainingConfig",
     "LatentQuantization",
     "LatentQuantizationConfig",
     "Objective",

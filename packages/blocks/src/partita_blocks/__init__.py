@@ -1,7 +1,9 @@
-"""Layers for neural audio autoencoders: activations, convolutions, windowed attention, spectral transforms."""
+"""Layers for neural audio autoencoders: activations, convolutions, attention, spectra, patches, noise levels."""
 
 from .activations import ACTIVATIONS, ELU, Snake, SnakeBeta, SnakeLite
 from .attention import RMSNorm, TransformerBlock, WindowedTransformer, rotary_angles, rotate, windowed_attention
+from .chunk_transformer import ChunkTransformer, ChunkTransformerBlock, chunk_causal_attention
+from .companding import CompandedSTFT
 from .convolutions import (
     DownStage,
     ResidualUnit,
@@ -13,14 +15,37 @@ from .convolutions import (
     residual_units,
     up_stages,
 )
+from .fused import FusedStages, fuse_stages, why_no_kernels
+from .noise_level import (
+    AdaptiveGroupNorm,
+    AdaptiveLayerNorm,
+    AdaptiveScale,
+    FrequencyGains,
+    NoiseEmbedding,
+    Preconditioning,
+    sinusoidal_embedding,
+)
+from .patching import Depatchifier, Patchifier, patch_grid
 from .spectral import STFT, LogMel, a_weighting, mel_filterbank, mirrored, overlap_add, power, reflect
 
 __all__ = [
     "ACTIVATIONS",
     "ELU",
     "STFT",
+    "AdaptiveGroupNorm",
+    "AdaptiveLayerNorm",
+    "AdaptiveScale",
+    "ChunkTransformer",
+    "ChunkTransformerBlock",
+    "CompandedSTFT",
+    "Depatchifier",
     "DownStage",
+    "FrequencyGains",
+    "FusedStages",
     "LogMel",
+    "NoiseEmbedding",
+    "Patchifier",
+    "Preconditioning",
     "RMSNorm",
     "ResidualUnit",
     "Snake",
@@ -30,18 +55,23 @@ __all__ = [
     "UpStage",
     "WindowedTransformer",
     "a_weighting",
+    "chunk_causal_attention",
     "conv",
     "conv_reach",
     "conv_transpose_reach",
     "down_stages",
+    "fuse_stages",
     "mel_filterbank",
     "mirrored",
     "overlap_add",
+    "patch_grid",
     "power",
     "reflect",
     "residual_units",
     "rotary_angles",
     "rotate",
+    "sinusoidal_embedding",
     "up_stages",
+    "why_no_kernels",
     "windowed_attention",
 ]

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .codec import Codec
@@ -149,12 +149,13 @@ class Autoencoder(Saved, Codec):
     def optimize(self, *, precision: Precision = "float32", compile: bool = False) -> Self:
         """As `Codec.optimize`, with weight norm folded, and each part prepared as it does best; see `Role.optimize`.
 
-        Bottleneck and quantizer stay in float32.
+        GenAE's encoder then runs fused kernels where the machine can build them. Bottleneck and quantizer stay in
+        float32.
         """
         self._fix()
         for module in list(self.modules()):
-            for name in list(getattr(module, "parametrizations", {})):
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+            if parametrize.is_parametrized(module):
+                _fold(module)
         for part in (self.encoder, self.decoder):
             part.optimize(precision=precision, compile=compile)
         return self
@@ -261,6 +262,19 @@ class AutoencoderConfig(Config):
 
 def _context(part: Quantizer | None) -> Context:
     return (0, 0) if part is None else part.context
+
+
+def _fold(module: nn.Module) -> None:
+    """Makes plain parameters of parametrized ones, of this module alone.
+
+    torch's `remove_parametrizations` takes the properties off the class that it made for the module, which a deep copy
+    shares, and so breaks that.
+    """
+    folded = {name: getattr(module, name).detach() for name in module.parametrizations}  # pyright: ignore
+    del module.parametrizations
+    module.__class__ = type(module).__mro__[1]
+    for name, tensor in folded.items():
+        module.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
 
 
 def _dtype(part: Role) -> torch.dtype:

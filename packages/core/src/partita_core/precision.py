@@ -14,7 +14,8 @@ def upcast(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def compile_frozen(module: nn.Module) -> None:
-    """Compiles a module whose weights do not change any more, for each shape as it comes."""
-    # Dynamic shapes take many times as long to compile, and run slower than not compiled.
-    module.compile(dynamic=False, options={"freezing": True})
+def compile_frozen(*modules: nn.Module) -> None:
+    """Compiles modules whose weights do not change any more, for each shape as it comes."""
+    for module in modules:
+        # Dynamic shapes take many times as long to compile, and run slower than not compiled.
+        module.compile(dynamic=False, options={"freezing": True})

@@ -1,6 +1,20 @@
 """Decoders from latents to audio."""
 
+from .consistency import ConsistencyDecoder, ConsistencyDecoderConfig
 from .genae import GenAEDecoder, GenAEDecoderConfig
 from .oobleck import OobleckDecoder, OobleckDecoderConfig
+from .samplers import Autoregressive, Independent, Overlap, Parallel, TwoStep
 
-__all__ = ["GenAEDecoder", "GenAEDecoderConfig", "OobleckDecoder", "OobleckDecoderConfig"]
+__all__ = [
+    "Autoregressive",
+    "ConsistencyDecoder",
+    "ConsistencyDecoderConfig",
+    "GenAEDecoder",
+    "GenAEDecoderConfig",
+    "Independent",
+    "OobleckDecoder",
+    "OobleckDecoderConfig",
+    "Overlap",
+    "Parallel",
+    "TwoStep",
+]

@@ -13,7 +13,9 @@ from partita_core import (
     Config,
     FeedForwardDecoder,
     LatentSpec,
+    Precision,
     Stream,
+    compile_frozen,
     register,
     sum_contexts,
 )
@@ -157,6 +159,12 @@ class GenAEDecoder(FeedForwardDecoder):
         attend = Bounded(lambda x: self._attend(x, layout.to(x.device)), units_out=1, context=self._early, **settings)
         convolve = Bounded(self._convolve, units_out=self.hop, context=self._late, **settings)
         return Chain(attend, convolve)
+
+    def optimize(self, *, precision: Precision, compile: bool) -> None:
+        """As `Role.optimize`; the stages are compiled, each by itself."""
+        super().optimize(precision=precision, compile=False)
+        if compile:
+            compile_frozen(*self.stages)  # not `forward`, which a stream does not call
 
     def _attend(self, hidden: Tensor, layout: Tensor) -> Tensor:
         return self.transformer(self.stem(hidden), layout)

@@ -2,5 +2,14 @@
 
 from .genae import GenAEEncoder, GenAEEncoderConfig, MelFusion
 from .oobleck import OobleckEncoder, OobleckEncoderConfig
+from .summary import SummaryEncoder, SummaryEncoderConfig
 
-__all__ = ["GenAEEncoder", "GenAEEncoderConfig", "MelFusion", "OobleckEncoder", "OobleckEncoderConfig"]
+__all__ = [
+    "GenAEEncoder",
+    "GenAEEncoderConfig",
+    "MelFusion",
+    "OobleckEncoder",
+    "OobleckEncoderConfig",
+    "SummaryEncoder",
+    "SummaryEncoderConfig",
+]

@@ -4,9 +4,36 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from partita_blocks import ACTIVATIONS, DownStage, LogMel, WindowedTransformer, conv, conv_reach, down_stages
-from partita_core import AudioSpec, ChannelLayout, Config, Encoder, PartitaError, register
+import torch
+from partita_blocks import (
+    ACTIVATIONS,
+    DownStage,
+    FusedStages,
+    LogMel,
+    WindowedTransformer,
+    conv,
+    conv_reach,
+    down_stages,
+    fuse_stages,
+)
+from partita_core import (
+    AudioSpec,
+    Bounded,
+    Chain,
+    ChannelLayout,
+    Config,
+    Encoder,
+    PartitaError,
+    Precision,
+    Stream,
+    compile_frozen,
+    register,
+    sum_contexts,
+)
 from torch import Tensor, nn
+
+# Frames that the late half of a stream takes at a time, in tiles of the early one: they are small, their context long.
+_LATE = 8
 
 
 @register("encoder/genae")
@@ -153,7 +180,13 @@ class MelFusion(nn.Module):
 
 
 class GenAEEncoder(Encoder):
-    """Audio to hidden frames; see `GenAEEncoderConfig`."""
+    """Audio to hidden frames; see `GenAEEncoderConfig`.
+
+    Attributes:
+        fused: what runs the stem and all stages but the last after `optimize`; None where the modules do.
+    """
+
+    fused: FusedStages | None = None
 
     def __init__(
         self,
@@ -174,21 +207,77 @@ class GenAEEncoder(Encoder):
         self.stem, self.stages, self.mel, self.mel_stage = stem, nn.ModuleList(stages), mel, mel_stage
         self.project, self.transformer, self.head = project, transformer, head
         self.out_dim, self.hop, self.audio_spec = out_dim, hop, audio_spec
-        first, last = transformer.reach(*conv_reach(0, 0, 3))
-        seen = []
-        for index in range(len(stages), 0, -1):
+        # Where a stream cuts: a stage at the rate of the frames sees seconds, as attention does, and costs as little.
+        self._cut = max(1, mel_stage, len(stages) - 1)
+        self._steps = prod(stage.stride for stage in stages[self._cut :])
+        seen, (first, last) = [], (0, self._steps - 1)
+        for index in range(self._cut, 0, -1):
             if mel is not None and index == mel_stage:
                 seen.append(mel.reach(first, last))
             first, last = stages[index - 1].reach(first, last)
         seen.append(conv_reach(first, last, 7))
-        first, last = min(reach[0] for reach in seen), max(reach[1] for reach in seen)
-        self.context = (-(first // hop), last // hop)
+        self._early = (-(min(reach[0] for reach in seen) // hop), max(reach[1] for reach in seen) // hop)
+        first, last = transformer.reach(*conv_reach(0, 0, 3))
+        for stage in reversed(stages[self._cut :]):
+            first, last = stage.reach(first, last)
+        self._late = (-(first // self._steps), last // self._steps)
+        self.context = sum_contexts(self._early, self._late)
 
     def forward(self, audio: Tensor, layout: Tensor) -> Tensor:
         """`(batch, channels, hop * frames)` and layouts `(batch,)` to `(batch, out_dim, frames)`."""
+        return self._attend(self._convolve(audio), layout)
+
+    def stream(self, layout: Tensor, *, dtype: torch.dtype = torch.float32, width: int = 1) -> Stream:
+        """As `Encoder.stream`, in two: what is dear need not run again on the seconds that the rest sees."""
+        convolve = Bounded(
+            self._convolve,
+            units_in=self.hop,
+            units_out=self._steps,
+            context=self._early,
+            hop=self.hop,
+            width=width,
+        )
+        attend = Bounded(
+            lambda x: self._attend(x, layout.to(x.device)),
+            units_in=self._steps,
+            units_out=1,
+            context=self._late,
+            hop=self.hop,
+            width=_LATE * width,
+        )
+        return Chain(convolve, attend)
+
+    def optimize(self, *, precision: Precision, compile: bool) -> None:
+        """As `Role.optimize`; on a CPU, unless it is to be compiled, stem and early stages become fused kernels.
+
+        They need early, separable stages with SnakeLite and kernel 7, Linux on x86-64 with AVX2 or AVX-512, and a C++
+        compiler, which builds them in a few seconds, once for all processes. Where one of these is missing the encoder
+        stays as it is, and `partita_blocks.why_no_kernels` tells why. They serve calls in float32 without gradients.
+
+        With "bf16" all but the operands of their matrix products stays in float32, at an error of about -45 dB; a CPU
+        that does not multiply bfloat16 has them in float32.
+        """
+        early = nn.ModuleList(self.stages[: self._cut])
+        self.fused = None if compile else fuse_stages(self.stem, early, precision=precision)
+        if self.fused is None:
+            super().optimize(precision=precision, compile=False)
+        if compile:
+            compile_frozen(*self.stages)  # not `forward`, which a stream does not call
+
+    def _convolve(self, audio: Tensor) -> Tensor:
+        """Audio to the rate at which a stream is cut."""
+        side = None if self.mel is None else self.mel(audio)
+        if self.fused is not None and self.fused.serves(audio):
+            return self.fused(audio, side=side, side_stage=self.mel_stage)
         x = self.stem(audio)
-        for index, stage in enumerate(self.stages, start=1):
-            x = stage(x)
-            if self.mel is not None and index == self.mel_stage:
-                x = x + self.mel(audio)
+        for index in range(self._cut):
+            x = self.stages[index](x)
+            if side is not None and index + 1 == self.mel_stage:
+                x = x + side
+        return x
+
+    def _attend(self, x: Tensor, layout: Tensor) -> Tensor:
+        """The rest."""
+        for index in range(self._cut, len(self.stages)):
+            x = self.stages[index](x)
         return self.head(self.transformer(self.project(x), layout))

@@ -1,8 +1,9 @@
-"""Losses for audio autoencoders: spectral, mel, adversarial and feature matching, discriminators, a balancer."""
+"""Losses for audio autoencoders: spectral, mel, adversarial with discriminators, consistency, and a balancer."""
 
 from .adversarial import feature_matching_loss, hinge_discriminator_loss, hinge_generator_loss
 from .balancer import GradientBalancer, GradientBalancerConfig
 from .complex_stft import ComplexSTFTDiscriminators, ComplexSTFTDiscriminatorsConfig, DiscriminatorOutput
+from .consistency import draw_times, pseudo_huber, step_size
 from .latent import LatentDiscriminator, LatentDiscriminatorConfig
 from .multi_resolution_stft import MultiResolutionSTFT, MultiResolutionSTFTConfig
 from .multi_scale_mel import MultiScaleMel, MultiScaleMelConfig
@@ -24,8 +25,11 @@ __all__ = [
     "SpectralScale",
     "WaveformL1",
     "WaveformL1Config",
+    "draw_times",
     "feature_matching_loss",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
+    "pseudo_huber",
     "spectral_distance",
+    "step_size",
 ]

@@ -13,7 +13,8 @@ class Metric(ABC):
 
     A new one is a file beside this one with its Config (`@register("metric/name")`, `build(sample_rate=)`) and its
     class. It computes on the CPU in float32 or float64, is finite for every finite input of one sample or more, and has
-    its best value where the two signals are equal.
+    its best value where the two signals are equal. One that measures chunks is 0 there, negative where the estimate
+    is the smoother one, and refuses what is too short to have any.
 
     Attributes:
         name: the key in files and on the command line, as it is registered.
@@ -34,7 +35,7 @@ class Metric(ABC):
         """The figure of `estimate`, `(channels, samples)`, against `reference` of the same shape.
 
         Raises:
-            PartitaError: the shapes differ, or there is no sample.
+            PartitaError: the shapes differ, there is no sample, or the clip is too short to be measured so.
         """
 
 

@@ -65,8 +65,12 @@ class LogMelL1(Metric):
 
     def __call__(self, estimate: Tensor, reference: Tensor) -> float:
         """The figure; see `Metric`."""
+        return float(self.differences(estimate, reference).mean())
+
+    def differences(self, estimate: Tensor, reference: Tensor) -> Tensor:
+        """What the figure is the mean of, `(channels, bands, frames)`; frame t is centred on sample `t * hop`."""
         e, r = (self._log_mel(signal) for signal in pair(estimate, reference, torch.float32))
-        return float((e - r).abs().mean())
+        return (e - r).abs()
 
     def _log_mel(self, signal: Tensor) -> Tensor:
         return (self.bands @ magnitudes(signal, self.window, self.hop)).clamp_min(self.floor).log10()

@@ -1,0 +1,29 @@
+"""The model that a command runs, and in which precision."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from partita_core import Codec
+
+
+def add_model(parser: argparse.ArgumentParser, what: str = "model folder, or name on the hub") -> None:
+    """Declares the arguments that `open_model` reads."""
+    parser.add_argument("model", metavar="MODEL", help=what)
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bf16"),
+        default="float32",
+        help="bf16 is faster where the processor has instructions for it, and good to about 40 dB (default float32)",
+    )
+
+
+def open_model(options: argparse.Namespace) -> "Codec":
+    """The model, prepared for inference.
+
+    Raises:
+        PartitaError: there is none.
+    """
+    from partita.models import load_codec
+
+    return load_codec(options.model).optimize(precision=options.precision)

@@ -1,0 +1,70 @@
+"""Whether errors add up from chunk to chunk."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from partita_core import Config, PartitaError, register
+from torch import Tensor
+
+from ..chunks import by_chunk
+from .base import Metric
+from .log_mel_l1 import LogMelL1, LogMelL1Config
+
+
+@register("metric/drift")
+@dataclass(frozen=True)
+class DriftConfig(Config):
+    """How much the log-mel error rises over so many chunks, relative to its mean.
+
+    Attributes:
+        chunk: samples of a chunk, at the rate of the clips.
+        chunks: over how many of them the rise is stated, whatever the length of the clip.
+    """
+
+    chunk: int = 32_768
+    chunks: int = 60
+
+    def build(self, *, sample_rate: int) -> "Drift":
+        """Builds the metric, on top of `log_mel_l1` as it is by default, for audio of `sample_rate` Hz."""
+        return Drift(error=LogMelL1Config().build(sample_rate=sample_rate), chunk=self.chunk, chunks=self.chunks)
+
+    @classmethod
+    def example(cls) -> Self:
+        """The defaults."""
+        return cls()
+
+
+class Drift(Metric):
+    """The slope of the log-mel error over chunks times `chunks`, relative to the mean error, in percent.
+
+    The slope is that of the line of least squares through the whole chunks' errors. Some music is harder than other,
+    which is a slope too: mean over many clips, or look at the difference from a decoder that has no memory. A clip of
+    less than two whole chunks is refused; one of much less than `chunks` says little.
+    """
+
+    name = "drift"
+    label = "drift"
+    unit = "%"
+    better = "lower"
+
+    def __init__(self, *, error: LogMelL1, chunk: int, chunks: int) -> None:
+        self.error, self.chunk, self.chunks = error, chunk, chunks
+
+    def __call__(self, estimate: Tensor, reference: Tensor) -> float:
+        """The figure; see `Metric`."""
+        errors = self.errors(estimate, reference)
+        if len(errors) < 2:
+            raise PartitaError(
+                f"a clip of {reference.shape[-1]} samples has {len(errors)} whole chunks of {self.chunk}, and drift "
+                "needs two; leave out the clip"
+            )
+        mean, steps = errors.mean(), torch.arange(len(errors), dtype=torch.float64)
+        steps = steps - steps.mean()
+        slope = (steps * errors).sum() / steps.square().sum()
+        return float(100 * self.chunks * slope / mean) if mean else 0.0
+
+    def errors(self, estimate: Tensor, reference: Tensor) -> Tensor:
+        """The error of each whole chunk, `(chunks,)` float64."""
+        error = self.error.differences(estimate, reference).mean((0, 1)).double()
+        return by_chunk(error, hop=self.error.hop, chunk=self.chunk).mean(-1)

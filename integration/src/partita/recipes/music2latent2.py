@@ -1,0 +1,104 @@
+"""Recipes for Music2Latent2 (arXiv 2501.17578) and its successor CoDiCodec (arXiv 2509.09836).
+
+They are for stereo. A mono model comes of one override:
+`model.audio={"sample_rate":44100,"channels":1,"layouts":["mono"]}`.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from partita_bottlenecks import TanhConfig
+from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout
+from partita_decoders import ConsistencyDecoderConfig
+from partita_encoders import SummaryEncoderConfig
+from partita_quantizers import FSQConfig
+
+from partita.data import DataConfig
+from partita.training import ConsistencyTrainingConfig, OptimizerConfig, RunConfig, TrainerConfig
+
+_AUDIO = AudioSpec(44_100, 2, (ChannelLayout.STEREO,))
+_CHUNK = 32_768
+# Four chunks are three pairs; with two, every chunk would begin or end its crop, as few do in a file.
+_CROP_SECONDS = 4 * _CHUNK / 44_100
+
+
+def music2latent2_base() -> RunConfig:
+    """Music2Latent2 at the paper's scale: 44.1 kHz stereo, 8 x 64 numbers for 32768 samples, 128x, 155 M parameters.
+
+    With the training of Music2Latent (arXiv 2408.06500) where the paper is silent, and batches of 18 pairs of chunks.
+    """
+    return RunConfig(
+        model=AutoencoderConfig(_AUDIO, 64, SummaryEncoderConfig(), TanhConfig(), ConsistencyDecoderConfig()),
+        objective=ConsistencyTrainingConfig(),
+        data=DataConfig(crop_seconds=_CROP_SECONDS, batch_size=6, num_workers=8),
+        trainer=TrainerConfig(
+            steps=800_000,
+            optimizers={"generator": _radam(lr=1e-4, warmup_steps=10_000)},
+            precision="bf16",
+            log_every=100,
+            evaluate_every=10_000,
+        ),
+    )
+
+
+def music2latent2_small() -> RunConfig:
+    """Music2Latent2 of 25 M parameters for a single GPU: widths and depth are halved, all else as in the base."""
+    sizes: dict[str, Any] = {"channels": (32, 64, 128, 256), "head_dim": 64}
+    encoder = SummaryEncoderConfig(**sizes, layers=6)
+    decoder = ConsistencyDecoderConfig(**sizes, upsampler_layers=6, layers=6, condition_dim=256)
+    base = music2latent2_base()
+    return replace(
+        base,
+        model=AutoencoderConfig(_AUDIO, 64, encoder, TanhConfig(), decoder),
+        trainer=replace(base.trainer, steps=400_000),
+    )
+
+
+def music2latent2_tiny() -> RunConfig:
+    """Music2Latent2 of 3 M parameters that trains on two CPU cores in an hour.
+
+    Chunks, latents and rates are those of the base. The spectrogram has half as many frames, each twice as long apart;
+    training starts as plain denoising, and a quarter of the noise levels are drawn evenly over all times.
+    """
+    encoder = SummaryEncoderConfig(**_TINY, layers=2)
+    decoder = ConsistencyDecoderConfig(**_TINY, upsampler_layers=2, layers=2, condition_dim=128)
+    return RunConfig(
+        model=AutoencoderConfig(_AUDIO, 64, encoder, TanhConfig(), decoder),
+        objective=ConsistencyTrainingConfig(step_exponent=2.0, uniform_share=0.25, warm_start=0.5),
+        data=DataConfig(crop_seconds=_CROP_SECONDS, batch_size=1, num_workers=1),
+        trainer=TrainerConfig(
+            steps=3000,
+            optimizers={"generator": _radam(lr=1e-3, warmup_steps=50)},
+            ema_decay=0.995,
+        ),
+    )
+
+
+def codicodec_tiny() -> RunConfig:
+    """CoDiCodec of 3 M parameters: 128 x 4 numbers for 32768 samples, as numbers or as 128 codes of 11^4, 2.38 kbit/s.
+
+    The quantizer stands beside the bottleneck and leaves three items in four unrounded in training, so one model
+    serves both: latents keep their values, and codes come with them. A token has four numbers, of which the tanh is to
+    keep all, so their RMS is not normalised. For vectors of 64 numbers, see `partita_core.regroup`.
+    """
+    sizes: dict[str, Any] = _TINY | {"companding": "component", "registers": 8}
+    encoder = SummaryEncoderConfig(**sizes, layers=2, tokens_per_frame=128)
+    decoder = ConsistencyDecoderConfig(**sizes, upsampler_layers=2, layers=2, condition_dim=128)
+    bottleneck = TanhConfig(gain=None, hinge_weight=1e-3)
+    quantizer = FSQConfig(bound="clamp", rounding_dropout=0.75)
+    return replace(music2latent2_tiny(), model=AutoencoderConfig(_AUDIO, 4, encoder, bottleneck, decoder, quantizer))
+
+
+_TINY: dict[str, Any] = {
+    "stft_hop": 1024,
+    "chunk_frames": 32,
+    "channels": (8, 32, 64, 128),
+    "blocks": (1, 1, 1, 1),
+    "heads": 2,
+    "head_dim": 64,
+}
+
+
+def _radam(*, lr: float, warmup_steps: int) -> OptimizerConfig:
+    settings: dict[str, Any] = {"name": "radam", "betas": (0.9, 0.999), "weight_decay": 0.0, "schedule": "cosine"}
+    return OptimizerConfig(lr=lr, warmup_steps=warmup_steps, final=0.01, clip=1.0, **settings)

@@ -1,0 +1,295 @@
+"""Consistency training: a denoising decoder learns to say the same at neighbouring noise levels."""
+
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, Self
+
+import torch
+from partita_core import (
+    Autoencoder,
+    Bottleneck,
+    BottleneckOutput,
+    Config,
+    DenoisingDecoder,
+    PartitaError,
+    StepOutput,
+    convert_pairs,
+    register,
+    upcast,
+)
+from partita_losses import draw_times, pseudo_huber, step_size
+from torch import Tensor
+
+from partita.data import Batch
+
+from .objective import Objective, TrainState, check_weights, weighted_sum
+
+# Noise levels that the log tells apart: up to each of these, and above the last.
+_LEVELS = (0.01, 0.1, 1.0, 10.0)
+_NAMES = (*(f"below_{level:g}" for level in _LEVELS), f"above_{_LEVELS[-1]:g}")
+
+# Steps that the saturation is averaged over.
+_MEMORY = 100
+
+
+@register("objective/consistency_training")
+@dataclass(frozen=True)
+class ConsistencyTrainingConfig(Config):
+    """Consistency training of an autoencoder with a denoising decoder (Music2Latent2).
+
+    From arXiv 2501.17578 and 2408.06500; `uniform_share` and `warm_start` are not in the papers.
+
+    Attributes:
+        initial_step: how far the teacher's time lies before the student's at first.
+        step_exponent: at the end it is `initial_step ** step_exponent`.
+        level_mean: of the logarithm of the noise level; see `draw_times`.
+        level_std: of the logarithm of the noise level.
+        uniform_share: fraction of the times that are drawn evenly: one-step decoding starts at the largest level,
+            which is hardly ever drawn otherwise.
+        warm_start: fraction of the run with the clean signal as the teacher, which is plain denoising; the steps
+            shrink over the rest. 1 for the whole run.
+        offset: of the pseudo-Huber distance, for each element.
+        min_gap: the difference of two levels, by which a distance is divided, counts as this much at least.
+        max_gap: and as this much at most; None for no limit, which all but leaves out the large levels.
+        saturation_limit: the run stops when more of the bottleneck's values than this fraction are saturated, over a
+            hundred steps; None never stops it. For bottlenecks that tell their `saturated_fraction`.
+    """
+
+    initial_step: float = 0.1
+    step_exponent: float = 3.0
+    level_mean: float = -1.1
+    level_std: float = 2.0
+    uniform_share: float = 0.0
+    warm_start: float = 0.0
+    offset: float = 0.00054
+    min_gap: float = 1e-3
+    max_gap: float | None = None
+    saturation_limit: float | None = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuses what is no fraction or not positive."""
+        for name in ("uniform_share", "warm_start", "saturation_limit"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise PartitaError(f"{name} is {value}; a fraction is from 0 to 1")
+        for name in ("step_exponent", "level_std", "offset", "min_gap"):
+            if getattr(self, name) <= 0:
+                raise PartitaError(f"{name} is {getattr(self, name)}; it must be positive")
+        if not 0 < self.initial_step <= 1:
+            raise PartitaError(f"initial_step is {self.initial_step}; it must be above 0 and at most 1")
+
+    def build(self, *, model: Autoencoder) -> "ConsistencyTraining":
+        """Builds the objective around `model`."""
+        return ConsistencyTraining(model=model, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def example(cls) -> Self:
+        """The defaults: nothing in it has a size."""
+        return cls()
+
+
+class _Chunks(NamedTuple):
+    """What is denoised, windows of `w` chunks one after the other in the batch.
+
+    Attributes:
+        clean: `(windows, C, F, w * T)`, the representation of the target.
+        features: of the decoder, each `(windows, w, ...)`.
+        counted: `(windows, w)`, 1 for chunks that hold audio, 0 for those that lie in the padding.
+    """
+
+    clean: Tensor
+    features: tuple[Tensor, ...]
+    counted: Tensor
+
+
+class ConsistencyTraining(Objective):
+    """An autoencoder with a denoising decoder, trained by one loss; see `ConsistencyTrainingConfig`.
+
+    A crop is encoded once; every run of `window` consecutive chunks in it is denoised, each chunk at a noise level of
+    its own. The student sees it at the time t, the teacher at the time t - step, with the same weights, latents, noise
+    and dropout, but without gradients. The distance of the two is taken chunk by chunk and divided by the difference
+    of the levels. The first and the last chunk of a crop are like those of a file; all between see their neighbours.
+    Chunks that lie in the padding of a short file do not count; the silence at the end of a last one does, since
+    decoding has to make it, too.
+
+    A quantizer beside the bottleneck takes part: the decoder gets its values. One that leaves part of the batch
+    unrounded (`rounding_dropout`) so makes a model for continuous latents and for codes.
+
+    Metrics, beside the bottleneck's: for each range of noise levels the loss, and the error, the distance of the
+    denoised to the clean signal relative to that one's size. A range that nothing was drawn from is left out.
+    """
+
+    requires = frozenset({"audio", "audio_lengths", "layout", "target_layout"})
+    phases = ("generator",)
+    model: Autoencoder
+    saturation: Tensor
+
+    def __init__(
+        self,
+        *,
+        model: Autoencoder,
+        initial_step: float,
+        step_exponent: float,
+        level_mean: float,
+        level_std: float,
+        uniform_share: float,
+        warm_start: float,
+        offset: float,
+        min_gap: float,
+        max_gap: float | None,
+        saturation_limit: float | None,
+    ) -> None:
+        """Wraps `model`.
+
+        Raises:
+            PartitaError: its decoder does not denoise.
+        """
+        super().__init__()
+        if not isinstance(model.decoder, DenoisingDecoder):
+            raise PartitaError(f"ConsistencyTraining needs a denoising decoder, {type(model.decoder).__name__} is none")
+        self.model = model
+        self.initial_step, self.step_exponent = initial_step, step_exponent
+        self.level_mean, self.level_std, self.uniform_share = level_mean, level_std, uniform_share
+        self.warm_start, self.offset = warm_start, offset
+        self.min_gap, self.max_gap = min_gap, max_gap
+        self.saturation_limit = saturation_limit
+        self.chunk = model.decoder.hop * model.decoder.frames_per_chunk
+        self.crop_multiple = model.decoder.window * self.chunk
+        # Where the run stands: kept in checkpoints, not in the model.
+        self.register_buffer("saturation", torch.zeros(1))
+
+    def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
+        """The one phase; see `Objective`."""
+        hidden, parts = self._encode(batch)
+        metrics = {name: value for _, output in parts for name, value in output.metrics.items()}
+        self._check_saturation(metrics, state)
+        chunks = self._chunks(hidden, batch)
+        loss, levels = self._consistency(chunks, state)
+        losses, total = {"consistency": loss}, loss
+        for part, output in parts:
+            check_weights(set(output.losses), part.loss_weights)
+            if output.losses:
+                losses |= output.losses
+                total = total + weighted_sum(output.losses, part.loss_weights)
+        losses = {name: upcast(term.detach()) for name, term in losses.items()}
+        return StepOutput(total, losses, metrics | levels, None)
+
+    def parameter_groups(self, phase: str) -> list[dict[str, Any]]:
+        """All of the model's parameters."""
+        return [{"params": [parameter for parameter in self.model.parameters() if parameter.requires_grad]}]
+
+    def times(self, uniform: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+        """The student's times and the teacher's, by even draws from [0, 1) and the progress of the training."""
+        student = draw_times(
+            uniform,
+            self._decoder.schedule,
+            mean=self.level_mean,
+            std=self.level_std,
+            uniform_share=self.uniform_share,
+        )
+        if progress < self.warm_start:
+            return student, torch.zeros_like(student)
+        progress = (progress - self.warm_start) / (1 - self.warm_start) if self.warm_start < 1 else 1.0
+        step = step_size(progress, initial=self.initial_step, exponent=self.step_exponent)
+        return student, (student - step).clamp_min(0)
+
+    @property
+    def _decoder(self) -> DenoisingDecoder:
+        return self.model.decoder  # pyright: ignore[reportReturnType]
+
+    def _encode(self, batch: Batch) -> tuple[Tensor, list[tuple[Bottleneck, BottleneckOutput]]]:
+        """What the decoder takes, and what each part between it and the encoder put out."""
+        audio, bottleneck, quantizer = batch["audio"], self.model.bottleneck, self.model.quantizer
+        parts = [(bottleneck, bottleneck(self.model.encoder(audio, batch["layout"])))]
+        if quantizer is not None:
+            parts.append((quantizer, quantizer(parts[0][1].values)))
+        return bottleneck.expand(parts[-1][1].values).to(audio.dtype), parts
+
+    def _chunks(self, hidden: Tensor, batch: Batch) -> _Chunks:
+        """Every run of `window` consecutive chunks."""
+        decoder, audio = self._decoder, batch["audio"]
+        features = decoder.condition(hidden, batch["target_layout"])
+        with torch.no_grad(), torch.autocast(audio.device.type, enabled=False):
+            clean = decoder.representation(convert_pairs(audio, batch["layout"], batch["target_layout"]))
+        starts = torch.arange(0, audio.shape[-1], self.chunk, device=audio.device)
+        counted = (starts < batch["audio_lengths"].to(audio.device)[:, None]).to(audio.dtype)
+        window, frames = decoder.window, self.chunk // decoder.representation.hop
+        return _Chunks(
+            _runs(clean, window * frames, frames, dim=-1),
+            tuple(_runs(feature, window, 1, dim=1) for feature in features),
+            _runs(counted, window, 1, dim=1),
+        )
+
+    def _consistency(self, chunks: _Chunks, state: TrainState) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and metrics by noise level."""
+        clean, features, counted = chunks
+        schedule = self._decoder.schedule
+        # On the CPU, so that they are the same on every device.
+        uniform = torch.rand(counted.shape, dtype=torch.float64)
+        time, earlier = self.times(uniform, state.progress)
+        sigma, before = schedule.sigma(time), schedule.sigma(earlier)
+        noise = torch.randn_like(clean)
+
+        def denoised(level: Tensor) -> Tensor:
+            level = level.to(clean)
+            frames = clean.shape[-1] // level.shape[1]
+            return self._decoder(clean + level.repeat_interleave(frames, 1)[:, None, None] * noise, level, features)
+
+        # The student goes first: what autocast casts under no_grad and keeps would take the gradients from it.
+        with _forked(clean.device):
+            student = denoised(sigma)
+        with torch.no_grad():
+            # At time 0 a denoiser returns its input, which is clean: in the warm start there is no teacher to run.
+            teacher = denoised(before) if earlier.any() else clean
+        with torch.autocast(clean.device.type, enabled=False):
+            student, teacher, clean = (_items(x, counted) for x in (student, teacher, clean))
+            distance = pseudo_huber(student, teacher, offset=self.offset)
+            gap = (sigma - before).clamp(self.min_gap, self.max_gap).to(distance).flatten()
+            counted = counted.to(distance).flatten()
+            by_chunk = distance / gap
+            loss = (by_chunk * counted).sum() / counted.sum()
+            return loss, _by_level(by_chunk.detach(), student.detach(), clean, sigma.flatten(), counted)
+
+    def _check_saturation(self, metrics: dict[str, Tensor], state: TrainState) -> None:
+        """Stops a collapse that reconstruction losses hide for long: latents that are all plus or minus one.
+
+        Raises:
+            PartitaError: the average is above the limit; looked at every hundred steps.
+        """
+        fraction = metrics.get("saturated_fraction")
+        if self.saturation_limit is None or fraction is None or not self.training:
+            return
+        self.saturation.lerp_(fraction.detach().to(self.saturation), 1 / _MEMORY)
+        if (state.step + 1) % _MEMORY == 0 and float(self.saturation) > self.saturation_limit:
+            raise PartitaError(
+                f"the bottleneck saturates: {float(self.saturation):.0%} of its values of late, the limit is "
+                f"{self.saturation_limit:.0%}; lower the learning rate, or give the bottleneck a gain or a hinge_weight"
+            )
+
+
+def _runs(x: Tensor, size: int, hop: int, *, dim: int) -> Tensor:
+    """All runs of `size` along `dim`, `hop` after each other, stacked in the batch."""
+    return torch.cat([x.narrow(dim, start, size) for start in range(0, x.shape[dim] - size + 1, hop)])
+
+
+def _items(x: Tensor, counted: Tensor) -> Tensor:
+    """Windows `(windows, C, F, w * T)` as single chunks `(windows * w, C, F, T)`, at least float32."""
+    return upcast(x).unflatten(-1, (counted.shape[1], -1)).movedim(-2, 1).flatten(0, 1)
+
+
+def _forked(device: torch.device) -> Any:
+    """Within it random numbers are drawn as usual; afterwards the same are to come again."""
+    return torch.random.fork_rng(devices=[] if device.type == "cpu" else [device], device_type=device.type)
+
+
+@torch.no_grad()
+def _by_level(losses: Tensor, denoised: Tensor, clean: Tensor, sigma: Tensor, counted: Tensor) -> dict[str, Tensor]:
+    """Mean loss and relative error of the chunks in each range of noise levels that there are any in."""
+    places = torch.bucketize(sigma, torch.tensor(_LEVELS, dtype=sigma.dtype))
+    members = torch.nn.functional.one_hot(places, len(_NAMES)).T.to(counted) * counted
+    count = members.sum(1)
+    error, power = (x.flatten(1).square().sum(1) for x in (denoised - clean, clean))
+    loss = (members @ losses) / count
+    relative = ((members @ error) / (members @ power).clamp_min(torch.finfo(power.dtype).tiny)).sqrt()
+    found = [i for i, drawn in enumerate((count > 0).tolist()) if drawn]
+    figures = {f"loss_sigma_{_NAMES[i]}": loss[i] for i in found}
+    return figures | {f"error_sigma_{_NAMES[i]}": relative[i] for i in found}

@@ -1,0 +1,266 @@
+"""Consistency training on the smallest denoising decoder, and on decoders that show what they were given."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from partita.training import ConsistencyTraining, ConsistencyTrainingConfig, TrainState
+from partita_core import ChannelLayout, PartitaError, convert_pairs
+from partita_core.testing.dummies import DenoisingConfig, NoisyConfig, RoundingConfig, StridedConfig, autoencoder
+
+MONO, STEREO, MID_SIDE = ChannelLayout
+CHUNK = 32
+
+
+def model(**parts):
+    return autoencoder(encoder=StridedConfig(), decoder=DenoisingConfig(), **parts).train()
+
+
+def objective(*, parts=(), **changes) -> ConsistencyTraining:
+    return replace(ConsistencyTrainingConfig(), **changes).build(model=model(**dict(parts)))
+
+
+def batch(chunks: int = 4, source=(STEREO, MID_SIDE, MONO), target=(STEREO, MONO, MONO)) -> dict:
+    generator = torch.Generator().manual_seed(3)
+    layout = torch.tensor(source)
+    audio = torch.randn(len(source), 2, chunks * CHUNK, generator=generator) * 0.1
+    audio = torch.where((layout == MONO)[:, None, None], audio[:, :1], audio)
+    lengths = torch.full((len(source),), chunks * CHUNK)
+    return {"audio": audio, "audio_lengths": lengths, "layout": layout, "target_layout": torch.tensor(target)}
+
+
+def step(it, data=None, state=None):
+    torch.manual_seed(1)
+    return it(data or batch(), state or TrainState(0, 100), "generator")
+
+
+def recorded(it, monkeypatch, *, dropout: float = 0.0):
+    """The calls of the decoder: (x, sigma, features, whether gradients are kept, the dropped places)."""
+    calls, original = [], it.model.decoder.forward
+
+    def forward(x, sigma, features):
+        mask = torch.nn.functional.dropout(torch.ones_like(x), dropout)
+        calls.append((x.detach(), sigma, features, torch.is_grad_enabled(), mask))
+        return original(x, sigma, features) * mask
+
+    monkeypatch.setattr(it.model.decoder, "forward", forward)
+    return calls
+
+
+def test_it_is_one_phase_that_trains_every_parameter_at_every_step():
+    it = objective()
+    trained = [id(p) for group in it.parameter_groups("generator") for p in group["params"]]
+    assert it.phases == ("generator",) and sorted(trained) == sorted(id(p) for p in it.parameters())
+    assert it.crop_multiple == 2 * CHUNK
+    for state in (TrainState(0, 100), TrainState(99, 100)):
+        out = step(it, state=state)
+        it.zero_grad()
+        out.total.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in it.parameters())
+        assert out.total.dtype == torch.float32 and out.samples is None
+        assert not any(v.requires_grad for v in (out.losses | out.metrics).values())
+
+
+def test_the_total_adds_the_own_terms_of_the_bottleneck():
+    out = step(objective())
+    assert out.losses.keys() == {"consistency", "power"}
+    torch.testing.assert_close(out.total.detach(), out.losses["consistency"] + 1e-3 * out.losses["power"])
+
+
+def test_the_loss_is_that_of_the_paper(monkeypatch):
+    """By hand, from what the decoder was given and returned."""
+    it = objective()
+    calls = recorded(it, monkeypatch)
+    data = batch(2)
+    out = step(it, data)
+    (x, sigma, features, _, _), (_, before, *_) = calls
+    shape = (3, 2, 8, 2, 4)  # windows, channels, bins, chunks, frames
+    with torch.no_grad():
+        student = it.model.decoder(x, sigma, features).reshape(shape).double()
+        teacher = it.model.decoder(calls[1][0], before, features).reshape(shape).double()
+    c = 0.00054 * math.sqrt(2 * 8 * 4)
+    squares = (student - teacher).square().sum((1, 2, 4))
+    expected = (((squares + c**2).sqrt() - c) / (sigma - before).clamp_min(1e-3)).mean()
+    torch.testing.assert_close(out.losses["consistency"].double(), expected, rtol=1e-4, atol=0)
+
+
+def test_teacher_and_student_see_the_same_signal_noise_and_dropout_at_neighbouring_levels(monkeypatch):
+    it = objective()
+    calls = recorded(it, monkeypatch, dropout=0.5)
+    data = batch(2)
+    step(it, data)
+    (x, sigma, features, kept, mask), (other, before, others, kept_too, mask_too) = calls
+    assert kept and not kept_too
+    assert torch.equal(mask, mask_too) and 0 < float(mask.mean()) < 2
+    assert all(a is b for a, b in zip(features, others))
+    clean = it.model.decoder.representation(convert_pairs(data["audio"], data["layout"], data["target_layout"]))
+    levels = [level.repeat_interleave(4, 1)[:, None, None] for level in (sigma, before)]
+    noise = (x - clean) / levels[0]
+    torch.testing.assert_close(other, clean + levels[1] * noise, rtol=1e-4, atol=1e-4)
+    assert float(noise.std()) == pytest.approx(1.0, abs=0.15)
+    schedule = it.model.decoder.schedule
+    times, times_before = schedule.time(sigma), schedule.time(before)
+    torch.testing.assert_close((times - 0.1).clamp_min(0), times_before, rtol=0, atol=1e-5)
+    assert len(set(times.flatten().tolist())) == 6  # a level for each chunk
+
+
+def test_the_encoder_learns_through_the_student_only(monkeypatch):
+    """A decoder that is its features: the student's say nothing, so neither does the encoder's gradient."""
+    it = objective()
+    calls = 0
+
+    def forward(x, sigma, features):
+        nonlocal calls
+        calls += 1
+        (f,) = features
+        through = f.sum((1, 2))[:, None, None, None] + 0 * x
+        return through.detach() if calls % 2 else through
+
+    monkeypatch.setattr(it.model.decoder, "forward", forward)
+    out = step(it, batch(2))
+    assert out.losses["consistency"].item() == 0.0
+    features = it.model.decoder.features.weight
+    assert not torch.autograd.grad(out.total, features, allow_unused=True)[0]
+    monkeypatch.setattr(it.model.decoder, "forward", lambda x, s, f: f[0].sum((1, 2))[:, None, None, None] * x)
+    out = step(it, batch(2))
+    assert float(torch.autograd.grad(out.total, features)[0].abs().sum()) > 0
+
+
+def test_under_autocast_the_student_keeps_its_gradients():
+    """Weights that autocast has cast under no_grad carry none; they must not be what the student gets."""
+    it = objective()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = step(it)
+    out.total.backward()
+    assert out.total.dtype == torch.float32
+    assert all(p.grad is not None for p in it.parameters())
+    assert float(it.model.decoder.move.weight.grad.abs().sum()) > 0
+
+
+def test_every_run_of_two_chunks_is_denoised_with_its_own_features(monkeypatch):
+    it = objective()
+    calls = recorded(it, monkeypatch)
+    data = batch(4)
+    step(it, data)
+    x, sigma, (features,), _, _ = calls[0]
+    assert x.shape == (9, 2, 8, 8) and sigma.shape == (9, 2) and features.shape[:2] == (9, 2)
+    assert torch.equal(features[0:3, 1], features[3:6, 0]) and torch.equal(features[3:6, 1], features[6:9, 0])
+    clean = it.model.decoder.representation(convert_pairs(data["audio"], data["layout"], data["target_layout"]))
+    noise = [(x[3 * i : 3 * i + 3] - clean[..., 4 * i : 4 * i + 8]) for i in range(3)]
+    spread = [n.unflatten(-1, (2, 4)).std((1, 2, 4)) for n in noise]
+    torch.testing.assert_close(torch.cat(spread), sigma, rtol=0.5, atol=0.15)
+
+
+def test_chunks_in_the_padding_do_not_count():
+    it = objective(parts={"bottleneck": RoundingConfig()}.items())
+    data = batch(4, source=(STEREO,), target=(STEREO,))
+    data["audio_lengths"] = torch.tensor([CHUNK + 1])
+    data["audio"][..., CHUNK + 1 :] = 0
+    full = step(it, {**data, "audio_lengths": torch.tensor([4 * CHUNK])}).losses["consistency"]
+    some = step(it, data).losses["consistency"]
+    assert float(some) != float(full)
+    data["audio"][..., 3 * CHUNK :] = 1.0  # what lies beyond the neighbours of the counted chunks is never looked at
+    assert float(step(it, data).losses["consistency"]) == float(some)
+
+
+def test_the_warm_start_has_the_clean_signal_as_teacher_and_the_schedule_follows_it(monkeypatch):
+    it = objective(warm_start=0.2)
+    uniform = torch.linspace(0, 1, 11, dtype=torch.float64)
+    student, teacher = it.times(uniform, 0.1)
+    assert bool((teacher == 0).all()) and bool((student >= 0).all())
+    for progress, size in ((0.2, 0.1), (0.6, 0.01), (1.0, 0.001)):
+        student, teacher = it.times(uniform, progress)
+        torch.testing.assert_close(teacher, (student - size).clamp_min(0))
+    calls = recorded(it, monkeypatch)
+    step(it, batch(2), TrainState(19, 100))
+    assert len(calls) == 1
+    step(it, batch(2), TrainState(20, 100))
+    assert len(calls) == 3
+    assert bool((objective(warm_start=1.0).times(uniform, 0.99)[1] == 0).all())
+
+
+def test_levels_are_logged_where_there_were_any_and_only_there(monkeypatch):
+    it = objective()
+    names = ["below_0.01", "below_0.1", "below_1", "below_10", "above_10"]
+    schedule = it.model.decoder.schedule
+    drawn = torch.tensor([[0.05, 0.5], [0.07, 30.0], [0.7, 0.08]], dtype=torch.float64)
+    times = (schedule.time(drawn), schedule.time(drawn / 2))
+    monkeypatch.setattr(it, "times", lambda uniform, progress: times)
+    out = step(it, batch(2))
+    losses = {name.removeprefix("loss_sigma_"): v for name, v in out.metrics.items() if name.startswith("loss_sigma_")}
+    errors = {name.removeprefix("error_sigma_") for name in out.metrics if name.startswith("error_sigma_")}
+    assert list(losses) == [names[1], names[2], names[4]] and errors == set(losses)
+    mean = (3 * losses["below_0.1"] + 2 * losses["below_1"] + losses["above_10"]) / 6
+    torch.testing.assert_close(mean, out.losses["consistency"])
+
+
+def test_the_error_is_relative_to_the_clean_signal(monkeypatch):
+    it = objective()
+    data = batch(2, source=(STEREO,), target=(STEREO,))
+    clean = it.model.decoder.representation(data["audio"])
+    scale = torch.nn.Parameter(torch.tensor([1.5]))
+    monkeypatch.setattr(it.model.decoder, "forward", lambda x, sigma, features: clean * scale)
+    errors = {name: value for name, value in step(it, data).metrics.items() if name.startswith("error")}
+    assert errors and all(float(value) == pytest.approx(0.5, rel=1e-4) for value in errors.values())
+
+
+def saturated(fraction: float):
+    return {"saturated_fraction": torch.tensor(fraction)}
+
+
+def test_a_saturating_bottleneck_stops_the_run_in_one_line():
+    it = objective()
+    for i in range(99):
+        it._check_saturation(saturated(0.9), TrainState(i, 1000))
+    with pytest.raises(PartitaError, match="saturates: 57% of its values of late, the limit is 50%") as caught:
+        it._check_saturation(saturated(0.9), TrainState(99, 1000))
+    assert "\n" not in str(caught.value)
+    assert "saturation" in it.state_dict()  # so that a resumed run remembers
+
+
+def test_passing_saturation_no_saturation_and_no_limit_are_let_be():
+    healthy, unlimited = objective(), objective(saturation_limit=None)
+    for i in range(400):
+        healthy._check_saturation(saturated(1.0 if i % 100 < 30 else 0.1), TrainState(i, 1000))
+        unlimited._check_saturation(saturated(1.0), TrainState(i, 1000))
+        healthy._check_saturation({"power": torch.tensor(1.0)}, TrainState(i, 1000))
+    evaluated = objective().eval()
+    for i in range(200):
+        evaluated._check_saturation(saturated(1.0), TrainState(i, 1000))
+    assert float(evaluated.saturation) == 0.0
+
+
+def test_a_quantizer_beside_the_bottleneck_takes_part(monkeypatch):
+    it = objective(parts={"bottleneck": NoisyConfig(), "quantizer": RoundingConfig()}.items())
+    seen = []
+    original = it.model.decoder.condition
+    monkeypatch.setattr(it.model.decoder, "condition", lambda h, layout: (seen.append(h), original(h, layout))[1])
+    out = step(it)
+    out.total.backward()
+    steps = seen[0] * 2  # five levels: the values are multiples of a half
+    torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-5)
+    assert all(p.grad is not None for p in it.parameters())
+
+
+def test_a_feed_forward_decoder_is_refused():
+    with pytest.raises(PartitaError, match="needs a denoising decoder, TransposedDecoder is none"):
+        ConsistencyTrainingConfig().build(model=autoencoder())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("warm_start", 1.5), ("uniform_share", -0.1), ("initial_step", 0.0), ("level_std", 0.0)]
+)
+def test_settings_that_cannot_be_are_refused(field, value):
+    with pytest.raises(PartitaError, match=f"{field} is {value}"):
+        replace(ConsistencyTrainingConfig(), **{field: value})
+
+
+def test_it_works_in_float64():
+    it = objective().double()
+    data = batch()
+    data["audio"] = data["audio"].double()
+    out = step(it, data)
+    out.total.backward()
+    assert out.total.dtype == torch.float64
+    assert all(p.grad is not None and p.grad.dtype == torch.float64 for p in it.parameters())

@@ -1,0 +1,145 @@
+"""Runs of consistency training with the real encoder and decoder, a few thousand parameters each."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from partita.data import DataConfig
+from partita.training import ConsistencyTrainingConfig, OptimizerConfig, RunConfig, TrainerConfig, TrainState, train
+from partita.training.checkpoints import checkpoints
+from partita.training.logs import read_log
+from partita_bottlenecks import TanhConfig
+from partita_core import AudioSpec, Autoencoder, AutoencoderConfig, ChannelLayout, PartitaError, override, read_tensors
+from partita_decoders import ConsistencyDecoderConfig
+from partita_encoders import SummaryEncoderConfig
+from partita_quantizers import FSQConfig
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def config(**trainer) -> RunConfig:
+    model = AutoencoderConfig(
+        AudioSpec(8000, 2, (ChannelLayout.STEREO,)),
+        4,
+        SummaryEncoderConfig.example(),
+        TanhConfig(),
+        ConsistencyDecoderConfig.example(),
+    )
+    radam = OptimizerConfig(name="radam", lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, schedule="constant")
+    settings = {"steps": 6, "log_every": 1, "evaluate_seconds": 0.1, "statistics_seconds": 0.5, "ema_decay": 0.9}
+    return RunConfig(
+        model=model,
+        objective=ConsistencyTrainingConfig(uniform_share=0.25, warm_start=0.5),
+        data=DataConfig(crop_seconds=192 / 8000, batch_size=4, num_workers=0),
+        trainer=TrainerConfig(optimizers={"generator": radam}, **(settings | trainer)),
+    )
+
+
+def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    found = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        found |= {f"{file.stem}.{name}": tensor for name, tensor in read_tensors(file)[0].items()}
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(tones, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("consistency") / "run"
+    train(config(), data=tones, output=folder, recipe="tiny", progress=False)
+    return folder
+
+
+def test_a_run_leaves_a_model_that_encodes_and_decodes(run):
+    model = Autoencoder.from_pretrained(run / "model")
+    assert model.latent_spec.bounded and model.latent_spec.mean is not None
+    audio = torch.randn(2, 2, 1001, generator=torch.Generator().manual_seed(0)) * 0.1
+    latents = model.encode(audio)
+    assert latents.values is not None and latents.values.shape == (2, 4, 2 * 21)
+    assert model.decode(latents).shape == audio.shape
+    lines = [line for line in read_log(run / "log.jsonl") if "total" in line]
+    for line in lines:
+        drawn = {name.removeprefix("metric/loss_sigma_") for name in line if name.startswith("metric/loss_sigma_")}
+        assert drawn == {n.removeprefix("metric/error_sigma_") for n in line if n.startswith("metric/error_sigma_")}
+        assert 1 <= len(drawn) <= 5
+        assert line["metric/saturated_fraction"] < 0.5
+    checkpoint = checkpoints(run / "checkpoints")[-1]
+    assert "saturation" in read_tensors(checkpoint / "objective.safetensors")[0]
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tones, tmp_path, monkeypatch):
+    """Also across the end of the warm start, whose progress is that of the whole run."""
+    import partita.training.trainer as trainer
+
+    whole = config(accumulation=2)
+    train(whole, data=tones, output=tmp_path / "whole", progress=False)
+    clock = trainer._Clock.over
+    with monkeypatch.context() as patch:  # killed after step 2, with the schedule of all six
+        patch.setattr(trainer._Clock, "over", lambda self, state: state.step >= 2 or clock(self, state))
+        train(whole, data=tones, output=tmp_path / "cut", progress=False)
+    torch.manual_seed(99)
+    train(whole, data=tones, output=tmp_path / "cut", resume=True, progress=False)
+    ends = [tensors_of(checkpoints(tmp_path / name / "checkpoints")[-1]) for name in ("whole", "cut")]
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_the_loss_curve_is_the_golden_one(tones, tmp_path):
+    """A refactoring must not move it. Where numerics change on purpose, delete the file and run the test again."""
+    train(config(steps=8), data=tones, output=tmp_path / "run", progress=False)
+    lines = [line for line in read_log(tmp_path / "run" / "log.jsonl") if "total" in line]
+    keys = ("total", "gradient/generator", "metric/pre_tanh_rms")
+    curve = {key: [line[key] for line in lines] for key in keys}
+    golden = GOLDEN / "consistency_training.json"
+    if not golden.exists():
+        golden.write_text(json.dumps(curve, indent=1) + "\n")
+        pytest.fail(f"{golden.name} was missing and has been written")
+    for key, values in json.loads(golden.read_text()).items():
+        torch.testing.assert_close(torch.tensor(curve[key]), torch.tensor(values), rtol=2e-3, atol=1e-4, msg=key)
+
+
+def test_the_loss_of_the_same_draws_falls():
+    torch.manual_seed(0)
+    run = config()
+    it = run.objective.build(model=run.model.build())
+    t = torch.arange(384) / 8000
+    audio = 0.3 * torch.sin(2 * torch.pi * torch.tensor([300.0, 700.0])[:, None, None] * t).expand(2, 2, -1)
+    ones = torch.ones(2, dtype=torch.int64)
+    batch = {"audio": audio, "audio_lengths": 384 * ones, "layout": ones, "target_layout": ones}
+    optimizer = OptimizerConfig().build(it.parameter_groups("generator"))
+    for group in optimizer.param_groups:
+        group["lr"] = 3e-3
+    totals = []
+    for _ in range(30):
+        torch.manual_seed(1)
+        out = it(batch, TrainState(0, 100), "generator")
+        out.total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        totals.append(float(out.total.detach()))
+    assert totals[-1] < 0.8 * totals[0], totals
+
+
+def test_a_saturated_run_stops_and_says_why(tones, tmp_path):
+    wild = override(config(steps=200, evaluate_seconds=0.01), ["model.bottleneck.gain=30.0"])
+    with pytest.raises(PartitaError, match=r"the bottleneck saturates: \d\d% .* the limit is 50%"):
+        train(wild, data=tones, output=tmp_path / "run", progress=False)
+    last = [line for line in read_log(tmp_path / "run" / "log.jsonl") if "total" in line][-1]
+    assert last["step"] == 99 and not (tmp_path / "run" / "model").exists()
+
+
+def test_one_model_for_latents_and_for_codes(tones, tmp_path):
+    """A quantizer beside the bottleneck is trained with: codes come with the latents, which keep their values."""
+    from dataclasses import replace
+
+    both = config()
+    both = replace(both, model=replace(both.model, quantizer=FSQConfig((5, 5), "clamp", rounding_dropout=0.75)))
+    train(both, data=tones, output=tmp_path / "run", progress=False)
+    model = Autoencoder.from_pretrained(tmp_path / "run" / "model")
+    latents = model.encode(torch.randn(1, 2, 480, generator=torch.Generator().manual_seed(0)) * 0.1)
+    assert latents.codes is not None and latents.codes.shape == (1, 2, 20)
+    rounded = model.codes_to_values(latents.codes)
+    assert 0 < float((latents.values - rounded).abs().max()) <= 0.25 + 1e-6
+    assert model.decode(latents.only_codes()).shape == (1, 2, 480)
+    metrics = [name for name in read_log(tmp_path / "run" / "log.jsonl")[-2] if name.startswith("metric/")]
+    assert {"metric/edge_fraction", "metric/saturated_fraction"} <= set(metrics)

@@ -1,0 +1,39 @@
+"""SnakeLite and its gradients on a CPU: one kernel each, so that every tensor crosses the memory bus once.
+
+In float32. The formula is that of `activations`; the kernels are those of `fused`, which must be there.
+"""
+
+from ctypes import CDLL
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from .fused.build import kernels
+
+
+def forward(x: Tensor, beta: Tensor) -> Tensor:
+    """SnakeLite of `(batch, channels, length)` with betas `(channels, 1)`, whatever the number of threads."""
+    x, beta = x.contiguous(), _betas(x, beta)
+    y = torch.empty_like(x)
+    cast(CDLL, kernels()).partita_snake_lite(x.data_ptr(), beta.data_ptr(), y.data_ptr(), *_sizes(x))
+    return y
+
+
+def backward(x: Tensor, beta: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients by x and by beta: the same to the last bit each time, whatever the number of threads."""
+    x, beta, grad = x.contiguous(), _betas(x, beta), grad.contiguous()
+    by_x, by_beta = torch.empty_like(x), torch.empty_like(beta)
+    tensors = (x, beta, grad, by_x, by_beta)
+    cast(CDLL, kernels()).partita_snake_lite_backward(*(tensor.data_ptr() for tensor in tensors), *_sizes(x))
+    return by_x, by_beta
+
+
+def _betas(x: Tensor, beta: Tensor) -> Tensor:
+    """One a channel, or an error of torch's: the kernels would read past the last."""
+    return beta.expand(x.shape[1], 1).contiguous()
+
+
+def _sizes(x: Tensor) -> tuple[int, int, int, int]:
+    batch, channels, length = x.shape
+    return batch * channels, channels, length, torch.get_num_threads()

@@ -1,0 +1,359 @@
+"""The consistency decoder: latents tell a network, by way of its feature maps, what to make of noise in one step."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from partita_blocks import (
+    AdaptiveGroupNorm,
+    ChunkTransformer,
+    CompandedSTFT,
+    Depatchifier,
+    FrequencyGains,
+    NoiseEmbedding,
+    Patchifier,
+    Preconditioning,
+    patch_grid,
+)
+from partita_core import (
+    AudioSpec,
+    Config,
+    DenoisingDecoder,
+    LatentSpec,
+    NoiseSchedule,
+    PartitaError,
+    Sampler,
+    component,
+    register,
+    upcast,
+)
+from torch import Tensor, nn
+
+from .samplers import TwoStep
+
+# Chunks that one step sees: the one that is made, and the one before.
+_WINDOW = 2
+
+
+@register("decoder/consistency")
+@dataclass(frozen=True)
+class ConsistencyDecoderConfig(Config):
+    """A consistency model of pairs of chunks, conditioned on feature maps that are made of latents (Music2Latent2).
+
+    From arXiv 2501.17578, with sizes of CoDiCodec (arXiv 2509.09836) where the paper is silent. A chunk of
+    `chunk_frames * stft_hop` samples is one frame of latents or several. The layout is not told: give it audio of one.
+
+    Attributes:
+        n_fft: window and FFT of the spectrogram, samples.
+        stft_hop: samples from frame to frame of it.
+        companding: of magnitudes ("polar"), or of real and imaginary parts each ("component").
+        companding_scale: see `CompandedSTFT`.
+        companding_exponent: see `CompandedSTFT`.
+        chunk_frames: frames of the spectrogram in a chunk.
+        channels: width of each level of convolutions, from full resolution on; the last is that of both transformers.
+        strides: frequencies and frames that become one between the levels.
+        blocks: residual blocks of each level.
+        upsampler_layers: blocks of the transformer that makes features of latents.
+        layers: blocks of the transformer that denoises.
+        heads: attention heads.
+        head_dim: width of a head.
+        condition_dim: width of the embedding of the noise level.
+        registers: further learned tokens of each chunk, in both transformers, which are dropped.
+        latents_in_decoder: whether the denoising transformer sees the latents as tokens, too.
+        dropout: of the denoising network, in training.
+        sigma_min: noise level at which the decoder returns its input.
+        sigma_max: noise level that decoding starts from.
+        sigma_data: standard deviation of companded spectrograms.
+        rho: of the noise schedule.
+        sampler: how it is run unless another sampler is named.
+    """
+
+    n_fft: int = 2048
+    stft_hop: int = 512
+    companding: Literal["polar", "component"] = "polar"
+    companding_scale: float = 0.34
+    companding_exponent: float = 0.65
+    chunk_frames: int = 64
+    channels: tuple[int, ...] = (64, 128, 256, 512)
+    strides: tuple[tuple[int, int], ...] = ((4, 2), (2, 2), (2, 2))
+    blocks: tuple[int, ...] = (3, 3, 3, 1)
+    upsampler_layers: int = 12
+    layers: int = 12
+    heads: int = 4
+    head_dim: int = 128
+    condition_dim: int = 512
+    registers: int = 0
+    latents_in_decoder: bool = False
+    dropout: float = 0.0
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    sigma_data: float = 0.5
+    rho: float = 7.0
+    sampler: Config = component("sampler", default=TwoStep())
+
+    def build(self, *, latent_spec: LatentSpec, audio_spec: AudioSpec) -> "ConsistencyDecoder":
+        """Builds the decoder for latents of `latent_spec` and audio of `audio_spec`.
+
+        Raises:
+            PartitaError: a chunk is not whole frames of latents.
+        """
+        chunk = self.chunk_frames * self.stft_hop
+        if chunk % latent_spec.hop:
+            raise PartitaError(
+                f"a chunk of the consistency decoder is {self.chunk_frames} * {self.stft_hop} = {chunk} samples, the "
+                f"encoder's hop is {latent_spec.hop}; choose chunk_frames and stft_hop so that it divides the chunk"
+            )
+        stft = CompandedSTFT(
+            n_fft=self.n_fft,
+            hop=self.stft_hop,
+            companding=self.companding,
+            scale=self.companding_scale,
+            exponent=self.companding_exponent,
+        )
+        grid = patch_grid(stft.bins, self.chunk_frames, self.strides)
+        latents = chunk // latent_spec.hop * latent_spec.tokens_per_frame
+        levels = {"channels": self.channels, "strides": self.strides, "blocks": self.blocks}
+        width = {"dim": self.channels[-1], "heads": self.heads, "head_dim": self.head_dim}
+        upsampler = Upsampler(
+            latent_dim=latent_spec.dim,
+            dim=self.channels[-1],
+            grid=grid,
+            latents=latents,
+            registers=self.registers,
+            transformer=ChunkTransformer(
+                **width,
+                tokens=grid[0] * grid[1] + latents + self.registers,
+                chunks=1,
+                layers=self.upsampler_layers,
+                condition_dim=None,
+                dropout=0.0,
+            ),
+            depatchifier=Depatchifier(**levels, condition_dim=None, dropout=0.0),
+        )
+        beside = latents if self.latents_in_decoder else 0
+        denoiser = Denoiser(
+            channels=2 * audio_spec.channels,
+            width=self.channels[0],
+            dim=self.channels[-1],
+            bins=stft.bins,
+            condition_dim=self.condition_dim,
+            registers=self.registers,
+            patchifier=Patchifier(**levels, condition_dim=self.condition_dim, dropout=self.dropout),
+            transformer=ChunkTransformer(
+                **width,
+                tokens=grid[0] * grid[1] + beside + self.registers,
+                chunks=_WINDOW,
+                layers=self.layers,
+                condition_dim=self.condition_dim,
+                dropout=self.dropout,
+            ),
+            depatchifier=Depatchifier(**levels, condition_dim=self.condition_dim, dropout=self.dropout),
+        )
+        return ConsistencyDecoder(
+            representation=stft,
+            chunk_frames=self.chunk_frames,
+            upsampler=upsampler,
+            project=nn.Linear(latent_spec.dim, self.channels[-1]) if self.latents_in_decoder else None,
+            denoiser=denoiser,
+            schedule=NoiseSchedule(self.sigma_min, self.sigma_max, self.rho),
+            preconditioning=Preconditioning(self.sigma_min, self.sigma_data),
+            sampler=self.sampler.build(),
+            latent_spec=latent_spec,
+            audio_spec=audio_spec,
+        )
+
+    @classmethod
+    def example(cls) -> "ConsistencyDecoderConfig":
+        """Chunks of 48 samples, a few thousand parameters."""
+        return cls(
+            n_fft=24,
+            stft_hop=6,
+            chunk_frames=8,
+            channels=(4, 8, 16),
+            strides=((2, 2), (2, 2)),
+            blocks=(1, 2, 1),
+            upsampler_layers=1,
+            layers=2,
+            heads=2,
+            head_dim=8,
+            condition_dim=8,
+            registers=1,
+            latents_in_decoder=True,
+        )
+
+
+class Upsampler(nn.Module):
+    """Latents of a chunk to feature maps: a learned vector for each frequency, which attention to the latents fills."""
+
+    def __init__(
+        self,
+        *,
+        latent_dim: int,
+        dim: int,
+        grid: tuple[int, int],
+        latents: int,
+        registers: int,
+        transformer: ChunkTransformer,
+        depatchifier: Depatchifier,
+    ) -> None:
+        """Takes the widths of latents and tokens, rows and columns of the tokens, and the latents of a chunk."""
+        super().__init__()
+        self.grid = grid
+        self.project = nn.Linear(latent_dim, dim)
+        self.mask = nn.Parameter(torch.randn(grid[0], 1, dim) * dim**-0.5)
+        self.registers = _registers(registers, dim)
+        self.transformer, self.depatchifier = transformer, depatchifier
+
+    def forward(self, latents: Tensor) -> list[Tensor]:
+        """`(chunks, latents, latent_dim)` to the map after each block, from full resolution on."""
+        latents = self.project(latents)
+        mask = self.mask.expand(-1, self.grid[1], -1).flatten(0, 1).to(latents.dtype)
+        tokens = [mask.expand(latents.shape[0], -1, -1), latents]
+        x = self.transformer(torch.cat(_with(self.registers, tokens), dim=1))
+        return self.depatchifier(_as_map(x, self.grid))[::-1]
+
+
+class Denoiser(nn.Module):
+    """The network of the consistency model: convolutions chunk by chunk, and between them attention to the past."""
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        width: int,
+        dim: int,
+        bins: int,
+        condition_dim: int,
+        registers: int,
+        patchifier: Patchifier,
+        transformer: ChunkTransformer,
+        depatchifier: Depatchifier,
+    ) -> None:
+        """Takes the channels of spectrograms, the widths of the first and the last level, and the frequencies."""
+        super().__init__()
+        self.embedding = NoiseEmbedding(condition_dim)
+        self.gains = FrequencyGains(condition_dim, bins)
+        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        self.registers = _registers(registers, dim)
+        self.patchifier, self.transformer, self.depatchifier = patchifier, transformer, depatchifier
+        self.norm = AdaptiveGroupNorm(width, condition_dim=condition_dim)
+        self.head = nn.Conv2d(width, channels, 3, padding=1, bias=False)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, x: Tensor, sigma: Tensor, maps: list[Tensor], latents: Tensor | None) -> Tensor:
+        """Runs the network on w chunks.
+
+        Args:
+            x: scaled spectrograms `(batch * w, channels, bins, frames)`.
+            sigma: `(batch, w)`, the noise levels they have.
+            maps: features to merge before each block of the patchifier, each `(batch * w, ...)`.
+            latents: further tokens `(batch * w, latents, dim)`, or None.
+
+        Returns:
+            As much as `x`.
+        """
+        chunks = sigma.shape[1]
+        sinusoids, condition = self.embedding(sigma)
+        entering, leaving = self.gains(sinusoids.flatten(0, 1))
+        each = condition.flatten(0, 1)
+        x = self.stem(x.contiguous(memory_format=torch.channels_last)) * entering
+        down = self.patchifier(x, features=maps, condition=each)
+        grid = down[-1].shape[-2:]
+        tokens = [down[-1].permute(0, 2, 3, 1).flatten(1, 2), *([] if latents is None else [latents])]
+        tokens = torch.cat(_with(self.registers, tokens), dim=1)
+        tokens = self.transformer(tokens.unflatten(0, (-1, chunks)).flatten(1, 2), condition)
+        tokens = tokens.unflatten(1, (chunks, -1)).flatten(0, 1)
+        up = self.depatchifier(_as_map(tokens, grid), skips=down[::-1], condition=each)
+        return self.head(self.norm(up[-1], each) * leaving)
+
+
+class ConsistencyDecoder(DenoisingDecoder):
+    """Latents to audio; see `ConsistencyDecoderConfig`.
+
+    A chunk is denoised beside the one before and never sees the one behind: whatever that holds, the left result has
+    the same bits, and agrees with that of the chunk alone to rounding, since kernels round by the size of the batch.
+    At `sigma_min` the decoder returns its input, bit for bit, whatever its weights.
+    """
+
+    window = _WINDOW
+
+    def __init__(
+        self,
+        *,
+        representation: CompandedSTFT,
+        chunk_frames: int,
+        upsampler: Upsampler,
+        project: nn.Module | None,
+        denoiser: Denoiser,
+        schedule: NoiseSchedule,
+        preconditioning: Preconditioning,
+        sampler: Sampler,
+        latent_spec: LatentSpec,
+        audio_spec: AudioSpec,
+    ) -> None:
+        """Assembles the parts; `project` makes tokens of latents where the denoiser sees these."""
+        super().__init__()
+        self.representation, self.chunk_frames = representation, chunk_frames
+        self.upsampler, self.project, self.denoiser = upsampler, project, denoiser
+        self.schedule, self.preconditioning, self.sampler = schedule, preconditioning, sampler
+        self.in_dim, self.hop, self.audio_spec = latent_spec.dim, latent_spec.hop, audio_spec
+        self.tokens_per_frame = latent_spec.tokens_per_frame
+        self.frames_per_chunk = chunk_frames * representation.hop // latent_spec.hop
+
+    def condition(self, hidden: Tensor, layout: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of n chunks, from full resolution on, and the latents as tokens if the denoiser sees them.
+
+        Args:
+            hidden: `(batch, in_dim, n * frames_per_chunk * K)`.
+            layout: `(batch,)`; changes nothing.
+
+        Returns:
+            Tensors `(batch, n, ...)`, each of its own chunk only.
+        """
+        latents = hidden.transpose(1, 2).unflatten(1, (-1, self.frames_per_chunk * self.tokens_per_frame))
+        n = latents.shape[1]
+        features = self.upsampler(latents.flatten(0, 1))
+        if self.project is not None:
+            features.append(self.project(latents.flatten(0, 1)))
+        return tuple(f.unflatten(0, (-1, n)) for f in features)
+
+    def forward(self, x: Tensor, sigma: Tensor, features: tuple[Tensor, ...]) -> Tensor:
+        """One denoising step.
+
+        Args:
+            x: noisy spectrograms of w chunks in a row, `(batch, channels, bins, w * chunk_frames)`, w = 1 or 2.
+            sigma: `(batch, w)`, the noise level of each.
+            features: of the same chunks, from `condition`.
+
+        Returns:
+            The denoised spectrograms, as much as `x`, at least float32. A chunk depends on itself and on the one
+            before.
+        """
+        sigma, wide = upcast(sigma), upcast(x)
+        noisy = wide.unflatten(-1, (-1, self.chunk_frames)).movedim(3, 1)
+
+        def factor(values: Tensor) -> Tensor:
+            return values[..., None, None, None]
+
+        maps = [f.flatten(0, 1) for f in features]
+        latents = maps.pop() if self.project is not None else None
+        scaled = (factor(self.preconditioning.input(sigma)) * noisy).flatten(0, 1).to(x.dtype)
+        made = self.denoiser(scaled, sigma, maps, latents).unflatten(0, sigma.shape)
+        skip, output = (factor(scale(sigma)) for scale in (self.preconditioning.skip, self.preconditioning.output))
+        return (skip * noisy + output * made).movedim(1, 3).flatten(3)
+
+
+def _registers(count: int, dim: int) -> nn.Parameter | None:
+    return nn.Parameter(torch.randn(count, dim) * dim**-0.5) if count else None
+
+
+def _with(registers: Tensor | None, tokens: list[Tensor]) -> list[Tensor]:
+    if registers is None:
+        return tokens
+    return [*tokens, registers.to(tokens[0].dtype).expand(tokens[0].shape[0], -1, -1)]
+
+
+def _as_map(tokens: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
+    """The first tokens of `(chunks, tokens, dim)`, which are rows and columns, as a map in the channels-last format."""
+    rows, columns = grid
+    return tokens[:, : rows * columns].unflatten(1, (rows, columns)).permute(0, 3, 1, 2)

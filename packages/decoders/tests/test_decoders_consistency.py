@@ -1,0 +1,180 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from partita_core import AudioSpec, ChannelLayout, LatentSpec, PartitaError
+from partita_core.testing import DECODER_CHECKS, DecoderCase
+from partita_decoders import ConsistencyDecoderConfig, Independent, TwoStep
+
+STEREO = AudioSpec(44_100, 2, (ChannelLayout.STEREO,))
+LATENTS = LatentSpec(4, 44_100, 48, 2, False)
+LAYOUT = torch.ones(2, dtype=torch.int64)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def noise(*shape, dtype=torch.float64):
+    return torch.randn(*shape, dtype=torch.float64).to(dtype)
+
+
+def build(shaken=True, latent_spec=LATENTS, dtype=torch.float64, **changed):
+    """The example, moved off its initial zeros; its chunks are 8 frames of 6 samples."""
+    config = replace(ConsistencyDecoderConfig.example(), **changed)
+    decoder = config.build(latent_spec=latent_spec, audio_spec=STEREO).to(dtype).eval()
+    with torch.no_grad():
+        for parameter in decoder.parameters() if shaken else ():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return decoder
+
+
+def inputs(decoder, chunks=2, dtype=torch.float64):
+    hidden = noise(2, 4, chunks * decoder.frames_per_chunk * decoder.tokens_per_frame, dtype=dtype)
+    x = noise(2, 4, 12, 8 * chunks, dtype=dtype)
+    return x, 0.1 + noise(2, chunks, dtype=dtype).abs(), decoder.condition(hidden, LAYOUT), hidden
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_the_smallest_level_returns_the_input_bit_for_bit(dtype, chunks):
+    decoder = build(dtype=dtype)
+    x, sigma, features, _ = inputs(decoder, chunks, dtype)
+    y = decoder(x, torch.full_like(sigma, 0.002), features)
+    assert y.dtype == dtype and torch.equal(y, x)
+    assert not torch.equal(decoder(x, sigma, features), x)
+
+
+def test_each_chunk_has_its_own_level():
+    decoder = build()
+    x, sigma, features, _ = inputs(decoder)
+    for chunk in (0, 1):
+        levels = sigma.clone()
+        levels[:, chunk] = 0.002
+        same = (decoder(x, levels, features) == x).unflatten(-1, (2, 8)).all(-1).all(1).all(1)  # (batch, chunk)
+        assert same[:, chunk].all() and not same[:, 1 - chunk].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_chunk_never_sees_the_one_behind(dtype):
+    """Whatever stands to the right, its noise level and latents included, the left result has the same bits."""
+    decoder = build(dtype=dtype)
+    x, sigma, features, hidden = inputs(decoder, dtype=dtype)
+    y = decoder(x, sigma, features)
+    other = hidden.clone()
+    other[..., hidden.shape[-1] // 2 :] += 1
+    x2, sigma2 = x.clone(), sigma.clone()
+    x2[..., 8:] = 50 * noise(2, 4, 12, 8, dtype=dtype)
+    sigma2[:, 1] = 70.0
+    y2 = decoder(x2, sigma2, decoder.condition(other, LAYOUT))
+    assert torch.equal(y2[..., :8], y[..., :8])
+    assert (y2[..., 8:] - y[..., 8:]).abs().max() > 0.1
+
+
+def test_a_chunk_sees_the_one_before():
+    decoder = build()
+    x, sigma, features, _ = inputs(decoder)
+    changed = x.clone()
+    changed[..., :8] += 1
+    assert (decoder(changed, sigma, features) - decoder(x, sigma, features))[..., 8:].abs().max() > 1e-4
+
+
+def test_one_chunk_alone_is_the_left_of_two():
+    decoder = build()
+    x, sigma, features, _ = inputs(decoder)
+    alone = decoder(x[..., :8], sigma[:, :1], tuple(f[:, :1] for f in features))
+    torch.testing.assert_close(alone, decoder(x, sigma, features)[..., :8], rtol=0, atol=1e-12)
+
+
+def test_every_feature_map_reaches_the_result():
+    decoder = build()
+    x, sigma, features, _ = inputs(decoder)
+    y = decoder(x, sigma, features)
+    sizes = [tuple(f.shape[2:]) for f in features]
+    assert sizes == [(4, 12, 8), (8, 6, 4), (8, 6, 4), (16, 3, 2), (2, 16)]  # and two latents as tokens
+    for i in range(len(features)):
+        changed = tuple(f + noise(*f.shape) if j == i else f for j, f in enumerate(features))
+        assert (decoder(x, sigma, changed) - y).abs().max() > 1e-5
+
+
+def test_untrained_it_is_the_skip_alone():
+    decoder = build(shaken=False)
+    x, sigma, features, _ = inputs(decoder)
+    skip = 0.25 / ((sigma - 0.002) ** 2 + 0.25)
+    torch.testing.assert_close(decoder(x, sigma, features), x * skip.repeat_interleave(8, dim=1)[:, None, None])
+
+
+def test_level_decides_the_gains_of_frequencies():
+    decoder = build()
+    x, sigma, features, _ = inputs(decoder)
+    y = decoder(x, sigma, features)
+    for half in (0, 12):  # gains of what enters, and of what leaves
+        with torch.no_grad():
+            decoder.denoiser.gains.gains.bias[half : half + 12] += 1
+        changed = decoder(x, sigma, features)
+        assert (changed - y).abs().max() > 1e-4
+        y = changed
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"registers": 0, "latents_in_decoder": False},
+        {"companding": "component", "stft_hop": 12, "chunk_frames": 4, "n_fft": 24},
+        {"dropout": 0.1, "sampler": Independent()},
+    ],
+)
+def test_options_conform(changed):
+    case = DecoderCase(replace(ConsistencyDecoderConfig.example(), **changed), hop=48, tokens_per_frame=2)
+    for check in DECODER_CHECKS:
+        if check.__name__ != "exports":  # which takes seconds, and is checked of the example
+            check(case)
+
+
+@pytest.mark.parametrize("hop, tokens, frames", [(48, 1, 1), (24, 1, 2), (16, 2, 3), (1, 1, 48)])
+def test_chunks_of_several_frames(hop, tokens, frames):
+    decoder = build(latent_spec=LatentSpec(4, 44_100, hop, tokens))
+    assert (decoder.frames_per_chunk, decoder.hop, decoder.tokens_per_frame) == (frames, hop, tokens)
+    count = 2 * frames + 1  # the last chunk is padded
+    with torch.no_grad():
+        assert decoder.generate(noise(2, 4, count * tokens), LAYOUT).shape == (2, 2, count * hop)
+
+
+def test_a_chunk_of_broken_frames_is_refused():
+    with pytest.raises(PartitaError, match=r"8 \* 6 = 48 samples, the encoder's hop is 36"):
+        build(latent_spec=LatentSpec(4, 44_100, 36))
+    with pytest.raises(PartitaError, match="do not divide a map of 12 rows and 6 columns"):
+        build(chunk_frames=6, stft_hop=8)
+
+
+def test_settings_reach_schedule_and_sampler():
+    decoder = build(sigma_min=0.01, sigma_max=20.0, rho=5.0, sampler=TwoStep(refine=False))
+    assert (decoder.schedule.sigma_min, decoder.schedule.sigma_max, decoder.schedule.rho) == (0.01, 20.0, 5.0)
+    assert decoder.sampler == TwoStep(refine=False) and decoder.window == 2
+    x, sigma, features, _ = inputs(decoder)
+    assert torch.equal(decoder(x, torch.full_like(sigma, 0.01), features), x)
+
+
+def test_dropout_acts_in_the_denoiser_in_training():
+    decoder = build(dropout=0.3).train()
+    x, sigma, features, hidden = inputs(decoder)
+    assert not torch.equal(decoder(x, sigma, features), decoder(x, sigma, features))
+    assert all(torch.equal(a, b) for a, b in zip(features, decoder.condition(hidden, LAYOUT)))
+
+
+def test_every_parameter_is_used_in_every_step():
+    """Also untrained, where many gradients are zero: one that is missing stops distributed training."""
+    decoder = build(shaken=False).train()
+    x, sigma, features, _ = inputs(decoder)
+    decoder(x, sigma, features).square().sum().backward()
+    assert [name for name, p in decoder.named_parameters() if p.grad is None] == []
+
+
+def test_paper_scale():
+    """The share of the decoder in about 150 M parameters, and 512 tokens a chunk."""
+    with torch.device("meta"):
+        config = ConsistencyDecoderConfig(latents_in_decoder=False)
+        decoder = config.build(latent_spec=LatentSpec(64, 44_100, 32_768, 8, False), audio_spec=STEREO)
+    assert decoder.frames_per_chunk == 1 and decoder.upsampler.grid == (64, 8)
+    assert 100e6 < sum(p.numel() for p in decoder.parameters()) < 115e6

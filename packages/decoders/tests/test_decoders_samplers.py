@@ -1,0 +1,242 @@
+"""What each sequential sampler calls and computes, on a tiny denoiser and on decoders whose answers are known."""
+
+import math
+from dataclasses import asdict
+
+import pytest
+import torch
+from partita_core import (
+    AudioSpec,
+    ChannelLayout,
+    Config,
+    DenoisingDecoder,
+    NoiseSchedule,
+    PartitaError,
+    components,
+    from_dict,
+    keyed_noise,
+    override,
+    to_dict,
+)
+from partita_core.testing.dummies import Lapped
+from partita_decoders import Autoregressive, Independent, Overlap, Parallel, TwoStep
+
+LOW = NoiseSchedule().sigma_min
+AT_04, HALF = 0.965, NoiseSchedule().sigma(0.5)
+
+
+# ------------------------------------------------------------------ what each one calls
+
+
+@pytest.fixture
+def calls(tiny, features, sampled, noted):
+    def levels(sampler, chunks):
+        noted.clear()
+        sampled(sampler, tiny, features(chunks))
+        return rounded(*(levels for levels, _ in noted))
+
+    return levels
+
+
+def rounded(*levels):
+    return [[round(level, 5) for level in call] for call in levels]
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 3, 7])
+def test_two_step_calls_the_decoder_once_a_chunk_and_once_more(calls, chunks):
+    pairs = [[AT_04, 80]] * (chunks - 1)
+    assert calls(TwoStep(), chunks) == rounded([80], *pairs, [AT_04])
+    assert calls(TwoStep(refine=False), chunks) == rounded([80], *pairs)
+    assert calls(TwoStep(sigma_context=0), chunks) == rounded([80], *[[LOW, 80]] * (chunks - 1), [LOW])
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 5])
+def test_autoregressive_calls_the_decoder_steps_times_a_chunk(calls, chunks):
+    pairs = [[AT_04, 80], [AT_04, HALF]] * (chunks - 1)
+    assert calls(Autoregressive(), chunks) == rounded([80], [HALF], *pairs)
+
+
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_independent_calls_the_decoder_on_single_chunks(calls, chunks):
+    assert calls(Independent(steps=2), chunks) == rounded([80], [HALF]) * chunks
+
+
+def test_overlap_calls_the_decoder_on_every_pair_twice(calls):
+    pair = [0.5, 80], [0.5, 0.5]
+    assert calls(Overlap(sigma=0.5), 4) == rounded([80], *pair, *pair, *pair)
+    assert calls(Overlap(sigma=0.5), 1) == rounded([80], [0.5])
+
+
+# ------------------------------------------------------------------ what is computed
+
+
+@pytest.fixture
+def noise(tiny, seeds):
+    shape = (2, tiny.representation.hop, tiny.chunk_frames)
+    return lambda chunk, step: keyed_noise(seeds, chunk, step, shape=shape)
+
+
+def again(y, sigma, noise):
+    return y + math.sqrt(sigma**2 - LOW**2) * noise
+
+
+def by_hand(decoder, given, x, sigma, chunks):
+    return decoder(torch.cat(x, -1), torch.tensor([sigma] * 2), (given[0][:, chunks],)).chunk(len(x), -1)
+
+
+@torch.no_grad()
+def test_two_step_is_what_the_paper_draws(tiny, features, sampled, noise):
+    given = features(3)
+    start = [80 * noise(t, "step 0") for t in range(3)]
+    (y,) = by_hand(tiny, given, start[:1], [80], [0])
+    refined, first = [], [y]
+    for t in (1, 2):
+        context = again(y, 0.5, noise(t - 1, "context"))
+        left, y = by_hand(tiny, given, [context, start[t]], [0.5, 80], [t - 1, t])
+        refined, first = [*refined, left], [*first, y]
+    refined += by_hand(tiny, given, [again(y, 0.5, noise(2, "context"))], [0.5], [2])
+    near = {"rtol": 0, "atol": 1e-6}
+    torch.testing.assert_close(sampled(TwoStep(0.5), tiny, given), torch.cat(refined, -1), **near)
+    torch.testing.assert_close(sampled(TwoStep(0.5, refine=False), tiny, given), torch.cat(first, -1), **near)
+
+
+@torch.no_grad()
+def test_autoregressive_is_computed_as_published(tiny, features, sampled, noise):
+    given = features(2)
+    context, chunks = [], []
+    for t in range(2):
+        x = 80 * noise(t, "step 0")
+        for step, sigma in ((1, 80), (2, HALF)):
+            levels = [0.1, sigma][-len(context) - 1 :]
+            y = by_hand(tiny, given, [*context, x], levels, list(range(t + 1))[-len(levels) :])[-1]
+            x = again(y, HALF, noise(t, f"step {step}"))
+        context = [again(y, 0.1, noise(t, "context"))]
+        chunks.append(y)
+    out = sampled(Autoregressive(sigma_context=0.1), tiny, given)
+    torch.testing.assert_close(out, torch.cat(chunks, -1), rtol=0, atol=1e-6)
+
+
+def test_one_autoregressive_step_is_two_step_without_refining(tiny, features, sampled):
+    given = features(5)
+    first = sampled(TwoStep(refine=False), tiny, given)
+    assert torch.equal(sampled(Autoregressive(steps=1), tiny, given), first)
+    assert torch.equal(sampled(Independent(), tiny, given)[..., :4], first[..., :4])
+    assert not torch.allclose(sampled(Independent(), tiny, given)[..., 4:8], first[..., 4:8])
+
+
+def test_overlap_takes_both_sides_of_a_seam_from_one_call(features, sampled):
+    # Of call k over a pair: the left half is k + 0.25, the right half k + 0.5. The pairs are calls 2, 4 and 6.
+    out = sampled(Overlap(), Fixed(), features(4))[0, 0, 0].unflatten(0, (4, -1))
+    rise = torch.sin(math.pi / 2 * (torch.arange(8) + 0.5) / 8).square()
+    torch.testing.assert_close(out[0], torch.full((8,), 2.25))
+    torch.testing.assert_close(out[1], 2.5 + rise * (4.25 - 2.5))
+    torch.testing.assert_close(out[2], 4.5 + rise * (6.25 - 4.5))
+    torch.testing.assert_close(out[3], torch.full((8,), 6.5))
+
+
+def test_overlap_has_the_smallest_seams(sampled):
+    """Chunks of one level that latents do not tell: what is heard at a seam is how far two estimates of it differ."""
+
+    def seam(sampler):
+        x = sampled(sampler, Level(), (torch.zeros(2, 200, 1),))[:, 0, 0]
+        return (x[:, 8::8] - x[:, 7:-1:8]).abs().mean().item()
+
+    independent, refined, first = seam(Independent()), seam(TwoStep()), seam(TwoStep(refine=False))
+    assert seam(Overlap()) < 0.6 * min(refined, first) and refined < 0.3 * independent
+
+
+# ------------------------------------------------------------------ settings
+
+
+def test_samplers_are_registered_and_are_their_own_configs():
+    found = {tag: cls for tag, cls in components("sampler/*").items() if cls.__module__.startswith("partita_decoders.")}
+    assert sorted(found) == [
+        "sampler/autoregressive",
+        "sampler/independent",
+        "sampler/overlap",
+        "sampler/parallel",
+        "sampler/two_step",
+    ]
+    for cls in found.values():
+        sampler = cls.example()
+        assert sampler.build() is sampler and sampler == cls() and asdict(sampler)
+        assert from_dict(Config, to_dict(sampler)) == sampler
+    assert override(TwoStep(), ["refine=false", "sigma_context=0"]) == TwoStep(0, refine=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TwoStep(sigma_context=-0.1), "sigma_context is -0.1; a noise level is 0"),
+        (lambda: TwoStep(sigma_context=math.nan), "sigma_context is nan"),
+        (lambda: Autoregressive(steps=0), "steps is 0; it must be at least 1"),
+        (lambda: Autoregressive(sigma_context=math.inf), "sigma_context is inf"),
+        (lambda: Independent(steps=-1), "steps is -1"),
+        (lambda: Parallel(steps=0), "steps is 0"),
+        (lambda: Parallel(batch=0), "batch is 0"),
+        (lambda: Overlap(sigma=0), "sigma is 0, and a clean pair comes back as it was"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(make, message):
+    with pytest.raises(PartitaError, match=message):
+        make()
+
+
+def test_levels_above_the_decoder_s_are_refused(tiny, seeds):
+    with pytest.raises(PartitaError, match="sigma_context is 90, and the decoder's levels end at 80"):
+        TwoStep(sigma_context=90).start(tiny, seeds)
+    with pytest.raises(PartitaError, match="sigma is 81, and the decoder's levels end at 80"):
+        Overlap(sigma=81).start(tiny, seeds)
+
+
+def test_a_decoder_of_single_chunks_is_refused_but_for_independent(tiny, features, sampled, seeds):
+    tiny.window = 1
+    for sampler in (TwoStep(), Autoregressive(), Parallel(), Overlap()):
+        with pytest.raises(PartitaError, match="needs a window of 2 chunks, TinyDenoiser has 1; take independent"):
+            sampler.start(tiny, seeds)
+    assert sampled(Independent(), tiny, features(3)).shape[-1] == 12
+
+
+# ------------------------------------------------------------------ decoders whose answers are known
+
+
+class Known(DenoisingDecoder):
+    """One bin and no weights; subclasses say what one step returns for chunks `(batch, 1, 1, w, T)`."""
+
+    window, frames_per_chunk, hop, in_dim = 2, 1, 8, 1
+    schedule, sampler = NoiseSchedule(), TwoStep()
+    audio_spec = AudioSpec(8000, 1, (ChannelLayout.MONO,))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.representation = Lapped(1)
+
+    def condition(self, hidden, layout):
+        return (hidden.transpose(1, 2),)
+
+    def forward(self, x, sigma, features):
+        chunks = x.unflatten(-1, (sigma.shape[1], -1))
+        return self.step(chunks, sigma[:, None, None, :, None]).flatten(-2)
+
+
+class Fixed(Known):
+    """Returns the number of the call, and which half it is."""
+
+    count = -1
+
+    def step(self, x, sigma):
+        self.count += 1
+        return 0 * x + self.count + torch.tensor([0.25, 0.5])[: x.shape[-2], None]
+
+
+class Level(Known):
+    """The exact consistency function of a level, standard normal and common to both chunks.
+
+    The left chunk hears itself alone, the right one both, each with the precision that its noise allows.
+    """
+
+    def step(self, x, sigma):
+        precision = x.shape[-1] / sigma.square()
+        heard = x.mean(-1, keepdim=True)
+        seen, weight = (precision * heard).cumsum(-2), precision.cumsum(-2)
+        return (seen / (weight.square() + weight).sqrt()).expand_as(x)

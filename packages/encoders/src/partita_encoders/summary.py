@@ -1,0 +1,186 @@
+"""The summary encoder: a chunk of audio becomes a set of vectors, each of which may say something of the whole."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from partita_blocks import ChunkTransformer, CompandedSTFT, Patchifier, patch_grid
+from partita_core import AudioSpec, Config, Encoder, PartitaError, register
+from torch import Tensor, nn
+
+Tokens = Literal["summary", "ordered", "local"]
+
+
+@register("encoder/summary")
+@dataclass(frozen=True)
+class SummaryEncoderConfig(Config):
+    """Chunks of a companded spectrogram through convolutions and a transformer to K summary embeddings (Music2Latent2).
+
+    From arXiv 2501.17578, with sizes of CoDiCodec (arXiv 2509.09836) where the paper is silent. A frame is a chunk of
+    `chunk_frames * stft_hop` samples. The layout is not told: give it audio of one.
+
+    `tokens` also offers two ordered variants, to compare with: "ordered" has the same network, but the tokens of each
+    column (a time slot) are averaged, so there are as many latents as columns, and each sees the whole chunk; in
+    "local", besides, attention is limited to the column, as in conventional encoders.
+
+    Attributes:
+        n_fft: window and FFT of the spectrogram, samples.
+        stft_hop: samples from frame to frame of it.
+        companding: of magnitudes ("polar"), or of real and imaginary parts each ("component").
+        companding_scale: see `CompandedSTFT`.
+        companding_exponent: see `CompandedSTFT`.
+        chunk_frames: frames of the spectrogram in a chunk.
+        channels: width of each level of convolutions, from full resolution on; the last is the transformer's.
+        strides: frequencies and frames that become one between the levels.
+        blocks: residual blocks of each level.
+        layers: blocks of the transformer.
+        heads: attention heads.
+        head_dim: width of a head.
+        tokens: a set of learned queries, or the variants above.
+        tokens_per_frame: latents of a chunk (K).
+        registers: further learned tokens, which the transformer may use and which are dropped.
+        out_std: standard deviation of the last layer's weights at first; 0 in CoDiCodec, where all latents begin equal.
+    """
+
+    n_fft: int = 2048
+    stft_hop: int = 512
+    companding: Literal["polar", "component"] = "polar"
+    companding_scale: float = 0.34
+    companding_exponent: float = 0.65
+    chunk_frames: int = 64
+    channels: tuple[int, ...] = (64, 128, 256, 512)
+    strides: tuple[tuple[int, int], ...] = ((4, 2), (2, 2), (2, 2))
+    blocks: tuple[int, ...] = (3, 3, 3, 1)
+    layers: int = 12
+    heads: int = 4
+    head_dim: int = 128
+    tokens: Tokens = "summary"
+    tokens_per_frame: int = 8
+    registers: int = 0
+    out_std: float = 0.02
+
+    def build(self, *, out_dim: int, audio_spec: AudioSpec) -> "SummaryEncoder":
+        """Builds the encoder of audio of `audio_spec` to frames of width `out_dim`."""
+        stft = CompandedSTFT(
+            n_fft=self.n_fft,
+            hop=self.stft_hop,
+            companding=self.companding,
+            scale=self.companding_scale,
+            exponent=self.companding_exponent,
+        )
+        rows, columns = patch_grid(stft.bins, self.chunk_frames, self.strides)
+        if self.tokens != "summary" and self.tokens_per_frame != columns:
+            raise PartitaError(
+                f"{self.tokens} tokens are one a column, of which a chunk has {columns}, "
+                f"but tokens_per_frame is {self.tokens_per_frame}; make it {columns}"
+            )
+        patchifier = Patchifier(
+            channels=self.channels, strides=self.strides, blocks=self.blocks, condition_dim=None, dropout=0.0
+        )
+        seen = rows if self.tokens == "local" else rows * columns
+        queries = self.tokens_per_frame if self.tokens == "summary" else 0
+        transformer = ChunkTransformer(
+            self.channels[-1],
+            tokens=seen + queries + self.registers,
+            chunks=1,
+            layers=self.layers,
+            heads=self.heads,
+            head_dim=self.head_dim,
+            condition_dim=None,
+            dropout=0.0,
+        )
+        return SummaryEncoder(
+            stft=stft,
+            stem=nn.Conv2d(2 * audio_spec.channels, self.channels[0], 3, padding=1),
+            patchifier=patchifier,
+            transformer=transformer,
+            dim=self.channels[-1],
+            chunk_frames=self.chunk_frames,
+            tokens=self.tokens,
+            tokens_per_frame=self.tokens_per_frame,
+            registers=self.registers,
+            out_std=self.out_std,
+            out_dim=out_dim,
+            audio_spec=audio_spec,
+        )
+
+    @classmethod
+    def example(cls) -> "SummaryEncoderConfig":
+        """Hop 48, 2 tokens a frame, a few thousand parameters."""
+        return cls(
+            n_fft=24,
+            stft_hop=6,
+            chunk_frames=8,
+            channels=(4, 8, 16),
+            strides=((2, 2), (2, 2)),
+            blocks=(1, 2, 1),
+            layers=2,
+            heads=2,
+            head_dim=8,
+            tokens_per_frame=2,
+            registers=1,
+        )
+
+
+class SummaryEncoder(Encoder):
+    """Audio to hidden frames; see `SummaryEncoderConfig`.
+
+    Chunks do not see each other; a chunk's spectrogram reaches a little into its neighbours' samples.
+    """
+
+    def __init__(
+        self,
+        *,
+        stft: CompandedSTFT,
+        stem: nn.Module,
+        patchifier: Patchifier,
+        transformer: ChunkTransformer,
+        dim: int,
+        chunk_frames: int,
+        tokens: Tokens,
+        tokens_per_frame: int,
+        registers: int,
+        out_std: float,
+        out_dim: int,
+        audio_spec: AudioSpec,
+    ) -> None:
+        """Assembles spectrogram, stem (kernel 3), gains, patchifier, transformer, norm and head."""
+        super().__init__()
+        self.stft, self.stem, self.patchifier, self.transformer = stft, stem, patchifier, transformer
+        self.chunk_frames, self.tokens, self.tokens_per_frame = chunk_frames, tokens, tokens_per_frame
+        self.ordered = tokens != "summary"
+        # Loudness falls by a factor of 40 from low to high frequencies, even companded.
+        self.gains = nn.Parameter(torch.ones(stft.bins, 1))
+        self.queries = tokens_per_frame if tokens == "summary" else 0
+        learned = self.queries + registers
+        self.learned = nn.Parameter(torch.randn(learned, dim) * dim**-0.5) if learned else None
+        self.norm = nn.LayerNorm(dim, eps=1e-4, bias=False)
+        self.head = nn.Linear(dim, out_dim)
+        nn.init.normal_(self.head.weight, std=out_std)
+        nn.init.zeros_(self.head.bias)
+        self.out_dim, self.hop, self.audio_spec = out_dim, chunk_frames * stft.hop, audio_spec
+        reach = -(-stft.padding // self.hop)
+        self.context = (reach, reach)
+
+    def forward(self, audio: Tensor, layout: Tensor) -> Tensor:
+        """`(batch, channels, hop * frames)` to `(batch, out_dim, frames * K)`; layouts `(batch,)` change nothing."""
+        x = self.stft(audio).to(audio.dtype).unflatten(-1, (-1, self.chunk_frames))
+        batch = x.shape[0]
+        chunks = x.movedim(3, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        grid = self.patchifier(self.stem(chunks) * self.gains)[-1].permute(0, 2, 3, 1)
+        return self.head(self.norm(self._mix(grid))).unflatten(0, (batch, -1)).flatten(1, 2).transpose(1, 2)
+
+    def _mix(self, grid: Tensor) -> Tensor:
+        """The grid of tokens `(chunks, rows, columns, dim)`, transformed, to `(chunks, K, dim)`."""
+        rows, columns = grid.shape[1:3]
+        tokens = grid.transpose(1, 2).flatten(0, 1) if self.tokens == "local" else grid.flatten(1, 2)
+        count = tokens.shape[1]
+        if self.learned is not None:
+            learned = self.learned.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
+            tokens = torch.cat([tokens, learned], dim=1)
+        mixed = self.transformer(tokens)
+        if self.tokens == "summary":
+            return mixed[:, count : count + self.queries]
+        if self.tokens == "ordered":
+            return mixed[:, :count].unflatten(1, (rows, columns)).mean(1)
+        return mixed[:, :count].mean(1).unflatten(0, (-1, columns))

@@ -1,0 +1,156 @@
+"""Every encoder with every bottleneck and every decoder there is: what fits trains, what does not is refused.
+
+Also `docs/mixing.md`, whose table is made here: `python tests/test_mixes.py`.
+"""
+
+import re
+from dataclasses import replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from partita.training import AdversarialReconstructionConfig, ConsistencyTrainingConfig, TrainState
+from partita_core import (
+    AudioSpec,
+    Autoencoder,
+    AutoencoderConfig,
+    ChannelLayout,
+    DenoisingDecoder,
+    PartitaError,
+    components,
+    lookup,
+)
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "mixing.md"
+TABLE = re.compile(r"(?<=<!-- table -->\n).*?(?=\n<!-- end of the table -->)", re.DOTALL)
+REGENERATE = "the table of docs/mixing.md is not what the parts are; run: python tests/test_mixes.py"
+
+# All three layouts at two channels, and an even width, suit the example of every part.
+AUDIO = AudioSpec(44_100, 2, tuple(ChannelLayout))
+LATENT_DIM = 4
+SAMPLES = 384
+STEPS = 3
+
+ENCODERS = list(components("encoder/*"))
+BOTTLENECKS = [*components("bottleneck/*"), *components("quantizer/*")]
+DECODERS = list(components("decoder/*"))
+MIXES = list(product(ENCODERS, BOTTLENECKS, DECODERS))
+
+
+def short(tag: str) -> str:
+    return tag.split("/")[1]
+
+
+def assembly(*tags: str) -> AutoencoderConfig:
+    return AutoencoderConfig(AUDIO, LATENT_DIM, *(lookup(tag).example() for tag in tags))
+
+
+@cache
+def refusal(*tags: str) -> str | None:
+    """Why the parts do not fit, or None if they do."""
+    try:
+        assembly(*tags).build()
+    except PartitaError as error:
+        return str(error)
+
+
+# ------------------------------------------------------------------ the matrix
+
+
+def trained(model: Autoencoder) -> None:
+    """Three steps of the objective that is the decoder's."""
+    denoising = isinstance(model.decoder, DenoisingDecoder)
+    config = ConsistencyTrainingConfig if denoising else AdversarialReconstructionConfig
+    objective = config.example().build(model=model.train())
+    optimizers = {phase: torch.optim.Adam(objective.parameter_groups(phase), lr=1e-2) for phase in objective.phases}
+    samples = SAMPLES - SAMPLES % objective.crop_multiple
+    stereo = torch.full((2,), int(ChannelLayout.STEREO))
+    batch = {"audio": 0.3 * torch.randn(2, 2, samples), "audio_lengths": torch.full((2,), samples)}
+    batch |= {"layout": stereo, "target_layout": stereo}
+    for step in range(STEPS):
+        for phase in objective.phases:
+            out = objective(batch, TrainState(step, STEPS), phase)
+            optimizers[phase].zero_grad()
+            out.total.backward()
+            optimizers[phase].step()
+            batch["samples"] = out.samples
+        without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+        assert without == [], "parameters without a gradient stop distributed training"
+    model.eval()
+
+
+@pytest.mark.parametrize("tags", MIXES, ids=lambda tags: "-".join(map(short, tags)))
+def test_a_mix_trains_and_is_saved_or_is_refused_in_one_line(tags, tmp_path):
+    if (message := refusal(*tags)) is not None:  # expected where the table says so, and nowhere else
+        assert "\n" not in message and len(re.findall(r"\d+", message)) >= 2
+        return
+    torch.manual_seed(0)
+    model = assembly(*tags).build()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    trained(model)
+    moved = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
+    assert {name.split(".")[0] for name in moved} == {name.split(".")[0] for name in before}
+
+    model.save_pretrained(tmp_path / "model")
+    loaded = Autoencoder.from_pretrained(tmp_path / "model")
+    audio = 0.3 * torch.randn(2, 2, 2 * model.latent_spec.hop + 5)
+    latents, again = model.encode(audio), loaded.encode(audio)
+    assert torch.equal(again.values, latents.values) and again.values.isfinite().all()
+    assert loaded.space_id == model.space_id
+    if latents.codes is not None:
+        assert torch.equal(again.codes, latents.codes)
+    decoded = loaded.decode(latents)
+    assert decoded.shape == audio.shape and decoded.isfinite().all() and decoded.abs().amax() > 0
+
+
+# ------------------------------------------------------------------ what may be in the way
+
+
+def test_a_set_of_vectors_needs_a_decoder_that_takes_sets():
+    """The summary encoder before a feed-forward decoder: first the hop is in the way, then the tokens of a frame."""
+    config = assembly("encoder/summary", "bottleneck/tanh", "decoder/oobleck")
+    with pytest.raises(PartitaError, match="hop of 24, the encoder's is 48"):
+        config.build()
+    config = replace(config, decoder=replace(config.decoder, strides=(3, 4, 4)))
+    with pytest.raises(PartitaError, match="takes 1 token a frame, the encoder makes 2"):
+        config.build()
+    model = replace(config, encoder=replace(config.encoder, tokens_per_frame=1)).build().eval()
+    assert model.decode(model.encode(torch.rand(1, 2, 100))).shape == (1, 2, 100)
+
+
+# ------------------------------------------------------------------ the page
+
+
+def table() -> str:
+    """Encoder and bottleneck a row, decoder a column, and below it the reasons: of our own parts, not those beside."""
+    own = [path.parent.name for path in PAGE.parents[1].glob("packages/*/src/*/__init__.py")]
+    encoders, bottlenecks, decoders = (
+        [tag for tag in tags if lookup(tag).__module__.split(".")[0] in own]
+        for tags in (ENCODERS, BOTTLENECKS, DECODERS)
+    )
+    reasons: list[str] = []
+
+    def cell(message: str | None) -> str:
+        if message is None:
+            return "yes"
+        if message not in reasons:
+            reasons.append(message)
+        return f"no ({reasons.index(message) + 1})"
+
+    rows = [["encoder", "bottleneck", *map(short, decoders)], ["---"] * (2 + len(decoders))]
+    for encoder, bottleneck in product(encoders, bottlenecks):
+        cells = [cell(refusal(encoder, bottleneck, decoder)) for decoder in decoders]
+        rows.append([short(encoder), short(bottleneck), *cells])
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    numbered = [f"{i}. {reason}" for i, reason in enumerate(reasons, start=1)]
+    return "\n".join(["", *lines, "", *numbered, ""])
+
+
+def test_the_page_shows_this_matrix():
+    assert TABLE.findall(PAGE.read_text()) == [table()], REGENERATE
+
+
+if __name__ == "__main__":
+    PAGE.write_text(TABLE.sub(lambda _: table(), PAGE.read_text()))
