@@ -33,6 +33,17 @@ def _synchronise() -> None:
         torch.cuda.synchronize()
 
 
+def profiled(call: Callable[[], Any], *, rows: int = 15) -> str:
+    """Where the second call of `call` spends its time, by operation."""
+    from torch.profiler import profile
+
+    call()
+    with profile() as found:
+        call()
+        _synchronise()
+    return found.key_averages().table(sort_by="self_cpu_time_total", row_limit=rows, max_name_column_width=48)
+
+
 def machine(*packages: str) -> dict[str, Any]:
     """What the figures depend on beside the code."""
     cpu = next(

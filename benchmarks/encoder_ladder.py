@@ -1,0 +1,63 @@
+"""What each change on the way from Oobleck's encoder to GenAE's is worth, and each part of GenAE's: one row at a time.
+
+    python benchmarks/encoder_ladder.py [--threads N] [--seconds S] [--rounds N]
+
+Eager, float32, random weights, a stereo clip, alternating in one process. The activation is part of the fourth row, so
+the same encoder is also timed with each activation.
+"""
+
+# ruff: noqa: E402
+import argparse
+from dataclasses import replace
+
+from partita.process import prepare_process
+
+prepare_process()
+
+import torch
+from harness import alternate, machine, save, summary, table
+from partita.ladder import encoder_ladder
+from partita_core import AudioSpec, ChannelLayout
+from partita_encoders import GenAEEncoderConfig
+
+STEREO = AudioSpec(44_100, 2, (ChannelLayout.STEREO,))
+
+
+def main() -> None:
+    """Times every row and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    genae = GenAEEncoderConfig()
+    configs = encoder_ladder() | {
+        "genae: without mel fusion": replace(genae, mel_stage=0),
+        "genae: without attention": replace(genae, attention_layers=0),
+        "genae: with Snake": replace(genae, activation="snake"),
+        "genae: with ELU": replace(genae, activation="elu"),
+    }
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    subjects, layout = {}, torch.tensor([1], device=device)
+    for name, config in configs.items():
+        torch.manual_seed(0)
+        encoder = config.build(out_dim=128, audio_spec=STEREO).to(device).eval().requires_grad_(False)
+        samples = round(options.seconds * 44_100 / encoder.hop) * encoder.hop
+        audio = 0.1 * torch.randn(1, 2, samples, device=device)
+        subjects[name] = lambda encoder=encoder, audio=audio: encoder(audio, layout)
+    with torch.no_grad():
+        found = summary(alternate(subjects, rounds=options.rounds))
+    facts = machine() | {"seconds": options.seconds, "rounds": options.rounds, "allocator": "keeps memory"}
+    save("encoder_ladder", facts, found)
+    first = found["oobleck"]["median"]
+    rows = [
+        [name, f"{figures['median']:.3f}", f"{figures['best']:.3f}", f"{first / figures['median']:.2f}"]
+        for name, figures in found.items()
+    ]
+    print(facts)
+    print(table(["encoder", "median, s", "best, s", "times as fast as the first"], rows))
+
+
+if __name__ == "__main__":
+    main()
