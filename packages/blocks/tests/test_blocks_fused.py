@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from partita_blocks import ACTIVATIONS, FusedStages, conv, down_stages, fuse_stages, why_no_kernels
-from partita_blocks.fused import build
+from partita_blocks.native import build
 from partita_core import PartitaError, Precision
 from torch import Tensor, nn
 
@@ -113,7 +113,7 @@ def test_a_large_batch_goes_in_groups(monkeypatch):
     fused, audio = fuse(stem, stages), noise(5, 3360 * 2)
     whole, side = fused(audio), torch.randn(5, 64, 3360 * 2 // 42)
     beside = fused(audio, side=side, side_stage=2)
-    monkeypatch.setattr("partita_blocks.fused.stages._WORKSPACE", 2 * 4 * 32 * 1120)
+    monkeypatch.setattr("partita_blocks.fused._WORKSPACE", 2 * 4 * 32 * 1120)
     fused._packed = None
     assert torch.equal(fused(audio), whole) and torch.equal(fused(audio, side=side, side_stage=2), beside)
     assert sum(buffer.numel() for buffer in fused._packed._local.buffers) == 2 * 2 * 32 * 1120

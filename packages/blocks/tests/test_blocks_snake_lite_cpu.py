@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 from partita_blocks import SnakeLite, activations, why_no_kernels
-from partita_blocks.fused import build, kernels
+from partita_blocks.native import build, kernels
 from torch import Tensor
 
 needs_kernels = pytest.mark.skipif(why_no_kernels() is not None, reason=str(why_no_kernels()))
@@ -123,7 +123,7 @@ def test_pieces_give_the_same(monkeypatch):
     layer, x, grad = problem(2, 3, 2000)
     monkeypatch.setattr(activations, "_PIECE", 512)
     fused = results(layer, x, grad)
-    monkeypatch.setattr("partita_blocks.fused.kernels", lambda: None)
+    monkeypatch.setattr("partita_blocks.native.kernels", lambda: None)
     assert activations._fused(x, layer.log_beta) is None
     pieces = results(layer, x, grad)
     assert_near(pieces, formula(layer, x, grad))
@@ -164,7 +164,7 @@ def test_without_avx512(small, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(build, "cpu_features", lambda: {"avx2", "fma"})
     library = build._load()
-    monkeypatch.setattr("partita_blocks._snake_lite_cpu.kernels", lambda: library)
+    monkeypatch.setattr("partita_blocks.native._snake_lite_cpu.kernels", lambda: library)
     for shape in SHAPES:
         layer, x, grad = problem(*shape)
         assert_near(results(layer, x, grad), formula(layer, x, grad))

@@ -34,7 +34,7 @@ needs_kernels = [
 
 @pytest.fixture
 def kernels(monkeypatch):
-    from partita_blocks import _snake_lite_triton
+    from partita_blocks.native import _snake_lite_triton
 
     if INTERPRETED:
         monkeypatch.setattr(activations, "_fused", lambda x, beta: _snake_lite_triton)

@@ -115,7 +115,7 @@ def test_can_still_be_exported():
 
 @torch.no_grad()
 def test_without_kernels_it_stays_as_it_was(monkeypatch):
-    monkeypatch.setattr("partita_blocks.fused.stages.kernels", lambda: None)
+    monkeypatch.setattr("partita_blocks.fused.kernels", lambda: None)
     torch.manual_seed(0)
     encoder = CONFIG.build(out_dim=12, audio_spec=AUDIO)
     given = inputs(1, 2)

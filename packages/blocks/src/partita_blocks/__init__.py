@@ -15,7 +15,8 @@ from .convolutions import (
     residual_units,
     up_stages,
 )
-from .fused import FusedStages, fuse_stages, why_no_kernels
+from .fused import FusedStages, fuse_stages
+from .native import why_no_kernels
 from .noise_level import (
     AdaptiveGroupNorm,
     AdaptiveLayerNorm,

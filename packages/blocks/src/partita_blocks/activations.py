@@ -3,7 +3,7 @@
 Snake is `x + sin^2(a x) / a` (Ziyin et al. 2020, "Neural networks fail to learn periodic functions"). SnakeLite
 (GenAE, arXiv 2602.15749, section 2) wraps the argument to [-pi/2, pi/2], where the Taylor polynomial of sin^2 of
 degree 8 is within 0.0121 of it. It is one kernel each way where there is one: on a GPU in Triton, on a CPU in C++ for
-large tensors in float32 (`fused.build`). Other large tensors on a CPU are worked out piece by piece.
+large tensors in float32 (`native`). Other large tensors on a CPU are worked out piece by piece.
 """
 
 import math
@@ -87,8 +87,7 @@ def _in_pieces(x: Tensor) -> bool:
 
 def _cpu_kernels() -> ModuleType | None:
     """The kernels in C++, where they can run; asked for late, since the first to ask builds them."""
-    from . import _snake_lite_cpu
-    from .fused import kernels
+    from .native import _snake_lite_cpu, kernels
 
     return _snake_lite_cpu if kernels() is not None else None
 
@@ -99,7 +98,7 @@ def _gpu_kernels(device: torch.device) -> ModuleType | None:
     if torch.cuda.get_device_capability(device) < (8, 0):
         return None
     try:
-        from . import _snake_lite_triton
+        from .native import _snake_lite_triton
     except ImportError:
         return None
     return _snake_lite_triton

@@ -1,6 +1,6 @@
 """SnakeLite and its gradients on a CPU: one kernel each, so that every tensor crosses the memory bus once.
 
-In float32. The formula is that of `activations`; the kernels are those of `fused`, which must be there.
+In float32. The formula is that of `activations`; the kernels are those of `kernels.cpp`, which must be there.
 """
 
 from ctypes import CDLL
@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from .fused.build import kernels
+from .build import kernels
 
 
 def forward(x: Tensor, beta: Tensor) -> Tensor:

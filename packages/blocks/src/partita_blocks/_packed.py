@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import record_function
 
-from ..activations import SnakeLite
-from ..convolutions import DownStage, ResidualUnit
+from .activations import SnakeLite
+from .convolutions import DownStage, ResidualUnit
 
 LANE = 16  # channels are padded to a multiple of it
 

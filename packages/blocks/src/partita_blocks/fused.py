@@ -13,10 +13,10 @@ import torch
 from partita_core import PartitaError, Precision
 from torch import Tensor, nn
 
-from ..activations import SnakeLite
-from ..convolutions import DownStage, ResidualUnit
 from ._packed import Packed
-from .build import kernels
+from .activations import SnakeLite
+from .convolutions import DownStage, ResidualUnit
+from .native import kernels
 
 _TAPS = 7  # of the stem and of residual units
 _WORKSPACE = 2**28  # bytes; a batch whose activations take more goes through the kernels in groups
@@ -105,7 +105,7 @@ def fuse_stages(stem: nn.Module, stages: nn.ModuleList, *, precision: Precision)
             changes nothing elsewhere; sums, activations and all else stay in float32.
 
     Returns:
-        The fused form, or None where the layers are others or there are no kernels; see `build.why_no_kernels`.
+        The fused form, or None where the layers are others or there are no kernels; see `why_no_kernels`.
 
     Raises:
         PartitaError: another precision.
