@@ -122,11 +122,26 @@ def test_without_kernels_it_stays_as_it_was(monkeypatch):
     before = encoder(*given)
     encoder.optimize(precision="float32", compile=False)
     assert encoder.fused is None and torch.equal(encoder(*given), before)
-    encoder.optimize(precision="bf16", compile=False)
-    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.bfloat16}
 
 
 @needs_kernels
 def test_another_precision_is_refused():
     with pytest.raises(PartitaError, match="'int8'"):
         encoders(precision="int8")
+
+
+@torch.no_grad()
+def test_without_kernels_bf16_keeps_what_sees_the_audio(monkeypatch):
+    """A tone leaves most mel bands empty, and the rounding of its samples to bfloat16 would fill them."""
+    monkeypatch.setattr("partita_blocks.fused.kernels", lambda: None)
+    torch.manual_seed(0)
+    encoder = CONFIG.build(out_dim=12, audio_spec=AUDIO).eval()
+    half = copy.deepcopy(encoder)
+    half.optimize(precision="bf16", compile=False)
+    assert half.fused is None and half.stem.weight.dtype == torch.float32 and half.head.weight.dtype == torch.bfloat16
+    tone = 0.5 * torch.sin(2 * torch.pi * 440 * torch.arange(40 * 50) / 44_100).expand(1, 2, -1)
+    layout = torch.tensor([1])
+    wanted, found = encoder(tone, layout), half(tone, layout).float()
+    assert 0 < (found - wanted).square().mean() < 1e-3 * wanted.square().mean()
+    streamed = half.stream(layout, width=7).push(tone, last=True).float()
+    assert (streamed - wanted).square().mean() < 1e-3 * wanted.square().mean()

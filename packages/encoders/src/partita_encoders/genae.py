@@ -254,13 +254,15 @@ class GenAEEncoder(Encoder):
         compiler, which builds them in a few seconds, once for all processes. Where one of these is missing the encoder
         stays as it is, and `partita_blocks.why_no_kernels` tells why. They serve calls in float32 without gradients.
 
-        With "bf16" all but the operands of their matrix products stays in float32, at an error of about -45 dB; a CPU
-        that does not multiply bfloat16 has them in float32.
+        With "bf16" all but the operands of their matrix products stays in float32; a CPU that does not multiply
+        bfloat16 has them in float32, too. Without kernels, all but the stem and the mel side input is in bfloat16.
         """
         early = nn.ModuleList(self.stages[: self._cut])
         self.fused = None if compile else fuse_stages(self.stem, early, precision=precision)
-        if self.fused is None:
-            super().optimize(precision=precision, compile=False)
+        if self.fused is None and precision == "bf16":
+            # Not what sees the audio: rounded to eight bits, it has a floor that logarithms of bands make much of.
+            for part in (self.stages, self.project, self.transformer, self.head):
+                part.to(torch.bfloat16)
         if compile:
             compile_frozen(*self.stages)  # not `forward`, which a stream does not call
 
@@ -269,12 +271,16 @@ class GenAEEncoder(Encoder):
         side = None if self.mel is None else self.mel(audio)
         if self.fused is not None and self.fused.serves(audio):
             return self.fused(audio, side=side, side_stage=self.mel_stage)
-        x = self.stem(audio)
+        x = self.stem(audio).to(self._dtype())
         for index in range(self._cut):
             x = self.stages[index](x)
             if side is not None and index + 1 == self.mel_stage:
-                x = x + side
+                x = x + side.to(x.dtype)
         return x
+
+    def _dtype(self) -> torch.dtype:
+        """Of what is behind the stem, which `optimize` may change."""
+        return next(self.project.parameters()).dtype
 
     def _attend(self, x: Tensor, layout: Tensor) -> Tensor:
         """The rest."""
