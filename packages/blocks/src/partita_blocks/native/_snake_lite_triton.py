@@ -86,7 +86,7 @@ def forward(x: Tensor, beta: Tensor) -> Tensor:
     y = torch.empty_like(x)
     down, across, sizes = _tiling(x)
     with torch.cuda.device_of(x):
-        _forward_kernel[(down * across,)](x, beta, y, *sizes, **_OPTIONS)
+        _forward_kernel[(down * across,)](x, beta, y, *sizes, **_OPTIONS)  # pyright: ignore[reportIndexIssue]
     return y
 
 
@@ -98,6 +98,6 @@ def backward(x: Tensor, beta: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     down, across, sizes = _tiling(x)
     sums = x.new_empty(down, across, sizes[-2], dtype=torch.float32)
     with torch.cuda.device_of(x):
-        _backward_kernel[(down * across,)](x, beta, grad, by_x, sums, *sizes, **_OPTIONS)
+        _backward_kernel[(down * across,)](x, beta, grad, by_x, sums, *sizes, **_OPTIONS)  # pyright: ignore[reportIndexIssue]
     by_row = sums.sum(1).flatten()[: batch * channels]
     return by_x, by_row.view(batch, channels).sum(0).reshape(beta.shape)
