@@ -108,7 +108,7 @@ def test_tokens_depend_on_their_own_audio_only():
         for i, one in enumerate(alone):
             assert torch.equal(latents[i].codes, one.codes)
             torch.testing.assert_close(latents[i].values, one.values, rtol=0, atol=1e-12)
-    assert alone[0].codes.unique().numel() > 5
+    assert alone[0].codes.unique().numel() > 2
 
 
 # ------------------------------------------------------------------ any audio

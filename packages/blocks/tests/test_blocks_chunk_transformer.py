@@ -12,9 +12,9 @@ def noise(*shape):
     return torch.randn(*shape, dtype=torch.float64)
 
 
-def build(tokens=5, chunks=2, condition_dim=None, dropout=0.0, shaken=True):
+def build(tokens=5, chunks=2, condition_dim=None, dropout=0.0, shaken=True, zero_init=True):
     sizes = {"layers": 2, "heads": 2, "head_dim": 6, "condition_dim": condition_dim, "dropout": dropout}
-    module = ChunkTransformer(8, tokens=tokens, chunks=chunks, **sizes).double()
+    module = ChunkTransformer(8, tokens=tokens, chunks=chunks, **sizes, zero_init=zero_init).double()
     with torch.no_grad():
         for parameter in module.parameters() if shaken else ():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -84,7 +84,9 @@ def test_queries_and_keys_are_normalised():
 
 
 def test_parameters_are_ten_times_the_square_of_the_width_a_layer():
-    module = ChunkTransformer(64, tokens=1, chunks=1, layers=1, heads=4, head_dim=16, condition_dim=None, dropout=0.0)
+    module = ChunkTransformer(
+        64, tokens=1, chunks=1, layers=1, heads=4, head_dim=16, condition_dim=None, dropout=0.0, zero_init=True
+    )
     matrices = sum(p.numel() for p in module.blocks.parameters() if p.dim() == 2)
     assert matrices == 10 * 64**2
 

@@ -26,7 +26,8 @@ def noise(*shape):
 
 
 def build(kind, condition_dim=None, dropout=0.0, **changed):
-    return kind(**LEVELS | changed, condition_dim=condition_dim, dropout=dropout)
+    settings = {"zero_init": True} if kind is Patchifier else {}
+    return kind(**LEVELS | settings | changed, condition_dim=condition_dim, dropout=dropout)
 
 
 def test_maps_mirror_each_other():
@@ -47,15 +48,20 @@ def test_at_first_there_are_only_shortcuts():
     torch.testing.assert_close(up(maps[-1])[-1], F.interpolate(F.avg_pool2d(x, (8, 2)), scale_factor=(8.0, 2.0)))
 
 
+def test_branches_of_an_encoder_need_not_start_at_zero():
+    zeroed = [name for name, p in build(Patchifier, zero_init=False).named_parameters() if not p.any()]
+    assert zeroed == []
+
+
 def test_shortcut_up_undoes_shortcut_down():
     low = noise(1, 4, 2, 2)
     up = PatchUp(8, 4, stride=(2, 3), condition_dim=None).double()
-    down = PatchDown(4, 8, stride=(2, 3), condition_dim=None).double()
+    down = PatchDown(4, 8, stride=(2, 3), condition_dim=None, zero_init=True).double()
     torch.testing.assert_close(down(up(torch.cat([low, low], dim=1), None), None), torch.cat([low, low], dim=1))
 
 
 def test_block_is_norm_conv_silu_conv():
-    block = shaken(ConvBlock(8, condition_dim=None, dropout=0.0))
+    block = shaken(ConvBlock(8, condition_dim=None, dropout=0.0, zero_init=True))
     x = noise(2, 8, 5, 4)
     inner = F.conv2d(F.group_norm(x, 2, block.norm.norm.weight), block.inner.weight, padding=1)
     expected = x + F.conv2d(F.silu(inner), block.outer.weight, padding=1)

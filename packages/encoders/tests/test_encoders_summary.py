@@ -99,12 +99,22 @@ def test_variants_have_the_same_layers():
     assert counts["summary"] == counts["ordered"] == counts["local"]
 
 
-def test_latents_begin_small_or_zero():
+def test_latents_begin_small_or_zero_where_they_are_not_normalised():
     assert build().head.weight.shape == (4, 16)
     for std in (0.0, 0.02):
-        config = replace(SummaryEncoderConfig.example(), out_std=std)
+        config = replace(SummaryEncoderConfig.example(), out_std=std, norm_decay=None)
         hidden = config.build(out_dim=512, audio_spec=STEREO)(audio(1).float(), LAYOUT)
         assert hidden.std().item() == pytest.approx(std * 16**0.5, rel=0.2)
+
+
+@pytest.mark.parametrize("zero_init, spread", [(False, 1.0), (True, 0.0)])
+def test_latents_depend_on_the_audio_from_the_first_step_on(zero_init, spread):
+    """Each number varies over chunks as much as it may; with all branches at zero there is nothing to raise."""
+    config = replace(SummaryEncoderConfig.example(), zero_init=zero_init)
+    encoder = config.build(out_dim=4, audio_spec=STEREO)
+    hidden = encoder(audio(64).float(), LAYOUT)
+    by_chunk = hidden.unflatten(2, (-1, 2)).std(2, correction=0)
+    assert by_chunk.median().item() == pytest.approx(spread, abs=0.05)
 
 
 def test_layout_changes_nothing():

@@ -27,6 +27,7 @@ from .noise_level import (
     sinusoidal_embedding,
 )
 from .patching import Depatchifier, Patchifier, patch_grid
+from .running_norm import RunningNorm
 from .spectral import STFT, LogMel, a_weighting, mel_filterbank, mirrored, overlap_add, power, reflect
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "Preconditioning",
     "RMSNorm",
     "ResidualUnit",
+    "RunningNorm",
     "Snake",
     "SnakeBeta",
     "SnakeLite",

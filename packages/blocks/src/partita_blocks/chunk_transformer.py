@@ -29,13 +29,15 @@ def chunk_causal_attention(q: Tensor, k: Tensor, v: Tensor, chunks: int) -> Tens
 
 
 class ChunkTransformerBlock(nn.Module):
-    """`x + attention(norm(x))`, then `x + mlp(norm(x))`; both start at zero. There are no biases.
+    """`x + attention(norm(x))`, then `x + mlp(norm(x))`. There are no biases.
 
     Queries and keys are RMS-normalised in each head; the MLP is `silu(a) * b` of width `2 * dim`.
     """
 
-    def __init__(self, dim: int, *, heads: int, head_dim: int, condition_dim: int | None, dropout: float) -> None:
-        """Builds a block of width `dim`; `condition_dim` is the width of the condition of its norms, None for none."""
+    def __init__(
+        self, dim: int, *, heads: int, head_dim: int, condition_dim: int | None, dropout: float, zero_init: bool
+    ) -> None:
+        """Builds a block of width `dim`; see `ChunkTransformer`."""
         super().__init__()
         self.heads, self.head_dim = heads, head_dim
         self.attention_norm = AdaptiveLayerNorm(dim, condition_dim=condition_dim)
@@ -46,8 +48,9 @@ class ChunkTransformerBlock(nn.Module):
         self.mlp_in = nn.Linear(dim, 4 * dim, bias=False)
         self.dropout = nn.Dropout(dropout)
         self.mlp_out = nn.Linear(2 * dim, dim, bias=False)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.mlp_out.weight)
+        if zero_init:
+            nn.init.zeros_(self.out.weight)
+            nn.init.zeros_(self.mlp_out.weight)
 
     def forward(self, x: Tensor, chunks: int, condition: Tensor | None) -> Tensor:
         """`(batch, chunks * n, dim)` to as much."""
@@ -76,6 +79,7 @@ class ChunkTransformer(nn.Module):
         head_dim: int,
         condition_dim: int | None,
         dropout: float,
+        zero_init: bool,
     ) -> None:
         """Builds `layers` blocks of width `dim`.
 
@@ -88,13 +92,21 @@ class ChunkTransformer(nn.Module):
             head_dim: width of a head.
             condition_dim: width of the condition of the blocks' norms; None for none.
             dropout: in the MLPs, in training.
+            zero_init: attention and MLPs start at zero, so that the blocks start as the identity.
         """
         super().__init__()
         self.tokens = tokens
         self.positions = nn.Parameter(torch.randn(chunks * tokens, dim) * dim**-0.5)
         self.norm = nn.LayerNorm(dim, eps=1e-4, bias=False)
         self.blocks = nn.ModuleList(
-            ChunkTransformerBlock(dim, heads=heads, head_dim=head_dim, condition_dim=condition_dim, dropout=dropout)
+            ChunkTransformerBlock(
+                dim,
+                heads=heads,
+                head_dim=head_dim,
+                condition_dim=condition_dim,
+                dropout=dropout,
+                zero_init=zero_init,
+            )
             for _ in range(layers)
         )
 

@@ -7,6 +7,7 @@ of a map are a view of it.
 
 from collections.abc import Iterator, Sequence
 from math import prod
+from typing import Any
 
 import torch
 from partita_core import PartitaError
@@ -24,16 +25,24 @@ def merge(x: Tensor, other: Tensor) -> Tensor:
 
 
 class ConvBlock(nn.Module):
-    """`x + conv(silu(conv(norm(x))))`; the last convolution starts at zero, so the block starts as the identity."""
+    """`x + conv(silu(conv(norm(x))))`."""
 
-    def __init__(self, channels: int, *, condition_dim: int | None, dropout: float) -> None:
-        """Builds a block; `condition_dim` is the width of the condition of its norm, None for none."""
+    def __init__(self, channels: int, *, condition_dim: int | None, dropout: float, zero_init: bool) -> None:
+        """Builds a block.
+
+        Args:
+            channels: width of the map.
+            condition_dim: width of the condition of its norm; None for none.
+            dropout: between the convolutions, in training.
+            zero_init: the last convolution starts at zero, so that the block starts as the identity.
+        """
         super().__init__()
         self.norm = AdaptiveGroupNorm(channels, condition_dim=condition_dim)
         self.inner = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.dropout = nn.Dropout(dropout)
         self.outer = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        nn.init.zeros_(self.outer.weight)
+        if zero_init:
+            nn.init.zeros_(self.outer.weight)
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
         """A map, and the condition `(batch, condition_dim)` if there is one, to a map of the same size."""
@@ -41,18 +50,21 @@ class ConvBlock(nn.Module):
 
 
 class PatchDown(nn.Module):
-    """Lowers the resolution: a convolution that starts at zero, beside the average of each patch.
+    """Lowers the resolution: a convolution, beside the average of each patch.
 
     The shortcut's channels are repeated up to the new width.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, *, stride: Stride, condition_dim: int | None) -> None:
-        """Builds the stage; patches of `stride` rows and columns do not overlap."""
+    def __init__(
+        self, channels_in: int, channels_out: int, *, stride: Stride, condition_dim: int | None, zero_init: bool
+    ) -> None:
+        """Builds the stage; patches of `stride` rows and columns do not overlap. See `ConvBlock` for the rest."""
         super().__init__()
         self.stride, self.repeats = stride, channels_out // channels_in
         self.norm = AdaptiveGroupNorm(channels_in, condition_dim=condition_dim)
         self.conv = nn.Conv2d(channels_in, channels_out, stride, stride, bias=False)
-        nn.init.zeros_(self.conv.weight)
+        if zero_init:
+            nn.init.zeros_(self.conv.weight)
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
         """`(batch, channels_in, rows, columns)` to `(batch, channels_out, rows / stride[0], columns / stride[1])`."""
@@ -92,6 +104,7 @@ class Patchifier(nn.Module):
         blocks: Sequence[int],
         condition_dim: int | None,
         dropout: float,
+        zero_init: bool,
     ) -> None:
         """Builds the levels.
 
@@ -101,15 +114,17 @@ class Patchifier(nn.Module):
             blocks: blocks of each level, at least one.
             condition_dim: width of the condition of all norms; None for none.
             dropout: in the blocks, in training.
+            zero_init: the residual branches start at zero. In an encoder this makes all inputs alike at first; see
+                `SummaryEncoderConfig`.
 
         Raises:
             PartitaError: the figures do not fit.
         """
         super().__init__()
         _check(channels, strides, blocks)
-        self.levels = _levels(channels, blocks, condition_dim, dropout)
+        self.levels = _levels(channels, blocks, condition_dim=condition_dim, dropout=dropout, zero_init=zero_init)
         self.downs = nn.ModuleList(
-            PatchDown(low, high, stride=stride, condition_dim=condition_dim)
+            PatchDown(low, high, stride=stride, condition_dim=condition_dim, zero_init=zero_init)
             for low, high, stride in zip(channels[:-1], channels[1:], strides)
         )
 
@@ -133,7 +148,7 @@ class Patchifier(nn.Module):
 
 
 class Depatchifier(nn.Module):
-    """From tokens up to full resolution: the mirror image of a `Patchifier`."""
+    """From tokens up to full resolution: the mirror image of a `Patchifier`. Its residual branches start at zero."""
 
     def __init__(
         self,
@@ -152,7 +167,7 @@ class Depatchifier(nn.Module):
         super().__init__()
         _check(channels, strides, blocks)
         channels, strides, blocks = channels[::-1], strides[::-1], blocks[::-1]
-        self.levels = _levels(channels, blocks, condition_dim, dropout)
+        self.levels = _levels(channels, blocks, condition_dim=condition_dim, dropout=dropout, zero_init=True)
         self.ups = nn.ModuleList(
             PatchUp(high, low, stride=stride, condition_dim=condition_dim)
             for high, low, stride in zip(channels[:-1], channels[1:], strides)
@@ -203,10 +218,9 @@ def _check(channels: Sequence[int], strides: Sequence[Stride], blocks: Sequence[
         raise PartitaError(f"widths {tuple(channels)}: each must be a multiple of the one before")
 
 
-def _levels(channels: Sequence[int], blocks: Sequence[int], condition_dim: int | None, dropout: float) -> nn.ModuleList:
+def _levels(channels: Sequence[int], blocks: Sequence[int], **settings: Any) -> nn.ModuleList:
     return nn.ModuleList(
-        nn.ModuleList(ConvBlock(width, condition_dim=condition_dim, dropout=dropout) for _ in range(count))
-        for width, count in zip(channels, blocks)
+        nn.ModuleList(ConvBlock(width, **settings) for _ in range(count)) for width, count in zip(channels, blocks)
     )
 
 

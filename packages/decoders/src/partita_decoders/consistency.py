@@ -127,6 +127,7 @@ class ConsistencyDecoderConfig(Config):
                 layers=self.upsampler_layers,
                 condition_dim=None,
                 dropout=0.0,
+                zero_init=True,
             ),
             depatchifier=Depatchifier(**levels, condition_dim=None, dropout=0.0),
         )
@@ -138,7 +139,7 @@ class ConsistencyDecoderConfig(Config):
             bins=stft.bins,
             condition_dim=self.condition_dim,
             registers=self.registers,
-            patchifier=Patchifier(**levels, condition_dim=self.condition_dim, dropout=self.dropout),
+            patchifier=Patchifier(**levels, condition_dim=self.condition_dim, dropout=self.dropout, zero_init=True),
             transformer=ChunkTransformer(
                 **width,
                 tokens=grid[0] * grid[1] + beside + self.registers,
@@ -146,6 +147,7 @@ class ConsistencyDecoderConfig(Config):
                 layers=self.layers,
                 condition_dim=self.condition_dim,
                 dropout=self.dropout,
+                zero_init=True,
             ),
             depatchifier=Depatchifier(**levels, condition_dim=self.condition_dim, dropout=self.dropout),
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from partita_blocks import ChunkTransformer, CompandedSTFT, Patchifier, patch_grid
+from partita_blocks import ChunkTransformer, CompandedSTFT, Patchifier, RunningNorm, patch_grid
 from partita_core import AudioSpec, Config, Encoder, PartitaError, register
 from torch import Tensor, nn
 
@@ -40,6 +40,12 @@ class SummaryEncoderConfig(Config):
         tokens_per_frame: latents of a chunk (K).
         registers: further learned tokens, which the transformer may use and which are dropped.
         out_std: standard deviation of the last layer's weights at first; 0 in CoDiCodec, where all latents begin equal.
+        zero_init: residual branches start at zero, as in CoDiCodec, so that the latents are the same for all audio
+            at first.
+        norm_decay: what running statistics keep of themselves in a training step, by which each number of a chunk is
+            brought to zero mean and unit variance over the data; None leaves it out, as in CoDiCodec. Without it what
+            is the same for all audio grows first, a decoder learns to do without latents, and short runs never learn
+            to use them.
     """
 
     n_fft: int = 2048
@@ -58,6 +64,8 @@ class SummaryEncoderConfig(Config):
     tokens_per_frame: int = 8
     registers: int = 0
     out_std: float = 0.02
+    zero_init: bool = False
+    norm_decay: float | None = 0.99
 
     def build(self, *, out_dim: int, audio_spec: AudioSpec) -> "SummaryEncoder":
         """Builds the encoder of audio of `audio_spec` to frames of width `out_dim`."""
@@ -75,7 +83,12 @@ class SummaryEncoderConfig(Config):
                 f"but tokens_per_frame is {self.tokens_per_frame}; make it {columns}"
             )
         patchifier = Patchifier(
-            channels=self.channels, strides=self.strides, blocks=self.blocks, condition_dim=None, dropout=0.0
+            channels=self.channels,
+            strides=self.strides,
+            blocks=self.blocks,
+            condition_dim=None,
+            dropout=0.0,
+            zero_init=self.zero_init,
         )
         seen = rows if self.tokens == "local" else rows * columns
         queries = self.tokens_per_frame if self.tokens == "summary" else 0
@@ -88,6 +101,7 @@ class SummaryEncoderConfig(Config):
             head_dim=self.head_dim,
             condition_dim=None,
             dropout=0.0,
+            zero_init=self.zero_init,
         )
         return SummaryEncoder(
             stft=stft,
@@ -100,6 +114,7 @@ class SummaryEncoderConfig(Config):
             tokens_per_frame=self.tokens_per_frame,
             registers=self.registers,
             out_std=self.out_std,
+            norm_decay=self.norm_decay,
             out_dim=out_dim,
             audio_spec=audio_spec,
         )
@@ -141,10 +156,11 @@ class SummaryEncoder(Encoder):
         tokens_per_frame: int,
         registers: int,
         out_std: float,
+        norm_decay: float | None,
         out_dim: int,
         audio_spec: AudioSpec,
     ) -> None:
-        """Assembles spectrogram, stem (kernel 3), gains, patchifier, transformer, norm and head."""
+        """Assembles spectrogram, stem (kernel 3), gains, patchifier, transformer, norm, head and running norm."""
         super().__init__()
         self.stft, self.stem, self.patchifier, self.transformer = stft, stem, patchifier, transformer
         self.chunk_frames, self.tokens, self.tokens_per_frame = chunk_frames, tokens, tokens_per_frame
@@ -158,6 +174,8 @@ class SummaryEncoder(Encoder):
         self.head = nn.Linear(dim, out_dim)
         nn.init.normal_(self.head.weight, std=out_std)
         nn.init.zeros_(self.head.bias)
+        shape = (tokens_per_frame, out_dim)
+        self.running_norm = None if norm_decay is None else RunningNorm(shape, decay=norm_decay)
         self.out_dim, self.hop, self.audio_spec = out_dim, chunk_frames * stft.hop, audio_spec
         reach = -(-stft.padding // self.hop)
         self.context = (reach, reach)
@@ -168,7 +186,10 @@ class SummaryEncoder(Encoder):
         batch = x.shape[0]
         chunks = x.movedim(3, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         grid = self.patchifier(self.stem(chunks) * self.gains)[-1].permute(0, 2, 3, 1)
-        return self.head(self.norm(self._mix(grid))).unflatten(0, (batch, -1)).flatten(1, 2).transpose(1, 2)
+        hidden = self.head(self.norm(self._mix(grid)))
+        if self.running_norm is not None:
+            hidden = self.running_norm(hidden).to(hidden.dtype)
+        return hidden.unflatten(0, (batch, -1)).flatten(1, 2).transpose(1, 2)
 
     def _mix(self, grid: Tensor) -> Tensor:
         """The grid of tokens `(chunks, rows, columns, dim)`, transformed, to `(chunks, K, dim)`."""
