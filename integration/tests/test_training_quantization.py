@@ -333,7 +333,7 @@ def test_evaluation_decodes_from_codes_where_levels_are_named(quantized):
 def test_from_the_command_line(run, tones, tmp_path, capsys, monkeypatch):
     from partita import recipes
 
-    monkeypatch.setitem(recipes.QUANTIZATION_RECIPES, "tiny", quantization)
+    monkeypatch.setitem(recipes.CODEC_RECIPES, "tiny", quantization)
     settings = ["--data", str(tones), "--output", str(tmp_path / "run"), "--recipe", "tiny"]
     assert main(["quantize", str(run / "model"), *settings, "--steps", "2", "model.quantizer.num_quantizers=2"]) == 0
     printed = capsys.readouterr().out

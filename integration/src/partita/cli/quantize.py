@@ -21,11 +21,11 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     from partita.evaluation import bit_rate
     from partita.models import load_codec
-    from partita.recipes import quantization_recipe
+    from partita.recipes import recipe
     from partita.training import RunFolder
     from partita.training.logs import read_log
 
-    model = run_recipe(options, lambda: quantization_recipe(options.recipe, options.codec))
+    model = run_recipe(options, lambda: recipe(options.recipe, options.codec))
     last = [line for line in read_log(RunFolder(options.output).log) if "total" in line][-1]
     used = [value for name, value in last.items() if name.startswith("metric/in_use_")]
     spec = load_codec(model).latent_spec

@@ -28,36 +28,25 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
 }
 
 
-def recipe(name: str) -> RunConfig:
-    """The run that is called `name`.
+CODEC_RECIPES: dict[str, Callable[[str], RunConfig]] = {recipe.__name__: recipe for recipe in (vq_base, vq_tiny)}
+"""Recipes for what is trained on the latents of a codec; they take its name."""
+
+
+def recipe(name: str, codec: str | None = None) -> RunConfig:
+    """The run that is called `name`, on the latents of `codec` if one is given.
 
     Raises:
-        PartitaError: none is; the nearest names are given.
+        PartitaError: no recipe of that kind is called so; the nearest names are given.
     """
-    if name not in RECIPES:
-        raise PartitaError(f"unknown recipe {name!r}; {nearest(name, RECIPES)}")
-    return RECIPES[name]()
-
-
-QUANTIZATION_RECIPES: dict[str, Callable[[str], RunConfig]] = {recipe.__name__: recipe for recipe in (vq_base, vq_tiny)}
-
-
-def quantization_recipe(name: str, codec: str) -> RunConfig:
-    """The run that is called `name`, for a quantizer of the latents of `codec`.
-
-    Raises:
-        PartitaError: none is; the nearest names are given.
-    """
-    if name not in QUANTIZATION_RECIPES:
-        raise PartitaError(f"unknown recipe {name!r} of a quantizer; {nearest(name, QUANTIZATION_RECIPES)}")
-    return QUANTIZATION_RECIPES[name](codec)
+    known = RECIPES if codec is None else CODEC_RECIPES
+    if name not in known:
+        kind = "" if codec is None else " for the latents of a codec"
+        raise PartitaError(f"unknown recipe {name!r}{kind}; {nearest(name, known)}")
+    return RECIPES[name]() if codec is None else CODEC_RECIPES[name](codec)
 
 
 __all__ = [
-    "QUANTIZATION_RECIPES",
-    "quantization_recipe",
-    "vq_base",
-    "vq_tiny",
+    "CODEC_RECIPES",
     "RECIPES",
     "codicodec_tiny",
     "genae_36hz",
@@ -70,4 +59,6 @@ __all__ = [
     "oobleck_base",
     "oobleck_tiny",
     "recipe",
+    "vq_base",
+    "vq_tiny",
 ]

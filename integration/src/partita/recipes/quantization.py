@@ -1,12 +1,15 @@
 """Recipes for quantizing the latents of a codec that is trained already (GenAE-VQ, arXiv 2602.15749, section 5).
 
-They take the codec's name: a model folder, or what else `load_codec` takes.
+They take the codec's name: a model folder, or what else `load_codec` takes. Where the tokens of a frame have no order
+in time (Music2Latent2), there is no re-bottleneck around the levels: it would look for neighbours.
 """
 
+from partita_core import Config
 from partita_losses import LatentDiscriminatorConfig
 from partita_quantizers import ReBottleneckConfig, ResidualVQConfig
 
 from partita.data import DataConfig
+from partita.models import load_codec
 from partita.training import LatentQuantizationConfig, OptimizerConfig, RunConfig, TrainerConfig
 
 
@@ -15,7 +18,7 @@ def vq_base(codec: str) -> RunConfig:
     adamw = OptimizerConfig(schedule="cosine", warmup_steps=1000)
     return RunConfig(
         codec=codec,
-        model=ReBottleneckConfig(),
+        model=_quantizer(codec, ReBottleneckConfig()),
         objective=LatentQuantizationConfig(),
         data=DataConfig(crop_seconds=6.0, batch_size=32, num_workers=8),
         trainer=TrainerConfig(
@@ -36,7 +39,7 @@ def vq_tiny(codec: str) -> RunConfig:
     adamw = OptimizerConfig(lr=1e-3, schedule="cosine", warmup_steps=50)
     return RunConfig(
         codec=codec,
-        model=model,
+        model=_quantizer(codec, model),
         objective=LatentQuantizationConfig(discriminator=LatentDiscriminatorConfig(channels=64, layers=3)),
         data=DataConfig(crop_seconds=3.05, batch_size=16, num_workers=1),
         trainer=TrainerConfig(
@@ -45,3 +48,7 @@ def vq_tiny(codec: str) -> RunConfig:
             ema_decay=None,
         ),
     )
+
+
+def _quantizer(codec: str, model: ReBottleneckConfig) -> Config:
+    return model if load_codec(codec).latent_spec.ordered else model.quantizer
