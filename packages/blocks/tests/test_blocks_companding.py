@@ -9,8 +9,8 @@ SIZES = [(2048, 512), (2048, 1024), (24, 6), (32, 4)]
 LAWS = ["polar", "component"]
 
 
-def transform(n_fft=24, hop=6, companding="polar", scale=0.34, exponent=0.65):
-    return CompandedSTFT(n_fft=n_fft, hop=hop, companding=companding, scale=scale, exponent=exponent)
+def transform(n_fft=24, hop=6, companding="polar", scale=0.34, exponent=0.65, tilt=0.0):
+    return CompandedSTFT(n_fft=n_fft, hop=hop, companding=companding, scale=scale, exponent=exponent, tilt=tilt)
 
 
 def noise(*shape, seed=0):
@@ -19,10 +19,10 @@ def noise(*shape, seed=0):
 
 @pytest.mark.parametrize("companding", LAWS)
 @pytest.mark.parametrize("sizes", SIZES)
-@pytest.mark.parametrize("frames", [1, 2, 9])
-def test_inverse_is_exact_to_the_ends(sizes, companding, frames):
+@pytest.mark.parametrize("frames, tilt", [(1, 0.0), (2, 6.0), (9, 0.0)])
+def test_inverse_is_exact_to_the_ends(sizes, companding, frames, tilt):
     """White noise has as much energy at the Nyquist bin as anywhere."""
-    stft = transform(*sizes, companding)
+    stft = transform(*sizes, companding, tilt=tilt)
     audio = 0.1 * noise(2, 2, frames * stft.hop)
     x = stft(audio)
     assert x.shape == (2, 4, sizes[0] // 2, frames)
@@ -30,6 +30,17 @@ def test_inverse_is_exact_to_the_ends(sizes, companding, frames):
     in_float32 = stft.inverse(stft(audio.float()))
     assert in_float32.dtype == torch.float32
     torch.testing.assert_close(in_float32.double(), audio, rtol=0, atol=1e-6)
+
+
+def test_a_tilt_raises_high_frequencies_by_so_many_decibels_an_octave():
+    """Far above the corner, at 1/64 of the highest frequency; below it hardly anything changes."""
+    audio = noise(1, 1, 2048 * 4)
+    settings = {"scale": 1.0, "exponent": 1.0}
+    plain, tilted = (transform(2048, 512, **settings, tilt=tilt)(audio) for tilt in (0.0, 6.0))
+    gain = 20 * (tilted / plain)[0, 0].abs().mean(-1).log10()
+    assert gain[1] < 0.1
+    torch.testing.assert_close(gain[512] - gain[256], torch.tensor(6.0).double(), rtol=0, atol=0.03)
+    torch.testing.assert_close(gain[16], torch.tensor(3.0).double(), rtol=0, atol=0.01)
 
 
 def test_frames_are_those_of_a_padded_fourier_transform():

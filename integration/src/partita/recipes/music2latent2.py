@@ -100,6 +100,8 @@ def codicodec_tiny() -> RunConfig:
 _TINY: dict[str, Any] = {
     "stft_hop": 1024,
     "chunk_frames": 32,
+    "tilt": 6.0,
+    "companding_scale": 0.17,
     "channels": (8, 32, 64, 128),
     "blocks": (1, 1, 1, 1),
     "heads": 2,

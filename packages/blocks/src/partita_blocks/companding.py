@@ -17,7 +17,8 @@ class CompandedSTFT(AudioTransform):
     """The complex STFT with its magnitudes companded, real and imaginary parts as channels (Music2Latent, CoDiCodec).
 
     A frame c becomes `scale * c * |c| ** (exponent - 1)`, which keeps the phase ("polar"), or the same is done to its
-    real and its imaginary part each ("component").
+    real and its imaginary part each ("component"). Before that its frequencies may be tilted: music falls by about
+    6 dB an octave, so that companded high ones still are 20 times smaller than low ones, and hardly weigh in a loss.
 
     Zeros are put at both ends, `(n_fft - hop) / 2` of them, so that frames are exactly samples / hop, and the inverse
     divides by the sum of squared windows that there actually is: nothing fades in or out at the ends of a file. There
@@ -29,10 +30,27 @@ class CompandedSTFT(AudioTransform):
         padding: samples before the first block of `hop` samples that its frame sees, and as many behind it.
     """
 
+    weights: Tensor
+
     def __init__(
-        self, *, n_fft: int, hop: int, companding: Literal["polar", "component"], scale: float, exponent: float
+        self,
+        *,
+        n_fft: int,
+        hop: int,
+        companding: Literal["polar", "component"],
+        scale: float,
+        exponent: float,
+        tilt: float,
     ) -> None:
         """Takes the sizes in samples, and the law of companding.
+
+        Args:
+            n_fft: window and FFT.
+            hop: between frames.
+            companding: of magnitudes, or of real and imaginary parts.
+            scale: after companding.
+            exponent: of companding.
+            tilt: dB an octave by which frequencies above 1/64 of the highest are raised.
 
         Raises:
             PartitaError: frames do not overlap by half, or the padding is not whole.
@@ -47,6 +65,9 @@ class CompandedSTFT(AudioTransform):
         self.stft = STFT(n_fft=n_fft, win_length=n_fft, hop=hop, padding="none", nyquist=True)
         self.hop, self.bins, self.padding = hop, n_fft // 2, (n_fft - hop) // 2
         self.companding, self.scale, self.exponent = companding, scale, exponent
+        octaves = torch.log2(1 + (64 * torch.arange(self.bins, dtype=torch.float64) / self.bins).square()) / 2
+        weights = (10 ** (tilt * octaves / 20)).to(torch.get_default_dtype())
+        self.register_buffer("weights", weights[:, None], persistent=False)
         reach = -(-self.padding // hop)
         self.context = (reach, reach)
 
@@ -59,14 +80,15 @@ class CompandedSTFT(AudioTransform):
             spectrum = self.stft(F.pad(audio, (self.padding, self.padding)))
             real, imaginary = spectrum.real, spectrum.imag
             imaginary = torch.cat([real[..., -1:, :], imaginary[..., 1:-1, :]], dim=-2)
-            x = torch.stack([real[..., :-1, :], imaginary], dim=2)
+            x = torch.stack([real[..., :-1, :], imaginary], dim=2) * self.weights.to(real.dtype)
             return (self.scale * self._power(x, self.exponent, _FLOOR)).flatten(1, 2)
 
     def inverse(self, x: Tensor) -> Tensor:
         """`(batch, 2 * channels, bins, frames)` to `(batch, channels, hop * frames)`, at least float32."""
         with torch.autocast(x.device.type, enabled=False):
             x = upcast(x).unflatten(1, (-1, 2)) / self.scale
-            real, imaginary = self._power(x, 1 / self.exponent, _FLOOR**self.exponent).unbind(2)
+            x = self._power(x, 1 / self.exponent, _FLOOR**self.exponent) / self.weights.to(x.dtype)
+            real, imaginary = x.unbind(2)
             real = torch.cat([real, imaginary[..., :1, :]], dim=-2)
             spectrum = torch.complex(real, F.pad(imaginary[..., 1:, :], (0, 0, 1, 1)))
             return self.stft.inverse(spectrum, self.padding + x.shape[-1] * self.hop)[..., self.padding :]

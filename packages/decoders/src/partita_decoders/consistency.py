@@ -49,6 +49,7 @@ class ConsistencyDecoderConfig(Config):
         companding: of magnitudes ("polar"), or of real and imaginary parts each ("component").
         companding_scale: see `CompandedSTFT`.
         companding_exponent: see `CompandedSTFT`.
+        tilt: dB an octave by which high frequencies are raised before; 0 in the papers.
         chunk_frames: frames of the spectrogram in a chunk.
         channels: width of each level of convolutions, from full resolution on; the last is that of both transformers.
         strides: frequencies and frames that become one between the levels.
@@ -73,6 +74,7 @@ class ConsistencyDecoderConfig(Config):
     companding: Literal["polar", "component"] = "polar"
     companding_scale: float = 0.34
     companding_exponent: float = 0.65
+    tilt: float = 0.0
     chunk_frames: int = 64
     channels: tuple[int, ...] = (64, 128, 256, 512)
     strides: tuple[tuple[int, int], ...] = ((4, 2), (2, 2), (2, 2))
@@ -109,6 +111,7 @@ class ConsistencyDecoderConfig(Config):
             companding=self.companding,
             scale=self.companding_scale,
             exponent=self.companding_exponent,
+            tilt=self.tilt,
         )
         grid = patch_grid(stft.bins, self.chunk_frames, self.strides)
         latents = chunk // latent_spec.hop * latent_spec.tokens_per_frame

@@ -29,6 +29,7 @@ class SummaryEncoderConfig(Config):
         companding: of magnitudes ("polar"), or of real and imaginary parts each ("component").
         companding_scale: see `CompandedSTFT`.
         companding_exponent: see `CompandedSTFT`.
+        tilt: dB an octave by which high frequencies are raised before; 0 in the papers.
         chunk_frames: frames of the spectrogram in a chunk.
         channels: width of each level of convolutions, from full resolution on; the last is the transformer's.
         strides: frequencies and frames that become one between the levels.
@@ -53,6 +54,7 @@ class SummaryEncoderConfig(Config):
     companding: Literal["polar", "component"] = "polar"
     companding_scale: float = 0.34
     companding_exponent: float = 0.65
+    tilt: float = 0.0
     chunk_frames: int = 64
     channels: tuple[int, ...] = (64, 128, 256, 512)
     strides: tuple[tuple[int, int], ...] = ((4, 2), (2, 2), (2, 2))
@@ -75,6 +77,7 @@ class SummaryEncoderConfig(Config):
             companding=self.companding,
             scale=self.companding_scale,
             exponent=self.companding_exponent,
+            tilt=self.tilt,
         )
         rows, columns = patch_grid(stft.bins, self.chunk_frames, self.strides)
         if self.tokens != "summary" and self.tokens_per_frame != columns:
