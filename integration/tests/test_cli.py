@@ -88,15 +88,27 @@ def test_bf16_is_the_same_latent_space_at_less_precision(model, ok, refused, tmp
     assert "--precision" in refused("encode", model, file, "-o", tmp_path / "z.safetensors", "--precision", "int3")
 
 
-def test_a_folder_is_encoded_to_a_folder(model, ok, tmp_path):
+def test_a_folder_is_encoded_to_a_corpus(model, ok, refused, tmp_path, monkeypatch):
+    import datasets
+    from partita.data import open_dataset, stored_latents
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "in" / "deep").mkdir(parents=True)
     write(tmp_path / "in" / "a.wav", 1000)
     write(tmp_path / "in" / "deep" / "b.wav", 500, channels=1)
     (tmp_path / "in" / "broken.wav").write_text("no audio")
-    _, said = ok("encode", model, tmp_path / "in", "-o", tmp_path / "out")
-    assert "broken.wav" in said
-    assert Latents.load(tmp_path / "out" / "a.safetensors").audio_lengths.tolist() == [1000]
-    assert Latents.load(tmp_path / "out" / "deep" / "b.safetensors").audio_lengths.tolist() == [500]
+    printed, said = ok("encode", model, tmp_path / "in", "-o", tmp_path / "out", "--dtype", "float16")
+    assert "2 of 3 files encoded" in printed and "broken.wav: is not audio" in said and "x real time" in said
+    dataset = open_dataset(tmp_path / "out")
+    assert dataset["file_name"] == ["a.wav", "deep/b.wav"]
+    assert [int(latents.audio_lengths) for latents in stored_latents(dataset)] == [1000, 500]
+    assert (
+        "2 of 3 files encoded" in ok("encode", model, tmp_path / "in", "-o", tmp_path / "out", "--dtype", "float16")[0]
+    )
+    assert "not float32" in refused("encode", model, tmp_path / "in", "-o", tmp_path / "out")
+    assert "makes no codes" in refused("encode", model, tmp_path / "in", "-o", tmp_path / "c", "--only", "codes")
+    one = refused("encode", model, tmp_path / "in" / "a.wav", "-o", tmp_path / "z.safetensors", "--only", "codes")
+    assert "the input is no folder" in one
 
 
 def test_train_from_the_command_line(ok, tones, tmp_path, monkeypatch, config):

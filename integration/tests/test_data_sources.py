@@ -1,6 +1,6 @@
 import pytest
 import torch
-from partita.data import Crops, DataConfig, open_dataset, read_audio, whole_files, write_audio
+from partita.data import Crops, DataConfig, dataset_splits, open_dataset, read_audio, whole_files, write_audio
 from partita_core import AudioSpec, ChannelLayout, PartitaError
 
 
@@ -50,6 +50,39 @@ def test_a_folder_without_splits_is_all_train(tmp_path):
 def test_a_split_that_is_not_there(folder):
     with pytest.raises(PartitaError, match="no split 'validation'; it has train, test"):
         open_dataset(folder, "validation")
+
+
+@pytest.fixture
+def collection(tmp_path):
+    for name in ["music/train/a.wav", "music/test/a.wav", "speech/train/deep/b.wav", "speech/validation/c.wav"]:
+        clip(tmp_path / name)
+    (tmp_path / "music/metadata.csv").write_text("file_name,label\ntrain/a.wav,piano\n")
+    (tmp_path / "speech/train/metadata.csv").write_text("file_name,text,tempo\ndeep/b.wav,hello,90\n")
+    (tmp_path / "README.md").write_text("no audio")
+    return tmp_path
+
+
+def test_a_folder_of_sets_is_their_union_split_by_split(collection):
+    rows = list(open_dataset(collection))
+    assert [row["file_name"] for row in rows] == ["music/train/a.wav", "speech/train/deep/b.wav"]
+    assert rows[0]["audio"]["path"] == str(collection / "music/train/a.wav")
+    assert [(row["label"], row["text"], row["tempo"]) for row in rows] == [("piano", None, None), (None, "hello", 90.0)]
+    assert open_dataset(collection, "test")["file_name"] == ["music/test/a.wav"]
+    assert dataset_splits(collection) == ["train", "validation", "test"]
+    with pytest.raises(PartitaError, match="no split 'dev'; it has train, validation, test"):
+        open_dataset(collection, "dev")
+
+
+def test_a_folder_of_sets_is_described_from_above_as_well(collection):
+    (collection / "metadata.csv").write_text("file_name,label\nmusic/test/a.wav,organ\n")
+    assert open_dataset(collection, "test")["label"] == ["organ"]
+
+
+def test_sub_folders_without_splits_make_no_collection(collection):
+    clip(collection / "more/x.wav")
+    assert len(open_dataset(collection)) == 5 and dataset_splits(collection) == ["train"]
+    with pytest.raises(PartitaError, match="all of it is 'train'; 'test' is not there"):
+        open_dataset(collection, "test")
 
 
 @pytest.mark.parametrize(
@@ -123,6 +156,7 @@ def test_parquet_is_read_by_datasets_and_crops_alike(parquet):
     crops = Crops(dataset, audio_spec=spec, crop_samples=100, config=DataConfig(augmentation=None), seed=0)
     assert torch.equal(crops[0, 1]["audio"], torch.full((1, 100), 0.25))
     assert len(open_dataset(parquet / "test-00000-of-00001.parquet", "train")) == 2
+    assert dataset_splits(parquet) == ["test"]
 
 
 def test_parquet_errors(parquet):
@@ -162,10 +196,14 @@ def test_whole_files_of_nothing_but_broken_ones(tmp_path):
 def test_the_recordings_beside_the_repository():
     from pathlib import Path
 
-    music = Path(__file__).resolve().parents[3] / "shared" / "data" / "music"
+    data = Path(__file__).resolve().parents[3] / "shared" / "data"
+    music = data / "music"
     if not music.is_dir():
         pytest.skip("no recordings beside the repository")
     dataset = open_dataset(music, "test")
     assert set(dataset["split"]) == {"test"} and None not in dataset["caption"]
     first = next(whole_files(dataset))
     assert first.audio.shape[1] == pytest.approx(first.row["duration_s"] * first.sample_rate, abs=50)
+    everything = open_dataset(data, "validation")
+    assert {name.split("/")[0] for name in everything["file_name"]} == {"music", "speech", "sound"}
+    assert None not in everything["task"] and {"instrument_family", "spoken_digit"} < set(everything["task"])

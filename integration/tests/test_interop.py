@@ -13,9 +13,17 @@ import pytest
 import soundfile
 import torch
 from partita.cli import main
-from partita.interop import ChunkedEncodecCodec, DacCodec, EncodecCodec, MimiCodec, OobleckCodec, from_foreign
+from partita.interop import (
+    ChunkedEncodecCodec,
+    DacCodec,
+    EncodecCodec,
+    MimiCodec,
+    OobleckCodec,
+    TransformersCodecConfig,
+    from_foreign,
+)
 from partita.models import load_codec
-from partita_core import ChannelLayout, Latents, PartitaError, StreamEncoder
+from partita_core import ChannelLayout, Latents, PartitaError, StreamEncoder, measure_latents
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
@@ -297,6 +305,51 @@ def test_from_the_cache_of_the_hub_without_a_connection(foreign, folder, tmp_pat
 
 
 # ------------------------------------------------------------------ the commands
+
+
+# ------------------------------------------------------------------ saved as ours
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_it_is_saved_as_a_model_of_ours(foreign, name, tmp_path):
+    codec = from_foreign(foreign(name))
+    audio = noise(codec)
+    latents = codec.encode(audio)
+    codec.latent_spec = measure_latents(codec, [latents])
+    codec.save_pretrained(tmp_path / "model")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    back = load_codec(tmp_path / "model")
+    assert type(back) is CLASSES[name] and not back.training
+    assert (back.space_id, back.codes_id, back.latent_spec) == (codec.space_id, codec.codes_id, codec.latent_spec)
+    assert (back.encode_context, back.decode_context) == (codec.encode_context, codec.decode_context)
+    again = back.encode(audio)
+    assert torch.equal(again.values, latents.values) and back.config == codec.config
+    assert torch.equal(back.decode(latents), codec.decode(latents))
+
+
+def test_one_with_another_quantizer_changes_its_name(foreign, tmp_path):
+    codec = from_foreign(foreign("mimi"))
+    before = codec.space_id
+    with torch.no_grad():
+        codec.quantizer.semantic_residual_vector_quantizer.layers[0].codebook.embed_sum.add_(1)
+    codec.save_pretrained(tmp_path / "model")
+    assert load_codec(tmp_path / "model").space_id == codec.space_id != before
+
+
+@pytest.mark.parametrize("settings", [{}, {"model_type": "llama"}])
+def test_settings_of_what_is_no_codec_are_refused(settings):
+    with pytest.raises(PartitaError, match="settings of a (None|llama) model: "):
+        TransformersCodecConfig(settings).build()
+
+
+def test_the_example_of_settings_is_a_codec():
+    codec = TransformersCodecConfig.example().build().eval()
+    assert (type(codec), codec.latent_spec.hop) == (DacCodec, 30)
+    assert codec.decode(codec.encode(noise(codec, batch=1))).shape == (1, 1, 270)
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from partita.training import EMA, OptimizerConfig, TrainState, train
 from partita.training.checkpoints import checkpoints, pack_optimizer, unpack_optimizer
 from partita.training.logs import read_log
-from partita_core import Autoencoder, PartitaError, override, read_tensors
+from partita_core import AudioSpec, Autoencoder, ChannelLayout, PartitaError, override, read_tensors
 from torch import nn
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -244,3 +245,14 @@ def test_the_card_says_what_the_model_is_and_what_was_measured(run):
     assert f"| validation/si_sdr | {last['validation/si_sdr']:.4g} |" in card
     assert "| encoder | `encoder/genae` |" in card and "8000 Hz, mono, stereo, mid_side" in card
     assert "Trained for 6 steps on" in card and card.startswith("---\nlibrary_name: partita\n")
+
+
+def test_a_mono_model_trains_on_stereo_and_is_listened_to_and_evaluated_in_mono(config, tones, tmp_path, ok):
+    run = config(steps=2)
+    audio = AudioSpec(8000, 1, (ChannelLayout.MONO,))
+    run = replace(run, model=replace(run.model, audio=audio))
+    model = train(run, data=tones, output=tmp_path / "run", progress=False)
+    samples = sorted((tmp_path / "run/samples").rglob("*.wav"))
+    assert samples and all(soundfile.info(file).channels == 1 for file in samples)
+    printed, said = ok("evaluate", model, "--data", tones, "--limit", "1")
+    assert "folded to mono" in said and "log" in printed

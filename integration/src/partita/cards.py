@@ -1,13 +1,14 @@
 """Model cards: the README.md of a model folder, with what it is made of and what was measured."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from partita_core import Autoencoder, Codec, Config
+from partita_core import Autoencoder, Codec, Config, Saved
 
 from partita.figures import figures
 
 
-def model_card(model: Codec, *, recipe: str, data: str, steps: int, measured: Mapping[str, float]) -> str:
+def model_card(model: Saved, *, recipe: str, data: str, steps: int, measured: Mapping[str, float]) -> str:
     """The card of a trained model, as Markdown with the header that the hub reads.
 
     Args:
@@ -17,48 +18,76 @@ def model_card(model: Codec, *, recipe: str, data: str, steps: int, measured: Ma
         steps: optimizer steps it has seen.
         measured: figures by name, of the last evaluation of the run.
     """
-    found = figures(model)
     configs = {name: getattr(part, "config", None) for name, part in model.named_children()}
     rows = [
-        f"| {name} | `{config.tag}` | {found['parameters'][name] / 1e6:.2f} M |"
-        for name, config in configs.items()
+        f"| {name} | `{config.tag}` | {sum(p.numel() for p in part.parameters()) / 1e6:.2f} M |"
+        for (name, part), config in zip(model.named_children(), configs.values())
         if isinstance(config, Config)
     ]
-    codes, trained = "", "Trained"
-    if found["codebook_sizes"]:
-        codes = f" Codes of {len(found['codebook_sizes'])} levels, {found['bit_rate']:.0f} bit/s."
-    if "quantizer" in configs:
-        trained = "The quantizer was trained, on the frozen latents of the rest,"
-    module, name = ("partita", "Autoencoder") if isinstance(model, Autoencoder) else ("partita.models", "load_codec")
-    load = f"{name}.from_pretrained" if name == "Autoencoder" else name
     lines = [
         "---",
         "library_name: partita",
         "tags: [audio, autoencoder]",
         "---",
         "",
-        f"# {recipe or 'An autoencoder'}",
+        f"# {recipe or type(model).__name__}",
         "",
-        f"{found['sample_rate']} Hz, {', '.join(found['layouts'])}; {found['latent_dim']} numbers "
-        f"{found['frame_rate']:g} times a second (hop {found['hop']}).{codes}",
+        _about(model),
         "",
         "| part | component | parameters |",
         "|---|---|---|",
         *rows,
         "",
-        f"{trained} for {steps} steps on `{data}`.",
+        f"{_trained(configs)} for {steps} steps on `{data}`.",
         "",
         *_measured(measured),
         "```python",
+        *_usage(model),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _about(model: Saved) -> str:
+    codec = model
+    if not isinstance(model, Codec):
+        codec = getattr(model.codec, "module", model.codec)
+    assert isinstance(codec, Codec)
+    found = figures(codec)
+    codes = ""
+    if found["codebook_sizes"]:
+        codes = f" Codes of {len(found['codebook_sizes'])} levels, {found['bit_rate']:.0f} bit/s."
+    latents = (
+        f"{found['sample_rate']} Hz, {', '.join(found['layouts'])}; {found['latent_dim']} numbers "
+        f"{found['frame_rate']:g} times a second (hop {found['hop']}).{codes}"
+    )
+    return latents if codec is model else f"A {type(model).__name__} on the latents of a frozen codec. {latents}"
+
+
+def _trained(configs: Mapping[str, Any]) -> str:
+    if "quantizer" in configs:
+        return "The quantizer was trained, on the frozen latents of the rest,"
+    return "Trained"
+
+
+def _usage(model: Saved) -> list[str]:
+    if not isinstance(model, Codec):
+        kind = type(model)
+        return [
+            f"from {kind.__module__} import {kind.__name__}",
+            "",
+            f'model = {kind.__name__}.from_pretrained("PATH")',
+        ]
+    module, name = ("partita", "Autoencoder") if isinstance(model, Autoencoder) else ("partita.models", "load_codec")
+    load = f"{name}.from_pretrained" if name == "Autoencoder" else name
+    return [
         f"from {module} import {name}",
         "",
         f'model = {load}("PATH")',
         "latents = model.encode(audio)    # (batch, channels, samples)",
         "audio = model.decode(latents)",
-        "```",
-        "",
     ]
-    return "\n".join(lines)
 
 
 def _measured(measured: Mapping[str, float]) -> list[str]:

@@ -1,15 +1,33 @@
 """What this package registers: importing it makes its objectives and metrics known by name."""
 
 from .evaluation import metrics
+from .generation import FlowHeadConfig, GeneratorConfig, LlamaBackboneConfig, PretrainedBackboneConfig, TokenHeadConfig
 from .interop.oobleck import OobleckCodecConfig
+from .interop.settings import TransformersCodecConfig
 from .quantized import QuantizedCodecConfig
-from .training import AdversarialReconstructionConfig, ConsistencyTrainingConfig, LatentQuantizationConfig
+from .representation import RepresentationModelConfig
+from .training import (
+    AdversarialReconstructionConfig,
+    ConsistencyTrainingConfig,
+    LatentGenerationConfig,
+    LatentQuantizationConfig,
+    RepresentationSupervisionConfig,
+)
 
 __all__ = [
     "AdversarialReconstructionConfig",
     "ConsistencyTrainingConfig",
+    "FlowHeadConfig",
+    "GeneratorConfig",
+    "LatentGenerationConfig",
     "LatentQuantizationConfig",
+    "LlamaBackboneConfig",
     "OobleckCodecConfig",
+    "PretrainedBackboneConfig",
     "QuantizedCodecConfig",
+    "RepresentationModelConfig",
+    "RepresentationSupervisionConfig",
+    "TokenHeadConfig",
+    "TransformersCodecConfig",
     "metrics",
 ]

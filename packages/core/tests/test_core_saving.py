@@ -3,6 +3,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from partita_core import (
     Autoencoder,
     Codec,
+    Config,
+    Frozen,
     PartitaError,
     Saved,
     from_dict,
@@ -17,6 +20,8 @@ from partita_core import (
     measure_latents,
     read_json,
     read_tensors,
+    register,
+    registry,
     saving,
     write_json,
     write_tensors,
@@ -331,3 +336,108 @@ def test_config_of_a_saved_model_builds_it(model):
 
     config = from_dict(AutoencoderConfig, json.loads((model / "config.json").read_text())["model"])
     assert config.build().latent_spec.codebook_sizes == (5,) * 4
+
+
+# ------------------------------------------------------------------ models on top of other models
+
+
+@register("testing/pair")
+@dataclass(frozen=True)
+class PairConfig(Config):
+    """A gain on top of two models, one of which may be missing."""
+
+    width: int = 3
+
+    def build(self, *, first, second=None):
+        return Pair(first, second, self.width)
+
+    @classmethod
+    def example(cls):
+        return cls()
+
+
+class Pair(Saved):
+    def __init__(self, first, second, width):
+        super().__init__()
+        self.first, self.second = Frozen(first), None if second is None else Frozen(second)
+        self.gain = torch.nn.Parameter(torch.randn(width))
+
+    def saved_config(self):
+        return self.config, {"space_id": self.first.module.space_id}
+
+    def restore(self, facts):
+        assert self.first.module.space_id == facts["space_id"]
+
+    def nested(self):
+        models = {"first": self.first, "second": self.second}
+        return {name: frozen.module for name, frozen in models.items() if frozen is not None}
+
+
+del registry._registry[PairConfig.tag]  # nobody else is to meet it
+
+
+@pytest.fixture
+def pair(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry._registry, PairConfig.tag, PairConfig)
+    model = PairConfig(4).build(first=autoencoder(quantizer=RoundingConfig()), second=autoencoder(seed=1))
+    model.save_pretrained(tmp_path / "pair")
+    return model
+
+
+def test_models_that_a_model_is_built_on_are_saved_within_it(pair, tmp_path):
+    folder = tmp_path / "pair"
+    assert names(folder) == ["README.md", "config.json", "first", "model.safetensors", "second"]
+    assert read_json(folder / "config.json")["nested"] == ["first", "second"]
+    assert read_tensors(folder / "model.safetensors")[0].keys() == {"gain"}
+    back = Saved.from_pretrained(folder)
+    assert type(back) is Pair and torch.equal(back.gain, pair.gain)
+    audio = 0.3 * torch.randn(1, 2, 100)
+    for name in ("first", "second"):
+        one, other = getattr(back, name).module, getattr(pair, name).module
+        assert (one.space_id, one.codes_id) == (other.space_id, other.codes_id)
+        assert torch.equal(one.encode(audio).values, other.encode(audio).values)
+        assert Autoencoder.from_pretrained(folder / name).space_id == other.space_id
+    # Written again, over what is there.
+    PairConfig().build(first=pair.first.module).save_pretrained(folder)
+    assert names(folder) == ["README.md", "config.json", "first", "model.safetensors"]
+    assert Saved.from_pretrained(folder).second is None
+
+
+def test_of_models_within_a_model_all_are_written_or_none(pair, tmp_path):
+    del pair.second.module.decoder.config
+    pair.gain.data.zero_()
+    with pytest.raises(PartitaError, match="the decoder TransposedDecoder was not built from a registered Config"):
+        pair.save_pretrained(tmp_path / "pair")
+    assert Saved.from_pretrained(tmp_path / "pair").gain.any() and names(tmp_path) == ["pair"]
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda folder: shutil.rmtree(folder / "first"), "pair lacks the folder 'first' of the model"),
+        (edited(lambda facts: facts.update(nested="first")), "does not name the models within it: 'first'"),
+        (edited(lambda facts: facts.update(nested=[1])), r"does not name the models within it: \[1\]"),
+        (edited(lambda facts: facts.pop("nested")), "testing/pair is built on first, second; .*config.json names none"),
+        (edited(lambda facts: facts.update(nested=["second"])), "config.json names second"),
+        (edited(lambda facts: facts.update(nested=["first", "../x"])), r"config.json names first, \.\./x"),
+        (lambda folder: edit(folder / "first", lambda facts: facts.pop("model")), "expected a component"),
+        (lambda folder: (folder / "second" / "model.safetensors").unlink(), "no such file: .*second/model.safetensors"),
+    ],
+)
+def test_model_with_models_within_it_that_are_not_right_is_refused(pair, tmp_path, damage, message):
+    damage(tmp_path / "pair")
+    with pytest.raises(PartitaError, match=message) as caught:
+        Saved.from_pretrained(tmp_path / "pair")
+    assert "\n" not in str(caught.value)
+
+
+def test_model_built_on_none_takes_none(model):
+    edit(model, lambda facts: facts.update(nested=["codec"]))
+    with pytest.raises(PartitaError, match="a autoencoder is built on no other model; .*config.json names codec"):
+        Saved.from_pretrained(model)
+
+
+def test_part_is_no_model(model):
+    edit(model, lambda facts: facts.update(model=facts["model"]["bottleneck"]))
+    with pytest.raises(PartitaError, match="a bottleneck/noisy is built on dim; .*config.json names none"):
+        Saved.from_pretrained(model)

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 import torch
-from partita_core import AudioSpec, Autoencoder, ChannelLayout, Latents, PartitaError, components
+from partita_core import AudioSpec, Autoencoder, ChannelLayout, Latents, LatentSpec, PartitaError, components
 from partita_core.testing import (
     BOTTLENECK_CHECKS,
     CODEC_CHECKS,
@@ -17,15 +17,18 @@ from partita_core.testing import (
     ENCODER_CHECKS,
     LOSS_CHECKS,
     QUANTIZER_CHECKS,
+    REPRESENTATION_CHECKS,
     BottleneckCase,
     CodecCase,
     DecoderCase,
     EncoderCase,
+    RepresentationCase,
     check_bottleneck,
     check_quantizer,
 )
 from partita_core.testing.dummies import (
     CONFIGS,
+    AveragingConfig,
     BlockCodec,
     CumulativeConfig,
     DenoisingConfig,
@@ -45,6 +48,7 @@ SUITES = {
     "quantizer": QUANTIZER_CHECKS,
     "decoder": DECODER_CHECKS,
     "loss": LOSS_CHECKS,
+    "representation": REPRESENTATION_CHECKS,
 }
 
 # ------------------------------------------------------------------ what is right passes
@@ -54,6 +58,7 @@ PARTS = [(config.tag.split("/")[0], config()) for config in CONFIGS] + [
     ("bottleneck", BottleneckCase(RoundingConfig(levels=7), dim=3)),
     ("decoder", DecoderCase(TransposedConfig(), audio_spec=STEREO, tokens_per_frame=2)),
     ("decoder", DecoderCase(DenoisingConfig(), audio_spec=MONO, dim=3, hop=12, tokens_per_frame=2)),
+    ("representation", RepresentationCase(AveragingConfig(), latent_spec=LatentSpec(4, 8000, 16))),
 ]
 
 

@@ -11,12 +11,15 @@ from partita_core.testing import (
     ENCODER_CHECKS,
     LOSS_CHECKS,
     QUANTIZER_CHECKS,
+    REPRESENTATION_CHECKS,
 )
 from partita_core.testing.dummies import (
+    AveragingConfig,
     CumulativeConfig,
     DenoisingConfig,
     Lapped,
     MeanSquareConfig,
+    NeighbouringConfig,
     NoisyConfig,
     OneStep,
     RoundingConfig,
@@ -354,12 +357,33 @@ LOSSES = {name: broken(MeanSquareConfig()) for name, broken in GENERIC_LOSS.item
     "padding_does_not_count": method("forward", whatever_length)(MeanSquareConfig()),
 }
 
+# ------------------------------------------------------------------ representation encoders
+
+
+def count_features(self, x, features):
+    return features + torch.arange(features.shape[1]).to(features)[:, None]
+
+
+def see_the_feature_before(self, x, features):
+    return features + 0.1 * features.roll(1, 1)
+
+
+BREAK_REPRESENTATION = ANY | {
+    "context_is_as_declared": forward(see_the_feature_before, lambda part: setattr(part, "context", (1, 1))),
+    "tiled_equals_whole": forward(count_features),
+}
+REPRESENTATIONS = {name: broken(NeighbouringConfig()) for name, broken in BREAK_REPRESENTATION.items()} | {
+    "shapes_are_as_declared": spoilt(lambda part: setattr(part, "width", 6))(NeighbouringConfig()),
+    "steps_change_nothing_in_place": method("step", step_in_place)(AveragingConfig()),
+}
+
 TABLES = {
     "encoder": (ENCODER_CHECKS, ENCODERS),
     "bottleneck": (BOTTLENECK_CHECKS, BOTTLENECKS),
     "quantizer": (QUANTIZER_CHECKS, QUANTIZERS),
     "decoder": (DECODER_CHECKS, DECODERS),
     "loss": (LOSS_CHECKS, LOSSES),
+    "representation": (REPRESENTATION_CHECKS, REPRESENTATIONS),
 }
 
 
@@ -403,6 +427,21 @@ def test_context_is_measured():
     broken = spoilt(lambda part: setattr(part, "context", (1, 0)))(StridedConfig())
     with pytest.raises(AssertionError, match="declared as 0 frames to the right, 1 are seen"):
         ENCODER_CHECKS["context_is_as_declared"](broken)
+
+
+def test_a_representation_that_looks_ahead_is_caught():
+    broken = forward(lambda self, x, features: features + 0.1 * features.roll(-1, 1))(AveragingConfig())
+    with pytest.raises(AssertionError, match="declared as 0 frames to the right, 1[0-9]? are seen"):
+        REPRESENTATION_CHECKS["context_is_as_declared"](broken)
+
+
+def test_a_representation_whose_state_forgets_is_caught():
+    def forgetful(parent, self, x, state, *, last=False):
+        features, after = parent.step(self, x, state, last=last)
+        return features, after * 0.9
+
+    with pytest.raises(AssertionError, match="in pushes of"):
+        REPRESENTATION_CHECKS["tiled_equals_whole"](method("step", forgetful)(AveragingConfig()))
 
 
 def test_inverse_that_sees_more_than_declared_is_caught():

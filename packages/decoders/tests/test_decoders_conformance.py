@@ -8,6 +8,7 @@ COMPONENTS = [
     "decoder/consistency",
     "decoder/genae",
     "decoder/oobleck",
+    "decoder/spectrostream",
 ]
 
 

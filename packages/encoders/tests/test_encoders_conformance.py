@@ -7,6 +7,7 @@ from partita_core.testing import ENCODER_CHECKS
 COMPONENTS = [
     "encoder/genae",
     "encoder/oobleck",
+    "encoder/spectrostream",
     "encoder/summary",
 ]
 

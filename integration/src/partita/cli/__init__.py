@@ -18,6 +18,10 @@ COMMANDS = (
     "tokenize",
     "detokenize",
     "evaluate",
+    "llm",
+    "represent",
+    "generate",
+    "probe",
     "info",
     "components",
 )

@@ -68,30 +68,19 @@ def encode_file(
     Raises:
         PartitaError: the file cannot be read, or the model does not take its layout.
     """
-    import torch
-    from partita_core import Latents, StreamEncoder, natural_layout
     from tqdm import tqdm
 
-    from partita.data import AudioReader
+    from partita.data import audio_info, encode_source
 
-    rate = codec.audio_spec.sample_rate
-    # What a model sees beside a piece is computed for every push: a tile at a time, it is little.
-    reader = AudioReader(path, rate, block_frames=max(1, round(codec.tile_seconds * rate)))
-    info = reader.info
+    rate, info = codec.audio_spec.sample_rate, audio_info(path)
     if info.sample_rate != rate:
         say(f"{path}: resampled from {info.sample_rate} to {rate} Hz, the model's rate")
-    known = natural_layout(info.channels) if layout is None else layout
-    try:
-        stream = StreamEncoder(codec, layout=known, num_quantizers=num_quantizers)
-    except PartitaError as error:
-        raise PartitaError(f"{path}: {error}") from None
-    pieces = []
-    total = round(reader.samples / rate)
+    total, done = round(info.duration), 0
     with tqdm(total=total, unit="s", disable=not progress or total < 30, desc=path.name) as bar:
-        done = 0
-        for block in reader:
-            pieces.append(stream.push(block[None]))
-            done += block.shape[-1]
+
+        def show(samples: int) -> None:
+            nonlocal done
+            done += samples
             bar.update(done // rate - bar.n)
-    pieces.append(stream.push(torch.zeros(1, info.channels, 0), last=True))
-    return Latents.concatenate([piece.to("cpu") for piece in pieces])
+
+        return encode_source(codec, path, layout=layout, num_quantizers=num_quantizers, on_samples=show)

@@ -1,6 +1,7 @@
 """The model that a command runs, and in which precision."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,3 +28,17 @@ def open_model(options: argparse.Namespace) -> "Codec":
     from partita.models import load_codec
 
     return load_codec(options.model).optimize(precision=options.precision)
+
+
+def short_names(models: list[str]) -> dict[str, str]:
+    """Models by the shortest ends of their paths that tell them apart."""
+    parts = {model: Path(model).resolve().parts if Path(model).exists() else (model,) for model in models}
+    depth = 1
+    names = {model: "/".join(part[-depth:]) for model, part in parts.items()}
+    while len(set(names.values())) < len(names) or "model" in names.values():
+        depth += 1
+        longer = {model: "/".join(part[-depth:]) for model, part in parts.items()}
+        if longer == names:
+            break
+        names = longer
+    return {name: model for model, name in names.items()}

@@ -9,11 +9,16 @@ if TYPE_CHECKING:
     from partita.training import RunConfig
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of a run; overrides may stand anywhere among them."""
+def add_run_arguments(parser: "argparse._ActionsContainer", *, required: bool = True) -> None:
+    """Declares the options of a run; overrides may stand anywhere among them.
+
+    Data and output are not `required` of a command that also does something else without them.
+    """
     parser.set_defaults(overrides=[])
-    parser.add_argument("--data", required=True, help="folder of audio, Parquet set, or name on the hub")
-    parser.add_argument("--output", required=True, type=Path, help="folder of the run")
+    parser.add_argument(
+        "--data", required=required, help="folder of audio or of latents, Parquet set, or name on the hub"
+    )
+    parser.add_argument("--output", required=required, type=Path, help="folder of the run")
     parser.add_argument("--steps", type=int, help="optimizer steps; the recipe's if not given")
     parser.add_argument("--minutes", type=float, help="stop after this long")
     parser.add_argument("--checkpoint-every", type=int, metavar="N", help="steps between checkpoints")

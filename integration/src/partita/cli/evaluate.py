@@ -31,9 +31,10 @@ def run(options: argparse.Namespace) -> None:
     from partita.models import load_codec
 
     from ._files import say
+    from ._models import short_names
 
     sampler = named_sampler(options.sampler)
-    codecs = {name: load_codec(path) for name, path in _short_names(options.models).items()}
+    codecs = {name: load_codec(path) for name, path in short_names(options.models).items()}
     rates = sorted({codec.audio_spec.sample_rate for codec in codecs.values()})
     dataset = open_dataset(options.data, split=options.split)
     if options.limit is not None:
@@ -42,7 +43,10 @@ def run(options: argparse.Namespace) -> None:
         count = min(options.limit, len(dataset))
         dataset = dataset.select([i * len(dataset) // count for i in range(count)])
     broken: list[str] = []
-    clips = whole_files(dataset, sample_rate=rates[-1], broken=broken)
+    mono = any(codec.audio_spec.channels == 1 for codec in codecs.values())
+    if mono:
+        say("stereo is folded to mono, since that is all that a model takes")
+    clips = whole_files(dataset, sample_rate=rates[-1], mono=mono, broken=broken)
     shown = tqdm(clips, total=len(dataset), unit="clip")
     found = evaluate(
         codecs,
@@ -59,17 +63,3 @@ def run(options: argparse.Namespace) -> None:
     if options.csv is not None:
         found.to_csv(options.csv)
     print(found.to_markdown())
-
-
-def _short_names(models: list[str]) -> dict[str, str]:
-    """Models by the shortest ends of their paths that tell them apart."""
-    parts = {model: Path(model).resolve().parts if Path(model).exists() else (model,) for model in models}
-    depth = 1
-    names = {model: "/".join(part[-depth:]) for model, part in parts.items()}
-    while len(set(names.values())) < len(names) or "model" in names.values():
-        depth += 1
-        longer = {model: "/".join(part[-depth:]) for model, part in parts.items()}
-        if longer == names:
-            break
-        names = longer
-    return {name: model for model, name in names.items()}

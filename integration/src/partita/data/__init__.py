@@ -1,15 +1,20 @@
-"""Data: reading and writing audio, data sets, training crops, and music to train on where there is none."""
+"""Data: audio files, data sets, corpora of latents, training crops, texts, and music where there is none."""
 
 from .audio import AudioInfo, AudioSource, audio_info, read_audio, read_blocks, source_name, write_audio
 from .augment import Augmentation, Example, augment, plain
 from .clips import Clip, whole_files
-from .crops import Batch, Crops, DataConfig, Item, collate
+from .corpus import EncodedCorpus, encode_corpus
+from .crops import Batch, Crops, DataConfig, Item, LatentCrops, collate
+from .encoding import encode_files, encode_source
 from .loader import CropLoader, EpochSampler, build_loader
 from .resampling import AudioReader, read_resampled, resample, resampled_length
-from .sources import SPLITS, audio_files, open_dataset
+from .sources import SPLITS, audio_files, dataset_splits, open_dataset
+from .stored import CorpusSpec, corpus_spec, stored_latents
 from .synth import synthesise
+from .texts import SPEECH_AND_SOUND_TEXTS, TextTask, all_texts, check_texts, draw_text
 
 __all__ = [
+    "SPEECH_AND_SOUND_TEXTS",
     "SPLITS",
     "AudioInfo",
     "AudioReader",
@@ -17,17 +22,29 @@ __all__ = [
     "Augmentation",
     "Batch",
     "Clip",
+    "CorpusSpec",
     "CropLoader",
     "Crops",
     "DataConfig",
+    "EncodedCorpus",
     "EpochSampler",
     "Example",
     "Item",
+    "LatentCrops",
+    "TextTask",
+    "all_texts",
     "audio_files",
     "audio_info",
     "augment",
     "build_loader",
+    "check_texts",
     "collate",
+    "corpus_spec",
+    "dataset_splits",
+    "draw_text",
+    "encode_corpus",
+    "encode_files",
+    "encode_source",
     "open_dataset",
     "plain",
     "read_audio",
@@ -36,6 +53,7 @@ __all__ = [
     "resample",
     "resampled_length",
     "source_name",
+    "stored_latents",
     "synthesise",
     "whole_files",
     "write_audio",

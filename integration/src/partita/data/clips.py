@@ -36,18 +36,21 @@ class Clip:
 
 
 def whole_files(
-    dataset: "Dataset", *, sample_rate: int | None = None, broken: list[str] | None = None
+    dataset: "Dataset", *, sample_rate: int | None = None, mono: bool = False, broken: list[str] | None = None
 ) -> Iterator[Clip]:
     """The files of a data set, one after the other and in its order.
 
     Args:
         dataset: as `open_dataset` returns it.
         sample_rate: samples a second wanted; None for each file's own.
+        mono: whether stereo is folded to the mean of its channels, as for a model that takes no other.
         broken: gets "name: reason" of each file that cannot be read and is left out.
 
     Raises:
-        PartitaError: after the last row, if none could be read.
+        PartitaError: the data set holds no audio; after the last row, if none could be read.
     """
+    if "audio" not in dataset.column_names:
+        raise PartitaError("the data set holds latents, not audio; name the one that they were made of")
     broken = [] if broken is None else broken
     found = False
     for index in range(len(dataset)):
@@ -58,6 +61,8 @@ def whole_files(
         except PartitaError as error:
             broken.append(str(error))
             continue
+        if mono:
+            audio = audio.mean(0, keepdim=True)
         if sample_rate is not None:
             audio, rate = resample(audio, rate, sample_rate), sample_rate
         if audio.shape[-1] == 0:

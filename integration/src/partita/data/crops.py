@@ -1,15 +1,17 @@
 """Training crops: each a function of (seed, epoch, index) and of nothing else."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
-from partita_core import AudioSpec, PartitaError, hashed_seed
+from partita_core import AudioSpec, ChannelLayout, PartitaError, hashed_seed, network_layout
 from torch import Generator, Tensor
 
 from .audio import audio_info
 from .augment import Augmentation, augment, plain
 from .resampling import read_resampled, resampled_length
+from .stored import corpus_spec
+from .texts import TextTask, check_texts, draw_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,6 +32,9 @@ class DataConfig:
         silence_db: a crop whose root mean square is below this level, in dB of full scale, is drawn again; None takes
             all.
         redraws: how often at most; the last is taken whatever it is.
+        texts: what may be asked about a crop; one of those that apply to it is drawn.
+
+    Of a corpus of stored latents, crops are neither varied nor listened to for silence.
     """
 
     crop_seconds: float = 1.5
@@ -38,6 +43,7 @@ class DataConfig:
     augmentation: Augmentation | None = Augmentation()
     silence_db: float | None = -60.0
     redraws: int = 3
+    texts: tuple[TextTask, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuses what cannot be."""
@@ -52,52 +58,61 @@ class DataConfig:
         return max(1, round(self.crop_seconds * sample_rate / crop_multiple)) * crop_multiple
 
 
-class Item(TypedDict):
-    """One crop.
+class Item(TypedDict, total=False):
+    """One crop, of audio or of stored latents.
 
     Attributes:
         audio: `(channels, samples)` float32, as the network sees it.
+        latents: `(dim, frames * K)` float32, zero past the end.
+        codes: `(num_quantizers, frames * K)` int64, -1 past the end.
         audio_lengths: samples that are audio; zeros follow.
         layout: of the audio, as the network is told.
-        target_layout: the layout asked of the decoder.
+        target_layout: the layout asked of the decoder; of audio only.
         index: the row of the data set it comes from.
+        prompt: what is asked, "" for nothing; where the config has texts.
+        answer: what is to follow.
         broken: "name: reason" of each file that was to be read and could not.
     """
 
     audio: Tensor
+    latents: Tensor
+    codes: Tensor
     audio_lengths: int
     layout: int
     target_layout: int
     index: int
+    prompt: str
+    answer: str
     broken: list[str]
 
 
 class Batch(TypedDict, total=False):
-    """What an objective is given; the data pipeline fills the first group, other sources and phases the second.
+    """What an objective is given; the data pipeline fills all but the last.
 
     Attributes:
-        audio: `(batch, channels, samples)` float32, as the network sees it.
+        audio: `(batch, channels, samples)` float32, as the network sees it; of a data set of audio.
+        latents: `(batch, dim, frames * K)` float32, zero past an item's end; of a corpus of latents.
+        codes: `(batch, num_quantizers, frames * K)` int64, -1 past an item's end; of a corpus with codes.
         audio_lengths: `(batch,)` int64, samples that are audio.
         layout: `(batch,)` int64.
-        target_layout: `(batch,)` int64.
+        target_layout: `(batch,)` int64; of a data set of audio.
         index: `(batch,)` int64, rows of the data set.
+        prompt: what is asked of each item, "" for nothing; where the config has texts.
+        answer: what is to follow.
         broken: "name: reason" of files that could not be read and were replaced by others.
-        latents: what a stored corpus holds of the audio.
-        prompt: texts to supervise with.
-        answer: texts that are to follow.
         samples: what the phase before made, detached.
     """
 
     audio: Tensor
+    latents: Tensor
+    codes: Tensor
     audio_lengths: Tensor
     layout: Tensor
     target_layout: Tensor
     index: Tensor
-    broken: list[str]
-
-    latents: Tensor
     prompt: list[str]
     answer: list[str]
+    broken: list[str]
     samples: Tensor
 
 
@@ -116,7 +131,8 @@ class Crops(torch.utils.data.Dataset):
         seed: of everything that is drawn.
 
     Raises:
-        PartitaError: the data set is empty, or the augmentation has no format for these layouts.
+        PartitaError: the data set is empty, the augmentation has no format for these layouts, or a text needs a column
+            that is not there.
     """
 
     def __init__(self, dataset: "Dataset", *, audio_spec: AudioSpec, crop_samples: int, config: DataConfig, seed: int):
@@ -124,6 +140,7 @@ class Crops(torch.utils.data.Dataset):
             raise PartitaError("the data set holds no audio")
         if config.augmentation is not None:
             config.augmentation.formats(audio_spec.layouts)
+        check_texts(config.texts, dataset.column_names)
         self.dataset, self.audio_spec, self.crop_samples = dataset, audio_spec, crop_samples
         self.config, self.seed = config, seed
 
@@ -132,15 +149,17 @@ class Crops(torch.utils.data.Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
-        generator = Generator().manual_seed(hashed_seed(self.seed, "crop", epoch, index))
+        generator = _generator(self.seed, epoch, index)
         broken: list[str] = []
         for candidate in self._candidates(epoch, index):
+            row = self.dataset[candidate]
             try:
-                audio = self._draw(candidate, generator)
+                audio, whole = self._draw(row["audio"], generator)
             except PartitaError as error:
                 broken.append(str(error))
-            else:
-                return self._item(audio, candidate, broken, generator)
+                continue
+            item = self._item(audio, candidate, broken, generator)
+            return item | _texts(self.config, row, whole, generator)
         raise PartitaError(f"{len(broken)} files in a row cannot be read, of {len(self)}; the first: {broken[0]}")
 
     def _candidates(self, epoch: int, index: int):
@@ -150,9 +169,8 @@ class Crops(torch.utils.data.Dataset):
         others = torch.randperm(len(self), generator=generator)[:_ATTEMPTS].tolist()
         yield from (other for other in others if other != index)
 
-    def _draw(self, index: int, generator: Generator) -> Tensor:
-        """A crop `(1 or 2, at most crop_samples)` of file `index` that is not silent, if there is one to be found."""
-        source = self.dataset[index]["audio"]
+    def _draw(self, source: dict[str, Any], generator: Generator) -> tuple[Tensor, bool]:
+        """A crop `(1 or 2, at most crop_samples)` that is not silent, if there is one, and whether it is the whole."""
         info, rate = audio_info(source), self.audio_spec.sample_rate
         length = resampled_length(info.frames, info.sample_rate, rate)
         frames = min(length, self.crop_samples)
@@ -163,7 +181,7 @@ class Crops(torch.utils.data.Dataset):
             start = int(torch.randint(length - frames + 1, (), generator=generator))
             audio = read_resampled(source, info, start, frames, rate)
             if redraws == 0 or not self._silent(audio):
-                return audio
+                return audio, length == frames
             redraws -= 1
 
     def _silent(self, audio: Tensor) -> bool:
@@ -188,13 +206,74 @@ class Crops(torch.utils.data.Dataset):
         )
 
 
+class LatentCrops(torch.utils.data.Dataset):
+    """Crops of the files of a corpus of latents, one of each file an epoch.
+
+    `crops[epoch, index]` is file `index` from a random frame on; zeros follow one that is shorter than a crop.
+
+    Args:
+        dataset: a corpus, as `open_dataset` returns it.
+        audio_spec: the audio that the codec takes.
+        crop_samples: length of a crop, as samples of the audio.
+        config: `texts` is looked at.
+        seed: of everything that is drawn.
+
+    Raises:
+        PartitaError: the data set holds no latents, or a text needs a column that is not there.
+    """
+
+    def __init__(self, dataset: "Dataset", *, audio_spec: AudioSpec, crop_samples: int, config: DataConfig, seed: int):
+        spec = corpus_spec(dataset)
+        if spec is None or len(dataset) == 0:
+            raise PartitaError("the data set holds no latents")
+        check_texts(config.texts, dataset.column_names)
+        self.dataset, self.spec, self.layouts = dataset, spec, audio_spec.layouts
+        self.frames = max(1, crop_samples // spec.latent.hop)
+        self.config, self.seed = config, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        epoch, index = key
+        generator = _generator(self.seed, epoch, index)
+        row = self.dataset[index]
+        frames = min(row["frames"], self.frames)
+        start = int(torch.randint(row["frames"] - frames + 1, (), generator=generator))
+        left = row["audio_length"] - start * self.spec.latent.hop
+        item = Item(
+            audio_lengths=min(left, frames * self.spec.latent.hop),
+            layout=int(network_layout(ChannelLayout(row["layout"]), self.layouts)),
+            index=index,
+            broken=[],
+        )
+        tokens = self.frames * self.spec.latent.tokens_per_frame
+        for name, part in self.spec.unpack(row, start, frames).items():
+            if name != "gain":
+                padded = torch.full((part.shape[0], tokens), -1 if name == "codes" else 0, dtype=part.dtype)
+                padded[:, : part.shape[1]] = part
+                item[name] = padded
+        return item | _texts(self.config, row, frames == row["frames"], generator)
+
+
 def collate(items: list[Item]) -> Batch:
     """Stacks items to a batch."""
-    return Batch(
-        audio=torch.stack([item["audio"] for item in items]),
-        audio_lengths=torch.tensor([item["audio_lengths"] for item in items]),
-        layout=torch.tensor([item["layout"] for item in items]),
-        target_layout=torch.tensor([item["target_layout"] for item in items]),
-        index=torch.tensor([item["index"] for item in items]),
-        broken=[reason for item in items for reason in item["broken"]],
-    )
+    batch: dict[str, Any] = {"broken": [reason for item in items for reason in item["broken"]]}
+    for name in items[0].keys() - {"broken"}:
+        values = [item[name] for item in items]
+        if isinstance(values[0], Tensor):
+            batch[name] = torch.stack(values)
+        else:
+            batch[name] = values if isinstance(values[0], str) else torch.tensor(values)
+    return Batch(**batch)
+
+
+def _generator(seed: int, epoch: int, index: int) -> Generator:
+    return Generator().manual_seed(hashed_seed(seed, "crop", epoch, index))
+
+
+def _texts(config: DataConfig, row: dict[str, Any], whole: bool, generator: Generator) -> Item:
+    if not config.texts:
+        return Item()
+    prompt, answer = draw_text(config.texts, row, whole=whole, generator=generator)
+    return Item(prompt=prompt, answer=answer)

@@ -8,7 +8,8 @@ from partita_core import AudioSpec, PartitaError, hashed_seed
 from torch import Generator
 from torch.utils.data import DataLoader, Sampler
 
-from .crops import Batch, Crops, DataConfig, collate
+from .crops import Batch, Crops, DataConfig, LatentCrops, collate
+from .stored import corpus_spec
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -81,7 +82,7 @@ class CropLoader(DataLoader):
 class _Batches(torch.utils.data.Dataset):
     """Batches by the keys of their items."""
 
-    def __init__(self, crops: Crops):
+    def __init__(self, crops: Crops | LatentCrops):
         self.crops = crops
 
     def __getitem__(self, keys: list[Key]) -> Any:
@@ -108,7 +109,7 @@ def build_loader(
     they get the same batch, each its share) nor on where a run was resumed.
 
     Args:
-        dataset: as `open_dataset` returns it.
+        dataset: as `open_dataset` returns it, of audio or of latents.
         config: how to cut, vary and batch.
         audio_spec: the audio that the network takes.
         crop_multiple: what the length of a crop must be a multiple of, in samples.
@@ -121,7 +122,8 @@ def build_loader(
         PartitaError: as `Crops` and `EpochSampler`; while iterating, if no file can be read.
     """
     crop_samples = config.crop_samples(audio_spec.sample_rate, crop_multiple)
-    crops = Crops(dataset, audio_spec=audio_spec, crop_samples=crop_samples, config=config, seed=seed)
+    kind = Crops if corpus_spec(dataset) is None else LatentCrops
+    crops = kind(dataset, audio_spec=audio_spec, crop_samples=crop_samples, config=config, seed=seed)
     sampler = EpochSampler(
         num_items=len(crops),
         batch_size=config.batch_size,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from partita_core import PartitaError, nearest
 
 from .audio import SUFFIXES
+from .stored import CORPUS, open_stored, stored_splits
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,32 +31,59 @@ def open_dataset(path_or_name: str | os.PathLike, split: str = "train") -> "Data
     """Opens one split of a data set.
 
     A folder of audio files is walked, in the order of the names. Where it has sub-folders called train, validation or
-    test with audio in them, these are the splits and what lies beside them is left out; else all of it is "train". A
-    `metadata.csv`, in the folder or in that of the split, describes files by `file_name` relative to itself. A
-    folder of Parquet files, or one such file, is read by `datasets`. A hub name is downloaded, or found in the
-    cache, and then read as the folder it is.
+    test with audio in them, these are the splits and what lies beside them is left out. Where each of its sub-folders
+    has such splits, it is a collection: the union of them, split by split. Else all of it is "train". A
+    `metadata.csv`, in the folder, in that of the split or in a sub-folder of a collection, describes files by
+    `file_name` relative to itself; a column that one of them lacks is empty there.
+
+    A folder that `encode_corpus` wrote holds latents in place of audio. Any other folder of Parquet files, or one such
+    file, is read by `datasets`. A hub name is downloaded, or found in the cache, and then read as the folder it is.
 
     Args:
         path_or_name: the folder, the Parquet file, or `owner/name` on the hub.
         split: "train", "validation" or "test"; for Parquet whatever is there.
 
     Returns:
-        Rows of `audio` (`Audio(decode=False)`: a dict of path and bytes), `file_name` and all that is known of them.
+        Rows of `audio` (`Audio(decode=False)`: a dict of path and bytes), `file_name` and all that is known of them; of
+        a corpus, rows of latents as `corpus_spec` describes them.
 
     Raises:
         PartitaError: there is no such data set or split, no audio in it, or its metadata cannot be read.
     """
-    path = Path(path_or_name).expanduser()
-    if not path.exists():
-        path = _download(str(path_or_name))
-    if path.is_file() and path.suffix != ".parquet":
-        raise PartitaError(f"{path}: is a file; name the folder that it is in")
+    path = _locate(path_or_name)
+    if (path / CORPUS).is_file():
+        return open_stored(path, split)
     files = [] if path.is_file() else audio_files(path)
     if files:
         return _open_folder(path, files, split)
     if path.is_file() or any(path.rglob("*.parquet")):
         return _open_parquet(path, split)
     raise PartitaError(f"{path}: no audio files in it; {', '.join(SUFFIXES)} are looked for")
+
+
+def dataset_splits(path_or_name: str | os.PathLike) -> list[str]:
+    """The splits that `open_dataset` finds there, in the usual order; errors as it raises them."""
+    path = _locate(path_or_name)
+    if (path / CORPUS).is_file():
+        return stored_splits(path)
+    files = [] if path.is_file() else audio_files(path)
+    if files:
+        return _splits(_collection(files)) or ["train"]
+    if path.is_dir() and any(path.rglob("*.parquet")):
+        from datasets import get_dataset_split_names
+
+        return list(get_dataset_split_names(str(path)))
+    open_dataset(path)
+    return ["train"]
+
+
+def _locate(path_or_name: str | os.PathLike) -> Path:
+    path = Path(path_or_name).expanduser()
+    if not path.exists():
+        path = _download(str(path_or_name))
+    if path.is_file() and path.suffix != ".parquet":
+        raise PartitaError(f"{path}: is a file; name the folder that it is in")
+    return path
 
 
 def audio_files(folder: Path) -> list[str]:
@@ -75,20 +103,43 @@ def audio_files(folder: Path) -> list[str]:
 def _open_folder(folder: Path, files: list[str], split: str) -> "Dataset":
     from datasets import Audio, Dataset
 
-    tops = {name.split("/")[0] for name in files if "/" in name}
-    splits = [name for name in SPLITS if name in tops]
+    parts = _collection(files)
+    splits = _splits(parts)
     if splits and split not in splits:
         raise PartitaError(f"{folder}: has no split {split!r}; it has {', '.join(splits)}")
     if not splits and split != "train":
         raise PartitaError(f"{folder}: has no split folders, so that all of it is 'train'; {split!r} is not there")
-    if splits:
-        files = [name for name in files if name.startswith(f"{split}/")]
-    described = _metadata(folder, "") | (_metadata(folder / split, f"{split}/") if splits else {})
-    rows = [described.get(name, {}) for name in files]
+    inside = {prefix: f"{prefix}{split}/" if splits else prefix for prefix in parts}
+    chosen = [prefix + name for prefix, names in parts.items() for name in names]
+    chosen = [name for name in chosen if name.startswith(tuple(inside.values()))]
+    described: dict[str, dict[str, Any]] = {}
+    for place in dict.fromkeys(("", *parts, *inside.values())):
+        described |= _metadata(folder / place, place)
+    rows = [described.get(name, {}) for name in chosen]
     columns = {key: None for row in rows for key in row}
     table = {key: [row.get(key) for row in rows] for key in columns}
-    table |= {"audio": [str(folder / name) for name in files], "file_name": files}
+    table |= {"audio": [str(folder / name) for name in chosen], "file_name": chosen}
     return Dataset.from_dict(table).cast_column("audio", Audio(decode=False))
+
+
+def _collection(files: list[str]) -> dict[str, list[str]]:
+    """The files of each part, relative to it, by what is before them: sub-folders if each has splits, else one part."""
+    parts: dict[str, list[str]] = {}
+    for name in files:
+        top, slash, rest = name.partition("/")
+        parts.setdefault(top + slash, []).append(rest)
+    whole = bool(_split_folders(files)) or not all(map(_split_folders, parts.values()))
+    return {"": files} if whole else parts
+
+
+def _split_folders(files: list[str]) -> list[str]:
+    tops = {name.split("/")[0] for name in files if "/" in name}
+    return [name for name in SPLITS if name in tops]
+
+
+def _splits(parts: dict[str, list[str]]) -> list[str]:
+    found = {name for files in parts.values() for name in _split_folders(files)}
+    return [name for name in SPLITS if name in found]
 
 
 def _metadata(folder: Path, prefix: str) -> dict[str, dict[str, Any]]:

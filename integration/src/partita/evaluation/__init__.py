@@ -4,6 +4,7 @@ from .bootstrap import Bootstrap, Interval
 from .chunks import by_chunk, chunk_samples, with_sampler
 from .evaluate import DEFAULT_METRICS, evaluate
 from .latent_effects import Spread, latent_effects, mean_tokens, spread
+from .latent_statistics import ChannelBalance, channel_balance, frame_rms, frechet_distance, latent_vectors, with_noise
 from .metrics import Metric
 from .references import bit_rate, low_passed, matched_noise, numbers_per_second, silence
 from .results import Clip, Difference, Evaluation, MetricInfo, Speed, System
@@ -11,6 +12,7 @@ from .results import Clip, Difference, Evaluation, MetricInfo, Speed, System
 __all__ = [
     "DEFAULT_METRICS",
     "Bootstrap",
+    "ChannelBalance",
     "Clip",
     "Difference",
     "Evaluation",
@@ -22,14 +24,19 @@ __all__ = [
     "System",
     "bit_rate",
     "by_chunk",
+    "channel_balance",
     "chunk_samples",
     "evaluate",
+    "frame_rms",
+    "frechet_distance",
     "latent_effects",
+    "latent_vectors",
     "low_passed",
     "matched_noise",
     "mean_tokens",
     "numbers_per_second",
     "silence",
     "spread",
+    "with_noise",
     "with_sampler",
 ]

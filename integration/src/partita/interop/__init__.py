@@ -6,6 +6,7 @@ from .loading import from_foreign
 from .mimi import MimiCodec
 from .native import oobleck_from_diffusers
 from .oobleck import OobleckCodec
+from .settings import TransformersCodecConfig
 
 __all__ = [
     "ChunkedEncodecCodec",
@@ -13,6 +14,7 @@ __all__ = [
     "EncodecCodec",
     "MimiCodec",
     "OobleckCodec",
+    "TransformersCodecConfig",
     "from_foreign",
     "oobleck_from_diffusers",
 ]

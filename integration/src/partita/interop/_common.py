@@ -3,24 +3,38 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from partita_blocks import conv_reach, conv_transpose_reach
-from partita_core import AudioSpec, ChannelLayout, Codec, PartitaError, weights_hash
+from partita_core import (
+    AudioSpec,
+    ChannelLayout,
+    Codec,
+    Config,
+    LatentSpec,
+    PartitaError,
+    Saved,
+    from_dict,
+    to_dict,
+    weights_hash,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 Convolution = nn.Conv1d | nn.ConvTranspose1d
 
 
-class ForeignCodec(Codec):
+class ForeignCodec(Saved, Codec):
     """A codec of another library: its own networks, held under their own names.
 
     Attributes:
+        config: what builds it.
         encoder: network audio to hidden frames.
         decoder: values to network audio. Not in `space_id`: it may be tuned or exchanged.
     """
 
+    config: Config
     encoder: nn.Module
     decoder: nn.Module
 
@@ -47,6 +61,23 @@ class ForeignCodec(Codec):
             assert codes is not None
             values = self.codes_to_values(codes)
         return values
+
+    def saved_config(self) -> tuple[Config, dict[str, Any]]:
+        """Its settings, the spec and the ids; see `Saved`."""
+        self._check_savable()
+        space_id = self._hash_space()  # anew, as for an autoencoder
+        self._space_id = self._codes_id = None if self.training else space_id
+        codes_id = space_id if self.latent_spec.codebook_sizes else None
+        facts = {"latent_spec": to_dict(self.latent_spec), "space_id": space_id, "codes_id": codes_id}
+        return self.config, facts
+
+    def restore(self, facts: dict[str, Any]) -> None:
+        """Takes back the measured statistics and the ids; see `Saved`."""
+        spec = from_dict(LatentSpec, facts["latent_spec"], where="latent_spec")
+        if replace(spec, mean=None, std=None) != self.latent_spec:
+            raise PartitaError("latent_spec in config.json is not that of the model it describes")
+        self.latent_spec = spec
+        self._space_id, self._codes_id = facts["space_id"], facts["codes_id"]
 
     def _hash_space(self) -> str:
         spec = self.latent_spec

@@ -7,18 +7,16 @@ from typing import Any
 
 from partita_core import Codec, PartitaError, nearest, read_json
 
+from ._common import ForeignCodec
 from .dac import DacCodec
 from .encodec import ChunkedEncodecCodec, EncodecCodec
 from .mimi import MimiCodec
 from .oobleck import OobleckCodec
+from .settings import MODELS
 
 # By what config.json calls it (diffusers' _class_name, transformers' model_type): the library and its class.
-_MODELS = {
-    "AutoencoderOobleck": ("diffusers", "AutoencoderOobleck"),
-    "dac": ("transformers", "DacModel"),
-    "encodec": ("transformers", "EncodecModel"),
-    "mimi": ("transformers", "MimiModel"),
-}
+_MODELS = {"AutoencoderOobleck": ("diffusers", "AutoencoderOobleck")}
+_MODELS |= {kind: ("transformers", cls) for kind, cls in MODELS.items()}
 
 
 def from_foreign(model: Any) -> Codec:
@@ -32,10 +30,15 @@ def from_foreign(model: Any) -> Codec:
     Raises:
         PartitaError: there is no such model, or its library is not installed.
     """
-    return _wrap(_load(str(model)) if isinstance(model, str | Path) else model).eval()
+    return wrap(_load(str(model)) if isinstance(model, str | Path) else model).eval()
 
 
-def _wrap(model: Any) -> Codec:
+def wrap(model: Any) -> ForeignCodec:
+    """A loaded or built model as one of ours; see `from_foreign`.
+
+    Raises:
+        PartitaError: it is no codec that is known here.
+    """
     names = {cls.__name__ for cls in type(model).__mro__}
     if "AutoencoderOobleck" in names:
         return OobleckCodec(model)

@@ -2,9 +2,11 @@
 
 from .adversarial import AdversarialReconstruction, AdversarialReconstructionConfig
 from .consistency import ConsistencyTraining, ConsistencyTrainingConfig
+from .generation import LatentGeneration, LatentGenerationConfig
 from .latent_quantization import LatentQuantization, LatentQuantizationConfig
 from .objective import Objective, TrainState
 from .optimization import EMA, OptimizerConfig
+from .representation import RepresentationSupervision, RepresentationSupervisionConfig
 from .run import RunConfig, RunFolder, TrainerConfig
 from .trainer import train
 
@@ -14,10 +16,14 @@ __all__ = [
     "AdversarialReconstructionConfig",
     "ConsistencyTraining",
     "ConsistencyTrainingConfig",
+    "LatentGeneration",
+    "LatentGenerationConfig",
     "LatentQuantization",
     "LatentQuantizationConfig",
     "Objective",
     "OptimizerConfig",
+    "RepresentationSupervision",
+    "RepresentationSupervisionConfig",
     "RunConfig",
     "RunFolder",
     "TrainState",

@@ -11,6 +11,7 @@ from partita_core import (
     Frozen,
     PartitaError,
     Quantizer,
+    Saved,
     StepOutput,
     component,
     frozen_call,
@@ -28,6 +29,7 @@ from torch import Tensor, distributed, nn
 from partita.data import Batch
 from partita.quantized import attach_quantizer, check_continuous
 
+from .latents import SOURCE, latents_of, repeated, tokens_of
 from .objective import Objective, TrainState, check_weights, heard, mean_logit, target_audio, weighted_sum
 
 _ADVERSARIAL = ("adversarial", "feature_matching")
@@ -86,12 +88,12 @@ class LatentQuantizationConfig(Config):
 
 
 class LatentQuantization(Objective):
-    """Latents of a frozen codec, encoded on the fly, and a quantizer that learns them.
+    """Latents of a frozen codec, stored or encoded on the fly, and a quantizer that learns them.
 
-    See `LatentQuantizationConfig`. Crops are encoded as `Codec.encode` does it, a crop's padding as the silence it is.
+    See `LatentQuantizationConfig`. An item shorter than a crop is repeated for the quantizer, and counts once; losses
+    on audio need audio.
     """
 
-    requires = frozenset({"audio", "audio_lengths", "layout", "target_layout"})
     model: Quantizer
     mean: Tensor
     std: Tensor
@@ -121,6 +123,9 @@ class LatentQuantization(Objective):
         self.losses_from, self.start_tokens = losses_from, start_tokens
         check_weights({"latent", *losses, *(_ADVERSARIAL if discriminator is not None else ())}, self.weights)
         self.phases = ("generator",) if discriminator is None else ("generator", "discriminator")
+        self.requires = frozenset({SOURCE, "audio_lengths", "layout"})
+        if losses:
+            self.requires |= {"audio", "target_layout"}
         self.crop_multiple = self._frozen.latent_spec.hop
         self.register_buffer("mean", torch.zeros(model.dim, 1))
         self.register_buffer("std", torch.ones(model.dim, 1))
@@ -135,14 +140,19 @@ class LatentQuantization(Objective):
 
     @property
     def codec(self) -> Codec:
+        """The frozen codec."""
+        return self._frozen
+
+    @property
+    def result(self) -> Saved:
         """The frozen codec with the quantizer attached."""
-        return attach_quantizer(self._frozen, self.model)
+        return attach_quantizer(self._frozen, self.model)  # pyright: ignore[reportReturnType]
 
     def begin(self, batches: Iterable[Batch]) -> None:
         """Measures the latents' scale, and starts the quantizer on latents if it has a start."""
         gathered, tokens = [], 0
         for batch in batches:
-            values = upcast(self._encode(batch))
+            values = self._latents(batch)
             gathered.append(values)
             tokens += values.shape[0] * values.shape[2]
             if tokens >= self.start_tokens:
@@ -165,7 +175,7 @@ class LatentQuantization(Objective):
         return [{"params": [parameter for parameter in trained.parameters() if parameter.requires_grad]}]
 
     def _generator(self, batch: Batch, state: TrainState) -> StepOutput:
-        values = upcast(self._encode(batch))
+        values = self._latents(batch)
         output = self.model(values)
         real, fake = self._normalize(values), self._normalize(upcast(output.values))
         terms = {"latent": self._distance(real, fake, batch)}
@@ -192,18 +202,16 @@ class LatentQuantization(Objective):
         metrics = {"real_logit": mean_logit(real), "fake_logit": mean_logit(fake)}
         return StepOutput(upcast(loss), {"discriminator": upcast(loss.detach())}, metrics, None)
 
-    def _encode(self, batch: Batch) -> Tensor:
-        values = self._frozen.encode(batch["audio"], layout=batch["layout"]).values
-        assert values is not None
-        return values
+    def _latents(self, batch: Batch) -> Tensor:
+        values = upcast(latents_of(batch, self._frozen))
+        return repeated(values, tokens_of(batch, self._frozen.latent_spec))
 
     def _normalize(self, values: Tensor) -> Tensor:
         return (values - self.mean) / self.std
 
     def _distance(self, real: Tensor, fake: Tensor, batch: Batch) -> Tensor:
         """Mean absolute error over the frames that hold audio."""
-        spec = self._frozen.latent_spec
-        tokens = -(-batch["audio_lengths"].to(real.device) // spec.hop) * spec.tokens_per_frame
+        tokens = tokens_of(batch, self._frozen.latent_spec).to(real.device)
         inside = (torch.arange(real.shape[-1], device=real.device) < tokens[:, None]).to(real.dtype)
         return ((real - fake).abs().mean(1) * inside).sum() / inside.sum()
 

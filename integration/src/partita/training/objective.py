@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from partita_core import ChannelLayout, Codec, PartitaError, StepOutput, convert_pairs, upcast
+from partita_core import ChannelLayout, Codec, PartitaError, Saved, StepOutput, convert_pairs, upcast
 from partita_losses import DiscriminatorOutput
 from torch import Tensor, nn
 
@@ -36,7 +36,7 @@ class Objective(nn.Module, ABC):
 
     Attributes:
         phases: what a step consists of, in order: `("generator",)`, or with `"discriminator"` after it.
-        requires: keys a batch must have.
+        requires: keys a batch must have; one of several is written `"audio|latents"`.
         crop_multiple: samples that crops must be a multiple of.
         model: what is trained and averaged.
     """
@@ -60,7 +60,12 @@ class Objective(nn.Module, ABC):
 
     @property
     def codec(self) -> Codec:
-        """What is listened to, and saved in the end: it has the model in it, with the weights of the moment."""
+        """What the data is cut for: the codec that is trained, or the one that the model is built on."""
+        return self.model
+
+    @property
+    def result(self) -> Saved:
+        """What is saved in the end, with the weights of the moment; a codec is listened to on the way."""
         return self.model
 
     def begin(self, batches: Iterable[Batch]) -> None:
@@ -76,9 +81,10 @@ class Objective(nn.Module, ABC):
         Raises:
             PartitaError: a key of `requires` is missing.
         """
-        missing = sorted(self.requires - batch.keys())
+        missing = [keys for keys in sorted(self.requires) if not any(key in batch for key in keys.split("|"))]
         if missing:
-            raise PartitaError(f"{type(self).__name__} needs {', '.join(missing)}, which the data does not have")
+            named = ", ".join(keys.replace("|", " or ") for keys in missing)
+            raise PartitaError(f"{type(self).__name__} needs {named}, which the data does not have")
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

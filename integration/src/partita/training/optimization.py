@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from partita_core import Codec, PartitaError
+from partita_core import PartitaError, Saved
 from torch import Tensor, nn
 
 from .objective import Objective, TrainState
@@ -108,12 +108,12 @@ def _floating(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 @contextmanager
-def averaged(objective: Objective, ema: EMA | None) -> Iterator[Codec]:
-    """The objective's codec in eval mode, with the averaged weights if there are any; afterwards all is as before."""
+def averaged(objective: Objective, ema: EMA | None) -> Iterator[Saved]:
+    """What the objective saves, in eval mode, with averaged weights if there are any; afterwards all is as before."""
     model = objective.model
     was_training = model.training
     with nullcontext() if ema is None else ema.swapped_in(model):
         try:
-            yield objective.codec.eval()
+            yield objective.result.eval()
         finally:
             model.train(was_training)

@@ -1,73 +1,176 @@
-"""Listening to a run while it goes: figures, audio and spectrograms on the validation split."""
+"""Looking at a run while it goes: what it sounds like on the validation split, or its losses there."""
 
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from partita_core import ChannelLayout, PartitaError
+from partita_core import ChannelLayout, Codec, PartitaError, hashed_seed
 from torch import Tensor
 
-from partita.data import open_dataset, whole_files, write_audio
+from partita.data import build_loader, open_dataset, whole_files, write_audio
 from partita.evaluation import evaluate
 
 from .logs import Log
 from .objective import Objective, TrainState
 from .optimization import EMA, averaged
-from .run import RunFolder, TrainerConfig
+from .run import RunConfig, RunFolder
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 # Clips of an evaluation: many short ones say more than one long one.
 _CLIPS = 8
 
 
 class Periodic:
-    """Evaluates the averaged weights on the start of a few validation files, and keeps what they sound like."""
+    """Evaluates the averaged weights on a few validation files; without that split, on training files.
+
+    A codec is listened to, if the data is audio: figures, and what the clips sound like. Of everything else the losses
+    are taken, in eval mode and with the same draws every time.
+    """
 
     def __init__(
-        self, data: str | Path, objective: Objective, ema: EMA | None, run: RunFolder, config: TrainerConfig
+        self,
+        data: str | Path,
+        objective: Objective,
+        ema: EMA | None,
+        run: RunFolder,
+        config: RunConfig,
+        device: torch.device,
     ) -> None:
-        """Reads the clips; without a validation split, training files serve and the log says so."""
-        self._objective, self._ema, self._run, self._config = objective, ema, run, config
-        self._rate = objective.codec.audio_spec.sample_rate
-        self._heard_middle = False
+        """Reads what is to be looked at."""
+        self._every, self._looked_in_the_middle = config.trainer.evaluate_every, False
         self.measured: dict[str, float] = {}  # by the last evaluation
         try:
             dataset, self.split = open_dataset(data, split="validation"), "validation"
         except PartitaError:
             dataset, self.split = open_dataset(data, split="train"), "train"
+        listens = isinstance(objective.result, Codec) and "audio" in dataset.column_names
+        kind: Callable[..., Any] = _Clips if listens else _Losses
+        self._look = kind(dataset, objective, ema, run, config, device)
+
+    def due(self, state: TrainState, last: bool) -> bool:
+        """Whether to look after this step."""
+        if last:
+            return True
+        if self._every is not None:
+            return state.step % self._every == 0
+        middle = not self._looked_in_the_middle and state.progress >= 0.5  # once, though the total may be an estimate
+        self._looked_in_the_middle = self._looked_in_the_middle or middle
+        return middle
+
+    def evaluate(self, state: TrainState, log: Log | None) -> None:
+        """Writes the figures to the log."""
+        if log is None:
+            return
+        with torch.random.fork_rng():
+            figures = self._look(state)
+        if figures:
+            self.measured = {f"{self.split}/{name}": value for name, value in figures.items()}
+            log.write(state.step, **self.measured)
+
+
+class _Clips:
+    """What clips sound like: figures, and audio in `samples/`."""
+
+    def __init__(
+        self,
+        dataset: "Dataset",
+        objective: Objective,
+        ema: EMA | None,
+        run: RunFolder,
+        config: RunConfig,
+        device: torch.device,
+    ) -> None:
+        self._objective, self._ema, self._run = objective, ema, run
+        spec = objective.codec.audio_spec
+        self._rate = spec.sample_rate
         count = min(_CLIPS, len(dataset))
         rows = [round(i * (len(dataset) - 1) / max(1, count - 1)) for i in range(count)]
-        samples = int(config.evaluate_seconds / count * self._rate)
+        samples = int(config.trainer.evaluate_seconds / count * self._rate)
         self._clips: list[tuple[str, Tensor, ChannelLayout]] = []
         try:
-            for clip in whole_files(dataset.select(rows), sample_rate=self._rate):
+            for clip in whole_files(dataset.select(rows), sample_rate=self._rate, mono=spec.channels == 1):
                 self._clips.append((clip.name, clip.audio[:, :samples], clip.layout))
         except PartitaError:
             self._clips = []  # nothing to listen to is no reason not to train
 
-    def due(self, state: TrainState, last: bool) -> bool:
-        """Whether this step is to be listened to."""
-        if last:
-            return True
-        if self._config.evaluate_every is not None:
-            return state.step % self._config.evaluate_every == 0
-        middle = not self._heard_middle and state.progress >= 0.5  # once, though the total may be an estimate
-        self._heard_middle = self._heard_middle or middle
-        return middle
-
-    def evaluate(self, step: int, log: Log | None) -> None:
-        """Writes figures to the log, and audio and spectrograms to `samples/`."""
-        if not self._clips or log is None:
-            return
-        folder = self._run.samples / f"step_{step:08d}"
+    def __call__(self, state: TrainState) -> dict[str, float]:
+        if not self._clips:
+            return {}
+        folder = self._run.samples / f"step_{state.step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
 
         def keep(name: str, audio: Tensor, estimates: dict[str, Tensor]) -> None:
             file = folder / Path(name).with_suffix(".wav").name
             write_audio(file, estimates["model"], self._rate)
 
-        with torch.random.fork_rng(), averaged(self._objective, self._ema) as codec:
+        with averaged(self._objective, self._ema) as codec:
+            assert isinstance(codec, Codec)
             levels = len(codec.latent_spec.codebook_sizes) or None  # what is trained is heard: codes, where there are
             settings = {"references": False, "resamples": 1, "num_quantizers": levels}
             found = evaluate({"model": codec}, self._clips, on_clip=keep, **settings)
-        figures = {name: interval.mean for name, interval in found.means["model"].items()}
-        self.measured = {f"{self.split}/{name}": value for name, value in figures.items()}
-        log.write(step, **self.measured)
+        return {name: interval.mean for name, interval in found.means["model"].items()}
+
+
+class _Losses:
+    """The losses of the first phase, on crops that stay the same, as unvaried as the files."""
+
+    def __init__(
+        self,
+        dataset: "Dataset",
+        objective: Objective,
+        ema: EMA | None,
+        run: RunFolder,
+        config: RunConfig,
+        device: torch.device,
+    ) -> None:
+        self._objective, self._ema, self._device = objective, ema, device
+        self._seed = hashed_seed(config.trainer.seed, "evaluation")
+        most = round(config.trainer.evaluate_seconds / config.data.crop_seconds)
+        data = replace(config.data, num_workers=0, augmentation=None, batch_size=max(1, min(most, len(dataset))))
+        spec = objective.codec.audio_spec
+        loader = build_loader(
+            dataset, data, audio_spec=spec, crop_multiple=objective.crop_multiple, seed=config.trainer.seed
+        )
+        size = config.data.batch_size
+        self._batches = []
+        try:
+            for batch in islice(loader, 1):
+                count = len(batch["index"])
+                self._batches = [_part(batch, slice(i, i + size)) for i in range(0, count, size)]
+        except PartitaError:
+            self._batches = []  # as above
+
+    def __call__(self, state: TrainState) -> dict[str, float]:
+        sums: dict[str, float] = defaultdict(float)
+        count = 0
+        torch.manual_seed(self._seed)
+        with averaged(self._objective, self._ema), _evaluating(self._objective), torch.no_grad():
+            for batch in self._batches:
+                moved = {k: v.to(self._device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+                output = self._objective(moved, state, self._objective.phases[0])  # pyright: ignore[reportArgumentType]
+                items = len(batch["index"])
+                count += items
+                for name, value in (output.losses | output.metrics).items():
+                    sums[name] += float(value) * items
+        return {name: value / count for name, value in sums.items()}
+
+
+def _part(batch: Any, items: slice) -> dict[str, Any]:
+    return {key: value[items] for key, value in batch.items() if key != "broken"}
+
+
+@contextmanager
+def _evaluating(objective: Objective) -> Iterator[None]:
+    was_training = objective.training
+    objective.eval()
+    try:
+        yield
+    finally:
+        objective.train(was_training)

@@ -65,7 +65,7 @@ class RunConfig:
         codec: the codec whose latents the model is for, a folder or a name on the hub; None for an autoencoder.
     """
 
-    model: Config = component("autoencoder", "quantizer")
+    model: Config = component("autoencoder", "quantizer", "representation_model", "generator")
     objective: Config = component("objective")
     data: DataConfig = DataConfig()
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

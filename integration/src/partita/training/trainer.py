@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from partita_core import Autoencoder, Frozen, PartitaError, Saved, hashed_seed, load_weights, measure_latents
+from partita_core import Codec, Frozen, PartitaError, Saved, hashed_seed, load_weights, measure_latents
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from partita.cards import model_card
-from partita.data import CropLoader, build_loader, open_dataset, whole_files
-from partita.models import load_codec
+from partita.data import CropLoader, build_loader, corpus_spec, open_dataset, stored_latents, whole_files
+from partita.models import build_model, load_model
 
 from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from .latents import check_corpus
 from .logs import Log, Progress
 from .objective import Objective, TrainState
 from .optimization import EMA, averaged
@@ -54,7 +55,7 @@ def train(
     Args:
         config: the run.
         data: a folder with audio, or what else `open_dataset` takes; its split "train" is trained on, "validation"
-            is listened to.
+            is listened to. Of a corpus of latents there is nothing to listen to.
         output: the folder of the run.
         recipe: the name written beside the config.
         minutes: stop after that long, this time included in schedules as if the run had been planned so.
@@ -78,8 +79,11 @@ def train(
     fresh = not run.path.exists()
     dataset = open_dataset(data, split="train")
     objective = _build(config, init_from)
-    if isinstance(objective.codec, Saved):
-        objective.codec.saved_config()  # what could not be saved is refused before it is trained
+    corpus = corpus_spec(dataset)
+    if corpus is not None:
+        check_corpus(objective, corpus)
+    if isinstance(objective.result, Saved):
+        objective.result.saved_config()  # what could not be saved is refused before it is trained
 
     ddp = DistributedDataParallelKwargs(find_unused_parameters=len(objective.phases) > 1, broadcast_buffers=False)
     accelerator = Accelerator(
@@ -114,7 +118,7 @@ def train(
             loop.begin(read(0, 1), progress=progress)
         periodic = None
         if accelerator.is_main_process:
-            periodic = Periodic(data, objective, loop.ema, run, config.trainer)
+            periodic = Periodic(data, objective, loop.ema, run, config, accelerator.device)
         loop.train(
             batches,
             state,
@@ -199,7 +203,7 @@ class _Loop:
         try:
             if state.step == 0 and periodic is not None:
                 with clock.paused():
-                    periodic.evaluate(state.step, log)
+                    periodic.evaluate(state, log)
             while not self._everyone(clock.over(state)):
                 figures, waited = self._step(reader, state, broken, bar)
                 state.step += 1
@@ -215,7 +219,7 @@ class _Loop:
                     self._checkpoint(state, clock.elapsed, keep)
                 if periodic is not None and periodic.due(state, last):
                     with clock.paused():
-                        periodic.evaluate(state.step, log)
+                        periodic.evaluate(state, log)
         finally:
             bar.close()
             if log is not None and broken:
@@ -369,16 +373,14 @@ def _build(config: RunConfig, init_from: str | Path | None) -> Objective:
         )
     if config.codec is not None and (alone or not takes_codec):
         raise PartitaError(f"{config.objective.tag} of {config.model.tag} is trained without a codec; leave codec out")
-    codec = None if config.codec is None else Frozen(load_codec(config.codec))
+    codec = None if config.codec is None else load_model(config.codec)
     torch.manual_seed(hashed_seed(config.trainer.seed, "weights"))
-    if codec is not None:
-        if init_from is not None:
-            raise PartitaError("only an autoencoder can start from the weights of a model")
-        return config.objective.build(model=config.model.build(dim=codec.module.latent_spec.dim), codec=codec)
-    model = config.model.build()
+    model = build_model(config.model, codec)
     if init_from is not None:
-        load_weights(model, Autoencoder.from_pretrained(init_from).state_dict(), init_from)
-    return config.objective.build(model=model)
+        if not isinstance(model, Saved):
+            raise PartitaError(f"a {config.model.tag} cannot start from the weights of a model")
+        load_weights(model, type(model).from_pretrained(init_from).state_dict(), init_from)
+    return config.objective.build(model=model, **({} if codec is None else {"codec": Frozen(codec)}))
 
 
 def _finish(
@@ -393,18 +395,27 @@ def _finish(
 
     def pieces(codec: Any) -> Iterable[Any]:
         left = config.trainer.statistics_seconds
-        for clip in whole_files(dataset, sample_rate=codec.audio_spec.sample_rate):
+        # In an order of its own: a set of sets begins with one of them.
+        shuffled = dataset.select(torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist())
+        if corpus_spec(dataset) is not None:
+            for latents in stored_latents(shuffled):
+                if left <= 0:
+                    break
+                left -= float(latents.audio_lengths[0]) / codec.audio_spec.sample_rate
+                yield latents
+            return
+        spec = codec.audio_spec
+        for clip in whole_files(shuffled, sample_rate=spec.sample_rate, mono=spec.channels == 1):
             if left <= 0:
                 break
-            seconds = min(left, clip.audio.shape[-1] / clip.sample_rate)
+            seconds = min(left, 10.0, clip.audio.shape[-1] / clip.sample_rate)
             left -= seconds
             yield codec.encode(clip.audio[None, :, : max(1, int(seconds * clip.sample_rate))], layout=clip.layout)
 
     for module in objective.modules():
         if isinstance(module, Frozen):
             module.check()
-    with averaged(objective, ema) as codec:
-        if codec.latent_spec.mean is None:
-            codec.latent_spec = measure_latents(codec, pieces(codec))
-        assert isinstance(codec, Saved)
-        codec.save_pretrained(run.model, card=model_card(codec, **card))
+    with averaged(objective, ema) as model:
+        if isinstance(model, Codec) and model.latent_spec.mean is None:
+            model.latent_spec = measure_latents(model, pieces(model))
+        model.save_pretrained(run.model, card=model_card(model, **card))

@@ -2,6 +2,16 @@
 
 from .activations import ACTIVATIONS, ELU, Snake, SnakeBeta, SnakeLite
 from .attention import RMSNorm, TransformerBlock, WindowedTransformer, rotary_angles, rotate, windowed_attention
+from .causal_conv2d import (
+    CausalConv2d,
+    CausalConvTranspose2d,
+    CausalLayer,
+    DownUnit2d,
+    UpUnit2d,
+    coarsest_bins,
+    init_truncated_normal,
+)
+from .causal_transformer import CausalBlock, CausalTransformer, SwiGLU
 from .chunk_transformer import ChunkTransformer, ChunkTransformerBlock, chunk_causal_attention
 from .companding import CompandedSTFT
 from .convolutions import (
@@ -37,11 +47,17 @@ __all__ = [
     "AdaptiveGroupNorm",
     "AdaptiveLayerNorm",
     "AdaptiveScale",
+    "CausalBlock",
+    "CausalConv2d",
+    "CausalConvTranspose2d",
+    "CausalLayer",
+    "CausalTransformer",
     "ChunkTransformer",
     "ChunkTransformerBlock",
     "CompandedSTFT",
     "Depatchifier",
     "DownStage",
+    "DownUnit2d",
     "FrequencyGains",
     "FusedStages",
     "LogMel",
@@ -54,16 +70,20 @@ __all__ = [
     "Snake",
     "SnakeBeta",
     "SnakeLite",
+    "SwiGLU",
     "TransformerBlock",
     "UpStage",
+    "UpUnit2d",
     "WindowedTransformer",
     "a_weighting",
     "chunk_causal_attention",
+    "coarsest_bins",
     "conv",
     "conv_reach",
     "conv_transpose_reach",
     "down_stages",
     "fuse_stages",
+    "init_truncated_normal",
     "mel_filterbank",
     "mirrored",
     "overlap_add",

@@ -26,10 +26,13 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
-def rotary_angles(length: int, head_dim: int, device: torch.device) -> Tensor:
-    """Angles `(length, head_dim / 2)` in float64: in float32 tiles would differ from the whole by their rounding."""
+def rotary_angles(length: int, head_dim: int, device: torch.device, *, start: Tensor | int = 0) -> Tensor:
+    """Angles `(length, head_dim / 2)` of the positions from `start` (`(1,)` int64, or a figure) on.
+
+    They are float64: in float32 tiles would differ from the whole by their rounding.
+    """
     rates = 10000.0 ** -(torch.arange(0, head_dim, 2, dtype=torch.float64, device=device) / head_dim)
-    return torch.arange(length, dtype=torch.float64, device=device)[:, None] * rates
+    return (torch.arange(length, dtype=torch.float64, device=device) + start)[:, None] * rates
 
 
 def windowed_attention(

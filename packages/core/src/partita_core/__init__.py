@@ -8,6 +8,7 @@ from .errors import PartitaError, nearest
 from .files import read_json, read_tensors, write_json, write_tensors, written_aside
 from .frozen import Frozen, frozen_call
 from .hashing import weights_hash
+from .latent_scale import LatentScale
 from .latents import Latents, regroup
 from .layouts import (
     ChannelLayout,
@@ -74,6 +75,7 @@ __all__ = [
     "hashed_seed",
     "keyed_noise",
     "latent_spec",
+    "LatentScale",
     "Latents",
     "LatentSpec",
     "load_weights",

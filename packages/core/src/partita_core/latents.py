@@ -12,11 +12,9 @@ from torch import Tensor
 from .configs import from_dict, to_dict
 from .errors import PartitaError
 from .files import read_tensors, write_tensors
+from .latent_scale import LatentScale
 from .layouts import ChannelLayout
 from .specs import LatentSpec
-
-# Bounded values are kept this far from the ends, where atanh is infinite.
-_MARGIN = 1e-6
 
 
 def regroup(values: Tensor, dim: int) -> Tensor:
@@ -136,19 +134,15 @@ class Latents:
         """
         if self.normalized:
             return self
-        values, mean, std = self._statistics()
-        if self.spec.bounded:
-            values = values.clamp(-1 + _MARGIN, 1 - _MARGIN).atanh()
-        return replace(self, values=self._within((values - mean) / std), normalized=True)
+        values, scale = self._scale()
+        return replace(self, values=self._within(scale.normalize(values)), normalized=True)
 
     def denormalize(self) -> Self:
         """The way back from `normalize`; does nothing to values at the decoder's scale already."""
         if not self.normalized:
             return self
-        values, mean, std = self._statistics()
-        values = values * std + mean
-        values = values.tanh() if self.spec.bounded else values
-        return replace(self, values=self._within(values), normalized=False)
+        values, scale = self._scale()
+        return replace(self, values=self._within(scale.denormalize(values)), normalized=False)
 
     def save(self, path: str | Path) -> None:
         """Writes the record as one `.safetensors` file, whole or not at all."""
@@ -211,13 +205,12 @@ class Latents:
         """The layout of each item."""
         return [ChannelLayout(item) for item in self.layout.tolist()]
 
-    def _statistics(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _scale(self) -> tuple[Tensor, LatentScale]:
         if self.values is None:
             raise PartitaError("these latents hold codes only; there are no values to normalize")
         if self.spec.mean is None or self.spec.std is None:
             raise PartitaError("the model's latent statistics have not been measured; nothing to normalize with")
-        mean, std = (self.values.new_tensor(s).unsqueeze(-1) for s in (self.spec.mean, self.spec.std))
-        return self.values, mean, std
+        return self.values, LatentScale(self.spec)
 
     def _within(self, values: Tensor) -> Tensor:
         ends = (self.frames * self.spec.tokens_per_frame).to(values.device)

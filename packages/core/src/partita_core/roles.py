@@ -271,15 +271,51 @@ class AudioTransform(nn.Module, ABC):
 class RepresentationEncoder(Role, ABC):
     """Latents to features for understanding.
 
+    One that sees all of the past carries a state; see `Streamable`, whose `step` returns `(batch, frames, width)`.
+
     Attributes:
+        dim: width of the latents it takes.
+        tokens_per_frame: latent vectors a frame (K).
         width: of the features.
     """
 
+    dim: int
+    tokens_per_frame: int = 1
     width: int
 
     @abstractmethod
     def forward(self, values: Tensor) -> Tensor:
         """`(batch, dim, frames * K)` to `(batch, frames, width)`."""
+
+    def stream(self, batch_size: int, *, dtype: torch.dtype = torch.float32, width: int = 1) -> Stream:
+        """A stream from whole frames of latents to features, `(batch, width, frames)`: in streams, time is last.
+
+        Its latency is in frames. `width` bounds the frames of one call.
+
+        Raises:
+            UnboundedError: its context is unbounded and it carries no state.
+        """
+        k = self.tokens_per_frame
+        if isinstance(self, Streamable):
+            device = next((tensor.device for tensor in self.parameters()), torch.device("cpu"))
+            part = _TimeLast(self)
+            return Stepped(part, batch_size, layout=None, device=device, dtype=dtype, width=width * k)
+        left, right = self.context
+        if left is None or right is None:
+            raise UnboundedError(f"{type(self).__name__} sees unbounded context and carries no state")
+        context = (left, right)
+        return Bounded(lambda x: self(x).mT, units_in=k, units_out=1, context=context, hop=1, width=width)
+
+
+class _TimeLast:
+    """A representation encoder with a state, as streams take it."""
+
+    def __init__(self, part: Any) -> None:
+        self.init_state, self._step = part.init_state, part.step
+
+    def step(self, x: Tensor, state: Any, *, last: bool = False) -> tuple[Tensor, Any]:
+        features, state = self._step(x, state, last=last)
+        return features.mT, state
 
 
 class Loss(nn.Module, ABC):

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +32,13 @@ class Saved(nn.Module, ABC):
     def restore(self, facts: dict[str, Any]) -> None:
         """Takes back what `saved_config` put beside the Config."""
 
+    def nested(self) -> "dict[str, Saved]":
+        """The models that this one is built on, by name: each is saved as a folder of that name within this one's.
+
+        They come back to the Config's `build`, by the same names.
+        """
+        return {}
+
     def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> None:
         """Writes the model as a folder, whole or not at all; an earlier model there is replaced.
 
@@ -42,12 +50,16 @@ class Saved(nn.Module, ABC):
             PartitaError: the model cannot be rebuilt from Configs, or the folder cannot be written.
         """
         config, facts = self.saved_config()
+        nested = self.nested()
+        facts = facts | ({"nested": list(nested)} if nested else {})
         card = f"# {type(self).__name__}\n\nBuilt from:\n\n```\n{config}\n```\n" if card is None else card
         with written_aside(folder) as aside:
             aside.mkdir()
             write_json(aside / "config.json", {"schema": SCHEMA, "model": to_dict(config)} | facts)
             write_tensors(aside / "model.safetensors", self.state_dict())
             (aside / "README.md").write_text(card, encoding="utf-8")
+            for name, model in nested.items():
+                model.save_pretrained(aside / name)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Self:
@@ -62,7 +74,8 @@ class Saved(nn.Module, ABC):
         facts = read_json(folder / "config.json")
         if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
             raise PartitaError(f"{folder / 'config.json'} is not a model config of schema {SCHEMA}")
-        model = from_dict(Config, facts.get("model"), where="model").build()
+        config = from_dict(Config, facts.get("model"), where="model")
+        model = config.build(**_load_nested(config, folder, facts.get("nested", [])))
         if not isinstance(model, cls):
             raise PartitaError(f"{folder} holds a {type(model).__name__}, not a {cls.__name__}")
         tensors, _ = read_tensors(folder / "model.safetensors")
@@ -104,6 +117,21 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: Any) 
             raise PartitaError(f"{source} holds the weights of another model: {shapes}")
     with torch.no_grad():
         module.load_state_dict(dict(tensors))
+
+
+def _load_nested(config: Config, folder: Path, names: Any) -> dict[str, Saved]:
+    """The models that `config` is built on, from the sub-folders called `names`; no other place is looked at."""
+    taken = signature(config.build).parameters
+    needed = {name for name, parameter in taken.items() if parameter.default is Parameter.empty}
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise PartitaError(f"{folder / 'config.json'} does not name the models within it: {names!r}")
+    if not needed <= set(names) <= taken.keys():
+        built, named = ", ".join(taken) or "no other model", ", ".join(names) or "none"
+        raise PartitaError(f"a {config.tag} is built on {built}; {folder / 'config.json'} names {named}")
+    for name in names:
+        if not (folder / name).is_dir():
+            raise PartitaError(f"{folder} lacks the folder {name!r} of the model that it is built on")
+    return {name: Saved.from_pretrained(folder / name) for name in names}
 
 
 def _download(name: str, revision: str | None) -> Path:

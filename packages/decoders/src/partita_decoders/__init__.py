@@ -4,6 +4,7 @@ from .consistency import ConsistencyDecoder, ConsistencyDecoderConfig
 from .genae import GenAEDecoder, GenAEDecoderConfig
 from .oobleck import OobleckDecoder, OobleckDecoderConfig
 from .samplers import Autoregressive, Independent, Overlap, Parallel, TwoStep
+from .spectrostream import SpectroStreamDecoder, SpectroStreamDecoderConfig
 
 __all__ = [
     "Autoregressive",
@@ -16,5 +17,7 @@ __all__ = [
     "OobleckDecoderConfig",
     "Overlap",
     "Parallel",
+    "SpectroStreamDecoder",
+    "SpectroStreamDecoderConfig",
     "TwoStep",
 ]

@@ -2,6 +2,7 @@
 
 from .genae import GenAEEncoder, GenAEEncoderConfig, MelFusion
 from .oobleck import OobleckEncoder, OobleckEncoderConfig
+from .spectrostream import SpectroStreamEncoder, SpectroStreamEncoderConfig
 from .summary import SummaryEncoder, SummaryEncoderConfig
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "MelFusion",
     "OobleckEncoder",
     "OobleckEncoderConfig",
+    "SpectroStreamEncoder",
+    "SpectroStreamEncoderConfig",
     "SummaryEncoder",
     "SummaryEncoderConfig",
 ]

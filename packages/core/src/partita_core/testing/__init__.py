@@ -16,6 +16,7 @@ from .decoders import DECODER_CHECKS, DecoderCase, check_decoder
 from .encoders import ENCODER_CHECKS, EncoderCase, check_encoder
 from .losses import LOSS_CHECKS, LossCase, check_loss
 from .quantizers import QUANTIZER_CHECKS, check_quantizer
+from .representations import REPRESENTATION_CHECKS, RepresentationCase, check_representation
 
 __all__ = [
     "BOTTLENECK_CHECKS",
@@ -27,6 +28,7 @@ __all__ = [
     "check_encoder",
     "check_loss",
     "check_quantizer",
+    "check_representation",
     "CODEC_CHECKS",
     "CodecCase",
     "DECODER_CHECKS",
@@ -36,5 +38,7 @@ __all__ = [
     "LOSS_CHECKS",
     "LossCase",
     "QUANTIZER_CHECKS",
+    "REPRESENTATION_CHECKS",
+    "RepresentationCase",
     "Suite",
 ]

@@ -13,9 +13,12 @@ from .codec import BlockCodec, autoencoder, blocks
 from .decoders import MeanSquare, MeanSquareConfig, TransposedConfig, TransposedDecoder
 from .denoising import DenoisingConfig, Lapped, OneStep, TinyDenoiser
 from .encoders import CumulativeConfig, CumulativeEncoder, StridedConfig, StridedEncoder
+from .representations import AveragingConfig, AveragingEncoder, NeighbouringConfig, NeighbouringEncoder
 
 __all__ = [
     "autoencoder",
+    "AveragingConfig",
+    "AveragingEncoder",
     "BlockCodec",
     "blocks",
     "CONFIGS",
@@ -25,6 +28,8 @@ __all__ = [
     "Lapped",
     "MeanSquare",
     "MeanSquareConfig",
+    "NeighbouringConfig",
+    "NeighbouringEncoder",
     "NoisyBottleneck",
     "NoisyConfig",
     "OneStep",
@@ -46,6 +51,8 @@ CONFIGS: tuple[type[Config], ...] = (
     TransposedConfig,
     DenoisingConfig,
     MeanSquareConfig,
+    AveragingConfig,
+    NeighbouringConfig,
 )
 for _config in CONFIGS:
     del registry._registry[_config.tag]

@@ -1,0 +1,26 @@
+"""Generation: language models that continue a prompt with latents, or codes, of any codec."""
+
+from .backbone import Backbone, LlamaBackboneConfig, PretrainedBackboneConfig
+from .flow_head import FlowHead, FlowHeadConfig
+from .generator import Generator, GeneratorConfig, GeneratorOutput, codec_and_encoder
+from .heads import GenerationHead, GenerationHeadConfig, HeadOutput, Rollout, Sampling
+from .token_head import TokenHead, TokenHeadConfig
+
+__all__ = [
+    "Backbone",
+    "FlowHead",
+    "FlowHeadConfig",
+    "GenerationHead",
+    "GenerationHeadConfig",
+    "Generator",
+    "GeneratorConfig",
+    "GeneratorOutput",
+    "HeadOutput",
+    "LlamaBackboneConfig",
+    "PretrainedBackboneConfig",
+    "Rollout",
+    "Sampling",
+    "TokenHead",
+    "TokenHeadConfig",
+    "codec_and_encoder",
+]

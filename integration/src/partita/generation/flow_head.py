@@ -1,0 +1,273 @@
+"""The head for continuous latents: a small transformer that follows a flow from noise to the next patch of frames."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from partita_blocks import AdaptiveLayerNorm, ChunkTransformerBlock, sinusoidal_embedding
+from partita_bottlenecks import NoiseRegularized
+from partita_core import (
+    Codec,
+    Frozen,
+    LatentScale,
+    LatentSpec,
+    PartitaError,
+    RepresentationEncoder,
+    Streamable,
+    keyed_noise,
+    register,
+)
+from partita_losses import euler_flow, flow_interpolation, flow_matching_loss, flow_velocity, guided
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .backbone import Backbone
+from .heads import GenerationHead, GenerationHeadConfig, HeadOutput, Rollout, Sampling
+
+# Steps from noise to a patch, unless said otherwise.
+_STEPS = 10
+
+
+@register("generation_head/flow")
+@dataclass(frozen=True)
+class FlowHeadConfig(GenerationHeadConfig):
+    """Patches of latents by rectified flow, one for every step of the language model (F3-Tokenizer, arXiv 2606.06357).
+
+    Attributes:
+        patch: frames of a patch.
+        history: patches before it that the head sees as they are.
+        width: of the transformer.
+        layers: of attention and MLP.
+        heads: of the attention.
+        head_dim: width of a head.
+        renormalize: whether every vector that was generated is brought back to mean 0 and variance 1 over its
+            channels; None where the codec's bottleneck makes all of them so.
+    """
+
+    patch: int = 2
+    history: int = 1
+    width: int = 512
+    layers: int = 6
+    heads: int = 8
+    head_dim: int = 64
+    renormalize: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be."""
+        if self.patch < 1 or self.history < 0:
+            raise PartitaError(
+                f"patch {self.patch} must be at least 1 frame, history {self.history} at least 0 patches"
+            )
+
+    def own_ids(self, spec: LatentSpec) -> int:
+        """None."""
+        return 0
+
+    def build(
+        self, *, codec: Codec, encoder: RepresentationEncoder | None, scale: LatentScale, states: int
+    ) -> "FlowHead":
+        """Builds it; see `GenerationHeadConfig`. The encoder must go step by step."""
+        regular = isinstance(getattr(codec, "bottleneck", None), NoiseRegularized)
+        return FlowHead(
+            codec.latent_spec.dim,
+            tokens_per_frame=codec.latent_spec.tokens_per_frame,
+            scale=scale,
+            encoder=encoder,
+            states=states,
+            patch=self.patch,
+            history=self.history,
+            width=self.width,
+            layers=self.layers,
+            heads=self.heads,
+            head_dim=self.head_dim,
+            renormalize=regular if self.renormalize is None else self.renormalize,
+        )
+
+    @classmethod
+    def example(cls) -> Self:
+        """A tiny instance."""
+        return cls(width=16, layers=1, heads=2, head_dim=8)
+
+
+class FlowHead(GenerationHead):
+    """Noise to a patch of latents, conditioned on the state of the language model and on the patches before.
+
+    A transformer sees the state, the patches before and the noisy patch, a token each latent vector, so that the K
+    vectors of a frame without order are positions like others; the time enters through the scales of its norms. The
+    language model hears a patch as one embedding, a linear map of its latents or of what a representation encoder
+    makes of them.
+    """
+
+    of_codes = False
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        tokens_per_frame: int,
+        scale: LatentScale,
+        encoder: RepresentationEncoder | None,
+        states: int,
+        patch: int,
+        history: int,
+        width: int,
+        layers: int,
+        heads: int,
+        head_dim: int,
+        renormalize: bool,
+    ) -> None:
+        """Builds the head for latents of width `dim`; see `FlowHeadConfig`."""
+        super().__init__()
+        if encoder is not None and not (isinstance(encoder, Streamable) and encoder.context[1] == 0):
+            name = type(encoder).__name__
+            raise PartitaError(f"{name} does not go step by step: it sees what comes after a frame, or has no state")
+        self.dim, self.scale, self.patch, self.renormalize = dim, scale, patch, renormalize
+        self.tokens_per_frame = tokens_per_frame
+        self.tokens, self.history = patch * tokens_per_frame, history * patch * tokens_per_frame
+        self.encoder = None if encoder is None else Frozen(encoder)
+        heard = tokens_per_frame * dim if encoder is None else encoder.width
+        self.hearing = nn.Linear(patch * heard, states)
+        self.state_in = nn.Linear(states, width)
+        self.clean_in, self.noisy_in = nn.Linear(dim, width), nn.Linear(dim, width)
+        self.positions = nn.Parameter(torch.randn(1 + self.history + self.tokens, width) * 0.02)
+        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.blocks = nn.ModuleList(
+            ChunkTransformerBlock(
+                width, heads=heads, head_dim=head_dim, condition_dim=width, dropout=0.0, zero_init=True
+            )
+            for _ in range(layers)
+        )
+        self.last_norm = AdaptiveLayerNorm(width, condition_dim=width)
+        self.last = nn.Linear(width, dim)
+        nn.init.zeros_(self.last.weight)
+
+    def velocity(self, x: Tensor, time: Tensor, states: Tensor, history: Tensor) -> Tensor:
+        """The velocity of noisy patches.
+
+        Args:
+            x: `(n, patch * K, dim)`.
+            time: `(n,)` in [0, 1].
+            states: `(n, width of the language model)`.
+            history: `(n, history * patch * K, dim)`, zeros where there is nothing before.
+
+        Returns:
+            As `x`.
+        """
+        tokens = [self.state_in(states)[:, None], self.clean_in(history), self.noisy_in(x)]
+        y = torch.cat(tokens, dim=1) + self.positions
+        embedded = sinusoidal_embedding(1000 * time, self.positions.shape[-1]).to(self.positions.dtype)
+        condition = self.time(embedded)[:, None]
+        for block in self.blocks:
+            y = block(y, 1, condition)
+        return self.last(self.last_norm(y[:, -self.tokens :], condition))
+
+    def steps(self, frames: Any) -> Any:
+        """Patches, the last one padded."""
+        return -(-frames // self.patch)
+
+    def frames(self, steps: int) -> int:
+        """All of a patch's."""
+        return steps * self.patch
+
+    def inputs(self, target: Tensor, backbone: Backbone) -> Tensor:
+        """Latents `(batch, dim, frames * K)` to an embedding each patch; see `GenerationHead`."""
+        values = self._normalize(target)
+        if self.encoder is None:
+            heard = values.mT.unflatten(1, (-1, self.tokens_per_frame)).flatten(2)
+        else:
+            with torch.no_grad(), torch.autocast(values.device.type, enabled=False):
+                heard = self.encoder(values.to(_dtype(self.encoder.module)))
+        return self._hear(F.pad(heard, (0, 0, 0, -heard.shape[1] % self.patch)))
+
+    def _normalize(self, target: Tensor) -> Tensor:
+        return self.scale.normalize(target.to(self.positions.dtype))
+
+    def _hear(self, frames: Tensor) -> Tensor:
+        """`(batch, patches * patch, width of a frame)` to `(batch, patches, width of the language model)`."""
+        return self.hearing(frames.to(self.hearing.weight.dtype).unflatten(1, (-1, self.patch)).flatten(2))
+
+    def forward(self, states: Tensor, target: Tensor, frames: Tensor, backbone: Backbone) -> HeadOutput:
+        """The error of the velocity at a time drawn for each patch; see `GenerationHead`."""
+        values = self._normalize(target)
+        values = F.pad(values, (0, -values.shape[-1] % self.tokens))
+        vectors = values.mT  # (batch, tokens, dim)
+        data = vectors.unflatten(1, (-1, self.tokens)).flatten(0, 1)
+        before = F.pad(vectors, (0, 0, self.history, 0))[:, : vectors.shape[1] + self.history - self.tokens]
+        before = before.unfold(1, self.history, self.tokens).mT if self.history else vectors[:, :0]
+        history = before.reshape(len(data), self.history, self.dim)
+        noise = torch.randn_like(data)
+        time = torch.rand(len(data), device=data.device, dtype=data.dtype)
+        x = flow_interpolation(noise, data, time)
+        error = flow_matching_loss(self.velocity(x, time, states.flatten(0, 1), history), noise, data)
+        inside = torch.arange(vectors.shape[1], device=frames.device) < (frames * self.tokens_per_frame)[:, None]
+        weight = inside.to(error).reshape(len(data), self.tokens, 1)
+        count = weight.sum() * self.dim
+        loss = (error * weight).sum() / count
+        velocity = flow_velocity(noise, data)
+        mean = (velocity * weight).sum() / count
+        variance = ((velocity - mean).square() * weight).sum() / count
+        return HeadOutput(loss, {"velocity_error": (loss / variance).detach()})
+
+    def rollout(self, frames: int, seeds: Tensor, sampling: Sampling, backbone: Backbone) -> "FlowRollout":
+        """See `GenerationHead`."""
+        if sampling.top_k is not None:
+            raise PartitaError("top_k is for codes; these latents are continuous")
+        return FlowRollout(self, frames, seeds, sampling)
+
+    def regular(self, values: Tensor) -> Tensor:
+        """Vectors `(batch, dim, tokens)` as they were generated, back to where the codec's latents all lie."""
+        if not self.renormalize:
+            return values
+        values = self.scale.denormalize(values)
+        values = values - values.mean(dim=1, keepdim=True)
+        return self.scale.normalize(values / (values.std(dim=1, correction=0, keepdim=True) + 1e-5))
+
+
+class FlowRollout(Rollout):
+    """Patches as they are generated."""
+
+    def __init__(self, head: FlowHead, frames: int, seeds: Tensor, sampling: Sampling) -> None:
+        """Begins with nothing generated."""
+        self.head, self.seeds, self.sampling = head, seeds, sampling
+        self.count = frames * head.tokens_per_frame
+        self.like = head.last.weight
+        self.patches: list[Tensor] = []
+        encoder = None if head.encoder is None else head.encoder.module
+        self.encoder: Any = encoder
+        if encoder is not None:
+            self.dtype = _dtype(encoder)
+            self.state = self.encoder.init_state(len(seeds), device=self.like.device, dtype=self.dtype)
+
+    def push(self, states: Tensor, unconditional: Tensor | None) -> Tensor:
+        """See `Rollout`."""
+        head, step = self.head, len(self.patches)
+        noise = keyed_noise(self.seeds, "patch", step, shape=(head.tokens, head.dim)).to(self.like)
+        recent = self.patches[max(0, step - head.history // head.tokens) :]
+        before = torch.cat([self.like.new_zeros(len(noise), head.dim, head.history), *recent], dim=-1)
+        history = before[..., before.shape[-1] - head.history :].mT
+
+        def velocity(x: Tensor, time: Tensor) -> Tensor:
+            if unconditional is None:
+                return head.velocity(x, time, states, history)
+            both = torch.cat([states, unconditional])
+            found = head.velocity(torch.cat([x, x]), torch.cat([time, time]), both, torch.cat([history, history]))
+            conditional, free = found.chunk(2)
+            return guided(conditional, free, self.sampling.guidance)
+
+        patch = euler_flow(velocity, noise * self.sampling.temperature, steps=self.sampling.steps or _STEPS)
+        patch = head.regular(patch.mT)
+        self.patches.append(patch)
+        if self.encoder is None:
+            frames = patch.mT.unflatten(1, (head.patch, head.tokens_per_frame)).flatten(2)
+        else:
+            frames, self.state = self.encoder.step(patch.to(self.dtype), self.state)
+        return head._hear(frames)[:, 0]
+
+    def result(self) -> Tensor:
+        """Values as the codec makes them."""
+        return self.head.scale.denormalize(torch.cat(self.patches, dim=-1)[..., : self.count])
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    """Of a module's weights."""
+    return next((tensor.dtype for tensor in module.parameters()), torch.float32)

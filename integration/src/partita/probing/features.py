@@ -1,0 +1,125 @@
+"""What is probed: log-mel, latents and features of files, pooled over time."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+from partita_blocks.spectral import mel_filterbank
+from partita_core import ChannelLayout, Codec, Latents, PartitaError, regroup
+from torch import Tensor
+
+from ..data.clips import Clip
+from ..data.resampling import resample
+from ..evaluation.metrics.spectra import magnitudes
+from .head import masked_mean
+
+if TYPE_CHECKING:
+    from ..representation import RepresentationModel
+
+LOG_MEL = "log-mel"
+
+# The same whatever models are beside it.
+_RATE, _WINDOW, _HOP, _BANDS, _FLOOR = 32_000, 1024, 320, 64, 1e-5
+
+
+def log_mel(audio: Tensor, sample_rate: int) -> Tensor:
+    """Log-mel of audio `(channels, samples)`, as `(frames, 64)`: the reference that no model had a part in.
+
+    Base-10 logarithms of 64 band magnitudes, at least -5, at 32 kHz, 100 frames a second, the mean of the channels.
+    """
+    heard = resample(audio.mean(0, keepdim=True), sample_rate, _RATE)
+    bands = _mel_bands().T @ magnitudes(heard, _WINDOW, _HOP)[0]
+    return bands.clamp_min(_FLOOR).log10().T
+
+
+@cache
+def _mel_bands() -> Tensor:
+    bank = mel_filterbank(sample_rate=_RATE, n_fft=_WINDOW, num_mels=_BANDS, f_min=0.0, f_max=_RATE / 2)
+    return (bank / bank.sum(0)).float()
+
+
+def stack_tokens(latents: Latents) -> Tensor:
+    """The values as one vector a frame, `(batch, frames, K * dim)`.
+
+    Raises:
+        PartitaError: there are no values.
+    """
+    if latents.values is None:
+        raise PartitaError("these latents hold codes only; a probe reads values")
+    return regroup(latents.values, latents.spec.dim * latents.spec.tokens_per_frame).transpose(1, 2)
+
+
+def codec_of(model: "Codec | RepresentationModel") -> Codec:
+    """The codec itself, or the one that a representation is on top of."""
+    return model if isinstance(model, Codec) else model.codec
+
+
+def beginning(clip: Clip, seconds: float) -> Clip:
+    """The clip cut to its first seconds."""
+    most = max(1, round(seconds * clip.sample_rate))
+    return replace(clip, audio=clip.audio[..., :most])
+
+
+def heard(codec: Codec, clip: Clip) -> tuple[Tensor, ChannelLayout]:
+    """The audio of a clip and its layout as the codec can take them: at its rate, and mono if that is all it takes."""
+    audio = resample(clip.audio, clip.sample_rate, codec.audio_spec.sample_rate)
+    if codec.audio_spec.layouts == (ChannelLayout.MONO,):
+        return audio.mean(0, keepdim=True), ChannelLayout.MONO
+    return audio, clip.layout
+
+
+def encode_clip(codec: Codec, clip: Clip) -> Latents:
+    """The latents of a whole clip, normalised where their statistics are known."""
+    audio, layout = heard(codec, clip)
+    latents = codec.encode(audio[None], layout=layout)
+    return latents if latents.spec.mean is None or latents.spec.std is None else latents.normalize()
+
+
+@torch.no_grad()
+def pooled_features(
+    models: "Mapping[str, Codec | RepresentationModel]", clips: Iterable[Clip], *, seconds: float
+) -> dict[str, dict[int, Tensor]]:
+    """The sources of every clip, pooled over time.
+
+    The sources are "log-mel", "NAME z" for the latents of each codec, normalised where their statistics are known,
+    with the K tokens of a frame stacked, and "NAME u" for the features of each representation. Models on top of one
+    codec share its latents, which are listed once, by the first of them.
+
+    Args:
+        models: by the names they get in the tables, in eval mode.
+        clips: each is held in memory only while it is read.
+        seconds: of each clip at most, from its start.
+
+    Returns:
+        source -> row of the clip -> `(width,)` float32 on the CPU.
+    """
+    found: dict[str, dict[int, Tensor]] = {LOG_MEL: {}} | {name: {} for name in source_names(models)}
+    for clip in clips:
+        clip = beginning(clip, seconds)
+        found[LOG_MEL][clip.index] = log_mel(clip.audio, clip.sample_rate).mean(0)
+        spaces: dict[str, Latents] = {}
+        for name, model in models.items():
+            codec = codec_of(model)
+            if codec.space_id not in spaces:
+                latents = spaces[codec.space_id] = encode_clip(codec, clip)
+                found[f"{name} z"][clip.index] = _pool(stack_tokens(latents), latents.frames)
+            if not isinstance(model, Codec):
+                features = model.represent(spaces[codec.space_id])
+                found[f"{name} u"][clip.index] = _pool(features.values, features.frames)
+    return found
+
+
+def source_names(models: "Mapping[str, Codec | RepresentationModel]") -> list[str]:
+    """The sources of these models, in their order."""
+    names, spaces = [], set()
+    for name, model in models.items():
+        space = codec_of(model).space_id
+        names += [f"{name} z"] * (space not in spaces) + [f"{name} u"] * (not isinstance(model, Codec))
+        spaces.add(space)
+    return names
+
+
+def _pool(values: Tensor, frames: Tensor) -> Tensor:
+    return masked_mean(values.float(), frames)[0].cpu()

@@ -1,0 +1,111 @@
+"""The probe itself: masked mean pool, layer norm, one linear layer."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from partita_core import PartitaError, hashed_seed
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Examples(NamedTuple):
+    """Pooled features `(items, width)` and their classes `(items,)` int64."""
+
+    features: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How probes are trained.
+
+    Attributes:
+        epochs: passes over the training items.
+        lr: learning rate of Adam.
+        batch_size: small, since labelled sets often are, too: a narrow source needs some hundred steps.
+        seeds: probes of each source, from other weights and in another order of the items.
+    """
+
+    epochs: int = 10
+    lr: float = 1e-3
+    batch_size: int = 8
+    seeds: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuses what trains nothing."""
+        for name in ("epochs", "lr", "batch_size", "seeds"):
+            if getattr(self, name) <= 0:
+                raise PartitaError(f"{name} is {getattr(self, name)}; it must be positive")
+
+
+class LinearProbe(nn.Module):
+    """Layer norm and one linear layer on pooled features, as the heads of X-ARES.
+
+    Pooling comes first and learns nothing, so it is done once, by `masked_mean`, and not in here.
+    """
+
+    def __init__(self, width: int, *, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.linear = nn.Linear(width, classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Pooled features `(items, width)` to logits `(items, classes)`."""
+        return self.linear(self.norm(features))
+
+
+def masked_mean(values: Tensor, frames: Tensor) -> Tensor:
+    """The mean over the frames that each item has.
+
+    Args:
+        values: `(batch, frames, width)`; what is past an item's end has no effect.
+        frames: `(batch,)`, of each item; at least one.
+
+    Returns:
+        `(batch, width)`.
+    """
+    frames = frames.to(values.device)
+    outside = torch.arange(values.shape[1], device=values.device) >= frames[:, None]
+    return values.masked_fill(outside[..., None], 0).sum(1) / frames[:, None]
+
+
+def fit_probe(
+    train: Examples, validation: Examples | None, *, classes: int, settings: ProbeSettings, seed: int
+) -> LinearProbe:
+    """Trains a probe by cross-entropy with Adam.
+
+    The same for the same seed, and of the same weights and order of items for every source of one width.
+
+    Args:
+        train: to train on.
+        validation: the probe is that of the epoch that did best here (accuracy, then cross-entropy); None for the
+            last epoch.
+        classes: number of them.
+        settings: the figures.
+        seed: of the weights and the order.
+
+    Returns:
+        The probe, on the CPU.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(hashed_seed("probe", seed))
+        probe = LinearProbe(train.features.shape[1], classes=classes)
+    order = torch.Generator().manual_seed(hashed_seed("order", seed))
+    optimizer = torch.optim.Adam(probe.parameters(), lr=settings.lr)
+    best, kept = None, {}
+    for _ in range(settings.epochs):
+        for items in torch.randperm(len(train.labels), generator=order).split(settings.batch_size):
+            optimizer.zero_grad()
+            F.cross_entropy(probe(train.features[items]), train.labels[items]).backward()
+            optimizer.step()
+        if validation is not None:
+            with torch.no_grad():
+                logits = probe(validation.features)
+            correct = (logits.argmax(1) == validation.labels).sum().item()
+            score = correct, -F.cross_entropy(logits, validation.labels).item()
+            if best is None or score > best:
+                best, kept = score, {name: tensor.clone() for name, tensor in probe.state_dict().items()}
+    if kept:
+        probe.load_state_dict(kept)
+    return probe

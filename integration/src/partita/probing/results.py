@@ -1,0 +1,98 @@
+"""What probes found: a record of plain values, and its Markdown."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from partita_core import to_dict, write_json
+
+from ..evaluation.bootstrap import Interval
+from ..evaluation.results import Difference
+
+
+@dataclass(frozen=True)
+class ProbeTask:
+    """One task and what every source reached in it; all figures are shares of 1.
+
+    Attributes:
+        name: of the task.
+        classes: their names.
+        items: split -> number of items.
+        unknown: test items that were left out, since no training item has their class.
+        chance: one over the number of classes.
+        majority: accuracy of always naming the most frequent class of the training items.
+        scores: source -> for each test item, the share of the seeds that were right.
+        by_seed: source -> accuracy of each seed.
+        accuracy: source -> the mean over seeds and items, with its interval over items.
+        differences: between sources, paired by item.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    items: dict[str, int]
+    unknown: int
+    chance: float
+    majority: float
+    scores: dict[str, tuple[float, ...]]
+    by_seed: dict[str, tuple[float, ...]]
+    accuracy: dict[str, Interval]
+    differences: tuple[Difference, ...]
+
+    @property
+    def best(self) -> str:
+        """The source with the highest accuracy, the first of equals."""
+        return max(self.accuracy, key=lambda source: self.accuracy[source].mean)
+
+
+@dataclass(frozen=True)
+class Probing:
+    """Accuracies of sources in tasks.
+
+    Attributes:
+        column: that names the classes.
+        tasks: in the order of the columns.
+        settings: of the probes and the bootstrap.
+    """
+
+    column: str
+    tasks: tuple[ProbeTask, ...]
+    settings: dict[str, Any]
+
+    def to_json(self, path: str | Path) -> None:
+        """Writes the record, whole or not at all; equal probings give equal files."""
+        write_json(path, to_dict(self))
+
+    def to_markdown(self) -> str:
+        """The accuracies by source and task, the best of each task in bold, and the paired differences."""
+        confidence, seeds = f"{100 * self.settings['confidence']:g} %", self.settings["seeds"]
+        lines = [f"Accuracy in %, mean over {seeds} seeds, with {confidence} bootstrap intervals over test items.", ""]
+        heading = [f"{t.name}, {len(t.classes)} classes, {t.items['test']} items" for t in self.tasks]
+        lines += markdown_table(["source", *heading], list(self._accuracies()))
+        lines += ["", f"Paired differences in percentage points, with {confidence} intervals.", ""]
+        lines += markdown_table(["difference", *(task.name for task in self.tasks)], list(self._differences()))
+        return "\n".join(lines) + "\n"
+
+    def _accuracies(self) -> Iterator[list[str]]:
+        for source in self.tasks[0].accuracy:
+            texts = [percent(task.accuracy[source]) for task in self.tasks]
+            yield [source, *(f"**{x}**" if t.best == source else x for x, t in zip(texts, self.tasks))]
+        yield ["most frequent class", *(f"{100 * task.majority:.1f}" for task in self.tasks)]
+        yield ["chance", *(f"{100 * task.chance:.1f}" for task in self.tasks)]
+
+    def _differences(self) -> Iterator[list[str]]:
+        for row in zip(*(task.differences for task in self.tasks)):
+            yield [f"{row[0].system} − {row[0].baseline}", *(percent(each.difference, sign=True) for each in row)]
+
+
+def percent(interval: Interval, *, sign: bool = False) -> str:
+    """A share and its interval in per cent, as `81.4 [75.0, 88.1]`."""
+    figures = (100 * interval.mean, 100 * interval.low, 100 * interval.high)
+    mean, low, high = (f"{round(x, 1) + 0.0:{'+' if sign and x else ''}.1f}".replace("-", "−") for x in figures)
+    return f"{mean} [{low}, {high}]"
+
+
+def markdown_table(heading: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table, figures to the right."""
+    rule = ["---", *["---:"] * (len(heading) - 1)]
+    return [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in (heading, rule, *rows)]

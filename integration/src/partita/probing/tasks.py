@@ -1,0 +1,139 @@
+"""What is asked of a probe: which rows of a data set, and the classes that a column of theirs names."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from partita_core import PartitaError, nearest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class LabelTask:
+    """One classification task.
+
+    Attributes:
+        name: of the task.
+        classes: those that the training items have, sorted.
+        items: split -> (row, class) of its items; splits without any are missing.
+        unknown: test items whose class no training item has; they are left out.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    items: dict[str, tuple[tuple[int, int], ...]]
+    unknown: int
+
+
+def open_splits(data: str) -> dict[str, "Dataset"]:
+    """The splits of a data set: train and test, and validation where there is one.
+
+    Raises:
+        PartitaError: train or test are not there, or the rows hold no audio.
+    """
+    from ..data import open_dataset
+
+    found = {split: open_dataset(data, split) for split in ("train", "test")}
+    if "audio" not in found["train"].column_names:
+        raise PartitaError(f"{data}: has no column audio; a probe computes its latents itself")
+    try:
+        found["validation"] = open_dataset(data, "validation")
+    except PartitaError:
+        pass  # the last epoch is then the one that counts
+    return found
+
+
+def described(dataset: "Dataset") -> list[dict[str, Any]]:
+    """The rows without their audio."""
+    return dataset.remove_columns("audio").to_list()
+
+
+def check_columns(dataset: "Dataset", columns: Sequence[str], data: str) -> None:
+    """Refuses columns that are not there.
+
+    Raises:
+        PartitaError: the first that is not, with the nearest ones.
+    """
+    known = [name for name in dataset.column_names if name != "audio"]
+    for column in columns:
+        if column not in known:
+            raise PartitaError(f"{data}: has no column {column!r}; {nearest(column, known)}")
+
+
+def matches(row: Mapping[str, Any], where: Mapping[str, str]) -> bool:
+    """Whether all columns of `where` have these values; numbers are compared as they are printed."""
+    return all(row.get(key) is not None and str(row[key]) == value for key, value in where.items())
+
+
+def find_tasks(rows: Mapping[str, Rows], *, column: str, where: Mapping[str, str]) -> list[LabelTask]:
+    """The tasks in the rows of each split.
+
+    With `where`, one task of the rows that match. Without, one for each value of the column `task`, if there is one;
+    values with fewer than two classes, or without a test item, are passed over.
+
+    Args:
+        rows: split -> its rows; "train" and "test" must be there.
+        column: of the classes. Rows where it is empty are left out.
+        where: values that columns must have.
+
+    Raises:
+        PartitaError: there is no task with two classes and a test item, or the column holds figures, not classes.
+    """
+    if where or not any("task" in row for row in rows["train"]):
+        name = ", ".join(where.values()) or column
+        task = _task(name, rows, column, where)
+        if len(task.classes) < 2 or "test" not in task.items:
+            tests = len(task.items.get("test", ()))
+            figures = f"{len(task.classes)} classes to train on and {tests} test items of these"
+            raise PartitaError(f"column {column!r} of {name} has {figures}; a probe needs 2 and 1")
+        return [task]
+    values = sorted({str(row["task"]) for row in rows["train"] if row.get("task") not in (None, "")})
+    tasks = [_task(value, rows, column, {"task": value}) for value in values]
+    tasks = [task for task in tasks if len(task.classes) > 1 and "test" in task.items]
+    if not tasks:
+        raise PartitaError(f"no task has two classes in column {column!r} to train on, and a test item")
+    return tasks
+
+
+def _task(name: str, rows: Mapping[str, Rows], column: str, where: Mapping[str, str]) -> LabelTask:
+    labelled = {
+        split: [
+            (index, _label(row[column], column))
+            for index, row in enumerate(table)
+            if matches(row, where) and row.get(column) not in (None, "")
+        ]
+        for split, table in rows.items()
+    }
+    classes = sorted({label for _, label in labelled["train"]})
+    number = {label: i for i, label in enumerate(classes)}
+    items = {
+        split: tuple((index, number[label]) for index, label in found if label in number)
+        for split, found in labelled.items()
+    }
+    unknown = len(labelled["test"]) - len(items["test"])
+    return LabelTask(name, tuple(classes), {split: found for split, found in items.items() if found}, unknown)
+
+
+def _label(value: Any, column: str) -> str:
+    if isinstance(value, float) or (isinstance(value, str) and _is_fraction(value)):
+        raise PartitaError(f"column {column!r} holds figures, as {value}; a probe tells classes apart")
+    return str(value)
+
+
+def _is_fraction(text: str) -> bool:
+    try:
+        return not float(text).is_integer()
+    except (ValueError, OverflowError):
+        return False
+
+
+def majority(train: Sequence[int], test: Sequence[int]) -> float:
+    """The share of the test items that have the most frequent class of the training items, the first of equals."""
+    counts = Counter(train)
+    best = min(counts, key=lambda each: (-counts[each], each))
+    return sum(label == best for label in test) / len(test)

@@ -1,0 +1,105 @@
+"""Recipes for representation encoders on the latents of a codec: stage 1 of F3-Tokenizer (arXiv 2606.06357).
+
+They take the codec's name, and that of a frozen language model, a folder or a repository on the hub; without one there
+is no supervision by text. `partita llm` makes a small one of the texts that a data set has.
+"""
+
+from dataclasses import replace
+
+from partita_core import Config
+from partita_representation import (
+    CausalRepresentationConfig,
+    FrozenLLMConfig,
+    RQMTPConfig,
+    SwiGLUAdapterConfig,
+)
+
+from partita.data import DataConfig
+from partita.data.texts import SPEECH_AND_SOUND_TEXTS
+from partita.representation import RepresentationModelConfig
+from partita.training import OptimizerConfig, RepresentationSupervisionConfig, RunConfig, TrainerConfig
+
+
+def representation_base(codec: str, llm: str | None = None) -> RunConfig:
+    """24 layers of width 1024, 8192 codes; the size is that of dots.tts, since F3's is not published."""
+    return _run(
+        codec,
+        llm,
+        encoder=CausalRepresentationConfig(width=1024, layers=24, heads=16),
+        rq=RQMTPConfig(codes=8192),
+        data=DataConfig(crop_seconds=10.0, batch_size=64, num_workers=8, augmentation=None),
+        trainer=TrainerConfig(
+            steps=200_000,
+            optimizers={"generator": _adamw(lr=3e-4, warmup_steps=5000)},
+            precision="bf16",
+            log_every=100,
+            evaluate_every=10_000,
+            evaluate_seconds=600.0,
+        ),
+    )
+
+
+def representation_small(codec: str, llm: str | None = None) -> RunConfig:
+    """8 layers of width 512 for a single GPU, 26 M parameters."""
+    return _run(
+        codec,
+        llm,
+        encoder=CausalRepresentationConfig(),
+        rq=RQMTPConfig(),
+        data=DataConfig(crop_seconds=10.0, batch_size=32, num_workers=8, augmentation=None),
+        trainer=TrainerConfig(
+            steps=50_000,
+            optimizers={"generator": _adamw(lr=5e-4, warmup_steps=1000)},
+            precision="bf16",
+            ema_decay=0.999,
+            log_every=100,
+            evaluate_every=2000,
+            evaluate_seconds=300.0,
+        ),
+    )
+
+
+def representation_tiny(codec: str, llm: str | None = None) -> RunConfig:
+    """4 layers of width 192, 2 M parameters, that train on two CPU cores in minutes."""
+    return _run(
+        codec,
+        llm,
+        encoder=CausalRepresentationConfig(width=192, layers=4, heads=4),
+        rq=RQMTPConfig(codes=512),
+        data=DataConfig(crop_seconds=5.0, batch_size=16, num_workers=1, augmentation=None),
+        trainer=TrainerConfig(
+            steps=1500,
+            optimizers={"generator": _adamw(lr=1e-3, warmup_steps=50)},
+            ema_decay=0.99,
+            evaluate_seconds=320.0,
+        ),
+    )
+
+
+def _run(
+    codec: str,
+    llm: str | None,
+    *,
+    encoder: CausalRepresentationConfig,
+    rq: RQMTPConfig,
+    data: DataConfig,
+    trainer: TrainerConfig,
+) -> RunConfig:
+    supervisions: dict[str, Config] = {"rq": rq}
+    adapter = None
+    if llm is not None:
+        supervisions["llm"], adapter = FrozenLLMConfig(), SwiGLUAdapterConfig(hidden=4 * encoder.width)
+        data = replace(data, texts=SPEECH_AND_SOUND_TEXTS)
+    return RunConfig(
+        codec=codec,
+        model=RepresentationModelConfig(encoder, adapter, llm),
+        objective=RepresentationSupervisionConfig(supervisions, dict.fromkeys(supervisions, 1.0)),
+        data=data,
+        trainer=trainer,
+    )
+
+
+def _adamw(*, lr: float, warmup_steps: int) -> OptimizerConfig:
+    return OptimizerConfig(
+        lr=lr, betas=(0.9, 0.98), weight_decay=0.01, schedule="cosine", warmup_steps=warmup_steps, final=0.05
+    )

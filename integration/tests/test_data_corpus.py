@@ -1,0 +1,430 @@
+"""Corpora of latents: whole, the same whoever writes them and however often they were killed, and read row by row."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from partita.data import (
+    DataConfig,
+    LatentCrops,
+    TextTask,
+    build_loader,
+    corpus_spec,
+    dataset_splits,
+    encode_corpus,
+    encode_files,
+    open_dataset,
+    stored_latents,
+    whole_files,
+    write_audio,
+)
+from partita.interop import from_foreign
+from partita_core import Autoencoder, ChannelLayout, Latents, PartitaError, override
+
+SMALL = 6000  # bytes of a shard
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    datasets.disable_progress_bars()
+
+
+def write_sources(folder: Path) -> Path:
+    """Fifteen files of several lengths, layouts and rates, one of them broken, described in the training split only."""
+    generator = torch.Generator().manual_seed(0)
+    rows = ["file_name,label,duration_s"]
+    for number in range(12):
+        samples = [800, 2400, 2401, 5000][number % 4]
+        rate = 16000 if number == 5 else 8000
+        channels = 1 + number % 3 // 2
+        split = "validation" if number > 9 else "train"
+        path = folder / split / f"{number:02d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_audio(path, 0.1 * torch.randn(channels, samples, generator=generator), rate)
+        rows += [f"{split}/{number:02d}.wav,{number},0.5"] * (split == "train")
+    (folder / "train" / "03b.wav").write_text("no audio")
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> Path:
+    return write_sources(tmp_path_factory.mktemp("sources"))
+
+
+@pytest.fixture
+def codec(run):
+    return Autoencoder.from_pretrained(run / "model")
+
+
+@pytest.fixture
+def corpus(codec, sources, tmp_path) -> Path:
+    encode_corpus(codec, sources, tmp_path / "corpus", shard_bytes=SMALL, progress=False)
+    return tmp_path / "corpus"
+
+
+def rows_of(folder: Path) -> dict[str, list[dict]]:
+    return {split: list(open_dataset(folder, split)) for split in dataset_splits(folder)}
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*/latents-*.parquet"))
+
+
+# ------------------------------------------------------------------ what is in it
+
+
+def test_rows_are_those_of_the_source_and_latents_those_of_encode(codec, sources, corpus):
+    for split, count in {"train": 10, "validation": 2}.items():
+        dataset = open_dataset(corpus, split)
+        clips = list(whole_files(open_dataset(sources, split), sample_rate=8000))
+        assert dataset["file_name"] == [clip.name for clip in clips] and len(clips) == count
+        for clip, row, latents in zip(clips, dataset, stored_latents(dataset)):
+            expected = codec.encode(clip.audio[None])
+            assert row["label"] == clip.row.get("label") and row.get("duration_s") == clip.row.get("duration_s")
+            assert row["frames"] == int(expected.frames[0]) and latents.layouts() == [clip.layout]
+            assert latents.audio_lengths.tolist() == [clip.audio.shape[-1]]
+            assert latents.spec == codec.latent_spec and latents.space_id == codec.space_id
+            torch.testing.assert_close(latents.values, expected.values, rtol=1e-4, atol=1e-5)
+            assert codec.decode(latents).shape[-1] == clip.audio.shape[-1]
+
+
+def test_shards_are_bounded_and_nothing_else_lies_there(corpus):
+    assert len(shards(corpus)) > 4
+    assert {path.name for path in corpus.iterdir()} == {"corpus.json", "README.md", "train", "validation"}
+    assert sorted(path for path in corpus.glob("*/*")) == shards(corpus)
+    ends = {split: plan["ends"] for split, plan in json.loads((corpus / "corpus.json").read_text())["splits"].items()}
+    assert ends["train"][-1] == 11 and ends["validation"][-1] == 2  # one of them is broken
+    sizes = [sum(map(len, pq.read_table(path)["latents"].to_pylist())) for path in shards(corpus)]
+    assert len(sizes) == len(ends["train"]) + len(ends["validation"]) and SMALL / 2 < max(sizes) <= SMALL
+
+
+def test_datasets_loads_it_without_us(corpus, tmp_path):
+    import datasets
+
+    files = {"train": [str(path) for path in shards(corpus) if path.parent.name == "train"]}
+    by_file = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "a"))
+    whole = datasets.load_dataset(str(corpus), cache_dir=str(tmp_path / "b"))
+    assert list(by_file) == list(whole["train"]) == rows_of(corpus)["train"]
+    assert whole["validation"]["label"] == [None, None] and len(whole) == 2
+
+
+def test_how_files_are_batched_and_cut_does_not_matter(codec, sources, corpus, tmp_path):
+    codec.max_batch_size, codec.tile_seconds = 1, 0.3  # so that most files are streamed
+    encode_corpus(codec, sources, tmp_path / "other", progress=False)
+    assert len(shards(tmp_path / "other")) == 2
+    for split in ("train", "validation"):
+        pairs = zip(
+            stored_latents(open_dataset(corpus, split)), stored_latents(open_dataset(tmp_path / "other", split))
+        )
+        for one, other in pairs:
+            torch.testing.assert_close(one.values, other.values, rtol=1e-4, atol=1e-5)
+
+
+def test_files_of_a_length_go_through_the_model_together(codec, sources, monkeypatch):
+    seen = []
+    original = codec.encode
+    monkeypatch.setattr(codec, "encode", lambda audio, **kw: seen.append(len(audio)) or original(audio, **kw))
+    paths = sorted((sources / "train").glob("*.wav"))
+    found = dict(encode_files(codec, lambda i: paths[i], len(paths)))
+    assert sorted(found) == list(range(len(paths))) and max(seen) > 1 and sum(seen) == len(paths) - 1
+    assert str(found[4]).startswith(f"{paths[4]}: is not audio")
+
+
+def test_half_precision_is_half_the_size_and_close(codec, sources, corpus, tmp_path):
+    encode_corpus(codec, sources, tmp_path / "half", dtype="float16", progress=False)
+    for one, other in zip(rows_of(corpus)["train"], rows_of(tmp_path / "half")["train"]):
+        assert len(one["latents"]) == 2 * len(other["latents"])
+    for one, other in zip(stored_latents(open_dataset(corpus)), stored_latents(open_dataset(tmp_path / "half"))):
+        assert other.values.dtype == torch.float32
+        torch.testing.assert_close(one.values, other.values, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name, gain", [("mimi", False), ("encodec in chunks", True)])
+def test_codes_and_gains_are_kept_and_decode_the_same(foreign, sources, tmp_path, name, gain):
+    codec = from_foreign(foreign(name))
+    layout = None if gain else "mono"
+    encode_corpus(codec, sources, tmp_path / "out", layout=layout, progress=False)
+    dataset = open_dataset(tmp_path / "out", "validation")
+    spec = corpus_spec(dataset)
+    assert (spec.codes_dtype, spec.gain, spec.codes_id) == ("int16", gain, codec.codes_id)
+    clips = whole_files(open_dataset(sources, "validation"), sample_rate=8000)
+    for clip, latents in zip(clips, stored_latents(dataset)):
+        expected = codec.encode(clip.audio[None], layout=layout)
+        assert torch.equal(latents.codes, expected.codes) and latents.codes.dtype == torch.int64
+        torch.testing.assert_close(codec.decode(latents), codec.decode(expected), rtol=1e-3, atol=1e-4)
+
+
+def test_only_codes_or_only_latents(codec, foreign, sources, tmp_path):
+    mimi = from_foreign(foreign("mimi"))
+    for kept, lost in (("codes", "latents"), ("latents", "codes")):
+        encode_corpus(mimi, sources, tmp_path / kept, only=kept, num_quantizers=2, progress=False)
+        dataset = open_dataset(tmp_path / kept)
+        assert kept in dataset.column_names and lost not in dataset.column_names
+    (latents, *_) = stored_latents(open_dataset(tmp_path / "codes"))
+    assert latents.values is None and (latents.codes[:, 2:] == -1).all() and (latents.codes[:, :2] >= 0).all()
+    assert latents.layouts() == [ChannelLayout.MONO]
+    with pytest.raises(PartitaError, match="Autoencoder makes no codes"):
+        encode_corpus(codec, sources, tmp_path / "none", only="codes", progress=False)
+    assert not (tmp_path / "none").exists()
+
+
+def test_stereo_is_folded_for_a_mono_model_as_in_training(foreign, sources, tmp_path):
+    codec = from_foreign(foreign("dac"))
+    encode_corpus(codec, sources, tmp_path / "out", progress=False)
+    for clip, latents in zip(
+        whole_files(open_dataset(sources), sample_rate=8000), stored_latents(open_dataset(tmp_path / "out"))
+    ):
+        expected = codec.encode(clip.audio.mean(0)[None, None])
+        torch.testing.assert_close(latents.values, expected.values, rtol=1e-3, atol=1e-4)
+        assert latents.layouts() == [ChannelLayout.MONO]
+
+
+# ------------------------------------------------------------------ killed, and shared
+
+WRITER = """
+import sys, time, torch
+from conftest import tiny_config
+from partita.data import encode_corpus
+from partita_core import Autoencoder
+model, source, output, pause = sys.argv[1:]
+codec = Autoencoder.from_pretrained(model)
+original, calls = codec.encode, []
+def encode(audio, **settings):
+    time.sleep(float(pause))
+    calls.append(len(audio))
+    return original(audio, **settings)
+codec.encode = encode
+done = encode_corpus(codec, source, output, shard_bytes=6000, progress=False)
+print("calls", len(calls), "encoded", done.encoded, "broken", len(done.broken))
+from accelerate import PartialState
+PartialState().destroy_process_group()
+"""
+
+
+def writer(run, sources, output, pause, processes=None) -> list[str]:
+    launch = [] if processes is None else ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
+    script = output.parent / "writer.py"
+    script.write_text(WRITER)
+    return [sys.executable, *launch, str(script), str(run / "model"), str(sources), str(output), str(pause)]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parent)}
+
+
+def kill_after(command: list[str], output: Path, count: int) -> None:
+    """Starts a process, and kills it as soon as it has written so many shards."""
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(shards(output)) < count and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert process.poll() is None, "it ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.slow
+def test_killed_at_any_time_and_ended_by_two_processes_it_is_the_same(run, sources, corpus, tmp_path):
+    output = tmp_path / "killed"
+    for count in (1, 3):
+        kill_after(writer(run, sources, output, 0.3), output, count)
+        with pytest.raises(PartitaError, match="shards of 'train' are missing; give the command that encodes it once"):
+            open_dataset(output)
+    before = {path: path.stat().st_mtime_ns for path in shards(output)}
+    assert 3 <= len(before) < len(shards(corpus)) - 1
+    command = writer(run, sources, output, 0, processes="2")
+    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    said = [line.split() for line in ended.stdout.splitlines() if line.startswith("calls")]
+    assert len(said) == 2 and all(int(words[1]) > 1 for words in said)  # both have worked
+    assert all(words[2:] == ["encoded", "12", "broken", "1"] for words in said)
+    assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+    assert rows_of(output) == rows_of(corpus)
+
+
+def test_shards_that_are_not_there_are_made_again_and_the_same(codec, sources, corpus, tmp_path):
+    output = tmp_path / "again"
+    shutil.copytree(corpus, output)
+    for path in shards(output)[1:4]:
+        path.unlink()
+    left = output / "train" / ".latents-00002.parquet.abc"  # what a kill within a write leaves
+    left.mkdir()
+    (left / "latents-00002.parquet").write_text("half")
+    done = encode_corpus(codec, sources, output, progress=False)  # the size of shards is that of the beginning
+    assert (done.files, done.encoded, len(done.broken)) == (13, 12, 1) and "03b.wav" in done.broken[0]
+    assert [path.read_bytes() for path in shards(output)] == [path.read_bytes() for path in shards(corpus)]
+    assert not left.exists() and encode_corpus(codec, sources, output, progress=False) == done
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def test_a_corpus_goes_on_with_the_same_only(codec, sources, corpus, config, tmp_path):
+    def again(model=codec, source=sources, **settings):
+        return encode_corpus(model, source, corpus, progress=False, **settings)
+
+    torch.manual_seed(3)
+    before = rows_of(corpus)
+    with pytest.raises(PartitaError, match="was begun with space_id"):
+        again(config().model.build().eval())
+    with pytest.raises(PartitaError, match="was begun with dtype float32, not float16"):
+        again(dtype="float16")
+    with pytest.raises(PartitaError, match="was begun with layout None, not mono"):
+        again(layout="mono")
+    other = write_sources(tmp_path / "other")
+    (other / "train" / "00.wav").unlink()
+    with pytest.raises(PartitaError, match="was begun on other files than .*other has now"):
+        again(source=other)
+    with pytest.raises(PartitaError, match="holds latents already"):
+        encode_corpus(codec, corpus, tmp_path / "twice", progress=False)
+    with pytest.raises(PartitaError, match="holds something else"):
+        encode_corpus(codec, sources, other, progress=False)
+    (other / "metadata.csv").write_text("file_name,frames\ntrain/01.wav,3\n")
+    with pytest.raises(PartitaError, match="has a column 'frames', which a corpus has for its own"):
+        encode_corpus(codec, other, tmp_path / "named", progress=False)
+    assert rows_of(corpus) == before
+
+
+def test_nothing_but_broken_files_leaves_nothing(codec, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.wav").write_text("no audio")
+    with pytest.raises(PartitaError, match=r"none of 1 files could be encoded; the first: .*a\.wav: is not audio"):
+        encode_corpus(codec, tmp_path / "in", tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_corpus_that_is_not_right_is_one_line(corpus, tmp_path):
+    with pytest.raises(PartitaError, match="no split 'test'; it has train, validation"):
+        open_dataset(corpus, "test")
+    with pytest.raises(PartitaError, match="holds latents, not audio"):
+        next(whole_files(open_dataset(corpus)))
+    with pytest.raises(PartitaError, match="holds audio, not latents"):
+        write_audio(tmp_path / "a.wav", torch.ones(1, 9), 8000)
+        (tmp_path / "audio").mkdir()
+        (tmp_path / "a.wav").rename(tmp_path / "audio" / "a.wav")
+        next(stored_latents(open_dataset(tmp_path / "audio")))
+    record = json.loads((corpus / "corpus.json").read_text())
+    (corpus / "corpus.json").write_text(json.dumps(record | {"splits": [1]}))
+    with pytest.raises(PartitaError, match="corpus.json.splits: expected a mapping"):
+        open_dataset(corpus)
+    (corpus / "corpus.json").write_text("{")
+    with pytest.raises(PartitaError, match="is not JSON"):
+        open_dataset(corpus)
+    (corpus / "corpus.json").write_text(json.dumps(record))
+    shards(corpus)[0].write_text("nonsense")
+    with pytest.raises(PartitaError, match="Parquet magic bytes not found"):
+        open_dataset(corpus)
+
+
+def test_rows_are_checked_and_corpora_are_not_mixed(codec, corpus, sources, foreign, tmp_path):
+    import datasets
+
+    dataset = open_dataset(corpus)
+    spec, row = corpus_spec(dataset), dataset[0]
+    with pytest.raises(PartitaError, match="00.wav: the stored latents are not those of 11 frames"):
+        spec.unpack(row | {"frames": 11})
+    assert corpus_spec(dataset.shuffle(seed=0).select(range(3))) == spec
+    assert corpus_spec(datasets.concatenate_datasets([dataset, open_dataset(corpus, "validation")])) == spec
+    encode_corpus(from_foreign(foreign("dac")), sources, tmp_path / "other", progress=False)
+    mixed = datasets.concatenate_datasets([dataset, open_dataset(tmp_path / "other")])
+    with pytest.raises(PartitaError, match="mixes latents of several corpora"):
+        corpus_spec(mixed)
+
+
+# ------------------------------------------------------------------ crops
+
+PLAIN = DataConfig(crop_seconds=0.2, batch_size=4, num_workers=0)
+
+
+def loader(codec, folder, config=PLAIN, **settings):
+    common = {"audio_spec": codec.audio_spec, "crop_multiple": codec.latent_spec.hop, "seed": 3}
+    return build_loader(open_dataset(folder), config, **common | settings)
+
+
+def test_crops_are_pieces_of_the_stored_latents(codec, corpus):
+    dataset = open_dataset(corpus)
+    whole = list(stored_latents(dataset))
+    crops = LatentCrops(dataset, audio_spec=codec.audio_spec, crop_samples=1200, config=PLAIN, seed=0)
+    hop = codec.latent_spec.hop
+    frames, starts = 1200 // hop, set()
+    for epoch in range(30):
+        for index in (0, 2):  # 800 and 2401 samples
+            item, values = crops[epoch, index], whole[index].values[0]
+            assert item["latents"].shape == (4, frames) and item["latents"].dtype == torch.float32
+            assert (item["index"], item["broken"]) == (index, [])
+            if index == 0:
+                count = values.shape[-1]
+                assert item["audio_lengths"] == 800 and torch.equal(item["latents"][:, :count], values)
+                assert not item["latents"][:, count:].any()
+                continue
+            places = [
+                i
+                for i in range(values.shape[-1] - frames + 1)
+                if torch.equal(values[:, i : i + frames], item["latents"])
+            ]
+            assert len(places) == 1
+            starts.add(places[0])
+            assert item["audio_lengths"] == min(frames * hop, 2401 - places[0] * hop)
+    assert len(starts) > 15 and max(starts) <= whole[2].values.shape[-1] - frames
+
+
+def test_batches_of_latents_are_functions_of_their_number(codec, corpus):
+    reader = iter(loader(codec, corpus))
+    first, second = next(reader), next(reader)
+    again = next(iter(loader(codec, corpus, start_step=1)))
+    assert torch.equal(again["latents"], second["latents"]) and not torch.equal(first["latents"], second["latents"])
+    parts = [next(iter(loader(codec, corpus, rank=rank, world_size=2))) for rank in (0, 1)]
+    assert torch.equal(torch.cat([part["latents"] for part in parts]), first["latents"])
+    assert first.keys() == {"latents", "audio_lengths", "layout", "index", "broken"}
+    assert first["audio_lengths"].dtype == first["layout"].dtype == torch.int64
+
+
+def test_crops_of_latents_have_texts_and_codes(codec, foreign, sources, corpus, tmp_path):
+    tasks = (TextTask("p", "all of {label}", whole=True), TextTask("p", "some of {label}"))
+    config = DataConfig(crop_seconds=0.12, batch_size=40, num_workers=0, texts=tasks)
+    batch = next(iter(loader(codec, corpus, config)))
+    for index, length, answer in zip(batch["index"].tolist(), batch["audio_lengths"].tolist(), batch["answer"]):
+        kinds = {answer.split(" of ")[0] for answer in batch["answer"]}
+        assert answer.endswith(f" of {open_dataset(corpus)[index]['label']}") and kinds == {"all", "some"}
+        assert length == 800 or answer.startswith("some")
+    with pytest.raises(PartitaError, match="needs the column 'lable'"):
+        loader(codec, corpus, DataConfig(texts=(TextTask("p", "{lable}"),)))
+    mimi = from_foreign(foreign("mimi"))
+    encode_corpus(mimi, sources, tmp_path / "mimi", progress=False)
+    batch = next(iter(loader(mimi, tmp_path / "mimi", config)))
+    frames = -(-batch["audio_lengths"] // mimi.latent_spec.hop)
+    inside = torch.arange(batch["codes"].shape[-1]) < frames[:, None]
+    assert batch["codes"].shape == (40, 4, batch["latents"].shape[-1])
+    assert ((batch["codes"] >= 0).all(1) == inside).all() and not batch["latents"].movedim(1, 2)[~inside].any()
+    assert (batch["layout"] == ChannelLayout.MONO).all()
+
+
+def test_the_corpus_of_a_set_model(tmp_path, sources):
+    from partita.recipes import music2latent2_tiny
+    from partita_core import build
+
+    small = override(music2latent2_tiny().model, ["audio.sample_rate=8000"])
+    torch.manual_seed(0)
+    codec = build(small).eval()
+    encode_corpus(codec, sources, tmp_path / "out", progress=False)
+    spec = codec.latent_spec
+    assert spec.tokens_per_frame > 1
+    rows = list(stored_latents(open_dataset(tmp_path / "out", "validation")))
+    assert all(
+        isinstance(row, Latents) and row.values.shape[-1] == row.frames[0] * spec.tokens_per_frame for row in rows
+    )
+    config = DataConfig(crop_seconds=2 * spec.hop / 8000, batch_size=2, num_workers=0)
+    batch = next(iter(loader(codec, tmp_path / "out", config)))
+    assert batch["latents"].shape == (2, spec.dim, 2 * spec.tokens_per_frame)

@@ -1,0 +1,370 @@
+import json
+import math
+from fractions import Fraction
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from partita.data import Clip
+from partita.probing import (
+    LOG_MEL,
+    Examples,
+    LabelTask,
+    ProbeSettings,
+    character_edits,
+    find_tasks,
+    fit_probe,
+    log_mel,
+    masked_mean,
+    pooled_features,
+    probe,
+    probe_answers,
+    probe_features,
+    stack_tokens,
+)
+from partita.probing.transcripts import plain_text
+from partita_core import AudioSpec, ChannelLayout, Codec, Latents, LatentSpec, PartitaError
+
+RATE, HOP = 8000, 80
+# So few items and so narrow a source take larger steps than the default's.
+FAST = ProbeSettings(lr=3e-2)
+WORDS = {"low": "a low tone", "high": "high"}
+
+
+class Bands(Codec):
+    """Mono frames; the latents are the energies of a frame's spectrum in a few bands."""
+
+    def __init__(self, dim=4, scale=1.0):
+        super().__init__()
+        self.audio_spec = AudioSpec(RATE, 1, (ChannelLayout.MONO,))
+        self.latent_spec = LatentSpec(dim, RATE, HOP)
+        self.encode_context = self.decode_context = (0, 0)
+        self.scale = torch.nn.Parameter(torch.full((1,), scale))
+
+    def encode_frames(self, audio, layout, num_quantizers):
+        spectrum = torch.fft.rfft(audio[:, 0].unflatten(-1, (-1, HOP))).abs()[..., 1:]
+        return self.scale * spectrum.unflatten(-1, (self.latent_spec.dim, -1)).mean(-1).transpose(1, 2), None
+
+    def decode_frames(self, values, codes, layout, sampler, seeds):
+        return torch.zeros(len(values), 1, HOP * values.shape[-1])
+
+
+class Listener(torch.nn.Module):
+    """What a representation model offers: features of latents, and answers to prompts."""
+
+    def __init__(self, codec):
+        super().__init__()
+        self.codec = codec
+
+    def represent(self, latents):
+        values = latents.values.transpose(1, 2)
+        return SimpleNamespace(values=values.cumsum(1), frames=latents.frames, frame_rate=Fraction(100))
+
+    def answer(self, latents, prompt, *, max_new_tokens):
+        mean = latents.values[0].mean(-1)
+        text = WORDS["low" if mean[0] > mean[2] else "high"]
+        return [f"{prompt} {text.upper()}!"[:max_new_tokens]] if prompt == "noise" else [text.upper() + "!"]
+
+
+def clip(audio, rate=RATE, index=0):
+    layout = ChannelLayout.MONO if audio.shape[0] == 1 else ChannelLayout.STEREO
+    return Clip(index, f"{index}.wav", audio, rate, layout, {})
+
+
+def blobs(items, classes=3, width=5, seed=0):
+    """Features of well separated classes."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(items) % classes
+    centres = 6 * torch.eye(classes, width)
+    return Examples(centres[labels] + 0.3 * torch.randn(items, width, generator=generator), labels)
+
+
+def as_task(examples, name="task"):
+    """A task and its features, one source, as `probe_features` takes them."""
+    classes = int(max(each.labels.max() for each in examples.values())) + 1
+    items = {split: tuple(enumerate(each.labels.tolist())) for split, each in examples.items()}
+    features = {split: {"a": dict(enumerate(each.features))} for split, each in examples.items()}
+    return LabelTask(name, tuple("abcdefgh"[:classes]), items, 0), features
+
+
+# ------------------------------------------------------------------ the probe
+
+
+def test_the_mean_is_over_the_frames_that_an_item_has():
+    values = torch.arange(24, dtype=torch.float32).reshape(2, 4, 3)
+    values[0, 2:] = float("nan")
+    found = masked_mean(values, torch.tensor([2, 4]))
+    torch.testing.assert_close(found[0], torch.tensor([1.5, 2.5, 3.5]))
+    torch.testing.assert_close(found[1], values[1].mean(0))
+
+
+def test_what_is_linearly_separable_is_separated():
+    task, features = as_task({"train": blobs(60), "validation": blobs(12, seed=1), "test": blobs(30, seed=2)})
+    found = probe_features(features, task, FAST)
+    assert found.accuracy["a"].mean == found.accuracy["a"].low == 1
+    assert found.items == {"train": 60, "validation": 12, "test": 30}
+    assert found.chance == found.majority == pytest.approx(1 / 3)
+    assert found.by_seed["a"] == (1, 1, 1) and len(found.scores["a"]) == 30
+
+
+def test_random_labels_stay_at_chance():
+    generator = torch.Generator().manual_seed(3)
+    examples = {
+        split: Examples(torch.randn(count, 5, generator=generator), torch.arange(count) % 4)
+        for split, count in (("train", 100), ("test", 400))
+    }
+    task, features = as_task(examples)
+    found = probe_features(features, task, FAST).accuracy["a"]
+    assert found.low < 0.25 < found.high and abs(found.mean - 0.25) < 0.05
+
+
+def test_a_source_does_not_differ_from_itself_and_a_better_one_does():
+    task, features = as_task({"train": blobs(60), "test": blobs(30, seed=2)})
+    for split in features.values():
+        split["again"] = split["a"]
+        split["nothing"] = {row: torch.zeros(5) for row in split["a"]}
+    found = probe_features(features, task, FAST)
+    pairs = {(each.system, each.baseline): each for each in found.differences}
+    assert list(pairs) == [("again", "a"), ("nothing", "a"), ("nothing", "again")]
+    same = pairs["again", "a"].difference
+    assert same.mean == same.low == same.high == 0
+    assert pairs["nothing", "a"].clear and pairs["nothing", "a"].difference.mean < -0.5
+    assert found.best == "a"
+
+
+def test_the_best_epoch_is_that_of_the_validation():
+    train = blobs(60)
+    wrong = train._replace(labels=(train.labels + 1) % 3)  # the better it knows these items, the worse
+    settings = {"lr": 1e-2, "batch_size": 4, "seeds": 1}
+    kept = fit_probe(train, wrong, classes=3, settings=ProbeSettings(epochs=5, **settings), seed=0)
+    first = fit_probe(train, None, classes=3, settings=ProbeSettings(epochs=1, **settings), seed=0)
+    last = fit_probe(train, None, classes=3, settings=ProbeSettings(epochs=5, **settings), seed=0)
+    assert torch.equal(kept.linear.weight, first.linear.weight)
+    assert not torch.equal(kept.linear.weight, last.linear.weight)
+
+
+def test_settings_that_train_nothing_are_refused():
+    with pytest.raises(PartitaError, match="epochs is 0"):
+        ProbeSettings(epochs=0)
+
+
+# ------------------------------------------------------------------ tasks
+
+
+def rows(**splits):
+    return {split: [dict(zip(("task", "label"), row)) for row in table] for split, table in splits.items()}
+
+
+def test_every_value_of_task_with_two_classes_is_a_task():
+    table = rows(
+        train=[("b", "y"), ("b", "x"), ("a", "1"), ("a", "1"), ("b", None), (None, "z")],
+        test=[("b", "x"), ("b", "q"), ("a", "1"), ("b", "")],
+    )
+    (task,) = find_tasks(table, column="label", where={})
+    assert task.name == "b" and task.classes == ("x", "y")
+    assert task.items == {"train": ((0, 1), (1, 0)), "test": ((0, 0),)}
+    assert task.unknown == 1
+
+
+def test_with_conditions_there_is_one_task():
+    table = rows(train=[("a", "x"), ("b", "y"), ("b", "x")], test=[("b", "x"), ("a", "y")])
+    (task,) = find_tasks(table, column="label", where={"task": "b"})
+    assert task.items == {"train": ((1, 1), (2, 0)), "test": ((0, 0),)}
+    with pytest.raises(PartitaError, match="1 classes to train on and 0 test items"):
+        find_tasks(table, column="label", where={"task": "a"})
+    with pytest.raises(PartitaError, match="no task has two classes"):
+        find_tasks(rows(train=[("a", "x")], test=[("a", "x")]), column="label", where={})
+
+
+@pytest.mark.parametrize("figure", [1.0, "0.25", "1e-3"])
+def test_figures_are_no_classes(figure):
+    table = rows(train=[("a", figure), ("a", "1")], test=[("a", "1")])
+    with pytest.raises(PartitaError, match="holds figures"):
+        find_tasks(table, column="label", where={})
+
+
+def test_digits_are_classes():
+    table = rows(train=[("a", "1"), ("a", "0")], test=[("a", "0")])
+    assert find_tasks(table, column="label", where={})[0].classes == ("0", "1")
+
+
+# ------------------------------------------------------------------ sources
+
+
+def test_log_mel_is_loud_where_the_tone_is():
+    t = torch.arange(RATE) / RATE
+    found = log_mel(torch.sin(2 * math.pi * 1000 * t)[None], RATE)
+    assert found.shape == (101, 64)
+    loud = found.mean(0)
+    assert 15 < loud.argmax() < 25  # 1 kHz is mel 15 of 57
+    assert loud.max() > -1 and loud[50:].max() < -3
+    pair = torch.stack([t, -t])
+    torch.testing.assert_close(log_mel(pair, RATE), torch.full((101, 64), -5.0))
+
+
+def test_tokens_of_a_frame_are_stacked():
+    values = torch.arange(12, dtype=torch.float32).reshape(1, 2, 6)  # two channels, three tokens a frame
+    spec = LatentSpec(2, RATE, HOP, tokens_per_frame=3)
+    latents = Latents(values, None, torch.tensor([2 * HOP]), torch.tensor([0]), spec)
+    assert stack_tokens(latents)[0].tolist() == [[0, 6, 1, 7, 2, 8], [3, 9, 4, 10, 5, 11]]
+
+
+def test_sources_are_latents_of_each_codec_and_features_of_each_representation():
+    codec, other = Bands().eval(), Bands(dim=2, scale=2.0).eval()
+    models = {"one": Listener(codec), "two": Listener(codec), "other": other}
+    generator = torch.Generator().manual_seed(0)
+    clips = [clip(torch.randn(2, 2 * RATE, generator=generator), 2 * RATE, index) for index in (4, 7)]
+    found = pooled_features(models, clips, seconds=0.5)
+    assert list(found) == [LOG_MEL, "one z", "one u", "two u", "other z"]
+    assert {source: set(rows) for source, rows in found.items()} == dict.fromkeys(found, {4, 7})
+    assert found["one z"][4].shape == (4,) and found["other z"][4].shape == (2,)
+    half = pooled_features({"one": codec}, [clip(clips[0].audio[:, :RATE], 2 * RATE, 4)], seconds=10.0)
+    torch.testing.assert_close(half["one z"][4], found["one z"][4])
+    torch.testing.assert_close(half[LOG_MEL][4], found[LOG_MEL][4])
+
+
+def test_latents_are_normalised_where_their_statistics_are_known():
+    codec = Bands(dim=2).eval()
+    audio = clip(torch.randn(1, RATE, generator=torch.Generator().manual_seed(0)))
+    plain = pooled_features({"m": codec}, [audio], seconds=1.0)["m z"][0]
+    codec.latent_spec = LatentSpec(2, RATE, HOP, mean=(1.0, 2.0), std=(0.5, 4.0))
+    scaled = pooled_features({"m": codec}, [audio], seconds=1.0)["m z"][0]
+    torch.testing.assert_close(scaled, (plain - torch.tensor([1.0, 2.0])) / torch.tensor([0.5, 4.0]))
+
+
+# ------------------------------------------------------------------ data sets
+
+
+@pytest.fixture(scope="module")
+def pitches(tmp_path_factory):
+    """Tones, low and high, some of them in noise; each with a text and a length."""
+    folder = tmp_path_factory.mktemp("pitches")
+    generator = np.random.default_rng(0)
+    lines = ["file_name,label,task,text,score"]
+    for split, count in (("train", 16), ("validation", 4), ("test", 8)):
+        (folder / split).mkdir()
+        for i in range(count):
+            label = ("low", "high")[i % 2]
+            t = np.arange(int(RATE * (0.2 + 0.02 * i))) / RATE
+            audio = 0.3 * np.sin(2 * np.pi * (400 if label == "low" else 2500) * t)
+            audio += 0.01 * generator.standard_normal(len(t))
+            soundfile.write(folder / split / f"{i}.wav", audio, RATE, subtype="FLOAT")
+            lines.append(f"{split}/{i}.wav,{label},pitch,{WORDS[label] if i < 7 else ''},0.{i + 1}")
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_a_data_set_is_probed(pitches):
+    found = probe({"bands": Bands()}, str(pitches), settings=FAST)
+    (task,) = found.tasks
+    assert task.name == "pitch" and task.classes == ("high", "low") and task.items["test"] == 8
+    assert task.accuracy["bands z"].mean == task.accuracy[LOG_MEL].mean == 1
+    text = found.to_markdown()
+    assert "| bands z | 100.0 [100.0, 100.0] |" in text and "| chance | 50.0 |" in text
+    assert "| bands z − log-mel | 0.0 [0.0, 0.0] |" in text
+
+
+def test_broken_files_are_left_out_and_named(pitches, tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for file in (pitches / split).iterdir():
+            (tmp_path / split / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "test" / "0.wav").write_text("no audio")
+    (tmp_path / "metadata.csv").write_text((pitches / "metadata.csv").read_text())
+    broken = []
+    found = probe({"bands": Bands()}, str(tmp_path), settings=ProbeSettings(epochs=1), broken=broken)
+    assert found.tasks[0].items == {"train": 16, "test": 7}  # and without validation
+    assert len(broken) == 1 and "0.wav" in broken[0]
+
+
+# ------------------------------------------------------------------ transcripts
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "edits"),
+    [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("flaw", "lawn", 2), ("ab", "ba", 2)],
+)
+def test_edits_are_counted(answer, reference, edits):
+    assert character_edits(answer, reference) == character_edits(reference, answer) == edits
+
+
+def test_case_punctuation_and_spaces_do_not_count():
+    assert plain_text("  It's\tTWO—o'clock, ÄHM. ") == "it's two o'clock ähm"
+
+
+def test_answers_that_owe_to_the_audio_are_destroyed_by_shuffling(pitches):
+    broken = []
+    models = {"listens": Listener(Bands())}
+    found = probe_answers(models, str(pitches), prompt="what?", broken=broken, shuffles=200)
+    assert found.items == 7 and broken == []
+    assert found.references[:2] == ("a low tone", "high")
+    assert found.error_rate["listens"].mean == found.error_rate["listens"].high == 0
+    # Of 7 items, 4 low (10 characters) and 3 high (4): the other word is 9 edits away.
+    edits = character_edits("high", "a low tone")
+    assert found.shuffled["listens"].mean == pytest.approx(7 * edits * (4 / 7) / 52, rel=0.1)
+    assert found.gain["listens"].high < 0
+    assert "| listens | 0.0 [0.0, 0.0] |" in found.to_markdown()
+
+
+def test_answers_are_scored_over_all_characters_and_long_files_left_out(pitches):
+    broken = []
+    found = probe_answers({"m": Listener(Bands())}, str(pitches), prompt="noise", seconds=0.29, broken=broken)
+    assert found.items == 5 and len(broken) == 2 and "longer than 0.29 s" in broken[0]
+    # "noise " before each answer, of which the longest is cut at 18.
+    assert found.answers["m"][:2] == ("noise a low tone", "noise high")
+    assert found.error_rate["m"].mean == pytest.approx(5 * 6 / (3 * 10 + 2 * 4))
+
+
+# ------------------------------------------------------------------ the command
+
+
+def test_the_command_prints_a_table_and_writes_the_same_json_twice(ok, run, pitches, tmp_path):
+    settings = ("--data", pitches, "--epochs", 2, "--seeds", 2)
+    out, _ = ok("probe", run / "model", *settings, "--json", tmp_path / "a.json")
+    assert "pitch, 2 classes, 8 items" in out and "run/model z" in out and "log-mel" in out
+    ok("probe", run / "model", *settings, "--json", tmp_path / "b.json")
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["column"] == "label" and found["settings"]["seeds"] == 2
+    assert len(found["tasks"][0]["scores"]["log-mel"]) == 8
+
+
+def test_the_command_probes_features_beside_the_latents_below_them(ok, run, pitches, tmp_path):
+    from partita.representation import RepresentationModelConfig
+    from partita_core import Autoencoder
+
+    codec = Autoencoder.from_pretrained(run / "model")
+    (tmp_path / "ours").mkdir()
+    RepresentationModelConfig.example().build(codec=codec).save_pretrained(tmp_path / "ours" / "model")
+    out, _ = ok("probe", run / "model", tmp_path / "ours" / "model", "--data", pitches, "--epochs", 1, "--seeds", 1)
+    sources = [line.split(" | ")[0].strip("| ") for line in out.splitlines() if line.startswith("|")]
+    assert sources[2:7] == ["log-mel", "run/model z", "ours/model u", "most frequent class", "chance"]
+    assert "ours/model u − run/model z" in sources
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--column", "lable"], "no column 'lable'.*label"),
+        (["--column", "score"], "column 'score' holds figures"),
+        (["--where", "label"], "a column and its value"),
+        (["--where", "label=low", "--where", "label=high"], "twice"),
+        (["--where", "label=low"], "1 classes to train on"),
+        (["--where", "colour=low"], "no column 'colour'"),
+        (["--seconds", "0"], "seconds is 0"),
+        (["--epochs", "0"], "epochs is 0"),
+        (["--json", "nowhere/found.json"], "no folder nowhere"),
+        (["--answers", "what?"], "has no language model"),
+    ],
+)
+def test_what_cannot_be_probed_is_one_line(refused, run, pitches, arguments, line):
+    import re
+
+    assert re.search(line, refused("probe", run / "model", "--data", pitches, *arguments))
+
+
+def test_a_set_without_a_test_split_is_refused(refused, run, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(100), RATE)
+    assert "test" in refused("probe", run / "model", "--data", tmp_path)

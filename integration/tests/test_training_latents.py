@@ -1,0 +1,124 @@
+"""Training on stored latents is training on those of the codec, and on nothing else."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from partita.cli import main
+from partita.data import DataConfig, build_loader, encode_corpus, open_dataset
+from partita.models import load_codec
+from partita.training import (
+    LatentQuantizationConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainerConfig,
+    train,
+)
+from partita.training.latents import latents_of, repeated, tokens_of
+from partita.training.logs import read_log
+from partita_core import Frozen, PartitaError
+from partita_losses import MultiScaleMelConfig
+from partita_quantizers import ReBottleneckConfig
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    datasets.disable_progress_bars()
+
+
+@pytest.fixture(scope="module")
+def corpus(run, tones, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpora") / "corpus"
+    encode_corpus(load_codec(run / "model"), tones, folder, progress=False)
+    return folder
+
+
+def quantization(codec, **trainer) -> RunConfig:
+    adamw = OptimizerConfig(lr=3e-3, schedule="constant")
+    settings = {"steps": 4, "log_every": 1, "evaluate_seconds": 1.0, "ema_decay": None, **trainer}
+    return RunConfig(
+        codec=str(codec),
+        model=ReBottleneckConfig.example(),
+        objective=LatentQuantizationConfig.example(),
+        data=DataConfig(crop_seconds=0.2, batch_size=4, num_workers=0),
+        trainer=TrainerConfig(optimizers={"generator": adamw, "discriminator": adamw}, **settings),
+    )
+
+
+def first_batch(codec, data, seconds):
+    config = DataConfig(crop_seconds=seconds, batch_size=6, num_workers=0, augmentation=None)
+    hop = codec.latent_spec.hop
+    return next(iter(build_loader(open_dataset(data), config, audio_spec=codec.audio_spec, crop_multiple=hop, seed=0)))
+
+
+def test_latents_made_on_the_fly_are_the_stored_ones(run, tones, corpus):
+    codec = load_codec(run / "model")
+    heard, stored = (first_batch(codec, data, 0.6) for data in (tones, corpus))  # longer than the files
+    assert torch.equal(heard["index"], stored["index"]) and torch.equal(heard["layout"], stored["layout"])
+    values = latents_of(heard, codec)
+    torch.testing.assert_close(values, latents_of(stored, codec), rtol=1e-4, atol=1e-5)
+    tokens = tokens_of(heard, codec.latent_spec)
+    assert tokens.tolist() == [167] * 6 and values.shape == (6, 4, 200) and not values[..., 167:].any()
+
+
+def test_a_short_item_is_repeated():
+    values = torch.arange(10.0).expand(2, 3, 10)
+    found = repeated(values, torch.tensor([4, 10]))
+    assert found[0, 1].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1] and torch.equal(found[1], values[1])
+
+
+def test_a_quantizer_is_trained_on_a_corpus(run, corpus, tmp_path, capsys, monkeypatch):
+    from partita import recipes
+
+    monkeypatch.setitem(recipes.CODEC_RECIPES, "tiny", quantization)
+    settings = ["--data", str(corpus), "--output", str(tmp_path / "run"), "--recipe", "tiny"]
+    assert main(["quantize", str(run / "model"), *settings]) == 0, capsys.readouterr().err
+    log = [line for line in read_log(tmp_path / "run" / "log.jsonl") if "total" in line]
+    assert [line["step"] for line in log] == [1, 2, 3, 4]
+    model = load_codec(tmp_path / "run" / "model")
+    assert len(model.latent_spec.codebook_sizes) == 3 and model.space_id == load_codec(run / "model").space_id
+    assert not (tmp_path / "run" / "samples").exists()  # there is nothing to listen to
+
+
+def test_statistics_that_nobody_measured_are_those_of_the_corpus(foreign, tones, tmp_path):
+    foreign("oobleck").save_pretrained(tmp_path / "oobleck")
+    name = f"hf:{tmp_path / 'oobleck'}"
+    encode_corpus(load_codec(name), tones, tmp_path / "corpus", progress=False)
+    for data in (tones, tmp_path / "corpus"):
+        train(quantization(name, steps=1), data=data, output=tmp_path / data.name / "run", progress=False)
+    heard, stored = (load_codec(tmp_path / data / "run" / "model").latent_spec for data in (tones.name, "corpus"))
+    torch.testing.assert_close(torch.tensor(stored.mean), torch.tensor(heard.mean), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(torch.tensor(stored.std), torch.tensor(heard.std), rtol=1e-3, atol=1e-4)
+
+
+def test_a_corpus_is_refused_where_it_does_not_belong(run, corpus, config, tones, tmp_path):
+    def refused(run_config, data, match):
+        with pytest.raises(PartitaError, match=match) as caught:
+            train(run_config, data=data, output=tmp_path / "run", progress=False)
+        assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+    refused(config(), corpus, "AdversarialReconstruction needs audio, and the data is stored latents")
+    torch.manual_seed(3)
+    config().model.build().save_pretrained(tmp_path / "other")
+    refused(quantization(tmp_path / "other"), corpus, "the stored latents are of the space .*, the codec's is ")
+    plain = quantization(run / "model")
+    losses = {"losses": {"mel": MultiScaleMelConfig.example()}, "weights": plain.objective.weights | {"mel": 1.0}}
+    heard = replace(plain, objective=replace(plain.objective, **losses))
+    refused(heard, corpus, "LatentQuantization needs audio, and the data is stored latents")
+    coded = tmp_path / "codes"
+    train(plain, data=corpus, output=tmp_path / "coded", progress=False)
+    encode_corpus(load_codec(tmp_path / "coded" / "model"), tones, coded, only="codes", progress=False)
+    refused(plain, coded, "needs latents, and the data is codes alone")
+
+
+def test_what_a_batch_lacks_is_named(run):
+    codec = Frozen(load_codec(run / "model"))
+    model = ReBottleneckConfig.example().build(dim=codec.module.latent_spec.dim)
+    objective = LatentQuantizationConfig.example().build(model=model, codec=codec)
+    objective.check_batch({"latents": 1, "audio_lengths": 1, "layout": 1})
+    objective.check_batch({"audio": 1, "audio_lengths": 1, "layout": 1})
+    with pytest.raises(PartitaError, match="needs audio or latents, layout, which the data does not have"):
+        objective.check_batch({"audio_lengths": 1})

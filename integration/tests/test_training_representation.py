@@ -1,0 +1,157 @@
+"""Representation supervision through the trainer: on any codec, with texts or without, and nothing frozen moves."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from partita.cli import main
+from partita.data import DataConfig, open_dataset
+from partita.data.texts import TextTask
+from partita.models import load_model, load_representation
+from partita.representation import RepresentationModel, RepresentationModelConfig
+from partita.training import (
+    OptimizerConfig,
+    RepresentationSupervisionConfig,
+    RunConfig,
+    TrainerConfig,
+    train,
+)
+from partita.training.logs import read_log
+from partita_core import PartitaError, read_tensors
+from partita_representation import CausalRepresentationConfig, FrozenLLMConfig, RQMTPConfig, SwiGLUAdapterConfig
+
+TEXTS = (TextTask("What?", "tone {number}"),)
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory):
+    """A byte-level language model of random weights."""
+    from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("llm")
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tokenizer = ByT5Tokenizer(extra_ids=0)
+    ids = {"bos_token_id": None, "eos_token_id": 1}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.3, **sizes, **ids))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def numbered(tones, tmp_path_factory):
+    """The tones, each with a column that says which it is."""
+    folder = tmp_path_factory.mktemp("numbered")
+    for split in ("train", "validation"):
+        (folder / split).mkdir()
+        files = sorted((tones / split).glob("*.wav"))
+        for file in files:
+            (folder / split / file.name).symlink_to(file)
+        lines = ["file_name,number", *(f"{file.name},{i}" for i, file in enumerate(files))]
+        (folder / split / "metadata.csv").write_text("\n".join(lines))
+    return folder
+
+
+def supervision(codec, llm=None, texts=TEXTS, **trainer) -> RunConfig:
+    supervisions = {"rq": RQMTPConfig.example()} | ({"llm": FrozenLLMConfig()} if llm else {})
+    adapter = SwiGLUAdapterConfig.example() if llm else None
+    adamw = OptimizerConfig(lr=1e-2, schedule="constant")
+    settings = {"steps": 6, "log_every": 1, "evaluate_seconds": 1.0, "ema_decay": 0.9, **trainer}
+    return RunConfig(
+        codec=str(codec),
+        model=RepresentationModelConfig(CausalRepresentationConfig.example(), adapter, str(llm) if llm else None),
+        objective=RepresentationSupervisionConfig(supervisions, dict.fromkeys(supervisions, 1.0)),
+        data=DataConfig(crop_seconds=0.4, batch_size=4, num_workers=0, augmentation=None, texts=texts if llm else ()),
+        trainer=TrainerConfig(optimizers={"generator": adamw}, **settings),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(run, llm, numbered, tmp_path_factory):
+    """The folder of a run with both supervisions."""
+    folder = tmp_path_factory.mktemp("supervised") / "run"
+    train(supervision(run / "model", llm, steps=60), data=numbered, output=folder, progress=False)
+    return folder
+
+
+def lines(folder):
+    return [line for line in read_log(folder / "log.jsonl") if "total" in line]
+
+
+def test_both_losses_fall_and_the_validation_split_is_looked_at(trained):
+    first, last = lines(trained)[0], lines(trained)[-1]
+    assert last["loss/rq"] < 0.8 * first["loss/rq"]
+    assert last["loss/llm"] < 0.9 * first["loss/llm"]  # by what it hears: the language model knows nothing
+    assert last["total"] == pytest.approx(last["loss/rq"] + last["loss/llm"], rel=1e-5)
+    looked = [line for line in read_log(trained / "log.jsonl") if "validation/rq" in line]
+    assert [line["step"] for line in looked] == [0, 30, 60]
+    assert looked[-1]["validation/rq"] < looked[0]["validation/rq"]
+    assert 0 <= looked[-1]["validation/llm_token_accuracy"] <= 1
+
+
+def test_the_model_comes_back_with_its_codec_and_the_codec_is_what_it_was(trained, run):
+    model = load_representation(trained / "model")
+    folders = run / "model", trained / "model/codec"
+    before, after = (read_tensors(folder / "model.safetensors")[0] for folder in folders)
+    assert before.keys() == after.keys() and all((before[name] == after[name]).all() for name in before)
+    assert model.codec.space_id == load_model(run / "model").space_id
+    checkpoint = sorted((trained / "checkpoints").iterdir())[-1]
+    again = load_model(checkpoint)
+    assert isinstance(again, RepresentationModel)
+    for name, tensor in again.encoder.state_dict().items():
+        assert (tensor == model.encoder.state_dict()[name]).all()
+    assert "RepresentationModel on the latents of a frozen codec" in (trained / "model" / "README.md").read_text()
+
+
+def test_resuming_is_exact(run, llm, numbered, tmp_path):
+    config = supervision(run / "model", llm, steps=4)
+    train(config, data=numbered, output=tmp_path / "whole", progress=False)
+    half = replace(config, trainer=replace(config.trainer, steps=2))
+    train(half, data=numbered, output=tmp_path / "run", progress=False)
+    train(config, data=numbered, output=tmp_path / "run", resume=True, progress=False)
+    # The schedule is constant, so the first two steps were the same.
+    whole, resumed = (read_tensors(tmp_path / name / "model/model.safetensors")[0] for name in ("whole", "run"))
+    assert all((whole[name] == resumed[name]).all() for name in whole)
+
+
+def test_stored_latents_are_learned_from_without_audio(run, llm, numbered, tmp_path):
+    assert main(["encode", str(run / "model"), str(numbered), "-o", str(tmp_path / "corpus")]) == 0
+    assert "audio" not in open_dataset(tmp_path / "corpus").column_names
+    train(supervision(run / "model", llm), data=tmp_path / "corpus", output=tmp_path / "run", progress=False)
+    assert lines(tmp_path / "run")[-1]["loss/llm"] > 0
+
+
+@pytest.mark.parametrize("name", ["mimi", "oobleck"])
+def test_foreign_codecs_need_no_code_of_their_own(foreign, tones, tmp_path, name):
+    foreign(name).save_pretrained(tmp_path / "codec")
+    config = supervision(f"hf:{tmp_path / 'codec'}", steps=40)
+    train(config, data=tones, output=tmp_path / "run", progress=False)
+    first, last = lines(tmp_path / "run")[0], lines(tmp_path / "run")[-1]
+    assert last["loss/rq"] < 0.8 * first["loss/rq"]
+    assert load_representation(tmp_path / "run" / "model").codec.audio_spec.sample_rate == 8000
+
+
+def test_texts_are_asked_for_before_training(run, llm, tones, numbered, tmp_path):
+    with pytest.raises(PartitaError, match="needs texts"):
+        train(supervision(run / "model", llm, texts=()), data=tones, output=tmp_path / "a", progress=False)
+    with pytest.raises(PartitaError, match="number"):
+        train(supervision(run / "model", llm), data=tones, output=tmp_path / "b", progress=False)
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+def test_from_the_command_line(run, tones, ok, refused, monkeypatch, tmp_path):
+    from partita import recipes
+
+    monkeypatch.setitem(recipes.CODEC_RECIPES, "tiny", lambda codec, llm=None: supervision(codec, llm))
+    printed, _ = ok("represent", run / "model", "--data", tones, "--output", tmp_path / "r", "--recipe", "tiny")
+    assert "rq_accuracy" in printed and "model:" in printed
+    file = next((tones / "test").glob("*.wav"))
+    ok("represent", tmp_path / "r/model", file, "-o", tmp_path / "u.safetensors")
+    ok("encode", run / "model", file, "-o", tmp_path / "z.safetensors")
+    ok("represent", tmp_path / "r/model", tmp_path / "z.safetensors", "-o", tmp_path / "v.safetensors")
+    heard, facts = read_tensors(tmp_path / "u.safetensors")
+    stored, _ = read_tensors(tmp_path / "v.safetensors")
+    assert heard["features"].shape[1] == load_representation(tmp_path / "r/model").encoder.width
+    assert json.dumps(facts) and (heard["features"] - stored["features"]).abs().max() < 1e-4
+    assert "INPUT" in refused("represent", tmp_path / "r/model", "-o", tmp_path / "w.safetensors")
+    assert "makes no features" in refused("represent", run / "model", file, "-o", tmp_path / "w.safetensors")
