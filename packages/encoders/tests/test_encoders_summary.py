@@ -117,6 +117,22 @@ def test_latents_depend_on_the_audio_from_the_first_step_on(zero_init, spread):
     assert by_chunk.median().item() == pytest.approx(spread, abs=0.05)
 
 
+def test_magnitudes_tell_of_loudness_where_signals_average_out():
+    """Twice as loud, the network sees another offset, whatever the phases."""
+    encoder = build(magnitudes=True)
+    x = encoder.stft(audio(4))
+    seen = []
+    encoder.stem.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    for gain in (1, 2):
+        encoder(gain * audio(4), LAYOUT)
+    assert seen[0].shape[1] == 6
+    loud = (seen[1] - seen[0])[:, 4:]
+    expected = 0.65 * torch.log(torch.tensor(2.0)) / 2
+    assert (loud.median() - expected).abs() < 0.02
+    left = (x[:, 0].square() + x[:, 1].square() + 1e-4).log() / 4
+    torch.testing.assert_close(seen[0].unflatten(0, (1, 4))[:, :, 4], left.unflatten(-1, (4, 8)).movedim(2, 1))
+
+
 def test_layout_changes_nothing():
     encoder = build()
     assert torch.equal(encoder(audio(2), LAYOUT), encoder(audio(2), LAYOUT + 1))

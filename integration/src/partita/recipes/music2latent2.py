@@ -62,19 +62,20 @@ def music2latent2_tiny() -> RunConfig:
     first, a quarter of the noise levels are drawn evenly over all times, and large levels, where the latents are all
     there is to go by, weigh more.
     """
-    encoder = SummaryEncoderConfig(**_TINY, layers=2, norm_decay=0.95)
+    encoder = SummaryEncoderConfig(**_TINY, layers=2, magnitudes=True, norm_decay=0.95)
     decoder = ConsistencyDecoderConfig(**_TINY, upsampler_layers=2, layers=2, condition_dim=128)
     return RunConfig(
         model=AutoencoderConfig(_AUDIO, 64, encoder, TanhConfig(), decoder),
         objective=ConsistencyTrainingConfig(
             step_exponent=1.0, uniform_share=0.25, warm_start=0.05, min_gap=0.1, max_gap=1.0
         ),
-        data=DataConfig(crop_seconds=_CROP_SECONDS, batch_size=1, num_workers=1),
+        # Pairs of chunks of several recordings: a batch norm learns nothing of what all its items share.
+        data=DataConfig(crop_seconds=_CROP_SECONDS / 2, batch_size=4, num_workers=1),
         trainer=TrainerConfig(
             steps=3000,
             optimizers={
                 "generator": OptimizerConfig(
-                    lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0, schedule="cosine", warmup_steps=50, final=0.01
+                    lr=7e-4, betas=(0.9, 0.99), weight_decay=0.0, schedule="cosine", warmup_steps=50, final=0.01
                 )
             },
             ema_decay=0.995,
@@ -90,7 +91,7 @@ def codicodec_tiny() -> RunConfig:
     keep all, so their RMS is not normalised. For vectors of 64 numbers, see `partita_core.regroup`.
     """
     sizes: dict[str, Any] = _TINY | {"companding": "component", "registers": 8}
-    encoder = SummaryEncoderConfig(**sizes, layers=2, tokens_per_frame=128, norm_decay=0.95)
+    encoder = SummaryEncoderConfig(**sizes, layers=2, tokens_per_frame=128, magnitudes=True, norm_decay=0.95)
     decoder = ConsistencyDecoderConfig(**sizes, upsampler_layers=2, layers=2, condition_dim=128)
     bottleneck = TanhConfig(gain=None, hinge_weight=1e-3)
     quantizer = FSQConfig(bound="clamp", rounding_dropout=0.75)

@@ -2,6 +2,7 @@
 
 from .activations import ACTIVATIONS, ELU, Snake, SnakeBeta, SnakeLite
 from .attention import RMSNorm, TransformerBlock, WindowedTransformer, rotary_angles, rotate, windowed_attention
+from .batch_norm import BatchNorm
 from .causal_conv2d import (
     CausalConv2d,
     CausalConvTranspose2d,
@@ -37,7 +38,6 @@ from .noise_level import (
     sinusoidal_embedding,
 )
 from .patching import Depatchifier, Patchifier, patch_grid
-from .running_norm import RunningNorm
 from .spectral import STFT, LogMel, a_weighting, mel_filterbank, mirrored, overlap_add, power, reflect
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "AdaptiveGroupNorm",
     "AdaptiveLayerNorm",
     "AdaptiveScale",
+    "BatchNorm",
     "CausalBlock",
     "CausalConv2d",
     "CausalConvTranspose2d",
@@ -66,7 +67,6 @@ __all__ = [
     "Preconditioning",
     "RMSNorm",
     "ResidualUnit",
-    "RunningNorm",
     "Snake",
     "SnakeBeta",
     "SnakeLite",

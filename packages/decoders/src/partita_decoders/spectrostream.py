@@ -15,7 +15,6 @@ from partita_core import (
     Precision,
     Stepped,
     Stream,
-    compile_frozen,
     register,
     upcast,
 )
@@ -168,24 +167,17 @@ class SpectroStreamDecoder(FeedForwardDecoder):
         if frames == 0:
             return x.new_zeros(batch, channels, 0), state
         states, before, dropped = state
-        hidden, new = x.transpose(1, 2), []
+        hidden = x.transpose(1, 2)
         hidden = self.linear(hidden) + self.nonlinear(hidden)
         hidden = hidden.unflatten(2, (self.bins, -1)).permute(0, 3, 1, 2)
-        for index, layer in enumerate(self._layers):
-            if index == self.split + 1:
-                hidden = hidden.unflatten(1, (channels, -1)).flatten(0, 1)
-                hidden = hidden.contiguous(memory_format=torch.channels_last)
-            if layer is self.head:
-                hidden = F.elu(hidden).to(self._dtype())
-            hidden, remembered = layer(hidden, states[index])
-            new.append(remembered)
+        hidden, states = self._convolve(hidden, states)
         hidden = torch.cat([before.to(upcast(hidden)), upcast(hidden)], dim=2)
         spectrum = torch.complex(hidden[:, 0], hidden[:, 1]).transpose(1, 2)
         # The first hop of samples is of the spectrum before alone; the one before this had it.
         audio = self.stft.inverse(spectrum, (frames * self.hop) + self.stft.hop)[..., self.stft.hop :]
         audio = audio.unflatten(0, (batch, channels)).to(x.dtype)
         early = min(dropped.shape[1], frames)
-        state = tuple(new), hidden[:, :, -1:].clone(), dropped[:, early:].clone()
+        state = states, hidden[:, :, -1:].clone(), dropped[:, early:].clone()
         return audio[..., early * self.hop :], state
 
     def stream(
@@ -210,7 +202,22 @@ class SpectroStreamDecoder(FeedForwardDecoder):
             for part in (self.linear, self.nonlinear, self.units):
                 part.to(torch.bfloat16)
         if compile:
-            compile_frozen(*self._layers)  # not `forward`, which a stream does not call
+            # All layers as one: of each by itself, torch would compile only the first eight.
+            compiled = torch.compile(self._convolve, dynamic=False, options={"freezing": True})
+            self._convolve = compiled  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _convolve(self, hidden: Tensor, states: Any) -> tuple[Tensor, Any]:
+        """All layers, of which those from `split` on take the channels of the audio as items."""
+        new = []
+        for index, layer in enumerate(self._layers):
+            if index == self.split + 1:
+                hidden = hidden.unflatten(1, (self.audio_spec.channels, -1)).flatten(0, 1)
+                hidden = hidden.contiguous(memory_format=torch.channels_last)
+            if layer is self.head:
+                hidden = F.elu(hidden).to(self._dtype())
+            hidden, remembered = layer(hidden, states[index])
+            new.append(remembered)
+        return hidden, tuple(new)
 
     def _dtype(self) -> torch.dtype:
         """Of the head, which `optimize` leaves as it is."""

@@ -14,7 +14,6 @@ from partita_core import (
     Precision,
     Stepped,
     Stream,
-    compile_frozen,
     register,
 )
 from torch import Tensor, nn
@@ -146,18 +145,11 @@ class SpectroStreamEncoder(Encoder):
         samples, states = state
         samples = torch.cat([samples.to(x), x], dim=-1)
         spectrum = torch.view_as_real(self.stft(samples)).to(x.dtype)  # (batch, channels, bins, frames, 2)
-        hidden, new = spectrum.flatten(0, 1).permute(0, 3, 2, 1), []
-        hidden = hidden.contiguous(memory_format=torch.channels_last)
-        for index, layer in enumerate(self._layers):
-            if index == self.fusion + 1:
-                hidden = torch.cat(hidden.unflatten(0, x.shape[:2]).unbind(1), dim=1)
-            hidden, remembered = layer(hidden, states[index])
-            if index == 0:
-                hidden = hidden.to(self._dtype())
-            new.append(remembered)
+        hidden = spectrum.flatten(0, 1).permute(0, 3, 2, 1).contiguous(memory_format=torch.channels_last)
+        hidden, states = self._convolve(hidden, states)
         features = hidden.permute(0, 2, 3, 1).flatten(2)
         out = self.linear(features) + self.nonlinear(features)
-        return out.transpose(1, 2), (samples[..., -self.stft.hop :].clone(), tuple(new))
+        return out.transpose(1, 2), (samples[..., -self.stft.hop :].clone(), states)
 
     def stream(self, layout: Tensor, *, dtype: torch.dtype = torch.float32, width: int = 1) -> Stream:
         """As `Encoder.stream`, with its state: nothing runs twice."""
@@ -172,7 +164,21 @@ class SpectroStreamEncoder(Encoder):
             for part in (self.units, self.linear, self.nonlinear):
                 part.to(torch.bfloat16)
         if compile:
-            compile_frozen(*self._layers)  # not `forward`, which a stream does not call
+            # All layers as one: of each by itself, torch would compile only the first eight.
+            compiled = torch.compile(self._convolve, dynamic=False, options={"freezing": True})
+            self._convolve = compiled  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _convolve(self, hidden: Tensor, states: Any) -> tuple[Tensor, Any]:
+        """All layers, of which those before `fusion` take the channels of the audio as items."""
+        new = []
+        for index, layer in enumerate(self._layers):
+            if index == self.fusion + 1:
+                hidden = torch.cat(hidden.unflatten(0, (-1, self.audio_spec.channels)).unbind(1), dim=1)
+            hidden, remembered = layer(hidden, states[index])
+            if index == 0:
+                hidden = hidden.to(self._dtype())
+            new.append(remembered)
+        return hidden, tuple(new)
 
     def _dtype(self) -> torch.dtype:
         """Of what is behind the stem, which `optimize` may change."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from partita_blocks import ChunkTransformer, CompandedSTFT, Patchifier, RunningNorm, patch_grid
+from partita_blocks import BatchNorm, ChunkTransformer, CompandedSTFT, Patchifier, patch_grid
 from partita_core import AudioSpec, Config, Encoder, PartitaError, register
 from torch import Tensor, nn
 
@@ -43,10 +43,11 @@ class SummaryEncoderConfig(Config):
         out_std: standard deviation of the last layer's weights at first; 0 in CoDiCodec, where all latents begin equal.
         zero_init: residual branches start at zero, as in CoDiCodec, so that the latents are the same for all audio
             at first.
-        norm_decay: what running statistics keep of themselves in a training step, by which each number of a chunk is
-            brought to zero mean and unit variance over the data; None leaves it out, as in CoDiCodec. Without it what
-            is the same for all audio grows first, a decoder learns to do without latents, and short runs never learn
-            to use them.
+        magnitudes: whether the network is given log-magnitudes beside real and imaginary parts. Averages of these over
+            a patch tell nothing of loudness, and norms take out what they would.
+        norm_decay: what the running statistics of a batch norm of the latents, before the bottleneck, keep of
+            themselves in a training step; None leaves it out, as in CoDiCodec. Without it what is the same for all
+            audio grows first: in runs of some thousand steps the latents end up equal, and the decoder without them.
     """
 
     n_fft: int = 2048
@@ -67,6 +68,7 @@ class SummaryEncoderConfig(Config):
     registers: int = 0
     out_std: float = 0.02
     zero_init: bool = False
+    magnitudes: bool = False
     norm_decay: float | None = 0.99
 
     def build(self, *, out_dim: int, audio_spec: AudioSpec) -> "SummaryEncoder":
@@ -108,7 +110,7 @@ class SummaryEncoderConfig(Config):
         )
         return SummaryEncoder(
             stft=stft,
-            stem=nn.Conv2d(2 * audio_spec.channels, self.channels[0], 3, padding=1),
+            stem=nn.Conv2d((3 if self.magnitudes else 2) * audio_spec.channels, self.channels[0], 3, padding=1),
             patchifier=patchifier,
             transformer=transformer,
             dim=self.channels[-1],
@@ -117,6 +119,7 @@ class SummaryEncoderConfig(Config):
             tokens_per_frame=self.tokens_per_frame,
             registers=self.registers,
             out_std=self.out_std,
+            magnitudes=self.magnitudes,
             norm_decay=self.norm_decay,
             out_dim=out_dim,
             audio_spec=audio_spec,
@@ -137,6 +140,7 @@ class SummaryEncoderConfig(Config):
             head_dim=8,
             tokens_per_frame=2,
             registers=1,
+            magnitudes=True,
         )
 
 
@@ -159,13 +163,15 @@ class SummaryEncoder(Encoder):
         tokens_per_frame: int,
         registers: int,
         out_std: float,
+        magnitudes: bool,
         norm_decay: float | None,
         out_dim: int,
         audio_spec: AudioSpec,
     ) -> None:
-        """Assembles spectrogram, stem (kernel 3), gains, patchifier, transformer, norm, head and running norm."""
+        """Assembles spectrogram, stem (kernel 3), gains, patchifier, transformer, norm, head and batch norm."""
         super().__init__()
         self.stft, self.stem, self.patchifier, self.transformer = stft, stem, patchifier, transformer
+        self.magnitudes = magnitudes
         self.chunk_frames, self.tokens, self.tokens_per_frame = chunk_frames, tokens, tokens_per_frame
         self.ordered = tokens != "summary"
         # Loudness falls by a factor of 40 from low to high frequencies, even companded.
@@ -178,20 +184,23 @@ class SummaryEncoder(Encoder):
         nn.init.normal_(self.head.weight, std=out_std)
         nn.init.zeros_(self.head.bias)
         shape = (tokens_per_frame, out_dim)
-        self.running_norm = None if norm_decay is None else RunningNorm(shape, decay=norm_decay)
+        self.batch_norm = None if norm_decay is None else BatchNorm(shape, decay=norm_decay)
         self.out_dim, self.hop, self.audio_spec = out_dim, chunk_frames * stft.hop, audio_spec
         reach = -(-stft.padding // self.hop)
         self.context = (reach, reach)
 
     def forward(self, audio: Tensor, layout: Tensor) -> Tensor:
         """`(batch, channels, hop * frames)` to `(batch, out_dim, frames * K)`; layouts `(batch,)` change nothing."""
-        x = self.stft(audio).to(audio.dtype).unflatten(-1, (-1, self.chunk_frames))
+        x = self.stft(audio)
+        if self.magnitudes:
+            x = torch.cat([x, _log_magnitudes(x)], dim=1)
+        x = x.to(audio.dtype).unflatten(-1, (-1, self.chunk_frames))
         batch = x.shape[0]
         chunks = x.movedim(3, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         grid = self.patchifier(self.stem(chunks) * self.gains)[-1].permute(0, 2, 3, 1)
         hidden = self.head(self.norm(self._mix(grid)))
-        if self.running_norm is not None:
-            hidden = self.running_norm(hidden).to(hidden.dtype)
+        if self.batch_norm is not None:
+            hidden = self.batch_norm(hidden).to(hidden.dtype)
         return hidden.unflatten(0, (batch, -1)).flatten(1, 2).transpose(1, 2)
 
     def _mix(self, grid: Tensor) -> Tensor:
@@ -208,3 +217,8 @@ class SummaryEncoder(Encoder):
         if self.tokens == "ordered":
             return mixed[:, :count].unflatten(1, (rows, columns)).mean(1)
         return mixed[:, :count].mean(1).unflatten(0, (-1, columns))
+
+
+def _log_magnitudes(x: Tensor) -> Tensor:
+    """Of real and imaginary parts `(batch, 2 * channels, bins, frames)`, one channel for two; about -2 to 1."""
+    return (x.unflatten(1, (-1, 2)).square().sum(2) + 1e-4).log() / 4

@@ -1,4 +1,4 @@
-"""Normalisation by statistics of the data, which evaluation and training share."""
+"""Batch normalisation without anything learned, for latents that are to differ from recording to recording."""
 
 import torch
 from partita_core import upcast
@@ -7,12 +7,12 @@ from torch import Tensor, distributed, nn
 _EPS = 1e-6  # added to variances: a number that never varies stays zero, and one that hardly does is raised
 
 
-class RunningNorm(nn.Module):
-    """Each number of an item to zero mean and unit variance over the data; no scale or shift is learned.
+class BatchNorm(nn.Module):
+    """Each number of an item to zero mean and unit variance: over the batch in training, over the data afterwards.
 
-    What comes out is `(x - running_mean) / running_std`, in training too, so it depends on the item alone. Gradients
-    are those of batch normalisation: the part that would move or scale a number in all items alike is taken out, and
-    what is the same for all items cannot grow (batch renormalisation, Ioffe 2017, arXiv 1702.03275, without limits).
+    What is the same for all items of a batch is taken out, of the values and of their gradients, so that it cannot
+    grow (Ioffe and Szegedy, arXiv 1502.03167). Unlike torch's, the running statistics are those of all processes, and
+    begin as those of the first batch.
     """
 
     running_mean: Tensor
@@ -28,17 +28,13 @@ class RunningNorm(nn.Module):
         self.register_buffer("steps", torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(items, *shape)` to as much, at least float32; in training the statistics move."""
+        """`(items, *shape)` to as much, at least float32; in training the running statistics move."""
         x = upcast(x)
         if not self.training:
             return (x - self.running_mean.to(x.dtype)) * (self.running_variance.to(x.dtype) + _EPS).rsqrt()
-        variance, mean = torch.var_mean(x, dim=0, correction=0)
         self._update(x.detach())
-        # Clones, since the buffers may move in place before this graph goes backward.
-        running_mean, running_variance = (upcast(b).clone() for b in (self.running_mean, self.running_variance))
-        std, running_std = (variance + _EPS).sqrt(), (running_variance + _EPS).sqrt()
-        scale, shift = (std / running_std).detach(), ((mean - running_mean) / running_std).detach()
-        return (x - mean) / std * scale + shift
+        variance, mean = torch.var_mean(x, dim=0, correction=0)
+        return (x - mean) * (variance + _EPS).rsqrt()
 
     @torch.no_grad()
     def _update(self, x: Tensor) -> None:
