@@ -3,7 +3,7 @@
 from .evaluation import metrics
 from .generation import FlowHeadConfig, GeneratorConfig, LlamaBackboneConfig, PretrainedBackboneConfig, TokenHeadConfig
 from .interop.oobleck import OobleckCodecConfig
-from .interop.settings import TransformersCodecConfig
+from .interop.transformers_codecs import TransformersCodecConfig
 from .quantized import QuantizedCodecConfig
 from .representation import RepresentationModelConfig
 from .training import (

@@ -73,8 +73,8 @@ def build_model(config: Config, base: Any) -> Any:
 
 
 def _load_checkpoint(path: Path) -> Any:
-    from partita.training import RunConfig, RunFolder
     from partita.training.checkpoints import load_model as load_weights
+    from partita.training.run import RunConfig, RunFolder
 
     run = RunFolder(path.resolve().parent.parent)
     config = from_dict(RunConfig, read_json(run.config).get("config"), where=str(run.config))

@@ -6,7 +6,7 @@ from .loading import from_foreign
 from .mimi import MimiCodec
 from .native import oobleck_from_diffusers
 from .oobleck import OobleckCodec
-from .settings import TransformersCodecConfig
+from .transformers_codecs import TransformersCodecConfig
 
 __all__ = [
     "ChunkedEncodecCodec",

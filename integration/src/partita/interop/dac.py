@@ -8,7 +8,6 @@ from partita_core import LatentSpec
 from torch import Tensor, nn
 
 from ._common import ForeignCodec, audio_spec, drop_levels, frame_context, look_up
-from .settings import TransformersCodecConfig
 
 
 class DacCodec(ForeignCodec):
@@ -23,7 +22,7 @@ class DacCodec(ForeignCodec):
     def __init__(self, model: Any) -> None:
         """Wraps a transformers `DacModel`."""
         super().__init__()
-        config, self.config = model.config, TransformersCodecConfig.of(model)
+        config = model.config
         rate, hop = config.sampling_rate, config.hop_length
         self.encoder, self.quantizer, self.decoder = model.encoder, model.quantizer, model.decoder
         self.audio_spec = audio_spec(rate, 1)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._common import ForeignCodec, audio_spec, drop_levels, frame_context, look_up, mirrored, seanet_padding
-from .settings import TransformersCodecConfig
 
 
 class _Encodec(ForeignCodec):
@@ -20,7 +19,6 @@ class _Encodec(ForeignCodec):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.config = TransformersCodecConfig.of(model)
         self.encoder, self.quantizer, self.decoder = model.encoder, model.quantizer, model.decoder
         self.audio_spec = audio_spec(model.config.sampling_rate, model.config.audio_channels)
 

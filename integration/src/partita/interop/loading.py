@@ -8,11 +8,8 @@ from typing import Any
 from partita_core import Codec, PartitaError, nearest, read_json
 
 from ._common import ForeignCodec
-from .dac import DacCodec
-from .encodec import ChunkedEncodecCodec, EncodecCodec
-from .mimi import MimiCodec
 from .oobleck import OobleckCodec
-from .settings import MODELS
+from .transformers_codecs import MODELS, wrap_transformers
 
 # By what config.json calls it (diffusers' _class_name, transformers' model_type): the library and its class.
 _MODELS = {"AutoencoderOobleck": ("diffusers", "AutoencoderOobleck")}
@@ -39,15 +36,11 @@ def wrap(model: Any) -> ForeignCodec:
     Raises:
         PartitaError: it is no codec that is known here.
     """
-    names = {cls.__name__ for cls in type(model).__mro__}
-    if "AutoencoderOobleck" in names:
+    if "AutoencoderOobleck" in {cls.__name__ for cls in type(model).__mro__}:
         return OobleckCodec(model)
-    if "DacModel" in names:
-        return DacCodec(model)
-    if "MimiModel" in names:
-        return MimiCodec(model)
-    if "EncodecModel" in names:
-        return EncodecCodec(model) if model.config.chunk_length is None else ChunkedEncodecCodec(model)
+    codec = wrap_transformers(model)
+    if codec is not None:
+        return codec
     known = ", ".join(name for _, name in _MODELS.values())
     raise PartitaError(f"a {type(model).__name__} is no codec that is known here; known are {known}")
 

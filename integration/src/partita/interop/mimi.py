@@ -9,7 +9,6 @@ from partita_core import LatentSpec, PartitaError
 from torch import Tensor, nn
 
 from ._common import ForeignCodec, audio_spec, drop_levels, look_up, mirrored, reach, seanet_padding
-from .settings import TransformersCodecConfig
 
 
 class MimiCodec(ForeignCodec):
@@ -31,7 +30,7 @@ class MimiCodec(ForeignCodec):
             PartitaError: it is one of a transformers before 5.23, or lacks a half.
         """
         super().__init__()
-        config, self.config = model.config, TransformersCodecConfig.of(model)
+        config = model.config
         self.encoder, self.quantizer, self.decoder = model.encoder, model.quantizer, model.decoder
         if not (hasattr(self.encoder, "encoder_seanet") and hasattr(self.decoder, "decoder_seanet")):
             raise PartitaError(

@@ -1,4 +1,4 @@
-"""The codecs of transformers by their own settings, so that they are saved as models of ours are."""
+"""The codecs of transformers as ours, and by their own settings, so that they are saved as models of ours are."""
 
 import json
 from dataclasses import dataclass
@@ -7,6 +7,9 @@ from typing import Any, Self
 from partita_core import Config, PartitaError, nearest, register
 
 from ._common import ForeignCodec
+from .dac import DacCodec
+from .encodec import ChunkedEncodecCodec, EncodecCodec
+from .mimi import MimiCodec
 
 MODELS = {"dac": "DacModel", "encodec": "EncodecModel", "mimi": "MimiModel"}
 """The class of transformers, by what its configuration calls it."""
@@ -38,8 +41,6 @@ class TransformersCodecConfig(Config):
         Raises:
             PartitaError: transformers is not installed, or the settings are of no codec that is known here.
         """
-        from .loading import wrap
-
         settings = dict(self.settings)
         kind = str(settings.pop("model_type", None))
         if kind not in MODELS:
@@ -48,7 +49,10 @@ class TransformersCodecConfig(Config):
             import transformers
         except ImportError:
             raise PartitaError(f"{MODELS[kind]} is transformers': `pip install 'partita[interop]'`") from None
-        return wrap(getattr(transformers, MODELS[kind])(transformers.AutoConfig.for_model(kind, **settings)))
+        config = transformers.AutoConfig.for_model(kind, **settings)
+        codec = wrap_transformers(getattr(transformers, MODELS[kind])(config))
+        assert codec is not None
+        return codec
 
     @classmethod
     def example(cls) -> Self:
@@ -56,3 +60,18 @@ class TransformersCodecConfig(Config):
         sizes = {"encoder_hidden_size": 4, "decoder_hidden_size": 8, "n_codebooks": 3, "codebook_size": 16}
         rates = {"sampling_rate": 8000, "downsampling_ratios": [2, 15], "upsampling_ratios": [15, 2]}
         return cls({"model_type": "dac", "codebook_dim": 3} | sizes | rates)
+
+
+def wrap_transformers(model: Any) -> ForeignCodec | None:
+    """A loaded or built model as one of ours; None if it is no codec that is known here."""
+    names = {cls.__name__ for cls in type(model).__mro__}
+    if "DacModel" in names:
+        codec = DacCodec(model)
+    elif "MimiModel" in names:
+        codec = MimiCodec(model)
+    elif "EncodecModel" in names:
+        codec = EncodecCodec(model) if model.config.chunk_length is None else ChunkedEncodecCodec(model)
+    else:
+        return None
+    codec.config = TransformersCodecConfig.of(model)
+    return codec
