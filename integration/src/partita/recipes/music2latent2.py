@@ -18,6 +18,7 @@ from partita.training import ConsistencyTrainingConfig, OptimizerConfig, RunConf
 
 _AUDIO = AudioSpec(44_100, 2, (ChannelLayout.STEREO,))
 _CHUNK = 32_768
+_HALF = AudioSpec(22_050, 2, (ChannelLayout.STEREO,))
 # Four chunks are three pairs; with two, every chunk would begin or end its crop, as few do in a file.
 _CROP_SECONDS = 4 * _CHUNK / 44_100
 
@@ -57,15 +58,16 @@ def music2latent2_small() -> RunConfig:
 def music2latent2_tiny() -> RunConfig:
     """Music2Latent2 of 3 M parameters that trains on two CPU cores in an hour.
 
-    Chunks, latents and rates are those of the base. The spectrogram has half as many frames, each twice as long apart.
-    What differs in training is for short runs: it starts as plain denoising, the teacher stays as far away as it is at
-    first, a quarter of the noise levels are drawn evenly over all times, and large levels, where the latents are all
-    there is to go by, weigh more.
+    Of audio at half the rate, 22.05 kHz: a chunk lasts as long as the base's and has as many latents, so that 64 times
+    fewer numbers stand for it. Its spectrogram has a quarter of the points. High frequencies are raised, so that they
+    weigh as much as low ones. What differs in training is for short runs: it starts as plain denoising, the teacher
+    stays as far away as it is at first, a quarter of the noise levels are drawn evenly over all times, and large
+    levels, where the latents are all there is to go by, weigh more.
     """
     encoder = SummaryEncoderConfig(**_TINY, layers=2, magnitudes=True, norm_decay=0.95)
     decoder = ConsistencyDecoderConfig(**_TINY, upsampler_layers=2, layers=2, condition_dim=128)
     return RunConfig(
-        model=AutoencoderConfig(_AUDIO, 64, encoder, TanhConfig(), decoder),
+        model=AutoencoderConfig(_HALF, 64, encoder, TanhConfig(), decoder),
         objective=ConsistencyTrainingConfig(
             step_exponent=1.0, uniform_share=0.25, warm_start=0.05, min_gap=0.1, max_gap=1.0
         ),
@@ -84,7 +86,7 @@ def music2latent2_tiny() -> RunConfig:
 
 
 def codicodec_tiny() -> RunConfig:
-    """CoDiCodec of 3 M parameters: 128 x 4 numbers for 32768 samples, as numbers or as 128 codes of 11^4, 2.38 kbit/s.
+    """CoDiCodec of 3 M parameters, 22.05 kHz: 128 x 4 numbers for 16384 samples, or as many codes of 11^4, 2.38 kbit/s.
 
     The quantizer stands beside the bottleneck and leaves three items in four unrounded in training, so one model
     serves both: latents keep their values, and codes come with them. A token has four numbers, of which the tanh is to
@@ -95,11 +97,12 @@ def codicodec_tiny() -> RunConfig:
     decoder = ConsistencyDecoderConfig(**sizes, upsampler_layers=2, layers=2, condition_dim=128)
     bottleneck = TanhConfig(gain=None, hinge_weight=1e-3)
     quantizer = FSQConfig(bound="clamp", rounding_dropout=0.75)
-    return replace(music2latent2_tiny(), model=AutoencoderConfig(_AUDIO, 4, encoder, bottleneck, decoder, quantizer))
+    return replace(music2latent2_tiny(), model=AutoencoderConfig(_HALF, 4, encoder, bottleneck, decoder, quantizer))
 
 
 _TINY: dict[str, Any] = {
-    "stft_hop": 1024,
+    "n_fft": 1024,
+    "stft_hop": 512,
     "chunk_frames": 32,
     "tilt": 6.0,
     "companding_scale": 0.17,
