@@ -1,11 +1,11 @@
 """Model cards: the README.md of a model folder, with what it is made of and what was measured."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from partita_core import Autoencoder, Codec, Config, Saved
 
 from partita.figures import figures
+from partita.models import codec_of
 
 
 def model_card(model: Saved, *, recipe: str, data: str, steps: int, measured: Mapping[str, float]) -> str:
@@ -18,12 +18,13 @@ def model_card(model: Saved, *, recipe: str, data: str, steps: int, measured: Ma
         steps: optimizer steps it has seen.
         measured: figures by name, of the last evaluation of the run.
     """
-    configs = {name: getattr(part, "config", None) for name, part in model.named_children()}
+    parts = dict(model.named_children())
     rows = [
         f"| {name} | `{config.tag}` | {sum(p.numel() for p in part.parameters()) / 1e6:.2f} M |"
-        for (name, part), config in zip(model.named_children(), configs.values())
-        if isinstance(config, Config)
+        for name, part in parts.items()
+        if isinstance(config := getattr(part, "config", None), Config)
     ]
+    trained = "The quantizer was trained, on the frozen latents of the rest," if "quantizer" in parts else "Trained"
     lines = [
         "---",
         "library_name: partita",
@@ -38,7 +39,7 @@ def model_card(model: Saved, *, recipe: str, data: str, steps: int, measured: Ma
         "|---|---|---|",
         *rows,
         "",
-        f"{_trained(configs)} for {steps} steps on `{data}`.",
+        f"{trained} for {steps} steps on `{data}`.",
         "",
         *_measured(measured),
         "```python",
@@ -50,10 +51,7 @@ def model_card(model: Saved, *, recipe: str, data: str, steps: int, measured: Ma
 
 
 def _about(model: Saved) -> str:
-    codec = model
-    if not isinstance(model, Codec):
-        codec = getattr(model.codec, "module", model.codec)
-    assert isinstance(codec, Codec)
+    codec = codec_of(model)
     found = figures(codec)
     codes = ""
     if found["codebook_sizes"]:
@@ -63,12 +61,6 @@ def _about(model: Saved) -> str:
         f"{found['frame_rate']:g} times a second (hop {found['hop']}).{codes}"
     )
     return latents if codec is model else f"A {type(model).__name__} on the latents of a frozen codec. {latents}"
-
-
-def _trained(configs: Mapping[str, Any]) -> str:
-    if "quantizer" in configs:
-        return "The quantizer was trained, on the frozen latents of the rest,"
-    return "Trained"
 
 
 def _usage(model: Saved) -> list[str]:

@@ -61,6 +61,11 @@ def load_representation(name: str | Path) -> "RepresentationModel":
     return model
 
 
+def codec_of(model: Any) -> Codec:
+    """The codec itself, or the one that another model is on top of."""
+    return model if isinstance(model, Codec) else model.codec
+
+
 def build_model(config: Config, base: Any) -> Any:
     """What a run trains: a model of its own, or on `base`, a codec or what else it is built on.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..data.clips import Clip
 from ..data.resampling import resample
 from ..evaluation.metrics.spectra import magnitudes
+from ..models import codec_of
 from .head import masked_mean
 
 if TYPE_CHECKING:
@@ -49,11 +50,6 @@ def stack_tokens(latents: Latents) -> Tensor:
     if latents.values is None:
         raise PartitaError("these latents hold codes only; a probe reads values")
     return regroup(latents.values, latents.spec.dim * latents.spec.tokens_per_frame).transpose(1, 2)
-
-
-def codec_of(model: "Codec | RepresentationModel") -> Codec:
-    """The codec itself, or the one that a representation is on top of."""
-    return model if isinstance(model, Codec) else model.codec
 
 
 def beginning(clip: Clip, seconds: float) -> Clip:

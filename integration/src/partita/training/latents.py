@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 import torch
-from partita_core import Codec, LatentSpec, PartitaError
+from partita_core import Codec, Latents, LatentSpec, PartitaError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -31,10 +31,7 @@ def latents_of(batch: Batch, codec: Codec) -> Tensor:
     """
     if "latents" in batch:
         return batch["latents"]
-    values = codec.encode(batch["audio"], lengths=batch["audio_lengths"], layout=batch["layout"]).values
-    assert values is not None
-    spec = codec.latent_spec
-    return F.pad(values, (0, spec.frames(batch["audio"].shape[-1]) * spec.tokens_per_frame - values.shape[-1]))
+    return _of_crops(_encode(batch, codec).values, batch, codec.latent_spec, beyond=0)
 
 
 def codes_of(batch: Batch, codec: Codec) -> Tensor:
@@ -46,10 +43,7 @@ def codes_of(batch: Batch, codec: Codec) -> Tensor:
     """
     if "codes" in batch:
         return batch["codes"]
-    codes = codec.encode(batch["audio"], lengths=batch["audio_lengths"], layout=batch["layout"]).codes
-    assert codes is not None
-    spec = codec.latent_spec
-    return F.pad(codes, (0, spec.frames(batch["audio"].shape[-1]) * spec.tokens_per_frame - codes.shape[-1]), value=-1)
+    return _of_crops(_encode(batch, codec).codes, batch, codec.latent_spec, beyond=-1)
 
 
 def tokens_of(batch: Batch, spec: LatentSpec) -> Tensor:
@@ -80,3 +74,15 @@ def check_corpus(objective: "Objective", corpus: CorpusSpec) -> None:
         stored = "no codes" if kept is None else f"those of the quantizer {kept}"
         raise PartitaError(f"{name} needs codes of {objective.codec.codes_id}, and the data holds {stored}")
     corpus.check(objective.codec)
+
+
+def _encode(batch: Batch, codec: Codec) -> Latents:
+    return codec.encode(batch["audio"], lengths=batch["audio_lengths"], layout=batch["layout"])
+
+
+def _of_crops(made: Tensor | None, batch: Batch, spec: LatentSpec, *, beyond: int) -> Tensor:
+    """What was made of a batch, as long as its crops are: a record ends with the longest item."""
+    assert made is not None
+    return F.pad(
+        made, (0, spec.frames(batch["audio"].shape[-1]) * spec.tokens_per_frame - made.shape[-1]), value=beyond
+    )

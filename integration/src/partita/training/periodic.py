@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,11 +138,9 @@ class _Losses:
             dataset, data, audio_spec=spec, crop_multiple=objective.crop_multiple, seed=config.trainer.seed
         )
         size = config.data.batch_size
-        self._batches = []
         try:
-            for batch in islice(loader, 1):
-                count = len(batch["index"])
-                self._batches = [_part(batch, slice(i, i + size)) for i in range(0, count, size)]
+            drawn = next(iter(loader))
+            self._batches = [_part(drawn, slice(i, i + size)) for i in range(0, len(drawn["index"]), size)]
         except PartitaError:
             self._batches = []  # as above
 
