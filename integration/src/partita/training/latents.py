@@ -83,6 +83,5 @@ def _encode(batch: Batch, codec: Codec) -> Latents:
 def _of_crops(made: Tensor | None, batch: Batch, spec: LatentSpec, *, beyond: int) -> Tensor:
     """What was made of a batch, as long as its crops are: a record ends with the longest item."""
     assert made is not None
-    return F.pad(
-        made, (0, spec.frames(batch["audio"].shape[-1]) * spec.tokens_per_frame - made.shape[-1]), value=beyond
-    )
+    tokens = spec.frames(batch["audio"].shape[-1]) * spec.tokens_per_frame
+    return F.pad(made, (0, tokens - made.shape[-1]), value=beyond)
