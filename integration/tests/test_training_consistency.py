@@ -68,6 +68,29 @@ def test_the_total_adds_the_own_terms_of_the_bottleneck():
     torch.testing.assert_close(out.total.detach(), out.losses["consistency"] + 1e-3 * out.losses["power"])
 
 
+def test_the_total_adds_the_own_terms_of_the_decoder_over_the_chunks_that_count(monkeypatch):
+    it = objective()
+    decoder = it.model.decoder
+    monkeypatch.setattr(decoder, "loss_weights", {"level": 2.0}, raising=False)
+
+    def losses(features, clean):
+        assert clean.shape[0] == features[0].shape[0] == 9  # three runs of two chunks of three items
+        return {"level": torch.arange(18.0).reshape(9, 2)}
+
+    monkeypatch.setattr(decoder, "losses", losses, raising=False)
+    data = batch()
+    data["audio_lengths"] = torch.tensor([4 * CHUNK, 4 * CHUNK, CHUNK])  # of the last, the first chunk alone
+    out = step(it, data)
+    # Runs lie behind each other, so items are rows 0, 3, 6, then 1, 4, 7, then 2, 5, 8.
+    counted = [i for i in range(18) if i // 2 % 3 != 2] + [4]
+    torch.testing.assert_close(out.losses["level"], torch.tensor(sum(counted) / len(counted)))
+    rest = out.losses["consistency"] + 1e-3 * out.losses["power"]
+    torch.testing.assert_close(out.total.detach(), rest + 2 * out.losses["level"])
+    monkeypatch.setattr(decoder, "loss_weights", {})
+    with pytest.raises(PartitaError, match="level"):
+        step(it, data)
+
+
 def test_the_loss_is_that_of_the_paper(monkeypatch):
     """By hand, from what the decoder was given and returned."""
     it = objective()

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -92,7 +93,8 @@ def test_every_feature_map_reaches_the_result():
     x, sigma, features, _ = inputs(decoder)
     y = decoder(x, sigma, features)
     sizes = [tuple(f.shape[2:]) for f in features]
-    assert sizes == [(4, 12, 8), (8, 6, 4), (8, 6, 4), (16, 3, 2), (2, 16)]  # and two latents as tokens
+    # The envelope of two channels, and two latents as tokens.
+    assert sizes == [(4, 12, 8), (8, 6, 4), (8, 6, 4), (16, 3, 2), (2, 12, 8), (2, 16)]
     for i in range(len(features)):
         changed = tuple(f + noise(*f.shape) if j == i else f for j, f in enumerate(features))
         assert (decoder(x, sigma, changed) - y).abs().max() > 1e-5
@@ -117,10 +119,38 @@ def test_level_decides_the_gains_of_frequencies():
         y = changed
 
 
+def test_the_envelope_scales_what_the_network_makes():
+    decoder = build()
+    x, sigma, features, _ = inputs(decoder)
+    skip = 0.25 / ((sigma - 0.002) ** 2 + 0.25)
+    kept = x * skip.repeat_interleave(8, dim=1)[:, None, None]
+    louder = (*features[:-2], features[-2] + math.log(3), features[-1])
+    made, tripled = (decoder(x, sigma, each) - kept for each in (features, louder))
+    torch.testing.assert_close(tripled, 3 * made)
+    plain = build(shaken=False)
+    torch.testing.assert_close(inputs(plain)[2][-2], torch.full((2, 2, 2, 12, 8), 0.5, dtype=torch.float64).log())
+
+
+def test_the_envelope_learns_the_log_magnitudes_of_each_chunk():
+    decoder = build(latents_in_decoder=False)
+    clean = noise(2, 4, 12, 16)
+    magnitudes = clean.unflatten(1, (2, 2)).square().sum(2).sqrt().reshape(2, 2, 12, 2, 8).permute(0, 3, 1, 2, 4)
+    exact = (magnitudes + 1e-4).log()
+    assert decoder.loss_weights == {"envelope": 1.0}
+    assert float(decoder.losses((exact,), clean)["envelope"].abs().max()) < 1e-12
+    louder = exact + torch.tensor([[0.1, 0.2], [0.3, 0.4]], dtype=torch.float64)[:, :, None, None, None]
+    wanted = torch.tensor([[0.1, 0.2], [0.3, 0.4]], dtype=torch.float64)
+    torch.testing.assert_close(decoder.losses((louder,), clean)["envelope"], wanted)
+    silent = decoder.losses((torch.zeros_like(exact),), torch.zeros_like(clean))["envelope"]
+    torch.testing.assert_close(silent, torch.full((2, 2), -math.log(1e-4), dtype=torch.float64))
+    plain = build(envelope_weight=None)
+    assert plain.loss_weights == {} and plain.losses(inputs(plain)[2], clean) == {}
+
+
 @pytest.mark.parametrize(
     "changed",
     [
-        {"registers": 0, "latents_in_decoder": False},
+        {"registers": 0, "latents_in_decoder": False, "envelope_weight": None},
         {"companding": "component", "stft_hop": 12, "chunk_frames": 4, "n_fft": 24},
         {"dropout": 0.1, "sampler": Independent()},
     ],

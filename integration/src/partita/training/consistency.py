@@ -165,11 +165,12 @@ class ConsistencyTraining(Objective):
         chunks = self._chunks(hidden, batch)
         loss, levels = self._consistency(chunks, state)
         losses, total = {"consistency": loss}, loss
-        for part, output in parts:
-            check_weights(set(output.losses), part.loss_weights)
-            if output.losses:
-                losses |= output.losses
-                total = total + weighted_sum(output.losses, part.loss_weights)
+        own = [(part.loss_weights, output.losses) for part, output in parts]
+        for weights, terms in (*own, (self._decoder.loss_weights, self._decoder_losses(chunks))):
+            check_weights(set(terms), weights)
+            if terms:
+                losses |= terms
+                total = total + weighted_sum(terms, weights)
         losses = {name: upcast(term.detach()) for name, term in losses.items()}
         return StepOutput(total, losses, metrics | levels, None)
 
@@ -248,6 +249,11 @@ class ConsistencyTraining(Objective):
             by_chunk = distance / gap
             loss = (by_chunk * counted).sum() / counted.sum()
             return loss, _by_level(by_chunk.detach(), student.detach(), clean, sigma.flatten(), counted)
+
+    def _decoder_losses(self, chunks: _Chunks) -> dict[str, Tensor]:
+        """What the decoder learns beside denoising, over the chunks that count."""
+        terms = self._decoder.losses(chunks.features, chunks.clean)
+        return {name: (term * chunks.counted).sum() / chunks.counted.sum() for name, term in terms.items()}
 
     def _check_saturation(self, metrics: dict[str, Tensor], state: TrainState) -> None:
         """Stops a collapse that reconstruction losses hide for long: latents that are all plus or minus one.

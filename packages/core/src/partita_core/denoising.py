@@ -1,6 +1,7 @@
 """Decoders that denoise: what a sampler drives, and how its result becomes audio."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,7 @@ class DenoisingDecoder(Decoder, ABC):
         schedule: the noise levels that it was made for.
         representation: the transform it works in; `hop * frames_per_chunk` is a multiple of its hop.
         sampler: how it is run unless another is named.
+        loss_weights: of its own `losses`, by their names.
     """
 
     window: int
@@ -59,6 +61,7 @@ class DenoisingDecoder(Decoder, ABC):
     schedule: NoiseSchedule
     representation: AudioTransform
     sampler: Sampler
+    loss_weights: Mapping[str, float] = {}
 
     @abstractmethod
     def condition(self, hidden: Tensor, layout: Tensor) -> tuple[Tensor, ...]:
@@ -70,6 +73,15 @@ class DenoisingDecoder(Decoder, ABC):
     @abstractmethod
     def forward(self, x: Tensor, sigma: Tensor, features: tuple[Tensor, ...]) -> Tensor:
         """One denoising step: x `(batch, C, F, w * T)`, sigma `(batch, w)`, features of w chunks; w = 1 to window."""
+
+    def losses(self, features: tuple[Tensor, ...], clean: Tensor) -> dict[str, Tensor]:
+        """What it learns beside denoising, each `(batch, w)`, a figure a chunk, at least float32; nothing by default.
+
+        Args:
+            features: of w chunks, from `condition`.
+            clean: the representation of the same chunks, `(batch, C, F, w * T)`.
+        """
+        return {}
 
     def generate(
         self, hidden: Tensor, layout: Tensor, *, sampler: Sampler | None = None, seeds: Tensor | None = None

@@ -1,5 +1,6 @@
 """The consistency decoder: latents tell a network, by way of its feature maps, what to make of noise in one step."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +32,9 @@ from torch import Tensor, nn
 
 from .samplers import TwoStep
 
+# Companded magnitudes below this are silence to the envelope.
+_FLOOR = 1e-4
+
 # Chunks that one step sees: the one that is made, and the one before.
 _WINDOW = 2
 
@@ -61,6 +65,10 @@ class ConsistencyDecoderConfig(Config):
         condition_dim: width of the embedding of the noise level.
         registers: further learned tokens of each chunk, in both transformers, which are dropped.
         latents_in_decoder: whether the denoising transformer sees the latents as tokens, too.
+        envelope_weight: of the loss of a spectral envelope; None, as in the papers, for none. With it the features also
+            tell the magnitude of every point of the spectrogram, learn it by itself, and what the network makes is
+            scaled by it. Magnitudes range over four powers of ten, and what is quiet hardly weighs in consistency
+            training: runs of some thousand steps learn little of it otherwise.
         dropout: of the denoising network, in training.
         sigma_min: noise level at which the decoder returns its input.
         sigma_max: noise level that decoding starts from.
@@ -86,6 +94,7 @@ class ConsistencyDecoderConfig(Config):
     condition_dim: int = 512
     registers: int = 0
     latents_in_decoder: bool = False
+    envelope_weight: float | None = None
     dropout: float = 0.0
     sigma_min: float = 0.002
     sigma_max: float = 80.0
@@ -159,6 +168,8 @@ class ConsistencyDecoderConfig(Config):
             chunk_frames=self.chunk_frames,
             upsampler=upsampler,
             project=nn.Linear(latent_spec.dim, self.channels[-1]) if self.latents_in_decoder else None,
+            envelope=None if self.envelope_weight is None else nn.Conv2d(self.channels[0], audio_spec.channels, 1),
+            envelope_weight=self.envelope_weight,
             denoiser=denoiser,
             schedule=NoiseSchedule(self.sigma_min, self.sigma_max, self.rho),
             preconditioning=Preconditioning(self.sigma_min, self.sigma_data),
@@ -184,6 +195,7 @@ class ConsistencyDecoderConfig(Config):
             condition_dim=8,
             registers=1,
             latents_in_decoder=True,
+            envelope_weight=1.0,
         )
 
 
@@ -289,6 +301,8 @@ class ConsistencyDecoder(DenoisingDecoder):
         chunk_frames: int,
         upsampler: Upsampler,
         project: nn.Module | None,
+        envelope: nn.Conv2d | None,
+        envelope_weight: float | None,
         denoiser: Denoiser,
         schedule: NoiseSchedule,
         preconditioning: Preconditioning,
@@ -296,8 +310,16 @@ class ConsistencyDecoder(DenoisingDecoder):
         latent_spec: LatentSpec,
         audio_spec: AudioSpec,
     ) -> None:
-        """Assembles the parts; `project` makes tokens of latents where the denoiser sees these."""
+        """Assembles the parts; `project` makes tokens of latents where the denoiser sees these.
+
+        `envelope` makes log-magnitudes of the feature map at full resolution; at first all are that of the data.
+        """
         super().__init__()
+        self.envelope = envelope
+        if envelope is not None and envelope.bias is not None:
+            nn.init.zeros_(envelope.weight)
+            nn.init.constant_(envelope.bias, math.log(preconditioning.sigma_data))
+        self.loss_weights = {} if envelope_weight is None else {"envelope": envelope_weight}
         self.representation, self.chunk_frames = representation, chunk_frames
         self.upsampler, self.project, self.denoiser = upsampler, project, denoiser
         self.schedule, self.preconditioning, self.sampler = schedule, preconditioning, sampler
@@ -306,7 +328,9 @@ class ConsistencyDecoder(DenoisingDecoder):
         self.frames_per_chunk = chunk_frames * representation.hop // latent_spec.hop
 
     def condition(self, hidden: Tensor, layout: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of n chunks, from full resolution on, and the latents as tokens if the denoiser sees them.
+        """Feature maps of n chunks, from full resolution on, their envelope, and the latents as tokens.
+
+        The last two only where there is an envelope, and where the denoiser sees the latents.
 
         Args:
             hidden: `(batch, in_dim, n * frames_per_chunk * K)`.
@@ -318,6 +342,8 @@ class ConsistencyDecoder(DenoisingDecoder):
         latents = hidden.transpose(1, 2).unflatten(1, (-1, self.frames_per_chunk * self.tokens_per_frame))
         n = latents.shape[1]
         features = self.upsampler(latents.flatten(0, 1))
+        if self.envelope is not None:
+            features.append(self.envelope(features[0]))
         if self.project is not None:
             features.append(self.project(latents.flatten(0, 1)))
         return tuple(f.unflatten(0, (-1, n)) for f in features)
@@ -342,10 +368,23 @@ class ConsistencyDecoder(DenoisingDecoder):
 
         maps = [f.flatten(0, 1) for f in features]
         latents = maps.pop() if self.project is not None else None
+        envelope = maps.pop() if self.envelope is not None else None
         scaled = (factor(self.preconditioning.input(sigma)) * noisy).flatten(0, 1).to(x.dtype)
         made = self.denoiser(scaled, sigma, maps, latents).unflatten(0, sigma.shape)
+        if envelope is not None:
+            scale = upcast(envelope).exp() / self.preconditioning.sigma_data
+            made = made * scale.repeat_interleave(2, 1).unflatten(0, sigma.shape)
         skip, output = (factor(scale(sigma)) for scale in (self.preconditioning.skip, self.preconditioning.output))
         return (skip * noisy + output * made).movedim(1, 3).flatten(3)
+
+    def losses(self, features: tuple[Tensor, ...], clean: Tensor) -> dict[str, Tensor]:
+        """The mean distance of the envelope to the log-magnitudes, where there is one; see `DenoisingDecoder`."""
+        if self.envelope is None:
+            return {}
+        envelope = upcast(features[-1 if self.project is None else -2])
+        magnitude = upcast(clean).unflatten(1, (-1, 2)).square().sum(2).sqrt()
+        target = (magnitude + _FLOOR).log().unflatten(-1, (-1, self.chunk_frames)).movedim(3, 1)
+        return {"envelope": (envelope - target).abs().mean((2, 3, 4))}
 
 
 def _registers(count: int, dim: int) -> nn.Parameter | None:

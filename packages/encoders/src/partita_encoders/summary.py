@@ -220,5 +220,5 @@ class SummaryEncoder(Encoder):
 
 
 def _log_magnitudes(x: Tensor) -> Tensor:
-    """Of real and imaginary parts `(batch, 2 * channels, bins, frames)`, one channel for two; about -2 to 1."""
-    return (x.unflatten(1, (-1, 2)).square().sum(2) + 1e-4).log() / 4
+    """Of real and imaginary parts `(batch, 2 * channels, bins, frames)`, one channel for two; about -3.5 to 1."""
+    return (x.unflatten(1, (-1, 2)).square().sum(2) + 1e-6).log() / 4
