@@ -173,6 +173,16 @@ def test_a_run_is_not_resumed_on_another_codec(run, tones, tmp_path, config):
         train(quantization(folder, steps=2), data=tones, output=tmp_path / "run", resume=True, progress=False)
 
 
+def test_training_goes_on_from_a_trained_quantizer(run, quantized, tones, tmp_path):
+    still = override(quantization(run / "model", steps=1), ["trainer.optimizers.generator.lr=0.0"])
+    train(still, data=tones, output=tmp_path / "run", init_from=quantized / "model", progress=False)
+    before, after = (load_codec(folder / "model").quantizer.state_dict() for folder in (quantized, tmp_path / "run"))
+    learned = [name for name in before if "codebook" not in name]  # codebooks follow the data, whatever the rate
+    assert learned
+    for name in learned:
+        torch.testing.assert_close(after[name], before[name], rtol=1e-5, atol=1e-6)
+
+
 def test_what_does_not_go_together_is_refused(run, quantized, tones, tmp_path, config):
     settings = {"data": tones, "output": tmp_path / "run", "progress": False}
     with pytest.raises(PartitaError, match="makes codes already, of 3 levels"):
@@ -181,7 +191,7 @@ def test_what_does_not_go_together_is_refused(run, quantized, tones, tmp_path, c
         train(replace(quantization("x"), codec=None), **settings)
     with pytest.raises(PartitaError, match="leave codec out"):
         train(replace(config(), codec=str(run / "model")), **settings)
-    with pytest.raises(PartitaError, match="start from the weights"):
+    with pytest.raises(PartitaError, match="model holds no quantizer to start from"):
         train(quantization(run / "model"), init_from=run / "model", **settings)
     with pytest.raises(PartitaError, match="64 tokens cannot|tokens cannot start"):
         small = override(quantization(run / "model"), ["model.quantizer.codebook_size=1024"])

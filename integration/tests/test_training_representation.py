@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from partita.cli import main
 from partita.data import DataConfig, open_dataset
 from partita.data.texts import TextTask
@@ -129,6 +130,24 @@ def test_foreign_codecs_need_no_code_of_their_own(foreign, tones, tmp_path, name
     first, last = lines(tmp_path / "run")[0], lines(tmp_path / "run")[-1]
     assert last["loss/rq"] < 0.8 * first["loss/rq"]
     assert load_representation(tmp_path / "run" / "model").codec.audio_spec.sample_rate == 8000
+
+
+def test_a_warm_up_on_one_corpus_is_a_run_to_start_from(run, llm, numbered, trained, tmp_path, ok, monkeypatch):
+    from partita import recipes
+
+    still = OptimizerConfig(lr=0.0, schedule="constant")
+
+    def recipe(codec, llm=None):
+        config = supervision(codec, llm, steps=1)
+        return replace(config, trainer=replace(config.trainer, optimizers={"generator": still}))
+
+    monkeypatch.setitem(recipes.CODEC_RECIPES, "still", recipe)
+    of_run = "represent", run / "model", "--data", numbered, "--output", tmp_path / "on", "--llm", llm
+    ok(*of_run, "--recipe", "still", "--init-from", trained / "model")
+    before, after = (read_tensors(folder / "model/model.safetensors")[0] for folder in (trained, tmp_path / "on"))
+    assert before.keys() == after.keys()
+    for name in before:
+        torch.testing.assert_close(after[name], before[name], rtol=1e-5, atol=1e-6)
 
 
 def test_texts_are_asked_for_before_training(run, llm, tones, numbered, tmp_path):

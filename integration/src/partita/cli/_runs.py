@@ -24,9 +24,10 @@ def add_run_arguments(parser: "argparse._ActionsContainer", *, required: bool = 
     parser.add_argument("--checkpoint-every", type=int, metavar="N", help="steps between checkpoints")
     parser.add_argument("--keep", type=int, default=2, metavar="N", help="checkpoints to keep (default 2)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--init-from", metavar="MODEL", help="start from the weights of a trained model of the kind")
 
 
-def run_recipe(options: argparse.Namespace, recipe: Callable[[], "RunConfig"], *, init_from: str | None = None) -> Path:
+def run_recipe(options: argparse.Namespace, recipe: Callable[[], "RunConfig"]) -> Path:
     """Trains the run that `recipe` returns, as the options change it, and returns the model's folder.
 
     Raises:
@@ -52,5 +53,5 @@ def run_recipe(options: argparse.Namespace, recipe: Callable[[], "RunConfig"], *
         checkpoint_every=options.checkpoint_every,
         keep=options.keep,
         resume=options.resume,
-        init_from=init_from,
+        init_from=options.init_from,
     )

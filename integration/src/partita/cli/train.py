@@ -14,12 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "partita train RECIPE --data DIR --output RUN [options] [path.to.key=value ...]"
     parser.add_argument("recipe", metavar="RECIPE", help="its name, as genae_tiny")
     add_run_arguments(parser)
-    parser.add_argument("--init-from", metavar="MODEL", help="start from the weights of a model folder")
 
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     from partita.recipes import recipe
 
-    model = run_recipe(options, lambda: recipe(options.recipe), init_from=options.init_from)
+    model = run_recipe(options, lambda: recipe(options.recipe))
     print(f"model: {model}")

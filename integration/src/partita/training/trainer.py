@@ -377,10 +377,16 @@ def _build(config: RunConfig, init_from: str | Path | None) -> Objective:
     torch.manual_seed(hashed_seed(config.trainer.seed, "weights"))
     model = build_model(config.model, codec)
     if init_from is not None:
-        if not isinstance(model, Saved):
-            raise PartitaError(f"a {config.model.tag} cannot start from the weights of a model")
-        load_weights(model, type(model).from_pretrained(init_from).state_dict(), init_from)
+        source = type(model).from_pretrained(init_from) if isinstance(model, Saved) else _quantizer_of(init_from)
+        load_weights(model, source.state_dict(), init_from)
     return config.objective.build(model=model, **({} if codec is None else {"codec": Frozen(codec)}))
+
+
+def _quantizer_of(folder: str | Path) -> nn.Module:
+    found = getattr(load_model(folder), "quantizer", None)
+    if not isinstance(found, nn.Module):
+        raise PartitaError(f"{folder} holds no quantizer to start from")
+    return found
 
 
 def _finish(
