@@ -8,6 +8,7 @@ import torch
 from partita.training import ConsistencyTraining, ConsistencyTrainingConfig, TrainState
 from partita_core import ChannelLayout, PartitaError, convert_pairs
 from partita_core.testing.dummies import DenoisingConfig, NoisyConfig, RoundingConfig, StridedConfig, autoencoder
+from partita_core.testing.dummies.denoising import TinyDenoiser
 
 MONO, STEREO, MID_SIDE = ChannelLayout
 CHUNK = 32
@@ -89,6 +90,28 @@ def test_the_total_adds_the_own_terms_of_the_decoder_over_the_chunks_that_count(
     monkeypatch.setattr(decoder, "loss_weights", {})
     with pytest.raises(PartitaError, match="level"):
         step(it, data)
+
+
+def test_it_may_begin_with_what_the_latents_tell(monkeypatch):
+    """The denoiser is not run, no parameter goes without a gradient, and the schedule follows."""
+    monkeypatch.setattr(TinyDenoiser, "loss_weights", {"level": 2.0})
+    monkeypatch.setattr(TinyDenoiser, "losses", lambda self, features, clean: {"level": features[0].square().mean(-1)})
+    it = objective(conditioning_start=0.25, step_exponent=3.0)
+    calls = recorded(it, monkeypatch)
+    out = step(it, state=TrainState(24, 100))
+    assert not calls and out.losses.keys() == {"power", "level"}
+    torch.testing.assert_close(out.total.detach(), 1e-3 * out.losses["power"] + 2 * out.losses["level"])
+    out.total.backward()
+    assert all(p.grad is not None for p in it.parameters())
+    assert float(it.model.decoder.features.weight.grad.abs().sum()) > 0
+    assert float(it.model.decoder.mix.grad.abs().sum()) == 0
+    assert step(it, state=TrainState(25, 100)).losses.keys() == {"consistency", "power", "level"} and calls
+    uniform = torch.full((1,), 0.999)
+    steps = [float(torch.sub(*it.times(uniform, progress))) for progress in (0.25, 0.625, 1.0)]
+    assert steps == pytest.approx([0.1, 0.01, 0.001], rel=1e-3)
+    with pytest.raises(PartitaError, match="conditioning_start is 0.5, but TinyDenoiser has no losses of its own"):
+        monkeypatch.undo()
+        objective(conditioning_start=0.5)
 
 
 def test_the_loss_is_that_of_the_paper(monkeypatch):

@@ -36,7 +36,7 @@ _MEMORY = 100
 class ConsistencyTrainingConfig(Config):
     """Consistency training of an autoencoder with a denoising decoder (Music2Latent2).
 
-    From arXiv 2501.17578 and 2408.06500; `uniform_share` and `warm_start` are not in the papers.
+    From arXiv 2501.17578 and 2408.06500; `uniform_share`, `conditioning_start` and `warm_start` are not in the papers.
 
     Attributes:
         initial_step: how far the teacher's time lies before the student's at first.
@@ -45,8 +45,10 @@ class ConsistencyTrainingConfig(Config):
         level_std: of the logarithm of the noise level.
         uniform_share: fraction of the times that are drawn evenly: one-step decoding starts at the largest level,
             which is hardly ever drawn otherwise.
-        warm_start: fraction of the run with the clean signal as the teacher, which is plain denoising; the steps
-            shrink over the rest. 1 for the whole run.
+        conditioning_start: fraction of the run, at its beginning, that learns the decoder's own losses alone, so what
+            the latents tell; the denoiser, where most of the time goes, is not run. For decoders that have any.
+        warm_start: fraction of what is left with the clean signal as the teacher, which is plain denoising; the steps
+            shrink over the rest. 1 for all of it.
         offset: of the pseudo-Huber distance, for each element.
         min_gap: the difference of two levels, by which a distance is divided, counts as this much at least.
         max_gap: and as this much at most; None for no limit, which all but leaves out the large levels.
@@ -59,6 +61,7 @@ class ConsistencyTrainingConfig(Config):
     level_mean: float = -1.1
     level_std: float = 2.0
     uniform_share: float = 0.0
+    conditioning_start: float = 0.0
     warm_start: float = 0.0
     offset: float = 0.00054
     min_gap: float = 1e-3
@@ -67,7 +70,7 @@ class ConsistencyTrainingConfig(Config):
 
     def __post_init__(self) -> None:
         """Refuses what is no fraction or not positive."""
-        for name in ("uniform_share", "warm_start", "saturation_limit"):
+        for name in ("uniform_share", "conditioning_start", "warm_start", "saturation_limit"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise PartitaError(f"{name} is {value}; a fraction is from 0 to 1")
@@ -132,6 +135,7 @@ class ConsistencyTraining(Objective):
         level_mean: float,
         level_std: float,
         uniform_share: float,
+        conditioning_start: float,
         warm_start: float,
         offset: float,
         min_gap: float,
@@ -141,7 +145,7 @@ class ConsistencyTraining(Objective):
         """Wraps `model`.
 
         Raises:
-            PartitaError: its decoder does not denoise.
+            PartitaError: its decoder does not denoise, or is to begin with losses that it does not have.
         """
         super().__init__()
         if not isinstance(model.decoder, DenoisingDecoder):
@@ -149,7 +153,12 @@ class ConsistencyTraining(Objective):
         self.model = model
         self.initial_step, self.step_exponent = initial_step, step_exponent
         self.level_mean, self.level_std, self.uniform_share = level_mean, level_std, uniform_share
-        self.warm_start, self.offset = warm_start, offset
+        if conditioning_start and not model.decoder.loss_weights:
+            name = type(model.decoder).__name__
+            raise PartitaError(
+                f"conditioning_start is {conditioning_start}, but {name} has no losses of its own; make it 0"
+            )
+        self.conditioning_start, self.warm_start, self.offset = conditioning_start, warm_start, offset
         self.min_gap, self.max_gap = min_gap, max_gap
         self.saturation_limit = saturation_limit
         self.chunk = model.decoder.hop * model.decoder.frames_per_chunk
@@ -163,8 +172,11 @@ class ConsistencyTraining(Objective):
         metrics = {name: value for _, output in parts for name, value in output.metrics.items()}
         self._check_saturation(metrics, state)
         chunks = self._chunks(hidden, batch)
-        loss, levels = self._consistency(chunks, state)
-        losses, total = {"consistency": loss}, loss
+        if state.progress < self.conditioning_start:
+            losses, levels, total = {}, {}, self._nothing()
+        else:
+            loss, levels = self._consistency(chunks, state)
+            losses, total = {"consistency": loss}, loss
         own = [(part.loss_weights, output.losses) for part, output in parts]
         for weights, terms in (*own, (self._decoder.loss_weights, self._decoder_losses(chunks))):
             check_weights(set(terms), weights)
@@ -187,9 +199,10 @@ class ConsistencyTraining(Objective):
             std=self.level_std,
             uniform_share=self.uniform_share,
         )
+        progress = _after(progress, self.conditioning_start)
         if progress < self.warm_start:
             return student, torch.zeros_like(student)
-        progress = (progress - self.warm_start) / (1 - self.warm_start) if self.warm_start < 1 else 1.0
+        progress = _after(progress, self.warm_start)
         step = step_size(progress, initial=self.initial_step, exponent=self.step_exponent)
         return student, (student - step).clamp_min(0)
 
@@ -250,6 +263,10 @@ class ConsistencyTraining(Objective):
             loss = (by_chunk * counted).sum() / counted.sum()
             return loss, _by_level(by_chunk.detach(), student.detach(), clean, sigma.flatten(), counted)
 
+    def _nothing(self) -> Tensor:
+        """Zero, of every parameter: one without a gradient stops distributed training."""
+        return sum((parameter.sum() * 0.0 for parameter in self.model.decoder.parameters()), torch.zeros(()))
+
     def _decoder_losses(self, chunks: _Chunks) -> dict[str, Tensor]:
         """What the decoder learns beside denoising, over the chunks that count."""
         terms = self._decoder.losses(chunks.features, chunks.clean)
@@ -270,6 +287,11 @@ class ConsistencyTraining(Objective):
                 f"the bottleneck saturates: {float(self.saturation):.0%} of its values of late, the limit is "
                 f"{self.saturation_limit:.0%}; lower the learning rate, or give the bottleneck a gain or a hinge_weight"
             )
+
+
+def _after(progress: float, start: float) -> float:
+    """Progress over what is left after the fraction `start`."""
+    return (progress - start) / (1 - start) if start < 1 else 1.0
 
 
 def _runs(x: Tensor, size: int, hop: int, *, dim: int) -> Tensor:

@@ -32,8 +32,8 @@ from torch import Tensor, nn
 
 from .samplers import TwoStep
 
-# Companded magnitudes below this are silence to the envelope.
-_FLOOR = 1e-4
+# Companded magnitudes below this are silence to the envelope: about -100 dB of a full-scale sine.
+_FLOOR = 3e-3
 
 # Chunks that one step sees: the one that is made, and the one before.
 _WINDOW = 2
