@@ -119,16 +119,25 @@ def test_level_decides_the_gains_of_frequencies():
         y = changed
 
 
-def test_the_envelope_scales_what_the_network_makes():
-    decoder = build()
+def test_the_envelope_is_the_deviation_of_every_point():
+    """Untrained, the result is what a Wiener filter makes of noise with this spectrum."""
+    decoder = build(shaken=False)
     x, sigma, features, _ = inputs(decoder)
-    skip = 0.25 / ((sigma - 0.002) ** 2 + 0.25)
-    kept = x * skip.repeat_interleave(8, dim=1)[:, None, None]
-    louder = (*features[:-2], features[-2] + math.log(3), features[-1])
-    made, tripled = (decoder(x, sigma, each) - kept for each in (features, louder))
-    torch.testing.assert_close(tripled, 3 * made)
-    plain = build(shaken=False)
-    torch.testing.assert_close(inputs(plain)[2][-2], torch.full((2, 2, 2, 12, 8), 0.5, dtype=torch.float64).log())
+    median = math.sqrt(2 * math.log(2))
+    expected = torch.full((2, 2, 2, 12, 8), median * 0.5, dtype=torch.float64).log()
+    torch.testing.assert_close(features[-2], expected)
+    deviation = 10 ** (2 * torch.rand_like(expected) - 2)  # batch, chunks, channels, bins, frames
+    told = (*features[:-2], (median * deviation).log(), features[-1])
+    squares = deviation.square().repeat_interleave(2, 2)
+    skip = squares / ((sigma - 0.002)[:, :, None, None, None] ** 2 + squares)
+    torch.testing.assert_close(decoder(x, sigma, told), x * skip.movedim(1, 3).flatten(3))
+
+
+def test_denoising_does_not_shape_the_envelope():
+    decoder = build().train()
+    x, sigma, features, _ = inputs(decoder)
+    assert torch.autograd.grad(decoder(x, sigma, features).sum(), features[-2], allow_unused=True) == (None,)
+    assert float(torch.autograd.grad(decoder(x, sigma, features).sum(), features[0])[0].abs().sum()) > 0
 
 
 def test_the_envelope_learns_the_log_magnitudes_of_each_chunk():
@@ -197,7 +206,8 @@ def test_every_parameter_is_used_in_every_step():
     """Also untrained, where many gradients are zero: one that is missing stops distributed training."""
     decoder = build(shaken=False).train()
     x, sigma, features, _ = inputs(decoder)
-    decoder(x, sigma, features).square().sum().backward()
+    own = sum(loss.sum() for loss in decoder.losses(features, x).values())
+    (decoder(x, sigma, features).square().sum() + own).backward()
     assert [name for name, p in decoder.named_parameters() if p.grad is None] == []
 
 

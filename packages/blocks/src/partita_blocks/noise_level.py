@@ -131,11 +131,12 @@ class Preconditioning:
 
     Attributes:
         sigma_min: the level at which nothing is left to remove.
-        sigma_data: standard deviation of clean data.
+        sigma_data: standard deviation of clean data; a tensor where it is known of every point, which then is what
+            the factors are of. Levels are to broadcast with it.
     """
 
     sigma_min: float
-    sigma_data: float
+    sigma_data: float | Tensor
 
     def skip(self, sigma: Tensor) -> Tensor:
         """Factor of the noisy input in the result."""

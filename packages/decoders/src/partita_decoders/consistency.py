@@ -1,7 +1,7 @@
 """The consistency decoder: latents tell a network, by way of its feature maps, what to make of noise in one step."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -31,6 +31,9 @@ from partita_core import (
 from torch import Tensor, nn
 
 from .samplers import TwoStep
+
+# The median magnitude of complex noise whose real and imaginary parts have a standard deviation of 1.
+_MEDIAN = math.sqrt(2 * math.log(2))
 
 # Companded magnitudes below this are silence to the envelope: about -100 dB of a full-scale sine.
 _FLOOR = 3e-3
@@ -66,8 +69,8 @@ class ConsistencyDecoderConfig(Config):
         registers: further learned tokens of each chunk, in both transformers, which are dropped.
         latents_in_decoder: whether the denoising transformer sees the latents as tokens, too.
         envelope_weight: of the loss of a spectral envelope; None, as in the papers, for none. With it the features also
-            tell the magnitude of every point of the spectrogram, learn it by itself, and what the network makes is
-            scaled by it. Magnitudes range over four powers of ten, and what is quiet hardly weighs in consistency
+            tell the magnitude of every point of the spectrogram, which is learned by itself, and takes the place of
+            `sigma_data`. Magnitudes range over four powers of ten, and what is quiet hardly weighs in consistency
             training: runs of some thousand steps learn little of it otherwise.
         dropout: of the denoising network, in training.
         sigma_min: noise level at which the decoder returns its input.
@@ -318,7 +321,7 @@ class ConsistencyDecoder(DenoisingDecoder):
         self.envelope = envelope
         if envelope is not None and envelope.bias is not None:
             nn.init.zeros_(envelope.weight)
-            nn.init.constant_(envelope.bias, math.log(preconditioning.sigma_data))
+            nn.init.constant_(envelope.bias, math.log(_MEDIAN * float(preconditioning.sigma_data)))
         self.loss_weights = {} if envelope_weight is None else {"envelope": envelope_weight}
         self.representation, self.chunk_frames = representation, chunk_frames
         self.upsampler, self.project, self.denoiser = upsampler, project, denoiser
@@ -362,20 +365,17 @@ class ConsistencyDecoder(DenoisingDecoder):
         """
         sigma, wide = upcast(sigma), upcast(x)
         noisy = wide.unflatten(-1, (-1, self.chunk_frames)).movedim(3, 1)
-
-        def factor(values: Tensor) -> Tensor:
-            return values[..., None, None, None]
-
         maps = [f.flatten(0, 1) for f in features]
         latents = maps.pop() if self.project is not None else None
-        envelope = maps.pop() if self.envelope is not None else None
-        scaled = (factor(self.preconditioning.input(sigma)) * noisy).flatten(0, 1).to(x.dtype)
+        scales = self.preconditioning
+        if self.envelope is not None:
+            # Denoising is not to shape it: it would learn to be small where it is not sure.
+            envelope = upcast(maps.pop()).detach().unflatten(0, sigma.shape)
+            scales = replace(scales, sigma_data=(envelope.exp() / _MEDIAN).repeat_interleave(2, 2))
+        level = sigma[..., None, None, None]
+        scaled = (scales.input(level) * noisy).flatten(0, 1).to(x.dtype)
         made = self.denoiser(scaled, sigma, maps, latents).unflatten(0, sigma.shape)
-        if envelope is not None:
-            scale = upcast(envelope).exp() / self.preconditioning.sigma_data
-            made = made * scale.repeat_interleave(2, 1).unflatten(0, sigma.shape)
-        skip, output = (factor(scale(sigma)) for scale in (self.preconditioning.skip, self.preconditioning.output))
-        return (skip * noisy + output * made).movedim(1, 3).flatten(3)
+        return (scales.skip(level) * noisy + scales.output(level) * made).movedim(1, 3).flatten(3)
 
     def losses(self, features: tuple[Tensor, ...], clean: Tensor) -> dict[str, Tensor]:
         """The mean distance of the envelope to the log-magnitudes, where there is one; see `DenoisingDecoder`."""

@@ -47,6 +47,10 @@ class PartCase(Case):
         """What training runs: `forward`."""
         return part(*inputs)
 
+    def beside(self, part: Any, *inputs: Tensor) -> list[Tensor]:
+        """What training learns of the same inputs beside the result: terms of the part's own."""
+        return []
+
     def per_item(self, result: Any) -> list[Tensor]:
         """Those tensors of a result that have one row an item."""
         return flatten(result)
@@ -128,12 +132,13 @@ def gradients_reach_the_input(case: PartCase) -> None:
 
 
 def gradients_reach_every_parameter(case: PartCase) -> None:
-    """In training every parameter gets a gradient, finite and not all zero."""
+    """In training every parameter gets a gradient, finite and not all zero, by the result or by terms of its own."""
     part = case.build().train()
     parameters = {name: p for name, p in part.named_parameters() if p.requires_grad}
     if not parameters:
         return
-    total(case.run(part, *case.inputs(part))).backward()
+    inputs = case.inputs(part)
+    total([case.run(part, *inputs), *case.beside(part, *inputs)]).backward()
     for name, parameter in parameters.items():
         expect(parameter.grad is not None, f"{name} gets no gradient")
         expect_finite(parameter.grad, f"the gradient of {name}")

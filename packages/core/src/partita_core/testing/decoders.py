@@ -12,7 +12,7 @@ from ..registry import Config
 from ..roles import Decoder, FeedForwardDecoder
 from ..specs import AudioSpec, LatentSpec
 from ..streams import Stream
-from ._common import Suite, accepted, expect, expect_equal, noise, random_splits
+from ._common import Suite, accepted, expect, expect_equal, expect_finite, noise, random_splits
 from ._context import (
     context_is_as_declared,
     receptive_field,
@@ -101,6 +101,13 @@ class DecoderCase(PartCase):
             noisy = x[..., i * width : (i + part.window) * width]
             steps.append(part(noisy, sigma[:, piece], tuple(f[:, piece] for f in features)))
         return torch.cat(steps, dim=-1)
+
+    def beside(self, part: Decoder, *inputs: Tensor) -> list[Tensor]:
+        """A denoising decoder's own losses."""
+        if not isinstance(part, DenoisingDecoder):
+            return []
+        hidden, layout, x, _ = inputs
+        return list(part.losses(part.condition(hidden, layout), x).values())
 
     def stream(self, part: Decoder, rest: tuple[Tensor, ...], width: int) -> Stream:
         """From whole frames of latents to audio."""
@@ -244,6 +251,24 @@ def chunks_are_conditioned_alone(case: DecoderCase) -> None:
         expect_equal([f[:, i : i + 1] for f in features], list(alone), f"the features of chunk {i} of 4")
 
 
+def own_losses_are_claimed(case: DecoderCase) -> None:
+    """A denoising decoder's own losses are those that `loss_weights` weighs, a figure a chunk, of that chunk alone."""
+    part = case.build().train()
+    if not isinstance(part, DenoisingDecoder):
+        return
+    hidden, layout, x, sigma = case.inputs(part)
+    features, width = part.condition(hidden, layout), x.shape[-1] // sigma.shape[1]
+    losses = part.losses(features, x)
+    made, weighed = set(losses), set(part.loss_weights)
+    expect(made == weighed, f"losses {sorted(made)} are made, {sorted(weighed)} are weighed")
+    for name, loss in losses.items():
+        expect(loss.shape == sigma.shape, f"{name} of {tuple(sigma.shape)} chunks is {tuple(loss.shape)}")
+        expect_finite(loss, name)
+        for i in range(sigma.shape[1]):
+            alone = part.losses(tuple(f[:, i : i + 1] for f in features), x[..., i * width : (i + 1) * width])[name]
+            expect_equal(loss[:, i : i + 1], alone, f"{name} of chunk {i} alone")
+
+
 @torch.no_grad()
 def transform_inverts(case: DecoderCase) -> None:
     """The representation returns what its inverse made, with the hop and the context it declares."""
@@ -279,6 +304,7 @@ DECODER_CHECKS = Suite(
         generating_is_the_seeds_alone,
         streamed_denoising_equals_whole,
         chunks_are_conditioned_alone,
+        own_losses_are_claimed,
         transform_inverts,
     ),
 )
