@@ -90,6 +90,18 @@ def test_preconditioning_is_exact_at_the_smallest_level(dtype):
     assert scales.output(torch.tensor([NoiseSchedule().sigma(0.0)], dtype=dtype)).abs().item() < 1e-9
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scaling_makes_noise_as_large_as_the_data(dtype):
+    deviation = torch.logspace(-4, 2, 1000, dtype=dtype)
+    scales = Preconditioning(sigma_min=0.002, sigma_data=deviation)
+    smallest = torch.tensor(0.002, dtype=dtype)
+    assert torch.equal(scales.scaling(smallest), torch.ones_like(deviation))  # bit for bit, whatever the data
+    for sigma in (0.01, 1.0, 80.0):
+        noisy = (deviation.double() ** 2 + sigma**2 - 0.002**2).sqrt()
+        made = scales.scaling(torch.tensor(sigma, dtype=dtype)).double() * noisy
+        torch.testing.assert_close(made, deviation.double(), rtol=1e-4, atol=0)
+
+
 def test_preconditioning_is_as_specified():
     scales = Preconditioning(sigma_min=0.002, sigma_data=0.5)
     for sigma in (0.002, 0.1, 0.5, 3.0, 80.0):

@@ -101,7 +101,7 @@ def test_every_feature_map_reaches_the_result():
 
 
 def test_untrained_it_is_the_skip_alone():
-    decoder = build(shaken=False)
+    decoder = build(shaken=False, envelope_weight=None)
     x, sigma, features, _ = inputs(decoder)
     skip = 0.25 / ((sigma - 0.002) ** 2 + 0.25)
     torch.testing.assert_close(decoder(x, sigma, features), x * skip.repeat_interleave(8, dim=1)[:, None, None])
@@ -120,7 +120,7 @@ def test_level_decides_the_gains_of_frequencies():
 
 
 def test_the_envelope_is_the_deviation_of_every_point():
-    """Untrained, the result is what a Wiener filter makes of noise with this spectrum."""
+    """Untrained, the result is noise of this spectrum, whatever the level."""
     decoder = build(shaken=False)
     x, sigma, features, _ = inputs(decoder)
     median = math.sqrt(2 * math.log(2))
@@ -129,8 +129,8 @@ def test_the_envelope_is_the_deviation_of_every_point():
     deviation = 10 ** (2 * torch.rand_like(expected) - 2)  # batch, chunks, channels, bins, frames
     told = (*features[:-2], (median * deviation).log(), features[-1])
     squares = deviation.square().repeat_interleave(2, 2)
-    skip = squares / ((sigma - 0.002)[:, :, None, None, None] ** 2 + squares)
-    torch.testing.assert_close(decoder(x, sigma, told), x * skip.movedim(1, 3).flatten(3))
+    noisy = squares + sigma[:, :, None, None, None] ** 2 - 0.002**2
+    torch.testing.assert_close(decoder(x, sigma, told), x * (squares / noisy).sqrt().movedim(1, 3).flatten(3))
 
 
 def test_denoising_does_not_shape_the_envelope():

@@ -129,7 +129,7 @@ def test_magnitudes_tell_of_loudness_where_signals_average_out():
     loud = (seen[1] - seen[0])[:, 4:]
     expected = 0.65 * torch.log(torch.tensor(2.0)) / 2
     assert (loud.median() - expected).abs() < 0.02
-    left = (x[:, 0].square() + x[:, 1].square() + 1e-4).log() / 4
+    left = (x[:, 0].square() + x[:, 1].square() + 1e-6).log() / 4
     torch.testing.assert_close(seen[0].unflatten(0, (1, 4))[:, :, 4], left.unflatten(-1, (4, 8)).movedim(2, 1))
 
 

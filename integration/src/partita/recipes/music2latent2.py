@@ -61,16 +61,21 @@ def music2latent2_tiny() -> RunConfig:
     Of audio at half the rate, 22.05 kHz: a chunk lasts as long as the base's and has as many latents, so that 64 times
     fewer numbers stand for it. Its spectrogram has a quarter of the points. High frequencies are raised, so that they
     weigh as much as low ones, and the latents tell a spectral envelope directly. What differs in training is for short
-    runs: half of the steps learn the envelope alone, which takes half the time of the others; the teacher stays as far
-    away as it is at first, a quarter of the noise levels are drawn evenly over all times, and large levels, where the
-    latents are all there is to go by, weigh more.
+    runs: half of the steps learn the envelope alone, which takes half the time of the others; the teacher is near from
+    the start, since the rest begins with noise of this envelope; a quarter of the noise levels are drawn evenly over
+    all times, and large levels, where the latents are all there is to go by, weigh more.
     """
     encoder = SummaryEncoderConfig(**_TINY, layers=2, magnitudes=True, norm_decay=0.95)
     decoder = ConsistencyDecoderConfig(**_TINY, upsampler_layers=2, layers=2, condition_dim=128, envelope_weight=50.0)
     return RunConfig(
         model=AutoencoderConfig(_HALF, 64, encoder, TanhConfig(), decoder),
         objective=ConsistencyTrainingConfig(
-            step_exponent=1.0, uniform_share=0.25, conditioning_start=0.5, min_gap=0.1, max_gap=1.0
+            initial_step=0.02,
+            step_exponent=1.0,
+            uniform_share=0.25,
+            conditioning_start=0.5,
+            min_gap=0.1,
+            max_gap=1.0,
         ),
         # Pairs of chunks of several recordings: a batch norm learns nothing of what all its items share.
         data=DataConfig(crop_seconds=_CROP_SECONDS / 2, batch_size=4, num_workers=1),

@@ -142,6 +142,15 @@ class Preconditioning:
         """Factor of the noisy input in the result."""
         return self.sigma_data**2 / ((sigma - self.sigma_min).square() + self.sigma_data**2)
 
+    def scaling(self, sigma: Tensor) -> Tensor:
+        """Factor that makes the noisy input as large as clean data, 1 at `sigma_min`: a skip for consistency models.
+
+        Where data is noise of this deviation, it is all that one has to do.
+        """
+        # The first factor is exactly 0 at `sigma_min`, and a number is exactly the root of its square.
+        noise = (sigma - self.sigma_min) * (sigma + self.sigma_min)
+        return self.sigma_data / (noise + self.sigma_data**2).sqrt()
+
     def output(self, sigma: Tensor) -> Tensor:
         """Factor of the network's output."""
         return self.sigma_data * (sigma - self.sigma_min) * (sigma.square() + self.sigma_data**2).rsqrt()

@@ -70,8 +70,9 @@ class ConsistencyDecoderConfig(Config):
         latents_in_decoder: whether the denoising transformer sees the latents as tokens, too.
         envelope_weight: of the loss of a spectral envelope; None, as in the papers, for none. With it the features also
             tell the magnitude of every point of the spectrogram, which is learned by itself, and takes the place of
-            `sigma_data`. Magnitudes range over four powers of ten, and what is quiet hardly weighs in consistency
-            training: runs of some thousand steps learn little of it otherwise.
+            `sigma_data`; what the network adds to is noise of this spectrum. Magnitudes range over four powers of ten,
+            and what is quiet hardly weighs in consistency training: runs of some thousand steps learn little of it
+            otherwise.
         dropout: of the denoising network, in training.
         sigma_min: noise level at which the decoder returns its input.
         sigma_max: noise level that decoding starts from.
@@ -367,15 +368,16 @@ class ConsistencyDecoder(DenoisingDecoder):
         noisy = wide.unflatten(-1, (-1, self.chunk_frames)).movedim(3, 1)
         maps = [f.flatten(0, 1) for f in features]
         latents = maps.pop() if self.project is not None else None
-        scales = self.preconditioning
+        level, scales = sigma[..., None, None, None], self.preconditioning
+        skip = scales.skip
         if self.envelope is not None:
             # Denoising is not to shape it: it would learn to be small where it is not sure.
             envelope = upcast(maps.pop()).detach().unflatten(0, sigma.shape)
             scales = replace(scales, sigma_data=(envelope.exp() / _MEDIAN).repeat_interleave(2, 2))
-        level = sigma[..., None, None, None]
+            skip = scales.scaling
         scaled = (scales.input(level) * noisy).flatten(0, 1).to(x.dtype)
         made = self.denoiser(scaled, sigma, maps, latents).unflatten(0, sigma.shape)
-        return (scales.skip(level) * noisy + scales.output(level) * made).movedim(1, 3).flatten(3)
+        return (skip(level) * noisy + scales.output(level) * made).movedim(1, 3).flatten(3)
 
     def losses(self, features: tuple[Tensor, ...], clean: Tensor) -> dict[str, Tensor]:
         """The mean distance of the envelope to the log-magnitudes, where there is one; see `DenoisingDecoder`."""
