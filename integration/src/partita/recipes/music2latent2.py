@@ -74,7 +74,7 @@ def music2latent2_tiny() -> RunConfig:
             step_exponent=1.0,
             uniform_share=0.25,
             conditioning_start=0.5,
-            min_gap=0.1,
+            min_gap=1.0,
             max_gap=1.0,
         ),
         # Pairs of chunks of several recordings: a batch norm learns nothing of what all its items share.
