@@ -2,7 +2,7 @@
 
 from .bootstrap import Bootstrap, Interval
 from .chunks import by_chunk, chunk_samples, with_sampler
-from .evaluate import DEFAULT_METRICS, evaluate
+from .evaluate import DEFAULT_METRICS, evaluate, named_metrics
 from .latent_effects import Spread, latent_effects, mean_tokens, spread
 from .latent_statistics import ChannelBalance, channel_balance, frame_rms, frechet_distance, latent_vectors, with_noise
 from .metrics import Metric
@@ -34,6 +34,7 @@ __all__ = [
     "low_passed",
     "matched_noise",
     "mean_tokens",
+    "named_metrics",
     "numbers_per_second",
     "silence",
     "spread",

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 import torch
-from partita_core import ChannelLayout, Codec, Config, Latents, PartitaError, Sampler, lookup, to_dict
+from partita_core import ChannelLayout, Codec, Config, Latents, PartitaError, Sampler, components, lookup, to_dict
 from torch import Tensor
 
 from ..data.resampling import resample, resampled_length
@@ -182,6 +182,19 @@ def _differences(
         for measure in measures:
             ours, theirs = scores[first.name][measure.name], scores[second.name][measure.name]
             yield Difference(first.name, second.name, measure.name, bootstrap.difference(ours, theirs))
+
+
+def named_metrics(names: Sequence[str]) -> list[str]:
+    """The names of metrics, with every metric that takes any clip in place of `all`, each once.
+
+    Raises:
+        PartitaError: no metric is registered as one of them.
+    """
+    general = [tag.split("/")[1] for tag, cls in components("metric/*").items() if getattr(cls, "any_clip", True)]
+    found: list[str] = []
+    for name in names:
+        found += general if name == "all" else [lookup(name, ("metric",)).tag.split("/")[1]]
+    return list(dict.fromkeys(found))
 
 
 def _build_metrics(metrics: Sequence[str | Config], rate: int) -> list[Metric]:

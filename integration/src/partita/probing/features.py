@@ -6,13 +6,12 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
-from partita_blocks.spectral import mel_filterbank
 from partita_core import ChannelLayout, Codec, Latents, PartitaError, regroup
 from torch import Tensor
 
 from ..data.clips import Clip
 from ..data.resampling import resample
-from ..evaluation.metrics.spectra import magnitudes
+from ..evaluation.metrics.spectra import magnitudes, mel_bands
 from ..models import codec_of
 from .head import masked_mean
 
@@ -31,14 +30,13 @@ def log_mel(audio: Tensor, sample_rate: int) -> Tensor:
     Base-10 logarithms of 64 band magnitudes, at least -5, at 32 kHz, 100 frames a second, the mean of the channels.
     """
     heard = resample(audio.mean(0, keepdim=True), sample_rate, _RATE)
-    bands = _mel_bands().T @ magnitudes(heard, _WINDOW, _HOP)[0]
+    bands = _mel_bands() @ magnitudes(heard, _WINDOW, _HOP)[0]
     return bands.clamp_min(_FLOOR).log10().T
 
 
 @cache
 def _mel_bands() -> Tensor:
-    bank = mel_filterbank(sample_rate=_RATE, n_fft=_WINDOW, num_mels=_BANDS, f_min=0.0, f_max=_RATE / 2)
-    return (bank / bank.sum(0)).float()
+    return mel_bands(sample_rate=_RATE, window=_WINDOW, num_mels=_BANDS)
 
 
 def stack_tokens(latents: Latents) -> Tensor:
