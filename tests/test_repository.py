@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from partita_core import components
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = [*sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml")), ROOT / "integration"]
@@ -207,6 +208,12 @@ def test_every_public_module_is_on_a_page_of_the_documentation(package):
     # The commands are described where their users look: by --help, and in the README.
     assert {name for name in public - shown if not name.startswith("partita.cli")} == set()
     assert {name for name in shown if name.split(".")[0] == package} <= public
+
+
+def test_every_metric_is_on_the_page_of_evaluation():
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    names = [tag.split("/")[1] for tag in components("metric/*")]
+    assert [name for name in names if f"`{name}`" not in page] == []
 
 
 # ------------------------------------------------------------------ files

@@ -135,6 +135,24 @@ def test_evaluate_prints_the_table_and_writes_the_same_json_twice(model, ok, ton
     assert len((tmp_path / "a.csv").read_text().splitlines()) > 3
 
 
+def test_evaluate_takes_metrics_and_embedders_by_name(model, ok, refused, tones, tmp_path):
+    files = [flag for kind in ("json", "csv", "markdown") for flag in (f"--{kind}", tmp_path / f"first.{kind}")]
+    command = ("evaluate", model, "--data", tones, "--metrics", "mcd,lsd", "--frechet", f"latents:{model}")
+    out, _ = ok(*command, *files)
+    ok(*command, "--json", tmp_path / "second.json")
+    assert (tmp_path / "first.json").read_bytes() == (tmp_path / "second.json").read_bytes()
+    found = json.loads((tmp_path / "first.json").read_text())
+    assert [metric["name"] for metric in found["metrics"]] == ["mcd", "lsd"]
+    (distances,) = found["frechet"]
+    assert distances["embedder"] == "latents:run/model" and (distances["clips"], distances["dim"]) == (3, 4)
+    assert "Frechet [latents:run/model] ↓" in out and "3 clips in 4 dimensions" in out
+    assert (tmp_path / "first.markdown").read_text() == out[:-1]
+    assert "Frechet [latents:run/model]" in (tmp_path / "first.csv").read_text().splitlines()[0]
+    line = refused("evaluate", model, "--data", tones, "--metrics", "lsd,si_sdrr")
+    assert "unknown metric 'si_sdrr'; did you mean si_sdr?" in line
+    assert "no embedder is called 'fad'" in refused("evaluate", model, "--data", tones, "--frechet", "fad")
+
+
 def test_info_gives_the_figures_of_genae_base(ok):
     out, _ = ok("info", "genae_base", "--json")
     found = json.loads(out)

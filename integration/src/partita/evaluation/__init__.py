@@ -2,12 +2,13 @@
 
 from .bootstrap import Bootstrap, Interval
 from .chunks import by_chunk, chunk_samples, with_sampler
-from .evaluate import DEFAULT_METRICS, evaluate
+from .evaluate import DEFAULT_METRICS, evaluate, named_metrics
+from .frechet import Embed, frechet_distance
 from .latent_effects import Spread, latent_effects, mean_tokens, spread
-from .latent_statistics import ChannelBalance, channel_balance, frame_rms, frechet_distance, latent_vectors, with_noise
+from .latent_statistics import ChannelBalance, channel_balance, frame_rms, latent_vectors, with_noise
 from .metrics import Metric
 from .references import bit_rate, low_passed, matched_noise, numbers_per_second, silence
-from .results import Clip, Difference, Evaluation, MetricInfo, Speed, System
+from .results import Clip, Difference, Evaluation, FrechetDistances, MetricInfo, Speed, System
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -15,7 +16,9 @@ __all__ = [
     "ChannelBalance",
     "Clip",
     "Difference",
+    "Embed",
     "Evaluation",
+    "FrechetDistances",
     "Interval",
     "Metric",
     "MetricInfo",
@@ -34,6 +37,7 @@ __all__ = [
     "low_passed",
     "matched_noise",
     "mean_tokens",
+    "named_metrics",
     "numbers_per_second",
     "silence",
     "spread",

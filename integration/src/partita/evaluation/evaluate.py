@@ -8,11 +8,12 @@ from itertools import combinations
 from typing import Any
 
 import torch
-from partita_core import ChannelLayout, Codec, Config, Latents, PartitaError, Sampler, lookup, to_dict
+from partita_core import ChannelLayout, Codec, Config, Latents, PartitaError, Sampler, components, lookup, to_dict
 from torch import Tensor
 
 from ..data.resampling import resample, resampled_length
 from .bootstrap import Bootstrap
+from .frechet import Embed, EmbeddedClips
 from .metrics.base import Metric
 from .references import bit_rate, fit, low_passed, matched_noise, numbers_per_second, silence
 from .results import Clip, Difference, Evaluation, MetricInfo, Speed, System
@@ -34,6 +35,7 @@ def evaluate(
     seed: int = 0,
     resamples: int = 2000,
     confidence: float = 0.95,
+    embedders: Mapping[str, Embed] | None = None,
     on_clip: OnClip | None = None,
 ) -> Evaluation:
     """Encodes and decodes every clip with every model, and measures what comes back.
@@ -55,12 +57,13 @@ def evaluate(
         seed: of the decoders, the noise and the bootstrap.
         resamples: of the bootstrap.
         confidence: of the intervals.
+        embedders: what Frechet distances are taken with, by the names they get in the tables.
         on_clip: called after each clip with its name, its audio and the estimate of every system.
 
     Raises:
         PartitaError: there are no clips or no systems, models differ in sample rate and none is named, a name is
-            taken twice, a clip or an estimate is not finite, or a model does not take a clip's layout or the sampler,
-            or has not so many levels of codes.
+            taken twice, a clip or an estimate is not finite, a metric refuses a clip, there is one clip alone to embed,
+            or a model does not take a clip's layout or the sampler, or has not so many levels of codes.
     """
     rate = _common_rate(codecs) if sample_rate is None else sample_rate
     measures = _build_metrics(metrics, rate)
@@ -75,6 +78,7 @@ def evaluate(
     scores: dict[str, dict[str, list[float]]] = {
         system: {measure.name: [] for measure in measures} for system in (*codecs, *rivals)
     }
+    embedded = [EmbeddedClips(name, embed) for name, embed in (embedders or {}).items()]
     with _eval_mode(codecs.values()):
         for name, audio, layout in clips:
             layout = ChannelLayout.parse(layout)
@@ -87,6 +91,8 @@ def evaluate(
                     raise PartitaError(f"{system} returned samples that are not finite for {name}")
                 for measure in measures:
                     scores[system][measure.name].append(measure(estimate, audio))
+            for each in embedded:
+                each.add(audio, estimates, sample_rate=rate, layout=layout)
             if on_clip is not None:
                 on_clip(name, audio, estimates)
     if not seen:
@@ -105,6 +111,7 @@ def evaluate(
         means={system: dict(zip(table, bootstrap.intervals(list(table.values())))) for system, table in scores.items()},
         differences=tuple(_differences(systems, measures, scores, bootstrap)),
         settings=settings | {"metrics": [to_dict(measure.config) for measure in measures]},
+        frechet=tuple(each.distances() for each in embedded),
     )
 
 
@@ -182,6 +189,19 @@ def _differences(
         for measure in measures:
             ours, theirs = scores[first.name][measure.name], scores[second.name][measure.name]
             yield Difference(first.name, second.name, measure.name, bootstrap.difference(ours, theirs))
+
+
+def named_metrics(names: Sequence[str]) -> list[str]:
+    """The names of metrics, with every metric that takes any clip in place of `all`, each once.
+
+    Raises:
+        PartitaError: no metric is registered as one of them.
+    """
+    general = [tag.split("/")[1] for tag, cls in components("metric/*").items() if getattr(cls, "any_clip", True)]
+    found: list[str] = []
+    for name in names:
+        found += general if name == "all" else [lookup(name, ("metric",)).tag.split("/")[1]]
+    return list(dict.fromkeys(found))
 
 
 def _build_metrics(metrics: Sequence[str | Config], rate: int) -> list[Metric]:

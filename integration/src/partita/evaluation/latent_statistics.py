@@ -96,25 +96,6 @@ def channel_balance(vectors: Tensor) -> ChannelBalance:
     )
 
 
-def frechet_distance(first: Tensor, second: Tensor) -> float:
-    """The squared Frechet distance of two sets of vectors `(vectors, dim)`, each taken as a Gaussian.
-
-    `|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))` (Dowson and Landau, 1982). Few vectors make it too large.
-
-    Raises:
-        PartitaError: a set has fewer than two.
-    """
-    if min(len(first), len(second)) < 2:
-        raise PartitaError(f"sets of {len(first)} and {len(second)} vectors have no covariances; give two of each")
-    means, centred = zip(*((x.double().mean(0), x.double() - x.double().mean(0)) for x in (first, second)))
-    c1, c2 = (x.T @ x / len(x) for x in centred)
-    values, vectors = torch.linalg.eigh(c1)
-    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ c2 @ root).clamp_min(0).sqrt().sum()
-    distance = (means[0] - means[1]).square().sum() + c1.trace() + c2.trace() - 2 * cross
-    return float(distance.clamp_min(0))
-
-
 def _values(latents: Latents) -> Tensor:
     if latents.values is None:
         raise PartitaError("these latents hold codes only, which have no scale")

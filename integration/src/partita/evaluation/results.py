@@ -80,6 +80,38 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class FrechetDistances:
+    """How far the clips of each system, as a set, are from the originals, as one embedder hears them.
+
+    Attributes:
+        embedder: what makes a vector of a clip; without it the figures mean nothing.
+        dim: of the vectors.
+        clips: how many vectors there are of each system.
+        distances: system -> the squared Frechet distance; lower is better.
+    """
+
+    embedder: str
+    dim: int
+    clips: int
+    distances: dict[str, float]
+
+    @property
+    def name(self) -> str:
+        """As its column is called."""
+        return f"Frechet [{self.embedder}]"
+
+    @property
+    def warning(self) -> str | None:
+        """What is to be known of a distance of fewer clips than dimensions; None where there are more."""
+        if self.clips > self.dim:
+            return None
+        return (
+            f"{self.name}: {self.clips} clips in {self.dim} dimensions. Their covariances are not of full rank and the "
+            "distances too large; compare them for these clips alone."
+        )
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Figures of some systems over some clips.
 
@@ -91,6 +123,7 @@ class Evaluation:
         means: system -> metric -> the mean over clips with its interval.
         differences: between the models, and of each model from each reference, paired by clip.
         settings: sample rate, seed, bootstrap, and the metrics' Configs.
+        frechet: distances between sets of clips, one for each embedder.
     """
 
     systems: tuple[System, ...]
@@ -100,6 +133,7 @@ class Evaluation:
     means: dict[str, dict[str, Interval]]
     differences: tuple[Difference, ...]
     settings: dict[str, Any]
+    frechet: tuple[FrechetDistances, ...] = ()
 
     def to_dict(self, *, speeds: bool = False) -> dict[str, Any]:
         """The record as what JSON can hold; equal evaluations give equal records.
@@ -123,15 +157,19 @@ class Evaluation:
         return from_dict(cls, read_json(path), where=str(path))
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes the per-clip table, one line for each clip and system, whole or not at all."""
+        """Writes the per-clip table, one line for each clip and system, whole or not at all.
+
+        A distance between sets has no figure for a clip: that of the system is in each of its lines.
+        """
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         names = [metric.name for metric in self.metrics]
-        table.writerow(["clip", "layout", "seconds", "system", *names])
+        table.writerow(["clip", "layout", "seconds", "system", *names, *(each.name for each in self.frechet)])
         for index, clip in enumerate(self.clips):
             for system in self.systems:
-                figures = [repr(self.scores[system.name][name][index]) for name in names]
-                table.writerow([clip.name, clip.layout, f"{clip.seconds:.6f}", system.name, *figures])
+                figures = [self.scores[system.name][name][index] for name in names]
+                figures += [each.distances[system.name] for each in self.frechet]
+                table.writerow([clip.name, clip.layout, f"{clip.seconds:.6f}", system.name, *map(repr, figures)])
         with written_aside(path) as aside:
             aside.write_text(text.getvalue(), encoding="utf-8", newline="")
 
@@ -140,14 +178,21 @@ class Evaluation:
         confidence = f"{100 * self.settings['confidence']:g} %"
         clips = f"{len(self.clips)} clip{'s' if len(self.clips) != 1 else ''}"
         lines = [f"Means over {clips} with {confidence} bootstrap intervals.", ""]
-        heading = ["system", *(metric.title for metric in self.metrics)]
+        heading = ["system", *(metric.title for metric in self.metrics), *(f"{each.name} ↓" for each in self.frechet)]
         heading += ["numbers/s", "kbit/s", "encode, x real time", "decode, x real time"]
         rows = [[_cell(system.name), *self._figures(system), *format_rates(system)] for system in self.systems]
         lines += _markdown_table(heading, rows)
+        for warning in filter(None, (each.warning for each in self.frechet)):
+            lines += ["", warning]
         if self.differences:
             lines += ["", f"Paired differences over the same clips, with {confidence} intervals.", ""]
             lines += _markdown_table(["difference", *(m.title for m in self.metrics)], list(self._difference_rows()))
         return "\n".join(lines) + "\n"
+
+    def write_markdown(self, path: str | Path) -> None:
+        """Writes `to_markdown`, whole or not at all."""
+        with written_aside(path) as aside:
+            aside.write_text(self.to_markdown(), encoding="utf-8")
 
     def best(self, metric: MetricInfo) -> str | None:
         """The model with the best mean of `metric`; None where there are not two to choose from."""
@@ -162,6 +207,8 @@ class Evaluation:
         for metric in self.metrics:
             text = format_interval(self.means[system.name][metric.name])
             yield f"**{text}**" if self.best(metric) == system.name else text
+        for each in self.frechet:
+            yield format_numbers(each.distances[system.name])[0]
 
     def _difference_rows(self) -> Iterator[list[str]]:
         pairs = dict.fromkeys((each.system, each.baseline) for each in self.differences)

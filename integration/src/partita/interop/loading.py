@@ -45,18 +45,27 @@ def wrap(model: Any) -> ForeignCodec:
     raise PartitaError(f"a {type(model).__name__} is no codec that is known here; known are {known}")
 
 
-def _load(name: str) -> Any:
-    repository, subfolder = _split(name)
-    config = read_json(_config_file(name, repository, subfolder))
-    config = config if isinstance(config, dict) else {}
-    tag = config.get("_class_name") or config.get("model_type")
-    if tag not in _MODELS:
-        raise PartitaError(f"{name} is a {tag or 'model without a type'}; {nearest(str(tag), _MODELS)}")
-    library, cls = _MODELS[tag]
-    try:
-        loader = getattr(import_module(library), cls)
-    except (ImportError, AttributeError):
-        raise PartitaError(f"{name} is a {cls}: install what it needs with `pip install 'partita[interop]'`") from None
+def is_codec(name: str) -> bool:
+    """Whether the model that is called `name` is one that `from_foreign` takes.
+
+    Raises:
+        PartitaError: there is no such model.
+    """
+    return _tag(name) in _MODELS
+
+
+def load_pretrained(loader: Any, name: str, cls: str) -> Any:
+    """The model that is called `name`, as `from_foreign` takes names, in float32 on the CPU.
+
+    Args:
+        loader: the class of diffusers or transformers that loads it.
+        name: of the model.
+        cls: what it is called in messages.
+
+    Raises:
+        PartitaError: it cannot be loaded from safetensors, or lacks weights, which would be left at random.
+    """
+    repository, subfolder = repository_of(name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # diffusers builds with torch's former weight norm
@@ -64,15 +73,43 @@ def _load(name: str) -> Any:
                 repository, subfolder=subfolder, use_safetensors=True, output_loading_info=True
             )
     except Exception as error:  # their exceptions are many; what counts is that the model could not be had
-        raise PartitaError(f"{name} could not be loaded: {_first_line(error)}") from None
+        raise PartitaError(f"{name} could not be loaded: {first_line(error)}") from None
     missing = sorted(found["missing_keys"])
-    if missing:  # these would be left at random
+    if missing:
         raise PartitaError(f"{name} lacks {len(missing)} weights of a {cls}, first {missing[0]}")
     return model.float()
 
 
-def _split(name: str) -> tuple[str, str]:
-    """The folder or repository, and the folder in it."""
+def first_line(error: Exception) -> str:
+    """What another library says went wrong, as far as it is one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _load(name: str) -> Any:
+    tag = _tag(name)
+    if tag not in _MODELS:
+        raise PartitaError(f"{name} is a {tag or 'model without a type'}; {nearest(str(tag), _MODELS)}")
+    library, cls = _MODELS[tag]
+    try:
+        loader = getattr(import_module(library), cls)
+    except (ImportError, AttributeError):
+        raise PartitaError(f"{name} is a {cls}: install what it needs with `pip install 'partita[interop]'`") from None
+    return load_pretrained(loader, name, cls)
+
+
+def _tag(name: str) -> str | None:
+    """What the model's `config.json` says that it is."""
+    config = read_json(_config_file(name, *repository_of(name)))
+    config = config if isinstance(config, dict) else {}
+    return config.get("_class_name") or config.get("model_type")
+
+
+def repository_of(name: str) -> tuple[str, str]:
+    """The folder or repository that a name begins with, and the folder in it.
+
+    Raises:
+        PartitaError: it is no folder, and nothing on the hub can be called so.
+    """
     if Path(name).is_dir():
         return name, ""
     owner, *rest = name.split("/")
@@ -89,8 +126,4 @@ def _config_file(name: str, repository: str, subfolder: str) -> Path:
     try:
         return Path(hf_hub_download(repository, "config.json", subfolder=subfolder or None))
     except Exception as error:  # likewise
-        raise PartitaError(f"no model folder {name!r}, and the hub gave none: {_first_line(error)}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise PartitaError(f"no model folder {name!r}, and the hub gave none: {first_line(error)}") from None

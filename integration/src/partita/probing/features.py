@@ -6,13 +6,12 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
-from partita_blocks.spectral import mel_filterbank
-from partita_core import ChannelLayout, Codec, Latents, PartitaError, regroup
+from partita_core import ChannelLayout, Codec, Latents, PartitaError, convert, regroup
 from torch import Tensor
 
 from ..data.clips import Clip
 from ..data.resampling import resample
-from ..evaluation.metrics.spectra import magnitudes
+from ..evaluation.metrics.spectra import magnitudes, mel_bands
 from ..models import codec_of
 from .head import masked_mean
 
@@ -31,14 +30,13 @@ def log_mel(audio: Tensor, sample_rate: int) -> Tensor:
     Base-10 logarithms of 64 band magnitudes, at least -5, at 32 kHz, 100 frames a second, the mean of the channels.
     """
     heard = resample(audio.mean(0, keepdim=True), sample_rate, _RATE)
-    bands = _mel_bands().T @ magnitudes(heard, _WINDOW, _HOP)[0]
+    bands = _mel_bands() @ magnitudes(heard, _WINDOW, _HOP)[0]
     return bands.clamp_min(_FLOOR).log10().T
 
 
 @cache
 def _mel_bands() -> Tensor:
-    bank = mel_filterbank(sample_rate=_RATE, n_fft=_WINDOW, num_mels=_BANDS, f_min=0.0, f_max=_RATE / 2)
-    return (bank / bank.sum(0)).float()
+    return mel_bands(sample_rate=_RATE, window=_WINDOW, num_mels=_BANDS)
 
 
 def stack_tokens(latents: Latents) -> Tensor:
@@ -62,7 +60,7 @@ def heard(codec: Codec, clip: Clip) -> tuple[Tensor, ChannelLayout]:
     """The audio of a clip and its layout as the codec can take them: at its rate, and mono if that is all it takes."""
     audio = resample(clip.audio, clip.sample_rate, codec.audio_spec.sample_rate)
     if codec.audio_spec.layouts == (ChannelLayout.MONO,):
-        return audio.mean(0, keepdim=True), ChannelLayout.MONO
+        return convert(audio, clip.layout, ChannelLayout.MONO), ChannelLayout.MONO
     return audio, clip.layout
 
 
@@ -100,10 +98,10 @@ def pooled_features(
             codec = codec_of(model)
             if codec.space_id not in spaces:
                 latents = spaces[codec.space_id] = encode_clip(codec, clip)
-                found[f"{name} z"][clip.index] = _pool(stack_tokens(latents), latents.frames)
+                found[f"{name} z"][clip.index] = pooled(stack_tokens(latents), latents.frames)
             if not isinstance(model, Codec):
                 features = model.represent(spaces[codec.space_id])
-                found[f"{name} u"][clip.index] = _pool(features.values, features.frames)
+                found[f"{name} u"][clip.index] = pooled(features.values, features.frames)
     return found
 
 
@@ -117,5 +115,6 @@ def source_names(models: "Mapping[str, Codec | RepresentationModel]") -> list[st
     return names
 
 
-def _pool(values: Tensor, frames: Tensor) -> Tensor:
+def pooled(values: Tensor, frames: Tensor) -> Tensor:
+    """The mean over time of `(1, frames, width)`, of which `frames` count: `(width,)` float32 on the CPU."""
     return masked_mean(values.float(), frames)[0].cpu()

@@ -14,7 +14,11 @@ class Metric(ABC):
     A new one is a file beside this one with its Config (`@register("metric/name")`, `build(sample_rate=)`) and its
     class. It computes on the CPU in float32 or float64, is finite for every finite input of one sample or more, and has
     its best value where the two signals are equal. One that measures chunks is 0 there, negative where the estimate
-    is the smoother one, and refuses what is too short to have any.
+    is the smoother one. One that refuses clips, because they are too short to have what it measures, says so by
+    `any_clip: ClassVar[bool] = False` in its Config, and is measured where it is asked for by name.
+
+    Its docstring has the definition and its source, and what a gain, a polarity flip, a shift by a sample and swapped
+    channels do to the figure.
 
     Attributes:
         name: the key in files and on the command line, as it is registered.

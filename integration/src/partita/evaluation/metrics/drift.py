@@ -1,7 +1,7 @@
 """Whether errors add up from chunk to chunk."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from partita_core import Config, PartitaError, register
@@ -22,6 +22,8 @@ class DriftConfig(Config):
         chunks: over how many of them the rise is stated, whatever the length of the clip.
     """
 
+    any_clip: ClassVar[bool] = False
+
     chunk: int = 32_768
     chunks: int = 60
 
@@ -41,6 +43,10 @@ class Drift(Metric):
     The slope is that of the line of least squares through the whole chunks' errors. Some music is harder than other,
     which is a slope too: mean over many clips, or look at the difference from a decoder that has no memory. A clip of
     less than two whole chunks is refused; one of much less than `chunks` says little.
+
+    What costs `log_mel_l1` as much in every chunk is no drift: a gain is free above the floor, and so is a polarity
+    flip. Noise, a low-pass, a shift by a sample and swapped channels drift as far as they cost more at the end than at
+    the start, and below zero as far as they cost less.
     """
 
     name = "drift"

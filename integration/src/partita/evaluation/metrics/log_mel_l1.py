@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from partita_blocks.spectral import mel_filterbank
 from partita_core import Config, register
 from torch import Tensor
 
 from .base import Metric, pair
-from .spectra import magnitudes
+from .spectra import magnitudes, mel_bands
 
 
 @register("metric/log_mel_l1")
@@ -45,8 +44,10 @@ class LogMelL1(Metric):
     """Mean absolute difference of the logarithms, to base 10, of mel-band magnitudes.
 
     The mean is over channels, bands and frames. A band is the weighted mean of the magnitudes in its triangle on
-    Slaney's mel scale, so 0.05 is a difference of 1 dB. Phase does not enter: a polarity flip is free, and a gain of g
-    costs |log10 g| wherever there is sound above the floor. Figures at different sample rates are not comparable.
+    Slaney's mel scale, so 0.05 is a difference of 1 dB. Figures at different sample rates are not comparable.
+
+    A gain of g costs |log10 g| wherever there is sound above the floor. Phase does not enter: a polarity flip is free,
+    a shift by a sample nearly so. Swapped channels cost their difference.
     """
 
     name = "log_mel_l1"
@@ -56,12 +57,7 @@ class LogMelL1(Metric):
 
     def __init__(self, *, sample_rate: int, window: int, hop: int, num_mels: int, floor: float) -> None:
         self.window, self.hop, self.floor = window, hop, floor
-        bank = mel_filterbank(
-            sample_rate=sample_rate, n_fft=window, num_mels=num_mels, f_min=0.0, f_max=sample_rate / 2
-        )
-        weight = bank.sum(0, keepdim=True)
-        # A band without a bin (narrow bands, high rates) says nothing and is left out.
-        self.bands = (bank / weight)[:, weight[0] > 0].T.float()
+        self.bands = mel_bands(sample_rate=sample_rate, window=window, num_mels=num_mels)
 
     def __call__(self, estimate: Tensor, reference: Tensor) -> float:
         """The figure; see `Metric`."""

@@ -39,9 +39,12 @@ class MultiResolutionSTFT(Metric):
 
     Yamamoto et al. 2020 (arXiv 1910.11480), section 2.2, without training.
 
-    For magnitudes E and R of a channel: `mean |ln E - ln R| + ||E - R|| / ||R||`, with Frobenius norms. Phase does not
-    enter: a polarity flip is free. Silence in place of sound has a convergence of 1. Where the reference is silent
-    (no magnitude above the floor), convergence has no value and counts as 1, or as 0 if the estimate is silent too.
+    For magnitudes E and R of a channel: `mean |ln E - ln R| + ||E - R|| / ||R||`, with Frobenius norms. Silence
+    in place of sound has a convergence of 1. Where the reference is silent (no magnitude above the floor), convergence
+    has no value and counts as 1, or as 0 if the estimate is silent too.
+
+    A gain of g costs |ln g| + |g - 1| above the floor. Phase does not enter: a polarity flip is free, a shift by a
+    sample nearly so. Swapped channels cost their difference.
     """
 
     name = "multi_resolution_stft"

@@ -1,7 +1,7 @@
 """How much more changes where chunks meet."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from partita_blocks.spectral import STFT
@@ -29,6 +29,8 @@ class SeamExcessConfig(Config):
         far: samples from every seam beyond which a place is within a chunk.
         edge: samples left out at both ends.
     """
+
+    any_clip: ClassVar[bool] = False
 
     chunk: int = 32_768
     window: int = 512
@@ -71,6 +73,9 @@ class SeamExcess(Metric):
     frame to the next. Where chunks meet well it is as everywhere else: 0 is no excess, and a negative figure says that
     seams are smoother than the reference, for the chunks' interior. That faults in the middle of chunks lower the
     figure is its weakness: look at `flux` along a chunk.
+
+    What does not know the grid hardly counts: a polarity flip and swapped channels are free, a gain is above the floor,
+    a shift by a sample nearly. Noise and a low-pass move the figure as far as the reference has other flux at seams.
 
     A clip without a seam, `edge` samples from its ends, or without a place far from them, is refused.
     """

@@ -36,8 +36,10 @@ class SISDRConfig(Config):
 class SISDR(Metric):
     """Scale-invariant SDR in dB, the mean over channels (Le Roux et al. 2019, arXiv 1811.02508, equation 3).
 
-    `10 log10(|a r|^2 / |e - a r|^2)` with `a = <e, r> / <r, r>`; no mean is taken off. Every gain is forgiven, a
-    negative one too, and no delay is.
+    `10 log10(|a r|^2 / |e - a r|^2)` with `a = <e, r> / <r, r>`; no mean is taken off.
+
+    A gain is free, and so is a polarity flip, which is a negative one. A shift by a sample costs much where there are
+    high frequencies. Swapped channels are compared with each other, and in common have what they share.
 
     Where the formula has no value: a silent estimate of a sounding reference gets `-limit_db`. Channels that are
     silent in the reference are left out; if all are, the figure is `limit_db` where the estimate is silent as

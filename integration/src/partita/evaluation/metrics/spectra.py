@@ -1,11 +1,11 @@
-"""Magnitude spectra as the metrics see them."""
+"""Spectra and mel bands as the metrics see them."""
 
-from partita_blocks.spectral import STFT
+from partita_blocks.spectral import STFT, mel_filterbank
 from torch import Tensor
 
 
-def magnitudes(signal: Tensor, window: int, hop: int) -> Tensor:
-    """Magnitudes of a Hann STFT, scaled so that a full-scale sine has a peak of 1.
+def spectrum(signal: Tensor, window: int, hop: int) -> Tensor:
+    """A Hann STFT, scaled so that a full-scale sine has a peak of magnitude 1.
 
     Frames are centred and the ends continue by reflection, so that one sample is enough.
 
@@ -15,9 +15,41 @@ def magnitudes(signal: Tensor, window: int, hop: int) -> Tensor:
         hop: samples between frames.
 
     Returns:
-        `(channels, window // 2 + 1, 1 + samples // hop)`.
+        Complex `(channels, window // 2 + 1, 1 + samples // hop)`.
     """
-    transform = STFT(n_fft=window, win_length=window, hop=hop, padding="center", nyquist=True)
-    spectrum = transform(signal)
-    power = spectrum.real.square() + spectrum.imag.square()
-    return power.sqrt() * (2 / transform.window(signal).sum())
+    transform = _stft(window, hop)
+    return transform(signal) * _scale(transform, signal)
+
+
+def magnitudes(signal: Tensor, window: int, hop: int) -> Tensor:
+    """The magnitudes of `spectrum`, real, in the same shape."""
+    transform = _stft(window, hop)
+    found = transform(signal)
+    power = found.real.square() + found.imag.square()
+    return power.sqrt() * _scale(transform, signal)
+
+
+def mel_bands(*, sample_rate: int, window: int, num_mels: int) -> Tensor:
+    """Weights of the bins in triangular bands on Slaney's mel scale, from 0 Hz to half the sample rate.
+
+    A band without a bin (narrow bands, high rates) says nothing and is left out.
+
+    Args:
+        sample_rate: samples a second.
+        window: length of the Fourier transform.
+        num_mels: number of bands.
+
+    Returns:
+        `(at most num_mels, window // 2 + 1)` float32; the weights of a band add up to 1.
+    """
+    bank = mel_filterbank(sample_rate=sample_rate, n_fft=window, num_mels=num_mels, f_min=0.0, f_max=sample_rate / 2)
+    weight = bank.sum(0, keepdim=True)
+    return (bank / weight)[:, weight[0] > 0].T.float()
+
+
+def _stft(window: int, hop: int) -> STFT:
+    return STFT(n_fft=window, win_length=window, hop=hop, padding="center", nyquist=True)
+
+
+def _scale(transform: STFT, signal: Tensor) -> Tensor:
+    return 2 / transform.window(signal).sum()
