@@ -131,6 +131,18 @@ def test_the_loss_is_that_of_the_paper(monkeypatch):
     torch.testing.assert_close(out.losses["consistency"].double(), expected, rtol=1e-4, atol=0)
 
 
+def test_distances_are_measured_in_the_deviation_that_the_decoder_knows(monkeypatch):
+    it, data = objective(offset=1e-6), batch(2)
+    plain = step(it, data).losses["consistency"]
+    monkeypatch.setattr(TinyDenoiser, "deviation", lambda self, features: torch.full((3, 2, 8, 8), 0.25))
+    torch.testing.assert_close(step(it, data).losses["consistency"], 4 * plain, rtol=1e-3, atol=0)
+    # Where it is large, no difference counts.
+    uneven = torch.full((3, 2, 8, 8), 1e6)
+    uneven[..., 4:] = 1.0
+    monkeypatch.setattr(TinyDenoiser, "deviation", lambda self, features: uneven)
+    assert float(step(it, data).losses["consistency"]) < float(plain)
+
+
 def test_teacher_and_student_see_the_same_signal_noise_and_dropout_at_neighbouring_levels(monkeypatch):
     it = objective()
     calls = recorded(it, monkeypatch, dropout=0.5)

@@ -136,6 +136,12 @@ def test_the_envelope_is_the_deviation_of_every_point():
 def test_denoising_does_not_shape_the_envelope():
     decoder = build().train()
     x, sigma, features, _ = inputs(decoder)
+    deviation = decoder.deviation(features)
+    assert deviation.shape == x.shape and not deviation.requires_grad
+    told = features[-2].detach().exp() / math.sqrt(2 * math.log(2))  # batch, chunks, channels, bins, frames
+    for channel, chunk in ((0, 0), (3, 1)):  # of the left and the right, the real part and the imaginary
+        torch.testing.assert_close(deviation[:, channel, :, 8 * chunk : 8 * chunk + 8], told[:, chunk, channel // 2])
+    assert build(envelope_weight=None).deviation(features) is None
     assert torch.autograd.grad(decoder(x, sigma, features).sum(), features[-2], allow_unused=True) == (None,)
     assert float(torch.autograd.grad(decoder(x, sigma, features).sum(), features[0])[0].abs().sum()) > 0
 

@@ -256,7 +256,9 @@ class ConsistencyTraining(Objective):
             teacher = denoised(before) if earlier.any() else clean
         with torch.autocast(clean.device.type, enabled=False):
             student, teacher, clean = (_items(x, counted) for x in (student, teacher, clean))
-            distance = pseudo_huber(student, teacher, offset=self.offset)
+            deviation = self._decoder.deviation(features)
+            unit = 1.0 if deviation is None else _items(deviation, counted)
+            distance = pseudo_huber(student / unit, teacher / unit, offset=self.offset)
             gap = (sigma - before).clamp(self.min_gap, self.max_gap).to(distance).flatten()
             counted = counted.to(distance).flatten()
             by_chunk = distance / gap

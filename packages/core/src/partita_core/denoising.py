@@ -83,6 +83,13 @@ class DenoisingDecoder(Decoder, ABC):
         """
         return {}
 
+    def deviation(self, features: tuple[Tensor, ...]) -> Tensor | None:
+        """The standard deviation of every point of w chunks, `(batch, C, F, w * T)`, as far as features tell it.
+
+        Training measures distances in it. None, the default, is for those that do not know.
+        """
+        return None
+
     def generate(
         self, hidden: Tensor, layout: Tensor, *, sampler: Sampler | None = None, seeds: Tensor | None = None
     ) -> Tensor:

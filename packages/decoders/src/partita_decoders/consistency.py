@@ -323,6 +323,7 @@ class ConsistencyDecoder(DenoisingDecoder):
         if envelope is not None and envelope.bias is not None:
             nn.init.zeros_(envelope.weight)
             nn.init.constant_(envelope.bias, math.log(_MEDIAN * float(preconditioning.sigma_data)))
+        self._envelope_place = -1 if project is None else -2  # among the features
         self.loss_weights = {} if envelope_weight is None else {"envelope": envelope_weight}
         self.representation, self.chunk_frames = representation, chunk_frames
         self.upsampler, self.project, self.denoiser = upsampler, project, denoiser
@@ -371,22 +372,34 @@ class ConsistencyDecoder(DenoisingDecoder):
         level, scales = sigma[..., None, None, None], self.preconditioning
         skip = scales.skip
         if self.envelope is not None:
-            # Denoising is not to shape it: it would learn to be small where it is not sure.
-            envelope = upcast(maps.pop()).detach().unflatten(0, sigma.shape)
-            scales = replace(scales, sigma_data=(envelope.exp() / _MEDIAN).repeat_interleave(2, 2))
+            scales = replace(scales, sigma_data=_deviation(maps.pop().unflatten(0, sigma.shape)))
             skip = scales.scaling
         scaled = (scales.input(level) * noisy).flatten(0, 1).to(x.dtype)
         made = self.denoiser(scaled, sigma, maps, latents).unflatten(0, sigma.shape)
         return (skip(level) * noisy + scales.output(level) * made).movedim(1, 3).flatten(3)
 
+    def deviation(self, features: tuple[Tensor, ...]) -> Tensor | None:
+        """What the envelope says, where there is one; see `DenoisingDecoder`."""
+        if self.envelope is None:
+            return None
+        return _deviation(features[self._envelope_place]).movedim(1, 3).flatten(3)
+
     def losses(self, features: tuple[Tensor, ...], clean: Tensor) -> dict[str, Tensor]:
         """The mean distance of the envelope to the log-magnitudes, where there is one; see `DenoisingDecoder`."""
         if self.envelope is None:
             return {}
-        envelope = upcast(features[-1 if self.project is None else -2])
+        envelope = upcast(features[self._envelope_place])
         magnitude = upcast(clean).unflatten(1, (-1, 2)).square().sum(2).sqrt()
         target = (magnitude + _FLOOR).log().unflatten(-1, (-1, self.chunk_frames)).movedim(3, 1)
         return {"envelope": (envelope - target).abs().mean((2, 3, 4))}
+
+
+def _deviation(envelope: Tensor) -> Tensor:
+    """Log-magnitudes `(batch, chunks, channels, bins, frames)` to deviations of real and imaginary parts.
+
+    Denoising is not to shape them: they would learn to be small where it is not sure.
+    """
+    return (upcast(envelope).detach().exp() / _MEDIAN).repeat_interleave(2, 2)
 
 
 def _registers(count: int, dim: int) -> nn.Parameter | None:
