@@ -109,10 +109,10 @@ class ConsistencyTraining(Objective):
 
     A crop is encoded once; every run of `window` consecutive chunks in it is denoised, each chunk at a noise level of
     its own. The student sees it at the time t, the teacher at the time t - step, with the same weights, latents, noise
-    and dropout, but without gradients. The distance of the two is taken chunk by chunk and divided by the difference
-    of the levels. The first and the last chunk of a crop are like those of a file; all between see their neighbours.
-    Chunks that lie in the padding of a short file do not count; the silence at the end of a last one does, since
-    decoding has to make it, too.
+    and dropout, but without gradients. The distance of the two is taken chunk by chunk, in units of the deviation of
+    each point where the decoder knows it, and divided by the difference of the levels. The first and the last chunk of
+    a crop are like those of a file; all between see their neighbours. Chunks that lie in the padding of a short file
+    do not count; the silence at the end of a last one does, since decoding has to make it, too.
 
     A quantizer beside the bottleneck takes part: the decoder gets its values. One that leaves part of the batch
     unrounded (`rounding_dropout`) so makes a model for continuous latents and for codes.
