@@ -73,6 +73,13 @@ def tests(session: nox.Session) -> None:
     run(session, "pytest", *parallel, *session.posargs, OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
 
 
+@nox.session(venv_backend="none", requires=["workspace"], default=False)
+def endurance(session: nox.Session) -> None:
+    """The tests that take minutes and that `tests` leaves out."""
+    environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    run(session, "pytest", "-m", "endurance", *session.posargs, **environment)
+
+
 @nox.session(venv_backend="none", requires=["workspace"])
 def conformance(session: nox.Session) -> None:
     """The conformance suites over every registered component."""

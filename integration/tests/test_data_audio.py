@@ -1,4 +1,6 @@
 import os
+import resource
+import struct
 
 import numpy as np
 import pytest
@@ -99,6 +101,46 @@ def test_what_cannot_be_read_is_said_in_one_line_that_names_the_file(tmp_path, n
     with pytest.raises(PartitaError, match=reason) as caught:
         read_audio(tmp_path / name)
     assert str(caught.value).startswith(f"{tmp_path / name}: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", [1, 999, 1_000_001, 2**31 - 1])
+def test_a_rate_that_no_audio_has_is_a_damaged_header(tmp_path, rate):
+    """A file of a megabyte at 1 Hz would be resampled to one of 80 GB."""
+    soundfile.write(tmp_path / "a.wav", np.zeros((100, 2)), 44100, subtype="PCM_16")
+    data = bytearray((tmp_path / "a.wav").read_bytes())
+    data[24:28] = struct.pack("<I", rate)
+    (tmp_path / "a.wav").write_bytes(data)
+    with pytest.raises(PartitaError, match=f"a.wav: has {rate} samples a second, .*; 1000 to 1000000 Hz are read"):
+        audio_info(tmp_path / "a.wav")
+
+
+def claiming(path, frames):
+    """A FLAC file whose header claims that many samples, of which there are 1000."""
+    soundfile.write(path, np.zeros((1000, 2)), 44100)
+    data = bytearray(path.read_bytes())
+    data[21] = data[21] & 0xF0 | frames >> 32  # 36 bits, the upper 4 behind the bits a sample
+    data[22:26] = struct.pack(">I", frames & 0xFFFFFFFF)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("frames", [2**31, 2**36 - 1])
+def test_a_header_that_claims_more_than_fits_in_memory_is_one_line(tmp_path, frames):
+    claiming(tmp_path / "a.flac", frames)
+    assert audio_info(tmp_path / "a.flac").frames == frames
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(PartitaError, match=r"a.flac: is (damaged|truncated) \(") as caught:
+        read_audio(tmp_path / "a.flac")
+    assert "\n" not in str(caught.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # kilobytes
+    with pytest.raises(PartitaError, match="a.flac: is "):
+        read_audio(tmp_path / "a.flac", frames - 1000, 100)
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.ogg", "a.aiff"])
+def test_what_is_called_something_else_is_read_as_what_it_is(tmp_path, name):
+    soundfile.write(tmp_path / "a.wav", np.full((1000, 1), 0.5), 44100, subtype="PCM_16")
+    (tmp_path / "a.wav").rename(tmp_path / name)
+    assert audio_info(tmp_path / name).format == "WAV/PCM_16" and read_audio(tmp_path / name)[0][0, 7] == 0.5
 
 
 @pytest.mark.parametrize(

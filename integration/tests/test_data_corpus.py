@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -334,8 +335,17 @@ def test_rows_are_checked_and_corpora_are_not_mixed(codec, corpus, sources, fore
 
     dataset = open_dataset(corpus)
     spec, row = corpus_spec(dataset), dataset[0]
-    with pytest.raises(PartitaError, match="00.wav: the stored latents are not those of 11 frames"):
-        spec.unpack(row | {"frames": 11})
+    damaged = {
+        "frames 11 and layout 0 are not those of stored latents": {"frames": 11},
+        "layout 9 are not those of stored latents": {"layout": 9},
+        "the stored latents are not those of": {"latents": row["latents"][:-4]},
+        r"some of the stored latents are not finite \(NaN or infinite\)": {
+            "latents": row["latents"][:-4] + np.float32("nan").tobytes()
+        },
+    }
+    for message, changes in damaged.items():
+        with pytest.raises(PartitaError, match=f"00.wav: .*{message}"):
+            spec.unpack(row | changes)
     assert corpus_spec(dataset.shuffle(seed=0).select(range(3))) == spec
     assert corpus_spec(datasets.concatenate_datasets([dataset, open_dataset(corpus, "validation")])) == spec
     encode_corpus(from_foreign(foreign("dac")), sources, tmp_path / "other", progress=False)
@@ -379,6 +389,34 @@ def test_crops_are_pieces_of_the_stored_latents(codec, corpus):
             starts.add(places[0])
             assert item["audio_lengths"] == min(frames * hop, 2401 - places[0] * hop)
     assert len(starts) > 15 and max(starts) <= whole[2].values.shape[-1] - frames
+
+
+def test_damaged_rows_are_replaced_and_named(codec, corpus):
+    dataset = open_dataset(corpus)
+    rows = dataset.to_list()
+    spec, description = corpus_spec(dataset), dataset.info.description
+    rows[1]["latents"] = np.full(len(rows[1]["latents"]) // 4, np.nan, np.float32).tobytes()
+    rows[2]["layout"] = 9
+    damaged = type(dataset).from_list(rows)
+    damaged.info.description = description
+    settings = {"audio_spec": codec.audio_spec, "crop_samples": 1200, "config": PLAIN, "seed": 0}
+    crops, good = (LatentCrops(each, **settings) for each in (damaged, dataset))
+    assert torch.equal(crops[4, 3]["latents"], good[4, 3]["latents"]) and crops[4, 3]["broken"] == []
+    for index, reason in {1: "some of the stored latents are not finite", 2: "layout 9 are not those"}.items():
+        item = crops[0, index]
+        assert item["index"] not in (1, 2) and item["latents"].isfinite().all()
+        assert all(name in " ".join(item["broken"]) for name in (f"{index:02}.wav", reason))
+    with pytest.raises(PartitaError, match="01.wav: some of the stored latents are not finite"):
+        spec.latents(rows[1])
+
+
+@pytest.mark.parametrize("split", ["../elsewhere", "/etc", "..", "a/b", ""])
+def test_a_split_is_a_folder_of_the_corpus(corpus, split):
+    record = json.loads((corpus / "corpus.json").read_text())
+    record["splits"][split] = record["splits"]["train"]
+    (corpus / "corpus.json").write_text(json.dumps(record))
+    with pytest.raises(PartitaError, match="corpus.json: .* is no name of a split, which is a folder beside it"):
+        open_dataset(corpus)
 
 
 def test_batches_of_latents_are_functions_of_their_number(codec, corpus):

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from partita.training import EMA, OptimizerConfig, TrainState, train
 from partita.training.checkpoints import checkpoints, pack_optimizer, unpack_optimizer
 from partita.training.logs import read_log
-from partita_core import AudioSpec, Autoencoder, ChannelLayout, PartitaError, override, read_tensors
+from partita_core import AudioSpec, Autoencoder, ChannelLayout, PartitaError, override, read_tensors, write_tensors
 from torch import nn
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -237,6 +238,58 @@ def test_a_checkpoint_is_a_model_too(run):
     assert one.space_id == other.space_id
     audio = torch.randn(1, 2, 1000) * 0.1
     assert torch.equal(one.encode(audio).values, other.encode(audio).values)
+
+
+def state(**changes):
+    def change(checkpoint):
+        path = checkpoint / "state.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def tensors(file, change):
+    def changed(checkpoint):
+        found, _ = read_tensors(checkpoint / file)
+        write_tensors(checkpoint / file, change(found))
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (state(step="6"), "state.json.step: expected int, got '6'"),
+        (state(facts=[]), "state.json.facts: expected a mapping"),
+        (tensors("ema.safetensors", lambda t: dict(list(t.items())[1:])), "the weights of another model: 1 missing"),
+        (tensors("ema.safetensors", lambda t: {k: v / 0 for k, v in t.items()}), "numbers that are not finite"),
+        (tensors("objective.safetensors", lambda t: {k: v * torch.inf for k, v in t.items()}), "are not finite"),
+        (tensors("optimizer_generator.safetensors", lambda t: {k: v[None] for k, v in t.items()}), "another optimizer"),
+        (tensors("optimizer_generator.safetensors", lambda t: t | {"x": torch.ones(1)}), "another optimizer"),
+        (lambda checkpoint: (checkpoint / "optimizer_generator.json").write_text("[3]"), "another optimizer"),
+        (lambda checkpoint: (checkpoint / "optimizer_generator.json").write_text("{}"), "another optimizer"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(config, tones, run, tmp_path, damage, message):
+    shutil.copytree(run, tmp_path / "run")
+    damage(tmp_path / "run" / "checkpoints" / "step_00000006")
+    with pytest.raises(PartitaError, match=message) as caught:
+        train(config(steps=7), data=tones, output=tmp_path / "run", resume=True, progress=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_is_held_against_its_run_before_the_model_is_built(run, tmp_path):
+    from partita.models import load_model
+
+    shutil.copytree(run, tmp_path / "run")
+    saved = json.loads((run / "config.json").read_text())
+    saved["config"]["model"]["latent_dim"] = 10**7
+    (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(PartitaError, match="step_00000006 describes a model with a tensor of"):
+        load_model(tmp_path / "run" / "checkpoints" / "step_00000006")
+    (tmp_path / "run" / "config.json").write_text("[]")
+    with pytest.raises(PartitaError, match="config.json: expected a mapping"):
+        load_model(tmp_path / "run" / "checkpoints" / "step_00000006")
 
 
 def test_the_card_says_what_the_model_is_and_what_was_measured(run):

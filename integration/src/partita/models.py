@@ -4,7 +4,8 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from partita_core import Codec, Config, PartitaError, Quantizer, Saved, from_dict, read_json
+from partita_core import Codec, Config, PartitaError, Quantizer, Saved, build_for
+from torch import nn
 
 from .quantized import attach_quantizer
 
@@ -79,12 +80,12 @@ def build_model(config: Config, base: Any) -> Any:
 
 def _load_checkpoint(path: Path) -> Any:
     from partita.training.checkpoints import load_model as load_weights
-    from partita.training.run import RunConfig, RunFolder
+    from partita.training.checkpoints import model_shapes
+    from partita.training.run import RunFolder
 
-    run = RunFolder(path.resolve().parent.parent)
-    config = from_dict(RunConfig, read_json(run.config).get("config"), where=str(run.config))
+    config = RunFolder(path.resolve().parent.parent).read_config()
     base = None if config.codec is None else load_model(config.codec)
-    model = build_model(config.model, base)
+    model = build_for(model_shapes(path), config.model, lambda: build_model(config.model, base), path, kind=nn.Module)
     load_weights(path, model)
     if isinstance(model, Quantizer):
         assert base is not None

@@ -141,7 +141,7 @@ class QuantizedCodec(Saved, Codec):
         """Takes back the spec and the ids; see `Saved`."""
         self.latent_spec = from_dict(LatentSpec, facts["latent_spec"], where="latent_spec")
         self.base.latent_spec = replace(self.latent_spec, codebook_sizes=())
-        self._space_id, self._codes_id = facts["space_id"], facts["codes_id"]
+        self._take_ids(facts)
 
     def _forget_ids(self) -> None:
         super()._forget_ids()

@@ -24,6 +24,7 @@ from partita_core import (
     UnboundedError,
     component,
     register,
+    shown,
     upcast,
 )
 from partita_representation import CausalRepresentationConfig, FrozenLanguageModel, embed_audio, padded
@@ -247,7 +248,9 @@ class RepresentationModel(Saved):
         """Holds the codec to the latent space that the encoder was trained on; see `Saved`."""
         if facts["space_id"] != self.codec.space_id:
             space = f"its codec's is {self.codec.space_id}"
-            raise PartitaError(f"the representation was trained on the latent space {facts['space_id']}, {space}")
+            raise PartitaError(
+                f"the representation was trained on the latent space {shown(facts['space_id'])}, {space}"
+            )
 
     def nested(self) -> dict[str, Saved]:
         """The codec; see `Saved`."""

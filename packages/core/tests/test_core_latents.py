@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -261,3 +262,71 @@ def test_regrouped_values_are_the_same_numbers_and_come_back():
     assert torch.equal(regroup(wide, 4), values)
     with pytest.raises(PartitaError, match="3 tokens of 4 channels cannot be regrouped to tokens of 8"):
         regroup(values[..., :3], 8)
+
+
+# ------------------------------------------------------------------ files that hold what latents cannot be
+
+
+def edited(tmp_path, change):
+    """A file of latents with its tensors and what it says changed."""
+    path = tmp_path / "latents.safetensors"
+    record().save(path)
+    tensors, metadata = read_tensors(path)
+    header = json.loads(metadata["partita_latents"])
+    change(tensors, header)
+    write_tensors(path, tensors, {"partita_latents": json.dumps(header)})
+    return path
+
+
+def put(name, value, place=0):
+    def change(tensors, header):
+        tensors[name].view(-1)[place] = value
+
+    return change
+
+
+def said(**changes):
+    return lambda tensors, header: header["spec"].update(changes)
+
+
+def replaced(name, make):
+    def change(tensors, header):
+        tensors[name] = make(tensors[name])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (put("values", float("nan")), r"values holds numbers that are not finite \(NaN or infinite\)"),
+        (put("gain", float("inf")), r"gain holds numbers that are not finite"),
+        (put("codes", 5), "item 0: 5 is no code of level 0, which has 5"),
+        (put("codes", -2, place=7), "item 0: -2 is no code of level 1, which has 5"),
+        (put("layout", 3), "layout holds 3, which is no channel layout"),
+        (put("audio_lengths", 0, place=1), "audio_lengths holds 0; an item has a sample at least"),
+        (put("audio_lengths", 2**62), "values are .* but audio_lengths say 3 items of "),
+        (said(codebook_sizes=[5]), r"codes are \(3, 2, 6\); \(batch, 1, tokens\) is expected"),
+        (said(codebook_sizes=[5, 0]), "codebook_sizes has a level of 0"),
+        (said(codebook_sizes=[5, 2**63]), "codebook_sizes has a level of 9223372036854775808"),
+        (said(hop=10**30), "hop is 10+; it must be positive, and less than 2"),
+        (said(std=[1, 0, 1]), "std holds what no std is; measure the latents again"),
+        (said(bounded=True), "values lie beyond 1, and the spec says that they are bounded"),
+        (replaced("values", lambda x: x.long()), "values is torch.int64; floating numbers are expected"),
+        (replaced("codes", lambda x: x.int()), "codes are .* torch.int32; 3-D int64 is expected"),
+        (replaced("layout", lambda x: x.float()), r"layout is \(3,\) torch.float32; int64 \(batch,\) is expected"),
+        (replaced("audio_lengths", lambda x: x[0]), r"audio_lengths is \(\) torch.int64; int64 \(batch,\) is expected"),
+        (lambda tensors, header: tensors.update(x=torch.zeros(1)), "a stray tensor 'x'"),
+        (lambda tensors, header: header.update(normalized="no"), "header.normalized: expected bool, got 'no'"),
+        (lambda tensors, header: header.update(x=1), "header: unknown key 'x'"),
+        (lambda tensors, header: header.update(space_id="a\nb"), "names no latent space"),
+        (
+            lambda tensors, header: tensors.update({k: v[:0] for k, v in tensors.items()}),
+            "values are .* but audio_lengths say 0 items",
+        ),
+    ],
+)
+def test_file_of_what_latents_cannot_be_is_refused(tmp_path, change, message):
+    with pytest.raises(PartitaError, match=f"latents.safetensors: .*{message}") as caught:
+        Latents.load(edited(tmp_path, change))
+    assert "\n" not in str(caught.value)

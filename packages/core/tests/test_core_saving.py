@@ -180,12 +180,6 @@ def edited(change):
     return lambda folder: edit(folder, change)
 
 
-def pickled(folder):
-    (folder / "model.safetensors").unlink()
-    torch.save({"encoder.conv.bias": torch.zeros(4)}, folder / "pytorch_model.bin")
-    (folder / "model.pkl").write_bytes(pickle.dumps({}))
-
-
 def of_another_model(folder):
     write_tensors(folder / "model.safetensors", autoencoder(bottleneck=RoundingConfig()).state_dict())
 
@@ -200,7 +194,6 @@ def wrong_shape(folder):
     [
         (missing("config.json"), "cannot read .*config.json: No such file"),
         (missing("model.safetensors"), "no such file: .*model.safetensors"),
-        (pickled, "no such file: .*model.safetensors"),
         (rewritten("config.json", b"{"), "config.json is not JSON"),
         (rewritten("config.json", b"[]"), "config.json is not a model config of schema 1"),
         (rewritten("model.safetensors", b"half"), "model.safetensors is not a safetensors file, or is damaged"),
@@ -237,16 +230,6 @@ def test_folder_that_is_not_right_is_refused(model, damage, message):
     with pytest.raises(PartitaError, match=message) as caught:
         Autoencoder.from_pretrained(model)
     assert "\n" not in str(caught.value)
-
-
-def test_pickles_beside_the_weights_are_not_touched(model):
-    class Bomb:
-        def __reduce__(self):
-            return (pytest.fail, ("a pickle was opened",))
-
-    for name in ("pytorch_model.bin", "model.pt", "model.pkl"):
-        (model / name).write_bytes(pickle.dumps(Bomb()))
-    Autoencoder.from_pretrained(model)
 
 
 def test_another_kind_of_model_is_refused(model):

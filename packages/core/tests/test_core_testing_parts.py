@@ -122,6 +122,11 @@ def count_unsaved(self, x, values):
     return values * (1 + self.count)
 
 
+def counts_by_device(part):
+    size = 3 if torch.empty(0).is_meta else 4
+    part.register_buffer("counts", torch.zeros(size))
+
+
 def branch(self, x, values):
     return values if float(x.detach().sum()) > 0 else -values
 
@@ -158,6 +163,7 @@ ANY = {
     "deepcopy_is_independent": method("__deepcopy__", lambda parent, self, memo: self),
     "state_dict_round_trip": forward(count_unsaved, hidden_counter),
     "config_round_trip": spoilt(lambda part: None),  # the Config is not registered
+    "builds_on_the_meta_device": spoilt(counts_by_device),
     "exports": forward(branch),
 }
 CONTEXT = {

@@ -1,8 +1,9 @@
+import json
 import random
 
 import pytest
 import torch
-from partita_core import Latents, LatentSpec, PartitaError
+from partita_core import Latents, LatentSpec, PartitaError, read_tensors, write_tensors
 from partita_quantizers import (
     Tokens,
     TokenSpace,
@@ -253,3 +254,54 @@ def test_records_that_contradict_themselves_are_refused(tmp_path):
     continuous = Latents(torch.zeros(1, 6, 2), None, torch.tensor([20]), torch.tensor([0]), spec)
     with pytest.raises(PartitaError, match="they hold no codes"):
         Tokens.from_latents(continuous)
+
+
+# ------------------------------------------------------------------ files that hold what tokens cannot be
+
+
+def put(name, value):
+    def change(tensors, header):
+        tensors[name].view(-1)[1] = value
+
+    return change
+
+
+def replaced(name, make):
+    def change(tensors, header):
+        tensors[name] = make(tensors[name])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (put("ids", 10**6), "id 1000000 is out of range"),
+        (put("ids", 2), "item 0, position 2: id 8 where pad"),
+        (put("audio_lengths", 10**9), "the ids are .* tokens, but audio_lengths say"),
+        (put("gain", float("nan")), "gain holds numbers that are not finite"),
+        (replaced("ids", lambda x: x.float()), "ids are .* torch.float32; the flat layout is integer"),
+        (replaced("ids", lambda x: x[:, :-1]), "is cut short: it has no eos"),
+        # Found by fuzzing: a TypeError.
+        (replaced("audio_lengths", lambda x: x[None]), r"audio_lengths is \(1, 2\) torch.int64; int64 \(batch,\)"),
+        (replaced("channel_layout", lambda x: x + 7), "layout holds 8, which is no channel layout"),
+        (lambda tensors, header: tensors.update(x=tensors["ids"]), "a stray tensor 'x'"),
+        (lambda tensors, header: header["space"].update(num_quantizers=9), "num_quantizers is 9"),
+        (lambda tensors, header: header["spec"].update(codebook_sizes=[4, 3]), "the ids are of codebooks"),
+        (lambda tensors, header: header.pop("space_id"), "header: key 'space_id' is missing"),
+    ],
+)
+def test_file_of_what_tokens_cannot_be_is_refused(tmp_path, change, message):
+    path = tmp_path / "tokens.safetensors"
+    codes = ragged(SMALL, [3, 2])
+    lengths, layout = torch.tensor([30, 20]), torch.tensor([1, 1])
+    spec = LatentSpec(2, 8000, 10, codebook_sizes=SMALL)
+    Tokens.from_latents(Latents(None, codes, lengths, layout, spec, gain=torch.ones(2, 3))).save(path)
+    assert Tokens.load(path).to_latents().codes.equal(codes)
+    tensors, metadata = read_tensors(path)
+    header = json.loads(metadata["partita_tokens"])
+    change(tensors, header)
+    write_tensors(path, tensors, {"partita_tokens": json.dumps(header)})
+    with pytest.raises(PartitaError, match=f"tokens.safetensors: .*{message}") as caught:
+        Tokens.load(path)
+    assert "\n" not in str(caught.value)

@@ -20,6 +20,10 @@ SUFFIXES = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".o
 
 BLOCK_FRAMES = 1 << 16
 
+# A header that says otherwise is damaged; at one sample a second, a small file would be resampled to a huge one.
+_SLOWEST, _FASTEST = 1000, 1_000_000
+_LONGEST = 1 << 40
+
 _SUBTYPES = {".wav": "FLOAT", ".flac": "PCM_24"}
 
 
@@ -67,16 +71,21 @@ def open_audio(source: AudioSource) -> Iterator[soundfile.SoundFile]:
         raise PartitaError(f"{name}: is empty (0 bytes)")
     try:
         file = soundfile.SoundFile(name if data is None else BytesIO(data))
-    except (soundfile.LibsndfileError, TypeError) as error:
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
         raise PartitaError(f"{name}: is not audio that can be read ({_reason(error)})") from None
     with file:
+        if not _SLOWEST <= file.samplerate <= _FASTEST:
+            rates = f"{_SLOWEST} to {_FASTEST} Hz are read"
+            raise PartitaError(f"{name}: has {file.samplerate} samples a second, which is no rate of audio; {rates}")
         if file.channels > 2:
             raise PartitaError(f"{name}: has {file.channels} channels; mono (1) and stereo (2) are supported")
-        if file.frames == 0:
+        if file.frames <= 0:
             raise PartitaError(f"{name}: holds no samples")
+        if file.frames > _LONGEST:
+            raise PartitaError(f"{name}: claims to be {file.frames} samples long; its header is damaged")
         try:
             yield file
-        except soundfile.LibsndfileError as error:
+        except (soundfile.SoundFileError, MemoryError) as error:
             raise PartitaError(f"{name}: is damaged ({_reason(error)})") from None
 
 
@@ -174,11 +183,15 @@ def _info(file: soundfile.SoundFile) -> AudioInfo:
 
 
 def _read_block(file: soundfile.SoundFile, frames: int, name: str) -> Tensor:
-    block = file.read(frames, dtype="float32", always_2d=True)
-    if len(block) < frames:
-        raise PartitaError(f"{name}: is truncated ({frames - len(block)} of {file.frames} samples are missing)")
-    if not np.isfinite(block).all():
-        raise PartitaError(f"{name}: holds NaN or infinite samples")
+    # Memory is taken as it is filled: a header may promise more than any machine has.
+    block = np.empty((frames, file.channels), dtype=np.float32)
+    for start in range(0, frames, BLOCK_FRAMES):
+        part = file.read(out=block[start : start + BLOCK_FRAMES])
+        if len(part) < min(BLOCK_FRAMES, frames - start):
+            missing = frames - start - len(part)
+            raise PartitaError(f"{name}: is truncated ({missing} of {file.frames} samples are missing)")
+        if not np.isfinite(part).all():
+            raise PartitaError(f"{name}: holds NaN or infinite samples")
     return torch.from_numpy(np.ascontiguousarray(block.T))
 
 

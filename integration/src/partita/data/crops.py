@@ -1,5 +1,6 @@
 """Training crops: each a function of (seed, epoch, index) and of nothing else."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -148,26 +149,12 @@ class Crops(torch.utils.data.Dataset):
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
-        epoch, index = key
-        generator = _generator(self.seed, epoch, index)
-        broken: list[str] = []
-        for candidate in self._candidates(epoch, index):
+        def read(candidate: int, generator: Generator) -> Item:
             row = self.dataset[candidate]
-            try:
-                audio, whole = self._draw(row["audio"], generator)
-            except PartitaError as error:
-                broken.append(str(error))
-                continue
-            item = self._item(audio, candidate, broken, generator)
-            return item | _texts(self.config, row, whole, generator)
-        raise PartitaError(f"{len(broken)} files in a row cannot be read, of {len(self)}; the first: {broken[0]}")
+            audio, whole = self._draw(row["audio"], generator)
+            return self._item(audio, candidate, generator) | _texts(self.config, row, whole, generator)
 
-    def _candidates(self, epoch: int, index: int):
-        """`index`, then, for the case that it is broken, others in an order of their own."""
-        yield index
-        generator = Generator().manual_seed(hashed_seed(self.seed, "replacement", epoch, index))
-        others = torch.randperm(len(self), generator=generator)[:_ATTEMPTS].tolist()
-        yield from (other for other in others if other != index)
+        return _first_readable(read, key, count=len(self), seed=self.seed)
 
     def _draw(self, source: dict[str, Any], generator: Generator) -> tuple[Tensor, bool]:
         """A crop `(1 or 2, at most crop_samples)` that is not silent, if there is one, and whether it is the whole."""
@@ -188,7 +175,7 @@ class Crops(torch.utils.data.Dataset):
         threshold = self.config.silence_db
         return threshold is not None and float(audio.double().square().mean()) < 10 ** (threshold / 10)
 
-    def _item(self, audio: Tensor, index: int, broken: list[str], generator: Generator) -> Item:
+    def _item(self, audio: Tensor, index: int, generator: Generator) -> Item:
         settings, length = self.config.augmentation, audio.shape[-1]
         if settings is None:
             example = plain(audio, self.audio_spec)
@@ -202,7 +189,6 @@ class Crops(torch.utils.data.Dataset):
             layout=int(example.layout),
             target_layout=int(example.target_layout),
             index=index,
-            broken=broken,
         )
 
 
@@ -235,9 +221,13 @@ class LatentCrops(torch.utils.data.Dataset):
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
-        epoch, index = key
-        generator = _generator(self.seed, epoch, index)
-        row = self.dataset[index]
+        def read(candidate: int, generator: Generator) -> Item:
+            return self._item(candidate, self.dataset[candidate], generator)
+
+        return _first_readable(read, key, count=len(self), seed=self.seed)
+
+    def _item(self, index: int, row: dict[str, Any], generator: Generator) -> Item:
+        self.spec.check_row(row)
         frames = min(row["frames"], self.frames)
         start = int(torch.randint(row["frames"] - frames + 1, (), generator=generator))
         left = row["audio_length"] - start * self.spec.latent.hop
@@ -245,7 +235,6 @@ class LatentCrops(torch.utils.data.Dataset):
             audio_lengths=min(left, frames * self.spec.latent.hop),
             layout=int(network_layout(ChannelLayout(row["layout"]), self.layouts)),
             index=index,
-            broken=[],
         )
         tokens = self.frames * self.spec.latent.tokens_per_frame
         for name, part in self.spec.unpack(row, start, frames).items():
@@ -254,6 +243,27 @@ class LatentCrops(torch.utils.data.Dataset):
                 padded[:, : part.shape[1]] = part
                 item[name] = padded
         return item | _texts(self.config, row, frames == row["frames"], generator)
+
+
+def _first_readable(read: Callable[[int, Generator], Item], key: tuple[int, int], *, count: int, seed: int) -> Item:
+    """What `read` makes of the file that is due, or of another where that is broken; all that were are named."""
+    epoch, index = key
+    generator = Generator().manual_seed(hashed_seed(seed, "crop", epoch, index))
+    broken: list[str] = []
+    for candidate in _candidates(epoch, index, count=count, seed=seed):
+        try:
+            return read(candidate, generator) | Item(broken=broken)
+        except PartitaError as error:
+            broken.append(str(error))
+    raise PartitaError(f"{len(broken)} files in a row cannot be read, of {count}; the first: {broken[0]}")
+
+
+def _candidates(epoch: int, index: int, *, count: int, seed: int) -> Iterator[int]:
+    """`index`, then, for the case that it is broken, others in an order of their own."""
+    yield index
+    generator = Generator().manual_seed(hashed_seed(seed, "replacement", epoch, index))
+    others = torch.randperm(count, generator=generator)[:_ATTEMPTS].tolist()
+    yield from (other for other in others if other != index)
 
 
 def collate(items: list[Item]) -> Batch:
@@ -266,10 +276,6 @@ def collate(items: list[Item]) -> Batch:
         else:
             batch[name] = values if isinstance(values[0], str) else torch.tensor(values)
     return Batch(**batch)
-
-
-def _generator(seed: int, epoch: int, index: int) -> Generator:
-    return Generator().manual_seed(hashed_seed(seed, "crop", epoch, index))
 
 
 def _texts(config: DataConfig, row: dict[str, Any], whole: bool, generator: Generator) -> Item:

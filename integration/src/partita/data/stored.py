@@ -18,7 +18,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from partita_core import Codec, Latents, LatentSpec, PartitaError, from_dict, read_json, to_dict
+from partita_core import (
+    ChannelLayout,
+    Codec,
+    Latents,
+    LatentSpec,
+    PartitaError,
+    from_dict,
+    parse_json,
+    read_json,
+    shown,
+    to_dict,
+)
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -97,6 +108,7 @@ class CorpusSpec:
         Raises:
             PartitaError: the row is damaged.
         """
+        self.check_row(row)
         total, tokens = row["frames"], self.latent.tokens_per_frame
         frames = total - start if frames is None else frames
         kinds = {
@@ -108,17 +120,41 @@ class CorpusSpec:
         for name, (dtype, steps, width, wanted) in kinds.items():
             if dtype is None:
                 continue
-            data, size = row[name], steps * width
-            if data is None or len(data) != total * size * np.dtype(dtype).itemsize:
+            data, size = row.get(name), steps * width
+            if not isinstance(data, bytes) or len(data) != total * size * np.dtype(dtype).itemsize:
                 raise PartitaError(f"{row.get('file_name')}: the stored {name} are not those of {total} frames")
             part = np.frombuffer(data, dtype, frames * size, start * size * np.dtype(dtype).itemsize)
+            if name == "codes":
+                digits = part.reshape(-1, width)
+                right = ((digits >= -1) & (digits < self.latent.codebook_sizes)).all()
+            else:
+                right = np.isfinite(part).all()
+            if not right:
+                wrong = "no codes of their levels" if name == "codes" else "not finite (NaN or infinite)"
+                raise PartitaError(f"{row.get('file_name')}: some of the stored {name} are {wrong}")
             found[name] = torch.from_numpy(part.reshape(frames * steps, width).astype(wanted).T)
         if "gain" in found:
             found["gain"] = found["gain"][0]
         return found
 
+    def check_row(self, row: Mapping[str, Any]) -> None:
+        """Holds the figures of a row against each other.
+
+        Raises:
+            PartitaError: they are not those of stored latents.
+        """
+        frames, length, layout = (row.get(name) for name in ("frames", "audio_length", "layout"))
+        whole = all(isinstance(value, int) for value in (frames, length, layout))
+        if not whole or length < 1 or self.latent.frames(length) != frames or layout not in tuple(ChannelLayout):
+            said = f"audio_length {length}, frames {frames} and layout {layout}"
+            raise PartitaError(f"{row.get('file_name')}: {said} are not those of stored latents")
+
     def latents(self, row: Mapping[str, Any]) -> Latents:
-        """A row as the record that `Codec.encode` returned of the file."""
+        """A row as the record that `Codec.encode` returned of the file.
+
+        Raises:
+            PartitaError: the row is damaged.
+        """
         found = {name: tensor[None] for name, tensor in self.unpack(row).items()}
         return Latents(
             values=found.get("latents"),
@@ -171,7 +207,11 @@ def read_record(folder: Path) -> CorpusRecord:
         PartitaError: there is none, or it describes no corpus.
     """
     path = folder / CORPUS
-    return from_dict(CorpusRecord, read_json(path), where=str(path))
+    record = from_dict(CorpusRecord, read_json(path), where=str(path))
+    for split in record.splits:
+        if split in ("", ".", "..") or not set("/\\\0").isdisjoint(split):
+            raise PartitaError(f"{path}: {shown(split)} is no name of a split, which is a folder beside it")
+    return record
 
 
 def corpus_spec(dataset: "Dataset") -> CorpusSpec | None:
@@ -184,8 +224,8 @@ def corpus_spec(dataset: "Dataset") -> CorpusSpec | None:
     if not dataset.info.description.startswith(f'{{"{_KEY}"'):
         return None
     try:
-        record = json.loads(dataset.info.description)
-    except ValueError:
+        record = parse_json(dataset.info.description)
+    except PartitaError:
         raise PartitaError("the data set mixes latents of several corpora; take one of them") from None
     return from_dict(CorpusSpec, record[_KEY], where=CORPUS)
 

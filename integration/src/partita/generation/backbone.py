@@ -156,7 +156,7 @@ class PretrainedBackboneConfig(Config):
                 settings = AutoConfig.for_model(**self.settings)
                 return Backbone(_empty(settings, output), tokenizer, own_ids=own_ids)
             kind = AutoModelForCausalLM if output else AutoModel
-            model = kind.from_pretrained(self.name, use_safetensors=True, dtype=torch.float32)
+            model = kind.from_pretrained(self.name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
         except (OSError, ValueError, KeyError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise PartitaError(f"no language model {self.name!r}: {reason}") from None
@@ -168,7 +168,7 @@ class PretrainedBackboneConfig(Config):
         from transformers import AutoTokenizer, ByT5Tokenizer
 
         bytewise = self.settings.get("tokenizer_class") == ByT5Tokenizer.__name__
-        return ByT5Tokenizer() if bytewise else AutoTokenizer.from_pretrained(self.name)
+        return ByT5Tokenizer() if bytewise else AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
 
     @classmethod
     def example(cls) -> Self:

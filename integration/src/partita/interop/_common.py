@@ -77,7 +77,7 @@ class ForeignCodec(Saved, Codec):
         if replace(spec, mean=None, std=None) != self.latent_spec:
             raise PartitaError("latent_spec in config.json is not that of the model it describes")
         self.latent_spec = spec
-        self._space_id, self._codes_id = facts["space_id"], facts["codes_id"]
+        self._take_ids(facts)
 
     def _hash_space(self) -> str:
         spec = self.latent_spec

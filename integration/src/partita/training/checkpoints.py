@@ -2,15 +2,18 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from partita_core import (
     PartitaError,
+    check_finite,
+    from_dict,
     load_weights,
     read_json,
+    read_shapes,
     read_tensors,
     write_json,
     write_tensors,
@@ -22,6 +25,15 @@ from .objective import TrainState
 from .optimization import EMA
 
 _PREFIX = "step_"
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What `state.json` says."""
+
+    step: int
+    total_steps: int
+    facts: dict[str, Any]
 
 
 def save_checkpoint(
@@ -79,9 +91,14 @@ def load_checkpoint(
         tensors, _ = read_tensors(path / f"optimizer_{phase}.safetensors")
         unpack_optimizer(optimizer, tensors, read_json(path / f"optimizer_{phase}.json"))
     if ema is not None:
-        ema.load(read_tensors(path / "ema.safetensors")[0])
-    saved = read_json(path / "state.json")
-    return TrainState(saved["step"], saved["total_steps"]), saved["facts"]
+        ema.load(read_tensors(path / "ema.safetensors")[0], path)
+    saved = from_dict(_Saved, read_json(path / "state.json"), where=str(path / "state.json"))
+    return TrainState(saved.step, saved.total_steps), saved.facts
+
+
+def model_shapes(path: Path) -> dict[str, Tensor]:
+    """What `load_model` finds in a checkpoint, on the meta device; errors as `read_shapes`."""
+    return _of_model(read_shapes(path / "objective.safetensors"))
 
 
 def load_model(path: Path, model: nn.Module) -> None:
@@ -95,7 +112,7 @@ def load_model(path: Path, model: nn.Module) -> None:
         PartitaError: the checkpoint is damaged, or of another model.
     """
     tensors, _ = read_tensors(path / "objective.safetensors")
-    own = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    own = _of_model(tensors)
     if (path / "ema.safetensors").exists():
         own |= read_tensors(path / "ema.safetensors")[0]
     load_weights(model, own, path)
@@ -138,11 +155,21 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
     Raises:
         PartitaError: the state is of an optimizer of other parameters.
     """
+    check_finite(tensors, "the state of the optimizer")
     state: dict[int, dict[str, Any]] = {}
-    for name, tensor in tensors.items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
     try:
+        for name, tensor in tensors.items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": groups})
-    except (ValueError, KeyError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise PartitaError(f"the checkpoint is of another optimizer: {str(error).splitlines()[0]}") from None
+    for parameter, entries in optimizer.state.items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
+                shapes = f"{key} is {tuple(value.shape)}, the parameter {tuple(parameter.shape)}"
+                raise PartitaError(f"the checkpoint is of another optimizer: {shapes}")
+
+
+def _of_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from partita_core import PartitaError, Saved
+from partita_core import PartitaError, Saved, check_finite, check_weights
 from torch import Tensor, nn
 
 from .objective import Objective, TrainState
@@ -77,8 +77,14 @@ class EMA:
         averages = [self.tensors[name] for name in names]
         torch._foreach_lerp_(averages, [tensor.detach().float() for tensor in current], 1 - keep)
 
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes the averages of a checkpoint."""
+    def load(self, tensors: Mapping[str, Tensor], source: Any) -> None:
+        """Takes the averages of a checkpoint.
+
+        Raises:
+            PartitaError: they are of another module, or not finite.
+        """
+        check_weights(self.tensors, tensors, source)
+        check_finite(tensors, source)
         for name, average in self.tensors.items():
             average.copy_(tensors[name])
 

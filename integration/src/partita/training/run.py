@@ -99,14 +99,22 @@ class RunFolder:
         Raises:
             PartitaError: it differs; the first difference is named.
         """
-        saved = read_json(self.config)
-        started = from_dict(RunConfig, saved.get("config"), where=str(self.config))
+        started = self.read_config()
         steps = max(started.trainer.steps, config.trainer.steps)
         same = dataclasses.replace(started, trainer=dataclasses.replace(started.trainer, steps=steps))
         asked = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, steps=steps))
         difference = first_difference(to_dict(same), to_dict(asked))
         if difference:
             raise PartitaError(f"{self.path} was started with another config: {difference}")
+
+    def read_config(self) -> RunConfig:
+        """The config that the run was started with.
+
+        Raises:
+            PartitaError: there is none, or it is no config of a run.
+        """
+        saved = read_json(self.config)
+        return from_dict(RunConfig, saved.get("config") if isinstance(saved, dict) else None, where=str(self.config))
 
     def write_config(self, config: RunConfig, recipe: str) -> None:
         """Writes the resolved config.

@@ -4,8 +4,8 @@ from .autoencoder import Autoencoder, AutoencoderConfig, latent_spec, measure_la
 from .codec import Codec
 from .configs import build, from_dict, override, to_dict
 from .denoising import DenoisingDecoder, NoiseSchedule
-from .errors import PartitaError, nearest
-from .files import read_json, read_tensors, write_json, write_tensors, written_aside
+from .errors import PartitaError, nearest, shorten, shown
+from .files import parse_json, read_json, read_shapes, read_tensors, write_json, write_tensors, written_aside
 from .frozen import Frozen, frozen_call
 from .hashing import weights_hash
 from .latent_scale import LatentScale
@@ -20,6 +20,7 @@ from .layouts import (
     network_layout,
     to_network,
 )
+from .loading import build_for, check_finite, check_weights
 from .noise import hashed_seed, keyed_noise
 from .precision import Precision, compile_frozen, upcast
 from .registry import Config, component, components, lookup, register
@@ -54,8 +55,11 @@ __all__ = [
     "BottleneckOutput",
     "Bounded",
     "build",
+    "build_for",
     "Chain",
     "ChannelLayout",
+    "check_finite",
+    "check_weights",
     "Codec",
     "component",
     "compile_frozen",
@@ -87,10 +91,12 @@ __all__ = [
     "network_layout",
     "override",
     "NoiseSchedule",
+    "parse_json",
     "PartitaError",
     "Precision",
     "Quantizer",
     "read_json",
+    "read_shapes",
     "read_tensors",
     "register",
     "regroup",
@@ -98,6 +104,8 @@ __all__ = [
     "Role",
     "Sampler",
     "Saved",
+    "shorten",
+    "shown",
     "StepOutput",
     "Stepped",
     "Stream",

@@ -186,7 +186,7 @@ class Autoencoder(Saved, Codec):
         if replace(spec, mean=None, std=None) != self.latent_spec:
             raise PartitaError("latent_spec in config.json is not that of the model it describes")
         self.latent_spec = spec
-        self._space_id, self._codes_id = facts["space_id"], facts["codes_id"]
+        self._take_ids(facts)
 
     def _quantize(self, hidden: Tensor, num_quantizers: int | None) -> tuple[Tensor, Tensor | None]:
         if isinstance(self.bottleneck, Quantizer):

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from .errors import PartitaError
 from .hashing import weights_hash
-from .latents import Latents
+from .latents import Latents, check_ids
 from .layouts import ChannelLayout, as_layouts, from_network, natural_layout, network_layout, to_network
 from .precision import Precision, upcast
 from .roles import Context
@@ -322,6 +322,11 @@ class Codec(nn.Module, ABC):
 
     def _forget_ids(self) -> None:
         self._space_id = self._codes_id = None
+
+    def _take_ids(self, facts: Mapping[str, Any]) -> None:
+        """What a saved model says that its latent space and codes are called."""
+        check_ids(facts["space_id"], facts["codes_id"])
+        self._space_id, self._codes_id = facts["space_id"], facts["codes_id"]
 
     # ------------------------------------------------------------------ inference only
 

@@ -1,13 +1,13 @@
 """Configs as tagged dicts and back, and overrides of single fields: by a field's type, never by a value's look."""
 
-import json
 import types
 from collections.abc import Iterable
 from dataclasses import MISSING, fields, is_dataclass, replace
 from enum import Enum
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from .errors import PartitaError, nearest
+from .errors import PartitaError, nearest, shorten, shown
+from .files import parse_json
 from .registry import Config, lookup
 
 T = TypeVar("T")
@@ -81,11 +81,11 @@ def _decode(kind: Any, data: Any, roles: tuple[str, ...], where: str) -> Any:
         return _first_that_fits(options, data, roles, where)
     if origin is Literal:
         if data not in arguments:
-            raise PartitaError(f"{where}: {data!r} is none of {', '.join(map(repr, arguments))}")
+            raise PartitaError(f"{where}: {shown(data)} is none of {', '.join(map(repr, arguments))}")
         return data
     if origin in (tuple, list):
         if not isinstance(data, (list, tuple)):
-            raise PartitaError(f"{where}: expected a list, got {data!r}")
+            raise PartitaError(f"{where}: expected a list, got {shown(data)}")
         inner = arguments[:-1] if arguments[-1:] == (Ellipsis,) else arguments
         if origin is list or arguments[-1:] == (Ellipsis,):
             inner = inner * len(data)
@@ -95,7 +95,7 @@ def _decode(kind: Any, data: Any, roles: tuple[str, ...], where: str) -> Any:
         return origin(items)
     if origin is dict:
         if not isinstance(data, dict):
-            raise PartitaError(f"{where}: expected a mapping, got {data!r}")
+            raise PartitaError(f"{where}: expected a mapping, got {shown(data)}")
         return {str(key): _decode(arguments[1], item, roles, f"{where}.{key}") for key, item in data.items()}
     if isinstance(kind, type) and issubclass(kind, Config):
         return _decode_component(kind, data, roles, where)
@@ -105,7 +105,7 @@ def _decode(kind: Any, data: Any, roles: tuple[str, ...], where: str) -> Any:
         members = {name.lower(): member for name, member in kind.__members__.items()}
         name = str(data).lower()
         if name not in members:
-            raise PartitaError(f"{where}: unknown {kind.__name__} {data!r}; {nearest(name, members)}")
+            raise PartitaError(f"{where}: unknown {kind.__name__} {shown(data)}; {nearest(name, members)}")
         return members[name]
     return _decode_plain(kind, data, where)
 
@@ -115,7 +115,7 @@ def _decode_plain(kind: Any, data: Any, where: str) -> Any:
         return float(data)
     if isinstance(data, kind) and not (isinstance(data, bool) and kind is not bool):
         return data
-    raise PartitaError(f"{where}: expected {kind.__name__}, got {data!r}")
+    raise PartitaError(f"{where}: expected {kind.__name__}, got {shown(data)}")
 
 
 def _first_that_fits(options: list[Any], data: Any, roles: tuple[str, ...], where: str) -> Any:
@@ -130,23 +130,23 @@ def _first_that_fits(options: list[Any], data: Any, roles: tuple[str, ...], wher
 
 def _decode_component(kind: type[Config], data: Any, roles: tuple[str, ...], where: str) -> Config:
     if not isinstance(data, dict) or not isinstance(data.get("type"), str):
-        raise PartitaError(f"{where}: expected a component with its type, got {data!r}")
+        raise PartitaError(f"{where}: expected a component with its type, got {shown(data)}")
     try:
         cls = lookup(data["type"], roles)
     except PartitaError as error:
         raise PartitaError(f"{where}: {error}") from None
     if not issubclass(cls, kind):
-        raise PartitaError(f"{where}: {data['type']} is no {kind.__name__}")
+        raise PartitaError(f"{where}: {shorten(data['type'])} is no {kind.__name__}")
     return _decode_fields(cls, {key: item for key, item in data.items() if key != "type"}, where)
 
 
 def _decode_fields(cls: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
-        raise PartitaError(f"{where}: expected a mapping, got {data!r}")
+        raise PartitaError(f"{where}: expected a mapping, got {shown(data)}")
     hints, known = get_type_hints(cls), {field.name: field for field in fields(cls)}
     for key in data:
         if key not in known:
-            raise PartitaError(f"{where}: unknown key {key!r}; {nearest(str(key), known)}")
+            raise PartitaError(f"{where}: unknown key {shown(key)}; {nearest(str(key), known)}")
     values = {}
     for name, field in known.items():
         if name in data:
@@ -158,6 +158,8 @@ def _decode_fields(cls: Any, data: Any, where: str) -> Any:
         return cls(**values)
     except PartitaError as error:
         raise PartitaError(f"{where}: {error}") from None
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # a check that did not expect such a value
+        raise PartitaError(f"{where}: {cls.__name__} takes no such values ({error})") from error
 
 
 def _replace(value: Any, path: tuple[str, ...], text: str, kind: Any, roles: tuple[str, ...], where: str) -> Any:
@@ -196,6 +198,6 @@ def _parse(kind: Any, text: str, roles: tuple[str, ...], where: str) -> Any:
 
 def _json_or_text(text: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        return parse_json(text)
+    except PartitaError:
         return {"true": True, "false": False}.get(text.lower(), text)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class PartitaError(ValueError):
@@ -19,3 +20,13 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     if close:
         return f"did you mean {' or '.join(close)}?"
     return f"valid: {', '.join(names)}" if names else "nothing is valid here"
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it, however large it is."""
+    return shorten(repr(value))
+
+
+def shorten(text: str, most: int = 160) -> str:
+    """A text of at most about that many characters, with what is between its ends left out."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 4 :]}"

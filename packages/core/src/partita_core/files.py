@@ -1,6 +1,7 @@
 """Safe files: safetensors and JSON only, written aside and renamed, refused in one line when they are not right."""
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -9,9 +10,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from .errors import PartitaError
+from .errors import PartitaError, shorten, shown
+
+# JSON of ours is far smaller; what is larger would take memory without saying anything.
+_MOST_JSON = 16 << 20
+
+_DTYPES = {
+    "C64": torch.complex64,
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 
 @contextmanager
@@ -52,18 +74,61 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """The value of a JSON file.
+    """The value of a JSON file; see `parse_json`.
 
     Raises:
-        PartitaError: there is none, or it is not JSON.
+        PartitaError: there is none, it is too large, or it is not JSON.
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        size = path.stat().st_size
+        if not path.is_file():
+            raise PartitaError(f"cannot read {path}: it is no file")
+        if size > _MOST_JSON:
+            raise PartitaError(f"{path} is {size} bytes; at most {_MOST_JSON} of JSON are read")
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise PartitaError(f"{path} is not JSON: it is not UTF-8") from None
     except OSError as error:
         raise PartitaError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError):
-        raise PartitaError(f"{path} is not JSON") from None
+    try:
+        return parse_json(text)
+    except PartitaError as error:
+        raise PartitaError(f"{path} is {error}") from None
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text in which every key stands once and every number is finite.
+
+    Raises:
+        PartitaError: it is not such JSON.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_float=_finite, parse_constant=_finite)
+    except PartitaError as error:
+        raise PartitaError(f"not JSON: {error}") from None
+    except json.JSONDecodeError as error:
+        raise PartitaError(f"not JSON: {error}") from None
+    except ValueError:  # Python reads integers of some thousand digits
+        raise PartitaError("not JSON: it holds a number that is too long") from None
+    except RecursionError:
+        raise PartitaError("not JSON: it is nested too deeply") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise PartitaError(f"the key {shown(twice)} stands more than once in an object")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise PartitaError(f"{shown(text)} is no finite number")
+    return value
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -79,16 +144,42 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of a safetensors file, on the CPU.
 
     Raises:
-        PartitaError: there is none, or it is not safetensors, or it is damaged.
+        PartitaError: there is none, or it is not safetensors, or it is damaged, or holds types that are not read.
     """
-    from safetensors import SafetensorError, safe_open
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+
+
+def read_shapes(path: str | Path) -> dict[str, Tensor]:
+    """What the header of a safetensors file says of its tensors: as much on the meta device, which takes no memory.
+
+    Raises:
+        PartitaError: as `read_tensors`.
+    """
+    with _opened(path) as file:
+        parts = {name: file.get_slice(name) for name in file.keys()}
+        return {
+            name: torch.empty(part.get_shape(), dtype=_DTYPES[part.get_dtype()], device="meta")
+            for name, part in parts.items()
+        }
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """A safetensors file of the types that are read; the library holds the header against the size of the file."""
+    from safetensors import safe_open
 
     path = Path(path)
     if not path.is_file():
         raise PartitaError(f"no such file: {path}")
     try:
         with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-    except (SafetensorError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+            for name in file.keys():
+                if (dtype := file.get_slice(name).get_dtype()) not in _DTYPES:
+                    raise PartitaError(f"{path}: {shown(name)} is {dtype}; read are {', '.join(_DTYPES)}")
+            yield file
+    except PartitaError:
+        raise
+    except Exception as error:  # the library's own, and torch's of shapes that no tensor has
+        reason = shorten((str(error).splitlines() or [type(error).__name__])[0])
         raise PartitaError(f"{path} is not a safetensors file, or is damaged: {reason}") from None

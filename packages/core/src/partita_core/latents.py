@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Self
 
@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from .configs import from_dict, to_dict
-from .errors import PartitaError
-from .files import read_tensors, write_tensors
+from .errors import PartitaError, shown
+from .files import parse_json, read_tensors, write_tensors
 from .latent_scale import LatentScale
 from .layouts import ChannelLayout
 from .specs import LatentSpec
+
+# Ours have 16 characters.
+_LONGEST_ID = 80
 
 
 def regroup(values: Tensor, dim: int) -> Tensor:
@@ -37,6 +40,30 @@ def regroup(values: Tensor, dim: int) -> Tensor:
     if width * tokens % dim:
         raise PartitaError(f"{tokens} tokens of {width} channels cannot be regrouped to tokens of {dim}")
     return values.transpose(1, 2).reshape(batch, width * tokens // dim, dim).transpose(1, 2)
+
+
+def check_ids(*ids: object) -> None:
+    """Refuses what is no name of a latent space or of codes.
+
+    Raises:
+        PartitaError: one is neither None nor a short text of printable characters.
+    """
+    for name in ids:
+        if name is not None and not (isinstance(name, str) and name.isprintable() and len(name) <= _LONGEST_ID):
+            raise PartitaError(f"{shown(name)} names no latent space; a name is a short text, or None")
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a file of latents says beside its tensors; fields as those of `Latents`."""
+
+    spec: LatentSpec
+    space_id: str | None
+    codes_id: str | None
+    normalized: bool
+
+
+_TENSORS = ("values", "codes", "audio_lengths", "layout", "gain")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +97,14 @@ class Latents:
         """Refuses a record that contradicts itself."""
         if self.values is None and self.codes is None:
             raise PartitaError("latents need values or codes")
+        check_ids(self.space_id, self.codes_id)
+        for name in ("audio_lengths", "layout"):
+            tensor = getattr(self, name)
+            if tensor.dim() != 1 or tensor.dtype != torch.int64 or len(tensor) != len(self):
+                raise PartitaError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}; int64 (batch,) is expected")
         if self.values is not None and (self.values.dim() != 3 or self.values.shape[1] != self.spec.dim):
             raise PartitaError(f"values are {tuple(self.values.shape)}; (batch, {self.spec.dim}, tokens) is expected")
-        if self.codes is not None and (self.codes.dim() != 3 or self.codes.is_floating_point()):
+        if self.codes is not None and (self.codes.dim() != 3 or self.codes.dtype != torch.int64):
             raise PartitaError(f"codes are {tuple(self.codes.shape)} {self.codes.dtype}; 3-D int64 is expected")
         tokens = int(self.frames.max()) * self.spec.tokens_per_frame if len(self) else 0
         for name in ("values", "codes"):
@@ -83,6 +115,38 @@ class Latents:
         frames = (len(self), tokens // self.spec.tokens_per_frame)
         if self.gain is not None and self.gain.shape != frames:
             raise PartitaError(f"gain is {tuple(self.gain.shape)}, but audio_lengths say {frames}")
+
+    def check(self) -> None:
+        """Looks at every number of a record that comes from elsewhere.
+
+        Raises:
+            PartitaError: there are no items, or one is of no length or layout, or holds numbers that are not finite,
+                beyond the bound of the spec, or no codes of its levels.
+        """
+        if len(self) == 0:
+            raise PartitaError("there are no items")
+        if (self.audio_lengths < 1).any():
+            raise PartitaError(f"audio_lengths holds {int(self.audio_lengths.min())}; an item has a sample at least")
+        if len(wrong := self.layout[(self.layout < 0) | (self.layout >= len(ChannelLayout))]):
+            raise PartitaError(f"layout holds {int(wrong[0])}, which is no channel layout")
+        for name in ("values", "gain"):
+            tensor = getattr(self, name)
+            if tensor is None:
+                continue
+            if not tensor.is_floating_point():
+                raise PartitaError(f"{name} is {tensor.dtype}; floating numbers are expected")
+            if not torch.isfinite(tensor).all():
+                raise PartitaError(f"{name} holds numbers that are not finite (NaN or infinite)")
+        if self.values is not None and self.spec.bounded and not self.normalized and (self.values.abs() > 1).any():
+            raise PartitaError("values lie beyond 1, and the spec says that they are bounded")
+        if self.codes is not None:
+            if self.codes.shape[1] != (levels := len(self.spec.codebook_sizes)):
+                raise PartitaError(f"codes are {tuple(self.codes.shape)}; (batch, {levels}, tokens) is expected")
+            sizes = self.codes.new_tensor(self.spec.codebook_sizes)[:, None]
+            if len(wrong := ((self.codes < -1) | (self.codes >= sizes)).nonzero()):
+                item, level, token = wrong[0].tolist()
+                code, size = int(self.codes[item, level, token]), self.spec.codebook_sizes[level]
+                raise PartitaError(f"item {item}: {code} is no code of level {level}, which has {size}")
 
     def __len__(self) -> int:
         return len(self.audio_lengths)
@@ -146,41 +210,30 @@ class Latents:
 
     def save(self, path: str | Path) -> None:
         """Writes the record as one `.safetensors` file, whole or not at all."""
-        names = ("values", "codes", "audio_lengths", "layout", "gain")
-        tensors = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        header = {
-            "spec": to_dict(self.spec),
-            "space_id": self.space_id,
-            "codes_id": self.codes_id,
-            "normalized": self.normalized,
-        }
-        write_tensors(path, tensors, {"partita_latents": json.dumps(header)})
+        tensors = {name: getattr(self, name) for name in _TENSORS if getattr(self, name) is not None}
+        header = _Header(self.spec, self.space_id, self.codes_id, self.normalized)
+        write_tensors(path, tensors, {"partita_latents": json.dumps(to_dict(header))})
 
     @classmethod
     def load(cls, path: str | Path) -> "Latents":
-        """Reads what `save` wrote.
+        """Reads what `save` wrote, and looks at every number.
 
         Raises:
-            PartitaError: it is no such file, or is damaged.
+            PartitaError: it is no such file, or is damaged, or not what its spec says; see `check`.
         """
         tensors, metadata = read_tensors(path)
+        if "partita_latents" not in metadata or not {"audio_lengths", "layout"} <= tensors.keys():
+            raise PartitaError(f"{path} holds no latents")
         try:
-            header = json.loads(metadata["partita_latents"])
-            return cls(
-                values=tensors.get("values"),
-                codes=tensors.get("codes"),
-                audio_lengths=tensors["audio_lengths"],
-                layout=tensors["layout"],
-                spec=from_dict(LatentSpec, header["spec"], where="spec"),
-                space_id=header["space_id"],
-                codes_id=header["codes_id"],
-                gain=tensors.get("gain"),
-                normalized=bool(header["normalized"]),
-            )
+            header = from_dict(_Header, parse_json(metadata["partita_latents"]), where="header")
+            if stray := sorted(tensors.keys() - set(_TENSORS)):
+                raise PartitaError(f"a stray tensor {shown(stray[0])}")
+            found = {name: tensors.get(name) for name in _TENSORS}
+            latents = cls(**found, **{field.name: getattr(header, field.name) for field in fields(header)})
+            latents.check()
         except PartitaError as error:
             raise PartitaError(f"{path}: {error}") from None
-        except (KeyError, ValueError, TypeError):
-            raise PartitaError(f"{path} holds no latents") from None
+        return latents
 
     @classmethod
     def concatenate(cls, pieces: Sequence["Latents"]) -> "Latents":

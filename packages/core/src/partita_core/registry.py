@@ -14,7 +14,7 @@ from functools import cache, wraps
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Self, TypeVar
 
-from .errors import PartitaError, nearest
+from .errors import PartitaError, nearest, shown
 
 GROUP = "partita.components"
 
@@ -103,10 +103,10 @@ def lookup(name: str, roles: tuple[str, ...] = ()) -> type[Config]:
     if matches and (roles or len(matches) == 1):
         return known[matches[0]]
     if matches:
-        raise PartitaError(f"{name!r} is ambiguous: {', '.join(matches)}")
+        raise PartitaError(f"{shown(name)} is ambiguous: {', '.join(matches)}")
     short = candidates if "/" in name else [tag.split("/")[-1] for tag in candidates]
     what = " or ".join(roles) or "component"
-    raise PartitaError(f"unknown {what} {name!r}; {nearest(name, short)}")
+    raise PartitaError(f"unknown {what} {shown(name)}; {nearest(name, short)}")
 
 
 def component(*roles: str, default: Any = MISSING) -> Any:

@@ -4,17 +4,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .configs import from_dict, to_dict
-from .errors import PartitaError
-from .files import read_json, read_tensors, write_json, write_tensors, written_aside
+from .errors import PartitaError, shorten, shown
+from .files import read_json, read_shapes, read_tensors, write_json, write_tensors, written_aside
+from .loading import build_for, check_finite, check_folder, check_weights
 from .registry import Config
 
 SCHEMA = 1
+
+S = TypeVar("S", bound="Saved")
 
 
 class Saved(nn.Module, ABC):
@@ -71,20 +74,7 @@ class Saved(nn.Module, ABC):
         folder = Path(name)
         if not folder.is_dir():
             folder = _download(str(name), revision)
-        facts = read_json(folder / "config.json")
-        if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
-            raise PartitaError(f"{folder / 'config.json'} is not a model config of schema {SCHEMA}")
-        config = from_dict(Config, facts.get("model"), where="model")
-        model = config.build(**_load_nested(config, folder, facts.get("nested", [])))
-        if not isinstance(model, cls):
-            raise PartitaError(f"{folder} holds a {type(model).__name__}, not a {cls.__name__}")
-        tensors, _ = read_tensors(folder / "model.safetensors")
-        load_weights(model, tensors, folder / "model.safetensors")
-        try:
-            model.restore(facts)
-        except (KeyError, TypeError):
-            raise PartitaError(f"{folder / 'config.json'} lacks what a {cls.__name__} needs") from None
-        return model.eval()
+        return _load(cls, folder, root=folder)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Uploads the model to the hub as `repo_id` and returns its address."""
@@ -100,38 +90,50 @@ class Saved(nn.Module, ABC):
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: Any) -> None:
-    """Loads `tensors` into `module`; all names and shapes must fit.
+    """Loads `tensors` into `module`; all names, shapes and types must fit, and all numbers be finite.
 
     Raises:
         PartitaError: one does not; the first is named.
     """
-    own = module.state_dict()
-    missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    if missing or unexpected:
-        example = f"no {missing[0]}" if missing else f"a stray {unexpected[0]}"
-        count = f"{len(missing)} missing and {len(unexpected)} unexpected tensors"
-        raise PartitaError(f"{source} holds the weights of another model: {count}, first {example}")
-    for name, tensor in tensors.items():
-        if tensor.shape != own[name].shape:
-            shapes = f"{name} is {tuple(tensor.shape)}, expected {tuple(own[name].shape)}"
-            raise PartitaError(f"{source} holds the weights of another model: {shapes}")
+    check_weights(module.state_dict(), tensors, source)
+    check_finite(tensors, source)
     with torch.no_grad():
         module.load_state_dict(dict(tensors))
 
 
-def _load_nested(config: Config, folder: Path, names: Any) -> dict[str, Saved]:
+def _load(cls: type[S], folder: Path, *, root: Path) -> S:
+    """The model of a folder, which lies in `root`, in eval mode."""
+    facts_file, weights_file = folder / "config.json", folder / "model.safetensors"
+    check_folder(folder, [facts_file.name, weights_file.name], root)
+    facts = read_json(facts_file)
+    if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
+        raise PartitaError(f"{facts_file} is not a model config of schema {SCHEMA}")
+    config = from_dict(Config, facts.get("model"), where="model")
+    nested = _load_nested(config, folder, facts.get("nested", []), root)
+    model = build_for(read_shapes(weights_file), config, lambda: config.build(**nested), folder, kind=cls)
+    tensors, _ = read_tensors(weights_file)
+    load_weights(model, tensors, weights_file)
+    try:
+        model.restore(facts)
+    except (KeyError, TypeError):
+        raise PartitaError(f"{facts_file} lacks what a {cls.__name__} needs") from None
+    return model.eval()
+
+
+def _load_nested(config: Config, folder: Path, names: Any, root: Path) -> dict[str, Saved]:
     """The models that `config` is built on, from the sub-folders called `names`; no other place is looked at."""
     taken = signature(config.build).parameters
     needed = {name for name, parameter in taken.items() if parameter.default is Parameter.empty}
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise PartitaError(f"{folder / 'config.json'} does not name the models within it: {names!r}")
+        raise PartitaError(f"{folder / 'config.json'} does not name the models within it: {shown(names)}")
     if not needed <= set(names) <= taken.keys():
-        built, named = ", ".join(taken) or "no other model", ", ".join(names) or "none"
+        built, named = ", ".join(taken) or "no other model", shorten(", ".join(names)) or "none"
         raise PartitaError(f"a {config.tag} is built on {built}; {folder / 'config.json'} names {named}")
+    check_folder(folder, names, root)
     for name in names:
         if not (folder / name).is_dir():
             raise PartitaError(f"{folder} lacks the folder {name!r} of the model that it is built on")
-    return {name: Saved.from_pretrained(folder / name) for name in names}
+    return {name: _load(Saved, folder / name, root=root) for name in names}
 
 
 def _download(name: str, revision: str | None) -> Path:

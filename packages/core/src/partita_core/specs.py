@@ -1,5 +1,6 @@
 """What audio and latents are: the two frozen records that everything else is derived from."""
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -23,8 +24,7 @@ class AudioSpec:
 
     def __post_init__(self) -> None:
         """Refuses what no network can be."""
-        if self.sample_rate < 1:
-            raise PartitaError(f"sample_rate is {self.sample_rate}; it must be positive")
+        _check_figure("sample_rate", self.sample_rate)
         if not self.layouts or len(set(self.layouts)) != len(self.layouts):
             raise PartitaError("layouts must name each channel layout once, and at least one")
         width = 1 if self.layouts == (ChannelLayout.MONO,) else 2
@@ -63,12 +63,18 @@ class LatentSpec:
     def __post_init__(self) -> None:
         """Refuses what no latent can be."""
         for name in ("dim", "sample_rate", "hop", "tokens_per_frame"):
-            if getattr(self, name) < 1:
-                raise PartitaError(f"{name} is {getattr(self, name)}; it must be positive")
+            _check_figure(name, getattr(self, name))
+        for size in self.codebook_sizes:
+            if not 1 <= size < 2**63:
+                raise PartitaError(f"codebook_sizes has a level of {size}; a level has from 1 to 2**63 - 1 codes")
         for name in ("mean", "std"):
             statistic = getattr(self, name)
-            if statistic is not None and len(statistic) != self.dim:
+            if statistic is None:
+                continue
+            if len(statistic) != self.dim:
                 raise PartitaError(f"{name} has {len(statistic)} channels, the latents have {self.dim}")
+            if not all(map(math.isfinite, statistic)) or (name == "std" and min(statistic) <= 0):
+                raise PartitaError(f"{name} holds what no {name} is; measure the latents again")
 
     @property
     def frame_rate(self) -> Fraction:
@@ -78,3 +84,9 @@ class LatentSpec:
     def frames(self, samples: int) -> int:
         """Frames that `samples` samples take, the last one padded."""
         return -(-samples // self.hop)
+
+
+def _check_figure(name: str, value: int) -> None:
+    """Rates, widths and hops are positive, and small enough to be counted with in 64 bits."""
+    if not 1 <= value < 2**31:
+        raise PartitaError(f"{name} is {value}; it must be positive, and less than 2**31")

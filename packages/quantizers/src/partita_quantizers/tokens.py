@@ -1,14 +1,37 @@
 """The record of a batch of token ids, with all that is needed to make audio of them again."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, Self
 
-from partita_core import Latents, LatentSpec, PartitaError, from_dict, read_tensors, to_dict, write_tensors
+import torch
+from partita_core import (
+    Latents,
+    LatentSpec,
+    PartitaError,
+    from_dict,
+    parse_json,
+    read_tensors,
+    shown,
+    to_dict,
+    write_tensors,
+)
 from torch import Tensor
 
 from .token_space import TokenSpace
+
+_TENSORS = ("ids", "audio_lengths", "channel_layout", "gain")
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a file of tokens says beside its tensors; fields as those of `Tokens`."""
+
+    space: TokenSpace
+    spec: LatentSpec
+    space_id: str | None
+    codes_id: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +60,10 @@ class Tokens:
 
     def __post_init__(self) -> None:
         """Refuses a record that contradicts itself."""
+        for name in ("audio_lengths", "channel_layout"):
+            tensor = getattr(self, name)
+            if tensor.dim() != 1 or tensor.dtype != torch.int64 or len(tensor) != len(self):
+                raise PartitaError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}; int64 (batch,) is expected")
         if self.space.codebook_sizes != self.spec.codebook_sizes:
             raise PartitaError(
                 f"the ids are of codebooks {self.space.codebook_sizes}, the latents have {self.spec.codebook_sizes}"
@@ -106,38 +133,27 @@ class Tokens:
 
     def save(self, path: str | Path) -> None:
         """Writes the record as one `.safetensors` file, whole or not at all."""
-        tensors = {"ids": self.ids, "audio_lengths": self.audio_lengths, "channel_layout": self.channel_layout}
-        if self.gain is not None:
-            tensors["gain"] = self.gain
-        header = {
-            "space": to_dict(self.space),
-            "spec": to_dict(self.spec),
-            "space_id": self.space_id,
-            "codes_id": self.codes_id,
-        }
-        write_tensors(path, tensors, {"partita_tokens": json.dumps(header)})
+        tensors = {name: getattr(self, name) for name in _TENSORS if getattr(self, name) is not None}
+        header = _Header(self.space, self.spec, self.space_id, self.codes_id)
+        write_tensors(path, tensors, {"partita_tokens": json.dumps(to_dict(header))})
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokens":
-        """Reads what `save` wrote.
+        """Reads what `save` wrote, and looks at every id.
 
         Raises:
-            PartitaError: it is no such file, or is damaged.
+            PartitaError: it is no such file, or is damaged, or not what its spec says; see `to_latents`.
         """
         tensors, metadata = read_tensors(path)
+        if "partita_tokens" not in metadata or not {"ids", "audio_lengths", "channel_layout"} <= tensors.keys():
+            raise PartitaError(f"{path} holds no tokens")
         try:
-            header = json.loads(metadata["partita_tokens"])
-            return cls(
-                ids=tensors["ids"],
-                space=from_dict(TokenSpace, header["space"], where="space"),
-                audio_lengths=tensors["audio_lengths"],
-                channel_layout=tensors["channel_layout"],
-                spec=from_dict(LatentSpec, header["spec"], where="spec"),
-                space_id=header["space_id"],
-                codes_id=header["codes_id"],
-                gain=tensors.get("gain"),
-            )
+            header = from_dict(_Header, parse_json(metadata["partita_tokens"]), where="header")
+            if stray := sorted(tensors.keys() - set(_TENSORS)):
+                raise PartitaError(f"a stray tensor {shown(stray[0])}")
+            found = {name: tensors.get(name) for name in _TENSORS}
+            tokens = cls(**found, **{field.name: getattr(header, field.name) for field in fields(header)})
+            tokens.to_latents().check()
         except PartitaError as error:
             raise PartitaError(f"{path}: {error}") from None
-        except (KeyError, ValueError, TypeError):
-            raise PartitaError(f"{path} holds no tokens") from None
+        return tokens

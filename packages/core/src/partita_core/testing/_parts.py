@@ -251,6 +251,15 @@ def config_round_trip(case: PartCase) -> None:
     expect_equal(case.run(other, *inputs), case.run(part, *inputs), "built from JSON", exact=True)
 
 
+def builds_on_the_meta_device(case: PartCase) -> None:
+    """Built without memory it has the same parameters and buffers: so a model is held against a file of weights."""
+    with torch.device("meta"):
+        shell = case.make()
+    kinds = [{name: (t.shape, t.dtype) for name, t in part.state_dict().items()} for part in (shell, case.make())]
+    different = sorted(name for name in kinds[0].keys() | kinds[1].keys() if kinds[0].get(name) != kinds[1].get(name))
+    expect(not different, f"{different[:1]} differs between the meta device and the CPU")
+
+
 def exports(case: PartCase) -> None:
     """`torch.export` takes it in eval mode, with any batch size and number of frames, and computes the same."""
     part = case.build(torch.float32)
@@ -278,5 +287,6 @@ EVERY_PART: tuple[Callable[[Any], None], ...] = (
     deepcopy_is_independent,
     state_dict_round_trip,
     config_round_trip,
+    builds_on_the_meta_device,
     exports,
 )
