@@ -82,7 +82,7 @@ def test_bf16_is_the_same_latent_space_at_less_precision(model, ok, refused, tmp
     full, half = (Latents.load(tmp_path / f"{name}.safetensors") for name in ("float32", "bf16"))
     assert half.space_id == full.space_id
     error = (half.values - full.values).square().mean() / full.values.square().mean()
-    assert 0 < error < 1e-3
+    assert 0 <= error < 1e-3  # 0 where the CPU does not multiply bfloat16: what would be slower stays in float32
     full, half = (soundfile.read(tmp_path / f"{name}.wav")[0] for name in ("float32", "bf16"))
     assert 0 < np.square(full - half).mean() < 1e-3 * np.square(full).mean()
     assert "--precision" in refused("encode", model, file, "-o", tmp_path / "z.safetensors", "--precision", "int3")

@@ -314,9 +314,7 @@ DECODERS = {name: broken(TransposedConfig()) for name, broken in BREAK_DECODER.i
         "condition",
         lambda parent, self, hidden, layout: (parent.condition(self, hidden, layout)[0].cumsum(1),),
     )(DenoisingConfig()),
-    "own_losses_are_claimed": method("losses", lambda parent, self, features, clean: {"level": features[0].mean(-1)})(
-        DenoisingConfig()
-    ),
+    "own_losses_are_claimed": method("losses", lambda parent, self, f, x: {"a": f[0].mean(-1)})(DenoisingConfig()),
     "transform_inverts": spoilt(loud_inverse)(DenoisingConfig()),
 }
 

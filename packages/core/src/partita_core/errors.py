@@ -14,12 +14,13 @@ class PartitaError(ValueError):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Ends an error message with the valid names closest to `name`, or with all of them if none is."""
+    """Ends an error message with the valid names closest to `name`, or with all of them, up to 40, if none is."""
     names = sorted(valid)
     close = get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(close)}?"
-    return f"valid: {', '.join(names)}" if names else "nothing is valid here"
+    listed = names if len(names) <= 40 else [*names[:40], f"and {len(names) - 40} more"]
+    return f"valid: {', '.join(listed)}" if names else "nothing is valid here"
 
 
 def shown(value: Any) -> str:

@@ -137,7 +137,8 @@ def _load(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
+        # Also where the model around it is built without memory, to be held against a file of weights.
+        with warnings.catch_warnings(), torch.device("cpu"):
             warnings.simplefilter("ignore")
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
