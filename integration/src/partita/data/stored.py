@@ -144,8 +144,9 @@ class CorpusSpec:
             PartitaError: they are not those of stored latents.
         """
         frames, length, layout = (row.get(name) for name in ("frames", "audio_length", "layout"))
-        whole = all(isinstance(value, int) for value in (frames, length, layout))
-        if not whole or length < 1 or self.latent.frames(length) != frames or layout not in tuple(ChannelLayout):
+        right = isinstance(length, int) and length >= 1 and frames == self.latent.frames(length)
+        figures = isinstance(frames, int) and isinstance(layout, int)
+        if not right or not figures or layout not in tuple(ChannelLayout):
             said = f"audio_length {length}, frames {frames} and layout {layout}"
             raise PartitaError(f"{row.get('file_name')}: {said} are not those of stored latents")
 
