@@ -14,7 +14,7 @@ from partita.generation import (
 )
 from partita.representation import RepresentationModelConfig
 from partita.training import LatentGenerationConfig, TrainState
-from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout, Frozen, PartitaError
+from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout, Frozen, PartitaError, build_for
 from partita_core.testing.dummies import (
     AveragingConfig,
     NoisyConfig,
@@ -361,6 +361,10 @@ def test_a_pretrained_language_model_is_gone_on_with_and_not_needed_again(kind, 
         model = config.build(codec=codec).eval()
         rows = model.backbone.model.get_input_embeddings().weight[: len(tokenizer)]
         torch.testing.assert_close(rows, language_model.get_input_embeddings().weight)
+        # Held against weights before it is built, as a checkpoint is.
+        shapes = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
+        held = build_for(shapes, config, lambda: config.build(codec=codec), "here", kind=Generator)
+        assert not any(parameter.is_meta for parameter in held.parameters())
         model.save_pretrained(tmp_path / "model")
         (tmp_path / "lm").rename(tmp_path / "elsewhere")
         again = Generator.from_pretrained(tmp_path / "model")

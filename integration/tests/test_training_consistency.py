@@ -263,32 +263,6 @@ def test_the_error_is_relative_to_the_clean_signal(monkeypatch):
     assert errors and all(float(value) == pytest.approx(0.5, rel=1e-4) for value in errors.values())
 
 
-def saturated(fraction: float):
-    return {"saturated_fraction": torch.tensor(fraction)}
-
-
-def test_a_saturating_bottleneck_stops_the_run_in_one_line():
-    it = objective()
-    for i in range(99):
-        it._check_saturation(saturated(0.9), TrainState(i, 1000))
-    with pytest.raises(PartitaError, match="saturates: 57% of its values of late, the limit is 50%") as caught:
-        it._check_saturation(saturated(0.9), TrainState(99, 1000))
-    assert "\n" not in str(caught.value)
-    assert "saturation" in it.state_dict()  # so that a resumed run remembers
-
-
-def test_passing_saturation_no_saturation_and_no_limit_are_let_be():
-    healthy, unlimited = objective(), objective(saturation_limit=None)
-    for i in range(400):
-        healthy._check_saturation(saturated(1.0 if i % 100 < 30 else 0.1), TrainState(i, 1000))
-        unlimited._check_saturation(saturated(1.0), TrainState(i, 1000))
-        healthy._check_saturation({"power": torch.tensor(1.0)}, TrainState(i, 1000))
-    evaluated = objective().eval()
-    for i in range(200):
-        evaluated._check_saturation(saturated(1.0), TrainState(i, 1000))
-    assert float(evaluated.saturation) == 0.0
-
-
 def test_a_quantizer_beside_the_bottleneck_takes_part(monkeypatch):
     it = objective(parts={"bottleneck": NoisyConfig(), "quantizer": RoundingConfig()}.items())
     seen = []

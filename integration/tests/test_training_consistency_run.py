@@ -63,8 +63,6 @@ def test_a_run_leaves_a_model_that_encodes_and_decodes(run):
         assert drawn == {n.removeprefix("metric/error_sigma_") for n in line if n.startswith("metric/error_sigma_")}
         assert 1 <= len(drawn) <= 5
         assert line["metric/saturated_fraction"] < 0.5
-    checkpoint = checkpoints(run / "checkpoints")[-1]
-    assert "saturation" in read_tensors(checkpoint / "objective.safetensors")[0]
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tones, tmp_path, monkeypatch):
@@ -121,11 +119,12 @@ def test_the_loss_of_the_same_draws_falls():
 
 
 def test_a_saturated_run_stops_and_says_why(tones, tmp_path):
-    wild = override(config(steps=200, evaluate_seconds=0.01), ["model.bottleneck.gain=30.0"])
-    with pytest.raises(PartitaError, match=r"the bottleneck saturates: \d\d% .* the limit is 50%"):
+    saturated = ["model.bottleneck.gain=30.0", "trainer.watch.after=15"]
+    wild = override(config(steps=200, evaluate_seconds=0.01), saturated)
+    with pytest.raises(PartitaError, match=r"step 15: the bottleneck saturates: \d\d% .* the run stops at 50%"):
         train(wild, data=tones, output=tmp_path / "run", progress=False)
     last = [line for line in read_log(tmp_path / "run" / "log.jsonl") if "total" in line][-1]
-    assert last["step"] == 99 and not (tmp_path / "run" / "model").exists()
+    assert last["step"] == 15 and not (tmp_path / "run" / "model").exists()
 
 
 def test_one_model_for_latents_and_for_codes(tones, tmp_path):

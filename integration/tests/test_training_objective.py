@@ -51,7 +51,7 @@ def test_an_exact_model_has_no_loss_whatever_the_layouts(config):
         bottleneck = nn.Module()
 
         def forward(self, audio, layout, target_layout):
-            output = type("Output", (), {"losses": {}, "metrics": {}})
+            output = type("Output", (), {"codes": None, "losses": {}, "metrics": {}})
             return convert_pairs(audio, layout, target_layout), output
 
     it.model = Exact()
@@ -68,7 +68,7 @@ def test_for_mono_the_mean_of_the_pair_counts(config):
         bottleneck = nn.Module()
 
         def forward(self, audio, layout, target_layout):
-            output = type("Output", (), {"losses": {}, "metrics": {}})
+            output = type("Output", (), {"codes": None, "losses": {}, "metrics": {}})
             return audio + torch.cat([spread, -spread], 1), output
 
     it.model = Spread()

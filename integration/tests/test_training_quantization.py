@@ -263,12 +263,12 @@ def test_losses_of_audio_come_late_and_pass_the_frozen_decoder():
 def test_use_is_counted_over_a_thousand_steps():
     it = objective(rotated())
     codes = torch.tensor([[[0, 1], [2, 2], [-1, -1]]])
-    found = it._note_use(codes, 0)
+    found = it.code_use(codes, 0)
     assert [float(found[f"in_use_{i}"]) for i in range(3)] == pytest.approx([2 / 16, 1 / 16, 0])
-    found = it._note_use(torch.tensor([[[1, 5], [2, 2], [4, 4]]]), 999)
+    found = it.code_use(torch.tensor([[[1, 5], [2, 2], [4, 4]]]), 999)
     assert [float(found[f"in_use_{i}"]) for i in range(3)] == pytest.approx([3 / 16, 1 / 16, 1 / 16])
-    assert float(it._note_use(codes[..., :1], 1000)["in_use_0"]) == pytest.approx(3 / 16)
-    assert float(it._note_use(codes[..., :1], 1999)["in_use_0"]) == pytest.approx(1 / 16)
+    assert float(it.code_use(codes[..., :1], 1000)["in_use_0"]) == pytest.approx(3 / 16)
+    assert float(it.code_use(codes[..., :1], 1999)["in_use_0"]) == pytest.approx(1 / 16)
 
 
 def test_tokens_without_order_take_no_neighbours():

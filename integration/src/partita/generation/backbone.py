@@ -156,12 +156,15 @@ class PretrainedBackboneConfig(Config):
                 settings = AutoConfig.for_model(**self.settings)
                 return Backbone(_empty(settings, output), tokenizer, own_ids=own_ids)
             kind = AutoModelForCausalLM if output else AutoModel
-            model = kind.from_pretrained(self.name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
+            with torch.device("cpu"):  # also where the rest is built on the meta device first; see `build_for`
+                model = kind.from_pretrained(
+                    self.name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+                )
+                vocabulary = max(len(tokenizer), model.config.vocab_size)
+                model.resize_token_embeddings(vocabulary + _STARTS + own_ids, mean_resizing=False)
         except (OSError, ValueError, KeyError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise PartitaError(f"no language model {self.name!r}: {reason}") from None
-        vocabulary = max(len(tokenizer), model.config.vocab_size)
-        model.resize_token_embeddings(vocabulary + _STARTS + own_ids, mean_resizing=False)
         return Backbone(model, tokenizer, own_ids=own_ids)
 
     def _tokenizer(self) -> Any:

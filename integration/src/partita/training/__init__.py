@@ -4,11 +4,13 @@ from .adversarial import AdversarialReconstruction, AdversarialReconstructionCon
 from .consistency import ConsistencyTraining, ConsistencyTrainingConfig
 from .generation import LatentGeneration, LatentGenerationConfig
 from .latent_quantization import LatentQuantization, LatentQuantizationConfig
+from .nonfinite import NonFiniteError
 from .objective import Objective, TrainState
 from .optimization import EMA, OptimizerConfig
 from .representation import RepresentationSupervision, RepresentationSupervisionConfig
 from .run import RunConfig, RunFolder, TrainerConfig
 from .trainer import train
+from .watch import WatchConfig
 
 __all__ = [
     "EMA",
@@ -20,6 +22,7 @@ __all__ = [
     "LatentGenerationConfig",
     "LatentQuantization",
     "LatentQuantizationConfig",
+    "NonFiniteError",
     "Objective",
     "OptimizerConfig",
     "RepresentationSupervision",
@@ -28,5 +31,6 @@ __all__ = [
     "RunFolder",
     "TrainState",
     "TrainerConfig",
+    "WatchConfig",
     "train",
 ]

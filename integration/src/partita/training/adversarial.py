@@ -28,6 +28,7 @@ from torch import nn
 
 from partita.data import Batch
 
+from .code_use import CodeUse
 from .objective import Objective, TrainState, check_weights, heard, mean_logit, target_audio, weighted_sum
 
 # Terms that come of the discriminators, beside those of `losses`.
@@ -113,10 +114,11 @@ class AdversarialReconstruction(Objective):
         check_weights({*losses, *(_ADVERSARIAL if discriminator is not None else ())}, self.weights)
         self.phases = ("generator",) if discriminator is None else ("generator", "discriminator")
         self.crop_multiple = model.latent_spec.hop
+        self.code_use = CodeUse(model.bottleneck.codebook_sizes)
 
     def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
         """One phase; see `Objective`."""
-        return self._generator(batch) if phase == "generator" else self._discriminator(batch)
+        return self._generator(batch, state) if phase == "generator" else self._discriminator(batch)
 
     def parameter_groups(self, phase: str) -> list[dict[str, Any]]:
         """The model's parameters, or the discriminators'."""
@@ -124,7 +126,7 @@ class AdversarialReconstruction(Objective):
         assert trained is not None
         return [{"params": [parameter for parameter in trained.parameters() if parameter.requires_grad]}]
 
-    def _generator(self, batch: Batch) -> StepOutput:
+    def _generator(self, batch: Batch, state: TrainState) -> StepOutput:
         reconstruction, bottleneck = self.model(batch["audio"], batch["layout"], batch["target_layout"])
         with torch.autocast(reconstruction.device.type, enabled=False):
             samples, target = heard(upcast(reconstruction), batch, batch["target_layout"]), target_audio(batch)
@@ -145,7 +147,8 @@ class AdversarialReconstruction(Objective):
             check_weights(set(own), self.model.bottleneck.loss_weights)
             total = total + weighted_sum(own, self.model.bottleneck.loss_weights)
         losses = {name: upcast(term.detach()) for name, term in (terms | own).items()}
-        return StepOutput(total, losses, bottleneck.metrics, samples.detach())
+        metrics = bottleneck.metrics | self.code_use(bottleneck.codes, state.step)
+        return StepOutput(total, losses, metrics, samples.detach())
 
     def _discriminator(self, batch: Batch) -> StepOutput:
         assert self.discriminator is not None

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from partita_core import (
     read_json,
     read_shapes,
     read_tensors,
+    to_dict,
     write_json,
     write_tensors,
     written_aside,
@@ -28,12 +29,29 @@ _PREFIX = "step_"
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What a checkpoint holds beside the weights, the optimizers and the step.
+
+    Attributes:
+        seconds: that the run has taken.
+        frozen: hashes of the modules that are not trained.
+        skipped: steps in a row that were left out, for not being finite.
+        averages: what `Watch` remembers.
+    """
+
+    seconds: float
+    frozen: tuple[str, ...] = ()
+    skipped: int = 0
+    averages: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class _Saved:
     """What `state.json` says."""
 
     step: int
     total_steps: int
-    facts: dict[str, Any]
+    facts: Facts
 
 
 def save_checkpoint(
@@ -43,7 +61,7 @@ def save_checkpoint(
     optimizers: Mapping[str, torch.optim.Optimizer],
     ema: EMA | None,
     state: TrainState,
-    facts: Mapping[str, Any],
+    facts: Facts,
     keep: int,
 ) -> Path:
     """Writes `folder/step_00000400` and removes all but the last `keep`.
@@ -54,7 +72,7 @@ def save_checkpoint(
         optimizers: by phase.
         ema: the averages, or None.
         state: where the run is.
-        facts: what else must come back, as JSON holds it.
+        facts: what else must come back.
         keep: checkpoints to leave.
     """
     path = folder / f"{_PREFIX}{state.step:08d}"
@@ -67,7 +85,7 @@ def save_checkpoint(
             write_json(aside / f"optimizer_{phase}.json", groups)
         if ema is not None:
             write_tensors(aside / "ema.safetensors", ema.tensors)
-        write_json(aside / "state.json", asdict(state) | {"facts": dict(facts)})
+        write_json(aside / "state.json", to_dict(_Saved(state.step, state.total_steps, facts)))
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return path
@@ -79,7 +97,7 @@ def load_checkpoint(
     objective: nn.Module,
     optimizers: Mapping[str, torch.optim.Optimizer],
     ema: EMA | None,
-) -> tuple[TrainState, dict[str, Any]]:
+) -> tuple[TrainState, Facts]:
     """Brings everything back to where `save_checkpoint` found it; returns the state and the facts.
 
     Raises:

@@ -21,14 +21,12 @@ from torch import Tensor
 
 from partita.data import Batch
 
+from .code_use import CodeUse
 from .objective import Objective, TrainState, check_weights, weighted_sum
 
 # Noise levels that the log tells apart: up to each of these, and above the last.
 _LEVELS = (0.01, 0.1, 1.0, 10.0)
 _NAMES = (*(f"below_{level:g}" for level in _LEVELS), f"above_{_LEVELS[-1]:g}")
-
-# Steps that the saturation is averaged over.
-_MEMORY = 100
 
 
 @register("objective/consistency_training")
@@ -52,8 +50,6 @@ class ConsistencyTrainingConfig(Config):
         offset: of the pseudo-Huber distance, for each element.
         min_gap: the difference of two levels, by which a distance is divided, counts as this much at least.
         max_gap: and as this much at most; None for no limit, which all but leaves out the large levels.
-        saturation_limit: the run stops when more of the bottleneck's values than this fraction are saturated, over a
-            hundred steps; None never stops it. For bottlenecks that tell their `saturated_fraction`.
     """
 
     initial_step: float = 0.1
@@ -66,13 +62,12 @@ class ConsistencyTrainingConfig(Config):
     offset: float = 0.00054
     min_gap: float = 1e-3
     max_gap: float | None = None
-    saturation_limit: float | None = 0.5
 
     def __post_init__(self) -> None:
         """Refuses what is no fraction or not positive."""
-        for name in ("uniform_share", "conditioning_start", "warm_start", "saturation_limit"):
+        for name in ("uniform_share", "conditioning_start", "warm_start"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
+            if not 0 <= value <= 1:
                 raise PartitaError(f"{name} is {value}; a fraction is from 0 to 1")
         for name in ("step_exponent", "level_std", "offset", "min_gap"):
             if getattr(self, name) <= 0:
@@ -124,7 +119,6 @@ class ConsistencyTraining(Objective):
     requires = frozenset({"audio", "audio_lengths", "layout", "target_layout"})
     phases = ("generator",)
     model: Autoencoder
-    saturation: Tensor
 
     def __init__(
         self,
@@ -140,7 +134,6 @@ class ConsistencyTraining(Objective):
         offset: float,
         min_gap: float,
         max_gap: float | None,
-        saturation_limit: float | None,
     ) -> None:
         """Wraps `model`.
 
@@ -160,17 +153,16 @@ class ConsistencyTraining(Objective):
             )
         self.conditioning_start, self.warm_start, self.offset = conditioning_start, warm_start, offset
         self.min_gap, self.max_gap = min_gap, max_gap
-        self.saturation_limit = saturation_limit
         self.chunk = model.decoder.hop * model.decoder.frames_per_chunk
         self.crop_multiple = model.decoder.window * self.chunk
-        # Where the run stands: kept in checkpoints, not in the model.
-        self.register_buffer("saturation", torch.zeros(1))
+        coder = model.bottleneck if model.quantizer is None else model.quantizer
+        self.code_use = CodeUse(coder.codebook_sizes)
 
     def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
         """The one phase; see `Objective`."""
         hidden, parts = self._encode(batch)
         metrics = {name: value for _, output in parts for name, value in output.metrics.items()}
-        self._check_saturation(metrics, state)
+        metrics |= self.code_use(parts[-1][1].codes, state.step)
         chunks = self._chunks(hidden, batch)
         if state.progress < self.conditioning_start:
             losses, levels, total = {}, {}, self._nothing()
@@ -273,22 +265,6 @@ class ConsistencyTraining(Objective):
         """What the decoder learns beside denoising, over the chunks that count."""
         terms = self._decoder.losses(chunks.features, chunks.clean)
         return {name: (term * chunks.counted).sum() / chunks.counted.sum() for name, term in terms.items()}
-
-    def _check_saturation(self, metrics: dict[str, Tensor], state: TrainState) -> None:
-        """Stops a collapse that reconstruction losses hide for long: latents that are all plus or minus one.
-
-        Raises:
-            PartitaError: the average is above the limit; looked at every hundred steps.
-        """
-        fraction = metrics.get("saturated_fraction")
-        if self.saturation_limit is None or fraction is None or not self.training:
-            return
-        self.saturation.lerp_(fraction.detach().to(self.saturation), 1 / _MEMORY)
-        if (state.step + 1) % _MEMORY == 0 and float(self.saturation) > self.saturation_limit:
-            raise PartitaError(
-                f"the bottleneck saturates: {float(self.saturation):.0%} of its values of late, the limit is "
-                f"{self.saturation_limit:.0%}; lower the learning rate, or give the bottleneck a gain or a hinge_weight"
-            )
 
 
 def _after(progress: float, start: float) -> float:

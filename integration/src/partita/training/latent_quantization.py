@@ -24,20 +24,16 @@ from partita_losses import (
     hinge_discriminator_loss,
     hinge_generator_loss,
 )
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from partita.data import Batch
 from partita.quantized import attach_quantizer, check_continuous
 
+from .code_use import CodeUse
 from .latents import SOURCE, latents_of, repeated, tokens_of
 from .objective import Objective, TrainState, check_weights, heard, mean_logit, target_audio, weighted_sum
 
 _ADVERSARIAL = ("adversarial", "feature_matching")
-
-# Steps within which a code that is in use has been used.
-_RECENT = 1000
-# Levels of more codes than that are too large to be counted one by one.
-_COUNTED = 2**16
 
 
 def _default_weights() -> dict[str, float]:
@@ -97,7 +93,6 @@ class LatentQuantization(Objective):
     model: Quantizer
     mean: Tensor
     std: Tensor
-    last_use: Tensor
 
     def __init__(
         self,
@@ -129,10 +124,7 @@ class LatentQuantization(Objective):
         self.crop_multiple = self._frozen.latent_spec.hop
         self.register_buffer("mean", torch.zeros(model.dim, 1))
         self.register_buffer("std", torch.ones(model.dim, 1))
-        counted = max(model.codebook_sizes) <= _COUNTED
-        shape = (model.num_quantizers, max(model.codebook_sizes)) if counted else (0, 0)
-        # The number of the step at which a code was used last, from 1; 0 for never.
-        self.register_buffer("last_use", torch.zeros(shape, dtype=torch.int64))
+        self.code_use = CodeUse(model.codebook_sizes)
 
     @property
     def _frozen(self) -> Codec:
@@ -192,7 +184,7 @@ class LatentQuantization(Objective):
         if output.losses:
             total = total + weighted_sum(output.losses, self.model.loss_weights)
         losses = {name: upcast(term.detach()) for name, term in (terms | output.losses).items()}
-        metrics = output.metrics | self._note_use(output.codes, state.step)
+        metrics = output.metrics | self.code_use(output.codes, state.step)
         return StepOutput(total, losses, metrics, torch.stack([real, fake]).detach())
 
     def _discriminator(self, batch: Batch) -> StepOutput:
@@ -225,17 +217,3 @@ class LatentQuantization(Objective):
             audio, target = heard(audio, batch, layout), target_audio(batch)
             lengths = batch["audio_lengths"]
             return {name: loss(audio, target, lengths=lengths).mean() for name, loss in self.losses.items()}
-
-    @torch.no_grad()
-    def _note_use(self, codes: Tensor | None, step: int) -> dict[str, Tensor]:
-        """Notes which codes were used in a step; for each level, the fraction used within the last thousand."""
-        if codes is None or not self.last_use.numel():
-            return {}
-        codes = codes.movedim(1, 0).flatten(1)
-        used = torch.where(codes >= 0, step + 1, 0)
-        self.last_use.scatter_reduce_(1, codes.clamp(min=0), used, "amax")
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(self.last_use, distributed.ReduceOp.MAX)
-        recent = (self.last_use > max(0, step + 1 - _RECENT)).sum(1)
-        sizes = self.model.codebook_sizes
-        return {f"in_use_{i}": upcast(recent[i] / size) for i, size in enumerate(sizes)}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ class Log:
     def __init__(self, path: Path, *, step: int) -> None:
         """Opens the log of a run that stands at `step`."""
         self.path = path
+        self._warned: set[str] = set()
         kept = [line for line in read_log(path) if line["step"] <= step]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
@@ -23,6 +25,13 @@ class Log:
         """Adds a line."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | values) + "\n")
+
+    def warn(self, step: int, kind: str, text: str) -> None:
+        """Adds a line with a `warning`; the first of a kind is also written to stderr, without breaking a bar."""
+        self.write(step, warning=text)
+        if kind not in self._warned:
+            tqdm.write(text, file=sys.stderr)
+        self._warned.add(kind)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from partita_core import Config, PartitaError, component, from_dict, read_json, 
 from partita.data import DataConfig
 
 from .optimization import OptimizerConfig
+from .watch import WatchConfig
 
 
 def _default_optimizers() -> dict[str, OptimizerConfig]:
@@ -32,6 +33,12 @@ class TrainerConfig:
         evaluate_every: steps between evaluations; None for the start, the middle and the end.
         evaluate_seconds: audio of the validation split that an evaluation takes.
         statistics_seconds: audio of the training split that the latents' statistics are measured on.
+        on_nonfinite: what becomes of a step with a loss or a gradient that is not finite: the run stops, or it goes on
+            without the step. Either way the batch is kept in `failed/`.
+        max_skipped: steps in a row that may be left out before the run stops anyhow.
+        watch: which figures are worth a warning.
+
+    The last three may be others when a run is resumed.
     """
 
     steps: int = 1000
@@ -44,10 +51,13 @@ class TrainerConfig:
     evaluate_every: int | None = None
     evaluate_seconds: float = 20.0
     statistics_seconds: float = 120.0
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    max_skipped: int = 10
+    watch: WatchConfig = WatchConfig()
 
     def __post_init__(self) -> None:
         """Refuses what cannot be."""
-        for name in ("steps", "accumulation", "log_every", "evaluate_every"):
+        for name in ("steps", "accumulation", "log_every", "evaluate_every", "max_skipped"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise PartitaError(f"{name} is {value}; it must be at least 1")
@@ -73,14 +83,14 @@ class RunConfig:
 
 
 class RunFolder:
-    """The folder of a run: `config.json`, `log.jsonl`, `model/`, `checkpoints/`, `samples/`."""
+    """The folder of a run: `config.json`, `log.jsonl`, `model/`, `checkpoints/`, `samples/`, and perhaps `failed/`."""
 
     def __init__(self, path: str | Path) -> None:
         """Names the places; nothing is made yet."""
         self.path = Path(path)
         self.config, self.log = self.path / "config.json", self.path / "log.jsonl"
         self.model, self.checkpoints = self.path / "model", self.path / "checkpoints"
-        self.samples = self.path / "samples"
+        self.samples, self.failed = self.path / "samples", self.path / "failed"
 
     def check_new(self) -> None:
         """Refuses a folder that a run cannot start in.
@@ -94,15 +104,16 @@ class RunFolder:
             raise PartitaError(f"{self.path} is a file; a run needs a folder")
 
     def check_resumed(self, config: RunConfig) -> None:
-        """Holds a run to the config it was started with; only the number of steps may grow.
+        """Holds a run to the config it was started with; the number of steps may grow, and what is watched change.
 
         Raises:
             PartitaError: it differs; the first difference is named.
         """
         started = self.read_config()
-        steps = max(started.trainer.steps, config.trainer.steps)
-        same = dataclasses.replace(started, trainer=dataclasses.replace(started.trainer, steps=steps))
-        asked = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, steps=steps))
+        free = {name: getattr(config.trainer, name) for name in ("on_nonfinite", "max_skipped", "watch")}
+        steps = {"steps": max(started.trainer.steps, config.trainer.steps)}
+        same = dataclasses.replace(started, trainer=dataclasses.replace(started.trainer, **free, **steps))
+        asked = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, **steps))
         difference = first_difference(to_dict(same), to_dict(asked))
         if difference:
             raise PartitaError(f"{self.path} was started with another config: {difference}")

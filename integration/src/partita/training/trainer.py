@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from partita_core import Codec, Frozen, PartitaError, Saved, hashed_seed, load_weights, measure_latents
+from partita_core import (
+    Codec,
+    Frozen,
+    PartitaError,
+    Saved,
+    hashed_seed,
+    load_weights,
+    measure_latents,
+)
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -21,13 +29,15 @@ from partita.cards import model_card
 from partita.data import CropLoader, build_loader, corpus_spec, open_dataset, stored_latents, whole_files
 from partita.models import build_model, load_model
 
-from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoints import Facts, latest_checkpoint, load_checkpoint, save_checkpoint
 from .latents import check_corpus
 from .logs import Log, Progress
+from .nonfinite import Guard, NonFiniteError
 from .objective import Objective, TrainState
 from .optimization import EMA, averaged
 from .periodic import Periodic
 from .run import RunConfig, RunFolder
+from .watch import Watch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -66,8 +76,8 @@ def train(
         progress: show a bar.
 
     Raises:
-        PartitaError: the data, the folder or the config do not allow it.
-        FloatingPointError: a loss is not finite; the term and the step are named.
+        PartitaError: the data, the folder or the config do not allow it; or `TrainerConfig.watch` says to stop.
+        NonFiniteError: a loss or a gradient is not finite, and the run is to stop of it; see `TrainerConfig`.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
@@ -93,10 +103,9 @@ def train(
     )
     state, elapsed = TrainState(0, config.trainer.steps), 0.0
     try:
-        loop = _Loop(accelerator, objective, config, run)
+        loop = _Loop(accelerator, objective, config, run, dataset)
         if resume:
-            state, facts = loop.restore(latest_checkpoint(run.checkpoints))
-            elapsed = facts["seconds"]
+            state, elapsed = loop.restore(latest_checkpoint(run.checkpoints))
 
         def read(rank: int, world_size: int) -> CropLoader:
             return build_loader(
@@ -134,6 +143,8 @@ def train(
             card = {"recipe": recipe, "data": Path(data).name, "steps": state.step, "measured": measured}
             _finish(objective, loop.ema, dataset, run, config, card)
         accelerator.wait_for_everyone()
+    except NonFiniteError:
+        raise  # what it has kept is to be looked at
     except PartitaError:
         if fresh and not state.step and accelerator.is_main_process:
             shutil.rmtree(run.path, ignore_errors=True)  # nothing has been trained: leave nothing behind
@@ -146,7 +157,14 @@ def train(
 class _Loop:
     """Objective, optimizers and averages of a run, prepared, and the steps they take."""
 
-    def __init__(self, accelerator: "Accelerator", objective: Objective, config: RunConfig, run: RunFolder) -> None:
+    def __init__(
+        self,
+        accelerator: "Accelerator",
+        objective: Objective,
+        config: RunConfig,
+        run: RunFolder,
+        dataset: "Dataset",
+    ) -> None:
         self.accelerator, self.objective, self.config, self.run = accelerator, objective, config, run
         trainer = config.trainer
         self.optimizers: dict[str, Any] = {}
@@ -162,12 +180,18 @@ class _Loop:
         trained = any(parameter.requires_grad for parameter in objective.parameters())
         self.prepared: nn.Module = accelerator.prepare(objective) if trained else objective
         self.ema = None if trainer.ema_decay is None else EMA(objective.model, trainer.ema_decay)
+        self.guard = Guard(accelerator, objective, trainer, run, dataset)
+        self.watch = Watch(trainer.watch)
+        self.stop = ""  # why the run is to end, in the main process
 
-    def restore(self, checkpoint: Path) -> tuple[TrainState, dict[str, Any]]:
-        found = load_checkpoint(checkpoint, objective=self.objective, optimizers=self._plain_optimizers(), ema=self.ema)
-        if found[1].get("frozen", []) != self._frozen():
+    def restore(self, checkpoint: Path) -> tuple[TrainState, float]:
+        """Where the run stood, and the seconds that it had taken."""
+        optimizers = self._plain_optimizers()
+        state, facts = load_checkpoint(checkpoint, objective=self.objective, optimizers=optimizers, ema=self.ema)
+        if list(facts.frozen) != self._frozen():
             raise PartitaError(f"{self.run.path} was started on another codec than {self.config.codec} is now")
-        return found
+        self.guard.row, self.watch = facts.skipped, Watch(self.config.trainer.watch, facts.averages)
+        return state, facts.seconds
 
     def begin(self, batches: Iterable[Any], *, progress: bool) -> None:
         """What the objective does with data before the first step, as if it were in one process."""
@@ -204,22 +228,25 @@ class _Loop:
             if state.step == 0 and periodic is not None:
                 with clock.paused():
                     periodic.evaluate(state, log)
-            while not self._everyone(clock.over(state)):
-                figures, waited = self._step(reader, state, broken, bar)
+            while not self._everyone(clock.over(state) or bool(self.stop)):
+                figures, waited = self._try_step(reader, state, broken, bar, log)
                 state.step += 1
                 state.total_steps = clock.total_steps(state)
-                if self.ema is not None:
+                if self.ema is not None and figures:
                     self.ema.update(self.objective.model, state.step)
                 last = clock.over(state)
-                if log is not None and (state.step % trainer.log_every == 0 or last):
-                    values = self._check_finite(figures, state)
+                if log is not None and figures and (state.step % trainer.log_every == 0 or last):
+                    values = _finite_values(figures, state, log)
                     bar.update(state.step, state.total_steps, {"loss": values["total"]})
                     log.write(state.step, seconds=round(clock.elapsed, 3), waited=round(waited, 4), **values)
+                    self._warn(values, state, log)
                 if main and (last or (checkpoint_every and state.step % checkpoint_every == 0)):
                     self._checkpoint(state, clock.elapsed, keep)
                 if periodic is not None and periodic.due(state, last):
                     with clock.paused():
                         periodic.evaluate(state, log)
+            if self._everyone(bool(self.stop)):
+                raise PartitaError(self.stop or "the main process has ended the run")
         finally:
             bar.close()
             if log is not None and broken:
@@ -228,6 +255,26 @@ class _Loop:
             lines = "".join(f"\n  {reason}" for reason in sorted(broken))
             print(f"{len(broken)} files could not be read and were left out:{lines}", flush=True)
 
+    def _try_step(
+        self, reader: Any, state: TrainState, broken: dict[str, int], bar: Progress, log: Log | None
+    ) -> tuple[dict[str, Tensor], float]:
+        """One optimizer step, or none where it is not finite and the run goes on: there are no figures then."""
+        try:
+            found = self._step(reader, state, broken, bar)
+        except NonFiniteError as error:
+            goes_on = self.guard.goes_on()
+            if log is not None and goes_on:
+                log.warn(state.step + 1, f"step {state.step + 1}", str(error))
+            elif log is not None:
+                log.write(state.step + 1, warning=str(error))
+            if not goes_on:
+                raise
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.update()  # else it would complain of gradients that no step was taken with
+            return {}, 0.0
+        self.guard.end()
+        return found
+
     def _step(
         self, reader: Any, state: TrainState, broken: dict[str, int], bar: Progress
     ) -> tuple[dict[str, Tensor], float]:
@@ -235,6 +282,7 @@ class _Loop:
         trainer, accelerator = self.config.trainer, self.accelerator
         figures: dict[str, Tensor] = {}
         waited = 0.0
+        self.guard.begin()
         for phase, optimizer in self.optimizers.items():
             lr = trainer.optimizers[phase].lr_at(state)
             for group in optimizer.param_groups:
@@ -254,12 +302,17 @@ class _Loop:
                 for phase in self.objective.phases:
                     torch.manual_seed(hashed_seed(trainer.seed, accelerator.process_index, state.step, micro, phase))
                     output = self.prepared(batch, state, phase)
+                    self.guard.note(micro, phase, batch, output.total, output.losses)
                     optimizer = self.optimizers.get(phase)
+                    norm = None
                     if optimizer is not None:
                         accelerator.backward(output.total)
                         norm = self._clip(phase)
-                        if norm is not None:
-                            figures[f"gradient/{phase}"] = norm
+                    if norm is not None:
+                        figures[f"gradient/{phase}"] = norm
+                    if accelerator.sync_gradients:
+                        self.guard.look(state, phase, norm)
+                    if optimizer is not None:
                         optimizer.step()
                         optimizer.zero_grad()
                     batch["samples"] = output.samples
@@ -276,12 +329,14 @@ class _Loop:
         parameters = [p for group in self.optimizers[phase].param_groups for p in group["params"]]
         return self.accelerator.clip_grad_norm_(parameters, math.inf if limit is None else limit)
 
-    def _check_finite(self, figures: Mapping[str, Tensor], state: TrainState) -> dict[str, float]:
-        values = {name: float(value) for name, value in figures.items()}
-        wrong = [name for name, value in values.items() if not math.isfinite(value)]
-        if wrong:
-            raise FloatingPointError(f"not finite at step {state.step}: {', '.join(wrong)}")
-        return values
+    def _warn(self, values: Mapping[str, float], state: TrainState, log: Log) -> None:
+        """Says what the figures of the log show to be wrong."""
+        for alarm in self.watch.look(state.step, values):
+            if alarm.stops:
+                self.stop = f"step {state.step}: {alarm.text}"
+                log.write(state.step, warning=self.stop)
+            else:
+                log.warn(state.step, alarm.kind, f"step {state.step}: {alarm.text}")
 
     def _checkpoint(self, state: TrainState, seconds: float, keep: int) -> None:
         save_checkpoint(
@@ -290,7 +345,7 @@ class _Loop:
             optimizers=self._plain_optimizers(),
             ema=self.ema,
             state=state,
-            facts={"seconds": seconds, "frozen": self._frozen()},
+            facts=Facts(seconds, tuple(self._frozen()), self.guard.row, self.watch.averages),
             keep=keep,
         )
 
@@ -351,6 +406,14 @@ class _Pause:
 
     def __exit__(self, *error: object) -> None:
         self._clock.idle(time.monotonic() - self._begin)
+
+
+def _finite_values(figures: Mapping[str, Tensor], state: TrainState, log: Log) -> dict[str, float]:
+    """The figures of a line of the log. Losses are finite; a metric that is not is left out, and warned of."""
+    values = {name: float(value) for name, value in figures.items()}
+    for name in [name for name, value in values.items() if not math.isfinite(value)]:
+        log.warn(state.step, name, f"step {state.step}: {name} is {values.pop(name)}; it is left out of the log")
+    return values
 
 
 def _to(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 from partita_core import Bottleneck, BottleneckOutput, Config, register
 from torch import Tensor
 
-from ._common import receive, rms
+from ._common import channel_std, receive, rms
 
 
 @register("bottleneck/sigma_vae")
@@ -38,7 +38,8 @@ class SigmaVAE(Bottleneck):
     """`z = mu + s * e`, `e ~ N(0, 1)`, one `s ~ N(0, sigma^2)` for every example (LatentLM, VibeVoice).
 
     With the variance out of the encoder's hands its posterior cannot collapse, and what the KL leaves is the mean of
-    `mu^2`, the loss `kl`. The scale of the latents stays free: `latent_rms` shows it.
+    `mu^2`, the loss `kl`. The scale of the latents stays free: `latent_rms` shows it, and `channel_std_min` whether a
+    channel has died.
     """
 
     def __init__(self, dim: int, *, sigma: float, kl_weight: float) -> None:
@@ -55,4 +56,5 @@ class SigmaVAE(Bottleneck):
             amplitude = self.sigma * torch.randn(mean.shape[0], 1, 1, dtype=mean.dtype, device=mean.device)
             values = mean + amplitude * torch.randn_like(mean)
         kl = mean.square().mean()
-        return BottleneckOutput(values, None, {"kl": kl}, {"latent_rms": rms(mean)})
+        metrics = {"latent_rms": rms(mean), "channel_std_min": channel_std(mean).amin()}
+        return BottleneckOutput(values, None, {"kl": kl}, metrics)

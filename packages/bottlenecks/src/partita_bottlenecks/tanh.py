@@ -61,8 +61,8 @@ class Tanh(Bottleneck):
 
         Returns:
             values strictly inside (-1, 1), so that atanh of them is finite; metrics `pre_tanh_rms`,
-            `saturated_fraction` (of values beyond 0.95), and the smallest and mean standard deviation of a channel,
-            `channel_std_min` and `channel_std_mean`.
+            `saturated_fraction` (of values beyond 0.95), `latent_rms`, and the smallest and mean standard deviation of
+            a channel, `channel_std_min` and `channel_std_mean`.
         """
         hidden = receive(self, hidden)
         if self.gain is not None:
@@ -80,5 +80,6 @@ class Tanh(Bottleneck):
             "saturated_fraction": (values.detach().abs() > _SATURATED).to(values.dtype).mean(),
             "channel_std_min": spread.amin(),
             "channel_std_mean": spread.mean(),
+            "latent_rms": rms(values),
         }
         return BottleneckOutput(values, None, losses, metrics)

@@ -8,7 +8,7 @@ from partita_core import Bottleneck, BottleneckOutput, Config, register
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._common import receive, rms
+from ._common import channel_std, receive, rms
 
 
 @register("bottleneck/vae")
@@ -56,8 +56,8 @@ class VAE(Bottleneck):
             stochastic: whether to sample; None means `self.training`.
 
         Returns:
-            values `(batch, dim, tokens)`, the loss `kl`; metrics `kl_per_channel`, the mean `posterior_std` and
-            `latent_rms`.
+            values `(batch, dim, tokens)`, the loss `kl`; metrics `kl_per_channel`, the mean `posterior_std`,
+            `latent_rms`, and the smallest standard deviation of a channel's mean, `channel_std_min`.
         """
         mean, scale = receive(self, hidden).chunk(2, dim=1)
         std = F.softplus(scale) + self.min_std
@@ -67,5 +67,6 @@ class VAE(Bottleneck):
             "kl_per_channel": kl.detach() / self.dim,
             "posterior_std": std.detach().mean(),
             "latent_rms": rms(values),
+            "channel_std_min": channel_std(mean).amin(),
         }
         return BottleneckOutput(values, None, {"kl": kl}, metrics)

@@ -26,7 +26,7 @@ class PESQConfig(Config):
             PartitaError: pesq is not installed.
         """
         try:
-            from pesq import PesqError, pesq
+            from pesq import PesqError, pesq  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise PartitaError("pesq is measured by the package pesq: `pip install 'partita[perceptual]'`") from None
         return PESQ(measure=pesq, refusal=PesqError, sample_rate=sample_rate)

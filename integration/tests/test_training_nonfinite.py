@@ -1,0 +1,407 @@
+"""Losses and gradients that are not finite, in every objective: named, kept, and stopped at or left out."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from partita.cli import main
+from partita.data import DataConfig, encode_corpus, open_dataset
+from partita.generation import FlowHeadConfig, GeneratorConfig, LlamaBackboneConfig
+from partita.models import load_codec, load_model
+from partita.representation import RepresentationModelConfig
+from partita.training import (
+    ConsistencyTrainingConfig,
+    LatentGenerationConfig,
+    LatentQuantizationConfig,
+    NonFiniteError,
+    Objective,
+    OptimizerConfig,
+    RepresentationSupervisionConfig,
+    RunConfig,
+    TrainerConfig,
+    TrainState,
+    train,
+)
+from partita.training.checkpoints import checkpoints
+from partita.training.logs import read_log
+from partita_bottlenecks import SoftNormConfig, TanhConfig
+from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout, PartitaError, override, read_json, read_tensors
+from partita_decoders import ConsistencyDecoderConfig
+from partita_encoders import SummaryEncoderConfig
+from partita_quantizers import ReBottleneckConfig
+from partita_representation import CausalRepresentationConfig
+
+STEPS = 4
+
+
+def of_codec(codec, model, objective, **data):
+    adamw = OptimizerConfig(lr=1e-3, schedule="constant")
+    return RunConfig(
+        codec=str(codec),
+        model=model,
+        objective=objective,
+        data=DataConfig(crop_seconds=0.2, batch_size=4, num_workers=0, augmentation=None, **data),
+        trainer=TrainerConfig(steps=STEPS, log_every=1, optimizers={"generator": adamw, "discriminator": adamw}),
+    )
+
+
+def consistency():
+    audio, decoder = AudioSpec(8000, 2, (ChannelLayout.STEREO,)), ConsistencyDecoderConfig.example()
+    parts = {"encoder": SummaryEncoderConfig.example(), "bottleneck": TanhConfig(), "decoder": decoder}
+    radam = OptimizerConfig(name="radam", lr=1e-3, schedule="constant")
+    return RunConfig(
+        model=AutoencoderConfig(audio, 4, **parts),
+        objective=ConsistencyTrainingConfig(),
+        data=DataConfig(crop_seconds=192 / 8000, batch_size=4, num_workers=0),
+        trainer=TrainerConfig(steps=STEPS, log_every=1, optimizers={"generator": radam}),
+    )
+
+
+FAMILIES = {
+    "reconstruction": ("generator", "stft"),
+    "adversarial": ("discriminator", "discriminator"),
+    "consistency": ("generator", "consistency"),
+    "quantization": ("generator", "latent"),
+    "representation": ("generator", "rq"),
+    "generation": ("generator", "latents"),
+}
+
+
+@pytest.fixture(scope="module")
+def build(config, run):
+    """The config of a family's run."""
+
+    def built(family: str) -> RunConfig:
+        match family:
+            case "reconstruction" | "adversarial":
+                found = config(adversarial=family == "adversarial", steps=STEPS)
+            case "consistency":
+                found = consistency()
+            case "quantization":
+                found = of_codec(run / "model", ReBottleneckConfig.example(), LatentQuantizationConfig.example())
+            case "representation":
+                model = RepresentationModelConfig(CausalRepresentationConfig.example())
+                found = of_codec(run / "model", model, RepresentationSupervisionConfig.example())
+            case _:
+                model = GeneratorConfig(FlowHeadConfig.example(), LlamaBackboneConfig.example())
+                found = of_codec(run / "model", model, LatentGenerationConfig())
+        quiet = ["trainer.evaluate_seconds=0.05", "trainer.statistics_seconds=0.1", "trainer.ema_decay=0.9"]
+        return override(found, quiet)
+
+    return built
+
+
+class Spoilt(torch.autograd.Function):
+    """The identity, with a gradient of NaN."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * torch.nan
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """Makes a term, or a gradient, NaN in a phase of given steps, in the training of any objective."""
+
+    def spoil(kind: str, phase: str, term: str, steps: tuple[int, ...]) -> None:
+        original = Objective.__call__
+
+        def call(self, batch, state, at):
+            output = original(self, batch, state, at)
+            if not self.training or at != phase or state.step not in steps:
+                return output
+            if kind == "gradient":
+                return output._replace(total=Spoilt.apply(output.total))
+            bad = output.losses[term] * torch.nan
+            return output._replace(total=output.total + bad, losses=output.losses | {term: bad})
+
+        monkeypatch.setattr(Objective, "__call__", call)
+
+    return spoil
+
+
+def failed(run: Path) -> tuple[Path, dict]:
+    (folder,) = (run / "failed").iterdir()
+    return folder, read_json(folder / "failure.json")
+
+
+def warnings_of(run: Path) -> list[str]:
+    return [line["warning"] for line in read_log(run / "log.jsonl") if "warning" in line]
+
+
+@pytest.mark.parametrize("kind", ["term", "gradient"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_run_stops_names_what_it_was_and_keeps_it(build, poison, tones, tmp_path, family, kind):
+    phase, term = FAMILIES[family]
+    poison(kind, phase, term, (2,))
+    with pytest.raises(NonFiniteError) as caught:
+        train(build(family), data=tones, output=tmp_path / "run", progress=False)
+    said, (folder, facts) = str(caught.value), failed(tmp_path / "run")
+    assert "\n" not in said and said.startswith(f"step 3, {phase}: ")
+    assert f"batch and weights are in {folder}; lower the learning rate, or go on " in said
+    assert warnings_of(tmp_path / "run") == [said] and not (tmp_path / "run" / "model").exists()
+    assert (folder.name, facts["step"], facts["phase"]) == ("step_00000003", 3, phase)
+    (((report,),),) = (facts["processes"],)
+    names = open_dataset(tones)["file_name"]
+    assert report["files"] == [names[row] for row in report["rows"]] and len(report["rows"]) == 4
+    assert f"is not finite, in a batch of {', '.join(list(dict.fromkeys(report['files']))[:3])}" in said
+    if kind == "term":
+        assert f"the loss {term} is not finite" in said and report["losses"][term] == "nan"
+    else:
+        assert all(isinstance(value, float) for value in report["losses"].values()) and report["gradients"]
+        assert f"the gradient of {report['gradients'][0]}" in said
+    batch, _ = read_tensors(folder / report["batch"])
+    assert batch["index"].tolist() == report["rows"] and batch["audio"].shape[0] == 4
+    assert ("samples" in batch) == (phase == "discriminator")
+    state, _ = read_tensors(folder / "objective.safetensors")
+    assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+@pytest.mark.parametrize("kind", ["term", "gradient"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_step_is_left_out_and_the_run_goes_on(build, poison, tones, tmp_path, family, kind, capsys):
+    phase, term = FAMILIES[family]
+    poison(kind, phase, term, (1,))
+    config = override(build(family), ["trainer.on_nonfinite=skip"])
+    model = train(config, data=tones, output=tmp_path / "run", progress=False)
+    lines = [line for line in read_log(tmp_path / "run" / "log.jsonl") if "total" in line]
+    assert [line["step"] for line in lines] == [1, 3, 4] and model.exists()
+    (said,) = warnings_of(tmp_path / "run")
+    assert said.startswith(f"step 2, {phase}: the ") and said.endswith("; left out, number 1 in a row")
+    assert capsys.readouterr().err.count(said) == 1
+    tensors, _ = read_tensors(model / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+    assert failed(tmp_path / "run")[1]["phase"] == phase
+
+
+def state_of(run: Path, step: int) -> dict[str, torch.Tensor]:
+    folder = run / "checkpoints" / f"step_{step:08d}"
+    found = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        found |= {f"{file.stem}.{name}": tensor for name, tensor in read_tensors(file)[0].items()}
+    return found
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_step_that_is_left_out_leaves_nothing_behind(config, poison, tones, tmp_path, accumulation):
+    """Not in weights, averages, optimizers and discriminators, nor in running statistics, which forward passes move."""
+    run = config(adversarial=True, steps=3, accumulation=accumulation)
+    run = replace(run, model=replace(run.model, bottleneck=SoftNormConfig()))
+    poison("term", "generator", "stft", (1,))
+    settings = {"data": tones, "output": tmp_path / "run", "progress": False, "checkpoint_every": 1, "keep": 9}
+    train(override(run, ["trainer.on_nonfinite=skip"]), **settings)
+    before, after, later = (state_of(tmp_path / "run", step) for step in (1, 2, 3))
+    assert same(before, after) and not same(after, later)
+    assert not torch.equal(after["objective.model.bottleneck.running_std"], torch.ones(1))
+
+
+def test_the_micro_batch_is_named_that_it_was(config, tones, tmp_path, monkeypatch):
+    original = Objective.__call__
+    calls = []
+
+    def call(self, batch, state, phase):
+        output = original(self, batch, state, phase)
+        calls.append(batch["index"].tolist())
+        if calls[-1] == calls[min(1, len(calls) - 1)] and len(calls) > 1:  # the second, and when it is computed again
+            return output._replace(total=output.total * torch.nan, losses=output.losses)
+        return output
+
+    monkeypatch.setattr(Objective, "__call__", call)
+    with pytest.raises(NonFiniteError, match="step 1, generator: the loss total is not finite"):
+        train(config(accumulation=3), data=tones, output=tmp_path / "run", progress=False)
+    folder, facts = failed(tmp_path / "run")
+    ((first, second, third),) = facts["processes"]
+    assert [isinstance(report["losses"]["total"], str) for report in (first, second, third)] == [False, True, False]
+    assert second["rows"] == calls[1] and not first["gradients"] and second["gradients"] and not third["gradients"]
+    assert {file.name for file in folder.glob("batch_*")} == {f"batch_0_{i}.safetensors" for i in range(3)}
+
+
+def test_too_many_steps_in_a_row_stop_the_run_anyhow(config, poison, tones, tmp_path):
+    poison("term", "generator", "mel", tuple(range(1, 99)))
+    run = override(config(steps=30), ["trainer.on_nonfinite=skip", "trainer.max_skipped=5"])
+    with pytest.raises(NonFiniteError, match="left out, number 6 in a row, and trainer.max_skipped is 5"):
+        train(run, data=tones, output=tmp_path / "run", progress=False)
+    assert [line["step"] for line in read_log(tmp_path / "run" / "log.jsonl") if "warning" in line] == [
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+    ]
+    assert len(list((tmp_path / "run" / "failed").iterdir())) == 3  # the disk is not filled with them
+    assert "3 before it are in" in warnings_of(tmp_path / "run")[-1]
+
+
+def test_steps_that_are_left_out_now_and_then_do_not_add_up(config, poison, tones, tmp_path):
+    poison("gradient", "generator", "", (0, 2, 4, 5, 7))
+    run = override(config(steps=9), ["trainer.on_nonfinite=skip", "trainer.max_skipped=2"])
+    train(run, data=tones, output=tmp_path / "run", progress=False)
+    ends = [text.split("left out, ")[-1] for text in warnings_of(tmp_path / "run")]
+    assert ends == [f"number {i} in a row" for i in (1, 1, 1, 2, 1)]
+
+
+def test_a_stopped_run_is_resumed_with_leave_to_skip(config, poison, tones, tmp_path):
+    poison("term", "generator", "stft", (3,))
+    settings = {"data": tones, "output": tmp_path / "run", "progress": False}
+    with pytest.raises(NonFiniteError):
+        train(config(), checkpoint_every=2, **settings)
+    assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["step_00000002"]
+    train(override(config(), ["trainer.on_nonfinite=skip"]), resume=True, **settings)
+    lines = read_log(tmp_path / "run" / "log.jsonl")
+    assert [line["step"] for line in lines if "total" in line] == [1, 2, 3, 5, 6]
+
+
+def test_a_failure_in_the_first_step_is_kept_too_and_the_command_says_one_line(
+    config, tones, tmp_path, monkeypatch, capsys
+):
+    from partita import recipes
+
+    wild = override(config(), ["trainer.optimizers.generator.lr=1e30", "trainer.optimizers.generator.clip=none"])
+    monkeypatch.setitem(recipes.RECIPES, "wild", lambda: wild)
+    assert main(["train", "wild", "--data", str(tones), "--output", str(tmp_path / "run")]) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("partita ")]
+    assert len(error) == 1 and error[0].startswith("partita train: step 2, generator: the loss ")
+    assert failed(tmp_path / "run")[1]["step"] == 2
+    model = load_model(tmp_path / "run" / "failed" / "step_00000002")  # what is kept can be looked into
+    assert model.latent_spec.dim == 4
+
+
+def test_a_batch_that_is_kept_fails_again(config, poison, tones, tmp_path):
+    """With weights that overflow: the state and the batch are all that is needed."""
+    wild = override(config(), ["trainer.optimizers.generator.lr=1e30", "trainer.optimizers.generator.clip=none"])
+    with pytest.raises(NonFiniteError):
+        train(wild, data=tones, output=tmp_path / "run", progress=False)
+    folder, facts = failed(tmp_path / "run")
+    objective = wild.objective.build(model=wild.model.build())
+    objective.load_state_dict(read_tensors(folder / "objective.safetensors")[0])
+    batch, _ = read_tensors(folder / facts["processes"][0][0]["batch"])
+    output = objective(batch, TrainState(facts["step"] - 1, facts["total_steps"]), facts["phase"])
+    assert not output.total.isfinite()
+
+
+@pytest.mark.parametrize("family", ["quantization", "generation"])
+def test_a_stored_row_of_nan_is_left_out_and_named(build, run, tones, tmp_path, family, capsys):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    encode_corpus(load_codec(run / "model"), tones, tmp_path / "corpus", progress=False)
+    shard = sorted((tmp_path / "corpus" / "train").glob("*.parquet"))[0]
+    table = pq.read_table(shard)
+    rows = table.column("latents").to_pylist()
+    rows[0] = b"\xff" * len(rows[0])  # NaN
+    place = table.column_names.index("latents")
+    pq.write_table(table.set_column(place, "latents", pa.array(rows, pa.binary())), shard)
+    train(build(family), data=tmp_path / "corpus", output=tmp_path / "run", progress=False)
+    said = capsys.readouterr().out
+    assert "1 files could not be read and were left out" in said
+    assert f"{table.column('file_name')[0]}: some of the stored latents are not finite (NaN or infinite)" in said
+
+
+def test_a_metric_that_is_not_finite_is_left_out_of_the_log_and_warned_of_once(
+    config, tones, tmp_path, monkeypatch, capsys
+):
+    original = Objective.__call__
+
+    def call(self, batch, state, phase):
+        output = original(self, batch, state, phase)
+        return output._replace(metrics=output.metrics | {"odd": torch.tensor(torch.inf)})
+
+    monkeypatch.setattr(Objective, "__call__", call)
+    train(config(steps=3), data=tones, output=tmp_path / "run", progress=False)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert not any("metric/odd" in line for line in lines) and len(warnings_of(tmp_path / "run")) == 3
+    assert capsys.readouterr().err.count("metric/odd is inf; it is left out of the log") == 1
+
+
+def test_the_guard_waits_for_the_device_once_a_phase(config, tones, tmp_path, monkeypatch):
+    """What is read from tensors in a step: its figures where the log is written, and one look a phase."""
+    looks = []
+    original = torch.Tensor.tolist
+
+    def tolist(self):
+        looks.extend([self] if self.dtype == torch.int32 else [])
+        return original(self)
+
+    monkeypatch.setattr(torch.Tensor, "tolist", tolist)
+    train(config(adversarial=True, steps=3, accumulation=2), data=tones, output=tmp_path / "run", progress=False)
+    assert [look.shape for look in looks] == [(2,)] * 3 * 2
+
+
+def test_settings_that_cannot_be_are_refused():
+    with pytest.raises(PartitaError, match="max_skipped is 0; it must be at least 1"):
+        TrainerConfig(max_skipped=0)
+    with pytest.raises(PartitaError, match="on_nonfinite: 'ignore' is none of 'stop', 'skip'"):
+        override(TrainerConfig(), ["on_nonfinite=ignore"])
+
+
+TWO = """
+import os, sys, torch
+from accelerate import PartialState
+from conftest import tiny_config
+from partita.training import Objective, train
+from partita_core import PartitaError, override
+
+tones, output, kind, choice = sys.argv[1:]
+original, sizes = Objective.__call__, set()
+def call(self, batch, state, phase):
+    out = original(self, batch, state, phase)
+    sizes.add(PartialState().num_processes)
+    if self.training and PartialState().process_index == 1 and (state.step, phase) == (1, kind):
+        bad = out.total * torch.nan
+        return out._replace(total=bad, losses=out.losses | {"odd": bad.detach()})
+    return out
+Objective.__call__ = call
+config = override(tiny_config(adversarial=True, steps=3), [f"trainer.on_nonfinite={choice}"])
+try:
+    train(config, data=tones, output=output, progress=False)
+    end = "finished"
+except PartitaError as error:
+    end = str(error)
+# One write, so that two processes do not end up in one line.
+sys.stdout.write(f"process {os.environ['RANK']} of {max(sizes)}: {end}\\n")
+"""
+
+
+def two(tones, output, phase, choice) -> list[str]:
+    here = Path(__file__).parent
+    # Without the third, accelerate takes a machine without a GPU for one process, whatever torchrun says.
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])
+    script = output.with_suffix(".py")
+    script.write_text(TWO)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    command += [str(tones), str(output), phase, choice]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return sorted(line for line in done.stdout.splitlines() if line.startswith("process "))
+
+
+@pytest.mark.slow
+def test_two_processes_decide_alike(tones, tmp_path):
+    """One of them meets NaN in the discriminator's phase: both leave the step out. In the generator's: both stop."""
+    assert two(tones, tmp_path / "skip", "discriminator", "skip") == [f"process {i} of 2: finished" for i in (0, 1)]
+    lines = read_log(tmp_path / "skip" / "log.jsonl")
+    assert [line["step"] for line in lines if "total" in line] == [1, 3]
+    ends = [line.split(": ", 1)[1] for line in two(tones, tmp_path / "stop", "generator", "stop")]
+    assert ends[0] == ends[1] and ends[0].startswith("step 2, generator: the loss odd is not finite, in a batch of ")
+    for name in ("skip", "stop"):
+        folder, facts = failed(tmp_path / name)
+        mine, other = facts["processes"]
+        assert "odd" not in mine[0]["losses"] and other[0]["losses"]["odd"] == "nan"
+        assert all(file in ends[0] for file in dict.fromkeys(other[0]["files"])) or name == "skip"
+        assert {path.name for path in folder.glob("batch_*")} == {"batch_0_0.safetensors", "batch_1_0.safetensors"}
+        assert read_tensors(folder / "batch_1_0.safetensors")[0]["index"].tolist() == other[0]["rows"]
