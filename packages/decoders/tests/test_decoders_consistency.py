@@ -156,6 +156,12 @@ def test_the_envelope_learns_the_log_magnitudes_of_each_chunk():
     louder = exact + torch.tensor([[0.1, 0.2], [0.3, 0.4]], dtype=torch.float64)[:, :, None, None, None]
     wanted = torch.tensor([[0.1, 0.2], [0.3, 0.4]], dtype=torch.float64)
     torch.testing.assert_close(decoder.losses((louder,), clean)["envelope"], wanted)
+    # Frequencies by the mel scale: the lowest twelfth of 22.05 kHz has 1451 of 3923 mel.
+    for row, weight in ((0, 12 * 1451.41 / 3923.36), (11, 12 * 94.914 / 3923.36)):
+        raised = exact.clone()
+        raised[:, :, :, row] += 1.2
+        share = decoder.losses((raised,), clean)["envelope"]
+        torch.testing.assert_close(share, torch.full_like(share, 0.1 * weight), rtol=1e-4, atol=0)
     silent = decoder.losses((torch.zeros_like(exact),), torch.zeros_like(clean))["envelope"]
     torch.testing.assert_close(silent, torch.full((2, 2), -math.log(3e-3), dtype=torch.float64))
     plain = build(envelope_weight=None)

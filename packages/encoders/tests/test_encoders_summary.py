@@ -89,10 +89,27 @@ def test_variants_differ_in_what_a_latent_sees(tokens, felt):
     assert (difference > 1e-6).nonzero().flatten().tolist() == felt
 
 
+@pytest.mark.parametrize("tokens, felt", [("summary", [0, 1]), ("ordered", [1]), ("local", [1])])
+def test_the_direct_way_is_to_all_of_a_set_and_else_to_the_own_column(tokens, felt):
+    encoder = build(tokens)
+    grid = torch.randn(1, 3, 2, 16, dtype=torch.float64)
+    changed = grid.clone()
+    changed[:, 0, 1] += torch.randn(16, dtype=torch.float64)
+    straight = encoder._straight(encoder.direct, grid)
+    assert straight.shape == (1, 2, 16)
+    difference = (encoder._straight(encoder.direct, changed) - straight).abs().amax((0, 2))
+    assert (difference > 1e-6).nonzero().flatten().tolist() == felt
+    # Norm and head see the sum.
+    encoder._mix, encoder._straight = lambda grid: torch.zeros(1, 2, 16).double(), lambda *_: torch.zeros(1, 2, 16)
+    nothing = encoder(audio(1), LAYOUT)
+    encoder._straight = lambda *_: straight
+    assert not torch.equal(encoder(audio(1), LAYOUT), nothing)
+
+
 def test_variants_have_the_same_layers():
     counts = {}
     for tokens in ("summary", "ordered", "local"):
-        parameters = dict(build(tokens).named_parameters())
+        parameters = dict(build(tokens, direct=None).named_parameters())
         counts[tokens] = {
             name: p.shape for name, p in parameters.items() if name not in ("learned", "transformer.positions")
         }

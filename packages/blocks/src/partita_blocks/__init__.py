@@ -38,6 +38,7 @@ from .noise_level import (
     sinusoidal_embedding,
 )
 from .patching import Depatchifier, Patchifier, patch_grid
+from .places import Gather, Spread
 from .spectral import STFT, LogMel, a_weighting, mel_filterbank, mirrored, overlap_add, power, reflect
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "DownUnit2d",
     "FrequencyGains",
     "FusedStages",
+    "Gather",
     "LogMel",
     "NoiseEmbedding",
     "Patchifier",
@@ -70,6 +72,7 @@ __all__ = [
     "Snake",
     "SnakeBeta",
     "SnakeLite",
+    "Spread",
     "SwiGLU",
     "TransformerBlock",
     "UpStage",

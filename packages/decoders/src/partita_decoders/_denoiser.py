@@ -8,6 +8,7 @@ from partita_blocks import (
     FrequencyGains,
     NoiseEmbedding,
     Patchifier,
+    Spread,
 )
 from torch import Tensor, nn
 
@@ -23,22 +24,32 @@ class Upsampler(nn.Module):
         grid: tuple[int, int],
         latents: int,
         registers: int,
+        direct: int | None,
         transformer: ChunkTransformer,
         depatchifier: Depatchifier,
     ) -> None:
-        """Takes the widths of latents and tokens, rows and columns of the tokens, and the latents of a chunk."""
+        """Takes the widths of latents and tokens, rows and columns of the tokens, and the latents of a chunk.
+
+        Of `direct` channels, where there are any, one matrix makes part of the tokens.
+        """
         super().__init__()
         self.grid = grid
         self.project = nn.Linear(latent_dim, dim)
         self.mask = nn.Parameter(torch.randn(grid[0], 1, dim) * dim**-0.5)
         self.registers = _registers(registers, dim)
+        self.direct = None
+        if direct is not None:
+            places = grid[0] * grid[1]
+            self.direct = Spread(dim, vectors=latents, vector_dim=latent_dim, places=places, width=direct)
         self.transformer, self.depatchifier = transformer, depatchifier
 
     def forward(self, latents: Tensor) -> list[Tensor]:
         """`(chunks, latents, latent_dim)` to the map after each block, from full resolution on."""
-        latents = self.project(latents)
         mask = self.mask.expand(-1, self.grid[1], -1).flatten(0, 1).to(latents.dtype)
-        tokens = [mask.expand(latents.shape[0], -1, -1), latents]
+        places = mask.expand(latents.shape[0], -1, -1)
+        if self.direct is not None:
+            places = places + self.direct(latents)
+        tokens = [places, self.project(latents)]
         x = self.transformer(torch.cat(_with(self.registers, tokens), dim=1))
         return self.depatchifier(_as_map(x, self.grid))[::-1]
 

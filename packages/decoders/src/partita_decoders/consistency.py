@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from partita_blocks import ChunkTransformer, CompandedSTFT, Depatchifier, Patchifier, Preconditioning, patch_grid
 from partita_core import (
     AudioSpec,
@@ -57,6 +58,8 @@ class ConsistencyDecoderConfig(Config):
         head_dim: width of a head.
         condition_dim: width of the embedding of the noise level.
         registers: further learned tokens of each chunk, in both transformers, which are dropped.
+        direct: channels of every place of the smallest map that one matrix makes of all latents of a chunk, beside
+            attention; None, as in the papers, for no such matrix. See `SummaryEncoderConfig`.
         latents_in_decoder: whether the denoising transformer sees the latents as tokens, too.
         envelope_weight: of the loss of a spectral envelope; None, as in the papers, for none. With it the features also
             tell the magnitude of every point of the spectrogram, which is learned by itself, and takes the place of
@@ -87,6 +90,7 @@ class ConsistencyDecoderConfig(Config):
     head_dim: int = 128
     condition_dim: int = 512
     registers: int = 0
+    direct: int | None = None
     latents_in_decoder: bool = False
     envelope_weight: float | None = None
     dropout: float = 0.0
@@ -126,6 +130,7 @@ class ConsistencyDecoderConfig(Config):
             grid=grid,
             latents=latents,
             registers=self.registers,
+            direct=self.direct,
             transformer=ChunkTransformer(
                 **width,
                 tokens=grid[0] * grid[1] + latents + self.registers,
@@ -188,6 +193,7 @@ class ConsistencyDecoderConfig(Config):
             head_dim=8,
             condition_dim=8,
             registers=1,
+            direct=2,
             latents_in_decoder=True,
             envelope_weight=1.0,
         )
@@ -290,13 +296,25 @@ class ConsistencyDecoder(DenoisingDecoder):
         return _deviation(features[self._envelope_place]).movedim(1, 3).flatten(3)
 
     def losses(self, features: tuple[Tensor, ...], clean: Tensor) -> dict[str, Tensor]:
-        """The mean distance of the envelope to the log-magnitudes, where there is one; see `DenoisingDecoder`."""
+        """The distance of the envelope to the log-magnitudes, where there is one; see `DenoisingDecoder`.
+
+        A frequency weighs as much as there is of the mel scale around it: half of it lies below a fifth of the
+        frequencies of audio at 22.05 kHz.
+        """
         if self.envelope is None:
             return {}
         envelope = upcast(features[self._envelope_place])
         magnitude = upcast(clean).unflatten(1, (-1, 2)).square().sum(2).sqrt()
         target = (magnitude + _FLOOR).log().unflatten(-1, (-1, self.chunk_frames)).movedim(3, 1)
-        return {"envelope": (envelope - target).abs().mean((2, 3, 4))}
+        distance = (envelope - target).abs().mean((2, 4))
+        weights = _mel_density(distance.shape[-1], self.audio_spec.sample_rate).to(distance)
+        return {"envelope": (distance * weights).mean(2)}
+
+
+def _mel_density(bins: int, sample_rate: int) -> Tensor:
+    """How much of the mel scale lies in each of `bins` even bands up to half the rate, `(bins,)`, 1 in the mean."""
+    edges = torch.linspace(0, sample_rate / 2, bins + 1, dtype=torch.float64)
+    return (1 + edges / 700).log().diff() / math.log1p(sample_rate / 1400) * bins
 
 
 def _deviation(envelope: Tensor) -> Tensor:

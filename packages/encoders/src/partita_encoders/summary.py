@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from partita_blocks import BatchNorm, ChunkTransformer, CompandedSTFT, Patchifier, patch_grid
+from partita_blocks import BatchNorm, ChunkTransformer, CompandedSTFT, Gather, Patchifier, patch_grid
 from partita_core import AudioSpec, Config, Encoder, PartitaError, register
 from torch import Tensor, nn
 
@@ -40,6 +40,10 @@ class SummaryEncoderConfig(Config):
         tokens: a set of learned queries, or the variants above.
         tokens_per_frame: latents of a chunk (K).
         registers: further learned tokens, which the transformer may use and which are dropped.
+        direct: channels of every place of the map that one matrix takes to the latents beside the transformer, to all
+            summary embeddings, or to that of its column in the variants; None, as in the papers, for no such matrix.
+            Attention tells places apart only after it has learned where to look; what latents of runs of some
+            thousand steps say of single places goes this way.
         out_std: standard deviation of the last layer's weights at first; 0 in CoDiCodec, where all latents begin equal.
         zero_init: residual branches start at zero, as in CoDiCodec, so that the latents are the same for all audio
             at first.
@@ -66,6 +70,7 @@ class SummaryEncoderConfig(Config):
     tokens: Tokens = "summary"
     tokens_per_frame: int = 8
     registers: int = 0
+    direct: int | None = None
     out_std: float = 0.02
     zero_init: bool = False
     magnitudes: bool = False
@@ -95,8 +100,9 @@ class SummaryEncoderConfig(Config):
             dropout=0.0,
             zero_init=self.zero_init,
         )
+        summary = self.tokens == "summary"
         seen = rows if self.tokens == "local" else rows * columns
-        queries = self.tokens_per_frame if self.tokens == "summary" else 0
+        queries = self.tokens_per_frame if summary else 0
         transformer = ChunkTransformer(
             self.channels[-1],
             tokens=seen + queries + self.registers,
@@ -108,11 +114,18 @@ class SummaryEncoderConfig(Config):
             dropout=0.0,
             zero_init=self.zero_init,
         )
+        direct = None
+        if self.direct is not None:
+            places, vectors = (rows * columns, self.tokens_per_frame) if summary else (rows, 1)
+            direct = Gather(self.channels[-1], places=places, vectors=vectors, width=self.direct)
+            if self.zero_init:
+                nn.init.zeros_(direct.across.weight)
         return SummaryEncoder(
             stft=stft,
             stem=nn.Conv2d((3 if self.magnitudes else 2) * audio_spec.channels, self.channels[0], 3, padding=1),
             patchifier=patchifier,
             transformer=transformer,
+            direct=direct,
             dim=self.channels[-1],
             chunk_frames=self.chunk_frames,
             tokens=self.tokens,
@@ -140,6 +153,7 @@ class SummaryEncoderConfig(Config):
             head_dim=8,
             tokens_per_frame=2,
             registers=1,
+            direct=2,
             magnitudes=True,
         )
 
@@ -157,6 +171,7 @@ class SummaryEncoder(Encoder):
         stem: nn.Module,
         patchifier: Patchifier,
         transformer: ChunkTransformer,
+        direct: Gather | None,
         dim: int,
         chunk_frames: int,
         tokens: Tokens,
@@ -171,7 +186,7 @@ class SummaryEncoder(Encoder):
         """Assembles spectrogram, stem (kernel 3), gains, patchifier, transformer, norm, head and batch norm."""
         super().__init__()
         self.stft, self.stem, self.patchifier, self.transformer = stft, stem, patchifier, transformer
-        self.magnitudes = magnitudes
+        self.direct, self.magnitudes = direct, magnitudes
         self.chunk_frames, self.tokens, self.tokens_per_frame = chunk_frames, tokens, tokens_per_frame
         self.ordered = tokens != "summary"
         # Loudness falls by a factor of 40 from low to high frequencies, even companded.
@@ -198,7 +213,10 @@ class SummaryEncoder(Encoder):
         batch = x.shape[0]
         chunks = x.movedim(3, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         grid = self.patchifier(self.stem(chunks) * self.gains)[-1].permute(0, 2, 3, 1)
-        hidden = self.head(self.norm(self._mix(grid)))
+        hidden = self._mix(grid)
+        if self.direct is not None:
+            hidden = hidden + self._straight(self.direct, grid)
+        hidden = self.head(self.norm(hidden))
         if self.batch_norm is not None:
             hidden = self.batch_norm(hidden).to(hidden.dtype)
         return hidden.unflatten(0, (batch, -1)).flatten(1, 2).transpose(1, 2)
@@ -217,6 +235,12 @@ class SummaryEncoder(Encoder):
         if self.tokens == "ordered":
             return mixed[:, :count].unflatten(1, (rows, columns)).mean(1)
         return mixed[:, :count].mean(1).unflatten(0, (-1, columns))
+
+    def _straight(self, direct: Gather, grid: Tensor) -> Tensor:
+        """The same grid by the matrix, `(chunks, K, dim)`."""
+        if self.tokens == "summary":
+            return direct(grid.flatten(1, 2))
+        return direct(grid.transpose(1, 2).flatten(0, 1)).squeeze(1).unflatten(0, (grid.shape[0], -1))
 
 
 def _log_magnitudes(x: Tensor) -> Tensor:
