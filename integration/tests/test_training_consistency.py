@@ -143,6 +143,20 @@ def test_distances_are_measured_in_the_deviation_that_the_decoder_knows(monkeypa
     assert float(step(it, data).losses["consistency"]) < float(plain)
 
 
+def test_distances_point_by_point_count_sizes_instead_of_squares():
+    it, sixteen = objective(pointwise=True, offset=1e-6), torch.zeros(3, 2, 4, 2)
+    even, one, two = sixteen.clone(), sixteen.clone(), sixteen.clone()
+    even[:] = 0.5
+    one[:, 0, 0, 0] = 8.0
+    two[:, 0, 0, 0], two[:, 1, 2, 1] = 4.0, -4.0
+    found = [float(it._distance(x, sixteen)[1]) for x in (even, one, two)]
+    assert found == pytest.approx([0.5 * 4, 8 / 4, 8 / 4], rel=1e-4)
+    found = [float(objective(offset=1e-6)._distance(x, sixteen)[1]) for x in (even, one, two)]
+    assert found == pytest.approx([0.5 * 4, 8.0, 32**0.5], rel=1e-4)
+    # Well below the offset it is quadratic in each element.
+    assert float(objective(pointwise=True, offset=100.0)._distance(one, sixteen)[0]) == pytest.approx(0.08, rel=1e-2)
+
+
 def test_teacher_and_student_see_the_same_signal_noise_and_dropout_at_neighbouring_levels(monkeypatch):
     it = objective()
     calls = recorded(it, monkeypatch, dropout=0.5)

@@ -63,7 +63,8 @@ def music2latent2_tiny() -> RunConfig:
     weigh as much as low ones; the latents tell a spectral envelope directly, and one matrix beside attention takes to
     the latents, and from them, what is said of single places. What differs in training is for short runs: three steps
     in five learn the envelope alone, which takes half the time of the others; a quarter of the noise levels are drawn
-    evenly over all times, and large levels, where the latents are all there is to go by, weigh more.
+    evenly over all times; large levels, where the latents are all there is to go by, weigh more; and distances are
+    taken point by point, so that the noise is not raised to the mean power of what the latents leave open.
     """
     encoder = SummaryEncoderConfig(**_TINY, layers=2, magnitudes=True, norm_decay=0.95)
     decoder = ConsistencyDecoderConfig(**_TINY, upsampler_layers=2, layers=2, condition_dim=128, envelope_weight=50.0)
@@ -73,6 +74,8 @@ def music2latent2_tiny() -> RunConfig:
             step_exponent=1.0,
             uniform_share=0.25,
             conditioning_start=0.6,
+            offset=0.1,
+            pointwise=True,
             min_gap=1.0,
             max_gap=1.0,
         ),

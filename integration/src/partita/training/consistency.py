@@ -48,6 +48,9 @@ class ConsistencyTrainingConfig(Config):
         warm_start: fraction of what is left with the clean signal as the teacher, which is plain denoising; the steps
             shrink over the rest. 1 for all of it.
         offset: of the pseudo-Huber distance, for each element.
+        pointwise: take this distance element by element, not of a chunk at once. Each then counts by its size, not by
+            its square: what is rare and large does not decide how large all is made. Where features tell little, the
+            deviation of a point and its magnitude are far apart, and noise would be raised to the mean power.
         min_gap: the difference of two levels, by which a distance is divided, counts as this much at least.
         max_gap: and as this much at most; None for no limit, which all but leaves out the large levels.
     """
@@ -60,6 +63,7 @@ class ConsistencyTrainingConfig(Config):
     conditioning_start: float = 0.0
     warm_start: float = 0.0
     offset: float = 0.00054
+    pointwise: bool = False
     min_gap: float = 1e-3
     max_gap: float | None = None
 
@@ -132,6 +136,7 @@ class ConsistencyTraining(Objective):
         conditioning_start: float,
         warm_start: float,
         offset: float,
+        pointwise: bool,
         min_gap: float,
         max_gap: float | None,
     ) -> None:
@@ -151,7 +156,8 @@ class ConsistencyTraining(Objective):
             raise PartitaError(
                 f"conditioning_start is {conditioning_start}, but {name} has no losses of its own; make it 0"
             )
-        self.conditioning_start, self.warm_start, self.offset = conditioning_start, warm_start, offset
+        self.conditioning_start, self.warm_start = conditioning_start, warm_start
+        self.offset, self.pointwise = offset, pointwise
         self.min_gap, self.max_gap = min_gap, max_gap
         self.chunk = model.decoder.hop * model.decoder.frames_per_chunk
         self.crop_multiple = model.decoder.window * self.chunk
@@ -250,12 +256,20 @@ class ConsistencyTraining(Objective):
             student, teacher, clean = (_items(x, counted) for x in (student, teacher, clean))
             deviation = self._decoder.deviation(features)
             unit = 1.0 if deviation is None else _items(deviation, counted)
-            distance = pseudo_huber(student / unit, teacher / unit, offset=self.offset)
+            distance = self._distance(student / unit, teacher / unit)
             gap = (sigma - before).clamp(self.min_gap, self.max_gap).to(distance).flatten()
             counted = counted.to(distance).flatten()
             by_chunk = distance / gap
             loss = (by_chunk * counted).sum() / counted.sum()
             return loss, _by_level(by_chunk.detach(), student.detach(), clean, sigma.flatten(), counted)
+
+    def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """`(chunks,)`. Where all points differ alike both ways give the same: that, times the root of their number."""
+        if not self.pointwise:
+            return pseudo_huber(student, teacher, offset=self.offset)
+        by_point = pseudo_huber(student.reshape(-1, 1), teacher.reshape(-1, 1), offset=self.offset)
+        by_point = by_point.unflatten(0, (len(student), -1))
+        return by_point.mean(1) * by_point.shape[1] ** 0.5
 
     def _nothing(self) -> Tensor:
         """Zero, of every parameter: one without a gradient stops distributed training."""
