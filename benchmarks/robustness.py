@@ -104,12 +104,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name: {metric: [bootstrap.interval(column) for column in columns] for metric, columns in each.items()}
         for name, each in scores.items()
     }
+    changes = {
+        name: {metric: [bootstrap.difference(x, columns[0]) for x in columns[1:]] for metric, columns in each.items()}
+        for name, each in scores.items()
+    }
     limits = {metric: bootstrap.interval(figures) for metric, figures in floor.items()}
     spreads = {name: scale_spread(by_gain, domains) for name, by_gain in scale.items()}
     balances = {name: asdict(channel_balance(torch.cat(found))) for name, found in vectors.items()}
     text = [
-        f"Decoded from noisy latents; means over {len(names)} clips with 95 % bootstrap intervals.",
-        noise_table(curves, limits, metrics),
+        f"Decoded from noisy latents; means over {len(names)} clips with 95 % bootstrap intervals. What noise changes "
+        "is the paired difference to the same model without.",
+        *(noise_table(curves, changes, limits, metric) for metric in metrics),
         "RMS of frames: the mean at 0 dB by domain and over all domains by gain, and the standard deviation over the "
         "mean, of the frames at 0 dB and of all frames at all gains.",
         spread_table(spreads),
@@ -131,13 +136,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "clips": [{"name": name, "domain": domain} for name, domain in zip(names, domains)],
             "scores": scores,
             "means": to_dict(curves),
+            "changes": to_dict(changes),
             REFERENCE: to_dict(limits),
             "scale": spreads,
             "balance": balances,
         }
         write_json(options.json, record)
     if options.plot is not None:
-        plot(options.plot, curves, limits, metrics)
+        plot(options.plot, changes, metrics)
     print("\n\n".join(["", *text]))
 
 
@@ -189,15 +195,16 @@ def scale_spread(by_gain: Mapping[int, list[Tensor]], domains: list[str]) -> dic
     }
 
 
-def noise_table(curves: Mapping[str, Any], limits: Mapping[str, Any], metrics: Sequence[Metric]) -> str:
-    """A row for each model and ratio."""
-    heading = ["model", "SNR of the latents, dB", *(f"{metric.label}{_unit(metric)}" for metric in metrics)]
+def noise_table(
+    curves: Mapping[str, Any], changes: Mapping[str, Any], limits: Mapping[str, Any], metric: Metric
+) -> str:
+    """A row a model: the metric without noise, and what each ratio changes."""
+    heading = [f"{metric.label}{_unit(metric)}", *(f"{_snr(snr)} dB" for snr in SNRS)]
     rows = [
-        [name, _snr(snr), *(format_interval(curve[metric.name][i]) for metric in metrics)]
+        [name, *(format_interval(x) for x in (curve[metric.name][0], *changes[name][metric.name]))]
         for name, curve in curves.items()
-        for i, snr in enumerate(SNRS)
     ]
-    rows.append([REFERENCE, "", *(format_interval(limits[metric.name]) for metric in metrics)])
+    rows.append([REFERENCE, format_interval(limits[metric.name]), *([""] * (len(SNRS) - 1))])
     return table(heading, rows)
 
 
@@ -230,18 +237,18 @@ def balance_table(balances: Mapping[str, Any], models: Mapping[str, Codec]) -> s
     return table(heading, rows)
 
 
-def plot(path: Path, curves: Mapping[str, Any], limits: Mapping[str, Any], metrics: Sequence[Metric]) -> None:
-    """A panel a metric, a curve a model, with bands; the leftmost point has no noise."""
+def plot(path: Path, changes: Mapping[str, Any], metrics: Sequence[Metric]) -> None:
+    """A panel a metric: what noise changes, a curve a model, with the interval of the paired difference as a band."""
     figure, axes = pyplot.subplots(1, len(metrics), figsize=(4 * len(metrics), 3.4), layout="constrained")
-    places = range(len(SNRS))
+    places = range(len(SNRS) - 1)
     for axis, metric in zip(axes, metrics):
-        for name, curve in curves.items():
-            intervals = curve[metric.name]
+        for name, change in changes.items():
+            intervals = change[metric.name]
             axis.plot(places, [each.mean for each in intervals], "o-", label=name, markersize=3, linewidth=1)
-            axis.fill_between(places, [i.low for i in intervals], [i.high for i in intervals], alpha=0.15)
-        axis.axhline(limits[metric.name].mean, linestyle=":", color="gray", linewidth=1, label=REFERENCE)
-        axis.set_xticks(places, [_snr(snr) for snr in SNRS])
-        axis.set(xlabel="SNR of the latents, dB", title=f"{metric.label}{_unit(metric)}")
+            axis.fill_between(places, [i.low for i in intervals], [i.high for i in intervals], alpha=0.12)
+        axis.axhline(0, linestyle=":", color="gray", linewidth=1)
+        axis.set_xticks(places, [_snr(snr) for snr in SNRS[1:]])
+        axis.set(xlabel="SNR of the latents, dB", title=f"change of {metric.label}{_unit(metric)}")
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False, fontsize=8)
     figure.savefig(path, metadata={"Date": None})

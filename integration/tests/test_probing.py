@@ -62,6 +62,11 @@ class Listener(torch.nn.Module):
         values = latents.values.transpose(1, 2)
         return SimpleNamespace(values=values.cumsum(1), frames=latents.frames, frame_rate=Fraction(100))
 
+    def surprise(self, features, prompt, texts):
+        mean = features.values[0, int(features.frames[0]) - 1]
+        word = WORDS["low" if mean[0] > mean[2] else "high"]
+        return torch.tensor([0.25 if text == word else 2.25 for text in texts])
+
     def answer(self, latents, prompt, *, max_new_tokens):
         mean = latents.values[0].mean(-1)
         text = WORDS["low" if mean[0] > mean[2] else "high"]
@@ -305,6 +310,11 @@ def test_answers_that_owe_to_the_audio_are_destroyed_by_shuffling(pitches):
     edits = character_edits("high", "a low tone")
     assert found.shuffled["listens"].mean == pytest.approx(7 * edits * (4 / 7) / 52, rel=0.1)
     assert found.gain["listens"].high < 0
+    assert found.surprise["listens"].mean == 0.25
+    # Of 6 others, each of 4 low items meets 3 high ones, and each of 3 high ones 4 low: 2 nats more with them.
+    assert found.surprise_shuffled["listens"].mean == pytest.approx(0.25 + 2 * (4 * 3 + 3 * 4) / 42, rel=0.1)
+    assert found.surprise_gain["listens"].high < 0
+    assert "| listens | 0.250 [0.250, 0.250] |" in found.to_markdown()
     assert "| listens | 0.0 [0.0, 0.0] |" in found.to_markdown()
 
 

@@ -28,7 +28,13 @@ from partita_core import (
 from partita_core.testing.dummies import AveragingConfig, NeighbouringConfig, blocks
 from partita_decoders import ConsistencyDecoderConfig, GenAEDecoderConfig
 from partita_encoders import GenAEEncoderConfig, SummaryEncoderConfig
-from partita_representation import CausalRepresentationConfig, FrozenLanguageModel, SwiGLUAdapterConfig
+from partita_representation import (
+    CausalRepresentationConfig,
+    FrozenLanguageModel,
+    FrozenLLM,
+    SupervisionInput,
+    SwiGLUAdapterConfig,
+)
 
 STEREO = AudioSpec(8000, 2, (ChannelLayout.STEREO,))
 ENCODER = CausalRepresentationConfig.example()
@@ -307,6 +313,20 @@ def test_it_is_asked_in_words(asked, lm, tmp_path):
     assert load_representation(tmp_path / "model").answer(latents, "what is this? ", max_new_tokens=10) == texts
 
 
+def test_its_surprise_at_texts_is_the_loss_of_each(asked):
+    """Item by item what training sums over the tokens of all, each with the end of its text."""
+    features, texts = asked.represent(noise(asked.codec, 9, batch=2)), ["a tone", "noise, noise"]
+    found = asked.surprise(features, "what is this? ", texts)
+    supervision = FrozenLLM(adapter=asked.adapter, language_model=asked.language_model)
+    values = features.values.to(next(asked.parameters()))
+    batch = SupervisionInput(values, torch.zeros(2, 0, 0), features.frames, ["what is this? "] * 2, texts)
+    with torch.no_grad():
+        together = supervision(batch).loss
+    tokens = torch.tensor([len(text) + 1.0 for text in texts])
+    torch.testing.assert_close((found * tokens).sum() / tokens.sum(), together)
+    assert found.shape == (2,) and abs(float(found[0] - found[1])) > 1e-4
+
+
 def test_it_is_loaded_when_it_is_asked(asked, lm, tmp_path, monkeypatch):
     asked.save_pretrained(tmp_path / "model")
     loaded = []
@@ -339,3 +359,5 @@ def test_without_a_language_model_nobody_can_be_asked():
     assert model.language_model is None and model.adapter is None
     with pytest.raises(PartitaError, match="trained without a language model; there is nobody to ask"):
         model.answer(noise(model.codec, 3), "?")
+    with pytest.raises(PartitaError, match="trained without a language model; there is nobody to ask"):
+        model.surprise(model.represent(noise(model.codec, 3)), "?", ["a"])

@@ -27,7 +27,14 @@ from partita_core import (
     shown,
     upcast,
 )
-from partita_representation import CausalRepresentationConfig, FrozenLanguageModel, embed_audio, padded
+from partita_representation import (
+    CausalRepresentationConfig,
+    FrozenLanguageModel,
+    FrozenLLM,
+    SupervisionInput,
+    embed_audio,
+    padded,
+)
 from torch import Tensor, nn
 
 # Frames that the encoder takes at a time: a matter of memory, not of results.
@@ -214,6 +221,26 @@ class RepresentationModel(Saved):
                 questions = model.questions([prompt] * len(audio), audio, counts)
                 texts += model.generate(*padded(questions), max_new_tokens=max_new_tokens)
         return texts
+
+    @torch.no_grad()
+    def surprise(self, features: Features, prompt: str, texts: Sequence[str]) -> Tensor:
+        """How little the language model expects each text of features, in nats a token, `(batch,)`; see `answer`.
+
+        It is what training lowers: the mean negative log-likelihood of the tokens of a text and of its end.
+
+        Raises:
+            PartitaError: the model has no language model, or that cannot be loaded.
+        """
+        model = self.language_model
+        if model is None:
+            raise PartitaError("this model was trained without a language model; there is nobody to ask")
+        supervision = FrozenLLM(adapter=self.adapter, language_model=model)
+        found = []
+        with torch.autocast(features.values.device.type, enabled=False):
+            for values, frames, text in zip(features.values.to(self._parameter()), features.frames, texts, strict=True):
+                heard = SupervisionInput(values[None], values.new_zeros(1, 0, 0), frames[None], [prompt], [text])
+                found.append(supervision(heard).loss)
+        return torch.stack(found)
 
     def optimize(self, *, precision: Precision = "float32", compile: bool = False) -> Self:
         """As `Codec.optimize`, of the codec, too. The language model stays as it is."""

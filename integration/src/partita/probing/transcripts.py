@@ -10,12 +10,13 @@ from partita_core import PartitaError, hashed_seed, to_dict, write_json
 
 from ..data.clips import whole_files
 from ..evaluation.bootstrap import Bootstrap, Interval
+from ..evaluation.results import format_interval
 from .features import encode_clip
 from .results import markdown_table, percent
 from .tasks import check_columns, matches
 
 if TYPE_CHECKING:
-    from ..representation import RepresentationModel
+    from ..representation import Features, RepresentationModel
     from .probe import Shown
 
 # Beyond the longest reference, in bytes: room to be wrong, none to go on for ever.
@@ -34,6 +35,10 @@ class Transcripts:
         error_rate: model -> edits over characters of all items.
         shuffled: model -> the same with the answers to the audio of other items.
         gain: model -> `error_rate - shuffled`, paired by item: what the audio is good for.
+        surprise: model -> nats a token that the texts, as they are written, are worth to the language model.
+        surprise_shuffled: model -> the same of the texts after the audio of other items.
+        surprise_gain: model -> `surprise - surprise_shuffled`, paired by item. Where answers are still wrong in most
+            characters it tells sooner whether the audio is heard.
         settings: of the shuffle and the bootstrap.
     """
 
@@ -44,6 +49,9 @@ class Transcripts:
     error_rate: dict[str, Interval]
     shuffled: dict[str, Interval]
     gain: dict[str, Interval]
+    surprise: dict[str, Interval]
+    surprise_shuffled: dict[str, Interval]
+    surprise_gain: dict[str, Interval]
     settings: dict[str, Any]
 
     def to_json(self, path: str | Path) -> None:
@@ -53,13 +61,23 @@ class Transcripts:
     def to_markdown(self) -> str:
         """One row a model."""
         confidence = f"{100 * self.settings['confidence']:g} %"
-        lines = [f"Character error rate in % over {self.items} items, with {confidence} bootstrap intervals.", ""]
         heading = ["model", "audio", "shuffled audio", "difference"]
-        rows = [
+        rates = [
             [name, percent(rate), percent(self.shuffled[name]), percent(self.gain[name], sign=True)]
             for name, rate in self.error_rate.items()
         ]
-        return "\n".join([*lines, *markdown_table(heading, rows)]) + "\n"
+        columns = (self.surprise, self.surprise_shuffled, self.surprise_gain)
+        nats = [[name, *(format_interval(column[name]) for column in columns)] for name in self.surprise]
+        lines = [
+            f"Character error rate in % over {self.items} items, with {confidence} bootstrap intervals.",
+            "",
+            *markdown_table(heading, rates),
+            "",
+            "Surprise of the language model at the right text, nats a token.",
+            "",
+            *markdown_table(heading, nats),
+        ]
+        return "\n".join(lines) + "\n"
 
 
 def plain_text(text: str) -> str:
@@ -95,7 +113,8 @@ def probe_answers(
 
     Case and punctuation do not count. The error rate is all edits over all characters, as usual; in the interval items
     are resampled, and the number of characters is taken as given. Shuffled, each text is held against the answers to
-    the audio of other items, which an answer that owes nothing to the audio survives unharmed.
+    the audio of other items, which an answer that owes nothing to the audio survives unharmed. Beside it stands how
+    little the language model expects the right text after the one audio and after the other.
 
     Args:
         models: by the names they get in the tables.
@@ -125,6 +144,8 @@ def probe_answers(
     longest = max(len(str(rows[i][column]).encode()) for i in wanted)
     clips = whole_files(dataset.select(wanted), broken=broken)
     references: list[str] = []
+    written: list[str] = []
+    heard: dict[str, list[Features]] = {name: [] for name in models}
     answers: dict[str, list[str]] = {name: [] for name in models}
     for model in models.values():
         model.eval()
@@ -132,32 +153,65 @@ def probe_answers(
         if clip.audio.shape[-1] > seconds * clip.sample_rate:
             broken.append(f"{clip.name}: is longer than {seconds:g} s")
             continue
-        references.append(plain_text(str(clip.row[column])))
+        written.append(str(clip.row[column]))
+        references.append(plain_text(written[-1]))
         for name, model in models.items():
             latents = encode_clip(model.codec, clip)
             text = model.answer(latents, prompt, max_new_tokens=longest + _SPARE_TOKENS)[0]
             answers[name].append(plain_text(text))
+            heard[name].append(model.represent(latents))
     if len(references) < 2:
         raise PartitaError(f"{data}: {len(references)} test items are left; shuffling takes two")
-    return _transcripts(prompt, references, answers, shuffles=shuffles, resamples=resamples)
+    orders = [_derangement(len(references), seed) for seed in range(shuffles)]
+
+    def nats(name: str, order: Iterable[int]) -> list[float]:
+        pairs = zip(order, written)
+        return [float(models[name].surprise(heard[name][i], prompt, [text])) for i, text in pairs]
+
+    surprises = {name: (nats(name, range(len(written))), [nats(name, order) for order in orders]) for name in models}
+    return _transcripts(prompt, references, answers, surprises, orders, resamples=resamples)
 
 
 def _transcripts(
-    prompt: str, references: list[str], answers: dict[str, list[str]], *, shuffles: int, resamples: int
+    prompt: str,
+    references: list[str],
+    answers: dict[str, list[str]],
+    surprises: dict[str, tuple[list[float], list[list[float]]]],
+    orders: list[list[int]],
+    *,
+    resamples: int,
 ) -> Transcripts:
     bootstrap = Bootstrap(len(references), resamples=resamples)
     scale = len(references) / sum(map(len, references))
-    orders = [_derangement(len(references), seed) for seed in range(shuffles)]
     rates, shuffled, gains = {}, {}, {}
+    nats, nats_shuffled, nats_gain = {}, {}, {}
     for name, given in answers.items():
         own = _edits(given, references, scale)
-        others = [_edits([given[i] for i in order], references, scale) for order in orders]
-        mean = torch.tensor(others, dtype=torch.float64).mean(0).tolist()
+        mean = _mean([_edits([given[i] for i in order], references, scale) for order in orders])
         rates[name], shuffled[name] = bootstrap.intervals([own, mean])
         gains[name] = bootstrap.difference(own, mean)
+        own, mean = surprises[name][0], _mean(surprises[name][1])
+        nats[name], nats_shuffled[name] = bootstrap.intervals([own, mean])
+        nats_gain[name] = bootstrap.difference(own, mean)
     texts = {name: tuple(given) for name, given in answers.items()}
-    settings = {"shuffles": shuffles} | bootstrap.settings()
-    return Transcripts(prompt, len(references), tuple(references), texts, rates, shuffled, gains, settings)
+    return Transcripts(
+        prompt,
+        len(references),
+        tuple(references),
+        texts,
+        rates,
+        shuffled,
+        gains,
+        nats,
+        nats_shuffled,
+        nats_gain,
+        {"shuffles": len(orders)} | bootstrap.settings(),
+    )
+
+
+def _mean(rows: list[list[float]]) -> list[float]:
+    """Of each item, over orders."""
+    return torch.tensor(rows, dtype=torch.float64).mean(0).tolist()
 
 
 def _edits(answers: Iterable[str], references: Iterable[str], scale: float) -> list[float]:
