@@ -91,6 +91,7 @@ def report(tmp_path_factory):
         robustness=Robustness(("∞", "10", "0"), means, {"log_mel_l1": Interval(1.0, 0.9, 1.1)}, 2),
         models={name: {"made of": "encoder/genae · bottleneck/vae", "parameters": "3.0 M"} for name in MODELS},
         summary=[("Data", "tones")],
+        max_seconds=SECONDS,
     )
     return path
 
@@ -186,7 +187,7 @@ def test_players_play_and_switching_keeps_the_position(page):
 def test_a_click_into_a_spectrogram_seeks_and_chooses(page):
     plot = clip(page, 0).find_elements(By.CSS_SELECTOR, ".plot")[1]
     webdriver.ActionChains(page).move_to_element(plot).click().perform()
-    assert position(page) == pytest.approx(SECONDS / 2, abs=0.05) and active(page) == 1
+    assert position(page) == pytest.approx(SECONDS / 2, rel=0.01) and active(page) == 1  # to the pixel
 
 
 def test_the_keyboard_does_all_of_it(page):

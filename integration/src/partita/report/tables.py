@@ -1,5 +1,6 @@
 """The tables of a report: means with intervals as whiskers, rates, paired differences, and plain ones."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -32,7 +33,9 @@ def figures(evaluation: Evaluation, colours: Mapping[str, int]) -> str:
 
 def _means(evaluation: Evaluation, colours: Mapping[str, int]) -> str:
     heads = "".join(f"<th>{escape(metric.title)}</th>" for metric in evaluation.metrics)
-    heads += "".join(f'<th class="named">{escape(each.name)} ↓</th>' for each in evaluation.frechet)
+    for each in evaluation.frechet:
+        name = re.sub("([:/])", r"\1<wbr>", escape(each.name))  # long, and to be broken where its parts meet
+        heads += f'<th class="named">{name} ↓</th>'
     scales = {metric.name: _scale(evaluation, metric) for metric in evaluation.metrics}
     rows = []
     for system in evaluation.systems:
