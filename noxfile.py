@@ -3,9 +3,11 @@
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import nox
@@ -41,6 +43,19 @@ def run(session: nox.Session, command: str, *arguments: str, **environment: str)
     session.run(
         str(WORKSPACE_BIN / command), *arguments, external=True, env={"PATH": path, "PYTHONPATH": None, **environment}
     )
+
+
+def built(session: nox.Session, names: Iterable[str], scratch: str) -> tuple[dict[str, Path], Path]:
+    """Wheels of packages, built in `scratch`, and constraints that hold their names to them."""
+    sources = [str(PACKAGES[name]) for name in names]
+    session.run(
+        "pip", "wheel", "--quiet", "--no-deps", "-w", scratch, *sources, env={"PIP_CONSTRAINT": str(CONSTRAINTS)}
+    )
+    wheels = {wheel.name.split("-")[0].replace("_", "-"): wheel for wheel in Path(scratch).glob("*.whl")}
+    # As a constraint, the built sibling is what its name means; no index can put another in its place.
+    pins = Path(scratch, "constraints.txt")
+    pins.write_text(CONSTRAINTS.read_text() + "".join(f"{name} @ {wheel.as_uri()}\n" for name, wheel in wheels.items()))
+    return wheels, pins
 
 
 @nox.session(default=False)
@@ -107,6 +122,35 @@ def docs(session: nox.Session) -> None:
     run(session, "sphinx-build", "-q", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
 
 
+@nox.session(default=False)
+def benchmarks(session: nox.Session) -> None:
+    """Side by side with the peers, in an environment of their own; `-- --quick` sees that all run, `-- NAME` one."""
+    install(session, *(str(path) for path in PACKAGES.values()), *tools("peers"))
+    # Its network is run with random weights and nothing of it is taken (CC BY-NC); the rest of what it asks for is not.
+    install(session, "--no-deps", "music2latent")
+    session.chdir(ROOT)
+    session.run("python", "benchmarks/suite.py", *session.posargs, env={"HF_HUB_OFFLINE": "1", "PYTHONPATH": None})
+
+
+@nox.session(name="install", reuse_venv=False, default=False)
+def install_alone(session: nox.Session) -> None:
+    """Each package alone, as its README says it with pip, from this checkout's last commit, and from built wheels."""
+    with tempfile.TemporaryDirectory() as scratch:
+        wheels, pins = built(session, PACKAGES, scratch)
+        for package in session.posargs or PACKAGES:
+            readme = (PACKAGES[package] / "README.md").read_text(encoding="utf-8")
+            printed = readme.split("\npip install ")[1].split("```")[0]
+            from_git = shlex.split(printed.replace("\\\n", " ").replace("$PARTITA", ROOT.as_uri()))
+            for form in (["-c", str(CONSTRAINTS), *from_git], ["-c", str(pins), str(wheels[package])]):
+                session.run("pip", "uninstall", "--quiet", "--yes", *PACKAGES, silent=True)
+                session.install("--quiet", *form)
+                session.run("pip", "check", silent=True)
+                session.chdir(scratch)  # where no checkout can be imported by chance
+                session.run("python", "-c", f"import {package.replace('-', '_')}")
+                session.chdir(ROOT)
+    shutil.rmtree(session.virtualenv.location)
+
+
 @nox.session(reuse_venv=False, default=False)
 @nox.parametrize("package", [nox.param(name, id=name) for name in PACKAGES])
 def isolated(session: nox.Session, package: str) -> None:
@@ -117,15 +161,7 @@ def isolated(session: nox.Session, package: str) -> None:
         siblings = [re.split(r"[^\w-]", requirement)[0] for requirement in declared]
         closure += [sibling for sibling in siblings if sibling in PACKAGES and sibling not in closure]
     with tempfile.TemporaryDirectory() as scratch:
-        sources = [str(PACKAGES[name]) for name in closure]
-        session.run(
-            "pip", "wheel", "--quiet", "--no-deps", "-w", scratch, *sources, env={"PIP_CONSTRAINT": str(CONSTRAINTS)}
-        )
-        wheels = {wheel.name.split("-")[0].replace("_", "-"): wheel for wheel in Path(scratch).glob("*.whl")}
-        # As a constraint, the built sibling is what its name means; no index can put another in its place.
-        pins = Path(scratch, "constraints.txt")
-        built = [f"{name} @ {wheel.as_uri()}\n" for name, wheel in wheels.items()]
-        pins.write_text(CONSTRAINTS.read_text() + "".join(built))
+        wheels, pins = built(session, closure, scratch)
         session.install("-c", str(pins), str(wheels[package]), *tools("tests"))
         versions = {name: wheel.name.split("-")[1] for name, wheel in wheels.items()}
         check = (

@@ -16,7 +16,7 @@ from partita.process import prepare_process
 prepare_process()
 
 import torch
-from harness import alternate, machine, save, summary, table
+from harness import alternate, machine, publish, summary, table
 from partita_blocks import ELU, Snake, SnakeLite
 from torch import Tensor, nn
 
@@ -82,10 +82,9 @@ def main() -> None:
                     row += [f"{moved / 1e9:.0f}", f"{moved / copied:.2f}"]
                 rows.append(row)
     facts = machine() | {"device": options.device, "dtype": options.dtype}
-    save(f"activations_{options.device}_{options.dtype}".replace(":", ""), facts, results)
     header = ["128 channels", "", "", "median, ms", "times ELU"]
-    print(facts)
-    print(table(header + (["GB/s", "of a copy"] if options.device.startswith("cuda") else []), rows))
+    header += ["GB/s", "of a copy"] if options.device.startswith("cuda") else []
+    publish(f"activations_{options.device}_{options.dtype}".replace(":", ""), facts, results, table(header, rows))
 
 
 if __name__ == "__main__":

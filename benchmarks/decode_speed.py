@@ -29,7 +29,7 @@ if "--probe" not in sys.argv:
     prepare_process()
 
 import torch
-from harness import alternate, machine, save, summary, table
+from harness import alternate, machine, publish, summary, table
 from partita.figures import Cost, cost, count_parameters
 from partita.recipes import genae_base, genae_tiny, music2latent2_base, music2latent2_small, music2latent2_tiny
 from partita.training import RunConfig
@@ -158,13 +158,13 @@ def main() -> None:
         "rounds": options.rounds,
         "allocator": "keeps memory while timing, glibc's default while memory is measured",
     }
-    save("decode_speed", facts, {"times": found, "peaks": peaks, "by duration": long, "left out": missing})
-    print(facts)
-    print(table(*_speeds(subjects, found, costs, peaks, missing)))
-    header = ["peak memory, MB", *(f"{s:g} s of audio" for s in options.durations)]
-    print()
-    print(table(header, [[name, *map(_megabytes, peaks.values())] for name, peaks in long.items()]))
-    print(f"\nThe audio itself is {2 * 4 * RATE / 1e6:.2f} MB a second.")
+    rows = {"times": found, "peaks": peaks, "by duration": long, "left out": missing}
+    tables = [table(*_speeds(subjects, found, costs, peaks, missing))]
+    if options.durations:
+        header = ["peak memory, MB", *(f"{s:g} s of audio" for s in options.durations)]
+        tables.append(table(header, [[name, *map(_megabytes, found.values())] for name, found in long.items()]))
+        tables.append(f"The audio itself is {2 * 4 * RATE / 1e6:.2f} MB a second.")
+    publish("decode_speed", facts, rows, *tables)
 
 
 def _speeds(

@@ -24,7 +24,7 @@ from partita.process import prepare_process
 prepare_process()
 
 import torch
-from harness import alternate, machine, profiled, save, summary, table
+from harness import alternate, machine, profiled, publish, summary, table
 from partita.recipes import genae_base
 from torch import Tensor, nn
 
@@ -72,9 +72,7 @@ def main() -> None:
         "rounds": options.rounds,
         "allocator": "keeps memory",
     }
-    save("encode_speed", facts, found)
-    print(facts)
-    print(table(*_rows(subjects, found, samples / RATE)))
+    publish("encode_speed", facts, found, table(*_rows(subjects, found, samples / RATE)))
 
 
 def _rows(

@@ -15,7 +15,7 @@ from partita.process import prepare_process
 prepare_process()
 
 import torch
-from harness import alternate, machine, save, summary, table
+from harness import alternate, machine, publish, summary, table
 from partita.ladder import encoder_ladder
 from partita_core import AudioSpec, ChannelLayout
 from partita_encoders import GenAEEncoderConfig
@@ -49,14 +49,13 @@ def main() -> None:
     with torch.no_grad():
         found = summary(alternate(subjects, rounds=options.rounds))
     facts = machine() | {"seconds": options.seconds, "rounds": options.rounds, "allocator": "keeps memory"}
-    save("encoder_ladder", facts, found)
     first = found["oobleck"]["median"]
     rows = [
         [name, f"{figures['median']:.3f}", f"{figures['best']:.3f}", f"{first / figures['median']:.2f}"]
         for name, figures in found.items()
     ]
-    print(facts)
-    print(table(["encoder", "median, s", "best, s", "times as fast as the first"], rows))
+    header = ["encoder", "median, s", "best, s", "times as fast as the first"]
+    publish("encoder_ladder", facts, found, table(header, rows))
 
 
 if __name__ == "__main__":

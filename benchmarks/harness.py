@@ -1,6 +1,7 @@
 """What the benchmarks share: alternating timing, the machine, and a table."""
 
 import json
+import os
 import platform
 import statistics
 import time
@@ -11,7 +12,8 @@ from typing import Any
 
 import torch
 
-RESULTS = Path(__file__).parent / "results"
+# Where `suite.py --quick` puts what nobody is to believe.
+RESULTS = Path(os.environ.get("PARTITA_RESULTS") or Path(__file__).parent / "results")
 
 
 def alternate(subjects: Mapping[str, Callable[[], Any]], *, rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
@@ -68,10 +70,12 @@ def summary(seconds: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
     return {name: {"median": statistics.median(times), "best": min(times)} for name, times in seconds.items()}
 
 
-def save(name: str, facts: Mapping[str, Any], rows: Any) -> None:
-    """Writes `results/<name>.json`."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": facts, "rows": rows}, indent=2) + "\n")
+def publish(name: str, facts: Mapping[str, Any], rows: Any, *tables: str) -> None:
+    """Writes `results/<name>.json`, from which `suite.py` fills docs/benchmarks.md, and prints the tables."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    record = {"machine": facts, "rows": rows, "tables": tables}
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print("\n\n".join([str(facts), *tables]))
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

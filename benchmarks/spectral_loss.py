@@ -16,7 +16,7 @@ prepare_process()
 
 import auraloss
 import torch
-from harness import alternate, machine, save, summary, table
+from harness import alternate, machine, publish, summary, table
 from partita_core import AudioSpec, ChannelLayout
 from partita_losses import MultiResolutionSTFTConfig
 
@@ -63,14 +63,12 @@ def main() -> None:
         rounds=options.rounds,
     )
     found = summary(seconds)
-    facts = machine("auraloss")
-    save("spectral_loss", facts, found)
     rows = []
     for name, figures in found.items():
         rival = found[name.replace("ours", "auraloss")]["median"]
         rows.append([name, f"{1e3 * figures['median']:.0f}", f"{rival / figures['median']:.2f}"])
-    print(facts)
-    print(table(["forward and backward", "median, ms", "times as fast as auraloss"], rows))
+    header = ["forward and backward", "median, ms", "times as fast as auraloss"]
+    publish("spectral_loss", machine("auraloss") | {"rounds": options.rounds}, found, table(header, rows))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from partita.evaluation import Evaluation, Interval, evaluate, named_metrics
+from partita.evaluation import Evaluation, Interval, evaluate, latent_statistics, named_metrics
 from partita.evaluation.metrics import LogMelL1Config
 from partita_core import AudioSpec, ChannelLayout, Codec, LatentSpec, PartitaError
 from partita_decoders import TwoStep
@@ -152,9 +152,23 @@ def test_csv_has_a_line_for_each_clip_and_system(tmp_path):
     assert float(rows[0]["log_mel_l1"]) == result.scores["model, with comma"]["log_mel_l1"][0]
 
 
+def test_latents_are_looked_at_over_all_clips():
+    codec = Scaled()
+    result = evaluate({"a": codec}, clips())
+    whole = torch.cat([codec.encode(audio[None], layout=layout).values[0].T for _, audio, layout in clips()])
+    found = result.latents["a"]
+    assert found == latent_statistics(whole) and found.vectors == 4 * 26
+    assert f"| a | 104 | {whole.square().mean().sqrt():#.3g} | " in result.to_markdown()
+
+
+def test_latents_that_tell_nothing_are_left_out():
+    result = evaluate({"narrow": Narrow()}, clips())
+    assert result.latents == {} and "latents" not in result.to_markdown()
+
+
 def test_markdown_marks_the_best_and_names_the_references():
     text = evaluate({"good": Scaled(0.9), "bad": Scaled(0.1)}, clips(), ["log_mel_l1"]).to_markdown()
-    lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines()}
+    lines = {line.split(" | ")[0].strip("| "): line for line in text.split("\n| latents |")[0].splitlines()}
     assert "**0.046 [" in lines["good"] and "**" not in lines["bad"] and "silence" in lines
     assert "log-mel L1 ↓" in text and "good − bad" in lines
     widths = {line.count("|") for line in text.split("\n\n")[1].splitlines()}

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from partita.evaluation import channel_balance, frame_rms, latent_vectors, with_noise
+from partita.evaluation import channel_balance, frame_rms, latent_statistics, latent_vectors, with_noise
 from partita_core import Latents, LatentSpec, PartitaError
 
 
@@ -79,3 +79,15 @@ def test_nothing_that_varies_is_refused():
         channel_balance(torch.ones(1, 4))
     with pytest.raises(PartitaError, match="have no variance"):
         channel_balance(torch.ones(5, 4))
+
+
+def test_statistics_of_each_channel_and_direction():
+    torch.manual_seed(0)
+    vectors = torch.zeros(30_000, 3, dtype=torch.float64)
+    vectors[:, 0] = 2 * torch.randn(30_000)
+    vectors[:, 1] = torch.rand(30_000) * math.sqrt(12)  # uniform: variance 1, excess kurtosis -1.2
+    found = latent_statistics(vectors)
+    assert found.std == pytest.approx((2, 1, 0), rel=0.02)
+    assert found.spectrum == pytest.approx((0.8, 0.2, 0), abs=0.01) and sum(found.spectrum) == pytest.approx(1)
+    assert found.kurtosis[:2] == pytest.approx((0, -1.2), abs=0.1) and found.kurtosis[2] is None
+    assert found.balance == channel_balance(vectors) and found.vectors == 30_000

@@ -8,11 +8,24 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from partita.evaluation import Clip, Difference, Evaluation, Interval, MetricInfo, Speed, System
-from partita.report import write_report
-from partita.report.curves import chart, series
-from partita.report.media import frequency_marks, spectrogram
-from partita_core import PartitaError
+from partita.evaluation import (
+    ChannelBalance,
+    Clip,
+    Difference,
+    Evaluation,
+    FrechetDistances,
+    Interval,
+    LatentStatistics,
+    MetricInfo,
+    Speed,
+    System,
+)
+from partita.report import Robustness, write_report
+from partita.report.comparisons import rate_distortion
+from partita.report.curves import chart, charts, curves_of
+from partita.report.media import difference_png, frequency_marks, spectrogram
+from partita.report.plots import Series, plot
+from partita_core import PartitaError, write_json
 from PIL import Image
 
 RATE = 16000
@@ -54,6 +67,12 @@ def evaluation():
         {name: {"log_mel_l1": interval} for name in ("model <a>", "silence")},
         (Difference("model <a>", "silence", "log_mel_l1", Interval(-0.5, -0.6, -0.4)),),
         {"confidence": 0.95},
+        (FrechetDistances("hf:<e>", 8, 1, {"model <a>": 17.5, "silence": 99.5}),),
+        {
+            "model <a>": LatentStatistics(
+                70, ChannelBalance(1.25, 0.5, 1.5, 1.75, 1, -0.25), (0.75, 0.25), (1.0, 0.0), (-0.25, None)
+            )
+        },
     )
 
 
@@ -66,7 +85,13 @@ def page(tmp_path_factory):
     ]
     rows = [{"step": s, "total": 3 / (s + 1), "losses/mel": 1.0, "note": "x"} for s in range(50)]
     write_report(
-        path, title="A & B", clips=clips, loss_curves=rows, evaluation=evaluation(), summary=[("Steps", "5 < 6")]
+        path,
+        title="A & B",
+        clips=clips,
+        logs={"model <a>": rows},
+        evaluation=evaluation(),
+        models={"model <a>": {"steps": "1,234"}, "b": {"size": "3 M"}},
+        summary=[("Steps", "5 < 6")],
     )
     return Page(path.read_text(encoding="utf-8"))
 
@@ -81,8 +106,10 @@ def test_nothing_is_asked_of_the_network(page):
 
 def test_every_source_has_a_player_and_a_spectrogram(page):
     assert len(page.all("article")) == 2
-    assert len(page.all("audio")) == len(page.all("img")) == len(page.all("button", **{"class": "pick"})) == 5
+    assert len(page.all("audio")) == len(page.all("button", **{"class": "pick"})) == 5
+    assert len(page.all("img", **{"class": "levels"})) == 5 and len(page.all("img", **{"class": "differences"})) == 3
     assert len(page.all("button", **{"class": "play"})) == len(page.all("input", type="range")) == 2
+    assert [tag["value"] for tag in page.all("input", name="view")] == ["levels", "differences"]
     assert page.all("article")[0]["data-seconds"] == "0.300000"
 
 
@@ -96,7 +123,7 @@ def test_the_players_hold_the_audio(page):
 
 
 def test_the_spectrograms_are_pictures_on_one_scale(page):
-    tones = [np.asarray(Image.open(decoded(tag["src"], "image/png"))) for tag in page.all("img")]
+    tones = [np.asarray(Image.open(decoded(tag["src"], "image/png"))) for tag in page.all("img", **{"class": "levels"})]
     low, high, silent = tones[:3]
     assert low.max() == 255 and silent.max() == 0
     assert abs(int(high.max()) - 255) < 6  # the same level in another place
@@ -108,6 +135,9 @@ def test_figures_are_in_the_table_and_with_the_clips(page):
     assert "model <a>" in text and "0.250" in text and "0.200 to 0.300" in text
     assert "−0.500 [−0.600, −0.400]" in text
     assert "840" in text and "1.20" in text and "250" in text
+    assert "Frechet [hf:<e>] ↓" in text and "17.50" in text and "1 clips in 8 dimensions" in text
+    assert "1.8 of 2" in text and "−0.25" in text  # the latents' effective rank and kurtosis
+    assert "1,234" in text and "3 M" in text
     assert "0.257" in text and text.count("0.257") == 1  # the clip's own, of the one model that has one
 
 
@@ -147,22 +177,89 @@ def test_a_tone_is_where_its_mark_says():
     assert levels.max() == pytest.approx(20 * math.log10(0.5), abs=1)
 
 
-def test_series_takes_numbers_by_their_step():
+def test_curves_take_numbers_by_their_step():
     rows = [{"step": 10, "a": 1.0, "b": None, "time": 3.0}, {"step": 20, "a": 2.0, "c": 1}, {"step": 30, "a": math.nan}]
-    found = series(rows)
+    found = curves_of(rows)
     assert list(found) == ["a"] and found["a"].tolist() == [[10, 1], [20, 2]]
 
 
 @pytest.mark.parametrize("values", [[1.0, 1.0], [0.0, 0.0], [-5.0, 5.0], [1e-6, 1e3], [1e9, 1.1e9], [3.0] * 2000])
 def test_charts_of_any_values_are_drawn_within_their_frame(values):
     points = np.stack([np.arange(len(values)) * 100.0, np.asarray(values)], axis=1)
-    drawing = chart("a <b>", points)
+    drawing = chart("a <b>", {"m": points}, {"m": 0})
     assert "nan" not in drawing and "inf" not in drawing and "a &lt;b&gt;" in drawing
     path = re.search(r'class="line" d="M([^"]*)"', drawing).group(1)
     places = np.asarray([[float(v) for v in pair.split()] for pair in path.split("L")])
     assert len(places) <= 240
-    assert (places >= 0).all() and (places <= [320, 150]).all()
+    assert (places >= 0).all() and (places <= [320, 168]).all()
     assert drawing.count('class="rule"') >= 1
+
+
+def test_a_model_has_one_colour_and_curves_come_in_the_order_of_their_interest():
+    rows = [{"step": s, "lr/generator": 1.0, "total": 2.0 + s, "validation/x": 3.0} for s in range(3)]
+    drawing = charts({"a": rows, "b": rows[:2]}, {"a": 4, "b": 9})
+    names = re.findall(r"<figcaption><span>([^<]*)", drawing)
+    assert names == ["total", "validation/x", "lr/generator"]
+    assert drawing.index("validation/x") < drawing.index("<details>") < drawing.index("lr/generator")
+    assert drawing.count('class="c4 line"') == drawing.count('class="c1 line"') == 3  # nine is the second again
+
+
+def test_differences_are_of_what_can_be_seen():
+    original = np.asarray([[0.0, -30.0, -200.0, -200.0]])
+    estimate = np.asarray([[0.0, 0.0, -90.0, -50.0]])
+    shades = np.asarray(Image.open(io.BytesIO(difference_png(estimate, original, top=0.0))))
+    assert shades.tolist() == [[128, 255, 128, 255]]
+    shades = np.asarray(Image.open(io.BytesIO(difference_png(original, estimate, top=0.0))))
+    assert shades.tolist() == [[128, 0, 128, 0]]
+
+
+def test_points_of_one_place_stand_side_by_side_with_their_whiskers():
+    def point(value):
+        ends = np.asarray([value - 1]), np.asarray([value + 1])
+        return Series(f"m{value:g}", np.asarray([[10.0, value]]), *ends, 0, "points")
+
+    drawing = plot("x", [point(1.0), point(2.0)], x_logarithmic=True)
+    (a, low), (b, high) = [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', drawing)]
+    assert b - a == pytest.approx(7, abs=0.1) and low > high
+    assert len(re.findall(r'class="whiskers" d="M[\d.]+ [\d.]+V', drawing)) == 2
+
+
+def test_rate_and_distortion_are_shown_for_numbers_and_for_bits_where_there_are_codes():
+    interval = Interval(1.0, 0.9, 1.1)
+    systems = (System("m", False, 800.0), System("coded", False, 800.0, 2000.0), System("low-pass", True, 800.0))
+    metrics = (MetricInfo("log_mel_l1", "log-mel L1", "", "lower"),)
+    means = {system.name: {"log_mel_l1": interval} for system in systems}
+    found = Evaluation(systems, metrics, (), {}, means, (), {})
+    drawing = rate_distortion(found, {"m": 0, "coded": 1})
+    assert drawing.count("<svg") == 2 and drawing.count(">numbers/s<") == drawing.count(">kbit/s<") == 1
+    assert drawing.count('class="c0 points"') == 1 and drawing.count('class="c1 points"') == 2
+    assert rate_distortion(Evaluation(systems[2:], metrics, (), {}, means, (), {}), {}) == ""
+
+
+def robustness_record():
+    interval = {"mean": 1.0, "low": 0.5, "high": 1.5}
+    means = {name: {"log_mel_l1": [interval] * 2} for name in ("a", "b")}
+    floor = {"log_mel_l1": interval}
+    return {"snrs_db": ["inf", "-3.0"], "means": means, "matched noise": floor, "clips": [{}, {}]}
+
+
+def test_robustness_curves_are_read_and_drawn_for_the_models_of_the_report(tmp_path):
+    write_json(tmp_path / "f.json", robustness_record())
+    found = Robustness.load(tmp_path / "f.json")
+    assert found.snrs == ("∞", "−3") and found.clips == 2
+    write_report(tmp_path / "r.html", title="x", robustness=found.of({"b": None, "c": None}))
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "log-mel L1 ↓" in text and ">∞<" in text and ">−3<" in text and "over 2 clips" in text
+    assert text.count('class="c0 line"') == 1 and 'class="c1 line"' not in text
+    with pytest.raises(PartitaError, match="are of a, b, the report is on c; name the models alike"):
+        found.of({"c": None})
+
+
+@pytest.mark.parametrize("change", [{"clips": 3}, {"snrs_db": ["inf"]}, {"means": []}])
+def test_other_files_are_no_robustness_curves(tmp_path, change):
+    write_json(tmp_path / "f.json", robustness_record() | change)
+    with pytest.raises(PartitaError, match=r"f\.json"):
+        Robustness.load(tmp_path / "f.json")
 
 
 def decoded(uri, kind):

@@ -285,14 +285,6 @@ def test_a_checkpoint_is_held_against_its_run_before_the_model_is_built(run, tmp
         load_model(tmp_path / "run" / "checkpoints" / "step_00000006")
 
 
-def test_the_card_says_what_the_model_is_and_what_was_measured(run):
-    card = (run / "model" / "README.md").read_text()
-    last = [line for line in read_log(run / "log.jsonl") if "validation/si_sdr" in line][-1]
-    assert f"| validation/si_sdr | {last['validation/si_sdr']:.4g} |" in card
-    assert "| encoder | `encoder/genae` |" in card and "8000 Hz, mono, stereo, mid_side" in card
-    assert "Trained for 6 steps on" in card and card.startswith("---\nlibrary_name: partita\n")
-
-
 def test_a_mono_model_trains_on_stereo_and_is_listened_to_and_evaluated_in_mono(config, tones, tmp_path, ok):
     run = config(steps=2)
     audio = AudioSpec(8000, 1, (ChannelLayout.MONO,))

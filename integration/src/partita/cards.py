@@ -1,53 +1,135 @@
 """Model cards: the README.md of a model folder, with what it is made of and what was measured."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from huggingface_hub import EvalResult, ModelCardData
 from partita_core import Autoencoder, Codec, Config, Saved
 
-from partita.figures import figures
+from partita.evaluation import Interval
+from partita.evaluation.results import format_interval, format_numbers
+from partita.figures import count_parameters, figures
 from partita.models import codec_of
 
+# What the hub calls models that put out audio for audio; nothing that it knows fits the others.
+_TASK = "audio-to-audio"
 
-def model_card(model: Saved, *, recipe: str, data: str, steps: int, measured: Mapping[str, float]) -> str:
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure of the last evaluation of a run.
+
+    Attributes:
+        name: as the log has it, without the split.
+        title: as a table has it, with its unit and an arrow to the better side where it has them.
+        value: the mean over clips, or over crops.
+        interval: of the mean; None where it has none.
+    """
+
+    name: str
+    title: str
+    value: float
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model came to be.
+
+    Attributes:
+        recipe: what it was trained by; may be empty.
+        objective: the tag of what it was trained for.
+        data: what it was trained on, in the words of whoever did.
+        files: of the split that it was trained on.
+        hours: of audio in them; None where that is not known.
+        steps: optimizer steps that it has seen.
+        seconds: that they took.
+        device: what they ran on.
+        split: where the figures are from.
+        measured: figures of the last evaluation.
+    """
+
+    recipe: str
+    objective: str
+    data: str
+    files: int
+    hours: float | None
+    steps: int
+    seconds: float
+    device: str
+    split: str
+    measured: Sequence[Measured]
+
+
+def model_card(model: Saved, training: Training) -> str:
     """The card of a trained model, as Markdown with the header that the hub reads.
+
+    The header names no licence: that is for whoever publishes the model to say.
 
     Args:
         model: in eval mode.
-        recipe: what it was trained by.
-        data: what it was trained on, in the words of whoever did.
-        steps: optimizer steps it has seen.
-        measured: figures by name, of the last evaluation of the run.
+        training: how it came to be.
     """
+    name = training.recipe or type(model).__name__
     parts = dict(model.named_children())
     rows = [
-        f"| {name} | `{config.tag}` | {sum(p.numel() for p in part.parameters()) / 1e6:.2f} M |"
-        for name, part in parts.items()
-        if isinstance(config := getattr(part, "config", None), Config)
+        f"| {part} | `{config.tag}` | {_millions(count_parameters(module))} |"
+        for part, module in parts.items()
+        if isinstance(config := getattr(module, "config", None), Config)
     ]
     trained = "The quantizer was trained, on the frozen latents of the rest," if "quantizer" in parts else "Trained"
+    hours = "" if training.hours is None else f", {_hours(training.hours)} of audio"
     lines = [
         "---",
-        "library_name: partita",
-        "tags: [audio, autoencoder]",
+        _header(model, name, training),
         "---",
         "",
-        f"# {recipe or type(model).__name__}",
+        f"# {name}",
         "",
         _about(model),
         "",
         "| part | component | parameters |",
-        "|---|---|---|",
+        "|---|---|---:|",
         *rows,
+        f"| all | | {_millions(count_parameters(model))} |",
         "",
-        f"{trained} for {steps} steps on `{data}`.",
+        f"{trained} for {training.steps:,} steps of `{training.objective}` in {training.seconds / 60:.0f} minutes on "
+        f"{training.device}, on `{training.data}` ({training.files:,} files{hours}).",
         "",
-        *_measured(measured),
+        *_figures(training),
         "```python",
         *_usage(model),
         "```",
         "",
     ]
     return "\n".join(lines)
+
+
+def _header(model: Saved, name: str, training: Training) -> str:
+    """What the hub reads, as YAML."""
+    is_codec = isinstance(model, Codec)
+    results = [
+        EvalResult(
+            task_type=_TASK if is_codec else "other",
+            dataset_type=training.data,
+            dataset_name=training.data,
+            dataset_split=training.split,
+            metric_type=each.name,
+            metric_name=each.title,
+            metric_value=each.value,
+        )
+        for each in training.measured
+    ]
+    kinds = ["autoencoder", "codec"] if is_codec else [type(model).__name__.lower()]
+    data = ModelCardData(
+        library_name="partita",
+        pipeline_tag=_TASK if is_codec else None,
+        tags=["audio", *kinds],
+        model_name=name,
+        eval_results=results or None,
+        ignore_metadata_errors=False,
+    )
+    return data.to_yaml()
 
 
 def _about(model: Saved) -> str:
@@ -61,6 +143,19 @@ def _about(model: Saved) -> str:
         f"{found['frame_rate']:g} times a second (hop {found['hop']}).{codes}"
     )
     return latents if codec is model else f"A {type(model).__name__} on the latents of a frozen codec. {latents}"
+
+
+def _figures(training: Training) -> list[str]:
+    if not training.measured:
+        return ["Measured: none.", ""]
+    rows = []
+    for each in training.measured:
+        (value,) = format_numbers(each.value)
+        value = value if each.interval is None else format_interval(each.interval)
+        rows.append(f"| {each.title} | {value} |")
+    what = "with 95 % bootstrap intervals" if any(each.interval for each in training.measured) else "without intervals"
+    heading = f"Measured at the end of training on a few clips of the split `{training.split}`, {what}:"
+    return [heading, "", "| figure | |", "|---|---:|", *rows, ""]
 
 
 def _usage(model: Saved) -> list[str]:
@@ -82,8 +177,9 @@ def _usage(model: Saved) -> list[str]:
     ]
 
 
-def _measured(measured: Mapping[str, float]) -> list[str]:
-    if not measured:
-        return []
-    rows = [f"| {name} | {value:.4g} |" for name, value in measured.items()]
-    return ["Measured at the end of training, on clips of the split named:", "", "| figure | |", "|---|---|", *rows, ""]
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M"
+
+
+def _hours(hours: float) -> str:
+    return f"{60 * hours:.1f} minutes" if hours < 1 else f"{hours:,.1f} hours"

@@ -18,6 +18,7 @@ COMMANDS = (
     "tokenize",
     "detokenize",
     "evaluate",
+    "report",
     "llm",
     "represent",
     "generate",

@@ -30,6 +30,22 @@ def open_model(options: argparse.Namespace) -> "Codec":
     return load_codec(options.model).optimize(precision=options.precision)
 
 
+def named_models(models: list[str]) -> dict[str, str]:
+    """Models by their names: `NAME=MODEL`, or the shortest ends of their paths that tell them apart.
+
+    Raises:
+        PartitaError: two are called the same.
+    """
+    from partita_core import PartitaError
+
+    split = [text.partition("=") if "=" in text and not Path(text).exists() else ("", "", text) for text in models]
+    ends = {model: name for name, model in short_names([model for name, _, model in split if not name]).items()}
+    found = {name or ends[model]: model for name, _, model in split}
+    if len(found) < len(models):
+        raise PartitaError(f"two of {len(models)} models are called the same; name them, as NAME=MODEL")
+    return found
+
+
 def short_names(models: list[str]) -> dict[str, str]:
     """Models by the shortest ends of their paths that tell them apart."""
     parts = {model: Path(model).resolve().parts if Path(model).exists() else (model,) for model in models}

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
         output / "report.html",
         title="Partita demo: a GenAE of three million parameters",
         clips=[(*clip, unseen.sample_rate) for clip in heard],
-        loss_curves=[line for line in read_log(run_folder.log) if "total" in line or "validation/log_mel_l1" in line],
+        logs={"genae_tiny": read_log(run_folder.log)},
         evaluation=found,
         summary=[
             ("Trained", f"{options.minutes:g} minutes on {data}"),

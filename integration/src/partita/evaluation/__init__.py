@@ -5,7 +5,15 @@ from .chunks import by_chunk, chunk_samples, with_sampler
 from .evaluate import DEFAULT_METRICS, evaluate, named_metrics
 from .frechet import Embed, frechet_distance
 from .latent_effects import Spread, latent_effects, mean_tokens, spread
-from .latent_statistics import ChannelBalance, channel_balance, frame_rms, latent_vectors, with_noise
+from .latent_statistics import (
+    ChannelBalance,
+    LatentStatistics,
+    channel_balance,
+    frame_rms,
+    latent_statistics,
+    latent_vectors,
+    with_noise,
+)
 from .metrics import Metric
 from .references import bit_rate, low_passed, matched_noise, numbers_per_second, silence
 from .results import Clip, Difference, Evaluation, FrechetDistances, MetricInfo, Speed, System
@@ -20,6 +28,7 @@ __all__ = [
     "Evaluation",
     "FrechetDistances",
     "Interval",
+    "LatentStatistics",
     "Metric",
     "MetricInfo",
     "Speed",
@@ -33,6 +42,7 @@ __all__ = [
     "frame_rms",
     "frechet_distance",
     "latent_effects",
+    "latent_statistics",
     "latent_vectors",
     "low_passed",
     "matched_noise",

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..data.resampling import resample, resampled_length
 from .bootstrap import Bootstrap
 from .frechet import Embed, EmbeddedClips
+from .latent_statistics import LatentStatistics, latent_statistics, latent_vectors
 from .metrics.base import Metric
 from .references import bit_rate, fit, low_passed, matched_noise, numbers_per_second, silence
 from .results import Clip, Difference, Evaluation, MetricInfo, Speed, System
@@ -112,6 +113,7 @@ def evaluate(
         differences=tuple(_differences(systems, measures, scores, bootstrap)),
         settings=settings | {"metrics": [to_dict(measure.config) for measure in measures]},
         frechet=tuple(each.distances() for each in embedded),
+        latents={name: found for name, clock in clocks.items() if (found := clock.latents()) is not None},
     )
 
 
@@ -122,6 +124,7 @@ class _Clock:
         self.codec, self.rate, self.levels, self.sampler = codec, rate, levels, sampler
         self._encode = self._decode = self._audio = 0.0
         self._warm = self._coded = False
+        self._vectors: list[Tensor] = []
 
     def reconstruct(self, audio: Tensor, layout: ChannelLayout, seed: int) -> Tensor:
         own = self.codec.audio_spec.sample_rate
@@ -139,6 +142,10 @@ class _Clock:
         self._encode += middle - start
         self._decode += end - middle
         self._audio += heard.shape[-1] / own
+        if latents.values is None:
+            assert latents.codes is not None
+            latents = replace(latents, values=self.codec.codes_to_values(latents.codes))
+        self._vectors.append(latent_vectors(latents).float())
         return fit(resample(decoded.cpu(), own, self.rate), audio.shape[-1]).to(audio)
 
     def _encode_audio(self, audio: Tensor, layout: ChannelLayout) -> Latents:
@@ -150,6 +157,11 @@ class _Clock:
         spec = replace(spec, codebook_sizes=spec.codebook_sizes[: self.levels])
         speed = Speed(self._audio / max(self._encode, 1e-9), self._audio / max(self._decode, 1e-9))
         return System(name, False, numbers_per_second(spec), bit_rate(spec) if self._coded else None, speed)
+
+    def latents(self) -> LatentStatistics | None:
+        """Of all clips; None where they tell nothing, as of silence alone."""
+        vectors = torch.cat(self._vectors)
+        return latent_statistics(vectors) if (vectors != vectors[:1]).any() else None
 
     def _now(self) -> float:
         parameter = next(self.codec.parameters(), None)

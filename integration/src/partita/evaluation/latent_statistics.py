@@ -32,6 +32,25 @@ class ChannelBalance:
     kurtosis: float
 
 
+@dataclass(frozen=True)
+class LatentStatistics:
+    """What latents look like over some clips: in one line, and channel by channel.
+
+    Attributes:
+        vectors: latent vectors that were counted.
+        balance: how their channels share what there is.
+        spectrum: eigenvalues of their covariance over the sum of all, largest first.
+        std: standard deviation of each channel.
+        kurtosis: excess kurtosis of each channel; None of one that is dead.
+    """
+
+    vectors: int
+    balance: ChannelBalance
+    spectrum: tuple[float, ...]
+    std: tuple[float, ...]
+    kurtosis: tuple[float | None, ...]
+
+
 def frame_rms(latents: Latents) -> Tensor:
     """RMS of the values of each frame, over its channels and tokens, all items end to end, `(frames,)` float64.
 
@@ -78,21 +97,38 @@ def channel_balance(vectors: Tensor) -> ChannelBalance:
     Raises:
         PartitaError: there are fewer.
     """
+    return latent_statistics(vectors).balance
+
+
+def latent_statistics(vectors: Tensor) -> LatentStatistics:
+    """The statistics of latent vectors `(vectors, dim)`, at least two that differ.
+
+    Raises:
+        PartitaError: there are fewer.
+    """
     vectors = vectors.double()
     centred = vectors - vectors.mean(0)
     variance = centred.square().mean(0)
     if len(vectors) < 2 or not variance.any():
         raise PartitaError(f"{len(vectors)} latent vectors have no variance; give two that differ")
-    spectrum = torch.linalg.eigvalsh(centred.T @ centred / len(vectors)).clamp_min(0)
+    eigenvalues = torch.linalg.eigvalsh(centred.T @ centred / len(vectors)).clamp_min(0)
+    spectrum = eigenvalues.flip(0) / eigenvalues.sum()
     alive = variance > _DEAD**2 * variance.mean()
-    fourth = centred[:, alive].pow(4).mean(0) / variance[alive].square()
-    return ChannelBalance(
+    kurtosis = centred.pow(4).mean(0) / variance.square() - 3  # NaN where nothing varies, which is not alive
+    balance = ChannelBalance(
         rms=float(vectors.square().mean().sqrt()),
         variance_min=float(variance.min() / variance.mean()),
         variance_max=float(variance.max() / variance.mean()),
-        effective_rank=float(torch.special.entr(spectrum / spectrum.sum()).sum().exp()),
+        effective_rank=float(torch.special.entr(spectrum).sum().exp()),
         dead=int((~alive).sum()),
-        kurtosis=float(fourth.mean() - 3),
+        kurtosis=float(kurtosis[alive].mean()),
+    )
+    return LatentStatistics(
+        vectors=len(vectors),
+        balance=balance,
+        spectrum=tuple(spectrum.tolist()),
+        std=tuple(variance.sqrt().tolist()),
+        kurtosis=tuple(value if lives else None for value, lives in zip(kurtosis.tolist(), alive.tolist())),
     )
 
 

@@ -3,13 +3,17 @@
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from partita_core import from_dict, read_json, to_dict, write_json, written_aside
 
 from .bootstrap import Interval
+from .latent_statistics import LatentStatistics
+
+LATENTS_NOTE = "Latent vectors over the clips; variances of channels are over their mean."
+LATENTS_HEADING = ("vectors", "RMS", "effective rank", "dead channels", "least variance", "most", "excess kurtosis")
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ class Evaluation:
         differences: between the models, and of each model from each reference, paired by clip.
         settings: sample rate, seed, bootstrap, and the metrics' Configs.
         frechet: distances between sets of clips, one for each embedder.
+        latents: model -> what its latents look like over the clips.
     """
 
     systems: tuple[System, ...]
@@ -134,6 +139,7 @@ class Evaluation:
     differences: tuple[Difference, ...]
     settings: dict[str, Any]
     frechet: tuple[FrechetDistances, ...] = ()
+    latents: dict[str, LatentStatistics] = field(default_factory=dict)
 
     def to_dict(self, *, speeds: bool = False) -> dict[str, Any]:
         """The record as what JSON can hold; equal evaluations give equal records.
@@ -174,7 +180,7 @@ class Evaluation:
             aside.write_text(text.getvalue(), encoding="utf-8", newline="")
 
     def to_markdown(self) -> str:
-        """The table of means with intervals, the best model of each column in bold, and the paired differences."""
+        """The table of means with intervals, the best model of each column in bold, differences, and the latents."""
         confidence = f"{100 * self.settings['confidence']:g} %"
         clips = f"{len(self.clips)} clip{'s' if len(self.clips) != 1 else ''}"
         lines = [f"Means over {clips} with {confidence} bootstrap intervals.", ""]
@@ -187,6 +193,10 @@ class Evaluation:
         if self.differences:
             lines += ["", f"Paired differences over the same clips, with {confidence} intervals.", ""]
             lines += _markdown_table(["difference", *(m.title for m in self.metrics)], list(self._difference_rows()))
+        if self.latents:
+            lines += ["", LATENTS_NOTE, ""]
+            rows = [[_cell(name), *format_latents(found)] for name, found in self.latents.items()]
+            lines += _markdown_table(["latents", *LATENTS_HEADING], rows)
         return "\n".join(lines) + "\n"
 
     def write_markdown(self, path: str | Path) -> None:
@@ -240,6 +250,20 @@ def format_rates(system: System) -> list[str]:
         "–" if system.bit_rate is None else f"{system.bit_rate / 1000:.2f}",
         "–" if speed is None else _speed(speed.encode),
         "–" if speed is None else _speed(speed.decode),
+    ]
+
+
+def format_latents(found: LatentStatistics) -> list[str]:
+    """The cells beneath `LATENTS_HEADING`."""
+    balance, dim = found.balance, len(found.std)
+    return [
+        f"{found.vectors:,}",
+        f"{balance.rms:#.3g}",
+        f"{balance.effective_rank:.1f} of {dim}",
+        str(balance.dead),
+        f"{balance.variance_min:.2g}",
+        f"{balance.variance_max:.2g}",
+        f"{balance.kurtosis:.2g}".replace("-", "−"),
     ]
 
 

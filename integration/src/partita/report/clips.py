@@ -2,14 +2,25 @@
 
 from collections.abc import Mapping
 from html import escape
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from partita_core import PartitaError
 from torch import Tensor
 
 from ..evaluation.results import Evaluation, format_numbers
-from .media import RANGE_DB, audio_uri, colour_stops, frequency_marks, spectrogram, spectrogram_uri
+from .media import (
+    DIFFERENCE_DB,
+    RANGE_DB,
+    audio_uri,
+    colour_stops,
+    difference_png,
+    frequency_marks,
+    image_uri,
+    spectrogram,
+    spectrogram_png,
+)
+from .plots import swatch
 
 # Panels are numbered by the digit keys that choose them.
 _KEYS = 9
@@ -37,19 +48,38 @@ class ReportClip(NamedTuple):
 
 
 def legend(max_seconds: float) -> str:
-    """What the spectrograms' colours mean, and the keys."""
-    stops = ", ".join(colour_stops())
-    keys = (("space", "play"), ("1–9", "source"), ("← →", "seek"), ("J K", "next, previous clip"))
+    """What the spectrograms' colours mean, the choice between them and their differences, and the keys."""
+    keys = (
+        ("space", "play, pause"),
+        ("1–9", "source"),
+        ("↑ ↓", "previous, next source"),
+        ("← →", "seek 1 s, with ⇧ 5 s"),
+        ("J K", "next, previous clip"),
+        ("D", "spectrogram, difference"),
+        ("esc", "let go"),
+    )
     hints = "".join(f"<span><kbd>{key}</kbd> {what}</span>" for key, what in keys)
-    scale = f'−{RANGE_DB:.0f} dB<i style="background:linear-gradient(90deg, {stops})"></i>the original’s peak'
+    views = "".join(
+        f'<label><input type="radio" name="view" value="{view}"{checked}>{label}</label>'
+        for view, label, checked in (("levels", "Spectrogram", " checked"), ("differences", "Difference", ""))
+    )
+    levels = _scale("levels", f"−{RANGE_DB:.0f} dB", "the original’s peak")
+    differences = _scale("differences", f"−{DIFFERENCE_DB:.0f} dB, missing", f"+{DIFFERENCE_DB:.0f} dB, added")
     note = f"Nothing is normalised: levels are as they came out. Clips are cut at {max_seconds:g} s."
     return (
         f'<p class="note">Switching between sources keeps the position. {note}</p><div class="legend">'
-        f'<span class="scale">{scale}</span><span class="keys">{hints}</span></div>'
+        f'<span class="views" role="radiogroup" aria-label="Pictures">{views}</span>{levels}{differences}</div>'
+        f'<p class="keys">{hints}</p>'
     )
 
 
-def clip_card(clip: ReportClip, evaluation: Evaluation | None, max_seconds: float) -> str:
+def _scale(name: Literal["levels", "differences"], low: str, high: str) -> str:
+    stops = ", ".join(colour_stops(name))
+    bar = f'<i style="background:linear-gradient(90deg, {stops})"></i>'
+    return f'<span class="scale {name}">{low}{bar}{high}</span>'
+
+
+def clip_card(clip: ReportClip, evaluation: Evaluation | None, max_seconds: float, colours: Mapping[str, int]) -> str:
     """One clip: a panel for the original and for each estimate, all on one colour scale and one time axis.
 
     Raises:
@@ -67,12 +97,15 @@ def clip_card(clip: ReportClip, evaluation: Evaluation | None, max_seconds: floa
     levels = {label: spectrogram(audio[:, :samples], rate) for label, audio in sources.items()}
     # One scale a clip, by the original: then what is louder or fainter in an estimate looks so.
     top = max(float(np.max(levels["Original"])), -RANGE_DB)
-    panels = [
-        _panel(
-            key, label, audio[:, :samples], rate, spectrogram_uri(levels[label], top), _scores(evaluation, name, label)
-        )
-        for key, (label, audio) in enumerate(sources.items(), start=1)
-    ]
+    panels = []
+    for number, (label, audio) in enumerate(sources.items(), start=1):
+        colour = None if number == 1 else colours[label]
+        images = _image("levels", f"Spectrogram: {label}", spectrogram_png(levels[label], top))
+        if number > 1:
+            difference = difference_png(levels[label], levels["Original"], top)
+            images += _image("differences", f"Difference from the original: {label}", difference)
+        scores = _scores(evaluation, name, label)
+        panels.append(_panel(number, label, colour, audio_uri(audio[:, :samples], rate), rate, images, scores))
     channels = "mono" if reference.shape[0] == 1 else f"{reference.shape[0]} channels"
     facts = f"{samples / rate:.1f} s · {rate / 1000:g} kHz · {channels}"
     return (
@@ -88,17 +121,21 @@ def _columns(panels: int) -> int:
     return -(-panels // rows)
 
 
-def _panel(key: int, label: str, audio: Tensor, rate: int, image: str, scores: str) -> str:
+def _panel(number: int, label: str, colour: int | None, audio: str, rate: int, images: str, scores: str) -> str:
     marks = "".join(
         f'<span class="mark" style="bottom:{100 * height:.1f}%">{text}</span>' for height, text in frequency_marks(rate)
     )
-    name = escape(label)
+    dot = "" if colour is None else swatch(colour)
     return (
-        f'<figure class="panel"><button class="pick" aria-pressed="false"><kbd>{key}</kbd>{name}</button>'
-        f'<div class="plot"><img src="{image}" alt="Spectrogram: {name}">{marks}<span class="head"></span></div>'
-        f'<audio controls preload="none" src="{audio_uri(audio, rate)}"></audio>'
+        f'<figure class="panel"><button class="pick" aria-pressed="false"><kbd>{number}</kbd>{escape(label)}{dot}'
+        f'</button><div class="plot">{images}{marks}<span class="head"></span></div>'
+        f'<audio controls preload="none" src="{audio}"></audio>'
         f'<div class="scores">{scores}</div></figure>'
     )
+
+
+def _image(kind: str, text: str, png: bytes) -> str:
+    return f'<img class="{kind}" src="{image_uri(png)}" alt="{escape(text)}">'
 
 
 def _scores(evaluation: Evaluation | None, clip: str, system: str) -> str:

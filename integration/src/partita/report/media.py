@@ -3,6 +3,7 @@
 import base64
 import io
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import soundfile
@@ -15,6 +16,8 @@ from ..evaluation.metrics.spectra import magnitudes
 
 # What a spectrogram shows under the loudest point of its clip.
 RANGE_DB = 80.0
+# What a difference of spectrograms shows to either side.
+DIFFERENCE_DB = 30.0
 
 
 def audio_uri(audio: Tensor, sample_rate: int) -> str:
@@ -22,7 +25,7 @@ def audio_uri(audio: Tensor, sample_rate: int) -> str:
     file = io.BytesIO()
     signal = audio.detach().to("cpu", torch.float32).clamp(-1, 1).T.numpy()
     soundfile.write(file, signal, sample_rate, format="FLAC", subtype="PCM_16")
-    return f"data:audio/flac;base64,{_base64(file)}"
+    return f"data:audio/flac;base64,{_base64(file.getvalue())}"
 
 
 def spectrogram(audio: Tensor, sample_rate: int, *, width: int = 720, height: int = 180) -> NDArray[np.float64]:
@@ -44,21 +47,37 @@ def spectrogram(audio: Tensor, sample_rate: int, *, width: int = 720, height: in
     return (10 * columns.clamp_min(1e-20).log10()).flip(0).numpy()
 
 
-def spectrogram_uri(levels: NDArray[np.float64], top: float) -> str:
+def spectrogram_png(levels: NDArray[np.float64], top: float) -> bytes:
     """A spectrogram as PNG, coloured from `top` dB down to `RANGE_DB` below it."""
-    from PIL import Image  # comes with matplotlib
-
-    shade = np.clip((levels - top + RANGE_DB) / RANGE_DB, 0, 1)
-    image = Image.fromarray((shade * 255).round().astype(np.uint8))
-    image.putpalette(_palette())
-    file = io.BytesIO()
-    image.save(file, format="PNG", optimize=True)
-    return f"data:image/png;base64,{_base64(file)}"
+    return _image((levels - top + RANGE_DB) / RANGE_DB, "levels")
 
 
-def colour_stops(count: int = 9) -> list[str]:
-    """Colours of the scale from quiet to loud, for its legend."""
-    palette = np.frombuffer(_palette(), np.uint8).reshape(256, 3)
+def picture(png: bytes) -> NDArray[np.uint8]:
+    """The colours of a PNG, `(height, width, 3)`."""
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def image_uri(png: bytes) -> str:
+    """A PNG as what a page can carry."""
+    return f"data:image/png;base64,{_base64(png)}"
+
+
+def difference_png(levels: NDArray[np.float64], original: NDArray[np.float64], top: float) -> bytes:
+    """Where an estimate is louder or fainter than the original, as PNG, up to `DIFFERENCE_DB` to either side.
+
+    What is more than `RANGE_DB` below `top` counts as that, in both: differences that nobody sees in the spectrograms
+    are none here.
+    """
+    floor = top - RANGE_DB
+    difference = np.maximum(levels, floor) - np.maximum(original, floor)
+    return _image(0.5 + difference / (2 * DIFFERENCE_DB), "differences")
+
+
+def colour_stops(scale: Literal["levels", "differences"], count: int = 9) -> list[str]:
+    """Colours of a scale, from quiet to loud or from missing to added, for its legend."""
+    palette = np.frombuffer(_palette(scale), np.uint8).reshape(256, 3)
     picked = palette[np.linspace(0, 255, count).round().astype(int)]
     return ["#" + bytes(colour).hex() for colour in picked]
 
@@ -88,12 +107,26 @@ def _mel_edges(count: int, sample_rate: int) -> NDArray[np.float64]:
     return 700 * (10 ** (np.linspace(0, _mel(sample_rate / 2), count) / 2595) - 1)
 
 
+def _image(shade: NDArray[np.float64], scale: Literal["levels", "differences"]) -> bytes:
+    """Shades from 0 to 1 as a PNG in the colours of a scale."""
+    from PIL import Image  # comes with matplotlib
+
+    image = Image.fromarray((np.clip(shade, 0, 1) * 255).round().astype(np.uint8))
+    image.putpalette(_palette(scale))
+    file = io.BytesIO()
+    image.save(file, format="PNG", optimize=True)
+    return file.getvalue()
+
+
 @cache
-def _palette() -> bytes:
+def _palette(scale: Literal["levels", "differences"]) -> bytes:
     from matplotlib import colormaps
+    from matplotlib.colors import LinearSegmentedColormap
 
-    return (colormaps["magma"](np.arange(256))[:, :3] * 255).round().astype(np.uint8).tobytes()
+    stops = ["#b9e3ff", "#2f7fc4", "#0b0b0d", "#c4571f", "#ffdf9e"]  # blue is missing, orange is too much
+    found = colormaps["magma"] if scale == "levels" else LinearSegmentedColormap.from_list("differences", stops)
+    return (found(np.arange(256))[:, :3] * 255).round().astype(np.uint8).tobytes()
 
 
-def _base64(file: io.BytesIO) -> str:
-    return base64.b64encode(file.getvalue()).decode("ascii")
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")

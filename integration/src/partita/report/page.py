@@ -1,4 +1,4 @@
-"""One self-contained page of figures, clips to listen to and loss curves; it asks the network for nothing."""
+"""One self-contained page of figures, plots, and clips to listen to; it asks the network for nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from ..evaluation.results import Evaluation
 from .clips import ReportClip, clip_card, legend
+from .comparisons import Robustness, latent_plots, rate_distortion, robustness_plots
 from .curves import charts
-from .figures import figures
+from .plots import key
+from .tables import figures, table
 
 
 def write_report(
@@ -21,50 +23,84 @@ def write_report(
     *,
     title: str,
     clips: Iterable[tuple[str, Tensor, Mapping[str, Tensor], int]] = (),
-    loss_curves: Sequence[Mapping[str, Any]] = (),
+    logs: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     evaluation: Evaluation | None = None,
+    robustness: Robustness | None = None,
+    models: Mapping[str, Mapping[str, str]] | None = None,
     summary: Sequence[tuple[str, str]] = (),
     max_seconds: float = 15.0,
 ) -> None:
     """Writes a report as one HTML file, whole or not at all.
 
     Audio is in it as 16-bit FLAC and spectrograms as PNG: about 0.2 MB for a second of stereo and each source. Sections
-    without content are left out.
+    without content are left out. A model has one name and one colour on the whole page.
 
     Args:
         path: of the file.
         title: its heading.
         clips: (name, original `(channels, samples)`, what each model made of it, sample rate); see `ReportClip`.
-        loss_curves: the rows of a training log, each with "step" and any number of named figures.
-        evaluation: the table of figures; its figures for single clips are shown with the clips of the same name.
+        logs: model -> the rows of its training log, each with "step" and any number of named figures.
+        evaluation: the tables of figures and of latents, and the plots over rates; its figures for single clips are
+            shown with the clips of the same name.
+        robustness: what the models make of latents with noise.
+        models: model -> what is to be known of it, label -> text.
         summary: (label, value) lines for the head of the page.
         max_seconds: clips are cut to this, to keep the page small.
 
     Raises:
         PartitaError: the file cannot be written, or a clip and an estimate of it differ in shape.
     """
-    cards = "".join(clip_card(ReportClip(*clip), evaluation, max_seconds) for clip in clips)
-    curves = charts(loss_curves)
-    sections = [
-        _section("figures", "Figures", figures(evaluation)) if evaluation is not None else "",
-        _section("listen", "Listen", legend(max_seconds) + cards) if cards else "",
-        _section("training", "Training", f'<div class="charts">{curves}</div>') if curves else "",
-    ]
+    colours = _Colours()
+    if evaluation is not None:
+        for system in evaluation.systems:
+            if not system.reference:
+                colours[system.name]
+    cards = "".join(clip_card(ReportClip(*clip), evaluation, max_seconds, colours) for clip in clips)
+    curves = charts(logs or {}, colours)
+    legend_of_curves = key((model, colours[model]) for model in logs or {}) if len(logs or {}) > 1 else ""
+    sections = {
+        "Figures": "" if evaluation is None else figures(evaluation, colours),
+        "Rate and distortion": "" if evaluation is None else rate_distortion(evaluation, colours),
+        "Listen": legend(max_seconds) + cards if cards else "",
+        "Robustness": "" if robustness is None else robustness_plots(robustness, colours),
+        "Latents": latent_plots(evaluation, colours) if evaluation is not None and evaluation.latents else "",
+        "Training": legend_of_curves + curves if curves else "",
+        "Models": _models(models, colours) if models else "",
+    }
+    shown = {heading: content for heading, content in sections.items() if content}
     rows = "".join(f"<div><dt>{escape(str(a))}</dt><dd>{escape(str(b))}</dd></div>" for a, b in summary)
+    links = "".join(f'<a href="#{_anchor(heading)}">{heading}</a>' for heading in shown)
     parts = {
         "title": escape(title),
         "style": _asset("style.css"),
         "script": _asset("script.js"),
         "summary": f'<dl class="summary">{rows}</dl>' if rows else "",
-        "sections": "\n".join(filter(None, sections)),
+        "links": f"<nav>{links}</nav>" if len(shown) > 1 else "",
+        "sections": "\n".join(
+            f'<section id="{_anchor(heading)}"><h2>{heading}</h2>{content}</section>'
+            for heading, content in shown.items()
+        ),
     }
     page = Template(_asset("template.html")).substitute(parts)
     with written_aside(path) as aside:
         aside.write_text(page, encoding="utf-8")
 
 
-def _section(name: str, heading: str, content: str) -> str:
-    return f'<section id="{name}"><h2>{heading}</h2>{content}</section>'
+class _Colours(dict[str, int]):
+    """The number of each model's colour, by the order in which they are first asked for."""
+
+    def __missing__(self, name: str) -> int:
+        return self.setdefault(name, len(self))
+
+
+def _models(models: Mapping[str, Mapping[str, str]], colours: Mapping[str, int]) -> str:
+    heading = list(dict.fromkeys(label for facts in models.values() for label in facts))
+    rows = [(name, colours[name], [facts.get(label, "–") for label in heading]) for name, facts in models.items()]
+    return table(heading, rows)
+
+
+def _anchor(heading: str) -> str:
+    return heading.split()[0].lower()
 
 
 def _asset(name: str) -> str:

@@ -168,6 +168,7 @@
   }
 
   const clips = [...document.querySelectorAll(".clip")].map((element) => new Clip(element));
+  const views = [...document.querySelectorAll(".views input")];
   if (!clips.length) return;
 
   function step(by) {
@@ -181,7 +182,7 @@
   }
 
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("summary, a")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("summary, a, .views, .scroll")) return;
     if (event.key === "Escape" && current) {
       current.element.classList.remove("current");
       current = null;
@@ -195,10 +196,12 @@
       ArrowDown: () => clip.choose((clip.active + 1) % clip.panels.length),
       j: () => step(1),
       k: () => step(-1),
+      d: () => views.find((view) => !view.checked)?.click(),
     };
     // Arrows scroll the page until a clip has been picked, and again after Escape.
     if (!current && event.key.startsWith("Arrow")) return;
-    const act = /^[1-9]$/.test(event.key) ? () => clip.choose(Number(event.key) - 1) : keys[event.key];
+    const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const act = /^[1-9]$/.test(name) ? () => clip.choose(Number(name) - 1) : keys[name];
     if (!act) return;
     event.preventDefault();
     if (!current) select(clip);

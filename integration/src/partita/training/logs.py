@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,14 @@ from tqdm import tqdm
 
 
 class Log:
-    """`log.jsonl`: one object a line, each with its `step`; a resumed run drops what came after its checkpoint."""
+    """`log.jsonl`: one object a line, each with its `step`; a resumed run drops what came after its checkpoint.
 
-    def __init__(self, path: Path, *, step: int) -> None:
+    What is a number goes to accelerate's trackers, too.
+    """
+
+    def __init__(self, path: Path, *, step: int, trackers: Sequence[Any] = ()) -> None:
         """Opens the log of a run that stands at `step`."""
-        self.path = path
+        self.path, self._trackers = path, trackers
         self._warned: set[str] = set()
         kept = [line for line in read_log(path) if line["step"] <= step]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,6 +28,9 @@ class Log:
         """Adds a line."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | values) + "\n")
+        numbers = {name: value for name, value in values.items() if isinstance(value, (int, float))}
+        for tracker in self._trackers if numbers else ():
+            tracker.log(numbers, step=step)
 
     def warn(self, step: int, kind: str, text: str) -> None:
         """Adds a line with a `warning`; the first of a kind is also written to stderr, without breaking a bar."""

@@ -11,13 +11,15 @@ import torch
 from partita_core import ChannelLayout, Codec, PartitaError, hashed_seed
 from torch import Tensor
 
-from partita.data import build_loader, open_dataset, whole_files, write_audio
+from partita.cards import Measured
+from partita.data import build_loader, open_dataset, whole_files
 from partita.evaluation import evaluate
 
 from .logs import Log
 from .objective import Objective, TrainState
 from .optimization import EMA, averaged
-from .run import RunConfig, RunFolder
+from .run import RunConfig
+from .samples import Samples
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,20 +40,20 @@ class Periodic:
         data: str | Path,
         objective: Objective,
         ema: EMA | None,
-        run: RunFolder,
         config: RunConfig,
         device: torch.device,
+        samples: Samples,
     ) -> None:
         """Reads what is to be looked at."""
         self._every, self._looked_in_the_middle = config.trainer.evaluate_every, False
-        self.measured: dict[str, float] = {}  # by the last evaluation
+        self.measured: list[Measured] = []  # by the last evaluation
         try:
             dataset, self.split = open_dataset(data, split="validation"), "validation"
         except PartitaError:
             dataset, self.split = open_dataset(data, split="train"), "train"
         listens = isinstance(objective.result, Codec) and "audio" in dataset.column_names
         kind: Callable[..., Any] = _Clips if listens else _Losses
-        self._look = kind(dataset, objective, ema, run, config, device)
+        self._look = kind(dataset, objective, ema, config, device, samples)
 
     def due(self, state: TrainState, last: bool) -> bool:
         """Whether to look after this step."""
@@ -68,10 +70,10 @@ class Periodic:
         if log is None:
             return
         with torch.random.fork_rng():
-            figures = self._look(state)
-        if figures:
-            self.measured = {f"{self.split}/{name}": value for name, value in figures.items()}
-            log.write(state.step, **self.measured)
+            found = self._look(state)
+        if found:
+            self.measured = found
+            log.write(state.step, **{f"{self.split}/{each.name}": each.value for each in found})
 
 
 class _Clips:
@@ -82,39 +84,37 @@ class _Clips:
         dataset: "Dataset",
         objective: Objective,
         ema: EMA | None,
-        run: RunFolder,
         config: RunConfig,
         device: torch.device,
+        samples: Samples,
     ) -> None:
-        self._objective, self._ema, self._run = objective, ema, run
+        self._objective, self._ema, self._samples = objective, ema, samples
         spec = objective.codec.audio_spec
         self._rate = spec.sample_rate
         count = min(_CLIPS, len(dataset))
         rows = [round(i * (len(dataset) - 1) / max(1, count - 1)) for i in range(count)]
-        samples = int(config.trainer.evaluate_seconds / count * self._rate)
+        length = int(config.trainer.evaluate_seconds / count * self._rate)
         self._clips: list[tuple[str, Tensor, ChannelLayout]] = []
         try:
             for clip in whole_files(dataset.select(rows), sample_rate=self._rate, mono=spec.channels == 1):
-                self._clips.append((clip.name, clip.audio[:, :samples], clip.layout))
+                self._clips.append((clip.name, clip.audio[:, :length], clip.layout))
         except PartitaError:
             self._clips = []  # nothing to listen to is no reason not to train
 
-    def __call__(self, state: TrainState) -> dict[str, float]:
+    def __call__(self, state: TrainState) -> list[Measured]:
         if not self._clips:
-            return {}
-        folder = self._run.samples / f"step_{state.step:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
+            return []
 
         def keep(name: str, audio: Tensor, estimates: dict[str, Tensor]) -> None:
-            file = folder / Path(name).with_suffix(".wav").name
-            write_audio(file, estimates["model"], self._rate)
+            self._samples.keep(state.step, name, estimates["model"], audio, self._rate)
 
         with averaged(self._objective, self._ema) as codec:
             assert isinstance(codec, Codec)
             levels = len(codec.latent_spec.codebook_sizes) or None  # what is trained is heard: codes, where there are
-            settings = {"references": False, "resamples": 1, "num_quantizers": levels}
+            settings = {"references": False, "num_quantizers": levels}
             found = evaluate({"model": codec}, self._clips, on_clip=keep, **settings)
-        return {name: interval.mean for name, interval in found.means["model"].items()}
+        means = found.means["model"]
+        return [Measured(m.name, m.title, means[m.name].mean, means[m.name]) for m in found.metrics]
 
 
 class _Losses:
@@ -125,9 +125,9 @@ class _Losses:
         dataset: "Dataset",
         objective: Objective,
         ema: EMA | None,
-        run: RunFolder,
         config: RunConfig,
         device: torch.device,
+        samples: Samples,
     ) -> None:
         self._objective, self._ema, self._device = objective, ema, device
         self._seed = hashed_seed(config.trainer.seed, "evaluation")
@@ -144,7 +144,7 @@ class _Losses:
         except PartitaError:
             self._batches = []  # as above
 
-    def __call__(self, state: TrainState) -> dict[str, float]:
+    def __call__(self, state: TrainState) -> list[Measured]:
         sums: dict[str, float] = defaultdict(float)
         count = 0
         torch.manual_seed(self._seed)
@@ -156,7 +156,7 @@ class _Losses:
                 count += items
                 for name, value in (output.losses | output.metrics).items():
                     sums[name] += float(value) * items
-        return {name: value / count for name, value in sums.items()}
+        return [Measured(name, name, value / count) for name, value in sums.items()]
 
 
 def _part(batch: Any, items: slice) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from partita_core import Config, PartitaError, component, from_dict, read_json, to_dict, write_json
 
@@ -12,6 +12,9 @@ from partita.data import DataConfig
 
 from .optimization import OptimizerConfig
 from .watch import WatchConfig
+
+# What may be another in a run that is resumed: nothing of it touches what is learned.
+_FREE = ("on_nonfinite", "max_skipped", "watch", "trackers")
 
 
 def _default_optimizers() -> dict[str, OptimizerConfig]:
@@ -37,8 +40,9 @@ class TrainerConfig:
             without the step. Either way the batch is kept in `failed/`.
         max_skipped: steps in a row that may be left out before the run stops anyhow.
         watch: which figures are worth a warning.
+        trackers: where figures, audio and spectrograms go beside the folder of the run.
 
-    The last three may be others when a run is resumed.
+    The last four may be others when a run is resumed.
     """
 
     steps: int = 1000
@@ -54,6 +58,7 @@ class TrainerConfig:
     on_nonfinite: Literal["stop", "skip"] = "stop"
     max_skipped: int = 10
     watch: WatchConfig = WatchConfig()
+    trackers: tuple[Literal["tensorboard"], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuses what cannot be."""
@@ -92,6 +97,16 @@ class RunFolder:
         self.model, self.checkpoints = self.path / "model", self.path / "checkpoints"
         self.samples, self.failed = self.path / "samples", self.path / "failed"
 
+    @classmethod
+    def of_model(cls, model: str | Path) -> Self | None:
+        """The run that a model or checkpoint lies in; None where there is none, or no log of it."""
+        path = Path(model).resolve()
+        inside = path.parent if path.name == "model" else path.parent.parent
+        run = cls(inside)
+        return (
+            run if path in (run.model.resolve(), run.checkpoints.resolve() / path.name) and run.log.is_file() else None
+        )
+
     def check_new(self) -> None:
         """Refuses a folder that a run cannot start in.
 
@@ -110,7 +125,7 @@ class RunFolder:
             PartitaError: it differs; the first difference is named.
         """
         started = self.read_config()
-        free = {name: getattr(config.trainer, name) for name in ("on_nonfinite", "max_skipped", "watch")}
+        free = {name: getattr(config.trainer, name) for name in _FREE}
         steps = {"steps": max(started.trainer.steps, config.trainer.steps)}
         same = dataclasses.replace(started, trainer=dataclasses.replace(started.trainer, **free, **steps))
         asked = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, **steps))

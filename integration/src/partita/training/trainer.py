@@ -14,29 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from partita_core import (
-    Codec,
     Frozen,
     PartitaError,
     Saved,
     hashed_seed,
     load_weights,
-    measure_latents,
 )
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from partita.cards import model_card
-from partita.data import CropLoader, build_loader, corpus_spec, open_dataset, stored_latents, whole_files
+from partita.data import CropLoader, build_loader, corpus_spec, open_dataset
 from partita.models import build_model, load_model
 
 from .checkpoints import Facts, latest_checkpoint, load_checkpoint, save_checkpoint
+from .finish import finish
 from .latents import check_corpus
 from .logs import Log, Progress
 from .nonfinite import Guard, NonFiniteError
 from .objective import Objective, TrainState
-from .optimization import EMA, averaged
+from .optimization import EMA
 from .periodic import Periodic
 from .run import RunConfig, RunFolder
+from .samples import Samples, check_trackers
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -89,6 +88,7 @@ def train(
     fresh = not run.path.exists()
     dataset = open_dataset(data, split="train")
     objective = _build(config, init_from)
+    check_trackers(config.trainer.trackers)
     corpus = corpus_spec(dataset)
     if corpus is not None:
         check_corpus(objective, corpus)
@@ -100,6 +100,8 @@ def train(
         mixed_precision=config.trainer.precision,
         gradient_accumulation_steps=config.trainer.accumulation,
         kwargs_handlers=[ddp],
+        log_with=list(config.trainer.trackers) or None,
+        project_dir=run.path,
     )
     state, elapsed = TrainState(0, config.trainer.steps), 0.0
     try:
@@ -123,12 +125,16 @@ def train(
         accelerator.wait_for_everyone()  # all have looked at the folder before one writes to it
         if accelerator.is_main_process:
             run.write_config(config, recipe)
+        # What a run that stopped has told past its checkpoint is hidden.
+        settings = {name: {"purge_step": state.step + 1} for name in config.trainer.trackers if resume}
+        accelerator.init_trackers("tensorboard", init_kwargs=settings)
         if not resume:
             loop.begin(read(0, 1), progress=progress)
         periodic = None
         if accelerator.is_main_process:
-            periodic = Periodic(data, objective, loop.ema, run, config, accelerator.device)
-        loop.train(
+            samples = Samples(run.samples, accelerator.trackers)
+            periodic = Periodic(data, objective, loop.ema, config, accelerator.device, samples)
+        elapsed = loop.train(
             batches,
             state,
             minutes=minutes,
@@ -138,15 +144,28 @@ def train(
             periodic=periodic,
             progress=progress,
         )
-        if accelerator.is_main_process:
-            measured = {} if periodic is None else periodic.measured
-            card = {"recipe": recipe, "data": Path(data).name, "steps": state.step, "measured": measured}
-            _finish(objective, loop.ema, dataset, run, config, card)
+        if periodic is not None:
+            finish(
+                objective,
+                loop.ema,
+                dataset,
+                run,
+                config,
+                recipe=recipe,
+                data=Path(data).resolve().name if Path(data).exists() else str(data),
+                steps=state.step,
+                seconds=elapsed,
+                device=accelerator.device,
+                split=periodic.split,
+                measured=periodic.measured,
+            )
         accelerator.wait_for_everyone()
     except NonFiniteError:
         raise  # what it has kept is to be looked at
     except PartitaError:
         if fresh and not state.step and accelerator.is_main_process:
+            for tracker in accelerator.trackers:
+                tracker.finish()
             shutil.rmtree(run.path, ignore_errors=True)  # nothing has been trained: leave nothing behind
         raise
     finally:
@@ -217,9 +236,10 @@ class _Loop:
         keep: int,
         periodic: Periodic | None,
         progress: bool,
-    ) -> None:
+    ) -> float:
+        """Takes the steps, and returns the seconds of training, those before a resumption included."""
         trainer, main = self.config.trainer, self.accelerator.is_main_process
-        log = Log(self.run.log, step=state.step) if main else None
+        log = Log(self.run.log, step=state.step, trackers=self.accelerator.trackers) if main else None
         bar = Progress(state.total_steps, start=state.step, shown=progress and main)
         clock = _Clock(elapsed, minutes, first_step=state.step, steps=trainer.steps)
         reader, broken = iter(batches), {}
@@ -254,6 +274,7 @@ class _Loop:
         if main and broken:
             lines = "".join(f"\n  {reason}" for reason in sorted(broken))
             print(f"{len(broken)} files could not be read and were left out:{lines}", flush=True)
+        return clock.elapsed
 
     def _try_step(
         self, reader: Any, state: TrainState, broken: dict[str, int], bar: Progress, log: Log | None
@@ -450,41 +471,3 @@ def _quantizer_of(folder: str | Path) -> nn.Module:
     if not isinstance(found, nn.Module):
         raise PartitaError(f"{folder} holds no quantizer to start from")
     return found
-
-
-def _finish(
-    objective: Objective,
-    ema: EMA | None,
-    dataset: "Dataset",
-    run: RunFolder,
-    config: RunConfig,
-    card: dict[str, Any],
-) -> None:
-    """Measures the latents, if nobody has, and saves the averaged weights."""
-
-    def pieces(codec: Any) -> Iterable[Any]:
-        left = config.trainer.statistics_seconds
-        # In an order of its own: a set of sets begins with one of them.
-        shuffled = dataset.select(torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist())
-        if corpus_spec(dataset) is not None:
-            for latents in stored_latents(shuffled):
-                if left <= 0:
-                    break
-                left -= float(latents.audio_lengths[0]) / codec.audio_spec.sample_rate
-                yield latents
-            return
-        spec = codec.audio_spec
-        for clip in whole_files(shuffled, sample_rate=spec.sample_rate, mono=spec.channels == 1):
-            if left <= 0:
-                break
-            seconds = min(left, 10.0, clip.audio.shape[-1] / clip.sample_rate)
-            left -= seconds
-            yield codec.encode(clip.audio[None, :, : max(1, int(seconds * clip.sample_rate))], layout=clip.layout)
-
-    for module in objective.modules():
-        if isinstance(module, Frozen):
-            module.check()
-    with averaged(objective, ema) as model:
-        if isinstance(model, Codec) and model.latent_spec.mean is None:
-            model.latent_spec = measure_latents(model, pieces(model))
-        model.save_pretrained(run.model, card=model_card(model, **card))

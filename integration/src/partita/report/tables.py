@@ -1,34 +1,55 @@
-"""The table of an evaluation as HTML: means, intervals as whiskers, rates, and paired differences."""
+"""The tables of a report: means with intervals as whiskers, rates, paired differences, and plain ones."""
 
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from ..evaluation.bootstrap import Interval
 from ..evaluation.results import Evaluation, MetricInfo, System, format_interval, format_numbers, format_rates
+from .plots import swatch
 
 
-def figures(evaluation: Evaluation) -> str:
-    """The section's content: the table of means, and the differences folded away beneath it."""
+def table(heading: Sequence[str], rows: Iterable[tuple[str, int | None, Sequence[str]]]) -> str:
+    """Plain text in a table: each row is a name, the number of its colour, and the cells after it."""
+    heads = "".join(f"<th>{escape(text)}</th>" for text in heading)
+    body = "".join(
+        f"<tr><td>{swatch(colour)}{escape(name)}</td>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+        for name, colour, cells in rows
+    )
+    return _scrolled(f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def figures(evaluation: Evaluation, colours: Mapping[str, int]) -> str:
+    """The table of means and of distances between sets, and the differences folded away beneath it."""
     confidence = f"{100 * evaluation.settings['confidence']:g} %"
     count = len(evaluation.clips)
     note = (
         f"Means over {count} clip{'' if count == 1 else 's'} with {confidence} bootstrap intervals; "
         "↓ lower is better, ↑ higher is better. Models come first, then what any model is to be held against."
     )
-    return f'<p class="note">{note}</p>{_means(evaluation)}{_differences(evaluation, confidence)}'
+    warnings = "".join(f'<p class="note">{escape(each.warning)}</p>' for each in evaluation.frechet if each.warning)
+    return f'<p class="note">{note}</p>{_means(evaluation, colours)}{warnings}{_differences(evaluation, confidence)}'
 
 
-def _means(evaluation: Evaluation) -> str:
+def _means(evaluation: Evaluation, colours: Mapping[str, int]) -> str:
     heads = "".join(f"<th>{escape(metric.title)}</th>" for metric in evaluation.metrics)
+    for each in evaluation.frechet:
+        name = re.sub("([:/])", r"\1<wbr>", escape(each.name))  # long, and to be broken where its parts meet
+        heads += f'<th class="named">{name} ↓</th>'
     scales = {metric.name: _scale(evaluation, metric) for metric in evaluation.metrics}
     rows = []
     for system in evaluation.systems:
         cells = [_cell(evaluation, system, metric, scales[metric.name]) for metric in evaluation.metrics]
+        for each in evaluation.frechet:
+            (distance,) = format_numbers(each.distances[system.name])
+            cells.append(f"<td><b>{distance}</b></td>")
         rates = [f"<td>{rate}</td>" for rate in format_rates(system)]
         kind = "reference" if system.reference else "model"
-        rows.append(f'<tr class="{kind}"><td>{escape(system.name)}</td>{"".join((*cells, *rates))}</tr>')
+        name = escape(system.name) if system.reference else swatch(colours[system.name]) + escape(system.name)
+        rows.append(f'<tr class="{kind}"><td>{name}</td>{"".join((*cells, *rates))}</tr>')
     rates = "<th>numbers/s</th><th>kbit/s</th><th>encode<br>× real time</th><th>decode<br>× real time</th>"
     head = f"<thead><tr><th></th>{heads}{rates}</tr></thead>"
-    return f'<div class="scroll"><table class="means">{head}<tbody>{"".join(rows)}</tbody></table></div>'
+    return _scrolled(f'<table class="means">{head}<tbody>{"".join(rows)}</tbody></table>')
 
 
 def _cell(evaluation: Evaluation, system: System, metric: MetricInfo, scale: tuple[float, float]) -> str:
@@ -40,7 +61,7 @@ def _cell(evaluation: Evaluation, system: System, metric: MetricInfo, scale: tup
 
 def _scale(evaluation: Evaluation, metric: MetricInfo) -> tuple[float, float]:
     """The ends of a column's whiskers: from the best interval to the worst."""
-    intervals = [table[metric.name] for table in evaluation.means.values()]
+    intervals = [means[metric.name] for means in evaluation.means.values()]
     return min(each.low for each in intervals), max(each.high for each in intervals)
 
 
@@ -65,7 +86,10 @@ def _differences(evaluation: Evaluation, confidence: str) -> str:
         rows.setdefault((each.system, each.baseline), []).append(cell)
     body = "".join(f"<tr><td>{escape(a)} − {escape(b)}</td>{''.join(cells)}</tr>" for (a, b), cells in rows.items())
     note = f"Mean of the differences clip by clip, with {confidence} intervals; pale where the interval holds zero."
-    return (
-        f'<details><summary>Paired differences</summary><p class="note">{note}</p><div class="scroll"><table>'
-        f"<thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table></div></details>"
-    )
+    found = f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<details><summary>Paired differences</summary><p class="note">{note}</p>{_scrolled(found)}</details>'
+
+
+def _scrolled(content: str) -> str:
+    # With the keyboard, too, a table can be scrolled.
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="Table">{content}</div>'

@@ -1,0 +1,82 @@
+"""Runs the benchmarks against the peers, one process each, and fills the tables of docs/benchmarks.md.
+
+    python benchmarks/suite.py [--quick] [NAME ...]
+
+What a benchmark finds is in `results/<name>.json`. On the page, what stands between `<!-- results: NAME -->` and
+`<!-- end -->` is replaced by the machine and the tables; the words around them are written by hand, and hold for the
+figures that they were written for. With --quick all run at their smallest, to see that they run: what they find goes to
+a scratch folder and nowhere else.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+# How each is run at its smallest.
+QUICK: dict[str, list[str]] = {
+    "encode_speed": ["--seconds", "0.5", "--rounds", "1", "--skip-compiled"],
+    "decode_speed": ["--chunks", "1", "--rounds", "1", "--durations"],
+    "encoder_ladder": ["--seconds", "0.5", "--rounds", "1"],
+    "spectral_loss": ["--rounds", "1"],
+    "activations": ["--rounds", "1"],
+    "quantizers": ["--rounds", "1"],
+    "trainer_overhead": ["--steps", "12", "--rounds", "1", "--crop-seconds", "0.2"],
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs what is named, or all, and returns how many failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(QUICK)}; all if none is given")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args(arguments)
+    for name in options.names:
+        if name not in QUICK:
+            parser.error(f"there is no benchmark {name}; those of the suite are {', '.join(QUICK)}")
+    failed = []
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = os.environ | ({"PARTITA_RESULTS": scratch} if options.quick else {})
+        for name in options.names or QUICK:
+            print(f"\n{name}\n", flush=True)
+            command = [sys.executable, str(HERE / f"{name}.py"), *(QUICK[name] if options.quick else [])]
+            if subprocess.run(command, env=environment).returncode:
+                failed.append(name)
+    if not options.quick:
+        found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (HERE / "results").glob("*.json")}
+        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
+    if failed:
+        print(f"\n{len(failed)} failed: {', '.join(failed)}", file=sys.stderr)
+    return len(failed)
+
+
+def filled(page: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page with the tables of those results that have any."""
+
+    def block(match: re.Match[str]) -> str:
+        found = results.get(match[2], {})
+        if not found.get("tables"):
+            return match[0]
+        return "\n\n".join([match[1] + told(found["machine"]), *found["tables"]]) + f"\n{match[3]}"
+
+    return BLOCK.sub(block, page)
+
+
+def told(machine: Mapping[str, Any]) -> str:
+    """The machine, the versions and the settings of a run in one line."""
+    plain = {"cpu": "{}", "gpu": "{}", "threads": "{} threads", "python": "Python {}"}
+    return ", ".join(plain.get(key, f"{key} {{}}").format(value) for key, value in machine.items()) + "."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Plots that hold models against each other: what their rate buys, what noise does to them, and their latents."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from partita_core import PartitaError, from_dict, lookup, read_json
+
+from ..evaluation.bootstrap import Interval
+from ..evaluation.results import LATENTS_HEADING, LATENTS_NOTE, Evaluation, MetricInfo, System, format_latents
+from .plots import Series, key, plot
+from .tables import table
+
+_NOISE = "matched noise"
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """What models make of latents with noise, as `benchmarks/robustness.py --json` writes it.
+
+    Attributes:
+        snrs: the ratios as they are printed, from none to strong noise.
+        means: model -> metric -> one interval a ratio.
+        floor: metric -> what noise with the clips' spectra gets.
+        clips: how many there were.
+    """
+
+    snrs: tuple[str, ...]
+    means: dict[str, dict[str, tuple[Interval, ...]]]
+    floor: dict[str, Interval]
+    clips: int
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads the file.
+
+        Raises:
+            PartitaError: it is no such file.
+        """
+        saved = read_json(path)
+        keys = ("snrs_db", "means", _NOISE, "clips")
+        if not isinstance(saved, dict) or not all(isinstance(saved.get(name), (dict, list)) for name in keys):
+            raise PartitaError(f"{path} is not what benchmarks/robustness.py --json writes")
+        snrs, means, floor, clips = (saved[name] for name in keys)
+        printed = [str(snr).replace("inf", "∞").replace("-", "−").removesuffix(".0") for snr in snrs]
+        found = from_dict(cls, {"snrs": printed, "means": means, "floor": floor, "clips": len(clips)}, where=str(path))
+        if any(len(row) != len(printed) for each in found.means.values() for row in each.values()):
+            raise PartitaError(f"{path} has not {len(printed)} figures in every row, one for each ratio")
+        return found
+
+    def of(self, models: Mapping[str, Any]) -> Self:
+        """What it says of some models alone.
+
+        Raises:
+            PartitaError: it knows none of them.
+        """
+        known = {name: each for name, each in self.means.items() if name in models}
+        if not known:
+            raise PartitaError(
+                f"the robustness curves are of {', '.join(self.means)}, the report is on {', '.join(models)}; "
+                "name the models alike, as NAME=MODEL"
+            )
+        return type(self)(self.snrs, known, self.floor, self.clips)
+
+
+def rate_distortion(evaluation: Evaluation, colours: Mapping[str, int]) -> str:
+    """A plot a metric over numbers a second, and over kbit a second where models have codes."""
+    parts = []
+    by_numbers = {s.name: s.numbers_per_second for s in evaluation.systems if s.numbers_per_second is not None}
+    by_bits = {s.name: s.bit_rate / 1000 for s in evaluation.systems if s.bit_rate is not None}
+    for rates, label in ((by_numbers, "numbers/s"), (by_bits, "kbit/s")):
+        models = [s for s in evaluation.systems if s.name in rates and not s.reference]
+        if models:
+            plots = "".join(_rate_plot(evaluation, each, rates, label, colours) for each in evaluation.metrics)
+            parts.append(f'<div class="charts">{plots}</div>')
+    if not parts:
+        return ""
+    names = [(s.name, colours[s.name]) for s in evaluation.systems if not s.reference]
+    note = (
+        '<p class="note">What a model makes of its numbers each second, with intervals. The dashed line is the '
+        "input low-passed to as many numbers, the dotted one noise with each clip’s spectrum.</p>"
+    )
+    return note + key([*names, ("references", None)]) + "".join(parts)
+
+
+def robustness_plots(found: Robustness, colours: Mapping[str, int]) -> str:
+    """A plot a metric: from clean latents at the left to latents drowned in noise at the right."""
+    ticks = [(float(i), snr) for i, snr in enumerate(found.snrs)]
+    plots = []
+    for metric in next(iter(found.means.values())):
+        series = [
+            _intervals(model, list(range(len(ticks))), each[metric], colours[model])
+            for model, each in found.means.items()
+            if metric in each
+        ]
+        if metric in found.floor:
+            level = np.asarray([[0.0, found.floor[metric].mean]])
+            series.append(Series(_NOISE, level, style="level"))
+        title = _title(metric)
+        plots.append(plot(title, series, x_label="signal to noise in the latents, dB", x_ticks=ticks))
+    note = (
+        f'<p class="note">Decoded from latents with noise, so many dB below each frame’s own level; means over '
+        f"{found.clips} clips with intervals. ∞ is without noise, the dotted line noise with each clip’s spectrum.</p>"
+    )
+    names = [(model, colours[model]) for model in found.means]
+    return f'{note}{key([*names, (_NOISE, None)])}<div class="charts">{"".join(plots)}</div>'
+
+
+def latent_plots(evaluation: Evaluation, colours: Mapping[str, int]) -> str:
+    """The balance of each model's latents as a table, and direction by direction and channel by channel."""
+    found = evaluation.latents
+    spectra, spreads, tails = [], [], []
+    for model, each in found.items():
+        colour = colours[model]
+        spectrum = np.maximum(np.asarray(each.spectrum), 1e-8)
+        spectra.append(Series(model, _numbered(spectrum), colour=colour))
+        std = np.sort(np.asarray(each.std))[::-1] / max(each.balance.rms, 1e-30)
+        spreads.append(Series(model, _numbered(np.maximum(std, 1e-8)), colour=colour))
+        kurtosis = np.sort([value for value in each.kurtosis if value is not None])[::-1]
+        tails.append(Series(model, _numbered(kurtosis), colour=colour))
+    plots = [
+        plot("Share of the variance", spectra, x_label="principal direction", y_logarithmic=True),
+        plot("Standard deviation over RMS", spreads, x_label="channel, by its size"),
+        plot("Excess kurtosis", tails, x_label="channel, by its size", y_logarithmic=False),
+    ]
+    rows = [(model, colours[model], format_latents(each)) for model, each in found.items()]
+    note = (
+        f'<p class="note">{LATENTS_NOTE} Effective rank: as many directions of equal variance would be as spread. '
+        "Excess kurtosis is 0 for a Gaussian, −1.2 for a uniform channel.</p>"
+    )
+    return f'{note}{table(LATENTS_HEADING, rows)}<div class="charts">{"".join(plots)}</div>'
+
+
+def _rate_plot(
+    evaluation: Evaluation, metric: MetricInfo, rates: Mapping[str, float], label: str, colours: Mapping[str, int]
+) -> str:
+    means = evaluation.means
+    models = [s for s in evaluation.systems if s.name in rates and not s.reference]
+    series = list(_references(evaluation, metric, rates))
+    for system in models:
+        mean = means[system.name][metric.name]
+        series.append(_intervals(system.name, [rates[system.name]], (mean,), colours[system.name], "points"))
+    distinct = sorted({rates[s.name] for s in models})
+    wide = distinct[-1] / distinct[0] > 1.5
+    ticks = None if wide else [(rate, f"{rate:,.4g}") for rate in distinct[:: -(-len(distinct) // 4)]]
+    return plot(metric.title, series, x_label=label, x_logarithmic=True, x_ticks=ticks)
+
+
+def _references(evaluation: Evaluation, metric: MetricInfo, rates: Mapping[str, float]) -> Iterator[Series]:
+    def mean(system: System) -> float:
+        return evaluation.means[system.name][metric.name].mean
+
+    placed = [s for s in evaluation.systems if s.reference and s.name in rates]
+    if placed:
+        points = sorted((rates[s.name], mean(s)) for s in placed)
+        if len(points) == 1:  # a line to either side of the models that it is for
+            ((rate, value),) = points
+            points = [(rate / 1.2, value), (rate * 1.2, value)]
+        yield Series("low-pass", np.asarray(points), style="dashes")
+    for system in evaluation.systems:
+        if system.reference and system.name == _NOISE:
+            yield Series(system.name, np.asarray([[0.0, mean(system)]]), style="level")
+
+
+def _intervals(
+    name: str, places: list[Any], intervals: tuple[Interval, ...], colour: int, style: Any = "line"
+) -> Series:
+    points = np.asarray([(place, each.mean) for place, each in zip(places, intervals)], np.float64)
+    low, high = (np.asarray([getattr(each, end) for each in intervals]) for end in ("low", "high"))
+    return Series(name, points, low, high, colour, style)
+
+
+def _numbered(values: Any) -> Any:
+    return np.stack([np.arange(1.0, len(values) + 1), np.asarray(values, np.float64)], axis=1)
+
+
+def _title(metric: str) -> str:
+    """The heading of a metric, if it is registered, and its name if not."""
+    try:
+        built = lookup(metric, ("metric",))().build(sample_rate=48_000)
+    except PartitaError:
+        return metric
+    return MetricInfo(built.name, built.label, built.unit, built.better).title

@@ -1,0 +1,216 @@
+"""Plots as SVG that takes its colours from the page: curves, bands, points with whiskers."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+COLOURS = 8
+"""Classes `.c0` to `.c7` of the style sheet; what belongs to no model has none of them."""
+
+_WIDTH, _HEIGHT = 320, 168
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 8, 36
+# Points of one place stand so far apart, in pixels.
+_APART = 7.0
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """What one model, or one reference, contributes to a plot.
+
+    Attributes:
+        name: for the pointer that rests on it.
+        points: `(count, 2)` of places and values, by rising place.
+        low: lower ends of the intervals, `(count,)`; None without.
+        high: upper ends, likewise.
+        colour: number of the model's colour; None for grey.
+        style: a line with its band; points alone, with whiskers; a dashed line; or a level across the whole plot,
+            drawn at the value of the first point.
+    """
+
+    name: str
+    points: NDArray[np.float64]
+    low: NDArray[np.float64] | None = None
+    high: NDArray[np.float64] | None = None
+    colour: int | None = None
+    style: Literal["line", "points", "dashes", "level"] = "line"
+
+
+def plot(
+    title: str,
+    series: Sequence[Series],
+    *,
+    value: str = "",
+    x_label: str = "",
+    x_ticks: Sequence[tuple[float, str]] | None = None,
+    x_logarithmic: bool = False,
+    y_logarithmic: bool | None = None,
+) -> str:
+    """One plot as a figure with a caption.
+
+    Args:
+        title: at the left of the caption.
+        series: at least one, with at least one point.
+        value: at the right of the caption.
+        x_label: beneath the axis.
+        x_ticks: places to mark and how; None for round numbers.
+        x_logarithmic: whether places are.
+        y_logarithmic: whether values are; None for where that helps.
+    """
+    places = np.concatenate([each.points[:, 0] for each in series if each.style != "level"])
+    values = np.concatenate([_extent(each) for each in series])
+    if y_logarithmic is None:
+        y_logarithmic = bool(values.min() > 0 and values.max() / values.min() > 8)
+    # Single points, and those that stand side by side, do not touch the frame.
+    inset = 0.06 if any(each.style == "points" for each in series) else 0.0
+    x = Scale(places, x_logarithmic, _LEFT, _WIDTH - _RIGHT, margin=inset)
+    y = Scale(values, y_logarithmic, _HEIGHT - _BOTTOM, _TOP, margin=0.06, trim=0.995)
+    parts = []
+    for tick in y.ticks():
+        at = float(y.place(np.asarray([tick]))[0])
+        parts.append(f'<path class="rule" d="M{_LEFT} {at:.1f}H{_WIDTH - _RIGHT}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{at + 3.5:.1f}" text-anchor="end">{short(tick)}</text>')
+    for tick, text in [(tick, short(tick)) for tick in x.ticks()] if x_ticks is None else x_ticks:
+        at = float(x.place(np.asarray([tick]))[0])
+        parts.append(f'<text x="{at:.1f}" y="{_HEIGHT - 22}" text-anchor="middle">{escape(text)}</text>')
+    if x_label:
+        middle = (_LEFT + _WIDTH - _RIGHT) / 2
+        parts.append(f'<text x="{middle:.1f}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    for each, shift in zip(series, _shifts(series)):
+        parts.append(_drawn(each, x, y, shift))
+    label = escape("; ".join([title, *(_in_words(each) for each in series[:12])]))
+    many = " many" if sum(each.low is not None for each in series) > 3 else ""  # whose bands would hide each other
+    return (
+        f'<figure class="chart{many}"><figcaption><span>{escape(title)}</span><b>{escape(value)}</b></figcaption>'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg></figure>'
+    )
+
+
+def key(entries: Iterable[tuple[str, int | None]]) -> str:
+    """Which colour is whose; a grey entry is one of the references."""
+    items = [f"<li>{swatch(colour)}{escape(name)}</li>" for name, colour in entries]
+    return f'<ul class="key">{"".join(items)}</ul>' if items else ""
+
+
+def swatch(colour: int | None) -> str:
+    """The dot of a colour."""
+    return f'<i class="swatch {_class(colour)}"></i>'
+
+
+class Scale:
+    """One axis: from values to places in the picture."""
+
+    def __init__(
+        self,
+        values: NDArray[np.float64],
+        logarithmic: bool,
+        start: float,
+        end: float,
+        *,
+        margin: float,
+        trim: float = 1.0,
+    ) -> None:
+        """Takes the range of `values`, but for what is above the quantile `trim`, with a margin to both sides."""
+        self.logarithmic, self.start, self.end = logarithmic, start, end
+        # A few wild values at the start must not flatten all the rest.
+        low, high = np.quantile(np.log10(values) if logarithmic else values, [0.0, trim])
+        space = margin * (high - low)
+        if high == low:
+            space = 0.1 if logarithmic else 0.5 * (abs(high) or 1.0)
+        self.low, self.high = float(low - space), float(high + space)
+
+    def place(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Places of values; what lies outside stands at the frame."""
+        inner = np.log10(np.maximum(values, 1e-300)) if self.logarithmic else values
+        share = np.clip((inner - self.low) / (self.high - self.low), 0, 1)
+        return self.start + share * (self.end - self.start)
+
+    def ticks(self) -> list[float]:
+        """One to five round values within the axis."""
+        if self.logarithmic:
+            for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+                decades = range(math.floor(self.low), math.ceil(self.high) + 1)
+                found = [d * 10.0**k for k in decades for d in digits]
+                found = [v for v in found if self.low <= math.log10(v) <= self.high]
+                if len(found) > 1:
+                    return found[:: -(-len(found) // 5)]
+            return [10 ** ((self.low + self.high) / 2)]
+        rough = (self.high - self.low) / 4
+        unit = 10.0 ** math.floor(math.log10(rough))
+        stride = unit * next(m for m in (1, 2, 5, 10) if m * unit >= rough)
+        return [k * stride for k in range(math.ceil(self.low / stride), math.floor(self.high / stride) + 1)]
+
+
+def short(value: float, digits: int = 3) -> str:
+    """A figure in few characters: 12k, 4,000, 0.25, 3e-05."""
+    size = abs(value)
+    if size >= 1e6:
+        text = f"{value / 1e6:.{digits}g}M"
+    elif size >= 1e4:
+        text = f"{value / 1e3:.{digits}g}k"
+    elif size >= 1e3:
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:.{digits}g}"
+    return re.sub("e-0*", "e-", text).replace("-", "−")
+
+
+def _drawn(series: Series, x: Scale, y: Scale, shift: float) -> str:
+    name = f"<title>{escape(_in_words(series))}</title>"
+    group = f'<g class="{_class(series.colour)} {series.style}">{name}'
+    at = x.place(series.points[:, 0]) + shift
+    heights = y.place(series.points[:, 1])
+    if series.style == "level":
+        return f'{group}<path class="line" d="M{x.start:.1f} {heights[0]:.1f}H{x.end:.1f}"/></g>'
+    parts = []
+    if series.low is not None and series.high is not None:
+        low, high = y.place(series.low), y.place(series.high)
+        if series.style == "points":
+            whiskers = "".join(f"M{a:.1f} {b:.1f}V{c:.1f}" for a, b, c in zip(at, low, high))
+            parts.append(f'<path class="whiskers" d="{whiskers}"/>')
+        elif len(at) > 1:
+            outline = _path(np.concatenate([at, at[::-1]]), np.concatenate([high, low[::-1]]))
+            parts.append(f'<path class="band" d="{outline}Z"/>')
+    if series.style != "points" and len(at) > 1:
+        parts.append(f'<path class="line" d="{_path(at, heights)}"/>')
+    if series.style == "points" or len(at) <= 30:
+        size = 3.5 if series.style == "points" else 2
+        parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="{size}"/>' for a, b in zip(at, heights)]
+    return f"{group}{''.join(parts)}</g>"
+
+
+def _shifts(series: Sequence[Series]) -> list[float]:
+    """How far each is moved aside: points of one place stand side by side."""
+    placed = [(float(each.points[0, 0]), i) for i, each in enumerate(series) if each.style == "points"]
+    shifts = [0.0] * len(series)
+    for place in {place for place, _ in placed}:
+        together = [i for other, i in placed if other == place]
+        for order, i in enumerate(together):
+            shifts[i] = _APART * (order - (len(together) - 1) / 2)
+    return shifts
+
+
+def _extent(series: Series) -> NDArray[np.float64]:
+    """The values that an axis has to hold."""
+    ends = [each for each in (series.low, series.high) if each is not None]
+    return np.concatenate([series.points[:, 1], *ends])
+
+
+def _in_words(series: Series) -> str:
+    first, last = series.points[0], series.points[-1]
+    if series.style == "level" or len(series.points) == 1:
+        return f"{series.name}: {short(first[1], 4)}"
+    return f"{series.name}: {short(first[1], 4)} at {short(first[0])}, {short(last[1], 4)} at {short(last[0])}"
+
+
+def _class(colour: int | None) -> str:
+    return "grey" if colour is None else f"c{colour % COLOURS}"
+
+
+def _path(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
+    return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y))

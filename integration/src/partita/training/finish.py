@@ -1,0 +1,98 @@
+"""The end of a run: the latents are measured, and the averaged weights saved with a card."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from partita_core import Codec, Frozen, PartitaError, measure_latents
+
+from partita.cards import Measured, Training, model_card
+from partita.data import audio_info, corpus_spec, stored_latents, whole_files
+
+from .objective import Objective
+from .optimization import EMA, averaged
+from .run import RunConfig, RunFolder
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# Headers that are read to know how much audio there is; of more files, the rest is taken to be like these.
+_HEADERS = 500
+
+
+def finish(
+    objective: Objective,
+    ema: EMA | None,
+    dataset: "Dataset",
+    run: RunFolder,
+    config: RunConfig,
+    *,
+    recipe: str,
+    data: str,
+    steps: int,
+    seconds: float,
+    device: torch.device,
+    split: str,
+    measured: Sequence[Measured],
+) -> None:
+    """Measures the latents, if nobody has, and saves the averaged weights; what is left are facts for the card."""
+    for module in objective.modules():
+        if isinstance(module, Frozen):
+            module.check()
+    training = Training(
+        recipe=recipe,
+        objective=config.objective.tag,
+        data=data,
+        files=len(dataset),
+        hours=hours_of(dataset),
+        steps=steps,
+        seconds=seconds,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper(),
+        split=split,
+        measured=measured,
+    )
+    with averaged(objective, ema) as model:
+        if isinstance(model, Codec) and model.latent_spec.mean is None:
+            model.latent_spec = measure_latents(model, _pieces(model, dataset, config.trainer.statistics_seconds))
+        model.save_pretrained(run.model, card=model_card(model, training))
+
+
+def hours_of(dataset: "Dataset") -> float | None:
+    """Hours of audio in a data set, by its headers or its lengths; None where none can be read.
+
+    Of a large set, a sample is read that is spread over all.
+    """
+    count = min(_HEADERS, len(dataset))
+    picked = dataset.select([i * len(dataset) // count for i in range(count)])
+    corpus = corpus_spec(dataset)
+    if corpus is not None:
+        samples = sum(picked.with_format(None)["audio_length"])
+        return samples / corpus.latent.sample_rate / 3600 * len(dataset) / count
+    seconds, readable = 0.0, 0
+    for source in picked["audio"]:
+        try:
+            info = audio_info(source)
+        except PartitaError:
+            continue
+        seconds += info.frames / info.sample_rate
+        readable += 1
+    return seconds / 3600 * len(dataset) / count if readable else None
+
+
+def _pieces(codec: Any, dataset: "Dataset", seconds: float) -> Iterable[Any]:
+    """Latents of about so many seconds, in an order of their own: a set of sets begins with one of them."""
+    shuffled = dataset.select(torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist())
+    if corpus_spec(dataset) is not None:
+        for latents in stored_latents(shuffled):
+            if seconds <= 0:
+                break
+            seconds -= float(latents.audio_lengths[0]) / codec.audio_spec.sample_rate
+            yield latents
+        return
+    spec = codec.audio_spec
+    for clip in whole_files(shuffled, sample_rate=spec.sample_rate, mono=spec.channels == 1):
+        if seconds <= 0:
+            break
+        taken = min(seconds, 10.0, clip.audio.shape[-1] / clip.sample_rate)
+        seconds -= taken
+        yield codec.encode(clip.audio[None, :, : max(1, int(taken * clip.sample_rate))], layout=clip.layout)

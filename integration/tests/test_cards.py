@@ -1,0 +1,94 @@
+"""Model cards: what the hub reads, and what a person does."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import soundfile
+import yaml
+from partita.cards import Measured, Training, model_card
+from partita.data import open_dataset
+from partita.evaluation import Interval
+from partita.models import load_model
+from partita.training.finish import hours_of
+from partita.training.logs import read_log
+from partita_core import Autoencoder
+
+
+def header_of(card):
+    return yaml.safe_load(re.match(r"---\n(.*?)\n---\n", card, re.DOTALL).group(1))
+
+
+@pytest.fixture(scope="module")
+def card(run):
+    return (run / "model" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def training():
+    return Training("tiny", "objective/x", "tones: a|b", 6, 12.5, 1200, 90.0, "CPU", "validation", ())
+
+
+def test_the_header_is_yaml_with_the_figures_of_the_log(card, run):
+    header = header_of(card)
+    assert header["library_name"] == "partita" and header["pipeline_tag"] == "audio-to-audio"
+    assert header["tags"] == ["audio", "autoencoder", "codec"] and "license" not in header
+    (model,) = header["model-index"]
+    (result,) = model["results"]
+    assert model["name"] == "tiny" and result["dataset"]["split"] == "validation"
+    last = [line for line in read_log(run / "log.jsonl") if "validation/si_sdr" in line][-1]
+    found = {metric["type"]: metric["value"] for metric in result["metrics"]}
+    assert found == {name: last[f"validation/{name}"] for name in ("log_mel_l1", "multi_resolution_stft", "si_sdr")}
+    assert {metric["name"] for metric in result["metrics"]} >= {"log-mel L1 ↓", "SI-SDR, dB ↑"}
+
+
+def test_the_table_of_parts_adds_up(card, run):
+    model = Autoencoder.from_pretrained(run / "model")
+    rows = dict(re.findall(r"^\| (\w+) \|(?: `\w+/\w+`)? \| ([\d.]+) M \|$", card, re.MULTILINE))
+    assert set(rows) == {"encoder", "bottleneck", "decoder", "all"}
+    total = sum(p.numel() for p in model.parameters()) / 1e6
+    assert float(rows["all"]) == pytest.approx(total, abs=0.005)
+    assert float(rows["all"]) == pytest.approx(sum(float(rows[p]) for p in rows if p != "all"), abs=0.02)
+
+
+def test_a_person_reads_data_time_figures_and_how_to_use_it(card):
+    assert "Trained for 6 steps of `objective/adversarial_reconstruction` in" in card and "on CPU" in card
+    assert "(6 files, 0.1 minutes of audio)" in card  # six times half a second
+    assert re.search(r"\| log-mel L1 ↓ \| [\d.]+ \[[\d.]+, [\d.]+\] \|", card)
+    assert "on a few clips of the split `validation`, with 95 % bootstrap intervals" in card
+    assert 'model = Autoencoder.from_pretrained("PATH")' in card
+
+
+def test_what_was_not_measured_is_said(training, run):
+    card = model_card(load_model(run / "model"), training)
+    assert "Measured: none." in card and "model-index" not in header_of(card)
+    assert "1,200 steps" in card and "12.5 hours of audio" in card
+
+
+def test_figures_without_intervals_are_said_to_have_none(training, run):
+    measured = (Measured("loss", "loss", 1.5), Measured("b", "B ↑", 2.0, Interval(2.0, 1.0, 3.0)))
+    model = load_model(run / "model")
+    assert "without intervals:" in model_card(model, replace(training, measured=measured[:1]))
+    card = model_card(model, replace(training, measured=measured))
+    assert "| loss | 1.500 |" in card and "| B ↑ | 2.000 [1.000, 3.000] |" in card
+    (result,) = header_of(card)["model-index"][0]["results"]
+    assert result["dataset"]["name"] == "tones: a|b"  # quoted as YAML wants it
+    assert [metric["value"] for metric in result["metrics"]] == [1.5, 2.0]
+
+
+def test_hours_are_those_of_the_headers(tmp_path):
+    for i, seconds in enumerate((1, 2, 6)):
+        soundfile.write(tmp_path / f"{i}.wav", [0.0] * (seconds * 8000), 8000)
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    dataset = open_dataset(tmp_path, split="train")
+    assert len(dataset) == 4 and hours_of(dataset) == pytest.approx(9 / 3600)
+
+
+def test_the_header_is_what_the_hub_itself_reads(card, tmp_path):
+    from huggingface_hub import ModelCard
+
+    (tmp_path / "README.md").write_text(card, encoding="utf-8")
+    data = ModelCard.load(tmp_path / "README.md").data
+    assert data.model_name == "tiny" and len(data.eval_results) == 3
+    assert json.dumps(data.to_dict())

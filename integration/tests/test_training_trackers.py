@@ -1,0 +1,93 @@
+"""What a run leaves to look at: files that need nothing, and TensorBoard where it is asked for."""
+
+import importlib.util
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+from partita.training import train
+from partita.training.logs import read_log
+from partita_core import PartitaError, override
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+RATE = 8000
+
+
+@pytest.fixture(scope="module")
+def tracked(config, tones, tmp_path_factory):
+    """The folder of a run of two steps that told TensorBoard, and its config."""
+    folder = tmp_path_factory.mktemp("tracked") / "run"
+    run = override(config(steps=2), ['trainer.trackers=["tensorboard"]', "trainer.evaluate_every=1"])
+    train(run, data=tones, output=folder, progress=False)
+    return folder, run
+
+
+def events(folder):
+    found = EventAccumulator(str(folder / "tensorboard"), size_guidance={"audio": 0, "images": 0, "scalars": 0})
+    return found.Reload()
+
+
+def test_every_evaluation_leaves_audio_and_spectrograms_that_need_nothing(run):
+    folders = sorted(path.name for path in (run / "samples").iterdir())
+    assert folders == ["original", "step_00000000", "step_00000003", "step_00000006"]
+    for folder in folders:
+        assert {path.name for path in (run / "samples" / folder).iterdir()} == {
+            *("tone_0.wav", "tone_0.png", "tone_1.wav", "tone_1.png")
+        }
+    assert not (run / "tensorboard").exists()
+
+
+def test_originals_are_the_files_and_their_spectrograms_reach_the_top_of_the_scale(run, tones):
+    kept, _ = soundfile.read(run / "samples" / "original" / "tone_0.wav")
+    true, _ = soundfile.read(tones / "validation" / "tone_0.wav")
+    np.testing.assert_allclose(kept, true[: len(kept)], atol=2**-15)
+    picture = np.asarray(Image.open(run / "samples" / "original" / "tone_0.png"))
+    assert picture.shape == (180, 720) and picture.max() == 255
+
+
+def test_tensorboard_has_the_figures_of_the_log(tracked):
+    folder, _ = tracked
+    found = events(folder)
+    for name in ("total", "validation/si_sdr", "lr/generator"):
+        logged = {line["step"]: line[name] for line in read_log(folder / "log.jsonl") if name in line}
+        told = {event.step: event.value for event in found.Scalars(name)}
+        assert told == pytest.approx(logged, rel=1e-5) and len(told) >= 2
+
+
+def test_tensorboard_has_audio_and_pictures_of_every_evaluation(tracked):
+    folder, _ = tracked
+    found = events(folder)
+    assert sorted(found.Tags()["audio"]) == ["original/tone_0", "original/tone_1", "sample/tone_0", "sample/tone_1"]
+    assert sorted(found.Tags()["images"]) == sorted(found.Tags()["audio"])
+    assert [event.step for event in found.Audio("sample/tone_0")] == [0, 1, 2]
+    assert [event.step for event in found.Audio("original/tone_0")] == [0]
+    heard, seen = found.Audio("sample/tone_0")[-1], found.Images("sample/tone_0")[-1]
+    assert heard.sample_rate == RATE and heard.length_frames == 4000
+    assert (seen.height, seen.width) == (180, 720)
+
+
+def test_trackers_may_change_when_a_run_is_resumed_and_nothing_learned_does(tracked, config, tones, tmp_path):
+    folder, run = tracked
+    shutil.copytree(folder, tmp_path / "run")
+    longer = override(run, ["trainer.steps=3", "trainer.trackers=[]"])
+    train(longer, data=tones, output=tmp_path / "run", resume=True, progress=False)
+    assert read_log(tmp_path / "run" / "log.jsonl")[-1]["step"] == 3
+    assert [event.step for event in events(tmp_path / "run").Scalars("total")] == [1, 2]
+
+
+def test_a_tracker_that_is_not_installed_is_one_line_and_leaves_nothing(config, tones, tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        "partita.training.samples.find_spec", lambda name: None if name == "tensorboard" else find_spec(name)
+    )
+    run = override(config(steps=1), ['trainer.trackers=["tensorboard"]'])
+    with pytest.raises(PartitaError, match=r'tensorboard is not installed; pip install "partita\[tensorboard\]"'):
+        train(run, data=tones, output=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_trackers_are_refused_by_name(config):
+    with pytest.raises(PartitaError, match="tensorboard"):
+        override(config(), ['trainer.trackers=["wandb"]'])
