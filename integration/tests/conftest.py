@@ -1,6 +1,9 @@
 """A data set of tones, and runs and foreign codecs of a few thousand parameters, for all tests of this package."""
 
 import math
+import os
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -9,19 +12,27 @@ import pytest
 import soundfile
 import torch
 from partita.cli import main
-from partita.data import DataConfig
+from partita.data import DataConfig, TextTask
+from partita.generation import FlowHeadConfig, GeneratorConfig, LlamaBackboneConfig
+from partita.representation import RepresentationModelConfig
 from partita.training import (
     AdversarialReconstructionConfig,
+    ConsistencyTrainingConfig,
+    LatentGenerationConfig,
+    LatentQuantizationConfig,
     OptimizerConfig,
+    RepresentationSupervisionConfig,
     RunConfig,
     TrainerConfig,
     train,
 )
-from partita_bottlenecks import VAEConfig
-from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout
-from partita_decoders import GenAEDecoderConfig
-from partita_encoders import GenAEEncoderConfig
+from partita_bottlenecks import TanhConfig, VAEConfig
+from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout, override
+from partita_decoders import ConsistencyDecoderConfig, GenAEDecoderConfig
+from partita_encoders import GenAEEncoderConfig, SummaryEncoderConfig
 from partita_losses import GradientBalancerConfig
+from partita_quantizers import ReBottleneckConfig
+from partita_representation import CausalRepresentationConfig, FrozenLLMConfig, RQMTPConfig, SwiGLUAdapterConfig
 
 RATE = 8000
 
@@ -65,9 +76,97 @@ def tiny_config(*, adversarial: bool = False, **trainer) -> RunConfig:
     )
 
 
+FAMILIES = ("reconstruction", "adversarial", "consistency", "quantization", "representation", "generation")
+"""What is trained, one of each objective, and reconstruction with a balancer and discriminators."""
+
+
+def family_config(family: str, *, codec: Path | None = None, llm: Path | None = None, steps: int = 4) -> RunConfig:
+    """A run of a family; those on latents need a `codec`, and supervision through texts needs `llm`."""
+
+    def on_latents(model, objective, texts=()):
+        adamw = OptimizerConfig(lr=1e-3, schedule="constant")
+        trainer = TrainerConfig(optimizers={"generator": adamw, "discriminator": adamw})
+        data = DataConfig(crop_seconds=0.2, batch_size=4, num_workers=0, augmentation=None, texts=texts)
+        return RunConfig(codec=str(codec), model=model, objective=objective, data=data, trainer=trainer)
+
+    match family:
+        case "reconstruction" | "adversarial":
+            found = tiny_config(adversarial=family == "adversarial")
+        case "consistency":
+            audio, decoder = AudioSpec(RATE, 2, (ChannelLayout.STEREO,)), ConsistencyDecoderConfig.example()
+            parts = {"encoder": SummaryEncoderConfig.example(), "bottleneck": TanhConfig(), "decoder": decoder}
+            radam = OptimizerConfig(name="radam", lr=1e-3, schedule="constant")
+            found = RunConfig(
+                model=AutoencoderConfig(audio, 4, **parts),
+                objective=ConsistencyTrainingConfig(),
+                data=DataConfig(crop_seconds=192 / RATE, batch_size=4, num_workers=0),
+                trainer=TrainerConfig(optimizers={"generator": radam}),
+            )
+        case "quantization":
+            found = on_latents(ReBottleneckConfig.example(), LatentQuantizationConfig.example())
+        case "representation" if llm is None:
+            model = RepresentationModelConfig(CausalRepresentationConfig.example())
+            found = on_latents(model, RepresentationSupervisionConfig.example())
+        case "representation":
+            adapter, taught = SwiGLUAdapterConfig.example(), {"rq": RQMTPConfig.example(), "llm": FrozenLLMConfig()}
+            model = RepresentationModelConfig(CausalRepresentationConfig.example(), adapter, str(llm))
+            objective = RepresentationSupervisionConfig(taught, dict.fromkeys(taught, 1.0))
+            found = on_latents(model, objective, (TextTask("What?", "tone {label}"),))
+        case _:
+            found = on_latents(
+                GeneratorConfig(FlowHeadConfig.example(), LlamaBackboneConfig.example()), LatentGenerationConfig()
+            )
+    quiet = ["trainer.evaluate_seconds=0.05", "trainer.statistics_seconds=0.1", "trainer.ema_decay=0.9"]
+    return override(found, [*quiet, "trainer.log_every=1", f"trainer.steps={steps}"])
+
+
+def write_llm(folder: Path) -> Path:
+    """A byte-level language model of random weights."""
+    from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tokenizer = ByT5Tokenizer(extra_ids=0)
+    ids = {"bos_token_id": None, "eos_token_id": 1}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.3, **sizes, **ids))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def of_python(*arguments: object, processes: int | None = None, timeout: float = 240) -> subprocess.CompletedProcess:
+    """Runs Python with the modules of this folder at hand; with torchrun, in as many `processes`."""
+    here = Path(__file__).parent
+    # Without the third, accelerate takes a machine without a GPU for one process, whatever torchrun says.
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])
+    launch = [] if processes is None else ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
+    command = [sys.executable, *map(str, launch), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout)
+
+
+@pytest.fixture(scope="session")
+def python():
+    return of_python
+
+
+@pytest.fixture(scope="session")
+def llm(tmp_path_factory) -> Path:
+    return write_llm(tmp_path_factory.mktemp("llm"))
+
+
 @pytest.fixture(scope="session")
 def config():
     return tiny_config
+
+
+@pytest.fixture(scope="session")
+def family(run):
+    """The run of a family on the codec of `run`."""
+
+    def built(name: str, **settings) -> RunConfig:
+        return family_config(name, codec=run / "model", **settings)
+
+    return built
 
 
 @pytest.fixture(scope="session")

@@ -90,6 +90,39 @@ def test_silent_places_are_drawn_again(tmp_path):
     assert 5 <= silent <= 25
 
 
+def test_a_silent_file_is_replaced_and_named_and_taken_where_there_is_no_other(folder):
+    write_audio(folder / "1.wav", torch.zeros(1, 6000), 8000)
+    item = crops(folder)[0, 1]
+    assert item["index"] != 1 and item["audio"].any()
+    said = f"{folder / '1.wav'}: is silent, below -60 dB, wherever it was cut (4 times)"
+    assert item["broken"][0] == said
+    item = crops(folder, crop_samples=7000)[0, 1]
+    assert item["broken"][0] == f"{folder / '1.wav'}: is silent, below -60 dB"  # all of it was heard
+    for name in ("0.wav", "2.wav", "3.wav", "4.wav"):
+        (folder / name).unlink()
+    item = crops(folder)[0, 0]
+    assert not item["audio"].any() and item["audio_lengths"] == 1000 and item["broken"] == [said]
+
+
+def test_a_file_that_changes_while_it_is_read_is_replaced_and_named(folder, monkeypatch):
+    """It is cut short between the look at its header and the reading; the next time it is as long as it says."""
+    from partita.data import crops as module
+
+    original = module.audio_info
+
+    def look(source):
+        info = original(source)
+        if source["path"].endswith("1.wav") and info.frames == 6000:
+            write_audio(folder / "1.wav", ramp(0.2, 1200), 8000)
+        return info
+
+    monkeypatch.setattr(module, "audio_info", look)
+    found = crops(folder, replace(PLAIN, silence_db=None), crop_samples=5000)
+    first, second = found[0, 1], found[1, 1]
+    assert first["index"] != 1 and first["broken"][0].startswith(f"{folder / '1.wav'}: has 1200 samples, not ")
+    assert (second["index"], second["audio_lengths"], second["broken"]) == (1, 1200, [])
+
+
 def test_broken_files_are_replaced_and_named(folder):
     (folder / "1.wav").write_text("not audio")
     write_audio(folder / "2.flac", torch.zeros(1, 9000), 8000)
@@ -146,7 +179,8 @@ def test_a_set_smaller_than_a_batch_fills_it():
 
 def same(one: dict, other: dict) -> bool:
     assert one.keys() == other.keys() and one["broken"] == other["broken"]
-    return all(torch.equal(one[key], other[key]) for key in one if key != "broken")
+    names = one["file_name"] == other["file_name"]
+    return names and all(torch.equal(one[key], other[key]) for key in one if isinstance(one[key], torch.Tensor))
 
 
 def test_batches_are_the_same_with_workers_without_and_resumed(folder):

@@ -25,21 +25,6 @@ TEXTS = (TextTask("What?", "tone {number}"),)
 
 
 @pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    """A byte-level language model of random weights."""
-    from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("llm")
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    tokenizer = ByT5Tokenizer(extra_ids=0)
-    ids = {"bos_token_id": None, "eos_token_id": 1}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.3, **sizes, **ids))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def numbered(tones, tmp_path_factory):
     """The tones, each with a column that says which it is."""
     folder = tmp_path_factory.mktemp("numbered")

@@ -133,7 +133,7 @@ def test_broken_files_are_named_and_left_out(config, tones, tmp_path, capsys):
     soundfile.write(data / "nan.wav", [[float("nan")] * 2] * 4000, 8000, subtype="FLOAT")
     train(config(steps=4), data=data, output=tmp_path / "run", progress=False)
     said = capsys.readouterr().out
-    assert "2 files could not be read" in said and "not_audio.wav" in said and "nan.wav" in said
+    assert "2 files could not be used" in said and "not_audio.wav" in said and "nan.wav" in said
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
 
 

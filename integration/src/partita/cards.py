@@ -40,7 +40,7 @@ class Training:
         recipe: what it was trained by; may be empty.
         objective: the tag of what it was trained for.
         data: what it was trained on, in the words of whoever did.
-        files: of the split that it was trained on.
+        files: of the split that it was trained on; None of a stream.
         hours: of audio in them; None where that is not known.
         steps: optimizer steps that it has seen.
         seconds: that they took.
@@ -52,7 +52,7 @@ class Training:
     recipe: str
     objective: str
     data: str
-    files: int
+    files: int | None
     hours: float | None
     steps: int
     seconds: float
@@ -78,7 +78,11 @@ def model_card(model: Saved, training: Training) -> str:
         if isinstance(config := getattr(module, "config", None), Config)
     ]
     trained = "The quantizer was trained, on the frozen latents of the rest," if "quantizer" in parts else "Trained"
-    hours = "" if training.hours is None else f", {_hours(training.hours)} of audio"
+    amounts = [
+        *([] if training.files is None else [f"{training.files:,} files"]),
+        *([] if training.hours is None else [f"{_hours(training.hours)} of audio"]),
+    ]
+    amount = f" ({', '.join(amounts)})" if amounts else ""
     lines = [
         "---",
         _header(model, name, training),
@@ -94,7 +98,7 @@ def model_card(model: Saved, training: Training) -> str:
         f"| all | | {_millions(count_parameters(model))} |",
         "",
         f"{trained} for {training.steps:,} steps of `{training.objective}` in {training.seconds / 60:.0f} minutes on "
-        f"{training.device}, on `{training.data}` ({training.files:,} files{hours}).",
+        f"{training.device}, on `{training.data}`{amount}.",
         "",
         *_figures(training),
         "```python",

@@ -147,3 +147,23 @@ def test_header_that_lies_is_refused(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
     with pytest.raises(PartitaError, match="or is damaged"):
         read_tensors(tmp_path / "x.safetensors")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX's")
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path):
+    """As the system says that it is full: here by a limit to the size of a file."""
+    import resource
+
+    path = tmp_path / "model.safetensors"
+    write_tensors(path, {"x": torch.zeros(4)})
+    before, (_, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(PartitaError, match="cannot write .*too large") as tensors:
+            write_tensors(path, {"x": torch.zeros(1000)})
+        with pytest.raises(PartitaError, match="cannot write .*too large"):
+            write_json(tmp_path / "facts.json", ["x" * 2000])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY if hard < 0 else hard, hard))
+    assert "\n" not in str(tensors.value)
+    assert path.read_bytes() == before and names(tmp_path) == ["model.safetensors"]

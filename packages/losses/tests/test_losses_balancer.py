@@ -29,7 +29,7 @@ def test_gradient_is_the_closed_form():
     assert total.item() == pytest.approx((losses["linear"] + 3 * losses["square"]).item(), rel=1e-12)
     (gradient,) = torch.autograd.grad(total, samples)
     linear, square = noise(3, 2, 50, seed=5), 2 * samples.detach() / samples.numel()
-    expected = 2.0 * (0.25 * linear / per_item(linear) + 0.75 * square / per_item(square))
+    expected = 2.0 / 3 * (0.25 * linear / per_item(linear) + 0.75 * square / per_item(square))
     torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=0)
 
 
@@ -75,8 +75,18 @@ def test_the_model_is_walked_once_and_gets_the_balanced_gradient():
     assert Model.backwards == 0 and weight.grad is None
     total.backward()
     assert Model.backwards == 1
-    # The norm of one item's gradient is at most the configured 1, and 1 where the two losses pull the same way.
-    assert 0.5 < per_item(weight.grad / 2) <= 1.0
+    # Of the mean over two items, that of one has a norm of 1 / 2 at most, where the two losses pull the same way.
+    assert 0.25 < per_item(weight.grad / 2) <= 0.5
+
+
+def test_a_larger_batch_of_the_same_moves_the_model_as_much():
+    gradients = []
+    for copies in (1, 3):
+        weight = torch.ones(20, dtype=torch.float64, requires_grad=True)
+        samples = weight * noise(2, 1, 20).repeat(copies, 1, 1)
+        losses = {"linear": samples.abs().mean(), "square": samples.square().mean()}
+        gradients += torch.autograd.grad(balancer()(losses, {"linear": 1.0, "square": 2.0}, samples), weight)
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=0)
 
 
 def test_losses_may_share_a_graph_and_two_forwards_one():

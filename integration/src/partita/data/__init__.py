@@ -10,6 +10,7 @@ from .loader import CropLoader, EpochSampler, build_loader
 from .resampling import AudioReader, read_resampled, resample, resampled_length
 from .sources import SPLITS, audio_files, dataset_splits, open_dataset
 from .stored import CorpusSpec, corpus_spec, stored_latents
+from .streams import CropStream, Place, StreamLoader, first_rows
 from .synth import synthesise
 from .texts import SPEECH_AND_SOUND_TEXTS, TextTask, all_texts, check_texts, draw_text
 
@@ -24,6 +25,7 @@ __all__ = [
     "Clip",
     "CorpusSpec",
     "CropLoader",
+    "CropStream",
     "Crops",
     "DataConfig",
     "EncodedCorpus",
@@ -31,6 +33,8 @@ __all__ = [
     "Example",
     "Item",
     "LatentCrops",
+    "Place",
+    "StreamLoader",
     "TextTask",
     "all_texts",
     "audio_files",
@@ -45,6 +49,7 @@ __all__ = [
     "encode_corpus",
     "encode_files",
     "encode_source",
+    "first_rows",
     "open_dataset",
     "plain",
     "read_audio",

@@ -15,10 +15,14 @@ from .stored import corpus_spec
 from .texts import TextTask, check_texts, draw_text
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
 
 # Files tried for one crop before the data set is given up.
-_ATTEMPTS = 64
+ATTEMPTS = 64
+
+
+class SilentError(PartitaError):
+    """A file is silent wherever it was looked at."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,10 @@ class DataConfig:
         augmentation: how crops are varied; None leaves them as they are.
         silence_db: a crop whose root mean square is below this level, in dB of full scale, is drawn again; None takes
             all.
-        redraws: how often at most; the last is taken whatever it is.
+        redraws: how often at most; then the file is left out this time, as one that cannot be read is, and named.
         texts: what may be asked about a crop; one of those that apply to it is drawn.
+        stream: rows that are mixed at a time, where a data set is to be read as a stream, shard by shard, instead of
+            being copied to the cache and read at random; None for that.
 
     Of a corpus of stored latents, crops are neither varied nor listened to for silence.
     """
@@ -45,11 +51,12 @@ class DataConfig:
     silence_db: float | None = -60.0
     redraws: int = 3
     texts: tuple[TextTask, ...] = ()
+    stream: int | None = None
 
     def __post_init__(self) -> None:
         """Refuses what cannot be."""
-        for name, least in {"batch_size": 1, "num_workers": 0, "redraws": 0}.items():
-            if getattr(self, name) < least:
+        for name, least in {"batch_size": 1, "num_workers": 0, "redraws": 0, "stream": 1}.items():
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 raise PartitaError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         if self.crop_seconds <= 0:
             raise PartitaError(f"crop_seconds is {self.crop_seconds}; it must be positive")
@@ -69,7 +76,8 @@ class Item(TypedDict, total=False):
         audio_lengths: samples that are audio; zeros follow.
         layout: of the audio, as the network is told.
         target_layout: the layout asked of the decoder; of audio only.
-        index: the row of the data set it comes from.
+        index: the row of the data set it comes from; of a stream, which row of its shard it was.
+        file_name: of the row.
         prompt: what is asked, "" for nothing; where the config has texts.
         answer: what is to follow.
         broken: "name: reason" of each file that was to be read and could not.
@@ -82,6 +90,7 @@ class Item(TypedDict, total=False):
     layout: int
     target_layout: int
     index: int
+    file_name: str
     prompt: str
     answer: str
     broken: list[str]
@@ -97,7 +106,8 @@ class Batch(TypedDict, total=False):
         audio_lengths: `(batch,)` int64, samples that are audio.
         layout: `(batch,)` int64.
         target_layout: `(batch,)` int64; of a data set of audio.
-        index: `(batch,)` int64, rows of the data set.
+        index: `(batch,)` int64, rows of the data set, or of the shards of a stream.
+        file_name: of each item.
         prompt: what is asked of each item, "" for nothing; where the config has texts.
         answer: what is to follow.
         broken: "name: reason" of files that could not be read and were replaced by others.
@@ -111,6 +121,7 @@ class Batch(TypedDict, total=False):
     layout: Tensor
     target_layout: Tensor
     index: Tensor
+    file_name: list[str]
     prompt: list[str]
     answer: list[str]
     broken: list[str]
@@ -122,7 +133,8 @@ class Crops(torch.utils.data.Dataset):
 
     `crops[epoch, index]` is file `index` of the data set at a random place, at the sample rate and in the form that
     the network takes. Only what the crop needs is decoded. A file shorter than a crop is followed by zeros. A file
-    that cannot be read is replaced by another, chosen by (seed, epoch, index), and named in `broken`.
+    that cannot be read, or is silent wherever it is cut, is replaced by another, chosen by (seed, epoch, index), and
+    named in `broken`; where all others are no better, silence is taken.
 
     Args:
         dataset: as `open_dataset` returns it.
@@ -136,40 +148,58 @@ class Crops(torch.utils.data.Dataset):
             that is not there.
     """
 
-    def __init__(self, dataset: "Dataset", *, audio_spec: AudioSpec, crop_samples: int, config: DataConfig, seed: int):
-        if len(dataset) == 0:
+    def __init__(
+        self,
+        dataset: "Dataset | IterableDataset",
+        *,
+        audio_spec: AudioSpec,
+        crop_samples: int,
+        config: DataConfig,
+        seed: int,
+    ) -> None:
+        if _is_empty(dataset):
             raise PartitaError("the data set holds no audio")
         if config.augmentation is not None:
             config.augmentation.formats(audio_spec.layouts)
-        check_texts(config.texts, dataset.column_names)
-        self.dataset, self.audio_spec, self.crop_samples = dataset, audio_spec, crop_samples
+        check_texts(config.texts, dataset.column_names or ())
+        self.dataset: Any = dataset
+        self.audio_spec, self.crop_samples = audio_spec, crop_samples
         self.config, self.seed = config, seed
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
-        def read(candidate: int, generator: Generator) -> Item:
-            row = self.dataset[candidate]
-            audio, whole = self._draw(row["audio"], generator)
-            return self._item(audio, candidate, generator) | _texts(self.config, row, whole, generator)
+        def read(candidate: int, generator: Generator, silence: bool) -> Item:
+            return self.cut(self.dataset[candidate], candidate, generator, silence=silence)
 
         return _first_readable(read, key, count=len(self), seed=self.seed)
 
-    def _draw(self, source: dict[str, Any], generator: Generator) -> tuple[Tensor, bool]:
-        """A crop `(1 or 2, at most crop_samples)` that is not silent, if there is one, and whether it is the whole."""
+    def cut(self, row: dict[str, Any], index: int, generator: Generator, *, silence: bool = False) -> Item:
+        """A crop of the file of a row; of one that is silent only if `silence` will do.
+
+        Raises:
+            PartitaError: it cannot be read.
+            SilentError: it is silent.
+        """
+        audio, whole = self._draw(row["audio"], generator, silence)
+        return self._item(audio, index, generator) | _named(row, index) | _texts(self.config, row, whole, generator)
+
+    def _draw(self, source: dict[str, Any], generator: Generator, silence: bool) -> tuple[Tensor, bool]:
+        """A crop `(1 or 2, at most crop_samples)` that is not silent, and whether it is the whole."""
         info, rate = audio_info(source), self.audio_spec.sample_rate
         length = resampled_length(info.frames, info.sample_rate, rate)
         frames = min(length, self.crop_samples)
         if frames == 0:
             raise PartitaError(f"{source['path']}: holds no samples at {rate} Hz")
-        redraws = self.config.redraws if length > frames else 0
-        while True:
+        draws = 1 + (self.config.redraws if length > frames and not silence else 0)
+        for _ in range(draws):
             start = int(torch.randint(length - frames + 1, (), generator=generator))
             audio = read_resampled(source, info, start, frames, rate)
-            if redraws == 0 or not self._silent(audio):
+            if silence or not self._silent(audio):
                 return audio, length == frames
-            redraws -= 1
+        where = "" if length == frames else f", wherever it was cut ({draws} times)"
+        raise SilentError(f"{source['path']}: is silent, below {self.config.silence_db:g} dB{where}")
 
     def _silent(self, audio: Tensor) -> bool:
         threshold = self.config.silence_db
@@ -208,12 +238,21 @@ class LatentCrops(torch.utils.data.Dataset):
         PartitaError: the data set holds no latents, or a text needs a column that is not there.
     """
 
-    def __init__(self, dataset: "Dataset", *, audio_spec: AudioSpec, crop_samples: int, config: DataConfig, seed: int):
+    def __init__(
+        self,
+        dataset: "Dataset | IterableDataset",
+        *,
+        audio_spec: AudioSpec,
+        crop_samples: int,
+        config: DataConfig,
+        seed: int,
+    ) -> None:
         spec = corpus_spec(dataset)
-        if spec is None or len(dataset) == 0:
+        if spec is None or _is_empty(dataset):
             raise PartitaError("the data set holds no latents")
-        check_texts(config.texts, dataset.column_names)
-        self.dataset, self.spec, self.layouts = dataset, spec, audio_spec.layouts
+        check_texts(config.texts, dataset.column_names or ())
+        self.dataset: Any = dataset
+        self.spec, self.layouts = spec, audio_spec.layouts
         self.frames = max(1, crop_samples // spec.latent.hop)
         self.config, self.seed = config, seed
 
@@ -221,12 +260,17 @@ class LatentCrops(torch.utils.data.Dataset):
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
-        def read(candidate: int, generator: Generator) -> Item:
-            return self._item(candidate, self.dataset[candidate], generator)
+        def read(candidate: int, generator: Generator, silence: bool) -> Item:
+            return self.cut(self.dataset[candidate], candidate, generator)
 
         return _first_readable(read, key, count=len(self), seed=self.seed)
 
-    def _item(self, index: int, row: dict[str, Any], generator: Generator) -> Item:
+    def cut(self, row: dict[str, Any], index: int, generator: Generator) -> Item:
+        """A crop of the latents of a row.
+
+        Raises:
+            PartitaError: it is damaged.
+        """
         self.spec.check_row(row)
         frames = min(row["frames"], self.frames)
         start = int(torch.randint(row["frames"] - frames + 1, (), generator=generator))
@@ -242,19 +286,25 @@ class LatentCrops(torch.utils.data.Dataset):
                 padded = torch.full((part.shape[0], tokens), -1 if name == "codes" else 0, dtype=part.dtype)
                 padded[:, : part.shape[1]] = part
                 item[name] = padded
-        return item | _texts(self.config, row, frames == row["frames"], generator)
+        return item | _named(row, index) | _texts(self.config, row, frames == row["frames"], generator)
 
 
-def _first_readable(read: Callable[[int, Generator], Item], key: tuple[int, int], *, count: int, seed: int) -> Item:
+def _first_readable(
+    read: Callable[[int, Generator, bool], Item], key: tuple[int, int], *, count: int, seed: int
+) -> Item:
     """What `read` makes of the file that is due, or of another where that is broken; all that were are named."""
     epoch, index = key
     generator = Generator().manual_seed(hashed_seed(seed, "crop", epoch, index))
     broken: list[str] = []
+    silent: list[int] = []
     for candidate in _candidates(epoch, index, count=count, seed=seed):
         try:
-            return read(candidate, generator) | Item(broken=broken)
+            return read(candidate, generator, False) | Item(broken=broken)
         except PartitaError as error:
             broken.append(str(error))
+            silent += [candidate] if isinstance(error, SilentError) else []
+    if silent:
+        return read(silent[0], generator, True) | Item(broken=broken)
     raise PartitaError(f"{len(broken)} files in a row cannot be read, of {count}; the first: {broken[0]}")
 
 
@@ -262,7 +312,7 @@ def _candidates(epoch: int, index: int, *, count: int, seed: int) -> Iterator[in
     """`index`, then, for the case that it is broken, others in an order of their own."""
     yield index
     generator = Generator().manual_seed(hashed_seed(seed, "replacement", epoch, index))
-    others = torch.randperm(count, generator=generator)[:_ATTEMPTS].tolist()
+    others = torch.randperm(count, generator=generator)[:ATTEMPTS].tolist()
     yield from (other for other in others if other != index)
 
 
@@ -276,6 +326,15 @@ def collate(items: list[Item]) -> Batch:
         else:
             batch[name] = values if isinstance(values[0], str) else torch.tensor(values)
     return Batch(**batch)
+
+
+def _is_empty(dataset: "Dataset | IterableDataset") -> bool:
+    """Whether it has no rows; of a stream that shows when it is read."""
+    return getattr(dataset, "num_rows", None) == 0
+
+
+def _named(row: dict[str, Any], index: int) -> Item:
+    return Item(file_name=row.get("file_name") or (row.get("audio") or {}).get("path") or f"row {index}")
 
 
 def _texts(config: DataConfig, row: dict[str, Any], whole: bool, generator: Generator) -> Item:

@@ -1,6 +1,6 @@
 """Endless batches: batch number s is the same whoever reads it, however often the run was stopped before."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader, Sampler
 
 from .crops import Batch, Crops, DataConfig, LatentCrops, collate
 from .stored import corpus_spec
+from .streams import CropStream, Place, StreamLoader, first_places
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
 
 Key = tuple[int, int]
 
@@ -46,10 +47,8 @@ class EpochSampler(Sampler[list[Key]]):
         world_size: int = 1,
         start_step: int = 0,
     ):
-        if batch_size % world_size:
-            raise PartitaError(f"a batch of {batch_size} cannot be shared evenly by {world_size} processes")
         self.num_items, self.batch_size, self.seed = num_items, batch_size, seed
-        self.share, self.rank, self.start_step = batch_size // world_size, rank, start_step
+        self.share, self.rank, self.start_step = share_of(batch_size, world_size), rank, start_step
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, order = -1, torch.empty(0)
@@ -93,7 +92,7 @@ class _Batches(torch.utils.data.Dataset):
 
 
 def build_loader(
-    dataset: "Dataset",
+    dataset: "Dataset | IterableDataset",
     config: DataConfig,
     *,
     audio_spec: AudioSpec,
@@ -102,11 +101,13 @@ def build_loader(
     rank: int = 0,
     world_size: int = 1,
     start_step: int = 0,
-) -> CropLoader:
+    places: Sequence[Place] | None = None,
+) -> CropLoader | StreamLoader:
     """A loader of batches number `start_step`, `start_step + 1` and so on, without end.
 
     A batch depends on the seed, its number and the data set only: not on the number of workers or processes (together
-    they get the same batch, each its share) nor on where a run was resumed.
+    they get the same batch, each its share) nor on where a run was resumed. Of a stream it depends on the number of
+    workers and processes too, and a resumed run goes on from `places`.
 
     Args:
         dataset: as `open_dataset` returns it, of audio or of latents.
@@ -116,14 +117,25 @@ def build_loader(
         seed: of orders, places and variations.
         rank: this process.
         world_size: number of processes.
-        start_step: number of the first batch.
+        start_step: number of the first batch; not of a stream.
+        places: what `StreamLoader.places` was, where a stream is to go on.
 
     Raises:
-        PartitaError: as `Crops` and `EpochSampler`; while iterating, if no file can be read.
+        PartitaError: as `Crops` and `EpochSampler`, and a stream has fewer shards than there are processes; while
+            iterating, if no file can be read.
     """
     crop_samples = config.crop_samples(audio_spec.sample_rate, crop_multiple)
     kind = Crops if corpus_spec(dataset) is None else LatentCrops
     crops = kind(dataset, audio_spec=audio_spec, crop_samples=crop_samples, config=config, seed=seed)
+    settings = {
+        "num_workers": config.num_workers,
+        "collate_fn": _as_it_is,
+        "pin_memory": torch.cuda.is_available(),
+        # seeds workers, which draw nothing; without it every iteration would move torch's global state
+        "generator": Generator(),
+    }
+    if config.stream is not None:
+        return _stream(crops, dataset, config, settings, seed=seed, rank=rank, world_size=world_size, places=places)
     sampler = EpochSampler(
         num_items=len(crops),
         batch_size=config.batch_size,
@@ -132,16 +144,45 @@ def build_loader(
         world_size=world_size,
         start_step=start_step,
     )
-    return CropLoader(
-        _Batches(crops),
-        sampler=sampler,
-        batch_size=None,
-        num_workers=config.num_workers,
-        collate_fn=_as_it_is,
-        pin_memory=torch.cuda.is_available(),
-        # seeds workers, which draw nothing; without it every iteration would move torch's global state
-        generator=Generator(),
+    return CropLoader(_Batches(crops), sampler=sampler, batch_size=None, **settings)
+
+
+def _stream(
+    crops: Crops | LatentCrops,
+    dataset: Any,
+    config: DataConfig,
+    settings: dict[str, Any],
+    *,
+    seed: int,
+    rank: int,
+    world_size: int,
+    places: Sequence[Place] | None,
+) -> StreamLoader:
+    assert config.stream is not None
+    started = first_places(dataset.num_shards, workers=config.num_workers, rank=rank, world_size=world_size)
+    if places is not None and sorted(place[0] for place in places) != [place[0] for place in started]:
+        raise PartitaError("the data is read by another number of processes than before; resume with as many")
+    stream = CropStream(
+        crops,
+        dataset,
+        share=share_of(config.batch_size, world_size),
+        block=config.stream,
+        seed=seed,
+        streams=len(started) * world_size,
+        places=started if places is None else places,
     )
+    return StreamLoader(stream, **settings | {"num_workers": min(config.num_workers, len(started))})
+
+
+def share_of(batch_size: int, world_size: int) -> int:
+    """Items of a batch that one process gets.
+
+    Raises:
+        PartitaError: the batch cannot be shared evenly.
+    """
+    if batch_size % world_size:
+        raise PartitaError(f"a batch of {batch_size} cannot be shared evenly by {world_size} processes")
+    return batch_size // world_size
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -4,7 +4,7 @@ import csv
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from partita_core import PartitaError, nearest
 
@@ -12,7 +12,7 @@ from .audio import SUFFIXES
 from .stored import CORPUS, open_stored, stored_splits
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
 
 SPLITS = ("train", "validation", "test")
 
@@ -27,7 +27,17 @@ _NUMBERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def open_dataset(path_or_name: str | os.PathLike, split: str = "train") -> "Dataset":
+@overload
+def open_dataset(path_or_name: str | os.PathLike, split: str = ..., *, stream: Literal[False] = ...) -> "Dataset": ...
+
+
+@overload
+def open_dataset(path_or_name: str | os.PathLike, split: str = ..., *, stream: bool) -> "Dataset | IterableDataset": ...
+
+
+def open_dataset(
+    path_or_name: str | os.PathLike, split: str = "train", *, stream: bool = False
+) -> "Dataset | IterableDataset":
     """Opens one split of a data set.
 
     A folder of audio files is walked, in the order of the names. Where it has sub-folders called train, validation or
@@ -42,22 +52,29 @@ def open_dataset(path_or_name: str | os.PathLike, split: str = "train") -> "Data
     Args:
         path_or_name: the folder, the Parquet file, or `owner/name` on the hub.
         split: "train", "validation" or "test"; for Parquet whatever is there.
+        stream: read Parquet, a corpus or a set on the hub as an `IterableDataset`, shard by shard, without a copy of it
+            in the cache; a hub name is then not downloaded, but read where it is.
 
     Returns:
         Rows of `audio` (`Audio(decode=False)`: a dict of path and bytes), `file_name` and all that is known of them; of
         a corpus, rows of latents as `corpus_spec` describes them.
 
     Raises:
-        PartitaError: there is no such data set or split, no audio in it, or its metadata cannot be read.
+        PartitaError: there is no such data set or split, no audio in it, its metadata cannot be read, or it is a folder
+            of audio that is to be a stream.
     """
+    if stream and not Path(path_or_name).expanduser().exists():
+        return _open_parquet(str(path_or_name), split, stream=True)
     path = _locate(path_or_name)
     if (path / CORPUS).is_file():
-        return open_stored(path, split)
+        return open_stored(path, split, stream=stream)
     files = [] if path.is_file() else audio_files(path)
+    if files and stream:
+        raise PartitaError(f"{path}: is a folder of audio, which is read at random anyhow; set data.stream to none")
     if files:
         return _open_folder(path, files, split)
     if path.is_file() or any(path.rglob("*.parquet")):
-        return _open_parquet(path, split)
+        return _open_parquet(path, split, stream=stream)
     raise PartitaError(f"{path}: no audio files in it; {', '.join(SUFFIXES)} are looked for")
 
 
@@ -163,21 +180,22 @@ def _rows(reader: csv.DictReader) -> Iterator[dict[str, Any]]:
         yield {key: _NUMBERS.get(key, str)(cell) if cell else None for key, cell in row.items()}
 
 
-def _open_parquet(path: Path, split: str) -> "Dataset":
+def _open_parquet(path: Path | str, split: str, *, stream: bool) -> "Dataset | IterableDataset":
     from datasets import Audio, load_dataset
     from datasets.exceptions import DatasetsError
 
     try:
-        if path.is_file():
-            dataset = load_dataset("parquet", data_files={"train": str(path)}, split=split)
+        if isinstance(path, Path) and path.is_file():
+            dataset = load_dataset("parquet", data_files={"train": str(path)}, split=split, streaming=stream)
         else:
-            dataset = load_dataset(str(path), split=split)
+            dataset = load_dataset(str(path), split=split, streaming=stream)
     except (ValueError, OSError, DatasetsError) as error:
         raise PartitaError(f"{path}: {_line(error)}") from None
-    if "audio" not in dataset.column_names:
-        raise PartitaError(f"{path}: has no column audio; {nearest('audio', dataset.column_names)}")
+    columns = dataset.column_names or []
+    if "audio" not in columns:
+        raise PartitaError(f"{path}: has no column audio; {nearest('audio', columns)}")
     dataset = dataset.cast_column("audio", Audio(decode=False))
-    if "file_name" not in dataset.column_names:
+    if not stream and "file_name" not in dataset.column_names:
         names = [cell["path"] for cell in dataset["audio"]]
         dataset = dataset.add_column("file_name", [name or f"row {i}" for i, name in enumerate(names)])
     return dataset

@@ -33,7 +33,7 @@ from partita_core import (
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
 
 CORPUS = "corpus.json"
 
@@ -215,7 +215,7 @@ def read_record(folder: Path) -> CorpusRecord:
     return record
 
 
-def corpus_spec(dataset: "Dataset") -> CorpusSpec | None:
+def corpus_spec(dataset: "Dataset | IterableDataset") -> CorpusSpec | None:
     """What the latents of a data set are; None for one of audio.
 
     Raises:
@@ -249,8 +249,8 @@ def stored_splits(folder: Path) -> list[str]:
     return list(read_record(folder).splits)
 
 
-def open_stored(folder: Path, split: str) -> "Dataset":
-    """Opens a split of a corpus.
+def open_stored(folder: Path, split: str, *, stream: bool = False) -> "Dataset":
+    """Opens a split of a corpus; as a stream, shard by shard, where that is wanted.
 
     Raises:
         PartitaError: there is no such split, or its encoding is not finished.
@@ -268,7 +268,8 @@ def open_stored(folder: Path, split: str) -> "Dataset":
         left = f"{missing} of {count} shards of {split!r} are missing"
         raise PartitaError(f"{folder}: {left}; give the command that encodes it once more, and it goes on")
     try:
-        dataset = load_dataset("parquet", data_files={split: [str(file) for file in files]}, split=split)
+        shards = {split: [str(file) for file in files]}
+        dataset = load_dataset("parquet", data_files=shards, split=split, streaming=stream)
     except (ValueError, OSError, DatasetsError) as error:
         raise PartitaError(f"{folder}: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
     dataset.info.description = json.dumps({_KEY: to_dict(record.corpus)})

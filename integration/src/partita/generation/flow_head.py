@@ -15,6 +15,7 @@ from partita_core import (
     RepresentationEncoder,
     Streamable,
     keyed_noise,
+    process_mean,
     register,
 )
 from partita_losses import euler_flow, flow_interpolation, flow_matching_loss, flow_velocity, guided
@@ -201,12 +202,11 @@ class FlowHead(GenerationHead):
         error = flow_matching_loss(self.velocity(x, time, states.flatten(0, 1), history), noise, data)
         inside = torch.arange(vectors.shape[1], device=frames.device) < (frames * self.tokens_per_frame)[:, None]
         weight = inside.to(error).reshape(len(data), self.tokens, 1)
-        count = weight.sum() * self.dim
-        loss = (error * weight).sum() / count
+        total, count = (error * weight).sum(), weight.sum() * self.dim
         velocity = flow_velocity(noise, data)
         mean = (velocity * weight).sum() / count
-        variance = ((velocity - mean).square() * weight).sum() / count
-        return HeadOutput(loss, {"velocity_error": (loss / variance).detach()})
+        spread = ((velocity - mean).square() * weight).sum()
+        return HeadOutput(process_mean(total, count), {"velocity_error": (total / spread).detach()})
 
     def rollout(self, frames: int, seeds: Tensor, sampling: Sampling, backbone: Backbone) -> "FlowRollout":
         """See `GenerationHead`."""

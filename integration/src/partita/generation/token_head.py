@@ -11,6 +11,7 @@ from partita_core import (
     PartitaError,
     RepresentationEncoder,
     keyed_noise,
+    process_mean,
     register,
     upcast,
 )
@@ -128,7 +129,7 @@ class TokenHead(GenerationHead):
         shares = right / count.clamp(min=1)
         metrics = {"accuracy": right.sum() / count.sum().clamp(min=1)}
         metrics |= {f"accuracy_{level}": share for level, share in enumerate(shares)}
-        return HeadOutput(total.sum() / count.sum().clamp(min=1), {name: x.detach() for name, x in metrics.items()})
+        return HeadOutput(process_mean(total.sum(), count.sum()), {name: x.detach() for name, x in metrics.items()})
 
     def rollout(self, frames: int, seeds: Tensor, sampling: Sampling, backbone: Backbone) -> "TokenRollout":
         """See `GenerationHead`."""

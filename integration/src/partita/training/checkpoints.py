@@ -22,6 +22,8 @@ from partita_core import (
 )
 from torch import Tensor, nn
 
+from partita.data import Place
+
 from .objective import TrainState
 from .optimization import EMA
 
@@ -37,12 +39,14 @@ class Facts:
         frozen: hashes of the modules that are not trained.
         skipped: steps in a row that were left out, for not being finite.
         averages: what `Watch` remembers.
+        places: where the streams of each process stand, if the data is one; see `StreamLoader`.
     """
 
     seconds: float
     frozen: tuple[str, ...] = ()
     skipped: int = 0
     averages: dict[str, tuple[float, int]] = field(default_factory=dict)
+    places: tuple[tuple[Place, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,16 +148,10 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and path.name.startswith(_PREFIX))
 
 
-def latest_checkpoint(folder: Path) -> Path:
-    """The newest one.
-
-    Raises:
-        PartitaError: there is none.
-    """
-    found = checkpoints(folder)
-    if not found:
-        raise PartitaError(f"nothing to resume: there is no checkpoint in {folder}")
-    return found[-1]
+def remove_unfinished(folder: Path) -> None:
+    """Removes what a kill in the middle of writing a checkpoint has left in a folder that nobody writes to."""
+    for path in folder.glob(f".{_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from partita_core import upcast
+from partita_core import is_distributed, upcast
 from torch import Tensor, distributed, nn
 
 # Steps within which a code that is in use has been used.
@@ -38,7 +38,7 @@ class CodeUse(nn.Module):
             codes = codes.movedim(1, 0).flatten(1)
             used = torch.where(codes >= 0, step + 1, 0)
             self.last_use.scatter_reduce_(1, codes.clamp(min=0), used, "amax")
-            if distributed.is_available() and distributed.is_initialized():
+            if is_distributed():
                 distributed.all_reduce(self.last_use, distributed.ReduceOp.MAX)
         recent = (self.last_use > max(0, step + 1 - _RECENT)).sum(1)
         return {f"in_use_{i}": upcast(recent[i] / size) for i, size in enumerate(self.codebook_sizes)}

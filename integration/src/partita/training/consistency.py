@@ -13,6 +13,7 @@ from partita_core import (
     PartitaError,
     StepOutput,
     convert_pairs,
+    process_mean,
     register,
     upcast,
 )
@@ -260,7 +261,7 @@ class ConsistencyTraining(Objective):
             gap = (sigma - before).clamp(self.min_gap, self.max_gap).to(distance).flatten()
             counted = counted.to(distance).flatten()
             by_chunk = distance / gap
-            loss = (by_chunk * counted).sum() / counted.sum()
+            loss = process_mean((by_chunk * counted).sum(), counted.sum())
             return loss, _by_level(by_chunk.detach(), student.detach(), clean, sigma.flatten(), counted)
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -278,7 +279,8 @@ class ConsistencyTraining(Objective):
     def _decoder_losses(self, chunks: _Chunks) -> dict[str, Tensor]:
         """What the decoder learns beside denoising, over the chunks that count."""
         terms = self._decoder.losses(chunks.features, chunks.clean)
-        return {name: (term * chunks.counted).sum() / chunks.counted.sum() for name, term in terms.items()}
+        count = chunks.counted.sum()
+        return {name: process_mean((term * chunks.counted).sum(), count) for name, term in terms.items()}
 
 
 def _after(progress: float, start: float) -> float:

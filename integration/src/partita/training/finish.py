@@ -7,14 +7,14 @@ import torch
 from partita_core import Codec, Frozen, PartitaError, measure_latents
 
 from partita.cards import Measured, Training, model_card
-from partita.data import audio_info, corpus_spec, stored_latents, whole_files
+from partita.data import audio_info, corpus_spec, first_rows, stored_latents, whole_files
 
 from .objective import Objective
 from .optimization import EMA, averaged
 from .run import RunConfig, RunFolder
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
 
 # Headers that are read to know how much audio there is; of more files, the rest is taken to be like these.
 _HEADERS = 500
@@ -23,7 +23,7 @@ _HEADERS = 500
 def finish(
     objective: Objective,
     ema: EMA | None,
-    dataset: "Dataset",
+    dataset: "Dataset | IterableDataset",
     run: RunFolder,
     config: RunConfig,
     *,
@@ -39,12 +39,14 @@ def finish(
     for module in objective.modules():
         if isinstance(module, Frozen):
             module.check()
+    known = first_rows(dataset)
+    whole = known is dataset  # of a stream nobody knows how much there is
     training = Training(
         recipe=recipe,
         objective=config.objective.tag,
         data=data,
-        files=len(dataset),
-        hours=hours_of(dataset),
+        files=len(known) if whole else None,
+        hours=hours_of(known) if whole else None,
         steps=steps,
         seconds=seconds,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper(),
@@ -53,7 +55,7 @@ def finish(
     )
     with averaged(objective, ema) as model:
         if isinstance(model, Codec) and model.latent_spec.mean is None:
-            model.latent_spec = measure_latents(model, _pieces(model, dataset, config.trainer.statistics_seconds))
+            model.latent_spec = measure_latents(model, _pieces(model, known, config.trainer.statistics_seconds))
         model.save_pretrained(run.model, card=model_card(model, training))
 
 

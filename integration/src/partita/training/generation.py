@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
-from partita_core import Codec, Config, Frozen, PartitaError, StepOutput, register, upcast
+from partita_core import Codec, Config, Frozen, PartitaError, StepOutput, process_mean, register, upcast
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -116,6 +116,7 @@ class LatentGeneration(Objective):
         place = torch.arange(logits.shape[1], device=logits.device)
         over, going = (place == steps[:, None]).to(logits.dtype), (place < steps[:, None]).to(logits.dtype)
         error = F.binary_cross_entropy_with_logits(logits, over, reduction="none")
-        kinds = [(error * kind).sum() / kind.sum().clamp(min=1) for kind in (over, going)]
+        kinds = torch.stack([over, going])
+        means = process_mean((error * kinds).sum((1, 2)), kinds.sum((1, 2)))
         right = ((logits > 0) == (over > 0)).to(logits.dtype) * (over + going)
-        return (kinds[0] + kinds[1]) / 2, (right.sum() / (over + going).sum()).detach()
+        return means.mean(), (right.sum() / (over + going).sum()).detach()

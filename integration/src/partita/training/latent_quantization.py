@@ -15,6 +15,7 @@ from partita_core import (
     StepOutput,
     component,
     frozen_call,
+    process_mean,
     register,
     upcast,
 )
@@ -205,7 +206,7 @@ class LatentQuantization(Objective):
         """Mean absolute error over the frames that hold audio."""
         tokens = tokens_of(batch, self._frozen.latent_spec).to(real.device)
         inside = (torch.arange(real.shape[-1], device=real.device) < tokens[:, None]).to(real.dtype)
-        return ((real - fake).abs().mean(1) * inside).sum() / inside.sum()
+        return process_mean(((real - fake).abs().mean(1) * inside).sum(), inside.sum())
 
     def _audio_terms(self, values: Tensor, batch: Batch) -> dict[str, Tensor]:
         with torch.autocast(values.device.type, enabled=False):

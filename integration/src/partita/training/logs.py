@@ -14,13 +14,16 @@ class Log:
     """`log.jsonl`: one object a line, each with its `step`; a resumed run drops what came after its checkpoint.
 
     What is a number goes to accelerate's trackers, too.
+
+    Attributes:
+        kept: the lines that were there when it was opened.
     """
 
     def __init__(self, path: Path, *, step: int, trackers: Sequence[Any] = ()) -> None:
         """Opens the log of a run that stands at `step`."""
         self.path, self._trackers = path, trackers
         self._warned: set[str] = set()
-        kept = [line for line in read_log(path) if line["step"] <= step]
+        self.kept = kept = [line for line in read_log(path) if line["step"] <= step]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 

@@ -14,7 +14,6 @@ from .run import RunFolder, TrainerConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from datasets import Dataset
 
 # Failures of a process that are kept; a run that skips might fill the disk.
 _KEPT = 3
@@ -54,11 +53,10 @@ class Guard:
         objective: Objective,
         trainer: TrainerConfig,
         run: RunFolder,
-        dataset: "Dataset",
     ) -> None:
-        """Guards a run on `dataset`."""
+        """Guards a run."""
         self._accelerator, self._objective, self._trainer, self._run = accelerator, objective, trainer, run
-        self._dataset, self._kept = dataset, 0
+        self._kept = 0
         self.row, self._overflowed = 0, False
         self._forwards: list[_Forward] = []
         self._buffers: dict[str, Tensor] = {}
@@ -140,7 +138,7 @@ class Guard:
             mine.append(
                 {
                     "batch": f"batch_{self._accelerator.process_index}_{forward.micro}.safetensors",
-                    "files": [str(name) for name in self._dataset.select(rows)["file_name"]],
+                    "files": forward.batch["file_name"],
                     "rows": rows,
                     "losses": {name: x if math.isfinite(x) else str(x) for name, x in losses.items()},
                     "gradients": wrong,

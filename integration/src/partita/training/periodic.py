@@ -12,7 +12,7 @@ from partita_core import ChannelLayout, Codec, PartitaError, hashed_seed
 from torch import Tensor
 
 from partita.cards import Measured
-from partita.data import build_loader, open_dataset, whole_files
+from partita.data import build_loader, first_rows, open_dataset, whole_files
 from partita.evaluation import evaluate
 
 from .logs import Log
@@ -47,10 +47,12 @@ class Periodic:
         """Reads what is to be looked at."""
         self._every, self._looked_in_the_middle = config.trainer.evaluate_every, False
         self.measured: list[Measured] = []  # by the last evaluation
+        stream = config.data.stream is not None
         try:
-            dataset, self.split = open_dataset(data, split="validation"), "validation"
+            found, self.split = open_dataset(data, split="validation", stream=stream), "validation"
         except PartitaError:
-            dataset, self.split = open_dataset(data, split="train"), "train"
+            found, self.split = open_dataset(data, split="train", stream=stream), "train"
+        dataset = first_rows(found)
         listens = isinstance(objective.result, Codec) and "audio" in dataset.column_names
         kind: Callable[..., Any] = _Clips if listens else _Losses
         self._look = kind(dataset, objective, ema, config, device, samples)
@@ -64,6 +66,21 @@ class Periodic:
         middle = not self._looked_in_the_middle and state.progress >= 0.5  # once, though the total may be an estimate
         self._looked_in_the_middle = self._looked_in_the_middle or middle
         return middle
+
+    def missed(self, state: TrainState, last: bool, log: Log) -> bool:
+        """Whether to look before the first step: at a start, or where a kill came between a checkpoint and the look.
+
+        Args:
+            state: where the run stands.
+            last: whether there are no steps to take.
+            log: just opened; what it says of looks in the middle is believed, so that there is one.
+        """
+        looks = [line["step"] for line in log.kept if any(name.startswith(f"{self.split}/") for name in line)]
+        if state.step in looks:
+            self._looked_in_the_middle = len(looks) > 1
+            return False
+        self._looked_in_the_middle = any(looks)
+        return state.step == 0 or self.due(state, last)
 
     def evaluate(self, state: TrainState, log: Log | None) -> None:
         """Writes the figures to the log."""
@@ -132,7 +149,8 @@ class _Losses:
         self._objective, self._ema, self._device = objective, ema, device
         self._seed = hashed_seed(config.trainer.seed, "evaluation")
         most = round(config.trainer.evaluate_seconds / config.data.crop_seconds)
-        data = replace(config.data, num_workers=0, augmentation=None, batch_size=max(1, min(most, len(dataset))))
+        plain = replace(config.data, num_workers=0, augmentation=None, stream=None)
+        data = replace(plain, batch_size=max(1, min(most, len(dataset))))
         spec = objective.codec.audio_spec
         loader = build_loader(
             dataset, data, audio_spec=spec, crop_multiple=objective.crop_multiple, seed=config.trainer.seed

@@ -23,10 +23,11 @@ from partita_core import (
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from partita.data import CropLoader, build_loader, corpus_spec, open_dataset
+from partita.data import CropLoader, StreamLoader, build_loader, corpus_spec, open_dataset
 from partita.models import build_model, load_model
 
-from .checkpoints import Facts, latest_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoints import Facts, checkpoints, load_checkpoint, remove_unfinished, save_checkpoint
+from .clock import Clock
 from .finish import finish
 from .latents import check_corpus
 from .logs import Log, Progress
@@ -36,14 +37,11 @@ from .optimization import EMA
 from .periodic import Periodic
 from .run import RunConfig, RunFolder
 from .samples import Samples, check_trackers
+from .together import agree, all_counts, everywhere, gathered, of_main
 from .watch import Watch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from datasets import Dataset
-
-# Steps whose speed is believed when the time limit has to be turned into a number of steps.
-_SPEED_STEPS = 10
 
 
 def train(
@@ -70,7 +68,7 @@ def train(
         minutes: stop after that long, this time included in schedules as if the run had been planned so.
         checkpoint_every: steps between checkpoints; None for one at the end.
         keep: checkpoints to leave.
-        resume: go on from the last checkpoint in `output`.
+        resume: go on from the last checkpoint in `output`; from the start, if the run was killed before the first.
         init_from: a model folder whose weights to start from.
         progress: show a bar.
 
@@ -86,7 +84,7 @@ def train(
     else:
         run.check_new()
     fresh = not run.path.exists()
-    dataset = open_dataset(data, split="train")
+    dataset = open_dataset(data, split="train", stream=config.data.stream is not None)
     objective = _build(config, init_from)
     check_trackers(config.trainer.trackers)
     corpus = corpus_spec(dataset)
@@ -105,11 +103,12 @@ def train(
     )
     state, elapsed = TrainState(0, config.trainer.steps), 0.0
     try:
-        loop = _Loop(accelerator, objective, config, run, dataset)
-        if resume:
-            state, elapsed = loop.restore(latest_checkpoint(run.checkpoints))
+        loop = _Loop(accelerator, objective, config, run)
+        found = checkpoints(run.checkpoints) if resume else []
+        if found:
+            state, elapsed = loop.restore(found[-1])
 
-        def read(rank: int, world_size: int) -> CropLoader:
+        def read(rank: int, world_size: int, places: Any) -> CropLoader | StreamLoader:
             return build_loader(
                 dataset,
                 config.data,
@@ -119,17 +118,19 @@ def train(
                 rank=rank,
                 world_size=world_size,
                 start_step=state.step * config.trainer.accumulation,
+                places=places,
             )
 
-        batches = read(accelerator.process_index, accelerator.num_processes)
+        batches = read(accelerator.process_index, accelerator.num_processes, loop.place())
         accelerator.wait_for_everyone()  # all have looked at the folder before one writes to it
         if accelerator.is_main_process:
+            remove_unfinished(run.checkpoints)
             run.write_config(config, recipe)
         # What a run that stopped has told past its checkpoint is hidden.
         settings = {name: {"purge_step": state.step + 1} for name in config.trainer.trackers if resume}
         accelerator.init_trackers("tensorboard", init_kwargs=settings)
-        if not resume:
-            loop.begin(read(0, 1), progress=progress)
+        if not found:
+            loop.begin(read(0, 1, None), progress=progress)
         periodic = None
         if accelerator.is_main_process:
             samples = Samples(run.samples, accelerator.trackers)
@@ -182,7 +183,6 @@ class _Loop:
         objective: Objective,
         config: RunConfig,
         run: RunFolder,
-        dataset: "Dataset",
     ) -> None:
         self.accelerator, self.objective, self.config, self.run = accelerator, objective, config, run
         trainer = config.trainer
@@ -199,9 +199,10 @@ class _Loop:
         trained = any(parameter.requires_grad for parameter in objective.parameters())
         self.prepared: nn.Module = accelerator.prepare(objective) if trained else objective
         self.ema = None if trainer.ema_decay is None else EMA(objective.model, trainer.ema_decay)
-        self.guard = Guard(accelerator, objective, trainer, run, dataset)
+        self.guard = Guard(accelerator, objective, trainer, run)
+        self.places: tuple[Any, ...] = ()  # of a checkpoint, for each process
         self.watch = Watch(trainer.watch)
-        self.stop = ""  # why the run is to end, in the main process
+        self.stop = ""  # why the run is to end
 
     def restore(self, checkpoint: Path) -> tuple[TrainState, float]:
         """Where the run stood, and the seconds that it had taken."""
@@ -210,6 +211,7 @@ class _Loop:
         if list(facts.frozen) != self._frozen():
             raise PartitaError(f"{self.run.path} was started on another codec than {self.config.codec} is now")
         self.guard.row, self.watch = facts.skipped, Watch(self.config.trainer.watch, facts.averages)
+        self.places = facts.places
         return state, facts.seconds
 
     def begin(self, batches: Iterable[Any], *, progress: bool) -> None:
@@ -241,39 +243,43 @@ class _Loop:
         trainer, main = self.config.trainer, self.accelerator.is_main_process
         log = Log(self.run.log, step=state.step, trackers=self.accelerator.trackers) if main else None
         bar = Progress(state.total_steps, start=state.step, shown=progress and main)
-        clock = _Clock(elapsed, minutes, first_step=state.step, steps=trainer.steps)
+        clock = Clock(elapsed, minutes, first_step=state.step, steps=trainer.steps)
         reader, broken = iter(batches), {}
         self.prepared.train()
         try:
-            if state.step == 0 and periodic is not None:
+            last, _ = agree(self.accelerator, clock.over(state), state.total_steps)
+            if log is not None and periodic is not None and periodic.missed(state, last, log):
                 with clock.paused():
                     periodic.evaluate(state, log)
-            while not self._everyone(clock.over(state) or bool(self.stop)):
+            while not last and not self.stop:
                 figures, waited = self._try_step(reader, state, broken, bar, log)
                 state.step += 1
-                state.total_steps = clock.total_steps(state)
+                last, state.total_steps = agree(self.accelerator, clock.over(state), clock.total_steps(state))
                 if self.ema is not None and figures:
                     self.ema.update(self.objective.model, state.step)
-                last = clock.over(state)
-                if log is not None and figures and (state.step % trainer.log_every == 0 or last):
-                    values = _finite_values(figures, state, log)
-                    bar.update(state.step, state.total_steps, {"loss": values["total"]})
-                    log.write(state.step, seconds=round(clock.elapsed, 3), waited=round(waited, 4), **values)
-                    self._warn(values, state, log)
-                if main and (last or (checkpoint_every and state.step % checkpoint_every == 0)):
-                    self._checkpoint(state, clock.elapsed, keep)
+                if figures and (state.step % trainer.log_every == 0 or last):
+                    values = everywhere(self.accelerator, figures)
+                    if log is not None:
+                        values = _finite_values(values, state, log)
+                        bar.update(state.step, state.total_steps, {"loss": values["total"]})
+                        log.write(state.step, seconds=round(clock.elapsed, 3), waited=round(waited, 4), **values)
+                        self._warn(values, state, log)
+                    self.stop = of_main(self.accelerator, self.stop)
+                if last or (checkpoint_every and state.step % checkpoint_every == 0):
+                    self._checkpoint(state, clock.elapsed, keep, getattr(batches, "places", ()))
                 if periodic is not None and periodic.due(state, last):
                     with clock.paused():
                         periodic.evaluate(state, log)
-            if self._everyone(bool(self.stop)):
-                raise PartitaError(self.stop or "the main process has ended the run")
+            if self.stop:
+                raise PartitaError(self.stop)
+            broken = all_counts(self.accelerator, broken)
         finally:
             bar.close()
             if log is not None and broken:
                 log.write(state.step, broken=broken)
         if main and broken:
             lines = "".join(f"\n  {reason}" for reason in sorted(broken))
-            print(f"{len(broken)} files could not be read and were left out:{lines}", flush=True)
+            print(f"{len(broken)} files could not be used and were left out:{lines}", flush=True)
         return clock.elapsed
 
     def _try_step(
@@ -337,9 +343,11 @@ class _Loop:
                         optimizer.step()
                         optimizer.zero_grad()
                     batch["samples"] = output.samples
+                    losses = {f"loss/{name}": value for name, value in output.losses.items()}
                     if phase == self.objective.phases[0]:
-                        figures["total"] = output.total.detach()
-                    figures |= {f"loss/{name}": value for name, value in output.losses.items()}
+                        losses["total"] = output.total.detach()
+                    for name, value in losses.items():
+                        figures[name] = figures.get(name, 0) + value / trainer.accumulation
                     figures |= {f"metric/{name}": value for name, value in output.metrics.items()}
         return figures, waited
 
@@ -359,14 +367,31 @@ class _Loop:
             else:
                 log.warn(state.step, alarm.kind, f"step {state.step}: {alarm.text}")
 
-    def _checkpoint(self, state: TrainState, seconds: float, keep: int) -> None:
+    def place(self) -> Any:
+        """Where the streams of this process stand, if the run is resumed and its data is a stream.
+
+        Raises:
+            PartitaError: it was left by another number of processes.
+        """
+        count = self.accelerator.num_processes
+        if self.places and len(self.places) != count:
+            raise PartitaError(
+                f"the run was left by {len(self.places)} processes, and {count} are to go on; a stream needs as many"
+            )
+        return self.places[self.accelerator.process_index] if self.places else None
+
+    def _checkpoint(self, state: TrainState, seconds: float, keep: int, places: tuple[Any, ...]) -> None:
+        everyone = gathered(self.accelerator, [places] if places else [])
+        if not self.accelerator.is_main_process:
+            return
+        facts = Facts(seconds, tuple(self._frozen()), self.guard.row, self.watch.averages, tuple(everyone))
         save_checkpoint(
             self.run.checkpoints,
             objective=self.objective,
             optimizers=self._plain_optimizers(),
             ema=self.ema,
             state=state,
-            facts=Facts(seconds, tuple(self._frozen()), self.guard.row, self.watch.averages),
+            facts=facts,
             keep=keep,
         )
 
@@ -376,62 +401,10 @@ class _Loop:
     def _plain_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {phase: optimizer.optimizer for phase, optimizer in self.optimizers.items()}
 
-    def _everyone(self, over: bool) -> bool:
-        """The main process's word, so that no process waits for one that has stopped."""
-        if self.accelerator.num_processes == 1:
-            return over
-        from accelerate.utils import broadcast
 
-        word: Any = broadcast(torch.tensor([over], device=self.accelerator.device))
-        return bool(word.item())
-
-
-class _Clock:
-    """Time spent training, and what a time limit makes of the number of steps."""
-
-    def __init__(self, elapsed: float, minutes: float | None, *, first_step: int, steps: int) -> None:
-        self._before, self._limit = elapsed, None if minutes is None else 60 * minutes
-        self._first_step, self._steps = first_step, steps
-        self._begin = time.monotonic()
-        self._idle = 0.0
-
-    @property
-    def elapsed(self) -> float:
-        return self._before + time.monotonic() - self._begin - self._idle
-
-    def over(self, state: TrainState) -> bool:
-        return state.step >= self._steps or (self._limit is not None and self.elapsed >= self._limit)
-
-    def total_steps(self, state: TrainState) -> int:
-        done = state.step - self._first_step
-        if self._limit is None or done < _SPEED_STEPS:
-            return self._steps
-        rate = done / (self.elapsed - self._before)
-        return max(state.step, min(self._steps, state.step + int(rate * (self._limit - self.elapsed))))
-
-    def paused(self) -> "_Pause":
-        return _Pause(self)
-
-    def idle(self, seconds: float) -> None:
-        self._idle += seconds
-
-
-class _Pause:
-    """Evaluations are not training time."""
-
-    def __init__(self, clock: _Clock) -> None:
-        self._clock = clock
-
-    def __enter__(self) -> None:
-        self._begin = time.monotonic()
-
-    def __exit__(self, *error: object) -> None:
-        self._clock.idle(time.monotonic() - self._begin)
-
-
-def _finite_values(figures: Mapping[str, Tensor], state: TrainState, log: Log) -> dict[str, float]:
+def _finite_values(figures: Mapping[str, float], state: TrainState, log: Log) -> dict[str, float]:
     """The figures of a line of the log. Losses are finite; a metric that is not is left out, and warned of."""
-    values = {name: float(value) for name, value in figures.items()}
+    values = dict(figures)
     for name in [name for name, value in values.items() if not math.isfinite(value)]:
         log.warn(state.step, name, f"step {state.step}: {name} is {values.pop(name)}; it is left out of the log")
     return values

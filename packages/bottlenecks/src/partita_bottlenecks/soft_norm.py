@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from partita_core import Bottleneck, BottleneckOutput, Config, register, upcast
+from partita_core import Bottleneck, BottleneckOutput, Config, is_distributed, register, upcast
 from torch import Tensor, distributed, nn
 
 from ._common import channel_std, receive, rms
@@ -114,6 +114,6 @@ def _distance(x: Tensor, *, dim: int) -> Tensor:
 
 
 def _sum_over_processes(x: Tensor) -> Tensor:
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+    if is_distributed():
         distributed.all_reduce(x)
     return x

@@ -23,6 +23,7 @@ from .layouts import (
 from .loading import build_for, check_finite, check_weights
 from .noise import hashed_seed, keyed_noise
 from .precision import Precision, compile_frozen, upcast
+from .processes import is_distributed, process_mean
 from .registry import Config, component, components, lookup, register
 from .roles import (
     AudioTransform,
@@ -77,6 +78,7 @@ __all__ = [
     "Frozen",
     "frozen_call",
     "hashed_seed",
+    "is_distributed",
     "keyed_noise",
     "latent_spec",
     "LatentScale",
@@ -94,6 +96,7 @@ __all__ = [
     "parse_json",
     "PartitaError",
     "Precision",
+    "process_mean",
     "Quantizer",
     "read_json",
     "read_shapes",

@@ -132,12 +132,20 @@ def _finite(text: str) -> float:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes tensors as safetensors, whole or not at all."""
+    """Writes tensors as safetensors, whole or not at all.
+
+    Raises:
+        PartitaError: the place cannot be written, or the disk is full.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with written_aside(path) as aside:
-        save_file(plain, str(aside), metadata=metadata)
+        try:
+            save_file(plain, str(aside), metadata=metadata)
+        except SafetensorError as error:  # what the system says, the library does not raise as an OSError
+            raise PartitaError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

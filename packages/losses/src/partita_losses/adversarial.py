@@ -4,10 +4,10 @@ Each takes the outputs of all discriminators and returns one scalar, at least fl
 the mean over a discriminator's logits (or, for features, over its layers), each logit of equal weight.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from partita_core import PartitaError, upcast
+from partita_core import PartitaError, process_mean, upcast
 from torch import Tensor
 
 from .complex_stft import DiscriminatorOutput
@@ -23,7 +23,9 @@ def hinge_discriminator_loss(real: Sequence[DiscriminatorOutput], fake: Sequence
     Raises:
         PartitaError: the two have different numbers of discriminators.
     """
-    return _mean_over(real, fake, lambda r, f: (1 - upcast(r.logits)).relu().mean() + _margin(f))
+    _check_number(real, fake)
+    found = [(1 - upcast(r.logits)).relu().mean() + (1 + upcast(f.logits)).relu().mean() for r, f in zip(real, fake)]
+    return torch.stack(found).mean()
 
 
 def hinge_generator_loss(fake: Sequence[DiscriminatorOutput]) -> Tensor:
@@ -34,8 +36,9 @@ def hinge_generator_loss(fake: Sequence[DiscriminatorOutput]) -> Tensor:
 def feature_matching_loss(real: Sequence[DiscriminatorOutput], fake: Sequence[DiscriminatorOutput]) -> Tensor:
     """The distance of hidden features, relative to the real ones' size: `mean |real - fake| / mean |real|` a layer.
 
-    Both means are over batch, channels, frames and bands. The real features are constants, and so is their size: a
-    loud item counts more than a quiet one, no layer counts more than another (EnCodec, arXiv 2210.13438, section 3.4).
+    Both means are over batch, channels, frames and bands, and the size is that in all processes. The real features are
+    constants, and so is their size: a loud item counts more than a quiet one, no layer counts more than another
+    (EnCodec, arXiv 2210.13438, section 3.4).
 
     Args:
         real: the outputs for recordings.
@@ -44,26 +47,18 @@ def feature_matching_loss(real: Sequence[DiscriminatorOutput], fake: Sequence[Di
     Raises:
         PartitaError: the two have different numbers of discriminators.
     """
-    return _mean_over(real, fake, _feature_distance)
+    _check_number(real, fake)
+    distances, sizes, shares = [], [], []
+    for r, f in zip(real, fake):
+        for wanted, given in zip(r.features, f.features):
+            wanted, given = upcast(wanted.detach()), upcast(given)
+            distances.append((wanted - given).abs().mean())
+            sizes.append(wanted.abs().mean().clamp_min(1e-8))
+            shares.append(1 / (len(real) * len(r.features)))
+    relative = process_mean(torch.stack(distances), torch.stack(sizes))
+    return (relative * relative.new_tensor(shares)).sum()
 
 
-def _margin(fake: DiscriminatorOutput) -> Tensor:
-    return (1 + upcast(fake.logits)).relu().mean()
-
-
-def _feature_distance(real: DiscriminatorOutput, fake: DiscriminatorOutput) -> Tensor:
-    distances = []
-    for r, f in zip(real.features, fake.features):
-        r, f = upcast(r.detach()), upcast(f)
-        distances.append((r - f).abs().mean() / r.abs().mean().clamp_min(1e-8))
-    return torch.stack(distances).mean()
-
-
-def _mean_over(
-    real: Sequence[DiscriminatorOutput],
-    fake: Sequence[DiscriminatorOutput],
-    distance: Callable[[DiscriminatorOutput, DiscriminatorOutput], Tensor],
-) -> Tensor:
+def _check_number(real: Sequence[DiscriminatorOutput], fake: Sequence[DiscriminatorOutput]) -> None:
     if len(real) != len(fake):
         raise PartitaError(f"{len(real)} discriminators saw the recordings, {len(fake)} the samples; use the same")
-    return torch.stack([distance(r, f) for r, f in zip(real, fake)]).mean()

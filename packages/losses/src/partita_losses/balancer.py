@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from partita_core import Config, PartitaError, nearest, register, upcast
+from partita_core import Config, PartitaError, is_distributed, nearest, register, upcast
 from torch import Tensor, distributed, nn
 
 SMALLEST_NORM = 1e-12
@@ -18,7 +18,7 @@ class GradientBalancerConfig(Config):
 
     Attributes:
         decay: of the running mean of the norms, a step.
-        norm: that the gradient of one item's samples has in all.
+        norm: that the gradient of one item's samples has in all, over the number of items.
     """
 
     decay: float = 0.999
@@ -38,9 +38,10 @@ class GradientBalancer(nn.Module):
     """Gives each loss the share of the gradient that its weight says, whatever its scale.
 
     From EnCodec (Defossez et al., 2022, arXiv 2210.13438, section 3.4). With g_i the gradient of loss i by the samples
-    and m_i the running mean of its norm, the gradient that reaches the samples is
-    `norm * sum_i (w_i / sum_j w_j) * g_i / m_i`. Norms are those of one item, averaged over the batch and over all
-    processes; the running mean is corrected for its start, so that the first step is balanced too.
+    and m_i the running mean of its norm, the gradient that reaches the samples of a batch of B items is
+    `norm / B * sum_i (w_i / sum_j w_j) * g_i / m_i`. Norms are those of one item, averaged over the batch and over all
+    processes; the running mean is corrected for its start, so that the first step is balanced too. In EnCodec there is
+    no B: a larger batch, or fewer processes, there weighs the balanced losses more beside all others, which are means.
 
     The gradients by the samples are taken inside; what is returned needs one ordinary `backward`, which goes through
     the model once. It belongs in the `forward` that made the samples.
@@ -55,7 +56,7 @@ class GradientBalancer(nn.Module):
         Args:
             names: of the losses.
             decay: of the running mean of the norms, a step.
-            norm: that the gradient of one item's samples has in all.
+            norm: that the gradient of one item's samples has in all, over the number of items.
         """
         super().__init__()
         self.names, self.decay, self.norm = tuple(names), decay, norm
@@ -87,10 +88,10 @@ class GradientBalancer(nn.Module):
             return value
         gradients = self._gradients(losses, samples)
         means = self._update(torch.stack([g.flatten(1).norm(dim=1).mean() for g in gradients]))
-        total_weight = sum(weights[name] for name in self.names)
+        share = self.norm / len(samples) / sum(weights[name] for name in self.names)
         combined = torch.zeros_like(gradients[0])
         for name, gradient, mean in zip(self.names, gradients, means.unbind()):
-            combined += gradient * (self.norm * weights[name] / total_weight / mean.clamp_min(SMALLEST_NORM))
+            combined += gradient * (share * weights[name] / mean.clamp_min(SMALLEST_NORM))
         carrier = (upcast(samples) * combined).sum()
         return value + (carrier - carrier.detach())
 
@@ -110,7 +111,7 @@ class GradientBalancer(nn.Module):
     @torch.no_grad()
     def _update(self, norms: Tensor) -> Tensor:
         """The running means with `norms` in them; kept in training only."""
-        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        if is_distributed():
             distributed.all_reduce(norms)
             norms = norms / distributed.get_world_size()
         running = torch.lerp(norms.to(self.running.dtype), self.running, self.decay)

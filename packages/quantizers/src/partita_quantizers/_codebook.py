@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from partita_core import is_distributed
 from torch import Tensor, distributed
 
 
@@ -33,7 +34,7 @@ def ema_codebook(*, size: int, dim: int, normalize: bool, decay: float, threshol
 
 def synchronise(codebook: Any) -> None:
     """Makes a codebook the same in all processes from now on, if there are several; done once."""
-    if codebook.use_ddp or not _is_distributed():
+    if codebook.use_ddp or not is_distributed():
         return
     _share(codebook)
     codebook.use_ddp = True
@@ -50,17 +51,13 @@ def start_by_kmeans(codebook: Any, vectors: Tensor) -> None:
 
 def equal_everywhere(*tensors: Tensor) -> None:
     """Gives all processes the tensors of process 0."""
-    if _is_distributed():
+    if is_distributed():
         for tensor in tensors:
             distributed.broadcast(tensor, src=0)
 
 
 def _share(codebook: Any) -> None:
     equal_everywhere(codebook.embed, codebook.embed_avg, codebook.cluster_size)
-
-
-def _is_distributed() -> bool:
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def _sample_everywhere(samples: Tensor, num: int) -> Tensor:

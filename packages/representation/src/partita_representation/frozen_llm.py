@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from partita_core import Config, LatentSpec, PartitaError, RepresentationEncoder, register, upcast
+from partita_core import Config, LatentSpec, PartitaError, RepresentationEncoder, process_mean, register, upcast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -71,13 +71,15 @@ class FrozenLLM(Supervision):
         audio, counts = embed_audio(self.adapter, inputs.features, inputs.frames)
         items = [i for i, answer in enumerate(inputs.answers) if answer]
         if not items:
-            return SupervisionOutput(upcast(audio).sum() * 0, {})
+            nothing = upcast(audio).sum() * 0
+            return SupervisionOutput(process_mean(nothing, torch.zeros_like(nothing)), {})  # others may have texts
         prompts = inputs.prompts or [""] * len(inputs.answers)
         questions = self.language_model.questions([prompts[i] for i in items], audio[items], counts[items])
         answers = self.language_model.tokenize([inputs.answers[i] for i in items])
         logits, targets = self._predict(questions, answers)
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=_NO_TARGET)
+        total = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=_NO_TARGET, reduction="sum")
         counted = targets != _NO_TARGET
+        loss = process_mean(total, counted.sum())
         hits = (logits.detach().argmax(-1) == targets) & counted
         return SupervisionOutput(loss, {"cross_entropy": loss.detach(), "token_accuracy": hits.sum() / counted.sum()})
 

@@ -7,7 +7,16 @@ without masking, is NEST-RQ (arXiv 2409.08680).
 from dataclasses import dataclass
 
 import torch
-from partita_core import Config, LatentSpec, PartitaError, RepresentationEncoder, register, upcast
+from partita_core import (
+    Config,
+    LatentSpec,
+    PartitaError,
+    RepresentationEncoder,
+    is_distributed,
+    process_mean,
+    register,
+    upcast,
+)
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
@@ -111,18 +120,20 @@ class RQMTP(Supervision):
         labels, valid = self.labels(inputs.values, inputs.frames.to(inputs.values.device))
         self._count(labels, valid)
         logits = upcast(self.heads(inputs.features)).unflatten(-1, self.shape)
-        terms, metrics = [], {"unigram": _share(labels == self.counts.argmax(-1), valid)}
+        totals, counts, metrics = [], [], {"unigram": _share(labels == self.counts.argmax(-1), valid)}
         for k in range(1, self.offsets + 1):
             wanted, counted = labels[:, k:], valid[:, k:]
             predicted = logits[:, : wanted.shape[1], k - 1]
             entropy = F.cross_entropy(predicted.flatten(0, 2), wanted.flatten(), reduction="none")
             entropy = torch.where(counted.unsqueeze(-1), entropy.view_as(wanted), 0)
-            terms.append(entropy.sum() / (counted.sum() * self.shape[1]).clamp(min=1))
+            totals.append(entropy.sum())
+            counts.append(counted.sum() * self.shape[1])
             metrics[f"accuracy_{k}"] = _share(predicted.detach().argmax(-1) == wanted, counted)
             known = k + self.stack - 1
             repeated = labels[:, known:] == labels[:, : max(0, labels.shape[1] - known)]
             metrics[f"repeat_{k}"] = _share(repeated, valid[:, known:])
-        return SupervisionOutput(torch.stack(terms).mean(), metrics | self._usage())
+        loss = process_mean(torch.stack(totals), torch.stack(counts)).mean()
+        return SupervisionOutput(loss, metrics | self._usage())
 
     def labels(self, values: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Codes `(batch, frames, codebooks)` of latents, and where they are of frames alone, `(batch, frames)`."""
@@ -137,7 +148,7 @@ class RQMTP(Supervision):
             return
         rows = labels.flatten(0, 1).T
         counted = torch.zeros_like(self.counts).scatter_add_(1, rows, valid.flatten().long().expand_as(rows))
-        if distributed.is_available() and distributed.is_initialized():
+        if is_distributed():
             distributed.all_reduce(counted)
         self.counts = self.counts + counted
 

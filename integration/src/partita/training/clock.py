@@ -1,0 +1,58 @@
+"""The time that a run has taken, and what a limit to it makes of the number of steps."""
+
+import time
+
+from .objective import TrainState
+
+# Steps whose speed is believed when the time limit has to be turned into a number of steps.
+_SPEED_STEPS = 10
+
+
+class Clock:
+    """Time spent training, and what a time limit makes of the number of steps."""
+
+    def __init__(self, elapsed: float, minutes: float | None, *, first_step: int, steps: int) -> None:
+        """Begins now, of a run of `steps` steps that stands at `first_step` and has taken `elapsed` seconds."""
+        self._before, self._limit = elapsed, None if minutes is None else 60 * minutes
+        self._first_step, self._steps = first_step, steps
+        self._begin = time.monotonic()
+        self._idle = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training, those before a resumption included."""
+        return self._before + time.monotonic() - self._begin - self._idle
+
+    def over(self, state: TrainState) -> bool:
+        """Whether the steps are taken or the time is up."""
+        return state.step >= self._steps or (self._limit is not None and self.elapsed >= self._limit)
+
+    def total_steps(self, state: TrainState) -> int:
+        """How many steps there will be, by the speed so far."""
+        done = state.step - self._first_step
+        if self._limit is None or done < _SPEED_STEPS:
+            return self._steps
+        rate = done / (self.elapsed - self._before)
+        return max(state.step, min(self._steps, state.step + int(rate * (self._limit - self.elapsed))))
+
+    def paused(self) -> "Pause":
+        """Within it, the time does not count."""
+        return Pause(self)
+
+    def idle(self, seconds: float) -> None:
+        """Takes seconds out of the time."""
+        self._idle += seconds
+
+
+class Pause:
+    """Evaluations are not training time."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Of `clock`."""
+        self._clock = clock
+
+    def __enter__(self) -> None:
+        self._begin = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self._clock.idle(time.monotonic() - self._begin)

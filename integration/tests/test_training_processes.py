@@ -1,0 +1,123 @@
+"""Two processes with half the batch each are the run of one process with all of it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from partita.training import train
+from partita.training.logs import read_log
+from partita_core import override, read_tensors
+
+FAMILIES = ("reconstruction", "adversarial", "consistency", "quantization", "representation", "generation")
+
+# Replaced codes are drawn from each process's own vectors, which has no equal in one process.
+CHANGES = {"quantization": ["model.quantizer.threshold_ema_dead_code=0.0"]}
+
+# A rate at which rounding, which Adam makes much of where a gradient is nearly nothing, does not grow.
+SLOW = "trainer.optimizers.{}.lr=0.0001"
+
+# What is the same. Other metrics are means of what each process sees of a part of the batch, as the spread of latents.
+SAME = ("total", "loss/", "gradient/", "lr/", "metric/in_use_", "metric/real_logit", "metric/fake_logit")
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory) -> Path:
+    """Seven files, so that no epoch is whole batches, of a tenth of a crop to four in length; some have no label."""
+    folder = tmp_path_factory.mktemp("uneven") / "train"
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    lines = ["file_name,label"]
+    for i, seconds in enumerate((0.02, 0.8, 0.05, 0.5, 0.13, 0.3, 0.04)):
+        audio = (0.02 + 0.1 * i) * torch.randn(round(8000 * seconds), 2, generator=generator)
+        soundfile.write(folder / f"{i}.wav", audio.clamp(-1, 1).numpy(), 8000, subtype="FLOAT")
+        lines.append(f"{i}.wav,{'x' * i if i % 3 else ''}")
+    (folder / "metadata.csv").write_text("\n".join(lines))
+    return folder.parent
+
+
+@pytest.fixture
+def both(python, family, llm, uneven, tmp_path):
+    """Trains families in one process and then in two; returns their folders, that of one process first."""
+
+    def trained(names: tuple[str, ...], *, steps: int, overrides: tuple[str, ...] = ()) -> list[tuple[Path, Path]]:
+        jobs, folders = [], []
+        for name in names:
+            config = family(name, llm=llm, steps=steps)
+            slow = [SLOW.format(phase) for phase in config.trainer.optimizers]
+            changes = [*CHANGES.get(name, ()), *slow, *overrides]
+            config = override(config, changes)
+            folders.append((tmp_path / "one" / name, tmp_path / "two" / name))
+            train(config, data=uneven, output=folders[-1][0], progress=False)
+            settings = {"codec": config.codec, "llm": os.fspath(llm), "steps": steps}
+            job = {"family": name, "settings": settings, "overrides": changes}
+            jobs.append(job | {"data": os.fspath(uneven), "output": os.fspath(folders[-1][1])})
+        (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+        done = python(Path(__file__).with_name("two_processes.py"), tmp_path / "jobs.json", processes=2, timeout=1800)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("process 0 of 2 has trained") == done.stdout.count("process 1 of 2 has trained") == 1
+        return folders
+
+    return trained
+
+
+def lines(run: Path) -> list[dict[str, float]]:
+    return [line for line in read_log(run / "log.jsonl") if "total" in line]
+
+
+def farthest(one: Path, two: Path) -> dict[str, float]:
+    """How far apart each figure is at most, relative to what it is in one process, but for what is below 0.01."""
+    apart: dict[str, float] = {}
+    for a, b in zip(lines(one), lines(two), strict=True):
+        names = {name for name in a if name.startswith(SAME)}
+        assert names == {name for name in b if name.startswith(SAME)}
+        for name in names:
+            apart[name] = max(apart.get(name, 0.0), abs(a[name] - b[name]) / max(0.01, abs(a[name])))
+    return apart
+
+
+def check(folders: list[tuple[Path, Path]], *, steps: int) -> None:
+    for one, two in folders:
+        apart = farthest(one, two)
+        assert len(lines(one)) == steps and len(apart) > 3
+        losses = {name: gap for name, gap in apart.items() if not name.startswith("gradient/")}
+        print(f"{one.name}: losses {max(losses.values()):.1e}, gradients {max(apart.values()):.1e}")
+        assert max(losses.values()) < 1e-5, (one.name, losses)
+        assert max(apart.values()) < 1e-3, (one.name, apart)  # norms of small gradients that nearly cancel
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(both):
+    """All objectives at once: it is starting Python that takes time. Both phases, the balancer, losses of unequal
+    counts of frames and tokens in the two halves, and epochs that are no whole batches, which nobody waits for."""
+    check(both(FAMILIES, steps=4), steps=4)
+
+
+@pytest.mark.slow
+def test_with_accumulation_too_and_codebooks_are_the_same_on_both(both):
+    folders = both(("adversarial", "quantization"), steps=3, overrides=("trainer.accumulation=2",))
+    check(folders, steps=3)
+    mine, other = (read_tensors(folders[1][1] / f"buffers_{rank}.safetensors")[0] for rank in (0, 1))
+    assert any(name.endswith("codebook.embed") for name in mine) and mine.keys() == other.keys()
+    assert all(torch.equal(mine[name], other[name]) for name in mine)
+
+
+@pytest.mark.endurance
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_two_processes_are_one_for_twenty_steps(both, accumulation):
+    check(both(FAMILIES, steps=20, overrides=(f"trainer.accumulation={accumulation}",)), steps=20)
+
+
+@pytest.mark.parametrize("name", ["reconstruction", "representation"])
+def test_halves_of_a_batch_accumulated_are_the_batch(family, tones, tmp_path, name):
+    """Where all items count alike, and nothing is drawn or kept batch by batch."""
+    quiet = ["data.augmentation=none", "model.bottleneck=identity"] if name == "reconstruction" else []
+    whole = override(family(name, steps=4), quiet)
+    half = override(whole, ["data.batch_size=2", "trainer.accumulation=2"])
+    for config, place in ((whole, "whole"), (half, "half")):
+        train(config, data=tones, output=tmp_path / place, progress=False)
+    for a, b in zip(lines(tmp_path / "whole"), lines(tmp_path / "half"), strict=True):
+        assert a["total"] == pytest.approx(b["total"], rel=1e-5)
+        assert a["gradient/generator"] == pytest.approx(b["gradient/generator"], rel=1e-3)

@@ -1,0 +1,151 @@
+"""A run that is killed and resumed ends, bit for bit, where one ends that is left alone."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from partita.training.checkpoints import checkpoints, remove_unfinished
+from partita.training.logs import read_log
+from partita_core import override, read_json
+
+FAMILIES = ("reconstruction", "adversarial", "consistency", "quantization", "representation", "generation")
+
+# What time, and not training, decides.
+TIMES = ("seconds", "waited")
+
+
+@pytest.fixture
+def interrupted(python, run, llm, tones, tmp_path):
+    """Trains a family with kills; returns the folders of both runs and what the kills met."""
+
+    def trained(name: str, *, steps: int, kills: int, every: int, keep: int = 2, **job) -> tuple[Path, Path, dict]:
+        settings = {"codec": os.fspath(run / "model"), "llm": os.fspath(llm), "steps": steps}
+        job = {"seed": 1, "data": os.fspath(tones), **job}
+        job |= {"family": name, "settings": settings, "output": os.fspath(tmp_path)}
+        (tmp_path / "job.json").write_text(json.dumps(job | {"every": every, "kills": kills, "keep": keep}))
+        done = python(Path(__file__).with_name("killed_runs.py"), tmp_path / "job.json", timeout=3000)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "Traceback" not in done.stderr, done.stderr[-3000:]
+        return tmp_path / "whole", tmp_path / "killed", read_json(tmp_path / "kills.json")
+
+    return trained
+
+
+def lines(run: Path) -> list[dict]:
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_log(run / "log.jsonl")]
+
+
+def check(whole: Path, killed: Path, *, keep: int = 2) -> None:
+    """Weights, averages, optimizers, discriminators, balancer, schedules, data and evaluations."""
+    ends = [checkpoints(run / "checkpoints") for run in (whole, killed)]
+    assert [path.name for path in ends[0]] == [path.name for path in ends[1]] and len(ends[1]) == keep
+    assert {path.name for path in (killed / "checkpoints").iterdir()} == {path.name for path in ends[1]}
+    for one, other in zip(*ends):
+        assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
+        for file in one.glob("*.safetensors"):
+            assert file.read_bytes() == (other / file.name).read_bytes(), file
+        for file in one.glob("optimizer_*.json"):
+            assert read_json(file) == read_json(other / file.name)
+        states = [read_json(path / "state.json") for path in (one, other)]
+        for state in states:
+            del state["facts"]["seconds"]
+        assert states[0] == states[1]
+    weights = [(run / "model" / "model.safetensors").read_bytes() for run in (whole, killed)]
+    assert weights[0] == weights[1]
+    assert lines(whole) == lines(killed)
+
+
+@pytest.mark.slow
+def test_two_kills_leave_no_trace(interrupted):
+    whole, killed, met = interrupted("adversarial", steps=10, kills=2, every=2)
+    assert met["kills"] >= 1
+    check(whole, killed)
+
+
+@pytest.mark.endurance
+@pytest.mark.parametrize("name", FAMILIES)
+def test_twenty_kills_leave_no_trace(interrupted, name):
+    whole, killed, met = interrupted(name, steps=60, kills=20, every=2)
+    print(f"{name}: {met['kills']} kills, {met['writing']} while a checkpoint was written, {met['lost']} steps again")
+    assert met["kills"] == 20
+    check(whole, killed)
+
+
+def test_a_kill_before_the_first_checkpoint_is_resumed_from_the_start(config, tones, tmp_path):
+    from partita.training import train
+
+    for name in ("whole", "cut"):
+        train(config(steps=3), data=tones, output=tmp_path / name, progress=False)
+    (checkpoint,) = checkpoints(tmp_path / "cut" / "checkpoints")
+    checkpoint.rename(checkpoint.with_name(f".{checkpoint.name}.x1"))  # as if the kill had come while it was written
+    (tmp_path / "cut" / "model" / "model.safetensors").unlink()
+    train(config(steps=3), data=tones, output=tmp_path / "cut", resume=True, progress=False)
+    check(tmp_path / "whole", tmp_path / "cut", keep=1)
+
+
+def test_what_a_kill_has_left_is_removed_and_nothing_else(tmp_path):
+    for name in ("step_00000002", ".step_00000004.abc", "notes"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    remove_unfinished(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"step_00000002", "notes"}
+    remove_unfinished(tmp_path / "none")
+
+
+def test_an_evaluation_that_a_kill_cut_short_is_made_up_for(config, tones, tmp_path):
+    """Those after steps 2 and 4 come once each, where the kill was between the checkpoint and the evaluation."""
+    from partita.training import train
+
+    run = override(config(steps=6), ["trainer.evaluate_every=2"])
+    settings = {"data": tones, "progress": False, "checkpoint_every": 2, "keep": 9}
+    for name in ("whole", "cut"):
+        train(run, output=tmp_path / name, **settings)
+    log = tmp_path / "cut" / "log.jsonl"
+    kept = [line for line in log.read_text().splitlines() if not ('"step": 4' in line and "validation/" in line)]
+    log.write_text("\n".join(kept) + "\n")
+    last = checkpoints(tmp_path / "cut" / "checkpoints")[-1]
+    last.rename(last.with_name(f".{last.name}.x1"))
+    train(run, output=tmp_path / "cut", resume=True, **settings)
+    assert lines(tmp_path / "whole") == lines(tmp_path / "cut")
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from conftest import tiny_config
+from partita.training import train
+from partita_core import PartitaError
+
+data, output = sys.argv[1:]
+largest = max(file.stat().st_size for file in Path(output).glob("checkpoints/*/*"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 1, resource.RLIM_INFINITY))
+try:
+    train(tiny_config(steps=4), data=data, output=output, resume=True, checkpoint_every=1, progress=False)
+except PartitaError as error:
+    print("said:", error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX's")
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_last_checkpoint(config, python, tones, tmp_path):
+    """As the system says that it is full: here by a limit to the size of a file."""
+    from partita.training import train
+
+    settings = {"data": tones, "progress": False, "checkpoint_every": 1}
+    for name in ("whole", "full"):
+        train(config(steps=4), output=tmp_path / name, **settings)
+    run = tmp_path / "full"
+    shutil.rmtree(checkpoints(run / "checkpoints")[-1])  # it stands at step 3
+    before = {file: file.read_bytes() for file in (run / "checkpoints").glob("*/*")}
+    script = tmp_path / "full.py"
+    script.write_text(FULL)
+    done = python(script, tones, run)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("said: cannot write ") and done.stdout.count("\n") == 1, done.stdout
+    assert {file: file.read_bytes() for file in (run / "checkpoints").rglob("*") if file.is_file()} == before
+    train(config(steps=4), output=run, resume=True, **settings)
+    check(tmp_path / "whole", run)

@@ -1,0 +1,18 @@
+import torch
+from partita_core import is_distributed, process_mean
+
+
+def test_in_one_process_it_is_the_mean_and_zero_where_nothing_counts():
+    assert not is_distributed()
+    total = torch.tensor([6.0, 0.0], requires_grad=True)
+    mean = process_mean(total, torch.tensor([4, 0]))
+    assert mean.tolist() == [1.5, 0.0]
+    mean.sum().backward()
+    assert total.grad is not None and total.grad.tolist() == [0.25, 1.0]
+
+
+def test_a_count_in_parts_is_left_as_it_is():
+    """The mean over processes may be below one."""
+    count = torch.tensor(0.5, requires_grad=True)
+    mean = process_mean(torch.tensor(1.0), count)
+    assert mean.item() == 2.0 and not mean.requires_grad
