@@ -426,7 +426,7 @@ def test_batches_of_latents_are_functions_of_their_number(codec, corpus):
     assert torch.equal(again["latents"], second["latents"]) and not torch.equal(first["latents"], second["latents"])
     parts = [next(iter(loader(codec, corpus, rank=rank, world_size=2))) for rank in (0, 1)]
     assert torch.equal(torch.cat([part["latents"] for part in parts]), first["latents"])
-    assert first.keys() == {"latents", "audio_lengths", "layout", "index", "broken"}
+    assert first.keys() == {"latents", "audio_lengths", "layout", "index", "file_name", "broken"}
     assert first["audio_lengths"].dtype == first["layout"].dtype == torch.int64
 
 
