@@ -195,7 +195,7 @@ def _open_parquet(path: Path | str, split: str, *, stream: bool) -> "Dataset | I
     if "audio" not in columns:
         raise PartitaError(f"{path}: has no column audio; {nearest('audio', columns)}")
     dataset = dataset.cast_column("audio", Audio(decode=False))
-    if not stream and "file_name" not in dataset.column_names:
+    if not stream and "file_name" not in columns:
         names = [cell["path"] for cell in dataset["audio"]]
         dataset = dataset.add_column("file_name", [name or f"row {i}" for i, name in enumerate(names)])
     return dataset
