@@ -232,7 +232,7 @@ class RepresentationModel(Saved):
             PartitaError: the model has no language model, or that cannot be loaded.
         """
         model = self.language_model
-        if model is None:
+        if model is None or self.adapter is None:
             raise PartitaError("this model was trained without a language model; there is nobody to ask")
         supervision = FrozenLLM(adapter=self.adapter, language_model=model)
         found = []

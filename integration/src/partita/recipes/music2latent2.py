@@ -101,10 +101,9 @@ def codicodec_tiny() -> RunConfig:
     keep all, so their RMS is not normalised. For vectors of 64 numbers, see `partita_core.regroup`.
     """
     sizes: dict[str, Any] = _TINY | {"companding": "component", "registers": 8}
-    # So many tokens for one channel a place: the matrix is as large as that for 8 tokens and 16 channels.
-    encoder = SummaryEncoderConfig(
-        **sizes | {"direct": 1}, layers=2, tokens_per_frame=128, magnitudes=True, norm_decay=0.95
-    )
+    # One channel a place for so many tokens: the matrix is as large as that for 8 tokens and 16 channels.
+    narrow: dict[str, Any] = sizes | {"direct": 1}
+    encoder = SummaryEncoderConfig(**narrow, layers=2, tokens_per_frame=128, magnitudes=True, norm_decay=0.95)
     decoder = ConsistencyDecoderConfig(**sizes, upsampler_layers=2, layers=2, condition_dim=128, envelope_weight=50.0)
     bottleneck = TanhConfig(gain=None, hinge_weight=1e-3)
     quantizer = FSQConfig(bound="clamp", rounding_dropout=0.75)
