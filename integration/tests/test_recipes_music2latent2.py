@@ -56,7 +56,10 @@ def test_the_base_is_of_the_size_counted_for_its_successor():
     assert parameters(model.encoder.transformer) == pytest.approx(31.7, abs=0.1)
 
 
-@pytest.mark.parametrize(("name", "least", "most"), [("music2latent2_small", 24, 26), ("music2latent2_tiny", 1, 4)])
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [("music2latent2_small", 24, 26), ("music2latent2_tiny", 6, 6.5), ("codicodec_tiny", 6, 6.5)],
+)
 def test_sizes(name, least, most):
     assert least <= parameters(built(recipes.recipe(name))) <= most
 

@@ -71,9 +71,9 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tones, tmp_path, mon
 
     whole = config(accumulation=2)
     train(whole, data=tones, output=tmp_path / "whole", progress=False)
-    clock = trainer._Clock.over
+    clock = trainer.Clock.over
     with monkeypatch.context() as patch:  # killed after step 2, with the schedule of all six
-        patch.setattr(trainer._Clock, "over", lambda self, state: state.step >= 2 or clock(self, state))
+        patch.setattr(trainer.Clock, "over", lambda self, state: state.step >= 2 or clock(self, state))
         train(whole, data=tones, output=tmp_path / "cut", progress=False)
     torch.manual_seed(99)
     train(whole, data=tones, output=tmp_path / "cut", resume=True, progress=False)
