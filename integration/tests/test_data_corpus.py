@@ -250,7 +250,8 @@ def test_killed_at_any_time_and_ended_by_two_processes_it_is_the_same(run, sourc
     ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240)
     assert ended.returncode == 0, ended.stderr
     said = [line.split() for line in ended.stdout.splitlines() if line.startswith("calls")]
-    assert len(said) == 2 and all(int(words[1]) > 0 for words in said)  # both have worked
+    # On a busy machine one may find nothing left to do.
+    assert len(said) == 2 and any(int(words[1]) > 0 for words in said)
     assert all(words[2:] == ["encoded", "12", "broken", "1"] for words in said)
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
     assert rows_of(output) == rows_of(corpus)

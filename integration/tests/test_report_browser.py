@@ -166,7 +166,9 @@ def wait_until(condition, seconds=60):
 
 def hears(page, hertz):
     found = page.execute_script("return window.probe ? window.loudest() : null")
-    return found is not None and found["level"] > -60 and abs(found["hertz"] - hertz) < 15
+    if found is None or found["level"] is None:  # minus infinity, before the first sample is heard
+        return False
+    return found["level"] > -60 and abs(found["hertz"] - hertz) < 15
 
 
 def test_players_play_and_switching_keeps_the_position(page):
