@@ -24,7 +24,7 @@ def quantizer(**changes):
 def supervision(spec=SPEC, **settings):
     torch.manual_seed(0)
     encoder = ENCODER.build(latent_spec=spec)
-    config = RQMTPConfig(**{"codes": 32, "code_dim": 4} | settings)
+    config = RQMTPConfig(**{"codes": 32, "code_dim": 4, "whitening_steps": 0} | settings)
     return encoder, config.build(latent_spec=spec, representation=encoder)
 
 
@@ -207,6 +207,51 @@ def test_gradients_reach_the_encoder_and_every_head():
     assert bool((task.heads.weight.grad.unflatten(0, task.shape) != 0).any(-1).any(-1).all())
 
 
+def common(frames):
+    """Latents `(1, 8, frames)` of channels that say nearly the same, as those of a codec in its first minutes."""
+    mixed = torch.randn(8, 8) * torch.tensor([5, 2, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1])[:, None]
+    return (torch.randn(frames, 8) @ mixed + 2).mT[None]
+
+
+def test_whitened_latents_use_most_codes_evenly_and_bring_out_what_channels_do_not_share():
+    torch.manual_seed(0)
+    values = common(4000)
+    found = {}
+    for steps in (0, 1):
+        encoder, task = supervision(codes=64, code_dim=8, whitening_steps=steps)
+        found[steps] = task(inputs(encoder, values)).metrics
+    assert float(found[1]["code_use"]) > 0.8 and float(found[1]["perplexity"]) > 20
+    assert float(found[0]["code_use"]) < 0.6 and float(found[0]["perplexity"]) < 8
+
+
+def test_whitening_is_by_the_covariance_of_the_frames_of_the_first_batches():
+    encoder, task = supervision(whitening_steps=2)
+    values = common(600).reshape(8, 3, 200).transpose(0, 1).contiguous()
+    values[1, :, 150:] = 1e6  # padding
+    task(inputs(encoder, values, [200, 150, 200]))
+    task.eval()(inputs(encoder, values))
+    task.train()(inputs(encoder, values[:1]))
+    seen = torch.cat([values[0], values[1, :, :150], values[2], values[0]], dim=-1).mT
+    mean, matrix = task.whitening.mean.clone(), task.whitening.matrix.clone()
+    torch.testing.assert_close(mean, seen.mean(0), rtol=1e-5, atol=1e-5)
+    expected = torch.cov(seen.double().mT, correction=0)
+    eigenvalues, directions = torch.linalg.eigh(expected)
+    eigenvalues = eigenvalues + 1e-3 * eigenvalues.mean() + 1e-8
+    expected = directions @ torch.diag(eigenvalues**-0.5) @ directions.mT
+    torch.testing.assert_close(matrix.double(), expected, rtol=1e-4, atol=1e-4)
+    task(inputs(encoder, 3 * values[:1]))  # it has had its two batches
+    assert torch.equal(mean, task.whitening.mean) and torch.equal(matrix, task.whitening.matrix)
+    labels, _ = task.labels(values[:1], torch.tensor([200]))
+    assert torch.equal(labels, task.quantizer((values[:1].mT - mean) @ matrix))
+
+
+def test_whitening_withstands_a_batch_without_frames_and_silence():
+    encoder, task = supervision(whitening_steps=3)
+    for values, frames in ((torch.zeros(1, 8, 4), [0]), (torch.zeros(1, 8, 4), [4]), (torch.ones(1, 8, 4), [4])):
+        assert bool(task(inputs(encoder, values, frames)).loss.isfinite())
+        assert bool(task.whitening.matrix.isfinite().all())
+
+
 def test_nothing_but_a_causal_encoder_can_be_taught_so():
     encoder = NeighbouringConfig().build(latent_spec=SPEC)
     with pytest.raises(
@@ -215,12 +260,14 @@ def test_nothing_but_a_causal_encoder_can_be_taught_so():
         RQMTPConfig().build(latent_spec=SPEC, representation=encoder)
     with pytest.raises(PartitaError, match="offsets is 0; it must be at least 1"):
         RQMTPConfig(offsets=0)
+    with pytest.raises(PartitaError, match="whitening_steps is -1; it must be at least 0"):
+        RQMTPConfig(whitening_steps=-1)
 
 
 def test_learned_it_is_better_than_both_baselines_and_worse_further_ahead():
     """V8, on latents of a process that is predictable in part: more is known of the next frame than of later ones."""
     spec = LatentSpec(4, 24_000, 960, tokens_per_frame=2)
-    encoder, task = supervision(spec, codes=16, offsets=3)
+    encoder, task = supervision(spec, codes=16, offsets=3, whitening_steps=10)
     turn = torch.linalg.qr(torch.randn(8, 8))[0]
 
     def draw(batch, frames):

@@ -7,6 +7,7 @@ from .random_projection import RandomProjectionQuantizer
 from .rq_mtp import RQMTP, RQMTPConfig
 from .supervision import Supervision, SupervisionInput, SupervisionOutput, valid_frames
 from .swiglu import SwiGLUAdapter, SwiGLUAdapterConfig
+from .whitening import Whitening
 
 __all__ = [
     "RQMTP",
@@ -23,6 +24,7 @@ __all__ = [
     "Supervision",
     "SwiGLUAdapter",
     "SwiGLUAdapterConfig",
+    "Whitening",
     "embed_audio",
     "padded",
     "stack_frames",

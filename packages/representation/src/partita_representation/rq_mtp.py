@@ -24,6 +24,7 @@ from .causal_transformer import stack_frames
 from .language_model import FrozenLanguageModel
 from .random_projection import RandomProjectionQuantizer
 from .supervision import Supervision, SupervisionInput, SupervisionOutput, valid_frames
+from .whitening import Whitening
 
 
 @register("supervision/rq_mtp")
@@ -37,6 +38,8 @@ class RQMTPConfig(Config):
         codebooks: with one head each, on one projection.
         offsets: how many frames ahead is predicted, 1 to this many.
         stack: frames that make one code, the first of which is that at the offset.
+        whitening_steps: batches whose covariance whitens what is quantized, before it is layer-normed; 0 for latents as
+            they are, as the paper presumably has them.
         seed: of projection and codebooks.
     """
 
@@ -45,6 +48,7 @@ class RQMTPConfig(Config):
     codebooks: int = 1
     offsets: int = 4
     stack: int = 1
+    whitening_steps: int = 100
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -52,6 +56,8 @@ class RQMTPConfig(Config):
         for name in ("codes", "code_dim", "codebooks", "offsets", "stack"):
             if getattr(self, name) < 1:
                 raise PartitaError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.whitening_steps < 0:
+            raise PartitaError(f"whitening_steps is {self.whitening_steps}; it must be at least 0")
 
     def build(
         self,
@@ -72,14 +78,16 @@ class RQMTPConfig(Config):
             raise PartitaError(
                 f"{name} sees {ahead} frames to the right, which rq_mtp would predict; take a causal one"
             )
+        dim = latent_spec.dim * latent_spec.tokens_per_frame * self.stack
         quantizer = RandomProjectionQuantizer(
-            latent_spec.dim * latent_spec.tokens_per_frame * self.stack,
+            dim,
             codes=self.codes,
             code_dim=self.code_dim,
             codebooks=self.codebooks,
             seed=self.seed,
         )
         return RQMTP(
+            whitening=Whitening(dim, steps=self.whitening_steps),
             quantizer=quantizer,
             tokens_per_frame=latent_spec.tokens_per_frame,
             width=representation.width,
@@ -104,11 +112,18 @@ class RQMTP(Supervision):
     counts: Tensor
 
     def __init__(
-        self, *, quantizer: RandomProjectionQuantizer, tokens_per_frame: int, width: int, offsets: int, stack: int
+        self,
+        *,
+        whitening: Whitening,
+        quantizer: RandomProjectionQuantizer,
+        tokens_per_frame: int,
+        width: int,
+        offsets: int,
+        stack: int,
     ) -> None:
         """Builds the heads; see `RQMTPConfig`."""
         super().__init__()
-        self.quantizer, self.tokens_per_frame = quantizer, tokens_per_frame
+        self.whitening, self.quantizer, self.tokens_per_frame = whitening, quantizer, tokens_per_frame
         self.offsets, self.stack = offsets, stack
         codebooks, codes, _ = quantizer.codebooks.shape
         self.shape = (offsets, codebooks, codes)
@@ -117,7 +132,10 @@ class RQMTP(Supervision):
 
     def forward(self, inputs: SupervisionInput) -> SupervisionOutput:
         """See `Supervision`. A frame whose code would reach into the padding is not predicted."""
-        labels, valid = self.labels(inputs.values, inputs.frames.to(inputs.values.device))
+        vectors, valid = self._vectors(inputs.values, inputs.frames.to(inputs.values.device))
+        if self.training:
+            self.whitening.update(vectors[valid])
+        labels = self.quantizer(self.whitening(vectors))
         self._count(labels, valid)
         logits = upcast(self.heads(inputs.features)).unflatten(-1, self.shape)
         totals, counts, metrics = [], [], {"unigram": _share(labels == self.counts.argmax(-1), valid)}
@@ -137,10 +155,15 @@ class RQMTP(Supervision):
 
     def labels(self, values: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Codes `(batch, frames, codebooks)` of latents, and where they are of frames alone, `(batch, frames)`."""
+        vectors, valid = self._vectors(values, frames)
+        return self.quantizer(self.whitening(vectors)), valid
+
+    def _vectors(self, values: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """What becomes a code, `(batch, frames, stack * K * dim)`, and where it is of frames alone."""
         stacked = stack_frames(values, self.tokens_per_frame)
         padded = F.pad(stacked, (0, 0, 0, self.stack - 1))
         vectors = padded.unfold(1, self.stack, 1).mT.flatten(2)
-        return self.quantizer(vectors), valid_frames(stacked.shape[1], frames - (self.stack - 1))
+        return vectors, valid_frames(stacked.shape[1], frames - (self.stack - 1))
 
     @torch.no_grad()
     def _count(self, labels: Tensor, valid: Tensor) -> None:
