@@ -67,13 +67,13 @@ def test_a_run_leaves_a_model_that_encodes_and_decodes(run):
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tones, tmp_path, monkeypatch):
     """Also across the end of the warm start, whose progress is that of the whole run."""
-    import partita.training.trainer as trainer
+    from partita.training.clock import Clock
 
     whole = config(accumulation=2)
     train(whole, data=tones, output=tmp_path / "whole", progress=False)
-    clock = trainer.Clock.over
+    clock = Clock.over
     with monkeypatch.context() as patch:  # killed after step 2, with the schedule of all six
-        patch.setattr(trainer.Clock, "over", lambda self, state: state.step >= 2 or clock(self, state))
+        patch.setattr(Clock, "over", lambda self, state: state.step >= 2 or clock(self, state))
         train(whole, data=tones, output=tmp_path / "cut", progress=False)
     torch.manual_seed(99)
     train(whole, data=tones, output=tmp_path / "cut", resume=True, progress=False)

@@ -42,8 +42,11 @@ def uneven(tmp_path_factory) -> Path:
 def both(python, family, llm, uneven, tmp_path):
     """Trains families in one process and then in two; returns their folders, that of one process first."""
 
-    def trained(names: tuple[str, ...], *, steps: int, overrides: tuple[str, ...] = ()) -> list[tuple[Path, Path]]:
+    def trained(
+        names: tuple[str, ...], *, steps: int, overrides: tuple[str, ...] = (), dtype: str = "float32"
+    ) -> list[tuple[Path, Path]]:
         jobs, folders = [], []
+        torch.set_default_dtype(getattr(torch, dtype))
         for name in names:
             config = family(name, llm=llm, steps=steps)
             slow = [SLOW.format(phase) for phase in config.trainer.optimizers]
@@ -52,7 +55,7 @@ def both(python, family, llm, uneven, tmp_path):
             folders.append((tmp_path / "one" / name, tmp_path / "two" / name))
             train(config, data=uneven, output=folders[-1][0], progress=False)
             settings = {"codec": config.codec, "llm": os.fspath(llm), "steps": steps}
-            job = {"family": name, "settings": settings, "overrides": changes}
+            job = {"family": name, "settings": settings, "overrides": changes, "dtype": dtype}
             jobs.append(job | {"data": os.fspath(uneven), "output": os.fspath(folders[-1][1])})
         (tmp_path / "jobs.json").write_text(json.dumps(jobs))
         done = python(Path(__file__).with_name("two_processes.py"), tmp_path / "jobs.json", processes=2, timeout=1800)
@@ -60,7 +63,8 @@ def both(python, family, llm, uneven, tmp_path):
         assert done.stdout.count("process 0 of 2 has trained") == done.stdout.count("process 1 of 2 has trained") == 1
         return folders
 
-    return trained
+    yield trained
+    torch.set_default_dtype(torch.float32)
 
 
 def lines(run: Path) -> list[dict[str, float]]:
@@ -83,7 +87,7 @@ def check(folders: list[tuple[Path, Path]], *, steps: int) -> None:
         apart = farthest(one, two)
         assert len(lines(one)) == steps and len(apart) > 3
         losses = {name: gap for name, gap in apart.items() if not name.startswith("gradient/")}
-        print(f"{one.name}: losses {max(losses.values()):.1e}, gradients {max(apart.values()):.1e}")
+        print(f"{one.name}, {steps} steps: losses {max(losses.values()):.1e}, gradients {max(apart.values()):.1e}")
         assert max(losses.values()) < 1e-5, (one.name, losses)
         assert max(apart.values()) < 1e-3, (one.name, apart)  # norms of small gradients that nearly cancel
 
@@ -107,7 +111,10 @@ def test_with_accumulation_too_and_codebooks_are_the_same_on_both(both):
 @pytest.mark.endurance
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_two_processes_are_one_for_twenty_steps(both, accumulation):
-    check(both(FAMILIES, steps=20, overrides=(f"trainer.accumulation={accumulation}",)), steps=20)
+    """In double precision: in single, Adam makes of the rounding of gradients that are nearly nothing, after so many
+    steps, weights that differ by more than the losses may."""
+    overrides = (f"trainer.accumulation={accumulation}",)
+    check(both(FAMILIES, steps=20, overrides=overrides, dtype="float64"), steps=20)
 
 
 @pytest.mark.parametrize("name", ["reconstruction", "representation"])

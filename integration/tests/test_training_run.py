@@ -63,11 +63,11 @@ def test_the_loss_curve_is_the_golden_one(config, tones, tmp_path):
 
 
 def test_with_accumulation_every_phase_moves_at_every_second_micro_batch_only(config, tones, tmp_path, monkeypatch):
-    from partita.training.trainer import _Loop
+    from partita.training.loop import Loop
 
     moved: dict[str, list[bool]] = {"generator": [], "discriminator": []}
     before: dict[str, list[torch.Tensor]] = {}
-    original = _Loop._clip
+    original = Loop._clip
 
     def watched(self, phase):
         parameters = [p for group in self.optimizers[phase].param_groups for p in group["params"]]
@@ -76,7 +76,7 @@ def test_with_accumulation_every_phase_moves_at_every_second_micro_batch_only(co
         before[phase] = [p.detach().clone() for p in parameters]
         return original(self, phase)
 
-    monkeypatch.setattr(_Loop, "_clip", watched)
+    monkeypatch.setattr(Loop, "_clip", watched)
     train(config(adversarial=True, accumulation=2, steps=3), data=tones, output=tmp_path / "run", progress=False)
     # Looked at before each micro-batch's step: nothing between the halves of a step, everything between steps.
     assert moved == {"generator": [False, True] * 2 + [False], "discriminator": [False, True] * 2 + [False]}

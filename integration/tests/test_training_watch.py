@@ -199,14 +199,14 @@ def test_a_discriminator_that_dominates_is_warned_of(config, tones, tmp_path):
 
 
 def test_saturation_is_remembered_by_a_run_that_goes_on(config, tones, tmp_path, monkeypatch):
-    import partita.training.trainer as trainer
+    from partita.training.clock import Clock
 
     changes = ["trainer.watch.after=1", "trainer.watch.channel=none", "trainer.steps=40"]
     run = quiet(config, *changes, "trainer.optimizers.generator.lr=0.0")
     run = replace(run, model=replace(run.model, bottleneck=TanhConfig(gain=30.0)))
-    clock = trainer.Clock.over
+    clock = Clock.over
     with monkeypatch.context() as patch:  # killed after step 6
-        patch.setattr(trainer.Clock, "over", lambda self, state: state.step >= 6 or clock(self, state))
+        patch.setattr(Clock, "over", lambda self, state: state.step >= 6 or clock(self, state))
         train(run, data=tones, output=tmp_path / "run", progress=False)
     with pytest.raises(PartitaError, match="step 10: the bottleneck saturates: 9.% of its values of late, and the run"):
         train(run, data=tones, output=tmp_path / "run", resume=True, progress=False)

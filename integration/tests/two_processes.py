@@ -2,8 +2,8 @@
 
 Each process of a run draws for itself, which is right, and makes two of them another run than one. Here each draws for
 the items of all, in the order in which one process has them, and takes the part that is its own. The argument is a file
-with what `train` is to be called with: `{"family": ..., "settings": ..., "overrides": ..., "data": ..., "output": ...}`
-of each run.
+with what `train` is to be called with: `{"family": ..., "settings": ..., "overrides": ..., "data": ..., "output": ...,
+"dtype": ...}` of each run.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, PartialState
 from conftest import family_config
-from partita.training import Objective, train, trainer
+from partita.training import Objective, loop, train
 from partita_core import override, write_tensors
 from torch.overrides import TorchFunctionMode
 
@@ -53,7 +53,7 @@ class Shared(TorchFunctionMode):
 
 
 def main(jobs: Path) -> None:
-    original, seed = Objective.__call__, trainer.hashed_seed
+    original, seed = Objective.__call__, loop.hashed_seed
     family, rank, buffers = "", int(os.environ["RANK"]), {}
 
     def call(self: Any, batch: Any, *rest: Any) -> Any:
@@ -70,9 +70,10 @@ def main(jobs: Path) -> None:
 
     Objective.__call__ = call  # pyright: ignore
     Accelerator.end_training = lambda self: None  # the processes stay together for the next run
-    trainer.hashed_seed = of_process_0
+    loop.hashed_seed = of_process_0
     for job in json.loads(jobs.read_text()):
         family = job["family"]
+        torch.set_default_dtype(getattr(torch, job["dtype"]))
         config = override(family_config(family, **job["settings"]), job["overrides"])
         train(config, data=job["data"], output=job["output"], progress=False)
         write_tensors(Path(job["output"]) / f"buffers_{rank}.safetensors", buffers)

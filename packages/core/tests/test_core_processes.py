@@ -16,3 +16,15 @@ def test_a_count_in_parts_is_left_as_it_is():
     count = torch.tensor(0.5, requires_grad=True)
     mean = process_mean(torch.tensor(1.0), count)
     assert mean.item() == 2.0 and not mean.requires_grad
+
+
+def test_what_processes_exchange_is_of_one_dtype(monkeypatch):
+    """A process without entries may hold a total of another dtype than one that has some, and must not hang the rest."""
+    exchanged = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda x: exchanged.append(x.dtype) or x.add_(4))
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        mean = process_mean(torch.tensor(6.0, dtype=dtype), torch.tensor(2))
+        assert mean.dtype == dtype and mean == 2
+    assert set(exchanged) == {torch.float64}

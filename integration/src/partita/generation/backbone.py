@@ -158,7 +158,7 @@ class PretrainedBackboneConfig(Config):
             kind = AutoModelForCausalLM if output else AutoModel
             with torch.device("cpu"):  # also where the rest is built on the meta device first; see `build_for`
                 model = kind.from_pretrained(
-                    self.name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+                    self.name, use_safetensors=True, trust_remote_code=False, dtype=torch.get_default_dtype()
                 )
                 vocabulary = max(len(tokenizer), model.config.vocab_size)
                 model.resize_token_embeddings(vocabulary + _STARTS + own_ids, mean_resizing=False)
@@ -192,4 +192,4 @@ def _empty(settings: Any, output: bool) -> Any:
     """A model with weights of its own, drawn as its architecture does."""
     from transformers import AutoModel, AutoModelForCausalLM
 
-    return (AutoModelForCausalLM if output else AutoModel).from_config(settings, dtype=torch.float32)
+    return (AutoModelForCausalLM if output else AutoModel).from_config(settings, dtype=torch.get_default_dtype())

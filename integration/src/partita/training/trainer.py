@@ -1,47 +1,26 @@
-"""The trainer: one loop on accelerate, for every objective.
+"""The trainer: what a run is made of, from its config and a folder to the model's."""
 
-A step is a function of (seed, process, step): torch is seeded anew before every phase, data comes by its number, and
-schedules read the state. So a resumed run goes on as if it had never stopped, and nothing random is saved.
-"""
-
-import math
 import shutil
-import time
-from collections.abc import Iterable, Mapping
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from partita_core import (
-    Frozen,
-    PartitaError,
-    Saved,
-    hashed_seed,
-    load_weights,
-)
-from torch import Tensor, nn
-from tqdm import tqdm
+from partita_core import Frozen, PartitaError, Saved, hashed_seed, load_weights
+from torch import nn
 
 from partita.data import CropLoader, StreamLoader, build_loader, corpus_spec, open_dataset
 from partita.models import build_model, load_model
 
-from .checkpoints import Facts, checkpoints, load_checkpoint, remove_unfinished, save_checkpoint
-from .clock import Clock
+from .checkpoints import checkpoints, remove_unfinished
 from .finish import finish
 from .latents import check_corpus
-from .logs import Log, Progress
-from .nonfinite import Guard, NonFiniteError
+from .loop import Loop
+from .nonfinite import NonFiniteError
 from .objective import Objective, TrainState
-from .optimization import EMA
 from .periodic import Periodic
 from .run import RunConfig, RunFolder
 from .samples import Samples, check_trackers
-from .together import agree, all_counts, everywhere, gathered, of_main
-from .watch import Watch
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 
 def train(
@@ -103,7 +82,7 @@ def train(
     )
     state, elapsed = TrainState(0, config.trainer.steps), 0.0
     try:
-        loop = _Loop(accelerator, objective, config, run)
+        loop = Loop(accelerator, objective, config, run)
         found = checkpoints(run.checkpoints) if resume else []
         if found:
             state, elapsed = loop.restore(found[-1])
@@ -172,248 +151,6 @@ def train(
     finally:
         accelerator.end_training()
     return run.model
-
-
-class _Loop:
-    """Objective, optimizers and averages of a run, prepared, and the steps they take."""
-
-    def __init__(
-        self,
-        accelerator: "Accelerator",
-        objective: Objective,
-        config: RunConfig,
-        run: RunFolder,
-    ) -> None:
-        self.accelerator, self.objective, self.config, self.run = accelerator, objective, config, run
-        trainer = config.trainer
-        self.optimizers: dict[str, Any] = {}
-        objective.to(accelerator.device)
-        for phase in objective.phases:
-            groups = [group for group in objective.parameter_groups(phase) if group["params"]]
-            if not groups:
-                continue
-            if phase not in trainer.optimizers:
-                raise PartitaError(f"trainer.optimizers has no entry for the phase {phase!r}")
-            self.optimizers[phase] = accelerator.prepare(trainer.optimizers[phase].build(groups))
-        # DDP refuses a module without parameters that need gradients.
-        trained = any(parameter.requires_grad for parameter in objective.parameters())
-        self.prepared: nn.Module = accelerator.prepare(objective) if trained else objective
-        self.ema = None if trainer.ema_decay is None else EMA(objective.model, trainer.ema_decay)
-        self.guard = Guard(accelerator, objective, trainer, run)
-        self.places: tuple[Any, ...] = ()  # of a checkpoint, for each process
-        self.watch = Watch(trainer.watch)
-        self.stop = ""  # why the run is to end
-
-    def restore(self, checkpoint: Path) -> tuple[TrainState, float]:
-        """Where the run stood, and the seconds that it had taken."""
-        optimizers = self._plain_optimizers()
-        state, facts = load_checkpoint(checkpoint, objective=self.objective, optimizers=optimizers, ema=self.ema)
-        if list(facts.frozen) != self._frozen():
-            raise PartitaError(f"{self.run.path} was started on another codec than {self.config.codec} is now")
-        self.guard.row, self.watch = facts.skipped, Watch(self.config.trainer.watch, facts.averages)
-        self.places = facts.places
-        return state, facts.seconds
-
-    def begin(self, batches: Iterable[Any], *, progress: bool) -> None:
-        """What the objective does with data before the first step, as if it were in one process."""
-        torch.manual_seed(hashed_seed(self.config.trainer.seed, "begin"))
-        shown = progress and self.accelerator.is_main_process
-
-        def counted() -> Iterable[Any]:  # nothing is read or shown unless the objective asks
-            for batch in tqdm(batches, desc="starting", unit="batch", disable=not shown, leave=False):
-                yield _to(batch, self.accelerator.device)
-
-        self.objective.begin(counted())
-        if self.ema is not None:
-            self.ema = EMA(self.objective.model, self.ema.decay)
-
-    def train(
-        self,
-        batches: Iterable[Any],
-        state: TrainState,
-        *,
-        minutes: float | None,
-        elapsed: float,
-        checkpoint_every: int | None,
-        keep: int,
-        periodic: Periodic | None,
-        progress: bool,
-    ) -> float:
-        """Takes the steps, and returns the seconds of training, those before a resumption included."""
-        trainer, main = self.config.trainer, self.accelerator.is_main_process
-        log = Log(self.run.log, step=state.step, trackers=self.accelerator.trackers) if main else None
-        bar = Progress(state.total_steps, start=state.step, shown=progress and main)
-        clock = Clock(elapsed, minutes, first_step=state.step, steps=trainer.steps)
-        reader, broken = iter(batches), {}
-        self.prepared.train()
-        try:
-            last, _ = agree(self.accelerator, clock.over(state), state.total_steps)
-            if log is not None and periodic is not None and periodic.missed(state, last, log):
-                with clock.paused():
-                    periodic.evaluate(state, log)
-            while not last and not self.stop:
-                figures, waited = self._try_step(reader, state, broken, bar, log)
-                state.step += 1
-                last, state.total_steps = agree(self.accelerator, clock.over(state), clock.total_steps(state))
-                if self.ema is not None and figures:
-                    self.ema.update(self.objective.model, state.step)
-                if figures and (state.step % trainer.log_every == 0 or last):
-                    values = everywhere(self.accelerator, figures)
-                    if log is not None:
-                        values = _finite_values(values, state, log)
-                        bar.update(state.step, state.total_steps, {"loss": values["total"]})
-                        log.write(state.step, seconds=round(clock.elapsed, 3), waited=round(waited, 4), **values)
-                        self._warn(values, state, log)
-                    self.stop = of_main(self.accelerator, self.stop)
-                if last or (checkpoint_every and state.step % checkpoint_every == 0):
-                    self._checkpoint(state, clock.elapsed, keep, getattr(batches, "places", ()))
-                if periodic is not None and periodic.due(state, last):
-                    with clock.paused():
-                        periodic.evaluate(state, log)
-            if self.stop:
-                raise PartitaError(self.stop)
-            broken = all_counts(self.accelerator, broken)
-        finally:
-            bar.close()
-            if log is not None and broken:
-                log.write(state.step, broken=broken)
-        if main and broken:
-            lines = "".join(f"\n  {reason}" for reason in sorted(broken))
-            print(f"{len(broken)} files could not be used and were left out:{lines}", flush=True)
-        return clock.elapsed
-
-    def _try_step(
-        self, reader: Any, state: TrainState, broken: dict[str, int], bar: Progress, log: Log | None
-    ) -> tuple[dict[str, Tensor], float]:
-        """One optimizer step, or none where it is not finite and the run goes on: there are no figures then."""
-        try:
-            found = self._step(reader, state, broken, bar)
-        except NonFiniteError as error:
-            goes_on = self.guard.goes_on()
-            if log is not None and goes_on:
-                log.warn(state.step + 1, f"step {state.step + 1}", str(error))
-            elif log is not None:
-                log.write(state.step + 1, warning=str(error))
-            if not goes_on:
-                raise
-            if self.accelerator.scaler is not None:
-                self.accelerator.scaler.update()  # else it would complain of gradients that no step was taken with
-            return {}, 0.0
-        self.guard.end()
-        return found
-
-    def _step(
-        self, reader: Any, state: TrainState, broken: dict[str, int], bar: Progress
-    ) -> tuple[dict[str, Tensor], float]:
-        """One optimizer step: every phase of every micro-batch inside one `accumulate`."""
-        trainer, accelerator = self.config.trainer, self.accelerator
-        figures: dict[str, Tensor] = {}
-        waited = 0.0
-        self.guard.begin()
-        for phase, optimizer in self.optimizers.items():
-            lr = trainer.optimizers[phase].lr_at(state)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            figures[f"lr/{phase}"] = torch.tensor(lr)
-        for micro in range(trainer.accumulation):
-            begin = time.perf_counter()
-            batch = next(reader)
-            waited += time.perf_counter() - begin
-            for reason in batch.pop("broken", []):
-                if reason not in broken:
-                    bar.say(f"left out: {reason}")
-                broken[reason] = broken.get(reason, 0) + 1
-            self.objective.check_batch(batch)
-            batch = _to(batch, accelerator.device)
-            with accelerator.accumulate(self.prepared):
-                for phase in self.objective.phases:
-                    torch.manual_seed(hashed_seed(trainer.seed, accelerator.process_index, state.step, micro, phase))
-                    output = self.prepared(batch, state, phase)
-                    self.guard.note(micro, phase, batch, output.total, output.losses)
-                    optimizer = self.optimizers.get(phase)
-                    norm = None
-                    if optimizer is not None:
-                        accelerator.backward(output.total)
-                        norm = self._clip(phase)
-                    if norm is not None:
-                        figures[f"gradient/{phase}"] = norm
-                    if accelerator.sync_gradients:
-                        self.guard.look(state, phase, norm)
-                    if optimizer is not None:
-                        optimizer.step()
-                        optimizer.zero_grad()
-                    batch["samples"] = output.samples
-                    losses = {f"loss/{name}": value for name, value in output.losses.items()}
-                    if phase == self.objective.phases[0]:
-                        losses["total"] = output.total.detach()
-                    for name, value in losses.items():
-                        figures[name] = figures.get(name, 0) + value / trainer.accumulation
-                    figures |= {f"metric/{name}": value for name, value in output.metrics.items()}
-        return figures, waited
-
-    def _clip(self, phase: str) -> Tensor | None:
-        if not self.accelerator.sync_gradients:
-            return None
-        limit = self.config.trainer.optimizers[phase].clip
-        parameters = [p for group in self.optimizers[phase].param_groups for p in group["params"]]
-        return self.accelerator.clip_grad_norm_(parameters, math.inf if limit is None else limit)
-
-    def _warn(self, values: Mapping[str, float], state: TrainState, log: Log) -> None:
-        """Says what the figures of the log show to be wrong."""
-        for alarm in self.watch.look(state.step, values):
-            if alarm.stops:
-                self.stop = f"step {state.step}: {alarm.text}"
-                log.write(state.step, warning=self.stop)
-            else:
-                log.warn(state.step, alarm.kind, f"step {state.step}: {alarm.text}")
-
-    def place(self) -> Any:
-        """Where the streams of this process stand, if the run is resumed and its data is a stream.
-
-        Raises:
-            PartitaError: it was left by another number of processes.
-        """
-        count = self.accelerator.num_processes
-        if self.places and len(self.places) != count:
-            raise PartitaError(
-                f"the run was left by {len(self.places)} processes, and {count} are to go on; a stream needs as many"
-            )
-        return self.places[self.accelerator.process_index] if self.places else None
-
-    def _checkpoint(self, state: TrainState, seconds: float, keep: int, places: tuple[Any, ...]) -> None:
-        everyone = gathered(self.accelerator, [places] if places else [])
-        if not self.accelerator.is_main_process:
-            return
-        facts = Facts(seconds, tuple(self._frozen()), self.guard.row, self.watch.averages, tuple(everyone))
-        save_checkpoint(
-            self.run.checkpoints,
-            objective=self.objective,
-            optimizers=self._plain_optimizers(),
-            ema=self.ema,
-            state=state,
-            facts=facts,
-            keep=keep,
-        )
-
-    def _frozen(self) -> list[str]:
-        return [module.sha256 for module in self.objective.modules() if isinstance(module, Frozen)]
-
-    def _plain_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {phase: optimizer.optimizer for phase, optimizer in self.optimizers.items()}
-
-
-def _finite_values(figures: Mapping[str, float], state: TrainState, log: Log) -> dict[str, float]:
-    """The figures of a line of the log. Losses are finite; a metric that is not is left out, and warned of."""
-    values = dict(figures)
-    for name in [name for name, value in values.items() if not math.isfinite(value)]:
-        log.warn(state.step, name, f"step {state.step}: {name} is {values.pop(name)}; it is left out of the log")
-    return values
-
-
-def _to(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    return {
-        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for key, value in batch.items()
-    }
 
 
 def _build(config: RunConfig, init_from: str | Path | None) -> Objective:

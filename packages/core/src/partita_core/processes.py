@@ -20,11 +20,13 @@ def process_mean(total: Tensor, count: Tensor) -> Tensor:
     Returns:
         `total / count`, with the mean over processes of `count`; zero where nothing counts anywhere.
     """
-    count = count.detach().to(total.dtype)
+    count = count.detach()
     if torch.is_grad_enabled() and is_distributed():
-        count = count.clone()
-        distributed.all_reduce(count)
-        count /= distributed.get_world_size()
+        # Of one dtype in all processes, whatever those of their totals are: one that has no texts may have no autocast.
+        shared = count.double()
+        distributed.all_reduce(shared)
+        count = shared / distributed.get_world_size()
+    count = count.to(total.dtype)
     return total / torch.where(count > 0, count, 1)
 
 
