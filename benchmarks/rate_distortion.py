@@ -64,7 +64,7 @@ def _evaluate(codec: Codec, options: argparse.Namespace, levels: int | None) -> 
         dataset = dataset.select([i * len(dataset) // count for i in range(count)])
     clips = whole_files(dataset, sample_rate=codec.audio_spec.sample_rate)
     named = ((clip.name, clip.audio, clip.layout) for clip in clips)
-    return evaluate({"model": codec}, named, num_quantizers=levels, references=levels is None)
+    return evaluate({"model": codec}, named, num_quantizers=levels or 0, references=levels is None)
 
 
 def _means(evaluation: Evaluation, system: str) -> dict[str, list[float]]:

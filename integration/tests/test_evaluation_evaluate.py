@@ -48,6 +48,25 @@ class Narrow(Scaled):
         return self.kept * self.gain
 
 
+class Coded(Scaled):
+    """Two levels of codes, of which nothing is left but silence."""
+
+    def __init__(self):
+        super().__init__(codebook_sizes=(16, 16))
+
+    def encode_frames(self, audio, layout, num_quantizers):
+        values, _ = super().encode_frames(audio, layout, num_quantizers)
+        return values, torch.zeros(len(values), num_quantizers or 2, values.shape[-1], dtype=torch.int64)
+
+    def codes_to_values(self, codes):
+        return self.gain.new_zeros(len(codes), self.latent_spec.dim, codes.shape[-1])
+
+    def decode_frames(self, values, codes, layout, sampler, seeds):
+        return super().decode_frames(
+            self.codes_to_values(codes) if values is None else values, None, layout, None, seeds
+        )
+
+
 def clips(count=4, samples=2001):
     generator = torch.Generator().manual_seed(0)
     for i in range(count):
@@ -68,7 +87,7 @@ def test_the_identity_is_perfect_and_better_than_every_reference():
 
 
 def test_systems_are_described():
-    result = evaluate({"a": Scaled(codebook_sizes=(16, 16)), "b": Narrow()}, clips())
+    result = evaluate({"a": Coded(), "b": Narrow()}, clips())
     names = [system.name for system in result.systems]
     assert names == ["a", "b", "silence", "matched noise", "low-pass, 1,600 numbers/s", "low-pass, 16,000 numbers/s"]
     assert [system.reference for system in result.systems] == [False, False, True, True, True, True]
@@ -77,6 +96,20 @@ def test_systems_are_described():
     assert a.speed.encode > 0 and a.speed.decode > 0
     low, all_of_it = (result.means[name]["si_sdr"].mean for name in names[-2:])
     assert low < 20 and all_of_it == 100
+
+
+def test_codes_are_what_is_decoded_of_models_that_make_them_unless_their_values_are_asked_for():
+    models = {"codes": Coded(), "values": Scaled()}
+    found = {levels: evaluate(models, clips(), references=False, num_quantizers=levels) for levels in (None, 1, 0)}
+    rates = {levels: [system.bit_rate for system in each.systems] for levels, each in found.items()}
+    assert rates == {None: [800, None], 1: [400, None], 0: [None, None]}
+    for levels, each in found.items():
+        assert each.means["values"]["si_sdr"].mean == 100
+        assert each.means["codes"]["si_sdr"].mean == (100 if levels == 0 else -100)
+    with pytest.raises(PartitaError, match="num_quantizers is 3; this model has 2 levels"):
+        evaluate(models, clips(), num_quantizers=3)
+    with pytest.raises(PartitaError, match="num_quantizers is 1, and no model makes codes"):
+        evaluate({"values": Scaled()}, clips(), num_quantizers=1)
 
 
 def test_twice_the_same_is_the_same(tmp_path):

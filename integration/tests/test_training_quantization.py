@@ -330,14 +330,14 @@ def test_an_autoencoder_oobleck_is_given_codes(foreign, tones, tmp_path):
 # ------------------------------------------------------------------ evaluation and the command line
 
 
-def test_evaluation_decodes_from_codes_where_levels_are_named(quantized):
+def test_evaluation_decodes_from_codes_of_all_or_some_levels(quantized):
     model = Autoencoder.from_pretrained(quantized / "model")
     clips = [("a", torch.randn(2, 4000) * 0.1, ChannelLayout.STEREO)]
     rate = float(model.latent_spec.frame_rate)
-    found = {q: evaluate({"m": model}, clips, references=False, num_quantizers=q) for q in (None, 1, 3)}
-    assert [each.systems[0].bit_rate for each in found.values()] == [None, 4 * rate, 12 * rate]
+    found = {q: evaluate({"m": model}, clips, references=False, num_quantizers=q) for q in (None, 0, 1, 3)}
+    assert [each.systems[0].bit_rate for each in found.values()] == [12 * rate, None, 4 * rate, 12 * rate]
     scores = {q: each.scores["m"]["log_mel_l1"] for q, each in found.items()}
-    assert len(set(scores.values())) == 3
+    assert scores[None] == scores[3] and len(set(scores.values())) == 3
     with pytest.raises(PartitaError, match="3 levels"):
         evaluate({"m": model}, clips, num_quantizers=4)
 

@@ -35,7 +35,10 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         "of transformers; may be repeated",
     )
     parser.add_argument(
-        "--num-quantizers", type=int, metavar="Q", help="decode from Q levels of codes, not from latents"
+        "--num-quantizers",
+        type=int,
+        metavar="Q",
+        help="levels that models which make codes are decoded from; 0 for their latents (default: all levels)",
     )
     add_sampler(parser)
     parser.add_argument("--seed", type=int, default=0, help="of noise and bootstrap (default 0)")

@@ -51,7 +51,8 @@ def evaluate(
         metrics: names of registered metrics, or their Configs.
         sample_rate: of the clips, and what the metrics are computed at; None for the rate of the models, where they
             have one. A model of another rate gets the clips resampled, and its output is resampled back.
-        num_quantizers: decode the models from so many levels of their codes; None decodes their values.
+        num_quantizers: levels that models which make codes are decoded from; None for all of them, 0 for their values
+            instead. Models without codes are decoded from their values.
         sampler: how denoising decoders are run; None for each one's default.
         references: also measure silence, spectrally matched noise, and, for each latent rate among the models, the
             input low-passed to as many numbers a second.
@@ -66,6 +67,8 @@ def evaluate(
             taken twice, a clip or an estimate is not finite, a metric refuses a clip, there is one clip alone to embed,
             or a model does not take a clip's layout or the sampler, or has not so many levels of codes.
     """
+    if num_quantizers and codecs and not any(codec.latent_spec.codebook_sizes for codec in codecs.values()):
+        raise PartitaError(f"num_quantizers is {num_quantizers}, and no model makes codes")
     rate = _common_rate(codecs) if sample_rate is None else sample_rate
     measures = _build_metrics(metrics, rate)
     rivals = _references(codecs, rate, seed) if references else {}
@@ -121,9 +124,11 @@ class _Clock:
     """Takes clips through one model and keeps the time; resampling is not on the model's account."""
 
     def __init__(self, codec: Codec, rate: int, levels: int | None, sampler: Sampler | None) -> None:
-        self.codec, self.rate, self.levels, self.sampler = codec, rate, levels, sampler
+        self.codec, self.rate, self.sampler = codec, rate, sampler
+        self.sizes = codec.latent_spec.codebook_sizes[:levels]  # what is decoded are codes of these, if there are any
+        self.levels = levels if self.sizes else None
         self._encode = self._decode = self._audio = 0.0
-        self._warm = self._coded = False
+        self._warm = False
         self._vectors: list[Tensor] = []
 
     def reconstruct(self, audio: Tensor, layout: ChannelLayout, seed: int) -> Tensor:
@@ -133,7 +138,7 @@ class _Clock:
         if not self._warm:  # the first run pays for allocations and kernels that no other does
             first = self._encode_audio(heard[..., :own], layout)
             self.codec.decode(first, sampler=self.sampler, seed=seed)
-            self._warm, self._coded = True, _are_of_codes(first, self.codec)
+            self._warm = True
         start = self._now()
         latents = self._encode_audio(heard, layout)
         middle = self._now()
@@ -150,13 +155,12 @@ class _Clock:
 
     def _encode_audio(self, audio: Tensor, layout: ChannelLayout) -> Latents:
         latents = self.codec.encode(audio, layout=layout, num_quantizers=self.levels)
-        return latents if self.levels is None else latents.only_codes()
+        return latents.only_codes() if self.sizes else latents
 
     def system(self, name: str) -> System:
-        spec = self.codec.latent_spec
-        spec = replace(spec, codebook_sizes=spec.codebook_sizes[: self.levels])
+        spec = replace(self.codec.latent_spec, codebook_sizes=self.sizes)
         speed = Speed(self._audio / max(self._encode, 1e-9), self._audio / max(self._decode, 1e-9))
-        return System(name, False, numbers_per_second(spec), bit_rate(spec) if self._coded else None, speed)
+        return System(name, False, numbers_per_second(spec), bit_rate(spec), speed)
 
     def latents(self) -> LatentStatistics | None:
         """Of all clips; None where they tell nothing, as of silence alone."""
@@ -168,13 +172,6 @@ class _Clock:
         if parameter is not None and parameter.is_cuda:
             torch.cuda.synchronize(parameter.device)
         return time.perf_counter()
-
-
-def _are_of_codes(latents: Latents, codec: Codec) -> bool:
-    """Whether what is decoded costs the bits of its codes: a quantizer that is attached leaves the values alone."""
-    if latents.codes is None or latents.values is None:
-        return True
-    return torch.allclose(codec.codes_to_values(latents.codes), latents.values)
 
 
 def _references(codecs: Mapping[str, Codec], rate: int, seed: int) -> dict[str, tuple[Any, float | None]]:

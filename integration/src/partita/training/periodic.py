@@ -127,9 +127,7 @@ class _Clips:
 
         with averaged(self._objective, self._ema) as codec:
             assert isinstance(codec, Codec)
-            levels = len(codec.latent_spec.codebook_sizes) or None  # what is trained is heard: codes, where there are
-            settings = {"references": False, "num_quantizers": levels}
-            found = evaluate({"model": codec}, self._clips, on_clip=keep, **settings)
+            found = evaluate({"model": codec}, self._clips, references=False, on_clip=keep)
         means = found.means["model"]
         return [Measured(m.name, m.title, means[m.name].mean, means[m.name]) for m in found.metrics]
 
