@@ -61,7 +61,8 @@ def there_and_back(recipe: str, folder: Path, seconds: float) -> tuple[int, int]
 def test_memory_does_not_grow_with_the_length(tmp_path):
     short, long = (there_and_back("genae_tiny", tmp_path, seconds) for seconds in (65.3, 185.7))
     for a, b in zip(short, long):
-        assert b < 2 << 30 and b - a < 64 << 20  # the two minutes between them are 42 MB as float32, and once at most
+        # What malloc keeps varies by a third from run to run; taken whole, the second would be near three times the first.
+        assert b < 2 << 30 and b < 1.5 * a
 
 
 @pytest.mark.endurance
