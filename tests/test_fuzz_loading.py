@@ -139,6 +139,7 @@ def mutated_tensors(draw, tensors):
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     name = draw(st.sampled_from(sorted(tensors)))
     tensor = tensors[name]
+    cut = tensor if tensor.dim() else tensor[None]
     match draw(st.sampled_from(["number", "number", "type", "shape", "cut", "remove", "add"])):
         case "number":
             place = draw(st.integers(0, tensor.numel() - 1))
@@ -151,9 +152,9 @@ def mutated_tensors(draw, tensors):
             kinds = [torch.float16, torch.float64, torch.int32, torch.int64, torch.bool, torch.bfloat16, torch.uint8]
             tensors[name] = tensor.to(draw(st.sampled_from(kinds)))
         case "shape":
-            tensors[name] = draw(st.sampled_from([tensor[None], tensor.flatten(), tensor[:0], tensor.flatten()[0]]))
+            tensors[name] = draw(st.sampled_from([tensor[None], tensor.flatten(), cut[:0], tensor.flatten()[0]]))
         case "cut":
-            tensors[name] = tensor[..., :-1]
+            tensors[name] = cut[..., :-1]
         case "remove":
             del tensors[name]
         case _:
