@@ -1,6 +1,7 @@
 """What happened in training: the curves of one log or of several, over the steps."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -49,8 +50,10 @@ def charts(logs: Mapping[str, Iterable[Mapping[str, Any]]], colours: Mapping[str
         for name, points in curves_of(rows).items():
             found.setdefault(name, {})[model] = points
     order = sorted(found, key=lambda name: next((i for i, p in enumerate(_FIRST) if name.startswith(p)), len(_FIRST)))
-    first = [chart(name, found[name], colours) for name in order if name.startswith(_FIRST)]
-    rest = [chart(name, found[name], colours) for name in order if not name.startswith(_FIRST)]
+    # One of many alike, of each level or offset, is looked up and not read.
+    chief = [name for name in order if name.startswith(_FIRST) and not re.search(r"_\d+$", name)]
+    first = [chart(name, found[name], colours) for name in chief]
+    rest = [chart(name, found[name], colours) for name in order if name not in chief]
     if not first:
         first, rest = rest, []
     shown = f'<div class="charts">{"".join(first)}</div>' if first else ""
