@@ -61,8 +61,7 @@ def there_and_back(recipe: str, folder: Path, seconds: float) -> tuple[int, int]
 def test_memory_does_not_grow_with_the_length(tmp_path):
     short, long = (there_and_back("genae_tiny", tmp_path, seconds) for seconds in (65.3, 185.7))
     for a, b in zip(short, long):
-        # What malloc keeps varies by a third from run to run; whole, the second would take near three times the first.
-        assert b < 2 << 30 and b < 1.5 * a
+        assert b < 2 << 30 and b - a < 160 << 20  # what malloc keeps varies by so much from run to run
 
 
 @pytest.mark.endurance

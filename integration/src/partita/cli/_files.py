@@ -48,16 +48,16 @@ def decode_to_file(
     sampler: "Sampler | None",
     seed: int,
 ) -> None:
-    """Decodes one item to a .wav file, and prints what was written.
+    """Decodes one item to a .wav file, a tile at a time, and prints what was written.
 
     Raises:
         PartitaError: the latents are of another space, or the layout cannot be had of them.
     """
-    from partita.data import write_audio
+    from partita.data import decode_pieces, write_audio
 
-    audio = codec.decode(latents, layout=layout, sampler=sampler, seed=seed)
-    write_audio(path, audio[0], codec.audio_spec.sample_rate)
-    print(f"{path}: {audio.shape[-1]} samples at {codec.audio_spec.sample_rate} Hz")
+    rate = codec.audio_spec.sample_rate
+    samples = write_audio(path, decode_pieces(codec, latents, layout=layout, sampler=sampler, seed=seed), rate)
+    print(f"{path}: {samples} samples at {rate} Hz")
 
 
 def encode_file(

@@ -5,6 +5,7 @@ from .augment import Augmentation, Example, augment, plain
 from .clips import Clip, whole_files
 from .corpus import EncodedCorpus, encode_corpus
 from .crops import Batch, Crops, DataConfig, Item, LatentCrops, collate
+from .decoding import decode_pieces
 from .encoding import encode_files, encode_source
 from .loader import CropLoader, EpochSampler, build_loader
 from .resampling import AudioReader, read_resampled, resample, resampled_length
@@ -45,6 +46,7 @@ __all__ = [
     "collate",
     "corpus_spec",
     "dataset_splits",
+    "decode_pieces",
     "draw_text",
     "encode_corpus",
     "encode_files",

@@ -1,7 +1,7 @@
 """Audio files: what they are, reading any part of them, and writing them whole or not at all."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -135,15 +135,21 @@ def read_blocks(source: AudioSource, block_frames: int = BLOCK_FRAMES) -> Iterat
             yield _read_block(file, min(block_frames, file.frames - start), name)
 
 
-def write_audio(path: str | os.PathLike, audio: Tensor, sample_rate: int, *, subtype: str | None = None) -> None:
+def write_audio(
+    path: str | os.PathLike, audio: Tensor | Iterable[Tensor], sample_rate: int, *, subtype: str | None = None
+) -> int:
     """Writes audio whole or not at all: to a file beside `path`, which then takes its name.
 
     Args:
         path: where; the suffix is the format.
-        audio: `(channels, samples)`, or `(samples,)` for mono. Integer formats clip it to [-1, 1].
+        audio: `(channels, samples)`, or `(samples,)` for mono; or pieces of it in order, of which one is held at a
+            time. Integer formats clip it to [-1, 1].
         sample_rate: samples a second.
         subtype: libsndfile's name of the coding. By default .wav is 32-bit float, so that nothing is clipped, and
             .flac 24 bit; "PCM_16" is the common 16 bit.
+
+    Returns:
+        How many samples were written.
 
     Raises:
         PartitaError: the format is unknown, the folder is missing or not writable, the audio has no samples, more
@@ -157,25 +163,48 @@ def write_audio(path: str | os.PathLike, audio: Tensor, sample_rate: int, *, sub
         raise PartitaError(f"{path}: is a folder; name a file")
     if not path.parent.is_dir():
         raise PartitaError(f"{path}: the folder {path.parent} does not exist")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{suffix}")
+    subtype, file, written = subtype or _SUBTYPES.get(suffix), None, 0
+    try:
+        for piece in [audio] if isinstance(audio, Tensor) else (piece for piece in audio if piece.numel()):
+            samples = _writable(path, piece)
+            with _writing(path):
+                if file is None:
+                    file = soundfile.SoundFile(temporary, "w", sample_rate, samples.shape[0], subtype=subtype)
+                # libsndfile crashes on a minute of Vorbis handed over at once
+                for start in range(0, samples.shape[1], BLOCK_FRAMES):
+                    file.write(samples[:, start : start + BLOCK_FRAMES].T)
+            written += samples.shape[1]
+        if file is None:
+            raise PartitaError(f"{path}: there is no audio to write")
+        with _writing(path):
+            file.close()
+            os.replace(temporary, path)
+    finally:
+        with suppress(OSError, soundfile.LibsndfileError):
+            if file is not None:
+                file.close()
+        with suppress(OSError):
+            temporary.unlink()
+    return written
+
+
+def _writable(path: Path, audio: Tensor) -> np.ndarray:
     samples = np.atleast_2d(audio.detach().cpu().float().numpy())
     if samples.ndim != 2 or not 1 <= samples.shape[0] <= 2 or samples.shape[1] == 0:
         raise PartitaError(f"{path}: audio of shape {tuple(audio.shape)} cannot be written; (1 or 2, samples) can")
     if not np.isfinite(samples).all():
         raise PartitaError(f"{path}: the audio to write holds NaN or infinite samples")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{suffix}")
+    return samples
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Says in one line why a file cannot be written."""
     try:
-        with soundfile.SoundFile(
-            temporary, "w", sample_rate, samples.shape[0], subtype=subtype or _SUBTYPES.get(suffix)
-        ) as file:
-            # libsndfile crashes on a minute of Vorbis handed over at once
-            for start in range(0, samples.shape[1], BLOCK_FRAMES):
-                file.write(samples[:, start : start + BLOCK_FRAMES].T)
-        os.replace(temporary, path)
+        yield
     except (OSError, ValueError, TypeError, soundfile.LibsndfileError) as error:
         raise PartitaError(f"{path}: cannot be written ({_reason(error)})") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def _info(file: soundfile.SoundFile) -> AudioInfo:
