@@ -376,11 +376,13 @@ def test_the_commands_take_them(folder, run, tmp_path, name):
     latents = Latents.load(tmp_path / "latents.safetensors")
     assert (latents.gain is None) == (name != "encodec in chunks")
     run("decode", model, tmp_path / "latents.safetensors", "-o", tmp_path / "decoded.wav")
-    run("reconstruct", model, tmp_path / "in.wav", "-o", tmp_path / "out.wav")
-    decoded, _ = soundfile.read(tmp_path / "decoded.wav", always_2d=True)
-    again, rate = soundfile.read(tmp_path / "out.wav", always_2d=True)
+    run("reconstruct", model, tmp_path / "in.wav", "-o", tmp_path / "values.wav", "--num-quantizers", 0)
+    run("reconstruct", model, tmp_path / "in.wav", "-o", tmp_path / "codes.wav")
+    decoded, rate = soundfile.read(tmp_path / "decoded.wav", always_2d=True)
     assert decoded.shape == (samples, channels) and rate == 8000
-    assert np.array_equal(decoded, again)
+    assert np.array_equal(decoded, soundfile.read(tmp_path / "values.wav", always_2d=True)[0])
+    heard = codec.decode(latents if latents.codes is None else latents.only_codes())[0].T
+    assert np.array_equal(heard.numpy(), soundfile.read(tmp_path / "codes.wav", dtype="float32", always_2d=True)[0])
 
     found = json.loads(run("info", model, "--json"))
     assert found["macs_per_second"] is None and found["sample_rate"] == 8000
