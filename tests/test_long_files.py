@@ -61,7 +61,8 @@ def there_and_back(recipe: str, folder: Path, seconds: float) -> tuple[int, int]
 def test_memory_does_not_grow_with_the_length(tmp_path):
     short, long = (there_and_back("genae_tiny", tmp_path, seconds) for seconds in (65.3, 185.7))
     for a, b in zip(short, long):
-        assert b < 2 << 30 and b - a < 160 << 20  # what malloc keeps varies by so much from run to run
+        # What malloc keeps varies by 100 MB and more; the layers of two minutes more would take gigabytes.
+        assert b < 2 << 30 and b - a < 256 << 20
 
 
 @pytest.mark.endurance
