@@ -155,9 +155,13 @@ class GenAEDecoder(FeedForwardDecoder):
     ) -> Stream:
         """As `FeedForwardDecoder.stream`, in two: convolutions need not run on all that attention sees."""
         self._refuse(sampler)
-        settings: dict[str, Any] = {"units_in": 1, "hop": self.hop, "width": width}
-        attend = Bounded(lambda x: self._attend(x, layout.to(x.device)), units_out=1, context=self._early, **settings)
-        convolve = Bounded(self._convolve, units_out=self.hop, context=self._late, **settings)
+        settings: dict[str, Any] = {"units_in": 1, "hop": self.hop}
+        attend = Bounded(
+            lambda x: self._attend(x, layout.to(x.device)), units_out=1, context=self._early, width=width, **settings
+        )
+        # Near the rate of audio frames take much memory: fewer go through at a time, and see little beside them.
+        narrow = max(1, width // 10)
+        convolve = Bounded(self._convolve, units_out=self.hop, context=self._late, width=narrow, **settings)
         return Chain(attend, convolve)
 
     def optimize(self, *, precision: Precision, compile: bool) -> None:
