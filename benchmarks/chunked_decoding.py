@@ -27,7 +27,7 @@ prepare_process()
 import torch
 from chunked_decoding_plots import plot_all
 from harness import RESULTS, table
-from partita.data import open_dataset, whole_files
+from partita.data import open_dataset, spread_rows, whole_files
 from partita.evaluation import (
     Bootstrap,
     Evaluation,
@@ -202,8 +202,7 @@ class Profile:
 
 def every(clips: list[Clip], count: int) -> list[Clip]:
     """At most `count` clips, spread evenly."""
-    count = min(count, len(clips))
-    return [clips[i * len(clips) // count] for i in range(count)]
+    return [clips[i] for i in spread_rows(len(clips), count)]
 
 
 def join(clips: list[Clip], *, samples: int, count: int, seed: int) -> Iterator[Clip]:

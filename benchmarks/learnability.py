@@ -28,7 +28,7 @@ prepare_process()
 
 import torch
 from harness import machine, table
-from partita.data import open_dataset, whole_files
+from partita.data import open_dataset, spread_rows, whole_files
 from partita.evaluation import Bootstrap, Interval, frame_rms, frechet_distance
 from partita.evaluation.metrics import Metric
 from partita.evaluation.references import fit
@@ -93,8 +93,7 @@ def read(codec: Codec, options: argparse.Namespace, split: str) -> list[Example]
     """The clips of a split with their latents; validation clips are cut, training ones are whole."""
     dataset = open_dataset(options.data, split)
     if options.limit:
-        count = min(options.limit, len(dataset))
-        dataset = dataset.select([i * len(dataset) // count for i in range(count)])
+        dataset = dataset.select(spread_rows(len(dataset), options.limit))
     found = []
     for clip in tqdm(whole_files(dataset), total=len(dataset), desc=split):
         clip = beginning(clip, options.seconds if split == "validation" else 60.0)

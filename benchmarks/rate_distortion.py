@@ -18,7 +18,7 @@ prepare_process()
 
 from harness import machine, table
 from matplotlib import pyplot
-from partita.data import open_dataset, whole_files
+from partita.data import open_dataset, spread_rows, whole_files
 from partita.evaluation import Evaluation, evaluate
 from partita.models import load_codec
 from partita_core import Codec
@@ -60,8 +60,7 @@ def main() -> None:
 def _evaluate(codec: Codec, options: argparse.Namespace, levels: int | None) -> Evaluation:
     dataset = open_dataset(options.data, split=options.split)
     if options.limit:
-        count = min(options.limit, len(dataset))
-        dataset = dataset.select([i * len(dataset) // count for i in range(count)])
+        dataset = dataset.select(spread_rows(len(dataset), options.limit))
     clips = whole_files(dataset, sample_rate=codec.audio_spec.sample_rate)
     named = ((clip.name, clip.audio, clip.layout) for clip in clips)
     return evaluate({"model": codec}, named, num_quantizers=levels or 0, references=levels is None)

@@ -26,7 +26,7 @@ prepare_process()
 import torch
 from harness import machine, table
 from matplotlib import pyplot
-from partita.data import SPLITS, open_dataset, resample, whole_files
+from partita.data import SPLITS, open_dataset, resample, spread_rows, whole_files
 from partita.data.clips import Clip
 from partita.evaluation import (
     DEFAULT_METRICS,
@@ -153,8 +153,7 @@ def evenly(domains: Sequence[str], limit: int) -> list[int]:
     share = max(1, round(limit / len(rows)))
     chosen = []
     for found in rows.values():
-        count = min(share, len(found))
-        chosen += [found[i * len(found) // count] for i in range(count)]
+        chosen += [found[i] for i in spread_rows(len(found), share)]
     return sorted(chosen)
 
 

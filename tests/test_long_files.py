@@ -61,8 +61,7 @@ def there_and_back(recipe: str, folder: Path, seconds: float) -> tuple[int, int]
 def test_memory_does_not_grow_with_the_length(tmp_path):
     short, long = (there_and_back("genae_tiny", tmp_path, seconds) for seconds in (65.3, 185.7))
     for a, b in zip(short, long):
-        # What malloc keeps varies by 100 MB and more; the layers of two minutes more would take gigabytes.
-        assert b < 2 << 30 and b - a < 256 << 20
+        assert b < 2 << 30 and b - a < 64 << 20  # the two minutes between them are 42 MB as float32, and once at most
 
 
 @pytest.mark.endurance

@@ -1,18 +1,24 @@
-"""Every block of Python in a README or on a page of the documentation runs."""
+"""Every block of Python in a README or on a page of the documentation runs, and every printed command is taken."""
 
 import re
+import shlex
 import tomllib
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from partita import cli, process
+from partita.recipes import RECIPES, recipe
+from partita_core import override
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("packages/*/README.md")), ROOT / "integration" / "README.md"]
 PACKAGES = len(PAGES) - 1
 PAGES += [page for page in sorted(ROOT.glob("docs/**/*.md")) if "templates" not in page.parts]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+OTHER = re.compile(r"^```(?!python)\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"^(?:torchrun .*-m )?partita (.*)")
 
 
 def test_every_package_shows_an_example():
@@ -53,3 +59,32 @@ def test_examples_run(page, tmp_path, monkeypatch):
         for match in BLOCK.finditer(text):
             line = text.count("\n", 0, match.start(1))
             exec(compile("\n" * line + match.group(1), str(page), "exec"), names)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The arguments of all commands of a page; forms, with options in brackets, are none."""
+    lines = "\n".join(OTHER.findall(page.read_text(encoding="utf-8"))).replace("\\\n", " ").splitlines()
+    found = [shlex.split(match[1], comments=True) for line in lines if (match := COMMAND.match(line))]
+    return [words for words in found if not any(word.startswith("[") or word.endswith("...") for word in words)]
+
+
+COMMANDS = {page: found for page in PAGES if (found := commands(page))}
+
+
+def test_commands_are_found():
+    assert len(COMMANDS) > 10 and sum(map(len, COMMANDS.values())) > 80
+    assert {words[0] for found in COMMANDS.values() for words in found} >= {"train", "encode", "decode", "report"}
+
+
+@pytest.mark.parametrize("page", COMMANDS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_printed_commands_are_taken(page, monkeypatch):
+    given = []
+    monkeypatch.setattr(process, "prepare_process", lambda: None)
+    for name in cli.COMMANDS:
+        monkeypatch.setattr(f"partita.cli.{name}.run", given.append)
+    for words in COMMANDS[page]:
+        assert cli.main(words) == 0, words
+        ours = not any("softclip" in word for word in words)  # the template package is not installed
+        if words[0] == "train" and words[1] in RECIPES and ours:
+            override(recipe(words[1]), given[-1].overrides)
+    assert len(given) == len(COMMANDS[page])

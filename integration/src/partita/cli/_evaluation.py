@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from ._models import add_levels
 from ._sampler import add_sampler, named_sampler
 
 if TYPE_CHECKING:
@@ -34,12 +35,7 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         help="also the Frechet distance with an embedder: latents:MODEL, features:MODEL, or hf:NAME for an audio model "
         "of transformers; may be repeated",
     )
-    parser.add_argument(
-        "--num-quantizers",
-        type=int,
-        metavar="Q",
-        help="levels that models which make codes are decoded from; 0 for their latents (default: all levels)",
-    )
+    add_levels(parser)
     add_sampler(parser)
     parser.add_argument("--seed", type=int, default=0, help="of noise and bootstrap (default 0)")
 
@@ -68,7 +64,7 @@ def run_evaluation(
     from partita_core import PartitaError
     from tqdm import tqdm
 
-    from partita.data import open_dataset, whole_files
+    from partita.data import open_dataset, spread_rows, whole_files
     from partita.evaluation import DEFAULT_METRICS, evaluate, named_metrics
     from partita.probing import beginning
 
@@ -84,8 +80,7 @@ def run_evaluation(
     rate = max(codec.audio_spec.sample_rate for codec in codecs.values())
     dataset = open_dataset(options.data, split=options.split)
     if options.limit is not None:
-        count = min(options.limit, len(dataset))
-        dataset = dataset.select([i * len(dataset) // count for i in range(count)])
+        dataset = dataset.select(spread_rows(len(dataset), options.limit))
     broken: list[str] = []
     mono = any(codec.audio_spec.channels == 1 for codec in codecs.values())
     if mono:

@@ -30,6 +30,12 @@ def open_model(options: argparse.Namespace) -> "Codec":
     return load_codec(options.model).optimize(precision=options.precision)
 
 
+def add_levels(parser: argparse.ArgumentParser) -> None:
+    """Declares of how many levels of codes a model is heard, where it makes any."""
+    what = "levels that models which make codes are decoded from; 0 for their latents (default: all levels)"
+    parser.add_argument("--num-quantizers", type=int, metavar="Q", help=what)
+
+
 def named_models(models: list[str]) -> dict[str, str]:
     """Models by their names: `NAME=MODEL`, or the shortest ends of their paths that tell them apart.
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ._models import add_model, open_model
+from ._models import add_levels, add_model, open_model
 from ._sampler import add_sampler, named_sampler
 
 
@@ -13,12 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path, metavar="IN", help="audio file")
     parser.add_argument("-o", "--output", type=Path, required=True, help=".wav file to write")
     parser.add_argument("--layout", help="wanted: mono, stereo or mid_side; the input's if not given")
-    parser.add_argument(
-        "--num-quantizers",
-        type=int,
-        metavar="Q",
-        help="levels of codes that are decoded, where the model makes codes; 0 for its latents (default: all levels)",
-    )
+    add_levels(parser)
     add_sampler(parser)
     parser.add_argument("--seed", type=int, default=0, help="of a denoising decoder's noise (default 0)")
 
@@ -32,5 +27,5 @@ def run(options: argparse.Namespace) -> None:
     codec = open_model(options)
     levels = options.num_quantizers
     latents = encode_file(codec, options.input, layout=None, num_quantizers=levels or None, progress=True)
-    latents = latents.only_codes() if codec.latent_spec.codebook_sizes and levels != 0 else latents
+    latents = latents if latents.codes is None or levels == 0 else latents.only_codes()
     decode_to_file(codec, latents, options.output, layout=options.layout, sampler=sampler, seed=options.seed)

@@ -28,6 +28,7 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     from partita_core import PartitaError
 
+    from partita.data import spread_rows
     from partita.report import Robustness, write_report
     from partita.training import RunFolder
     from partita.training.logs import read_log
@@ -51,14 +52,13 @@ def run(options: argparse.Namespace) -> None:
             del heard[1::2]
 
     found = run_evaluation(options, codecs, listen)
-    count = min(options.clips, len(heard))
     rate = found.settings["sample_rate"]
     runs = {name: RunFolder.of_model(path) for name, path in paths.items()}
     logs = {name: read_log(run.log) for name, run in runs.items() if run is not None}
     write_report(
         options.output,
         title=options.title or " · ".join(codecs),
-        clips=[(*heard[i * len(heard) // count], rate) for i in range(count)],
+        clips=[(*heard[i], rate) for i in spread_rows(len(heard), options.clips)],
         logs=logs,
         evaluation=found,
         robustness=robustness,

@@ -33,7 +33,7 @@ def decode_pieces(
     if len(latents) != 1:
         raise PartitaError(f"these are latents of {len(latents)} recordings; take one, latents[i]")
     settings = {"sampler": sampler, "seed": seed}
-    tile, frames = max(1, int(codec.tile_seconds * codec.latent_spec.frame_rate)), int(latents.frames[0])
+    tile, frames = codec.tile_frames, int(latents.frames[0])
     stream = None
     if frames > tile:
         try:

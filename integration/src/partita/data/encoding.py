@@ -93,7 +93,7 @@ def encode_files(
         Each file's number and its latents on the CPU, or why it has none; in the order in which they are done.
     """
     spec, rate = codec.latent_spec, codec.audio_spec.sample_rate
-    tile = max(1, int(codec.tile_seconds * spec.frame_rate))
+    tile = codec.tile_frames
     members: dict[tuple[int, int], list[int]] = {}
     for item in range(count):
         try:

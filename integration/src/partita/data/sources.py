@@ -78,6 +78,12 @@ def open_dataset(
     raise PartitaError(f"{path}: no audio files in it; {', '.join(SUFFIXES)} are looked for")
 
 
+def spread_rows(total: int, count: int) -> list[int]:
+    """At most `count` of `total` rows, spread evenly from the first on."""
+    count = min(count, total)
+    return [i * total // count for i in range(count)]
+
+
 def dataset_splits(path_or_name: str | os.PathLike) -> list[str]:
     """The splits that `open_dataset` finds there, in the usual order; errors as it raises them."""
     path = _locate(path_or_name)

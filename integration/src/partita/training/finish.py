@@ -7,7 +7,7 @@ import torch
 from partita_core import Codec, Frozen, PartitaError, measure_latents
 
 from partita.cards import Measured, Training, model_card
-from partita.data import audio_info, corpus_spec, first_rows, stored_latents, whole_files
+from partita.data import audio_info, corpus_spec, first_rows, spread_rows, stored_latents, whole_files
 
 from .objective import Objective
 from .optimization import EMA, averaged
@@ -64,12 +64,11 @@ def hours_of(dataset: "Dataset") -> float | None:
 
     Of a large set, a sample is read that is spread over all.
     """
-    count = min(_HEADERS, len(dataset))
-    picked = dataset.select([i * len(dataset) // count for i in range(count)])
+    picked = dataset.select(spread_rows(len(dataset), _HEADERS))
     corpus = corpus_spec(dataset)
     if corpus is not None:
         samples = sum(picked.with_format(None)["audio_length"])
-        return samples / corpus.latent.sample_rate / 3600 * len(dataset) / count
+        return samples / corpus.latent.sample_rate / 3600 * len(dataset) / len(picked)
     seconds, readable = 0.0, 0
     for source in picked["audio"]:
         try:
@@ -78,7 +77,7 @@ def hours_of(dataset: "Dataset") -> float | None:
             continue
         seconds += info.frames / info.sample_rate
         readable += 1
-    return seconds / 3600 * len(dataset) / count if readable else None
+    return seconds / 3600 * len(dataset) / len(picked) if readable else None
 
 
 def _pieces(codec: Any, dataset: "Dataset", seconds: float) -> Iterable[Any]:

@@ -258,7 +258,7 @@ class Codec(nn.Module, ABC):
 
     def _run(self, batch: Tensor, frames: int, whole: Callable[..., Any], stream: Callable[..., Stream]) -> Any:
         """All at once where it fits in a tile or cannot be cut, else through the stream, in tiles."""
-        width = max(1, self._tile() // len(batch))
+        width = max(1, self.tile_frames // len(batch))
         if frames <= width:
             return whole(batch)
         try:
@@ -267,7 +267,9 @@ class Codec(nn.Module, ABC):
             return whole(batch)
         return tiles.push(batch, last=True)
 
-    def _tile(self) -> int:
+    @property
+    def tile_frames(self) -> int:
+        """Frames that go through the network at a time, of all items of a batch together: those of `tile_seconds`."""
         return max(1, int(self.tile_seconds * self.latent_spec.frame_rate))
 
     def _groups(self, frames: Tensor) -> Iterator[list[int]]:

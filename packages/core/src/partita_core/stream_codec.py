@@ -44,7 +44,7 @@ class StreamEncoder:
         self._layout = ChannelLayout.parse(layout)
         known = torch.tensor([network_layout(self._layout, codec.audio_spec.layouts)])
         self._whole = Whole(codec.latent_spec.hop)
-        self._stream = codec.encode_stream(known, num_quantizers=num_quantizers, width=width or codec._tile())
+        self._stream = codec.encode_stream(known, num_quantizers=num_quantizers, width=width or codec.tile_frames)
         self.latency = self._whole.latency + self._stream.latency
         self._pushed = self._emitted = 0
         self._ended = False
@@ -108,7 +108,7 @@ class StreamDecoder:
         known, names = codec._decoder_layouts([self._target], [self._target])
         self._known = names[0]
         self._stream = codec.decode_stream(
-            known, sampler=sampler, seeds=torch.tensor([seed]), width=width or codec._tile()
+            known, sampler=sampler, seeds=torch.tensor([seed]), width=width or codec.tile_frames
         )
         self.latency = self._stream.latency
         self._owed = 0

@@ -134,7 +134,7 @@ class RQMTP(Supervision):
         """See `Supervision`. A frame whose code would reach into the padding is not predicted."""
         vectors, valid = self._vectors(inputs.values, inputs.frames.to(inputs.values.device))
         if self.training:
-            self.whitening.update(vectors[valid])
+            self.whitening.update(vectors, valid)
         labels = self.quantizer(self.whitening(vectors))
         self._count(labels, valid)
         logits = upcast(self.heads(inputs.features)).unflatten(-1, self.shape)

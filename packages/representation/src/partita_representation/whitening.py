@@ -3,6 +3,7 @@
 import torch
 from partita_core import is_distributed
 from torch import Tensor, distributed, nn
+from torch.nn import functional as F
 
 # Of the mean variance: directions that have less hold rounding errors, and are not raised further.
 _FLOOR = 1e-3
@@ -18,9 +19,7 @@ class Whitening(nn.Module):
     """
 
     steps: Tensor
-    count: Tensor
-    total: Tensor
-    products: Tensor
+    moments: Tensor
     mean: Tensor
     matrix: Tensor
 
@@ -29,29 +28,25 @@ class Whitening(nn.Module):
         super().__init__()
         self.limit = steps
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("total", torch.zeros(dim, dtype=torch.float64))
-        self.register_buffer("products", torch.zeros(dim, dim, dtype=torch.float64))
+        # Sums of the products of all pairs of numbers, the last of which is one: so that their sums and count are here.
+        self.register_buffer("moments", torch.zeros(dim + 1, dim + 1, dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("matrix", torch.eye(dim))
 
     @torch.no_grad()
-    def update(self, vectors: Tensor) -> None:
-        """Takes a batch `(count, dim)`, with those of all processes, into the statistics, unless it has had enough."""
+    def update(self, vectors: Tensor, valid: Tensor) -> None:
+        """Takes the `valid` `(...)` of vectors `(..., dim)` of all processes into account, unless it has had enough."""
         if self.steps >= self.limit:
             return
-        vectors = vectors.to(self.total)
-        dim = vectors.shape[-1]
-        count = vectors.new_full((1, dim), len(vectors))
-        sums = torch.cat([vectors.mT @ vectors, vectors.sum(0)[None], count])
+        extended = F.pad(vectors[valid].to(self.moments), (0, 1), value=1)
+        moments = extended.mT @ extended
         if is_distributed():
-            distributed.all_reduce(sums)
+            distributed.all_reduce(moments)
         self.steps += 1
-        self.products += sums[:dim]
-        self.total += sums[dim]
-        self.count += sums[dim + 1, 0]
-        mean = self.total / self.count.clamp(min=1)
-        variances, directions = torch.linalg.eigh(self.products / self.count.clamp(min=1) - mean.outer(mean))
+        self.moments += moments
+        means = self.moments / self.moments[-1, -1].clamp(min=1)
+        mean = means[-1, :-1]
+        variances, directions = torch.linalg.eigh(means[:-1, :-1] - mean.outer(mean))
         variances = variances.clamp(min=0) + _FLOOR * variances.mean() + _EPS
         self.mean.copy_(mean)
         self.matrix.copy_((directions * variances.rsqrt()) @ directions.mT)
