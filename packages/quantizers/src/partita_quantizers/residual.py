@@ -150,6 +150,8 @@ class ResidualVQ(Quantizer):
                 values = values + part
                 commitment = commitment + distance.mean()
         stacked, values = torch.stack(codes, dim=1), values.transpose(1, 2)
+        if not stochastic:  # the codebooks are what they were, and values those of codes to the last bit
+            values = straight_through(self.codes_to_values(stacked).detach(), values)
         metrics = self._metrics(stacked, hidden.dtype) | {"relative_error": relative_error(values, hidden)}
         return BottleneckOutput(values, stacked, {"commitment": commitment}, metrics)
 
@@ -170,13 +172,19 @@ class ResidualVQ(Quantizer):
 
     def codes_to_values(self, codes: Tensor) -> Tensor:
         """The values `(batch, dim, tokens)` of codes; a level that is -1 contributes zero."""
-        values = self.levels[0].table().new_zeros(())
+        codes = receive_codes(self, codes)
         with torch.autocast(codes.device.type, enabled=False):
-            for code, level in zip(receive_codes(self, codes).unbind(dim=1), self.levels):
-                part = level.decode(level.table()[code.clamp(min=0)])
-                part = part.masked_fill((code < 0)[..., None], 0)
-                values = values + part
-        return values.transpose(1, 2)
+            parts = [
+                F.embedding(code.clamp(min=0), level.table()).masked_fill((code < 0)[..., None], 0)
+                for code, level in zip(codes.unbind(dim=1), self.levels)
+            ]
+            ways = [level.project_out for level in self.levels if level.project_out is not None]
+            if not ways:
+                return torch.stack(parts).sum(dim=0).transpose(1, 2)
+            # One product for all levels, where that of each is too thin to be fast; biases are of levels that are there.
+            present = (codes >= 0).transpose(1, 2).to(parts[0].dtype)
+            weight = torch.cat([*(way.weight for way in ways), torch.stack([way.bias for way in ways], dim=1)], dim=1)
+            return F.linear(torch.cat([*parts, present], dim=-1), upcast(weight)).transpose(1, 2)
 
     @torch.no_grad()
     def initialise(self, values: Tensor) -> None:
