@@ -288,7 +288,7 @@ class RepresentationModel(Saved):
             return self.codec.encode(x, lengths=lengths, layout=layout)
         if lengths is not None or layout is not None:
             raise PartitaError("latents know their lengths and layouts; these are for audio")
-        self.codec._check_latents(x)
+        self.codec.check_latents(x)
         if x.values is not None:
             return x
         assert x.codes is not None

@@ -161,7 +161,7 @@ class Lenient(BlockCodec):
 
 
 class Trusting(BlockCodec):
-    def _check_latents(self, latents):
+    def check_latents(self, latents):
         pass
 
 

@@ -7,7 +7,6 @@ from .denoising import DenoisingDecoder, NoiseSchedule
 from .errors import PartitaError, nearest, shorten, shown
 from .files import parse_json, read_json, read_shapes, read_tensors, write_json, write_tensors, written_aside
 from .frozen import Frozen, frozen_call
-from .hashing import weights_hash
 from .latent_scale import LatentScale
 from .latents import Latents, regroup
 from .layouts import (
@@ -21,6 +20,7 @@ from .layouts import (
     to_network,
 )
 from .loading import build_for, check_finite, check_weights
+from .naming import weights_hash
 from .noise import hashed_seed, keyed_noise
 from .precision import Precision, compile_frozen, upcast
 from .processes import is_distributed, process_mean

@@ -10,8 +10,8 @@ from torch.nn.utils import parametrize
 from .codec import Codec
 from .configs import from_dict, to_dict
 from .errors import PartitaError
-from .hashing import weights_hash
 from .layouts import ChannelLayout
+from .naming import weights_hash
 from .precision import Precision
 from .registry import Config, component, components, lookup, register
 from .roles import (

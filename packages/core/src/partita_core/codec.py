@@ -2,27 +2,26 @@
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from ._checks import Layouts, as_seeds, check_audio, check_levels, decoder_layouts, layout_list
 from .errors import PartitaError
-from .hashing import weights_hash
-from .latents import Latents, check_ids
-from .layouts import ChannelLayout, as_layouts, from_network, natural_layout, network_layout, to_network
+from .latents import Latents
+from .layouts import ChannelLayout, from_network, network_layout, to_network
+from .naming import Named
 from .precision import Precision, upcast
 from .roles import Context
 from .specs import AudioSpec, LatentSpec
 from .streams import Bounded, Stream, UnboundedError
 
-Layouts = ChannelLayout | str | int | Sequence[ChannelLayout | str | int] | Tensor
 
-
-class Codec(nn.Module, ABC):
+class Codec(Named, ABC):
     """Audio to latents and back, for any batch of any lengths and layouts.
 
     A codec defines two primitives over equal-length batches of whole frames. `encode` and `decode` are final: layouts,
@@ -100,8 +99,8 @@ class Codec(nn.Module, ABC):
         Raises:
             PartitaError: the audio is empty, not finite, or of a layout the model does not take.
         """
-        lengths, layouts = self._check_audio(audio, lengths, layout)
-        self._check_levels(num_quantizers)
+        lengths, layouts = check_audio(self.audio_spec, audio, lengths, layout)
+        check_levels(self.latent_spec, num_quantizers)
         hop, tokens = self.latent_spec.hop, self.latent_spec.tokens_per_frame
         frames = -(-lengths // hop)
         parameter = self._parameter()
@@ -158,12 +157,12 @@ class Codec(nn.Module, ABC):
             PartitaError: the latents are of another space, or the layout cannot be had from what was encoded.
         """
         latents = latents.denormalize()
-        self._check_latents(latents)
+        self.check_latents(latents)
         source = latents.layouts()
-        target = source if layout is None else _layout_list(layout, len(latents))
-        seeds = _seeds(seed, len(latents))
+        target = source if layout is None else layout_list(layout, len(latents))
+        seeds = as_seeds(seed, len(latents))
         lengths, frames = latents.audio_lengths, latents.frames
-        known, wanted = self._decoder_layouts(source, target)
+        known, wanted = decoder_layouts(self.audio_spec, source, target)
         parameter = self._parameter()
         tokens = self.latent_spec.tokens_per_frame
         width = max(item.width for item in target)
@@ -281,55 +280,6 @@ class Codec(nn.Module, ABC):
             for start in range(0, len(items), self.max_batch_size):
                 yield items[start : start + self.max_batch_size]
 
-    # ------------------------------------------------------------------ what the latents are called
-
-    @property
-    def space_id(self) -> str:
-        """Names the latent space: a hash over what makes the values. Stored on saving, kept by `to` and `half`."""
-        if self._space_id is not None:
-            return self._space_id
-        space_id = self._hash_space()
-        if not self.training:
-            self._space_id = space_id
-        return space_id
-
-    @property
-    def codes_id(self) -> str | None:
-        """Names the codes on top of it; None for a codec without them."""
-        if not self.latent_spec.codebook_sizes:
-            return None
-        if self._codes_id is not None:
-            return self._codes_id
-        codes_id = self._hash_codes()
-        if not self.training:
-            self._codes_id = codes_id
-        return codes_id
-
-    def _hash_space(self) -> str:
-        return weights_hash(self.state_dict())
-
-    def _hash_codes(self) -> str:
-        return self.space_id
-
-    def train(self, mode: bool = True) -> Self:
-        """Sets the mode; training forgets what the latent space is called."""
-        if mode:
-            self._forget_ids()
-        return super().train(mode)
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Loads weights, and forgets what the latent space was called."""
-        self._forget_ids()
-        return super().load_state_dict(*args, **kwargs)
-
-    def _forget_ids(self) -> None:
-        self._space_id = self._codes_id = None
-
-    def _take_ids(self, facts: Mapping[str, Any]) -> None:
-        """What a saved model says that its latent space and codes are called."""
-        check_ids(facts["space_id"], facts["codes_id"])
-        self._space_id, self._codes_id = facts["space_id"], facts["codes_id"]
-
     # ------------------------------------------------------------------ inference only
 
     def optimize(self, *, precision: Precision = "float32", compile: bool = False) -> Self:
@@ -351,19 +301,7 @@ class Codec(nn.Module, ABC):
         self._fix()
         return self.to(torch.bfloat16) if precision == "bf16" else self
 
-    def _fix(self) -> None:
-        self.eval()
-        _ = self.space_id, self.codes_id  # named by the weights as they were trained
-        self.requires_grad_(False)
-        self._optimized = True
-
-    def _check_savable(self) -> None:
-        if self._optimized:
-            raise PartitaError("an optimized model cannot be saved; save it before optimize()")
-
-    _optimized = False
-
-    # ------------------------------------------------------------------ checks
+    # ------------------------------------------------------------------ records and checks
 
     def _parameter(self) -> Tensor:
         """A floating tensor whose dtype and device are the model's."""
@@ -382,31 +320,12 @@ class Codec(nn.Module, ABC):
         gain = None if gain is None else gain[..., :: self.latent_spec.tokens_per_frame]
         return Latents(values, codes, lengths, layout, self.latent_spec, self.space_id, codes_id, gain)
 
-    def _check_audio(
-        self, audio: Tensor, lengths: Tensor | Sequence[int] | None, layout: Layouts | None
-    ) -> tuple[Tensor, list[ChannelLayout]]:
-        if audio.dim() != 3 or not audio.is_floating_point():
-            raise PartitaError(f"audio is {tuple(audio.shape)}; floating (batch, channels, samples) is expected")
-        batch, channels, samples = audio.shape
-        layout = natural_layout(channels) if layout is None else layout
-        layouts = _layout_list(layout, batch)
-        for item in layouts:
-            network_layout(item, self.audio_spec.layouts)
-            if item.width > channels or channels > 2:
-                raise PartitaError(f"{item.name.lower()} audio has {item.width} channels, this has {channels}")
-        sizes = torch.as_tensor([samples] * batch if lengths is None else lengths, dtype=torch.int64).cpu()
-        if batch == 0 or sizes.shape != (batch,) or (sizes < 1).any() or (sizes > samples).any():
-            raise PartitaError(f"lengths must be {batch} figures from 1 to {samples}, and there must be an item")
-        if not torch.isfinite(audio).all():
-            raise PartitaError("the audio has samples that are not finite (NaN or infinite)")
-        return sizes, layouts
+    def check_latents(self, latents: Latents) -> None:
+        """Refuses latents that this model cannot decode.
 
-    def _check_levels(self, num_quantizers: int | None) -> None:
-        levels = len(self.latent_spec.codebook_sizes)
-        if num_quantizers is not None and not 1 <= num_quantizers <= levels:
-            raise PartitaError(f"num_quantizers is {num_quantizers}; this model has {levels} levels of codes")
-
-    def _check_latents(self, latents: Latents) -> None:
+        Raises:
+            PartitaError: they are of another shape, space or quantizer, or have a gain that it does not take.
+        """
         for name in ("dim", "sample_rate", "hop", "tokens_per_frame"):
             theirs, ours = getattr(latents.spec, name), getattr(self.latent_spec, name)
             if theirs != ours:
@@ -422,35 +341,9 @@ class Codec(nn.Module, ABC):
             )
             raise PartitaError(f"these latents {problem}")
 
-    def _decoder_layouts(
-        self, source: list[ChannelLayout], target: list[ChannelLayout]
-    ) -> tuple[Tensor, list[ChannelLayout]]:
-        """The layouts the network is told, as a tensor and as a list."""
-        for was, wanted in zip(source, target):
-            if was is ChannelLayout.MONO and wanted is not ChannelLayout.MONO:
-                raise PartitaError(f"mono cannot be decoded as {wanted.name.lower()}: it would be invented")
-        known = []
-        for wanted in target:
-            mono_only = self.audio_spec.layouts == (ChannelLayout.MONO,)
-            known.append(ChannelLayout.MONO if mono_only else network_layout(wanted, self.audio_spec.layouts))
-        return torch.tensor(known, dtype=torch.int64), known
-
 
 def _width(layout: ChannelLayout, audio: Tensor) -> int:
     return audio.shape[1] if layout is ChannelLayout.MONO else layout.width
-
-
-def _layout_list(layout: Layouts, batch_size: int) -> list[ChannelLayout]:
-    return [ChannelLayout(item) for item in as_layouts(layout, batch_size).tolist()]
-
-
-def _seeds(seed: int | Sequence[int] | Tensor, batch_size: int) -> Tensor:
-    seeds = torch.as_tensor(seed, dtype=torch.int64).cpu()
-    if seeds.dim() == 0:
-        return seeds.expand(batch_size)
-    if seeds.shape != (batch_size,):
-        raise PartitaError(f"{seeds.numel()} seeds for {batch_size} items")
-    return seeds
 
 
 def _stack(rows: Sequence[Tensor | None], length: int, fill: int) -> Tensor | None:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call
 
 from .errors import PartitaError
-from .hashing import weights_hash
+from .naming import weights_hash
 
 
 class Frozen(nn.Module):

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._checks import check_levels, decoder_layouts
 from .codec import Codec
 from .errors import PartitaError
 from .latents import Latents
@@ -39,7 +40,7 @@ class StreamEncoder:
         Raises:
             PartitaError: the codec cannot be streamed, or does not take the layout.
         """
-        codec._check_levels(num_quantizers)
+        check_levels(codec.latent_spec, num_quantizers)
         self._codec = codec
         self._layout = ChannelLayout.parse(layout)
         known = torch.tensor([network_layout(self._layout, codec.audio_spec.layouts)])
@@ -105,7 +106,7 @@ class StreamDecoder:
         """
         self._codec = codec
         self._target = ChannelLayout.parse(layout)
-        known, names = codec._decoder_layouts([self._target], [self._target])
+        known, names = decoder_layouts(codec.audio_spec, [self._target], [self._target])
         self._known = names[0]
         self._stream = codec.decode_stream(
             known, sampler=sampler, seeds=torch.tensor([seed]), width=width or codec.tile_frames
@@ -126,8 +127,8 @@ class StreamDecoder:
         if len(latents) != 1:
             raise PartitaError(f"a stream decodes one item, these latents are {len(latents)}; take latents[i]")
         latents = latents.denormalize()
-        codec._check_latents(latents)
-        codec._decoder_layouts(latents.layouts(), [self._target])
+        codec.check_latents(latents)
+        decoder_layouts(codec.audio_spec, latents.layouts(), [self._target])
         content = codec._content(latents)
         self._owed += int(latents.audio_lengths[0])
         parameter = codec._parameter()

@@ -181,7 +181,7 @@ class ResidualVQ(Quantizer):
             ways = [level.project_out for level in self.levels if level.project_out is not None]
             if not ways:
                 return torch.stack(parts).sum(dim=0).transpose(1, 2)
-            # One product for all levels, where that of each is too thin to be fast; biases are of levels that are there.
+            # One product for all levels: that of each is too thin to be fast. Biases are of levels that are there.
             present = (codes >= 0).transpose(1, 2).to(parts[0].dtype)
             weight = torch.cat([*(way.weight for way in ways), torch.stack([way.bias for way in ways], dim=1)], dim=1)
             return F.linear(torch.cat([*parts, present], dim=-1), upcast(weight)).transpose(1, 2)
