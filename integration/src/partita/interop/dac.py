@@ -17,6 +17,8 @@ class DacCodec(ForeignCodec):
         quantizer: its residual quantizer.
     """
 
+    tile_seconds = 6.0  # layers near the rate of audio are wide
+
     quantizer: nn.Module
 
     def __init__(self, model: Any) -> None:

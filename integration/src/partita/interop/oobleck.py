@@ -43,6 +43,8 @@ class OobleckCodecConfig(Config):
 class OobleckCodec(ForeignCodec):
     """Continuous latents: `values` are the posterior's mean. Nothing scales them; `measure_latents` does."""
 
+    tile_seconds = 6.0  # a second takes 0.3 GB, for layers near the rate of audio are wide
+
     def __init__(self, model: Any) -> None:
         """Wraps a diffusers `AutoencoderOobleck`.
 

@@ -82,6 +82,7 @@ class Autoencoder(Saved, Codec):
             self.latent_spec = replace(self.latent_spec, codebook_sizes=quantizer.codebook_sizes)
         self.encode_context = sum_contexts(encoder.context, bottleneck.context, _context(quantizer))
         self.decode_context = sum_contexts(_context(self._quantizing), decoder.context)
+        self.tile_seconds = min(encoder.tile_seconds, decoder.tile_seconds)
 
     @property
     def _quantizing(self) -> Quantizer | None:

@@ -90,6 +90,7 @@ class Encoder(Role, ABC):
         audio_spec: the audio it takes.
         tokens_per_frame: hidden vectors a frame (K).
         ordered: False where the tokens of a frame have no order in time.
+        tile_seconds: audio that is best taken at a time, a matter of memory; see `Codec`.
     """
 
     out_dim: int
@@ -97,6 +98,7 @@ class Encoder(Role, ABC):
     audio_spec: AudioSpec
     tokens_per_frame: int = 1
     ordered: bool = True
+    tile_seconds: float = 30.0
 
     @abstractmethod
     def forward(self, audio: Tensor, layout: Tensor) -> Tensor:
@@ -185,12 +187,14 @@ class Decoder(Role, ABC):
         in_dim: width of the latents it takes.
         tokens_per_frame: latent vectors a frame (K).
         audio_spec: the audio it makes.
+        tile_seconds: audio that is best made at a time, a matter of memory; see `Codec`.
     """
 
     hop: int
     in_dim: int
     audio_spec: AudioSpec
     tokens_per_frame: int = 1
+    tile_seconds: float = 30.0
 
     @abstractmethod
     def generate(self, hidden: Tensor, layout: Tensor, *, sampler: Any = None, seeds: Tensor | None = None) -> Tensor:
