@@ -1,9 +1,11 @@
 """How fast encoders turn a clip into latents: ours and the peers', alternating in one process, random weights.
 
-    python benchmarks/encode_speed.py [--threads N] [--seconds S] [--rounds N] [--skip-compiled] [--profile]
+    python benchmarks/encode_speed.py [--threads N] [--seconds S] [--rounds N] [--precisions P ...] [--skip-compiled]
+        [--profile]
 
 Ours is timed through `model.encode`: checks, padding, mel branch and attention included. Peers are timed as bare
-encoders of their libraries, up to the continuous latents. Every encoder comes in float32 and bfloat16, and
+encoders of their libraries, up to the continuous latents. Every encoder comes in float32 and, where the processor has
+instructions for it (without them a peer takes twenty times as long as in float32), bfloat16, and
 
 - eager: as it is built;
 - compiled: `torch.compile` with freezing and fixed shapes, for all alike;
@@ -16,7 +18,7 @@ spends most of its time on page faults, more so the larger its activations.
 # ruff: noqa: E402
 import argparse
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from partita.process import prepare_process
@@ -26,6 +28,7 @@ prepare_process()
 import torch
 from harness import alternate, machine, profiled, publish, summary, table
 from partita.recipes import genae_base
+from partita_blocks.native.build import cpu_features
 from torch import Tensor, nn
 
 warnings.simplefilter("ignore", FutureWarning)  # of the peers
@@ -50,6 +53,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precisions", nargs="+", choices=("float32", "bf16"), help="default: what the machine can do")
     parser.add_argument("--skip-compiled", action="store_true")
     parser.add_argument("--profile", action="store_true", help="say where ours spends its time, and stop")
     options = parser.parse_args()
@@ -57,14 +61,16 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     samples = round(options.seconds * RATE / HOP) * HOP
     audio = 0.1 * torch.randn(1, 2, samples, generator=torch.Generator().manual_seed(0)).to(device)
+    halves = device == "cuda" or {"avx512_bf16", "amx_bf16"} & cpu_features()
+    precisions = options.precisions or (("float32", "bf16") if halves else ("float32",))
     ways = ("eager", "optimized") if options.skip_compiled else ("eager", "compiled", "optimized")
     with torch.no_grad():
         if options.profile:
-            for precision in ("float32", "bf16"):
+            for precision in precisions:
                 model = genae_base().model.build().to(device).optimize(precision=precision)
                 print(f"{precision}\n{profiled(lambda model=model: model.encode(audio))}")
             return
-        subjects = dict(_subjects(audio, ways))
+        subjects = dict(_subjects(audio, precisions, ways))
         # By name, since results are kept as JSON.
         found = summary(alternate({", ".join(key): call for key, call in subjects.items()}, rounds=options.rounds))
     facts = machine("diffusers", "transformers") | {
@@ -92,8 +98,10 @@ def _rows(
     return [*header, "x Oobleck like for like"], rows
 
 
-def _subjects(audio: Tensor, ways: tuple[str, ...]) -> Iterator[tuple[Variant, Callable[[], Any]]]:
-    for precision in ("float32", "bf16"):
+def _subjects(
+    audio: Tensor, precisions: Sequence[str], ways: Sequence[str]
+) -> Iterator[tuple[Variant, Callable[[], Any]]]:
+    for precision in precisions:
         for how in ways:
             model = genae_base().model.build().to(audio.device).eval()
             if how == "optimized":
