@@ -48,6 +48,19 @@ static V load(const float* p, Mask m) { return _mm256_maskload_ps(p, m); }  // z
 static void store(float* p, V x, Mask m) { _mm256_maskstore_ps(p, m, x); }
 #endif
 
+// Steps through `count` elements by vectors; only the last one, if it is not whole, goes through a mask: masked stores of
+// AVX2 take tens of cycles on some processors.
+struct All {};
+static V load(const float* p, All) { return load(p); }
+static void store(float* p, V x, All) { store(p, x); }
+
+template <class Step>
+static void each(long count, Step step) {
+    const long whole = count - count % WIDTH;
+    for (long i = 0; i < whole; i += WIDTH) step(i, All{});
+    if (whole < count) step(whole, first(count - whole));
+}
+
 constexpr long PANEL = 2 * WIDTH;  // columns of a matrix that are packed, and worked on, together
 static_assert(LANE % WIDTH == 0 && PANEL % LANE == 0);  // a panel has two vectors, the last one may have one
 
@@ -156,24 +169,22 @@ constexpr long BLOCK = 8192;  // elements of a row that a thread takes at a time
 
 static void snake_lite(float beta, const float* x, float* y, long count) {
     const V scale = fill(beta * ONE_BY_PI), inverse = fill(1 / beta);
-    for (long i = 0; i < count; i += WIDTH) {
-        const Mask there = first(count - i);
+    each(count, [=](long i, auto there) {
         const V value = load(x + i, there), f = wrap(value * scale);
         store(y + i, value + sine_squared(f * f) * inverse, there);
-    }
+    });
 }
 
 // The gradient by x; returns that by beta summed over the block, times beta.
 static float snake_lite_backward(float beta, const float* x, const float* grad, float* by_x, long count) {
     const V scale = fill(beta * ONE_BY_PI), inverse = fill(1 / beta);
     V sum = fill(0);
-    for (long i = 0; i < count; i += WIDTH) {
-        const Mask there = first(count - i);
+    each(count, [=, &sum](long i, auto there) {
         const V value = load(x + i, there), g = load(grad + i, there);
         const V f = wrap(value * scale), u = f * f, change = f * slope(u);
         store(by_x + i, g + g * change, there);
         sum += g * (change * value - sine_squared(u) * inverse);
-    }
+    });
     float all[WIDTH];
     store(all, sum);
     return std::accumulate(all, all + WIDTH, 0.0f);
