@@ -106,6 +106,24 @@ def test_it_is_the_mean_of_the_last_hidden_state(saved):
     torch.testing.assert_close(found, expected)
 
 
+def test_a_short_clip_is_not_mostly_the_silence_behind_it(saved):
+    """Whisper always hears a whole window: of a tone that fills a quarter of it, most frames would be of nothing."""
+    embed = open_embedder(f"hf:{saved('whisper')}")
+    steady = [0.3 * torch.sin(2 * math.pi * f * torch.arange(RATE) / RATE)[None] for f in (400, 1200)]
+    (low, high), (short, other) = (
+        [embed(tone[:, :n], RATE, ChannelLayout.MONO) for tone in steady] for n in (RATE, RATE // 4)
+    )
+    assert (short - low).norm() < 0.1 * (high - low).norm()
+    assert (short - other).norm() > 0.9 * (high - low).norm()
+
+
+@pytest.mark.parametrize("name", ["wav2vec2", "whisper"])
+def test_one_sample_of_a_higher_rate_is_embedded(name, saved, run):
+    for embedder in (f"hf:{saved(name)}", f"latents:{run / 'model'}"):
+        found = open_embedder(embedder)(torch.full((2, 1), 0.5), 44_100, ChannelLayout.STEREO)
+        assert torch.isfinite(found).all()
+
+
 @pytest.mark.parametrize(("name", "longest"), [("clap", 1), ("whisper", 1), ("hubert", 10)])
 def test_what_is_too_long_is_embedded_in_equal_pieces(name, longest, saved):
     embed = open_embedder(f"hf:{saved(name)}")

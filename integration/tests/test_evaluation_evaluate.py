@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from partita.evaluation import Evaluation, Interval, evaluate, latent_statistics, named_metrics
-from partita.evaluation.metrics import LogMelL1Config
+from partita.evaluation.metrics import DriftConfig, LogMelL1Config
 from partita_core import AudioSpec, ChannelLayout, Codec, LatentSpec, PartitaError
 from partita_decoders import TwoStep
 from torch import nn
@@ -236,3 +236,32 @@ def test_what_cannot_be_evaluated_is_said_in_a_line(change, message):
     arguments = {"codecs": {"model": Scaled()}, "clips": clips(1), "metrics": ["log_mel_l1"]} | change
     with pytest.raises(PartitaError, match=message):
         evaluate(**arguments)
+
+
+def test_what_a_metric_refuses_is_left_out_of_its_means_for_all_and_named(tmp_path):
+    """Two chunks at least: the clips of 500 samples have one."""
+    cases = [*clips(3, 20_001), ("short", torch.full((2, 500), 0.1), "stereo")]
+    metrics = ["si_sdr", DriftConfig(5000)]
+    found = evaluate({"a": Scaled(0.7), "b": Narrow()}, cases, metrics)
+    assert found.refused.keys() == {"drift"} and found.refused["drift"].keys() == {"short"}
+    whole = evaluate({"a": Scaled(0.7), "b": Narrow()}, clips(3, 20_001), metrics)
+    for system, scores in found.scores.items():
+        assert scores["drift"][3] is None and None not in scores["drift"][:3] + scores["si_sdr"]
+        assert found.means[system]["drift"] == whole.means[system]["drift"]
+    assert "drift is over 3 of 4 clips. Of short: a clip of 500 samples has 0 whole chunks" in found.to_markdown()
+    found.to_json(tmp_path / "found.json")
+    assert Evaluation.load(tmp_path / "found.json").scores == found.scores
+    found.to_csv(tmp_path / "found.csv")
+    (line,) = [
+        line
+        for line in (tmp_path / "found.csv").read_text().splitlines()
+        if line.startswith("short,") and ",a," in line
+    ]
+    assert line.endswith(",")
+    with pytest.raises(PartitaError, match="drift takes none of the clips; of short: a clip of 500 samples"):
+        evaluate({"a": Scaled()}, cases[3:], metrics)
+
+
+def test_one_clip_is_said_to_have_no_intervals():
+    assert "no width" in evaluate({"a": Scaled(0.7)}, clips(1)).to_markdown()
+    assert "no width" not in evaluate({"a": Scaled(0.7)}, clips(2)).to_markdown()

@@ -5,6 +5,7 @@ import mpmath
 import pytest
 import torch
 from partita.evaluation import Evaluation, evaluate, frechet_distance
+from partita.evaluation.frechet import EmbeddedClips
 from partita_core import AudioSpec, ChannelLayout, Codec, LatentSpec, PartitaError
 from torch import nn
 
@@ -161,3 +162,10 @@ def test_an_evaluation_without_embedders_has_no_distances(tmp_path):
     assert older.pop("frechet") == []
     (tmp_path / "r.json").write_text(json.dumps(older))
     assert Evaluation.load(tmp_path / "r.json").frechet == ()
+
+
+def test_an_embedding_that_is_not_finite_names_the_clip():
+    clips = EmbeddedClips("odd", lambda audio, rate, layout: audio[0, :2] / audio[0, 0])
+    clips.add("a", torch.ones(1, 8), {"m": torch.ones(1, 8)}, sample_rate=8000, layout=ChannelLayout.MONO)
+    with pytest.raises(PartitaError, match="odd makes figures that are not finite of what m returned of clip b"):
+        clips.add("b", torch.ones(1, 8), {"m": torch.zeros(1, 8)}, sample_rate=8000, layout=ChannelLayout.MONO)

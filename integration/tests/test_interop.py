@@ -26,6 +26,8 @@ from partita.models import load_codec
 from partita_core import ChannelLayout, Latents, PartitaError, StreamEncoder, measure_latents
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
+from torch.utils import _device
+from transformers.initialization import meta_device_safe_creation_ops
 
 MONO, STEREO = ChannelLayout.MONO, ChannelLayout.STEREO
 CLASSES = {
@@ -218,6 +220,18 @@ def edit_config(path: Path, **changes) -> Path:
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(config | changes))
     return path
+
+
+def test_our_own_models_are_built_after_transformers_has_loaded_one(config, tmp_path):
+    """Torch remembers at first use what makes tensors; transformers has put another linspace in its place by then."""
+    config().model.build().eval().save_pretrained(tmp_path)
+    _device._device_constructors.cache_clear()
+    try:
+        with meta_device_safe_creation_ops(), torch.device("meta"):
+            torch.empty(0)
+        assert load_codec(tmp_path).audio_spec.sample_rate == 8000
+    finally:
+        _device._device_constructors.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
+import torch
 from partita.training import train
 from partita.training.logs import read_log
+from partita.training.samples import Samples
 from partita_core import PartitaError, override
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -37,6 +39,18 @@ def test_every_evaluation_leaves_audio_and_spectrograms_that_need_nothing(run):
             *("tone_0.wav", "tone_0.png", "tone_1.wav", "tone_1.png")
         }
     assert not (run / "tensorboard").exists()
+
+
+def test_clips_of_one_name_in_several_folders_have_files_of_their_own(tmp_path):
+    samples = Samples(tmp_path, [])
+    for step in (0, 1):
+        for i, name in enumerate(("piano/1.wav", "drums/1.wav", "drums/1.flac", "2.wav")):
+            audio = torch.full((1, 800), 0.1 * (i + 1))
+            samples.keep(step, name, audio / 2, audio, RATE)
+    for folder, scale in (("original", 1), ("step_00000000", 0.5), ("step_00000001", 0.5)):
+        levels = {path.stem: soundfile.read(path)[0].max() for path in (tmp_path / folder).glob("*.wav")}
+        expected = {"1": 0.1, "drums_1": 0.2, "drums_1_2": 0.3, "2": 0.4}
+        assert levels == pytest.approx({name: scale * level for name, level in expected.items()}, abs=1e-3)
 
 
 def test_originals_are_the_files_and_their_spectrograms_reach_the_top_of_the_scale(run, tones):

@@ -142,8 +142,9 @@ def _about(model: Saved) -> str:
     codes = ""
     if found["codebook_sizes"]:
         codes = f" Codes of {len(found['codebook_sizes'])} levels, {found['bit_rate']:.0f} bit/s."
+    sets = "" if found["tokens_per_frame"] == 1 else f"{found['tokens_per_frame']} vectors of "
     latents = (
-        f"{found['sample_rate']} Hz, {', '.join(found['layouts'])}; {found['latent_dim']} numbers "
+        f"{found['sample_rate']} Hz, {', '.join(found['layouts'])}; {sets}{found['latent_dim']} numbers "
         f"{found['frame_rate']:g} times a second (hop {found['hop']}).{codes}"
     )
     return latents if codec is model else f"A {type(model).__name__} on the latents of a frozen codec. {latents}"

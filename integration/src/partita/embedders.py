@@ -1,16 +1,16 @@
 """Embedders by name, for Frechet distances: what makes one vector of a clip."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from partita_core import ChannelLayout, Codec, PartitaError, convert
 from torch import Tensor
-from torch.nn import functional as F
 
 from .data.clips import Clip
 from .data.resampling import resample
 from .evaluation.frechet import Embed
+from .evaluation.references import fit
 from .interop.loading import first_line, is_codec, load_pretrained, repository_of
 from .models import FOREIGN, codec_of, load_model, load_representation
 from .probing.features import encode_clip, pooled, stack_tokens
@@ -25,7 +25,8 @@ _SECONDS, _LEAST = 10.0, 0.25
 def open_embedder(name: str) -> Embed:
     """The embedder that is called `name`.
 
-    Each makes the mean over time of what a model makes of a clip, float32 on the CPU.
+    Each makes the mean over time of what a model makes of a clip, float32 on the CPU. To a model that takes one length
+    alone, as Whisper and CLAP do, a shorter clip is repeated.
 
     Args:
         name: `latents:MODEL` for the latents of a codec, normalised where their statistics are known, `features:MODEL`
@@ -73,21 +74,29 @@ class _TransformersEmbedder:
         try:
             self.extractor = AutoFeatureExtractor.from_pretrained(repository, subfolder=subfolder)
             self.rate: int = self.extractor.sampling_rate
+            longest = getattr(self.extractor, "nb_max_samples", None) or getattr(self.extractor, "n_samples", None)
+            self._longest = int(longest or _SECONDS * self.rate)
+            half, whole = (self._inputs(torch.zeros(self._longest // k)) for k in (2, 1))
+            self._always_whole = all(half[key].shape == whole[key].shape for key in whole)
             self._embed_piece(torch.zeros(self.rate))
         except Exception as error:  # of what kind is up to them
             raise PartitaError(f"{name} makes no embedding of audio: {first_line(error)}") from None
 
     def __call__(self, audio: Tensor, sample_rate: int, layout: ChannelLayout) -> Tensor:
         mono = resample(convert(audio.cpu(), layout, ChannelLayout.MONO), sample_rate, self.rate)[0]
-        longest = getattr(self.extractor, "nb_max_samples", None) or getattr(self.extractor, "n_samples", None)
-        pieces = mono.tensor_split(math.ceil(len(mono) / (longest or _SECONDS * self.rate)))
+        mono = fit(mono, max(1, len(mono)))
+        pieces = mono.tensor_split(math.ceil(len(mono) / self._longest))
         return torch.stack([self._embed_piece(piece) for piece in pieces]).mean(0)
 
     @torch.no_grad()
     def _embed_piece(self, piece: Tensor) -> Tensor:
-        piece = F.pad(piece, (0, max(0, round(_LEAST * self.rate) - len(piece))))
-        inputs = self.extractor(piece.numpy(), sampling_rate=self.rate, return_tensors="pt")
+        if self._always_whole:  # it would be filled with silence, which would weigh as much as what is heard
+            piece = piece.repeat(math.ceil(self._longest / len(piece)))[: self._longest]
+        inputs = self._inputs(fit(piece, max(round(_LEAST * self.rate), len(piece))))
         if hasattr(self.model, "get_audio_features"):
             return self.model.get_audio_features(**inputs).pooler_output[0]
         network = self.model.get_encoder() if self.model.config.is_encoder_decoder else self.model
         return network(**inputs).last_hidden_state[0].mean(0)
+
+    def _inputs(self, piece: Tensor) -> Any:
+        return self.extractor(piece.numpy(), sampling_rate=self.rate, return_tensors="pt")

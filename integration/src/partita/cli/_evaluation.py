@@ -25,7 +25,7 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         "--metrics",
         metavar="NAME,...",
         help="metrics by name, as `partita components 'metric/*'` lists them; all: every one that takes any clip "
-        "(default log_mel_l1,multi_resolution_stft,si_sdr)",
+        "with settings as seam_excess:chunk=26880,edge=0 (default log_mel_l1,multi_resolution_stft,si_sdr)",
     )
     parser.add_argument(
         "--frechet",
@@ -61,6 +61,8 @@ def run_evaluation(
     Raises:
         PartitaError: what `evaluate` refuses, or a limit is not positive.
     """
+    from dataclasses import replace
+
     from partita_core import PartitaError
     from tqdm import tqdm
 
@@ -74,7 +76,7 @@ def run_evaluation(
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise PartitaError(f"--{name} is {value}; it must be positive")
-    metrics = DEFAULT_METRICS if options.metrics is None else named_metrics(options.metrics.split(","))
+    metrics = DEFAULT_METRICS if options.metrics is None else named_metrics(_names(options.metrics))
     sampler = named_sampler(options.sampler)
     embedders = _embedders(options.frechet)
     rate = max(codec.audio_spec.sample_rate for codec in codecs.values())
@@ -102,6 +104,17 @@ def run_evaluation(
     )
     for reason in broken:
         say(f"left out: {reason}")
+    return replace(found, settings=found.settings | {"folded_to_mono": mono})
+
+
+def _names(text: str) -> list[str]:
+    """Names parted by commas; settings of one, `name:key=value,key=value`, stay with it."""
+    found: list[str] = []
+    for part in text.split(","):
+        if found and "=" in part and ":" not in part:
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
     return found
 
 

@@ -23,10 +23,8 @@ def named_sampler(text: str | None) -> "Sampler | None":
     Raises:
         PartitaError: no sampler or setting is called so, or a value does not fit.
     """
-    from partita_core import lookup, override
+    from partita_core import named
 
     if text is None:
         return None
-    name, _, settings = text.partition(":")
-    sampler = lookup(name, ("sampler",))()
-    return override(sampler, settings.split(",") if settings else ()).build()
+    return named(text, "sampler").build()

@@ -41,7 +41,7 @@ def _lines(found: dict) -> list[str]:
     lines = [
         f"{found['name']}",
         f"  audio         {found['sample_rate']} Hz, {', '.join(found['layouts'])}",
-        f"  latents       {found['latent_dim']} x {rate:g} Hz (hop {found['hop']}), "
+        f"  latents       {_vectors(found)}{found['latent_dim']} x {rate:g} Hz (hop {found['hop']}), "
         f"{found['numbers_per_second']:g} numbers/s",
         f"  60 s          {found['frames_60s']} frames",
         f"  codes         {_codes(found)}",
@@ -64,6 +64,10 @@ def _context(found: dict) -> list[str]:
         f"                batch {budget['batch_size']}, {budget['bytes_per_scalar']} bytes a scalar, "
         f"{budget['scalars_per_token']} scalars a token; a token is {token}, codes and all",
     ]
+
+
+def _vectors(found: dict) -> str:
+    return "" if found["tokens_per_frame"] == 1 else f"{found['tokens_per_frame']} x "
 
 
 def _cost(found: dict, name: str) -> str:

@@ -1,7 +1,7 @@
 """Evaluation: metrics, references and intervals, for any codec."""
 
 from .bootstrap import Bootstrap, Interval
-from .chunks import by_chunk, chunk_samples, with_sampler
+from .chunks import by_chunk, chunk_grid, chunk_samples, with_sampler
 from .evaluate import DEFAULT_METRICS, evaluate, named_metrics
 from .frechet import Embed, frechet_distance
 from .latent_effects import Spread, latent_effects, mean_tokens, spread
@@ -37,6 +37,7 @@ __all__ = [
     "bit_rate",
     "by_chunk",
     "channel_balance",
+    "chunk_grid",
     "chunk_samples",
     "evaluate",
     "frame_rms",

@@ -1,8 +1,9 @@
 """Codecs that decode in chunks: their grid, and how they are run."""
 
 import copy
+from collections.abc import Mapping
 
-from partita_core import Autoencoder, Codec, DenoisingDecoder, PartitaError, Sampler
+from partita_core import Autoencoder, Codec, Config, DenoisingDecoder, PartitaError, Sampler
 from torch import Tensor
 
 
@@ -24,6 +25,38 @@ def with_sampler(codec: Codec, sampler: Sampler) -> Autoencoder:
     assert isinstance(twin.decoder, DenoisingDecoder)
     twin.decoder.sampler = sampler
     return twin
+
+
+def chunk_grid(codecs: Mapping[str, Codec], rate: int) -> float:
+    """Samples from seam to seam, at `rate` Hz, of those of the models that decode in chunks.
+
+    Raises:
+        PartitaError: none does, or they differ.
+    """
+    found = {
+        name: chunk * rate / codec.audio_spec.sample_rate
+        for name, codec in codecs.items()
+        if (chunk := chunk_samples(codec)) is not None
+    }
+    if not found:
+        raise PartitaError("no model decodes in chunks; name samples from seam to seam, as seam_excess:chunk=32768")
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{name} {chunk:g}" for name, chunk in found.items())
+        raise PartitaError(
+            f"the models' chunks differ (samples at {rate} Hz: {listed}); name one, as drift:chunk=32768"
+        )
+    return next(iter(found.values()))
+
+
+def known_chunk(config: Config, chunk: float | None) -> float:
+    """The chunk that a metric's Config names.
+
+    Raises:
+        PartitaError: it names none.
+    """
+    if chunk is None:
+        raise PartitaError(f"{config.tag.split('/')[1]} needs to know the chunk, in samples; set chunk")
+    return chunk
 
 
 def by_chunk(frames: Tensor, *, hop: int, chunk: int) -> Tensor:

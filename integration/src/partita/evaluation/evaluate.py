@@ -4,15 +4,28 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache, partial
 from itertools import combinations
 from typing import Any
 
 import torch
-from partita_core import ChannelLayout, Codec, Config, Latents, PartitaError, Sampler, components, lookup, to_dict
+from partita_core import (
+    ChannelLayout,
+    Codec,
+    Config,
+    Latents,
+    PartitaError,
+    Sampler,
+    components,
+    lookup,
+    named,
+    to_dict,
+)
 from torch import Tensor
 
 from ..data.resampling import resample, resampled_length
-from .bootstrap import Bootstrap
+from .bootstrap import Bootstrap, Interval
+from .chunks import chunk_grid
 from .frechet import Embed, EmbeddedClips
 from .latent_statistics import LatentStatistics, latent_statistics, latent_vectors
 from .metrics.base import Metric
@@ -22,6 +35,7 @@ from .results import Clip, Difference, Evaluation, MetricInfo, Speed, System
 DEFAULT_METRICS = ("log_mel_l1", "multi_resolution_stft", "si_sdr")
 
 OnClip = Callable[[str, Tensor, dict[str, Tensor]], None]
+Scores = dict[str, dict[str, list[float | None]]]
 
 
 def evaluate(
@@ -48,7 +62,8 @@ def evaluate(
         codecs: models by the names they get in the tables.
         clips: (name, audio `(channels, samples)` in [-1, 1], its layout); each is held in memory only while it is
             measured.
-        metrics: names of registered metrics, or their Configs.
+        metrics: names of registered metrics, or their Configs; those of chunks are measured on the models' grid unless
+            their Config has another. What a metric refuses a clip for is kept, and its means are over the others.
         sample_rate: of the clips, and what the metrics are computed at; None for the rate of the models, where they
             have one. A model of another rate gets the clips resampled, and its output is resampled back.
         num_quantizers: levels that models which make codes are decoded from; None for all of them, 0 for their values
@@ -64,13 +79,14 @@ def evaluate(
 
     Raises:
         PartitaError: there are no clips or no systems, models differ in sample rate and none is named, a name is
-            taken twice, a clip or an estimate is not finite, a metric refuses a clip, there is one clip alone to embed,
-            or a model does not take a clip's layout or the sampler, or has not so many levels of codes.
+            taken twice, a clip or an estimate is not finite, a metric refuses every clip, there is one clip alone to
+            embed, models decode in other chunks where a metric needs them, or a model does not take a clip's layout or
+            the sampler, or has not so many levels of codes.
     """
     if num_quantizers and codecs and not any(codec.latent_spec.codebook_sizes for codec in codecs.values()):
         raise PartitaError(f"num_quantizers is {num_quantizers}, and no model makes codes")
     rate = _common_rate(codecs) if sample_rate is None else sample_rate
-    measures = _build_metrics(metrics, rate)
+    measures = _build_metrics(metrics, codecs, rate)
     rivals = _references(codecs, rate, seed) if references else {}
     if not codecs and not rivals:
         raise PartitaError("there is nothing to evaluate: name a model, or ask for the references")
@@ -79,9 +95,8 @@ def evaluate(
 
     clocks = {name: _Clock(codec, rate, num_quantizers, sampler) for name, codec in codecs.items()}
     seen: list[Clip] = []
-    scores: dict[str, dict[str, list[float]]] = {
-        system: {measure.name: [] for measure in measures} for system in (*codecs, *rivals)
-    }
+    scores: Scores = {system: {measure.name: [] for measure in measures} for system in (*codecs, *rivals)}
+    refused: dict[str, dict[str, str]] = {measure.name: {} for measure in measures}
     embedded = [EmbeddedClips(name, embed) for name, embed in (embedders or {}).items()]
     with _eval_mode(codecs.values()):
         for name, audio, layout in clips:
@@ -93,26 +108,36 @@ def evaluate(
             for system, estimate in estimates.items():
                 if not torch.isfinite(estimate).all():
                     raise PartitaError(f"{system} returned samples that are not finite for {name}")
-                for measure in measures:
-                    scores[system][measure.name].append(measure(estimate, audio))
+            for measure in measures:
+                try:
+                    found = {system: measure(estimate, audio) for system, estimate in estimates.items()}
+                except PartitaError as error:  # all or none: what is compared is compared over the same clips
+                    refused[measure.name][name] = str(error)
+                    found = dict.fromkeys(estimates)
+                for system, figure in found.items():
+                    scores[system][measure.name].append(figure)
             for each in embedded:
-                each.add(audio, estimates, sample_rate=rate, layout=layout)
+                each.add(name, audio, estimates, sample_rate=rate, layout=layout)
             if on_clip is not None:
                 on_clip(name, audio, estimates)
     if not seen:
         raise PartitaError("there are no clips to evaluate")
+    for measure, reasons in refused.items():
+        if len(reasons) == len(seen):
+            raise PartitaError(f"{measure} takes none of the clips; of {seen[0].name}: {reasons[seen[0].name]}")
 
     systems = [clock.system(name) for name, clock in clocks.items()]
     systems += [System(name, reference=True, numbers_per_second=numbers) for name, (_, numbers) in rivals.items()]
-    bootstrap = Bootstrap(len(seen), resamples=resamples, confidence=confidence, seed=seed)
-    settings = {"sample_rate": rate, "num_quantizers": num_quantizers, "seed": seed, **bootstrap.settings()}
+    bootstrap = cache(partial(Bootstrap, resamples=resamples, confidence=confidence, seed=seed))
+    settings = {"sample_rate": rate, "num_quantizers": num_quantizers, "seed": seed, **bootstrap(len(seen)).settings()}
     settings["sampler"] = None if sampler is None else to_dict(sampler)
     return Evaluation(
         systems=tuple(systems),
         metrics=tuple(MetricInfo(m.name, m.label, m.unit, m.better) for m in measures),
         clips=tuple(seen),
         scores={system: {key: tuple(row) for key, row in table.items()} for system, table in scores.items()},
-        means={system: dict(zip(table, bootstrap.intervals(list(table.values())))) for system, table in scores.items()},
+        means={system: {key: _mean(row, bootstrap) for key, row in table.items()} for system, table in scores.items()},
+        refused={name: reasons for name, reasons in refused.items() if reasons},
         differences=tuple(_differences(systems, measures, scores, bootstrap)),
         settings=settings | {"metrics": [to_dict(measure.config) for measure in measures]},
         frechet=tuple(each.distances() for each in embedded),
@@ -190,31 +215,42 @@ def _references(codecs: Mapping[str, Codec], rate: int, seed: int) -> dict[str, 
 
 
 def _differences(
-    systems: list[System], measures: list[Metric], scores: dict[str, dict[str, list[float]]], bootstrap: Bootstrap
+    systems: list[System], measures: list[Metric], scores: Scores, bootstrap: Callable[[int], Bootstrap]
 ) -> Iterator[Difference]:
     for first, second in combinations(systems, 2):
         if first.reference:  # references come last, and among themselves they say nothing
             continue
         for measure in measures:
             ours, theirs = scores[first.name][measure.name], scores[second.name][measure.name]
-            yield Difference(first.name, second.name, measure.name, bootstrap.difference(ours, theirs))
+            apart = [None if a is None or b is None else a - b for a, b in zip(ours, theirs, strict=True)]
+            yield Difference(first.name, second.name, measure.name, _mean(apart, bootstrap))
 
 
-def named_metrics(names: Sequence[str]) -> list[str]:
-    """The names of metrics, with every metric that takes any clip in place of `all`, each once.
+def _mean(row: Sequence[float | None], bootstrap: Callable[[int], Bootstrap]) -> Interval:
+    """Over the clips that there is a figure of."""
+    kept = [figure for figure in row if figure is not None]
+    return bootstrap(len(kept)).interval(kept)
+
+
+def named_metrics(names: Sequence[str]) -> list[Config]:
+    """Metrics by name, each once, with settings behind a colon if need be, as `seam_excess:chunk=26880,edge=0`.
+
+    In place of `all` is every metric that takes any clip.
 
     Raises:
-        PartitaError: no metric is registered as one of them.
+        PartitaError: no metric or setting is called so, or a value does not fit.
     """
-    general = [tag.split("/")[1] for tag, cls in components("metric/*").items() if getattr(cls, "any_clip", True)]
-    found: list[str] = []
-    for name in names:
-        found += general if name == "all" else [lookup(name, ("metric",)).tag.split("/")[1]]
-    return list(dict.fromkeys(found))
+    general = [tag for tag, cls in components("metric/*").items() if getattr(cls, "any_clip", True)]
+    wanted = [part for name in names for part in (general if name == "all" else [name])]
+    return list({(config := named(part, "metric")).tag: config for part in wanted}.values())
 
 
-def _build_metrics(metrics: Sequence[str | Config], rate: int) -> list[Metric]:
+def _build_metrics(metrics: Sequence[str | Config], codecs: Mapping[str, Codec], rate: int) -> list[Metric]:
     configs = [lookup(each, ("metric",))() if isinstance(each, str) else each for each in metrics]
+    configs = [
+        replace(each, chunk=chunk_grid(codecs, rate)) if getattr(each, "chunk", 0) is None else each  # pyright: ignore
+        for each in configs
+    ]
     built = [config.build(sample_rate=rate) for config in configs]
     names = [metric.name for metric in built]
     if not names or len(set(names)) != len(names):

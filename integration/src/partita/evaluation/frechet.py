@@ -50,11 +50,24 @@ class EmbeddedClips:
         self.originals: list[Tensor] = []
         self.estimates: dict[str, list[Tensor]] = {}
 
-    def add(self, audio: Tensor, estimates: Mapping[str, Tensor], *, sample_rate: int, layout: ChannelLayout) -> None:
-        """Adds a clip, `(channels, samples)`, and what each system made of it."""
-        self.originals.append(self.embed(audio, sample_rate, layout))
+    def add(
+        self, name: str, audio: Tensor, estimates: Mapping[str, Tensor], *, sample_rate: int, layout: ChannelLayout
+    ) -> None:
+        """Adds a clip, `(channels, samples)`, and what each system made of it.
+
+        Raises:
+            PartitaError: what the embedder makes of one is not finite.
+        """
+
+        def embedded(what: str, audio: Tensor) -> Tensor:
+            vector = self.embed(audio, sample_rate, layout)
+            if not torch.isfinite(vector).all():
+                raise PartitaError(f"{self.embedder} makes figures that are not finite of {what} of clip {name}")
+            return vector
+
+        self.originals.append(embedded("the original", audio))
         for system, estimate in estimates.items():
-            self.estimates.setdefault(system, []).append(self.embed(estimate, sample_rate, layout))
+            self.estimates.setdefault(system, []).append(embedded(f"what {system} returned", estimate))
 
     def distances(self) -> FrechetDistances:
         """The distance of each system's clips from the originals.

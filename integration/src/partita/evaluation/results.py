@@ -123,8 +123,9 @@ class Evaluation:
         systems: models first, then references.
         metrics: the columns.
         clips: in the order they came.
-        scores: system -> metric -> one figure a clip.
+        scores: system -> metric -> one figure a clip; None of a clip that the metric refuses.
         means: system -> metric -> the mean over clips with its interval.
+        refused: metric -> clip -> why it is not measured there, for no system.
         differences: between the models, and of each model from each reference, paired by clip.
         settings: sample rate, seed, bootstrap, and the metrics' Configs.
         frechet: distances between sets of clips, one for each embedder.
@@ -134,12 +135,13 @@ class Evaluation:
     systems: tuple[System, ...]
     metrics: tuple[MetricInfo, ...]
     clips: tuple[Clip, ...]
-    scores: dict[str, dict[str, tuple[float, ...]]]
+    scores: dict[str, dict[str, tuple[float | None, ...]]]
     means: dict[str, dict[str, Interval]]
     differences: tuple[Difference, ...]
     settings: dict[str, Any]
     frechet: tuple[FrechetDistances, ...] = ()
     latents: dict[str, LatentStatistics] = field(default_factory=dict)
+    refused: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def to_dict(self, *, speeds: bool = False) -> dict[str, Any]:
         """The record as what JSON can hold; equal evaluations give equal records.
@@ -165,7 +167,8 @@ class Evaluation:
     def to_csv(self, path: str | Path) -> None:
         """Writes the per-clip table, one line for each clip and system, whole or not at all.
 
-        A distance between sets has no figure for a clip: that of the system is in each of its lines.
+        A distance between sets has no figure for a clip: that of the system is in each of its lines. Where a metric
+        refuses a clip there is none.
         """
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
@@ -175,7 +178,8 @@ class Evaluation:
             for system in self.systems:
                 figures = [self.scores[system.name][name][index] for name in names]
                 figures += [each.distances[system.name] for each in self.frechet]
-                table.writerow([clip.name, clip.layout, f"{clip.seconds:.6f}", system.name, *map(repr, figures)])
+                cells = ("" if figure is None else repr(figure) for figure in figures)
+                table.writerow([clip.name, clip.layout, f"{clip.seconds:.6f}", system.name, *cells])
         with written_aside(path) as aside:
             aside.write_text(text.getvalue(), encoding="utf-8", newline="")
 
@@ -188,8 +192,8 @@ class Evaluation:
         heading += ["numbers/s", "kbit/s", "encode, x real time", "decode, x real time"]
         rows = [[_cell(system.name), *self._figures(system), *format_rates(system)] for system in self.systems]
         lines += _markdown_table(heading, rows)
-        for warning in filter(None, (each.warning for each in self.frechet)):
-            lines += ["", warning]
+        for note in self.notes:
+            lines += ["", note]
         if self.differences:
             lines += ["", f"Paired differences over the same clips, with {confidence} intervals.", ""]
             lines += _markdown_table(["difference", *(m.title for m in self.metrics)], list(self._difference_rows()))
@@ -209,6 +213,21 @@ class Evaluation:
         models = [system.name for system in self.systems if not system.reference]
         sign = 1 if metric.better == "higher" else -1
         return max(models, key=lambda name: sign * self.means[name][metric.name].mean) if len(models) > 1 else None
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known of the figures, a sentence or two each."""
+        count, found = len(self.clips), []
+        if self.settings.get("folded_to_mono"):
+            found.append("Stereo is folded to mono, since that is all that one of the models takes.")
+        if count == 1:
+            found.append("One clip: its intervals have no width, and say nothing.")
+        labels = {metric.name: metric.label for metric in self.metrics}
+        for metric, reasons in self.refused.items():
+            clip, reason = next(iter(reasons.items()))
+            how_many = f"{labels[metric]} is over {count - len(reasons)} of {count} clips."
+            found.append(f"{how_many} Of {clip}: {reason}.")
+        return [*found, *filter(None, (each.warning for each in self.frechet))]
 
     def _without_speeds(self) -> Self:
         return replace(self, systems=tuple(replace(system, speed=None) for system in self.systems))

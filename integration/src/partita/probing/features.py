@@ -12,6 +12,7 @@ from torch import Tensor
 from ..data.clips import Clip
 from ..data.resampling import resample
 from ..evaluation.metrics.spectra import magnitudes, mel_bands
+from ..evaluation.references import fit
 from ..models import codec_of
 from .head import masked_mean
 
@@ -59,6 +60,7 @@ def beginning(clip: Clip, seconds: float) -> Clip:
 def heard(codec: Codec, clip: Clip) -> tuple[Tensor, ChannelLayout]:
     """The audio of a clip and its layout as the codec can take them: at its rate, and mono if that is all it takes."""
     audio = resample(clip.audio, clip.sample_rate, codec.audio_spec.sample_rate)
+    audio = fit(audio, max(1, audio.shape[-1]))  # one sample of a higher rate is none of a lower
     if codec.audio_spec.layouts == (ChannelLayout.MONO,):
         return convert(audio, clip.layout, ChannelLayout.MONO), ChannelLayout.MONO
     return audio, clip.layout

@@ -146,6 +146,9 @@ def _scores(evaluation: Evaluation | None, clip: str, system: str) -> str:
     row = names.index(clip)
     parts = []
     for metric in evaluation.metrics:
-        (figure,) = format_numbers(evaluation.scores[system][metric.name][row])
+        score = evaluation.scores[system][metric.name][row]
+        if score is None:
+            continue
+        (figure,) = format_numbers(score)
         parts.append(f"<span>{escape(metric.label)} <b>{figure}{' ' + metric.unit if metric.unit else ''}</b></span>")
     return "".join(parts)

@@ -27,8 +27,8 @@ def figures(evaluation: Evaluation, colours: Mapping[str, int]) -> str:
         f"Means over {count} clip{'' if count == 1 else 's'} with {confidence} bootstrap intervals; "
         "↓ lower is better, ↑ higher is better. Models come first, then what any model is to be held against."
     )
-    warnings = "".join(f'<p class="note">{escape(each.warning)}</p>' for each in evaluation.frechet if each.warning)
-    return f'<p class="note">{note}</p>{_means(evaluation, colours)}{warnings}{_differences(evaluation, confidence)}'
+    notes = "".join(f'<p class="note">{escape(text)}</p>' for text in evaluation.notes)
+    return f'<p class="note">{note}</p>{_means(evaluation, colours)}{notes}{_differences(evaluation, confidence)}'
 
 
 def _means(evaluation: Evaluation, colours: Mapping[str, int]) -> str:
@@ -81,7 +81,7 @@ def _differences(evaluation: Evaluation, confidence: str) -> str:
     heads = "".join(f"<th>{escape(metric.title)}</th>" for metric in evaluation.metrics)
     rows: dict[tuple[str, str], list[str]] = {}
     for each in evaluation.differences:
-        kind = "" if each.clear else ' class="unclear"'
+        kind = "" if each.clear and len(evaluation.clips) > 1 else ' class="unclear"'
         cell = f"<td{kind}>{format_interval(each.difference, sign=True)}</td>"
         rows.setdefault((each.system, each.baseline), []).append(cell)
     body = "".join(f"<tr><td>{escape(a)} − {escape(b)}</td>{''.join(cells)}</tr>" for (a, b), cells in rows.items())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +33,25 @@ class Samples:
     def __init__(self, folder: Path, trackers: Sequence[Any]) -> None:
         """Keeps them in `folder` and in accelerate's trackers."""
         self._folder, self._trackers = folder, trackers
-        self._originals: set[str] = set()
+        self._stems: dict[str, str] = {}  # of the files of each clip that came
 
     def keep(self, step: int, name: str, estimate: Tensor, original: Tensor, sample_rate: int) -> None:
         """Keeps what became of a clip, and at the first time the clip itself; both `(channels, samples)`."""
-        stem = Path(name).stem
         levels = spectrogram(original, sample_rate)
         top = float(levels.max())  # one scale for all that becomes of a clip
-        if stem not in self._originals:
-            self._originals.add(stem)
+        stem = self._stems.get(name)
+        if stem is None:
+            stem = self._stems[name] = self._free_stem(name)
             self._write("original", stem, step, original, sample_rate, spectrogram_png(levels, top))
         png = spectrogram_png(spectrogram(estimate, sample_rate), top)
         self._write(f"step_{step:08d}", stem, step, estimate, sample_rate, png)
+
+    def _free_stem(self, name: str) -> str:
+        """The clip's name without suffix and folders, or with them, or a number, where another is called so already."""
+        path, taken = Path(name), set(self._stems.values())
+        whole = "_".join(path.with_suffix("").parts)
+        stems = chain([path.stem, whole], (f"{whole}_{number}" for number in count(2)))
+        return next(stem for stem in stems if stem not in taken)
 
     def _write(self, folder: str, stem: str, step: int, audio: Tensor, sample_rate: int, png: bytes) -> None:
         place = self._folder / folder

@@ -187,7 +187,9 @@ def mel_filterbank(*, sample_rate: int, n_fft: int, num_mels: int, f_min: float,
     def to_mel(hertz: float) -> float:
         return hertz * 3 / 200 if hertz < 1000 else knee + math.log(hertz / 1000) / step
 
-    mels = torch.linspace(to_mel(f_min), to_mel(f_max), num_mels + 2, dtype=torch.float64)
+    first, last = to_mel(f_min), to_mel(f_max)
+    # Not by linspace: torch may not know it for a maker of meta tensors once transformers has loaded a model.
+    mels = first + (last - first) / (num_mels + 1) * torch.arange(num_mels + 2, dtype=torch.float64)
     edges = torch.where(mels < knee, mels * 200 / 3, 1000 * torch.exp(step * (mels - knee)))
     bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64).unsqueeze(1) * sample_rate / n_fft
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])

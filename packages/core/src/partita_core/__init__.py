@@ -2,7 +2,7 @@
 
 from .autoencoder import Autoencoder, AutoencoderConfig, latent_spec, measure_latents
 from .codec import Codec
-from .configs import build, from_dict, override, to_dict
+from .configs import build, from_dict, named, override, to_dict
 from .denoising import DenoisingDecoder, NoiseSchedule
 from .errors import PartitaError, nearest, shorten, shown
 from .files import parse_json, read_json, read_shapes, read_tensors, write_json, write_tensors, written_aside
@@ -88,6 +88,7 @@ __all__ = [
     "lookup",
     "Loss",
     "measure_latents",
+    "named",
     "natural_layout",
     "nearest",
     "network_layout",

@@ -63,6 +63,20 @@ def override(config: T, overrides: Iterable[str]) -> T:
     return config
 
 
+def named(text: str, *roles: str) -> Config:
+    """The Config of a name, with settings behind a colon if need be: `two_step:refine=false,sigma_context=0.5`.
+
+    Args:
+        text: a name as `lookup` takes it, or one with overrides.
+        *roles: the roles that it may have; none for any.
+
+    Raises:
+        PartitaError: nothing or no setting is called so, or a value does not fit.
+    """
+    name, _, settings = text.partition(":")
+    return override(lookup(name, roles)(), settings.split(",") if settings else ())
+
+
 def build(config: "Config | dict[str, Any]", **derived: Any) -> Any:
     """Builds a component from its Config, or from the tagged dict of one."""
     if isinstance(config, dict):

@@ -15,7 +15,8 @@ class Metric(ABC):
     class. It computes on the CPU in float32 or float64, is finite for every finite input of one sample or more, and has
     its best value where the two signals are equal. One that measures chunks is 0 there, negative where the estimate
     is the smoother one. One that refuses clips, because they are too short to have what it measures, says so by
-    `any_clip: ClassVar[bool] = False` in its Config, and is measured where it is asked for by name.
+    `any_clip: ClassVar[bool] = False` in its Config, and is measured where it is asked for by name; its means are over
+    the clips that it takes. One that needs the chunks of a model has a field `chunk` that is None by default.
 
     Its docstring has the definition and its source, and what a gain, a polarity flip, a shift by a sample and swapped
     channels do to the figure.

@@ -7,7 +7,7 @@ import torch
 from partita_core import Config, PartitaError, register
 from torch import Tensor
 
-from ..chunks import by_chunk
+from ..chunks import known_chunk
 from .base import Metric
 from .log_mel_l1 import LogMelL1, LogMelL1Config
 
@@ -18,23 +18,33 @@ class DriftConfig(Config):
     """How much the log-mel error rises over so many chunks, relative to its mean.
 
     Attributes:
-        chunk: samples of a chunk, at the rate of the clips.
+        chunk: samples of a chunk, at the rate of the clips. None is a chunk of the models, for
+            `partita.evaluation.evaluate` to find out.
         chunks: over how many of them the rise is stated, whatever the length of the clip.
     """
 
     any_clip: ClassVar[bool] = False
 
-    chunk: int = 32_768
+    chunk: float | None = None
     chunks: int = 60
 
     def build(self, *, sample_rate: int) -> "Drift":
-        """Builds the metric, on top of `log_mel_l1` as it is by default, for audio of `sample_rate` Hz."""
-        return Drift(error=LogMelL1Config().build(sample_rate=sample_rate), chunk=self.chunk, chunks=self.chunks)
+        """Builds the metric, on top of `log_mel_l1` as it is by default, for audio of `sample_rate` Hz.
+
+        Raises:
+            PartitaError: the chunk is not known, or shorter than the hop of `log_mel_l1`.
+        """
+        error, chunk = LogMelL1Config().build(sample_rate=sample_rate), known_chunk(self, self.chunk)
+        if chunk < error.hop:
+            raise PartitaError(
+                f"a chunk of {chunk:g} samples is shorter than the hop of {error.hop} that drift looks with"
+            )
+        return Drift(error=error, chunk=chunk, chunks=self.chunks)
 
     @classmethod
     def example(cls) -> Self:
-        """The defaults."""
-        return cls()
+        """The defaults, in chunks of Music2Latent2."""
+        return cls(32_768)
 
 
 class Drift(Metric):
@@ -54,7 +64,7 @@ class Drift(Metric):
     unit = "%"
     better = "lower"
 
-    def __init__(self, *, error: LogMelL1, chunk: int, chunks: int) -> None:
+    def __init__(self, *, error: LogMelL1, chunk: float, chunks: int) -> None:
         self.error, self.chunk, self.chunks = error, chunk, chunks
 
     def __call__(self, estimate: Tensor, reference: Tensor) -> float:
@@ -62,8 +72,8 @@ class Drift(Metric):
         errors = self.errors(estimate, reference)
         if len(errors) < 2:
             raise PartitaError(
-                f"a clip of {reference.shape[-1]} samples has {len(errors)} whole chunks of {self.chunk}, and drift "
-                "needs two; leave out the clip"
+                f"a clip of {reference.shape[-1]} samples has {len(errors)} whole chunks of {self.chunk:g}, and drift "
+                "needs two"
             )
         mean, steps = errors.mean(), torch.arange(len(errors), dtype=torch.float64)
         steps = steps - steps.mean()
@@ -73,4 +83,8 @@ class Drift(Metric):
     def errors(self, estimate: Tensor, reference: Tensor) -> Tensor:
         """The error of each whole chunk, `(chunks,)` float64."""
         error = self.error.differences(estimate, reference).mean((0, 1)).double()
-        return by_chunk(error, hop=self.error.hop, chunk=self.chunk).mean(-1)
+        # A frame is of the chunk that its centre is in; of another rate, chunks need not be whole frames.
+        chunk = (torch.arange(len(error)) * self.error.hop / self.chunk).floor().long()
+        whole = int((len(error) - 1) * self.error.hop / self.chunk)
+        sums = torch.zeros(int(chunk[-1]) + 1, dtype=error.dtype).index_add(0, chunk, error)
+        return (sums / chunk.bincount())[:whole]

@@ -66,7 +66,7 @@ class PESQ(Metric):
             found = []
         if not found:
             seconds = reference.shape[-1] / self.sample_rate
-            raise PartitaError(f"pesq finds no utterance in a clip of {seconds:.2f} s; leave out the clip")
+            raise PartitaError(f"pesq finds no utterance in a clip of {seconds:.2f} s")
         return sum(found) / len(found)
 
     def _channel(self, estimate: Tensor, reference: Tensor) -> float:

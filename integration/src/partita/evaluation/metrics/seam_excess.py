@@ -8,6 +8,7 @@ from partita_blocks.spectral import STFT
 from partita_core import Config, PartitaError, register
 from torch import Tensor
 
+from ..chunks import known_chunk
 from .base import Metric, pair
 
 
@@ -16,12 +17,13 @@ from .base import Metric, pair
 class SeamExcessConfig(Config):
     """Spectral flux at the seams of a grid of chunks against that within chunks, and against the reference's.
 
-    The grid is that of the model in question (`partita.evaluation.chunk_samples`), and every system is asked for the
-    same: one without chunks is the control, which should have no excess. The defaults are those the published figures
-    of Music2Latent2 (+5 to +7 %) were measured with.
+    The grid is that of the model in question, and every system is asked for the same: one without chunks is the
+    control, which should have no excess. With chunks of 32768 samples the defaults are what the published figures of
+    Music2Latent2 (+5 to +7 %) were measured with.
 
     Attributes:
-        chunk: samples from seam to seam, at the rate of the clips; seams lie at its multiples.
+        chunk: samples from seam to seam, at the rate of the clips; seams lie at its multiples. None is the grid of the
+            models, for `partita.evaluation.evaluate` to find out.
         window: length of the Hann window in samples.
         hop: samples between frames.
         floor: added to magnitudes before their logarithm is taken; a window of ones has `window / 2`.
@@ -32,7 +34,7 @@ class SeamExcessConfig(Config):
 
     any_clip: ClassVar[bool] = False
 
-    chunk: int = 32_768
+    chunk: float | None = None
     window: int = 512
     hop: int = 128
     floor: float = 1e-4
@@ -42,16 +44,20 @@ class SeamExcessConfig(Config):
 
     def __post_init__(self) -> None:
         """Refuses a grid on which nothing is far from a seam, or nothing near."""
-        if not self.hop / 2 <= self.near <= self.far < (self.chunk - self.hop) / 2:
+        if self.chunk is not None and not self.hop / 2 <= self.near <= self.far < (self.chunk - self.hop) / 2:
             raise PartitaError(
-                f"seams every {self.chunk} samples, near {self.near} and far {self.far}: need "
+                f"seams every {self.chunk:g} samples, near {self.near} and far {self.far}: need "
                 f"{self.hop / 2:g} (half a hop) <= near <= far < {(self.chunk - self.hop) / 2:g} (half a chunk less it)"
             )
 
     def build(self, *, sample_rate: int) -> "SeamExcess":
-        """Builds the metric; all its figures are in samples, whatever the rate."""
+        """Builds the metric; all its figures are in samples, whatever the rate.
+
+        Raises:
+            PartitaError: the grid is not known.
+        """
         return SeamExcess(
-            chunk=self.chunk,
+            chunk=known_chunk(self, self.chunk),
             window=self.window,
             hop=self.hop,
             floor=self.floor,
@@ -62,8 +68,8 @@ class SeamExcessConfig(Config):
 
     @classmethod
     def example(cls) -> Self:
-        """The defaults."""
-        return cls()
+        """The defaults, on the grid of the published figures."""
+        return cls(32_768)
 
 
 class SeamExcess(Metric):
@@ -85,7 +91,7 @@ class SeamExcess(Metric):
     unit = "%"
     better = "lower"
 
-    def __init__(self, *, chunk: int, window: int, hop: int, floor: float, near: int, far: int, edge: int) -> None:
+    def __init__(self, *, chunk: float, window: int, hop: int, floor: float, near: int, far: int, edge: int) -> None:
         self.chunk, self.floor, self.near, self.far, self.edge = chunk, floor, near, far, edge
         self.transform = STFT(n_fft=window, win_length=window, hop=hop, padding="center", nyquist=True)
 
@@ -99,8 +105,8 @@ class SeamExcess(Metric):
         near, far = inner & (distance <= self.near), inner & (distance > self.far)
         if samples <= self.chunk or not near.any() or not far.any():
             raise PartitaError(
-                f"no seam of chunks of {self.chunk} samples is to be measured in a clip of {samples}, of which "
-                f"{self.edge} at both ends are left out; leave out the clip, or choose a smaller edge"
+                f"no seam of chunks of {self.chunk:g} samples is to be measured in a clip of {samples}, of which "
+                f"{self.edge} at both ends are left out"
             )
         ratios = [
             (flux[near].mean() + _TINY) / (flux[far].mean() + _TINY) for flux in map(self.flux, (estimate, reference))

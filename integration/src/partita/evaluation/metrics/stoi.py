@@ -68,5 +68,5 @@ class STOI(Metric):
                 found = []
         if not found:
             seconds = reference.shape[-1] / self.sample_rate
-            raise PartitaError(f"stoi needs 0.4 s of sound, and a clip of {seconds:.2f} s has less; leave out the clip")
+            raise PartitaError(f"stoi needs 0.4 s of sound, and a clip of {seconds:.2f} s has less")
         return sum(found) / len(found)
