@@ -11,6 +11,7 @@ from partita.cards import Measured, Training, model_card
 from partita.data import open_dataset
 from partita.evaluation import Interval
 from partita.models import load_model
+from partita.recipes import music2latent2_tiny
 from partita.training.finish import hours_of
 from partita.training.logs import read_log
 from partita_core import Autoencoder
@@ -92,3 +93,15 @@ def test_the_header_is_what_the_hub_itself_reads(card, tmp_path):
     data = ModelCard.load(tmp_path / "README.md").data
     assert data.model_name == "tiny" and len(data.eval_results) == 3
     assert json.dumps(data.to_dict())
+
+
+def test_figures_of_single_levels_are_not_on_it(training, run):
+    measured = (Measured("loss", "loss", 1.5), *(Measured(f"usage_{i}", f"usage_{i}", 0.5) for i in range(16)))
+    card = model_card(load_model(run / "model"), replace(training, measured=measured))
+    assert "| loss |" in card and "usage_" not in card
+
+
+def test_the_vectors_of_a_set_are_counted(training):
+    model = music2latent2_tiny().model.build().eval()
+    about = model_card(model, replace(training, measured=()))
+    assert "8 vectors of 64 numbers 1.34583 times a second" in about

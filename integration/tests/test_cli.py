@@ -153,6 +153,11 @@ def test_evaluate_takes_metrics_and_embedders_by_name(model, ok, refused, tones,
     assert "no embedder is called 'fad'" in refused("evaluate", model, "--data", tones, "--frechet", "fad")
 
 
+def test_info_counts_the_vectors_of_a_set(ok):
+    assert "latents       8 x 64 x 1.34583 Hz (hop 16384), 689.062 numbers/s" in ok("info", "music2latent2_tiny")[0]
+    assert "latents       64 x 13.125 Hz (hop 3360), 840 numbers/s" in ok("info", "genae_tiny")[0]
+
+
 def test_info_gives_the_figures_of_genae_base(ok):
     out, _ = ok("info", "genae_base", "--json")
     found = json.loads(out)

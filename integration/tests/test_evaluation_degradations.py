@@ -72,10 +72,11 @@ DOCUMENTED = {
     "si_sdr": Moves(100, free, much, free, much),
     "stereo_image_error": Moves(0, free, little, little, much),
     "stoi": Moves(1, free, little, free, much),
+    "visqol": Moves(4.7321, little, little, little, much),
 }
 CHUNKS = {"drift": DriftConfig(PERIOD, 8), "seam_excess": SeamExcessConfig(PERIOD, edge=2048, far=1024)}
 TAGS = {tag: cls for tag, cls in components("metric/*").items() if cls.__module__.startswith("partita.")}
-EXTRA = {"stoi": "pystoi", "pesq": "pesq"}
+EXTRA = {"stoi": "pystoi", "pesq": "pesq", "visqol": "visqol"}
 
 
 def music() -> torch.Tensor:

@@ -17,6 +17,7 @@ from partita.evaluation.metrics import (
     SISDRConfig,
     StereoImageErrorConfig,
     STOIConfig,
+    ViSQOLConfig,
 )
 from partita.evaluation.metrics.loudness_error import k_weighting
 from partita_core import AudioSpec, ChannelLayout, PartitaError, components, lookup
@@ -49,7 +50,9 @@ def test_every_metric_is_registered_under_its_name():
 
 def test_all_are_those_that_take_any_clip():
     assert len(CONFIGS) == 9
-    assert not {f"metric/{name}" for name in ("drift", "seam_excess", "stoi", "pesq")} & {each.tag for each in CONFIGS}
+    assert not {f"metric/{name}" for name in ("drift", "seam_excess", "stoi", "pesq", "visqol")} & {
+        each.tag for each in CONFIGS
+    }
     assert named_metrics(["stoi", "all", "lsd"]) == [STOIConfig(), *CONFIGS]
     (seams,) = named_metrics(["seam_excess:chunk=26880,edge=0"])
     assert seams == SeamExcessConfig(26_880, edge=0)
@@ -248,7 +251,9 @@ def test_silence_and_what_is_under_the_gate_have_a_loudness():
 # ------------------------------------------------------------------ what other packages measure
 
 
-@pytest.mark.parametrize(("config", "package"), [(STOIConfig(), "pystoi"), (PESQConfig(), "pesq")])
+@pytest.mark.parametrize(
+    ("config", "package"), [(STOIConfig(), "pystoi"), (PESQConfig(), "pesq"), (ViSQOLConfig(), "visqol")]
+)
 def test_perceptual_metrics_name_the_extra_and_refuse_what_is_too_short(config, package, music, monkeypatch):
     with monkeypatch.context() as missing:
         missing.setitem(sys.modules, package, None)
@@ -257,18 +262,20 @@ def test_perceptual_metrics_name_the_extra_and_refuse_what_is_too_short(config, 
     pytest.importorskip(package)
     metric = config.build(sample_rate=RATE)
     for sound in (music[:, :4000], torch.zeros(2, RATE)):
-        with pytest.raises(PartitaError, match=r"(stoi|pesq) (needs|finds no)"):
+        with pytest.raises(PartitaError, match=r"(stoi needs|pesq finds no|visqol finds no)"):
             metric(sound, sound)
 
 
-@pytest.mark.parametrize(("config", "package"), [(STOIConfig(), "pystoi"), (PESQConfig(), "pesq")])
+@pytest.mark.parametrize(
+    ("config", "package"), [(STOIConfig(), "pystoi"), (PESQConfig(), "pesq"), (ViSQOLConfig(), "visqol")]
+)
 def test_perceptual_metrics_leave_out_silent_channels(config, package, music):
     pytest.importorskip(package)
     metric = config.build(sample_rate=RATE)
     one_sided = music.repeat(1, 2) * torch.tensor([[1.0], [0.0]])
     estimate = with_noise(one_sided, 20)
     assert metric(estimate, one_sided) == metric(estimate[:1], one_sided[:1])
-    assert metric(torch.zeros_like(one_sided), one_sided) == (1 if package == "pesq" else 0)
+    assert metric(torch.zeros_like(one_sided), one_sided) == (0 if package == "pystoi" else 1)
 
 
 # ------------------------------------------------------------------ all of them

@@ -1,7 +1,8 @@
 """Model cards: the README.md of a model folder, with what it is made of and what was measured."""
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from huggingface_hub import EvalResult, ModelCardData
 from partita_core import Autoencoder, Codec, Config, Saved
@@ -46,7 +47,7 @@ class Training:
         seconds: that they took.
         device: what they ran on.
         split: where the figures are from.
-        measured: figures of the last evaluation.
+        measured: figures of the last evaluation; a card leaves out those of single levels, as `usage_3`.
     """
 
     recipe: str
@@ -70,6 +71,7 @@ def model_card(model: Saved, training: Training) -> str:
         model: in eval mode.
         training: how it came to be.
     """
+    training = replace(training, measured=[each for each in training.measured if not re.search(r"_\d+$", each.name)])
     name = training.recipe or type(model).__name__
     parts = dict(model.named_children())
     rows = [

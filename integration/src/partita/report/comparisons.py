@@ -155,10 +155,7 @@ def _references(evaluation: Evaluation, metric: MetricInfo, rates: Mapping[str, 
     placed = [s for s in evaluation.systems if s.reference and s.name in rates]
     if placed:
         points = sorted((rates[s.name], mean(s)) for s in placed)
-        if len(points) == 1:  # a line to either side of the models that it is for
-            ((rate, value),) = points
-            points = [(rate / 1.2, value), (rate * 1.2, value)]
-        yield Series("low-pass", np.asarray(points), style="dashes")
+        yield Series("low-pass", np.asarray(points), style="dashes" if len(points) > 1 else "points")
     for system in evaluation.systems:
         if system.reference and system.name == _NOISE:
             yield Series(system.name, np.asarray([[0.0, mean(system)]]), style="level")

@@ -14,6 +14,7 @@ from .seam_excess import SeamExcess, SeamExcessConfig
 from .si_sdr import SISDR, SISDRConfig
 from .stereo_image_error import StereoImageError, StereoImageErrorConfig
 from .stoi import STOI, STOIConfig
+from .visqol import ViSQOL, ViSQOLConfig
 
 __all__ = [
     "PESQ",
@@ -43,4 +44,6 @@ __all__ = [
     "SeamExcessConfig",
     "StereoImageError",
     "StereoImageErrorConfig",
+    "ViSQOL",
+    "ViSQOLConfig",
 ]
