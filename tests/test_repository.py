@@ -38,6 +38,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "huggingface_hub": "huggingface-hub",
     "vector_quantize_pytorch": "vector-quantize-pytorch",
+    "visqol": "visqol-python",
 }
 
 
