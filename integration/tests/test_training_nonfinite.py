@@ -285,12 +285,12 @@ def test_settings_that_cannot_be_are_refused():
 
 TWO = """
 import os, sys, torch
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 from conftest import tiny_config
 from partita.training import Objective, train
 from partita_core import PartitaError, override
 
-tones, output, kind, choice = sys.argv[1:]
+tones, output, *cases = sys.argv[1:]
 original, sizes = Objective.__call__, set()
 def call(self, batch, state, phase):
     out = original(self, batch, state, phase)
@@ -300,34 +300,33 @@ def call(self, batch, state, phase):
         return out._replace(total=bad, losses=out.losses | {"odd": bad.detach()})
     return out
 Objective.__call__ = call
-config = override(tiny_config(adversarial=True, steps=3), [f"trainer.on_nonfinite={choice}"])
-try:
-    train(config, data=tones, output=output, progress=False)
-    end = "finished"
-except PartitaError as error:
-    end = str(error)
-# One write, so that two processes do not end up in one line.
-sys.stdout.write(f"process {os.environ['RANK']} of {max(sizes)}: {end}\\n")
+Accelerator.end_training = lambda self: None  # the processes stay together for the next run
+for case in cases:
+    choice, kind = case.split(":")
+    config = override(tiny_config(adversarial=True, steps=3), [f"trainer.on_nonfinite={choice}"])
+    try:
+        train(config, data=tones, output=f"{output}/{choice}", progress=False)
+        end = "finished"
+    except PartitaError as error:
+        end = str(error)
+    # One write, so that two processes do not end up in one line.
+    sys.stdout.write(f"{choice}, process {os.environ['RANK']} of {max(sizes)}: {end}\\n")
+torch.distributed.destroy_process_group()
 """
-
-
-def two(python, tones, output, phase, choice) -> list[str]:
-    script = output.with_suffix(".py")
-    script.write_text(TWO)
-    done = python(script, tones, output, phase, choice, processes=2)
-    assert done.returncode == 0, done.stderr
-    return sorted(line for line in done.stdout.splitlines() if line.startswith("process "))
 
 
 @pytest.mark.slow
 def test_two_processes_decide_alike(python, tones, tmp_path):
     """One of them meets NaN in the discriminator's phase: both leave the step out. In the generator's: both stop."""
-    assert two(python, tones, tmp_path / "skip", "discriminator", "skip") == [
-        f"process {i} of 2: finished" for i in (0, 1)
-    ]
-    lines = read_log(tmp_path / "skip" / "log.jsonl")
-    assert [line["step"] for line in lines if "total" in line] == [1, 3]
-    ends = [line.split(": ", 1)[1] for line in two(python, tones, tmp_path / "stop", "generator", "stop")]
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    done = python(script, tones, tmp_path, "skip:discriminator", "stop:generator", processes=2)
+    assert done.returncode == 0, done.stderr
+    told = sorted(line for line in done.stdout.splitlines() if ", process " in line)
+    assert told[:2] == [f"skip, process {i} of 2: finished" for i in (0, 1)]
+    logged = read_log(tmp_path / "skip" / "log.jsonl")
+    assert [line["step"] for line in logged if "total" in line] == [1, 3]
+    ends = [line.split(": ", 1)[1] for line in told[2:]]
     assert ends[0] == ends[1] and ends[0].startswith("step 2, generator: the loss odd is not finite, in a batch of ")
     for name in ("skip", "stop"):
         folder, facts = failed(tmp_path / name)

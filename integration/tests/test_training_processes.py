@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -40,19 +41,20 @@ def uneven(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def both(python, family, llm, uneven, tmp_path):
-    """Trains families in one process and then in two; returns their folders, that of one process first."""
+    """Trains families in one process and then in two; returns their folders, that of one process first.
 
-    def trained(
-        names: tuple[str, ...], *, steps: int, overrides: tuple[str, ...] = (), dtype: str = "float32"
-    ) -> list[tuple[Path, Path]]:
+    A run is a family and what it accumulates. All are in one start of two processes, since that is what takes time.
+    """
+
+    def trained(runs: Sequence[tuple[str, int]], *, steps: int, dtype: str = "float32") -> list[tuple[Path, Path]]:
         jobs, folders = [], []
         torch.set_default_dtype(getattr(torch, dtype))
-        for name in names:
+        for name, accumulation in runs:
             config = family(name, llm=llm, steps=steps)
             slow = [SLOW.format(phase) for phase in config.trainer.optimizers]
-            changes = [*CHANGES.get(name, ()), *slow, *overrides]
+            changes = [*CHANGES.get(name, ()), *slow, f"trainer.accumulation={accumulation}"]
             config = override(config, changes)
-            folders.append((tmp_path / "one" / name, tmp_path / "two" / name))
+            folders.append(tuple(tmp_path / place / f"{name} {accumulation}" for place in ("one", "two")))
             train(config, data=uneven, output=folders[-1][0], progress=False)
             settings = {"codec": config.codec, "llm": os.fspath(llm), "steps": steps}
             job = {"family": name, "settings": settings, "overrides": changes, "dtype": dtype}
@@ -94,16 +96,12 @@ def check(folders: list[tuple[Path, Path]], *, steps: int) -> None:
 
 @pytest.mark.slow
 def test_two_processes_are_one(both):
-    """All objectives at once: it is starting Python that takes time. Both phases, the balancer, losses of unequal
-    counts of frames and tokens in the two halves, and epochs that are no whole batches, which nobody waits for."""
-    check(both(FAMILIES, steps=4), steps=4)
-
-
-@pytest.mark.slow
-def test_with_accumulation_too_and_codebooks_are_the_same_on_both(both):
-    folders = both(("adversarial", "quantization"), steps=3, overrides=("trainer.accumulation=2",))
+    """All objectives, both phases, the balancer, accumulation, losses of unequal counts of frames and tokens in the two
+    halves, and epochs that are no whole batches, which nobody waits for. Codebooks are the same on both."""
+    runs = [*((name, 1) for name in FAMILIES), ("adversarial", 2), ("quantization", 2)]
+    folders = both(runs, steps=3)
     check(folders, steps=3)
-    mine, other = (read_tensors(folders[1][1] / f"buffers_{rank}.safetensors")[0] for rank in (0, 1))
+    mine, other = (read_tensors(folders[-1][1] / f"buffers_{rank}.safetensors")[0] for rank in (0, 1))
     assert any(name.endswith("codebook.embed") for name in mine) and mine.keys() == other.keys()
     assert all(torch.equal(mine[name], other[name]) for name in mine)
 
@@ -113,8 +111,7 @@ def test_with_accumulation_too_and_codebooks_are_the_same_on_both(both):
 def test_two_processes_are_one_for_twenty_steps(both, accumulation):
     """In double precision: in single, Adam makes of the rounding of gradients that are nearly nothing, after so many
     steps, weights that differ by more than the losses may."""
-    overrides = (f"trainer.accumulation={accumulation}",)
-    check(both(FAMILIES, steps=20, overrides=overrides, dtype="float64"), steps=20)
+    check(both([(name, accumulation) for name in FAMILIES], steps=20, dtype="float64"), steps=20)
 
 
 @pytest.mark.parametrize("name", ["reconstruction", "representation"])
