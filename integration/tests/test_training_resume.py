@@ -2,14 +2,16 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from partita.training import train
 from partita.training.checkpoints import checkpoints, remove_unfinished
 from partita.training.logs import read_log
-from partita_core import override, read_json
+from partita_core import PartitaError, override, read_json
 
 FAMILIES = ("reconstruction", "adversarial", "consistency", "quantization", "representation", "generation")
 
@@ -86,8 +88,6 @@ def test_twenty_kills_leave_no_trace(interrupted, name):
 
 
 def test_a_kill_before_the_first_checkpoint_is_resumed_from_the_start(config, tones, tmp_path):
-    from partita.training import train
-
     for name in ("whole", "cut"):
         train(config(steps=3), data=tones, output=tmp_path / name, progress=False)
     (checkpoint,) = checkpoints(tmp_path / "cut" / "checkpoints")
@@ -98,18 +98,75 @@ def test_a_kill_before_the_first_checkpoint_is_resumed_from_the_start(config, to
 
 
 def test_what_a_kill_has_left_is_removed_and_nothing_else(tmp_path):
-    for name in ("step_00000002", ".step_00000004.abc", "notes"):
-        (tmp_path / name).mkdir()
+    kept = ("checkpoints/step_00000002", "checkpoints/notes", "model", "samples")
+    left = ("checkpoints/.step_00000004.abc", ".model.x1", ".config.json.x2", ".log.jsonl.x3")
+    for name in (*kept, *left):
+        (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "file").touch()
     remove_unfinished(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"step_00000002", "notes"}
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("file")} == {
+        f"{name}/file" for name in kept
+    }
     remove_unfinished(tmp_path / "none")
+
+
+def test_a_kill_before_there_was_a_folder_is_resumed_from_the_start(config, tones, tmp_path):
+    """What starts it again cannot know how far it came."""
+    train(config(steps=2), data=tones, output=tmp_path / "run", resume=True, progress=False)
+    assert len(checkpoints(tmp_path / "run" / "checkpoints")) == 1
+
+
+def test_a_run_that_was_over_ends_again_as_it_did(config, tones, tmp_path):
+    """Its card, too: figures and all."""
+    cards = []
+    for resume in (False, True):
+        train(config(steps=2), data=tones, output=tmp_path, resume=resume, progress=False)
+        cards.append(re.sub(r"in \d+ minutes", "", (tmp_path / "model" / "README.md").read_text()))
+    assert cards[0] == cards[1] and "model-index" in cards[1] and "| log-mel L1 ↓ |" in cards[1]
+
+
+def test_a_run_is_resumed_on_its_own_files_and_with_no_fewer_steps(config, tones, tmp_path):
+    train(config(steps=3), data=tones, output=tmp_path / "run", progress=False)
+    shutil.copytree(tones, tmp_path / "more")
+    shutil.copy(tones / "train" / "tone_0.wav", tmp_path / "more" / "train" / "another.wav")
+    with pytest.raises(PartitaError, match="was started on other files"):
+        train(config(steps=4), data=tmp_path / "more", output=tmp_path / "run", resume=True, progress=False)
+    with pytest.raises(PartitaError, match="trainer.steps was 3, now 2"):
+        train(config(steps=2), data=tones, output=tmp_path / "run", resume=True, progress=False)
+    shutil.copytree(tones, tmp_path / "moved")
+    train(config(steps=4), data=tmp_path / "moved", output=tmp_path / "run", resume=True, progress=False)
+
+
+def test_files_that_were_left_out_before_a_kill_are_in_the_list(config, tones, tmp_path, capsys):
+    shutil.copytree(tones, tmp_path / "data")
+    for i in range(4):
+        (tmp_path / "data" / "train" / f"broken_{i}.wav").write_bytes(b"no audio")
+    settings = {"data": tmp_path / "data", "progress": False, "checkpoint_every": 2}
+    told = {}
+    for name in ("whole", "cut"):
+        train(config(steps=6), output=tmp_path / name, **settings)
+        last = checkpoints(tmp_path / name / "checkpoints")[-1]
+        if name == "cut":
+            last.rename(last.with_name(f".{last.name}.x1"))
+            capsys.readouterr()
+            train(config(steps=6), output=tmp_path / name, resume=True, **settings)
+        told[name] = capsys.readouterr().out.replace(str(tmp_path / name), "")
+        (line,) = [line for line in read_log(tmp_path / name / "log.jsonl")[-1:] if "broken" in line]
+        told[name] = (told[name], line["broken"])
+    assert "4 files could not be used" in told["whole"][0] and told["whole"] == told["cut"]
+
+
+@pytest.mark.parametrize("place", ["samples", "log.jsonl"])
+def test_what_cannot_be_written_is_one_line_that_names_it(config, tones, tmp_path, place):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / place).mkdir() if place == "log.jsonl" else (run / place).touch()
+    with pytest.raises(PartitaError, match=f"{place}"):
+        train(config(steps=1), data=tones, output=run, progress=False)
 
 
 def test_an_evaluation_that_a_kill_cut_short_is_made_up_for(config, tones, tmp_path):
     """Those after steps 2 and 4 come once each, where the kill was between the checkpoint and the evaluation."""
-    from partita.training import train
-
     run = override(config(steps=6), ["trainer.evaluate_every=2"])
     settings = {"data": tones, "progress": False, "checkpoint_every": 2, "keep": 9}
     for name in ("whole", "cut"):
@@ -144,8 +201,6 @@ except PartitaError as error:
 @pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoint(config, python, tones, tmp_path):
     """As the system says that it is full: here by a limit to the size of a file."""
-    from partita.training import train
-
     settings = {"data": tones, "progress": False, "checkpoint_every": 1}
     for name in ("whole", "full"):
         train(config(steps=4), output=tmp_path / name, **settings)

@@ -40,6 +40,8 @@ class Facts:
         skipped: steps in a row that were left out, for not being finite.
         averages: what `Watch` remembers.
         places: where the streams of each process stand, if the data is one; see `StreamLoader`.
+        broken: files that were left out, by the reason, and how often.
+        data: what the files are called by, all in all; empty of a stream.
     """
 
     seconds: float
@@ -47,6 +49,8 @@ class Facts:
     skipped: int = 0
     averages: dict[str, tuple[float, int]] = field(default_factory=dict)
     places: tuple[tuple[Place, ...], ...] = ()
+    broken: dict[str, int] = field(default_factory=dict)
+    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,9 +153,10 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what a kill in the middle of writing a checkpoint has left in a folder that nobody writes to."""
-    for path in folder.glob(f".{_PREFIX}*"):
-        shutil.rmtree(path, ignore_errors=True)
+    """Removes what a kill in the middle of writing has left in the folder of a run that nobody writes to."""
+    for pattern in (f"checkpoints/.{_PREFIX}*", ".model.*", ".config.json.*", ".log.jsonl.*"):  # see `written_aside`
+        for path in folder.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Any]:

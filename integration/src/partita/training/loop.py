@@ -59,6 +59,8 @@ class Loop:
         self.places: tuple[Any, ...] = ()  # of a checkpoint, for each process
         self.watch = Watch(trainer.watch)
         self.stop = ""  # why the run is to end
+        self.data = ""  # what the files are called by, all in all
+        self.broken: dict[str, int] = {}  # files that this process left out, by the reason, and how often
 
     def restore(self, checkpoint: Path) -> tuple[TrainState, float]:
         """Where the run stood, and the seconds that it had taken."""
@@ -68,6 +70,9 @@ class Loop:
             raise PartitaError(f"{self.run.path} was started on another codec than {self.config.codec} is now")
         self.guard.row, self.watch = facts.skipped, Watch(self.config.trainer.watch, facts.averages)
         self.places = facts.places
+        self.broken = dict(facts.broken) if self.accelerator.is_main_process else {}
+        if facts.data and self.data and facts.data != self.data:
+            raise PartitaError(f"{self.run.path} was started on other files; give it the same data, unchanged")
         return state, facts.seconds
 
     def begin(self, batches: Iterable[Any], *, progress: bool) -> None:
@@ -100,7 +105,7 @@ class Loop:
         log = Log(self.run.log, step=state.step, trackers=self.accelerator.trackers) if main else None
         bar = Progress(state.total_steps, start=state.step, shown=progress and main)
         clock = Clock(elapsed, minutes, first_step=state.step, steps=trainer.steps)
-        reader, broken = iter(batches), {}
+        reader = iter(batches)
         self.prepared.train()
         try:
             last, _ = agree(self.accelerator, clock.over(state), state.total_steps)
@@ -108,7 +113,7 @@ class Loop:
                 with clock.paused():
                     periodic.evaluate(state, log)
             while not last and not self.stop:
-                figures, waited = self._try_step(reader, state, broken, bar, log)
+                figures, waited = self._try_step(reader, state, bar, log)
                 state.step += 1
                 last, state.total_steps = agree(self.accelerator, clock.over(state), clock.total_steps(state))
                 if self.ema is not None and figures:
@@ -128,22 +133,22 @@ class Loop:
                         periodic.evaluate(state, log)
             if self.stop:
                 raise PartitaError(self.stop)
-            broken = all_counts(self.accelerator, broken)
+            self.broken = all_counts(self.accelerator, self.broken)
         finally:
             bar.close()
-            if log is not None and broken:
-                log.write(state.step, broken=broken)
-        if main and broken:
-            lines = "".join(f"\n  {reason}" for reason in sorted(broken))
-            print(f"{len(broken)} files could not be used and were left out:{lines}", flush=True)
+            if log is not None and self.broken:
+                log.write(state.step, broken=self.broken)
+            if main and self.broken:
+                lines = "".join(f"\n  {reason}" for reason in sorted(self.broken))
+                print(f"{len(self.broken)} files could not be used and were left out:{lines}", flush=True)
         return clock.elapsed
 
     def _try_step(
-        self, reader: Any, state: TrainState, broken: dict[str, int], bar: Progress, log: Log | None
+        self, reader: Any, state: TrainState, bar: Progress, log: Log | None
     ) -> tuple[dict[str, Tensor], float]:
         """One optimizer step, or none where it is not finite and the run goes on: there are no figures then."""
         try:
-            found = self._step(reader, state, broken, bar)
+            found = self._step(reader, state, bar)
         except NonFiniteError as error:
             goes_on = self.guard.goes_on()
             if log is not None and goes_on:
@@ -158,9 +163,7 @@ class Loop:
         self.guard.end()
         return found
 
-    def _step(
-        self, reader: Any, state: TrainState, broken: dict[str, int], bar: Progress
-    ) -> tuple[dict[str, Tensor], float]:
+    def _step(self, reader: Any, state: TrainState, bar: Progress) -> tuple[dict[str, Tensor], float]:
         """One optimizer step: every phase of every micro-batch inside one `accumulate`."""
         trainer, accelerator = self.config.trainer, self.accelerator
         figures: dict[str, Tensor] = {}
@@ -176,9 +179,9 @@ class Loop:
             batch = next(reader)
             waited += time.perf_counter() - begin
             for reason in batch.pop("broken", []):
-                if reason not in broken:
+                if reason not in self.broken:
                     bar.say(f"left out: {reason}")
-                broken[reason] = broken.get(reason, 0) + 1
+                self.broken[reason] = self.broken.get(reason, 0) + 1
             self.objective.check_batch(batch)
             batch = _to(batch, accelerator.device)
             with accelerator.accumulate(self.prepared):
@@ -238,9 +241,18 @@ class Loop:
 
     def _checkpoint(self, state: TrainState, seconds: float, keep: int, places: tuple[Any, ...]) -> None:
         everyone = gathered(self.accelerator, [places] if places else [])
+        broken = all_counts(self.accelerator, self.broken)
         if not self.accelerator.is_main_process:
             return
-        facts = Facts(seconds, tuple(self._frozen()), self.guard.row, self.watch.averages, tuple(everyone))
+        facts = Facts(
+            seconds,
+            frozen=tuple(self._frozen()),
+            skipped=self.guard.row,
+            averages=self.watch.averages,
+            places=tuple(everyone),
+            broken=broken,
+            data=self.data,
+        )
         save_checkpoint(
             self.run.checkpoints,
             objective=self.objective,

@@ -84,13 +84,14 @@ class Periodic:
 
     def evaluate(self, state: TrainState, log: Log | None) -> None:
         """Writes the figures to the log."""
-        if log is None:
-            return
+        if log is not None and self.measure(state):
+            log.write(state.step, **{f"{self.split}/{each.name}": each.value for each in self.measured})
+
+    def measure(self, state: TrainState) -> list[Measured]:
+        """The figures as they are now, the same at every call; none where there is nothing to look at."""
         with torch.random.fork_rng():
-            found = self._look(state)
-        if found:
-            self.measured = found
-            log.write(state.step, **{f"{self.split}/{each.name}": each.value for each in found})
+            self.measured = self._look(state)
+        return self.measured
 
 
 class _Clips:

@@ -119,17 +119,16 @@ class RunFolder:
             raise PartitaError(f"{self.path} is a file; a run needs a folder")
 
     def check_resumed(self, config: RunConfig) -> None:
-        """Holds a run to the config it was started with; the number of steps may grow, and what is watched change.
+        """Holds a run to the config it was started with; steps may become more, and what is watched change.
 
         Raises:
             PartitaError: it differs; the first difference is named.
         """
         started = self.read_config()
         free = {name: getattr(config.trainer, name) for name in _FREE}
-        steps = {"steps": max(started.trainer.steps, config.trainer.steps)}
-        same = dataclasses.replace(started, trainer=dataclasses.replace(started.trainer, **free, **steps))
-        asked = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, **steps))
-        difference = first_difference(to_dict(same), to_dict(asked))
+        free["steps"] = max(started.trainer.steps, config.trainer.steps)  # fewer would change schedules behind it
+        same = dataclasses.replace(started, trainer=dataclasses.replace(started.trainer, **free))
+        difference = first_difference(to_dict(same), to_dict(config))
         if difference:
             raise PartitaError(f"{self.path} was started with another config: {difference}")
 

@@ -1,6 +1,7 @@
 """The trainer: what a run is made of, from its config and a folder to the model's."""
 
 import shutil
+from hashlib import sha256
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ def train(
         minutes: stop after that long, this time included in schedules as if the run had been planned so.
         checkpoint_every: steps between checkpoints; None for one at the end.
         keep: checkpoints to leave.
-        resume: go on from the last checkpoint in `output`; from the start, if the run was killed before the first.
+        resume: go on from the last checkpoint in `output`; from the start, if the run was killed before the first, or
+            before it left a folder.
         init_from: a model folder whose weights to start from.
         progress: show a bar.
 
@@ -58,7 +60,7 @@ def train(
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     run = RunFolder(output)
-    if resume:
+    if resume and (run.config.exists() or checkpoints(run.checkpoints)):
         run.check_resumed(config)
     else:
         run.check_new()
@@ -83,6 +85,7 @@ def train(
     state, elapsed = TrainState(0, config.trainer.steps), 0.0
     try:
         loop = Loop(accelerator, objective, config, run)
+        loop.data = _called(dataset)
         found = checkpoints(run.checkpoints) if resume else []
         if found:
             state, elapsed = loop.restore(found[-1])
@@ -103,7 +106,7 @@ def train(
         batches = read(accelerator.process_index, accelerator.num_processes, loop.place())
         accelerator.wait_for_everyone()  # all have looked at the folder before one writes to it
         if accelerator.is_main_process:
-            remove_unfinished(run.checkpoints)
+            remove_unfinished(run.path)
             run.write_config(config, recipe)
         # What a run that stopped has told past its checkpoint is hidden.
         settings = {name: {"purge_step": state.step + 1} for name in config.trainer.trackers if resume}
@@ -137,16 +140,17 @@ def train(
                 seconds=elapsed,
                 device=accelerator.device,
                 split=periodic.split,
-                measured=periodic.measured,
+                measured=periodic.measured or periodic.measure(state),  # a run that was over has looked before
             )
         accelerator.wait_for_everyone()
-    except NonFiniteError:
-        raise  # what it has kept is to be looked at
-    except PartitaError:
-        if fresh and not state.step and accelerator.is_main_process:
+    except (PartitaError, OSError) as error:
+        kept = isinstance(error, NonFiniteError)  # what it has kept is to be looked at
+        if fresh and not kept and not state.step and accelerator.is_main_process:
             for tracker in accelerator.trackers:
                 tracker.finish()
             shutil.rmtree(run.path, ignore_errors=True)  # nothing has been trained: leave nothing behind
+        if isinstance(error, OSError):  # a full disk, or a folder that is not to be written
+            raise PartitaError(f"{error.filename or run.path}: {error.strerror or error}") from error
         raise
     finally:
         accelerator.end_training()
@@ -174,6 +178,16 @@ def _build(config: RunConfig, init_from: str | Path | None) -> Objective:
         source = type(model).from_pretrained(init_from) if isinstance(model, Saved) else _quantizer_of(init_from)
         load_weights(model, source.state_dict(), init_from)
     return config.objective.build(model=model, **({} if codec is None else {"codec": Frozen(codec)}))
+
+
+def _called(dataset: Any) -> str:
+    """What the files of a data set are called by, all in all; empty of a stream, whose files nobody has counted."""
+    if not hasattr(dataset, "__len__"):
+        return ""
+    digest = sha256(str(len(dataset)).encode())
+    for name in dataset["file_name"] if "file_name" in dataset.column_names else ():
+        digest.update(f"{name}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _quantizer_of(folder: str | Path) -> nn.Module:
