@@ -111,8 +111,8 @@ def stored(form: str, subtype: str) -> bytes:
     return file.getvalue()
 
 
-CUT = [("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAVEX", "FLOAT"), ("AIFF", "PCM_16"), ("AU", "PCM_16"), ("CAF", "PCM_16")]
-CUT += [("OGG", "VORBIS"), ("OGG", "OPUS")]
+CUT = [("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAVEX", "FLOAT"), ("AIFF", "PCM_16"), ("AU", "PCM_16")]
+CUT += [("CAF", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS")]
 
 
 @pytest.mark.parametrize("form, subtype", CUT)
