@@ -1,6 +1,7 @@
 import os
 import resource
 import struct
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from partita.data import (
     resampled_length,
     write_audio,
 )
+from partita.data.whole import what_is_missing
 from partita_core import PartitaError
 
 
@@ -101,6 +103,43 @@ def test_what_cannot_be_read_is_said_in_one_line_that_names_the_file(tmp_path, n
     with pytest.raises(PartitaError, match=reason) as caught:
         read_audio(tmp_path / name)
     assert str(caught.value).startswith(f"{tmp_path / name}: ") and "\n" not in str(caught.value)
+
+
+def stored(form: str, subtype: str) -> bytes:
+    file = BytesIO()
+    soundfile.write(file, noise(2, 30001).T.numpy(), 48000, format=form, subtype=subtype)
+    return file.getvalue()
+
+
+CUT = [("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAVEX", "FLOAT"), ("AIFF", "PCM_16"), ("AU", "PCM_16")]
+CUT += [("CAF", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS")]
+
+
+@pytest.mark.parametrize("form, subtype", CUT)
+def test_a_file_that_was_cut_short_is_no_shorter_file(tmp_path, form, subtype):
+    """libsndfile takes it for one; of FLAC and MP3 it says so."""
+    data = stored(form, subtype)
+    assert audio_info({"path": "a", "bytes": data + b"TAG" * 40}).frames == 30001  # what follows does not matter
+    for part in (0.5, 0.9, 0.99):
+        (tmp_path / "a").write_bytes(data[: int(part * len(data))])
+        for source in (tmp_path / "a", {"path": "a", "bytes": data[: int(part * len(data))]}):
+            with pytest.raises(PartitaError, match=r"a: is truncated \("):
+                audio_info(source)
+    if form == "OGG":  # cut where a page ends
+        with pytest.raises(PartitaError, match=r"a: is truncated \(the page that ends it is missing\)"):
+            audio_info({"path": "a", "bytes": data[: data.rfind(b"OggS")]})
+
+
+@pytest.mark.parametrize("form, places", [("WAV", (4, 40)), ("AIFF", (4, 42)), ("AU", (8,))])
+@pytest.mark.parametrize("length", [0, 0xFFFFFFFF])
+def test_a_file_whose_writer_did_not_know_its_length_is_whole(form, places, length):
+    data = bytearray(stored(form, "PCM_16"))
+    assert form == "AU" or data[places[-1] - 4 : places[-1]] == {"WAV": b"data", "AIFF": b"SSND"}[form]
+    for place in places:
+        data[place : place + 4] = struct.pack(">I", length)
+    assert what_is_missing(BytesIO(data)) is None
+    data[places[-1] : places[-1] + 4] = struct.pack("<I" if form == "WAV" else ">I", 30001 * 4 + 1000)
+    assert "bytes of samples are missing" in (what_is_missing(BytesIO(data)) or "")
 
 
 @pytest.mark.parametrize("rate", [1, 999, 1_000_001, 2**31 - 1])

@@ -28,6 +28,7 @@ from partita.data import (
     write_audio,
 )
 from partita.interop import from_foreign
+from partita.processes import check_world
 from partita_core import Autoencoder, ChannelLayout, Latents, PartitaError, override
 
 SMALL = 6000  # bytes of a shard
@@ -209,9 +210,11 @@ def encode(audio, **settings):
     return original(audio, **settings)
 codec.encode = encode
 done = encode_corpus(codec, source, output, shard_bytes=6000, progress=False)
-print("calls", len(calls), "encoded", done.encoded, "broken", len(done.broken))
 from accelerate import PartialState
-PartialState().destroy_process_group()
+state = PartialState()
+said = ["process", state.process_index, "of", state.num_processes, "calls", len(calls)]
+print(*said, "encoded", done.encoded, "broken", len(done.broken))
+state.destroy_process_group()
 """
 
 
@@ -223,7 +226,9 @@ def writer(run, sources, output, pause, processes=None) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    flags = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
+    return os.environ | flags | {"PYTHONPATH": path}
 
 
 def kill_after(command: list[str], output: Path, count: int) -> None:
@@ -249,12 +254,23 @@ def test_killed_at_any_time_and_ended_by_two_processes_it_is_the_same(run, sourc
     command = writer(run, sources, output, 0, processes="2")
     ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240)
     assert ended.returncode == 0, ended.stderr
-    said = [line.split() for line in ended.stdout.splitlines() if line.startswith("calls")]
-    # On a busy machine one may find nothing left to do.
-    assert len(said) == 2 and any(int(words[1]) > 0 for words in said)
-    assert all(words[2:] == ["encoded", "12", "broken", "1"] for words in said)
+    said = sorted(line.split() for line in ended.stdout.splitlines() if line.startswith("process"))
+    assert [words[:4] for words in said] == [["process", "0", "of", "2"], ["process", "1", "of", "2"]]
+    assert all(int(words[5]) > 0 and words[6:] == ["encoded", "12", "broken", "1"] for words in said)
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
     assert rows_of(output) == rows_of(corpus)
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(codec, sources, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    check_world(1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_world(2)
+    with pytest.raises(PartitaError, match=r"2 processes were started \(WORLD_SIZE\), and accelerate sees 1; on"):
+        encode_corpus(codec, sources, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.delenv("WORLD_SIZE")
+    check_world(1)
 
 
 def test_shards_that_are_not_there_are_made_again_and_the_same(codec, sources, corpus, tmp_path):

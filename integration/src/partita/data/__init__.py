@@ -4,7 +4,7 @@ from .audio import AudioInfo, AudioSource, audio_info, read_audio, read_blocks, 
 from .augment import Augmentation, Example, augment, plain
 from .clips import Clip, whole_files
 from .corpus import EncodedCorpus, encode_corpus
-from .crops import Batch, Crops, DataConfig, Item, LatentCrops, collate
+from .crops import Batch, Crops, DataConfig, Item, LatentCrops, LeftOut, collate
 from .decoding import decode_pieces
 from .encoding import encode_files, encode_source
 from .loader import CropLoader, EpochSampler, build_loader
@@ -34,6 +34,7 @@ __all__ = [
     "Example",
     "Item",
     "LatentCrops",
+    "LeftOut",
     "Place",
     "StreamLoader",
     "TextTask",

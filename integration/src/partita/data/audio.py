@@ -13,6 +13,8 @@ import torch
 from partita_core import PartitaError
 from torch import Tensor
 
+from .whole import what_is_missing
+
 AudioSource = str | os.PathLike | Mapping
 """A path, or what a `datasets` audio column holds undecoded: `{"path": ..., "bytes": ...}`."""
 
@@ -61,7 +63,8 @@ def open_audio(source: AudioSource) -> Iterator[soundfile.SoundFile]:
     """Opens audio for reading, at its first sample.
 
     Raises:
-        PartitaError: there is nothing readable; also for what libsndfile reports while the file is in use.
+        PartitaError: there is nothing readable, or not all of it is there; also for what libsndfile reports while the
+            file is in use.
     """
     name = source_name(source)
     data = source.get("bytes") if isinstance(source, Mapping) else None
@@ -70,7 +73,13 @@ def open_audio(source: AudioSource) -> Iterator[soundfile.SoundFile]:
     elif len(data) == 0:
         raise PartitaError(f"{name}: is empty (0 bytes)")
     try:
+        with open(name, "rb") if data is None else BytesIO(data) as raw:
+            missing = what_is_missing(raw)
+        if missing:
+            raise PartitaError(f"{name}: is truncated ({missing})")
         file = soundfile.SoundFile(name if data is None else BytesIO(data))
+    except PartitaError:
+        raise
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
         raise PartitaError(f"{name}: is not audio that can be read ({_reason(error)})") from None
     with file:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from partita_core import ChannelLayout, PartitaError, natural_layout
 from torch import Tensor
 
-from .audio import read_audio
+from .audio import read_audio, source_name
 from .resampling import resample
+from .sources import row_name, row_source
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -54,8 +55,8 @@ def whole_files(
     broken = [] if broken is None else broken
     found = False
     for index in range(len(dataset)):
-        row = dict(dataset[index])
-        source = row.pop("audio")
+        row: Any = dataset[index]
+        source = row_source(row, index)
         try:
             audio, rate = read_audio(source)
         except PartitaError as error:
@@ -66,10 +67,12 @@ def whole_files(
         if sample_rate is not None:
             audio, rate = resample(audio, rate, sample_rate), sample_rate
         if audio.shape[-1] == 0:
-            broken.append(f"{source['path']}: holds no samples at {rate} Hz")
+            broken.append(f"{source_name(source)}: holds no samples at {rate} Hz")
             continue
         found = True
-        yield Clip(index, row.pop("file_name"), audio, rate, natural_layout(audio.shape[0]), row)
+        name = row_name(row, index)
+        rest = {key: value for key, value in row.items() if key not in ("audio", "file_name")}
+        yield Clip(index, name, audio, rate, natural_layout(audio.shape[0]), rest)
     if not found:
         first = f"; the first: {broken[0]}" if broken else ""
         raise PartitaError(f"none of {len(dataset)} files can be read{first}")

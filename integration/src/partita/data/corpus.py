@@ -19,6 +19,7 @@ import torch
 from partita_core import ChannelLayout, Codec, PartitaError, written_aside
 from tqdm import tqdm
 
+from ..processes import check_world
 from .encoding import encode_files
 from .shards import Shard, all_shards, begin_corpus, shard_rows
 from .sources import dataset_splits, open_dataset
@@ -84,14 +85,16 @@ def encode_corpus(
         What the corpus holds in the end; the same in every process.
 
     Raises:
-        PartitaError: the output holds something else, the source is not what it was begun on, or no file can be
-            encoded; then a folder that was begun now is removed.
+        PartitaError: the output holds something else, the source is not what it was begun on, processes do not know of
+            each other, or no file can be encoded; then a folder that was begun now is removed.
     """
     from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
+    from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
     output = Path(output)
-    processes = PartialState(timeout=_TIMEOUT)
+    # The flag is one that accelerate's Accelerator looks at, and its PartialState does not.
+    processes = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=_TIMEOUT)
+    check_world(processes.num_processes)
     progress, fresh = progress and processes.is_main_process, not output.exists()
     datasets = {split: _audio_only(open_dataset(source, split), source) for split in dataset_splits(source)}
     codec.to(processes.device)

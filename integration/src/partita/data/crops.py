@@ -8,9 +8,10 @@ import torch
 from partita_core import AudioSpec, ChannelLayout, PartitaError, hashed_seed, network_layout
 from torch import Generator, Tensor
 
-from .audio import audio_info
+from .audio import AudioSource, audio_info, source_name
 from .augment import Augmentation, augment, plain
 from .resampling import read_resampled, resampled_length
+from .sources import row_name, row_source
 from .stored import corpus_spec
 from .texts import TextTask, check_texts, draw_text
 
@@ -23,6 +24,29 @@ ATTEMPTS = 64
 
 class SilentError(PartitaError):
     """A file is silent wherever it was looked at."""
+
+
+class LeftOut(str):
+    """A file that was left out, as "name: reason".
+
+    The reason may say where in the file it was met, and so be another for every crop: it is by `file` that files are
+    told apart and counted.
+
+    Attributes:
+        file: what its row, or the shard, is called.
+    """
+
+    file: str
+
+    def __new__(cls, reason: object, file: str) -> "LeftOut":
+        """Of what a `PartitaError` says."""
+        found = super().__new__(cls, reason)
+        found.file = file
+        return found
+
+    def __getnewargs__(self) -> tuple[str, str]:
+        """Workers send it."""
+        return str(self), self.file
 
 
 @dataclass(frozen=True)
@@ -80,7 +104,7 @@ class Item(TypedDict, total=False):
         file_name: of the row.
         prompt: what is asked, "" for nothing; where the config has texts.
         answer: what is to follow.
-        broken: "name: reason" of each file that was to be read and could not.
+        broken: files that were to be read and could not.
     """
 
     audio: Tensor
@@ -93,7 +117,7 @@ class Item(TypedDict, total=False):
     file_name: str
     prompt: str
     answer: str
-    broken: list[str]
+    broken: list[LeftOut]
 
 
 class Batch(TypedDict, total=False):
@@ -110,7 +134,7 @@ class Batch(TypedDict, total=False):
         file_name: of each item.
         prompt: what is asked of each item, "" for nothing; where the config has texts.
         answer: what is to follow.
-        broken: "name: reason" of files that could not be read and were replaced by others.
+        broken: files that could not be read and were replaced by others.
         samples: what the phase before made, detached.
     """
 
@@ -124,7 +148,7 @@ class Batch(TypedDict, total=False):
     file_name: list[str]
     prompt: list[str]
     answer: list[str]
-    broken: list[str]
+    broken: list[LeftOut]
     samples: Tensor
 
 
@@ -170,10 +194,10 @@ class Crops(torch.utils.data.Dataset):
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
-        def read(candidate: int, generator: Generator, silence: bool) -> Item:
-            return self.cut(self.dataset[candidate], candidate, generator, silence=silence)
+        def read(row: dict[str, Any], candidate: int, generator: Generator, silence: bool) -> Item:
+            return self.cut(row, candidate, generator, silence=silence)
 
-        return _first_readable(read, key, count=len(self), seed=self.seed)
+        return _first_readable(read, self.dataset, key, seed=self.seed)
 
     def cut(self, row: dict[str, Any], index: int, generator: Generator, *, silence: bool = False) -> Item:
         """A crop of the file of a row; of one that is silent only if `silence` will do.
@@ -182,16 +206,16 @@ class Crops(torch.utils.data.Dataset):
             PartitaError: it cannot be read.
             SilentError: it is silent.
         """
-        audio, whole = self._draw(row["audio"], generator, silence)
+        audio, whole = self._draw(row_source(row, index), generator, silence)
         return self._item(audio, index, generator) | _named(row, index) | _texts(self.config, row, whole, generator)
 
-    def _draw(self, source: dict[str, Any], generator: Generator, silence: bool) -> tuple[Tensor, bool]:
+    def _draw(self, source: AudioSource, generator: Generator, silence: bool) -> tuple[Tensor, bool]:
         """A crop `(1 or 2, at most crop_samples)` that is not silent, and whether it is the whole."""
         info, rate = audio_info(source), self.audio_spec.sample_rate
         length = resampled_length(info.frames, info.sample_rate, rate)
         frames = min(length, self.crop_samples)
         if frames == 0:
-            raise PartitaError(f"{source['path']}: holds no samples at {rate} Hz")
+            raise PartitaError(f"{source_name(source)}: holds no samples at {rate} Hz")
         draws = 1 + (self.config.redraws if length > frames and not silence else 0)
         for _ in range(draws):
             start = int(torch.randint(length - frames + 1, (), generator=generator))
@@ -199,7 +223,7 @@ class Crops(torch.utils.data.Dataset):
             if silence or not self._silent(audio):
                 return audio, length == frames
         where = "" if length == frames else f", wherever it was cut ({draws} times)"
-        raise SilentError(f"{source['path']}: is silent, below {self.config.silence_db:g} dB{where}")
+        raise SilentError(f"{source_name(source)}: is silent, below {self.config.silence_db:g} dB{where}")
 
     def _silent(self, audio: Tensor) -> bool:
         threshold = self.config.silence_db
@@ -260,10 +284,10 @@ class LatentCrops(torch.utils.data.Dataset):
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
-        def read(candidate: int, generator: Generator, silence: bool) -> Item:
-            return self.cut(self.dataset[candidate], candidate, generator)
+        def read(row: dict[str, Any], candidate: int, generator: Generator, silence: bool) -> Item:
+            return self.cut(row, candidate, generator)
 
-        return _first_readable(read, key, count=len(self), seed=self.seed)
+        return _first_readable(read, self.dataset, key, seed=self.seed)
 
     def cut(self, row: dict[str, Any], index: int, generator: Generator) -> Item:
         """A crop of the latents of a row.
@@ -290,21 +314,22 @@ class LatentCrops(torch.utils.data.Dataset):
 
 
 def _first_readable(
-    read: Callable[[int, Generator, bool], Item], key: tuple[int, int], *, count: int, seed: int
+    read: Callable[[dict[str, Any], int, Generator, bool], Item], dataset: Any, key: tuple[int, int], *, seed: int
 ) -> Item:
-    """What `read` makes of the file that is due, or of another where that is broken; all that were are named."""
-    epoch, index = key
+    """What `read` makes of the row that is due, or of another where that is broken; all that were are named."""
+    (epoch, index), count = key, len(dataset)
     generator = Generator().manual_seed(hashed_seed(seed, "crop", epoch, index))
-    broken: list[str] = []
+    broken: list[LeftOut] = []
     silent: list[int] = []
     for candidate in _candidates(epoch, index, count=count, seed=seed):
+        row = dataset[candidate]
         try:
-            return read(candidate, generator, False) | Item(broken=broken)
+            return read(row, candidate, generator, False) | Item(broken=broken)
         except PartitaError as error:
-            broken.append(str(error))
+            broken.append(LeftOut(error, row_name(row, candidate)))
             silent += [candidate] if isinstance(error, SilentError) else []
     if silent:
-        return read(silent[0], generator, True) | Item(broken=broken)
+        return read(dataset[silent[0]], silent[0], generator, True) | Item(broken=broken)
     raise PartitaError(f"{len(broken)} files in a row cannot be read, of {count}; the first: {broken[0]}")
 
 
@@ -334,7 +359,7 @@ def _is_empty(dataset: "Dataset | IterableDataset") -> bool:
 
 
 def _named(row: dict[str, Any], index: int) -> Item:
-    return Item(file_name=row.get("file_name") or (row.get("audio") or {}).get("path") or f"row {index}")
+    return Item(file_name=row_name(row, index))
 
 
 def _texts(config: DataConfig, row: dict[str, Any], whole: bool, generator: Generator) -> Item:

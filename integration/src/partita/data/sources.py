@@ -2,13 +2,13 @@
 
 import csv
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from partita_core import PartitaError, nearest
 
-from .audio import SUFFIXES
+from .audio import SUFFIXES, AudioSource
 from .stored import CORPUS, open_stored, stored_splits
 
 if TYPE_CHECKING:
@@ -76,6 +76,18 @@ def open_dataset(
     if path.is_file() or any(path.rglob("*.parquet")):
         return _open_parquet(path, split, stream=stream)
     raise PartitaError(f"{path}: no audio files in it; {', '.join(SUFFIXES)} are looked for")
+
+
+def row_name(row: Mapping[str, Any], index: int) -> str:
+    """What a row is called, the one of number `index`: by its `file_name`, else as its audio is."""
+    return str(row.get("file_name") or (row.get("audio") or {}).get("path") or f"row {index}")
+
+
+def row_source(row: Mapping[str, Any], index: int) -> AudioSource:
+    """The audio of a row, called as the row is where it has no name of its own; none at all is empty."""
+    audio = row.get("audio") or {}
+    path, data = audio.get("path"), audio.get("bytes")
+    return {"path": path or row_name(row, index), "bytes": data if path or data else b""}
 
 
 def spread_rows(total: int, count: int) -> list[int]:

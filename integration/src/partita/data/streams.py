@@ -9,7 +9,8 @@ from partita_core import PartitaError, hashed_seed
 from torch import Generator
 from torch.utils.data import DataLoader, get_worker_info
 
-from .crops import ATTEMPTS, Batch, Crops, Item, LatentCrops, collate
+from .crops import ATTEMPTS, Batch, Crops, Item, LatentCrops, LeftOut, collate
+from .sources import row_name
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -70,37 +71,44 @@ class CropStream(torch.utils.data.IterableDataset):
 
     def _items(self, place: Place) -> Iterator[tuple[Item, Place]]:
         """The crops of one stream from `place` on, each with the place behind it."""
-        stream, epoch, shards, row = place
+        stream, epoch, shards, first = place
         mine = torch.arange(stream, self.dataset.num_shards, self.streams)
-        broken: list[str] = []
+        broken: list[LeftOut] = []
         while True:
             found = False
             order = mine[torch.randperm(len(mine), generator=self._generator("shards", stream, epoch))].tolist()
             for number, shard in list(enumerate(order))[shards:]:
-                rows = self._rows(epoch, shard, row)
-                while True:
-                    try:
-                        row, columns = next(rows)
-                        item = self.crops.cut(columns, row, self._generator("crop", epoch, shard, row))
-                    except StopIteration:
-                        break
-                    except PartitaError as error:
-                        broken.append(str(error))
-                        if len(broken) == ATTEMPTS:
-                            raise _unreadable(broken) from None
+                for row, item in self._read(epoch, shard, first):
+                    if not isinstance(item, LeftOut):
+                        yield item | Item(broken=broken), (stream, epoch, number, row + 1)
+                        found, broken = True, []
                         continue
-                    yield item | Item(broken=broken), (stream, epoch, number, row + 1)
-                    found, broken = True, []
-                row = 0
+                    broken.append(item)
+                    if len(broken) == ATTEMPTS:
+                        raise _unreadable(broken)
+                first = 0
             if not found and shards == 0:
                 raise _unreadable(broken) if broken else PartitaError("the data set holds no rows")
             epoch, shards = epoch + 1, 0
+
+    def _read(self, epoch: int, shard: int, first: int) -> Iterator[tuple[int, Item | LeftOut]]:
+        """The crops of a shard, each with the number of its row, and what could not be read in place of some."""
+        row = first
+        try:
+            for row, columns in self._rows(epoch, shard, first):
+                try:
+                    item = self.crops.cut(columns, row, self._generator("crop", epoch, shard, row))
+                except PartitaError as error:
+                    item = LeftOut(error, row_name(columns, row))
+                yield row, item
+        except PartitaError as error:
+            yield row, LeftOut(error, _shard_name(self.dataset, shard))
 
     def _rows(self, epoch: int, shard: int, first: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """The rows of a shard from the one on that comes as number `first`, with the numbers in which they come."""
         begin = first - first % self.block
         rows = self.dataset.shard(num_shards=self.dataset.num_shards, index=shard).skip(begin)
-        for columns in _whole(rows.iter(batch_size=self.block), shard):
+        for columns in _whole(rows.iter(batch_size=self.block), _shard_name(self.dataset, shard)):
             count = len(next(iter(columns.values())))
             order = torch.randperm(count, generator=self._generator("rows", epoch, shard, begin)).tolist()
             for number in range(first - begin, count):
@@ -158,23 +166,29 @@ def first_rows(dataset: "Dataset | IterableDataset") -> "Dataset":
     for shard in range(shards):
         part = dataset.shard(num_shards=dataset.num_shards, index=shard)
         with suppress(PartitaError):  # what is damaged is named when it is trained on
-            for columns in _whole(part.take(each).iter(batch_size=each), shard):
+            for columns in _whole(part.take(each).iter(batch_size=each), _shard_name(dataset, shard)):
                 rows += [dict(zip(columns, values)) for values in zip(*columns.values())]
     for number, row in enumerate(rows):
-        row["file_name"] = row.get("file_name") or (row.get("audio") or {}).get("path") or f"row {number}"
+        row["file_name"] = row_name(row, number)
     found = Dataset.from_list(rows)
     found.info.description = dataset.info.description  # says what the rows of a corpus mean
     return found
 
 
-def _whole(blocks: Iterator[dict[str, Any]], shard: int) -> Iterator[dict[str, Any]]:
+def _whole(blocks: Iterator[dict[str, Any]], file: str) -> Iterator[dict[str, Any]]:
     """The blocks of a shard, up to where it is damaged, which is said."""
     try:
         yield from blocks
     except (OSError, ValueError) as error:  # pyarrow's are among them
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PartitaError(f"shard {shard} of the stream: is damaged ({reason})") from None
+        raise PartitaError(f"{file}: is damaged ({reason})") from None
 
 
-def _unreadable(broken: list[str]) -> PartitaError:
+def _shard_name(dataset: "IterableDataset", shard: int) -> str:
+    """The file of a shard. `datasets` tells it to nobody, and where it keeps it may change: then it is a number."""
+    files = getattr(getattr(dataset, "_ex_iterable", None), "kwargs", {}).get("files", ())
+    return str(files[shard]) if len(files) == dataset.num_shards else f"shard {shard} of the stream"
+
+
+def _unreadable(broken: Sequence[str]) -> PartitaError:
     return PartitaError(f"{len(broken)} files in a row cannot be read; the first: {broken[0]}")
