@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import soundfile
 import torch
 from partita.training import EMA, OptimizerConfig, TrainState, train
 from partita.training.checkpoints import checkpoints, pack_optimizer, unpack_optimizer
+from partita.training.clock import Clock
 from partita.training.logs import read_log
 from partita_core import AudioSpec, Autoencoder, ChannelLayout, PartitaError, override, read_tensors, write_tensors
 from torch import nn
@@ -160,6 +162,12 @@ def test_a_time_limit_ends_the_run(config, tones, tmp_path):
     train(long, data=tones, output=tmp_path / "run", minutes=0.02, progress=False)
     last = read_log(tmp_path / "run" / "log.jsonl")[-2]
     assert last["seconds"] < 30 and last["step"] < 10_000
+
+
+@pytest.mark.parametrize("minutes", [0, -1.0, math.nan, math.inf])
+def test_a_time_limit_is_a_length_of_time(minutes):
+    with pytest.raises(PartitaError, match=f"minutes is {minutes}; it must be positive, or None"):
+        Clock(0.0, minutes, first_step=0, steps=9)
 
 
 def test_schedules():

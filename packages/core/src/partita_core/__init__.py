@@ -1,5 +1,6 @@
 """What every Partita package agrees on: specs, layouts, latents, roles, streaming, saving and conformance."""
 
+from ._checks import as_seeds
 from .autoencoder import Autoencoder, AutoencoderConfig, latent_spec, measure_latents
 from .codec import Codec
 from .configs import build, from_dict, named, override, to_dict
@@ -48,6 +49,7 @@ from .streams import Bounded, Chain, Stepped, Stream, Streamable, UnboundedError
 
 __all__ = [
     "as_layouts",
+    "as_seeds",
     "AudioSpec",
     "AudioTransform",
     "Autoencoder",
