@@ -293,6 +293,23 @@ def test_a_checkpoint_is_held_against_its_run_before_the_model_is_built(run, tmp
         load_model(tmp_path / "run" / "checkpoints" / "step_00000006")
 
 
+@pytest.mark.parametrize("name", ["objective.safetensors", "ema.safetensors"])
+def test_a_checkpoint_is_looked_at_as_a_model_folder_is(run, tmp_path, name):
+    from partita.models import load_model
+
+    shutil.copytree(run, tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoints" / "step_00000006"
+    (checkpoint / "old").mkdir()
+    (checkpoint / "old" / "weights.pt").write_bytes(b"")
+    with pytest.raises(PartitaError, match="holds old/weights.pt, a pickle"):
+        load_model(checkpoint)
+    (checkpoint / "old" / "weights.pt").unlink()
+    (checkpoint / name).rename(tmp_path / "elsewhere")
+    (checkpoint / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PartitaError, match=f"{name} leads out of the model folder, to .*elsewhere"):
+        load_model(checkpoint)
+
+
 def test_a_mono_model_trains_on_stereo_and_is_listened_to_and_evaluated_in_mono(config, tones, tmp_path, ok):
     run = config(steps=2)
     audio = AudioSpec(8000, 1, (ChannelLayout.MONO,))

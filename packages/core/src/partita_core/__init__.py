@@ -20,7 +20,7 @@ from .layouts import (
     network_layout,
     to_network,
 )
-from .loading import build_for, check_finite, check_weights
+from .loading import build_for, check_finite, check_folder, check_weights
 from .naming import weights_hash
 from .noise import hashed_seed, keyed_noise
 from .precision import Precision, compile_frozen, upcast
@@ -62,6 +62,7 @@ __all__ = [
     "Chain",
     "ChannelLayout",
     "check_finite",
+    "check_folder",
     "check_weights",
     "Codec",
     "component",
