@@ -153,6 +153,50 @@ def test_evaluate_takes_metrics_and_embedders_by_name(model, ok, refused, tones,
     assert "no embedder is called 'fad'" in refused("evaluate", model, "--data", tones, "--frechet", "fad")
 
 
+def test_what_evaluate_cannot_do_is_said_before_it_begins(model, refused, tones, tmp_path, monkeypatch):
+    monkeypatch.setattr("partita.data.whole_files", lambda *args, **kwargs: iter(lambda: pytest.fail("it began"), 0))
+    (tmp_path / "file").write_text("")
+    for flag in ("--json", "--csv", "--markdown"):
+        assert "is a folder; name a file in it" in refused("evaluate", model, "--data", tones, flag, tmp_path)
+        for place in (tmp_path / "file" / "new" / "x", "/proc/x"):
+            assert "cannot write" in refused("evaluate", model, "--data", tones, flag, place)
+    for seed in (-1, 10**20, -(10**20)):
+        assert "seed is" in refused("evaluate", model, "--data", tones, "--seed", seed)
+    assert "--seconds is inf" in refused("evaluate", model, "--data", tones, "--seconds", "inf")
+
+
+def test_an_output_in_a_folder_that_is_not_there_yet_is_written(tmp_path):
+    from partita.cli._files import check_writable
+
+    check_writable(tmp_path / "a" / "b" / "x.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_table_is_printed_though_a_file_cannot_be_written(model, tones, tmp_path, capsys, monkeypatch):
+    from partita.cli import main
+    from partita.evaluation import Evaluation
+    from partita_core import PartitaError
+
+    def full(self, path):
+        raise PartitaError("the disk is full")
+
+    monkeypatch.setattr(Evaluation, "to_csv", full)
+    command = ["evaluate", model, "--data", str(tones), "--metrics", "lsd", "--csv", str(tmp_path / "x.csv")]
+    assert main(command) == 2
+    printed = capsys.readouterr()
+    assert "| silence" in printed.out and "the disk is full" in printed.err
+
+
+def test_seeds_of_more_than_64_bits_are_one_line(model, ok, refused, tmp_path):
+    file, z = write(tmp_path / "in.wav", 500), tmp_path / "z.safetensors"
+    ok("encode", model, file, "-o", z)
+    for seed in (2**63, -(2**63) - 1, "9" * 20):
+        for command in (("decode", model, z), ("reconstruct", model, file)):
+            assert "it must be from -2**63" in refused(*command, "-o", tmp_path / "x.wav", "--seed", seed)
+    for seed in (2**63 - 1, -(2**63)):
+        ok("decode", model, z, "-o", tmp_path / "x.wav", "--seed", seed)
+
+
 def test_info_counts_the_vectors_of_a_set(ok):
     assert "latents       8 x 64 x 1.34583 Hz (hop 16384), 689.062 numbers/s" in ok("info", "music2latent2_tiny")[0]
     assert "latents       64 x 13.125 Hz (hop 3360), 840 numbers/s" in ok("info", "genae_tiny")[0]
@@ -311,7 +355,24 @@ def test_bad_training(refused, tones, tmp_path):
     assert "expected int" in refused("train", "genae_tiny", *settings, "trainer.steps=many")
     assert "not an override" in refused("train", "genae_tiny", *settings, "steps")
     assert "unrecognized" in refused("train", "genae_tiny", *settings, "--stepz", "3")
-    assert "must be positive" in refused("train", "genae_tiny", *settings, "--minutes", "-1")
+    for minutes in ("-1", "nan", "inf"):
+        assert "must be positive" in refused("train", "genae_tiny", *settings, "--minutes", minutes)
+    for change, complaint in (
+        ("trainer.optimizers.generator.betas=[2,3]", "betas are (2.0, 3.0); each must be in [0, 1)"),
+        ("trainer.optimizers.generator.betas=[0.9,1]", "each must be in [0, 1)"),
+        ("trainer.optimizers.generator.lr=-1", "lr is -1.0; it must be from 0 to 1e+30"),
+        ("trainer.optimizers.generator.lr=1e39", "lr is 1e+39; it must be from 0 to 1e+30"),
+        ("trainer.optimizers.generator.decay_steps=0", "decay_steps is 0; it must be at least 1"),
+        ("trainer.optimizers.generator.warmup_steps=-1", "warmup_steps is -1; it must be at least 0"),
+        ("trainer.optimizers.generator.weight_decay=-1", "weight_decay is -1.0; it must be at least 0"),
+        ("trainer.optimizers.generator.clip=0", "clip is 0.0; it must be positive"),
+        ("trainer.statistics_seconds=0", "statistics_seconds is 0.0; it must be positive"),
+        ("trainer.evaluate_seconds=-1", "evaluate_seconds is -1.0; it must be positive"),
+        ("data.crop_seconds=1e300", "crop_seconds is 1e+300; it must be positive, and at most 3600"),
+        ("data.crop_seconds=1e7", "at most 3600"),
+        ("data.silence_db=1e9", "silence_db is 1000000000.0; above 0, full scale, all is silent"),
+    ):
+        assert complaint in refused("train", "genae_tiny", *settings, change)
     silent = tmp_path / "silent"
     silent.mkdir()
     assert "no audio" in refused("train", "genae_tiny", "--data", silent, "--output", tmp_path / "run")

@@ -44,6 +44,7 @@ def test_robustness_is_drawn_for_models_that_are_named_alike(ok, refused, run, t
 def test_what_cannot_be_reported_is_one_line(refused, run, tones, tmp_path):
     model, data = run / "model", ("--data", tones)
     assert "is written as .html" in refused("report", model, *data, "-o", tmp_path / "r.txt")
+    assert "cannot write" in refused("report", model, *data, "-o", "/proc/r.html")
     assert "--clips is 0" in refused("report", model, *data, "-o", tmp_path / "r.html", "--clips", 0)
     assert "--seconds is -1" in refused("report", model, *data, "-o", tmp_path / "r.html", "--seconds", -1)
     nine = [f"m{i}={model}" for i in range(9)]

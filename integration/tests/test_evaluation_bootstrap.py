@@ -54,7 +54,13 @@ def test_constants_and_single_clips_have_no_width():
     assert one == Interval(0.3, 0.3, 0.3)
 
 
-@pytest.mark.parametrize("arguments", [{"clips": 0}, {"clips": 3, "resamples": 0}, {"clips": 3, "confidence": 95}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"clips": 0},
+        *({"clips": 3} | one for one in ({"resamples": 0}, {"confidence": 95}, {"seed": -1}, {"seed": 2**63})),
+    ],
+)
 def test_what_cannot_be_resampled_is_refused(arguments):
     with pytest.raises(PartitaError):
         Bootstrap(**arguments)

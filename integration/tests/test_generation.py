@@ -163,10 +163,15 @@ def test_what_cannot_be_generated_is_refused_in_one_line():
     cases = [
         ((["x"], 0.0), {}, "nothing to generate"),
         (([], 1.0), {}, "nothing to generate"),
+        ((["x"], torch.nan), {}, "nan seconds cannot be generated; name a length"),
+        ((["x"], torch.inf), {}, "inf seconds cannot be generated; name a length"),
+        ((["x"], 1e12), {}, "1e.12 seconds are .* the language model has 32768 positions: ask for less"),
+        ((["x"], 1.0), {"seed": 10**20}, "the seed is 1000"),
+        ((["x"], 1.0), {"seed": -(10**20)}, "the seed is -1000"),
         ((["x"], 1.0), {"stop": True}, "has not learned to stop"),
         ((["x"], 1.0), {"steps": 3}, "steps are those of a flow"),
         ((["x"], 1.0), {"layout": "stereo"}, "the codec knows mono; stereo cannot"),
-        ((["x"], 1.0), {"seed": [1, 2]}, "2 seeds for 1 prompts"),
+        ((["x"], 1.0), {"seed": [1, 2]}, "2 seeds for 1 items"),
     ]
     for arguments, settings, reason in cases:
         with pytest.raises(PartitaError, match=reason):
@@ -175,6 +180,17 @@ def test_what_cannot_be_generated_is_refused_in_one_line():
         GeneratorConfig(TokenHeadConfig(), LlamaBackboneConfig.example()).build(codec=autoencoder())
     with pytest.raises(PartitaError, match="multiple of 8"):
         LlamaBackboneConfig(width=20, heads=4)
+
+
+def test_prompt_and_audio_take_the_positions_that_there_are_and_no_more():
+    model = generator("flat")
+    codec = model.codec
+    model.backbone.positions = 4 + model.head.steps(
+        codec.latent_spec.frames(round(SECONDS * codec.latent_spec.sample_rate))
+    )
+    assert len(model.generate(["abc"], SECONDS)) == 1  # three bytes and the start
+    with pytest.raises(PartitaError, match="with the prompt"):
+        model.generate(["abcd"], SECONDS)
 
 
 def test_codecs_that_take_the_gain_out_are_refused():

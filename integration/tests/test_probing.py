@@ -365,7 +365,7 @@ def test_the_command_probes_features_beside_the_latents_below_them(ok, run, pitc
         (["--where", "colour=low"], "no column 'colour'"),
         (["--seconds", "0"], "seconds is 0"),
         (["--epochs", "0"], "epochs is 0"),
-        (["--json", "nowhere/found.json"], "no folder nowhere"),
+        (["--json", "."], "is a folder; name a file in it"),
         (["--answers", "what?"], "has no language model"),
     ],
 )

@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import soundfile
 import torch
 from partita.training import EMA, OptimizerConfig, TrainState, train
 from partita.training.checkpoints import checkpoints, pack_optimizer, unpack_optimizer
+from partita.training.clock import Clock
 from partita.training.logs import read_log
 from partita_core import AudioSpec, Autoencoder, ChannelLayout, PartitaError, override, read_tensors, write_tensors
 from torch import nn
@@ -160,6 +162,12 @@ def test_a_time_limit_ends_the_run(config, tones, tmp_path):
     assert last["seconds"] < 30 and last["step"] < 10_000
 
 
+@pytest.mark.parametrize("minutes", [0, -1.0, math.nan, math.inf])
+def test_a_time_limit_is_a_length_of_time(minutes):
+    with pytest.raises(PartitaError, match=f"minutes is {minutes}; it must be positive, or None"):
+        Clock(0.0, minutes, first_step=0, steps=9)
+
+
 def test_schedules():
     state = TrainState(0, 100)
     cosine = OptimizerConfig(lr=2.0, schedule="cosine", warmup_steps=10, final=0.1)
@@ -281,6 +289,23 @@ def test_a_checkpoint_is_held_against_its_run_before_the_model_is_built(run, tmp
     (tmp_path / "run" / "config.json").write_text("[]")
     with pytest.raises(PartitaError, match="config.json: expected a mapping"):
         load_model(tmp_path / "run" / "checkpoints" / "step_00000006")
+
+
+@pytest.mark.parametrize("name", ["objective.safetensors", "ema.safetensors"])
+def test_a_checkpoint_is_looked_at_as_a_model_folder_is(run, tmp_path, name):
+    from partita.models import load_model
+
+    shutil.copytree(run, tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoints" / "step_00000006"
+    (checkpoint / "old").mkdir()
+    (checkpoint / "old" / "weights.pt").write_bytes(b"")
+    with pytest.raises(PartitaError, match="holds old/weights.pt, a pickle"):
+        load_model(checkpoint)
+    (checkpoint / "old" / "weights.pt").unlink()
+    (checkpoint / name).rename(tmp_path / "elsewhere")
+    (checkpoint / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PartitaError, match=f"{name} leads out of the model folder, to .*elsewhere"):
+        load_model(checkpoint)
 
 
 def test_a_mono_model_trains_on_stereo_and_is_listened_to_and_evaluated_in_mono(config, tones, tmp_path, ok):

@@ -4,7 +4,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from partita_core import Codec, Config, PartitaError, Quantizer, Saved, build_for
+from partita_core import Codec, Config, PartitaError, Quantizer, Saved, build_for, check_folder
 from torch import nn
 
 from .quantized import attach_quantizer
@@ -83,6 +83,7 @@ def _load_checkpoint(path: Path) -> Any:
     from partita.training.checkpoints import model_shapes
     from partita.training.run import RunFolder
 
+    check_folder(path, ["objective.safetensors", "ema.safetensors"], path)
     config = RunFolder(path.resolve().parent.parent).read_config()
     base = None if config.codec is None else load_model(config.codec)
     model = build_for(model_shapes(path), config.model, lambda: build_model(config.model, base), path, kind=nn.Module)

@@ -227,6 +227,15 @@ def test_three_seeds_for_two_items_are_refused():
         codec.decode(codec.encode(noise()), seed=[1, 2, 3])
 
 
+@pytest.mark.parametrize("seed", [2**63, -(2**63) - 1, 10**20, [0, 10**20]])
+def test_seeds_of_more_than_64_bits_are_refused(seed):
+    codec = autoencoder()
+    with pytest.raises(PartitaError, match="the seed is .*; it must be from"):
+        codec.decode(codec.encode(noise()), seed=seed)
+    with pytest.raises(PartitaError, match="the seed is .*; it must be from"):
+        StreamDecoder(codec, layout="stereo", seed=seed)
+
+
 # ------------------------------------------------------------------ precision
 
 

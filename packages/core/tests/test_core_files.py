@@ -69,6 +69,31 @@ def test_folder_comes_back_where_the_new_one_cannot_take_its_place(tmp_path, mon
     assert names(folder) == ["old"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such thing")
+def test_what_takes_a_place_is_on_the_disk_before_and_its_name_after(tmp_path, monkeypatch):
+    done, replace = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: done.append(os.fstat(handle).st_ino))
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("placed"), replace(*paths)))
+    with written_aside(tmp_path / "file") as aside:
+        aside.write_text("x")
+    with written_aside(tmp_path / "folder") as aside:
+        aside.mkdir()
+        (aside / "inner").write_text("x")
+    file, folder, inner, root = ((tmp_path / name).stat().st_ino for name in ("file", "folder", "folder/inner", "."))
+    assert done == [file, "placed", root, inner, folder, "placed", root]
+
+
+def test_disk_that_does_not_take_it_is_an_error_and_leaves_what_was_there(tmp_path, monkeypatch):
+    def refuse(handle):
+        raise OSError(5, "Input/output error")
+
+    write_json(tmp_path / "x.json", 1)
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(PartitaError, match="cannot write .*x.json: Input/output error"):
+        write_json(tmp_path / "x.json", 2)
+    assert read_json(tmp_path / "x.json") == 1 and names(tmp_path) == ["x.json"]
+
+
 def test_place_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PartitaError, match="cannot write .*file.x.json: "):
@@ -147,6 +172,38 @@ def test_header_that_lies_is_refused(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
     with pytest.raises(PartitaError, match="or is damaged"):
         read_tensors(tmp_path / "x.safetensors")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_tensors_are_as_readable_as_other_files(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "x.json", {})
+        for _ in range(2):
+            write_tensors(tmp_path / "x.safetensors", {"x": torch.zeros(1)})
+    finally:
+        os.umask(before)
+    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("x.json", "x.safetensors")]
+    assert modes == [0o666 & ~umask] * 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="users are POSIX's")
+@pytest.mark.parametrize("closed", ["x.safetensors", "."])
+def test_tensors_that_may_not_be_read_are_said_to_be(tmp_path, monkeypatch, closed):
+    write_tensors(tmp_path / "x.safetensors", {"x": torch.zeros(1)})
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755), (tmp_path / closed).chmod(0)
+    root = os.geteuid() == 0  # whom no mode keeps out
+    if root:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(PartitaError, match="cannot read x.safetensors: Permission denied"):
+            read_tensors("x.safetensors")
+    finally:
+        if root:
+            os.seteuid(0)
+        tmp_path.chmod(0o755)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX's")

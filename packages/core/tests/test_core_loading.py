@@ -14,6 +14,7 @@ from partita_core import (
     PartitaError,
     Saved,
     build_for,
+    check_folder,
     read_json,
     read_shapes,
     read_tensors,
@@ -22,7 +23,6 @@ from partita_core import (
     write_json,
     write_tensors,
 )
-from partita_core.loading import check_folder
 from partita_core.testing.dummies import RoundingConfig, autoencoder
 from torch import nn
 
@@ -61,6 +61,13 @@ def test_folder_with_a_pickle_is_refused_and_the_pickle_is_not_opened(model, nam
     if not beside:
         (model / "model.safetensors").unlink()
     refused(model, f"model holds {name}, a pickle, which can run code; .* remove it, or convert the weights")
+
+
+@pytest.mark.parametrize("place", ["old", "old/er/.hidden"])
+def test_pickle_in_a_folder_within_it_is_one_too(model, place):
+    (model / place).mkdir(parents=True)
+    (model / place / "model.pt").write_bytes(pickle.dumps(Bomb()))
+    refused(model, f"model holds {place}/model.pt, a pickle, which can run code")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])

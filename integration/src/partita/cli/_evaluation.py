@@ -1,13 +1,16 @@
 """What `evaluate` and `report` share: which models, on what data, by which metrics."""
 
 import argparse
+import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ._models import add_levels
 from ._sampler import add_sampler, named_sampler
 
 if TYPE_CHECKING:
-    from partita_core import Codec
+    from partita_core import ChannelLayout, Codec
+    from torch import Tensor
 
     from partita.evaluation import Embed, Evaluation
     from partita.evaluation.evaluate import OnClip
@@ -74,7 +77,7 @@ def run_evaluation(
 
     for name in ("limit", "seconds"):
         value = getattr(options, name)
-        if value is not None and not value > 0:
+        if value is not None and not 0 < value < math.inf:
             raise PartitaError(f"--{name} is {value}; it must be positive")
     metrics = DEFAULT_METRICS if options.metrics is None else named_metrics(_names(options.metrics))
     sampler = named_sampler(options.sampler)
@@ -90,10 +93,14 @@ def run_evaluation(
     clips = whole_files(dataset, sample_rate=rate, mono=mono, broken=broken)
     if options.seconds is not None:
         clips = (beginning(clip, options.seconds) for clip in clips)
-    shown = tqdm(clips, total=len(dataset), unit="clip")
+
+    def shown() -> "Iterator[tuple[str, Tensor, ChannelLayout]]":  # no bar of what is refused
+        for clip in tqdm(clips, total=len(dataset), unit="clip"):
+            yield clip.name, clip.audio, clip.layout
+
     found = evaluate(
         codecs,
-        ((clip.name, clip.audio, clip.layout) for clip in shown),
+        shown(),
         metrics,
         sample_rate=rate,
         num_quantizers=options.num_quantizers,

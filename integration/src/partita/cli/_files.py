@@ -1,6 +1,8 @@
 """What the commands on files share: reading block by block, and saying what is done."""
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,10 +25,25 @@ def check_suffix(path: Path, suffix: str, what: str) -> None:
     """
     if path.suffix.lower() != suffix:
         raise PartitaError(f"{what} is written as {suffix}, not as {path.name!r}; name the output accordingly")
-    if path.is_dir():
-        raise PartitaError(f"{path} is a folder; name a file in it")
     if not path.parent.is_dir():
         raise PartitaError(f"cannot write {path}: there is no folder {path.parent}")
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Refuses an output that could not be written when all is done; folders on the way to it would be made.
+
+    Raises:
+        PartitaError: so it is.
+    """
+    if path.is_dir():
+        raise PartitaError(f"{path} is a folder; name a file in it")
+    there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise PartitaError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def require_codes(codec: "Codec", name: str) -> None:

@@ -1,6 +1,7 @@
 """What the commands that train share: their options, and the run that these ask for."""
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +40,7 @@ def run_recipe(options: argparse.Namespace, recipe: Callable[[], "RunConfig"]) -
 
     for name in ("steps", "minutes", "checkpoint_every", "keep"):
         value = getattr(options, name)
-        if value is not None and value <= 0:
+        if value is not None and not 0 < value < math.inf:
             raise PartitaError(f"--{name.replace('_', '-')} is {value}; it must be positive")
     config = override(recipe(), options.overrides)
     if options.steps is not None:

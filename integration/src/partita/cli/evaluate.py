@@ -16,11 +16,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
+    from ._files import check_writable
+
+    for path in (options.json, options.csv, options.markdown):
+        if path is not None:
+            check_writable(path)
     found = run_evaluation(options, open_models(options))
+    print(found.to_markdown())
     if options.json is not None:
         found.to_json(options.json)
     if options.csv is not None:
         found.to_csv(options.csv)
     if options.markdown is not None:
         found.write_markdown(options.markdown)
-    print(found.to_markdown())

@@ -30,16 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
-    from partita_core import PartitaError
-
     from partita.probing import ProbeSettings, probe, probe_answers
 
-    from ._files import say
+    from ._files import check_writable, say
     from ._models import short_names
 
     where = _conditions(options.where)
-    if options.json is not None and not options.json.parent.is_dir():
-        raise PartitaError(f"cannot write {options.json}: there is no folder {options.json.parent}")
+    if options.json is not None:
+        check_writable(options.json)
     settings = ProbeSettings(epochs=options.epochs, batch_size=options.batch_size, seeds=options.seeds)
     models = {name: _open(path) for name, path in short_names(options.models).items()}
     broken: list[str] = []
@@ -54,9 +52,9 @@ def run(options: argparse.Namespace) -> None:
         found = probe_answers(talking, options.data, prompt=options.answers, column=options.column or "text", **common)
     for reason in broken:
         say(f"left out: {reason}")
+    print(found.to_markdown())
     if options.json is not None:
         found.to_json(options.json)
-    print(found.to_markdown())
 
 
 def _shown(clips: "Iterable[Clip]", total: int) -> "Iterable[Clip]":

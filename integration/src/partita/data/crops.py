@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # Files tried for one crop before the data set is given up.
 ATTEMPTS = 64
 
+# Seconds of a crop: an hour of stereo is more than a gigabyte.
+_LONGEST = 3600
+
 
 class SilentError(PartitaError):
     """A file is silent wherever it was looked at."""
@@ -82,8 +85,10 @@ class DataConfig:
         for name, least in {"batch_size": 1, "num_workers": 0, "redraws": 0, "stream": 1}.items():
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise PartitaError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        if self.crop_seconds <= 0:
-            raise PartitaError(f"crop_seconds is {self.crop_seconds}; it must be positive")
+        if not 0 < self.crop_seconds <= _LONGEST:
+            raise PartitaError(f"crop_seconds is {self.crop_seconds}; it must be positive, and at most {_LONGEST}")
+        if self.silence_db is not None and not self.silence_db <= 0:
+            raise PartitaError(f"silence_db is {self.silence_db}; above 0, full scale, all is silent; None takes all")
 
     def crop_samples(self, sample_rate: int, crop_multiple: int) -> int:
         """Samples of a crop: the multiple of `crop_multiple` that is nearest to `crop_seconds`, and at least one."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from partita_core import PartitaError
+from partita_core import PartitaError, shown
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Bootstrap:
         seed: of the draws.
 
     Raises:
-        PartitaError: there is no clip or no resample, or the confidence is no probability.
+        PartitaError: there is no clip or no resample, the confidence is no probability, or the seed is negative or
+            does not fit in 64 bits.
     """
 
     def __init__(self, clips: int, *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> None:
@@ -40,6 +41,8 @@ class Bootstrap:
             raise PartitaError(f"cannot resample {clips} clips {resamples} times; both must be at least 1")
         if not 0 < confidence < 1:
             raise PartitaError(f"confidence is {confidence}; it must be between 0 and 1, as 0.95")
+        if not 0 <= seed < 2**63:
+            raise PartitaError(f"the seed is {shown(seed)}; that of resampled clips must be from 0 to 2**63 - 1")
         self.clips, self.confidence = clips, confidence
         generator = np.random.default_rng([seed, clips])
         # How often each clip is in each set: all means are then one matrix product.

@@ -93,6 +93,9 @@ def evaluate(
     for name in set(codecs) & set(rivals):
         raise PartitaError(f"a model is called {name!r}, as one of the references is; call it something else")
 
+    bootstrap = cache(partial(Bootstrap, resamples=resamples, confidence=confidence, seed=seed))
+    settings = {"sample_rate": rate, "num_quantizers": num_quantizers, "seed": seed, **bootstrap(1).settings()}
+    settings["sampler"] = None if sampler is None else to_dict(sampler)
     clocks = {name: _Clock(codec, rate, num_quantizers, sampler) for name, codec in codecs.items()}
     seen: list[Clip] = []
     scores: Scores = {system: {measure.name: [] for measure in measures} for system in (*codecs, *rivals)}
@@ -128,9 +131,6 @@ def evaluate(
 
     systems = [clock.system(name) for name, clock in clocks.items()]
     systems += [System(name, reference=True, numbers_per_second=numbers) for name, (_, numbers) in rivals.items()]
-    bootstrap = cache(partial(Bootstrap, resamples=resamples, confidence=confidence, seed=seed))
-    settings = {"sample_rate": rate, "num_quantizers": num_quantizers, "seed": seed, **bootstrap(len(seen)).settings()}
-    settings["sampler"] = None if sampler is None else to_dict(sampler)
     return Evaluation(
         systems=tuple(systems),
         metrics=tuple(MetricInfo(m.name, m.label, m.unit, m.better) for m in measures),

@@ -12,6 +12,9 @@ from torch.nn import functional as F
 # Ids behind the text's own, one for each channel layout: with it a prompt ends and audio of that layout begins.
 _STARTS = len(ChannelLayout)
 
+# Of a language model of one's own, and of one that does not say how many it has.
+_POSITIONS = 2**15
+
 
 class Backbone(nn.Module):
     """A causal language model that reads a prompt, then embeddings of audio.
@@ -22,6 +25,7 @@ class Backbone(nn.Module):
     Attributes:
         width: of embeddings and states.
         first_id: of the ids that the head asked for.
+        positions: how long prompt and audio may be together.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, own_ids: int) -> None:
@@ -30,6 +34,7 @@ class Backbone(nn.Module):
         self.model, self.tokenizer = model, tokenizer
         self.width: int = model.config.hidden_size
         self.first_id: int = model.config.vocab_size - own_ids
+        self.positions: int = getattr(model.config, "max_position_embeddings", None) or _POSITIONS
 
     def forward(self, embeddings: Tensor, mask: Tensor, cache: Any = None) -> Tensor:
         """States of embeddings, each of which sees those before it.
@@ -117,7 +122,7 @@ class LlamaBackboneConfig(Config):
             num_hidden_layers=self.layers,
             num_attention_heads=self.heads,
             num_key_value_heads=self.heads,
-            max_position_embeddings=2**15,
+            max_position_embeddings=_POSITIONS,
             attention_dropout=self.dropout,
         )
         return Backbone(_empty(settings, output), tokenizer, own_ids=own_ids)

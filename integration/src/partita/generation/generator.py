@@ -1,5 +1,6 @@
 """A language model that continues a prompt with the latents of a codec."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -16,6 +17,7 @@ from partita_core import (
     RepresentationEncoder,
     Saved,
     as_layouts,
+    as_seeds,
     component,
     register,
 )
@@ -160,22 +162,28 @@ class Generator(Saved):
             stop: end an item earlier where the recording has ended.
 
         Raises:
-            PartitaError: there is nothing to generate, it has not learned to stop, the codec does not know the layout,
-                or a setting is out of range or not one of the head.
+            PartitaError: there is nothing to generate, or more than the language model has positions for, it has not
+                learned to stop, the codec does not know the layout, or a setting is out of range or not one of the
+                head.
         """
         sampling = Sampling(guidance, temperature, steps, top_k)
         spec = self.codec.latent_spec
+        if not math.isfinite(seconds):
+            raise PartitaError(f"{seconds} seconds cannot be generated; name a length")
         samples, batch = round(seconds * spec.sample_rate), len(prompts)
         if samples < 1 or not batch:
             raise PartitaError(f"{batch} prompts and {seconds} seconds: there is nothing to generate")
         if stop and self.stop is None:
             raise PartitaError("this model has not learned to stop; train it with model.stop=true")
         layouts = self._layouts(layout, batch)
-        seeds = torch.as_tensor(seed, dtype=torch.int64).cpu()
-        if seeds.dim() and len(seeds) != batch:
-            raise PartitaError(f"{len(seeds)} seeds for {batch} prompts")
-        seeds = seeds.expand(batch)
-        frames = spec.frames(samples)
+        seeds, frames = as_seeds(seed, batch), spec.frames(samples)
+        steps_ahead, positions = self.head.steps(frames), self.backbone.positions
+        length = self.backbone.read(prompts, layouts)[0].shape[1] + steps_ahead
+        if length > positions:
+            raise PartitaError(
+                f"{seconds:g} seconds are {steps_ahead} steps, {length} with the prompt; the language model has "
+                f"{positions} positions: ask for less"
+            )
         ended = torch.full((batch,), frames)
         with torch.autocast(self.backbone.model.device.type, enabled=False):
             rollout = self.head.rollout(frames, seeds, sampling, self.backbone)

@@ -1,6 +1,9 @@
 """The time that a run has taken, and what a limit to it makes of the number of steps."""
 
+import math
 import time
+
+from partita_core import PartitaError
 
 from .objective import TrainState
 
@@ -12,7 +15,13 @@ class Clock:
     """Time spent training, and what a time limit makes of the number of steps."""
 
     def __init__(self, elapsed: float, minutes: float | None, *, first_step: int, steps: int) -> None:
-        """Begins now, of a run of `steps` steps that stands at `first_step` and has taken `elapsed` seconds."""
+        """Begins now, of a run of `steps` steps that stands at `first_step` and has taken `elapsed` seconds.
+
+        Raises:
+            PartitaError: the limit is no length of time.
+        """
+        if minutes is not None and not 0 < minutes < math.inf:
+            raise PartitaError(f"minutes is {minutes}; it must be positive, or None for no limit")
         self._before, self._limit = elapsed, None if minutes is None else 60 * minutes
         self._first_step, self._steps = first_step, steps
         self._begin = time.monotonic()

@@ -18,6 +18,9 @@ _SCHEDULES: dict[str, Callable[[TrainState, "OptimizerConfig"], float]] = {
     "inverse_sqrt": lambda state, config: (1 + state.step / config.decay_steps) ** -0.5,
 }
 
+# Far above any that learns; the steps of a higher one are beyond float32.
+_HIGHEST_LR = 1e30
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -44,6 +47,18 @@ class OptimizerConfig:
     decay_steps: int = 200_000
     final: float = 0.05
     clip: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be."""
+        if not 0 <= self.lr <= _HIGHEST_LR:
+            raise PartitaError(f"lr is {self.lr}; it must be from 0 to {_HIGHEST_LR:g}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise PartitaError(f"betas are {self.betas}; each must be in [0, 1)")
+        for name, least in {"weight_decay": 0, "warmup_steps": 0, "decay_steps": 1, "final": 0}.items():
+            if not least <= getattr(self, name) < math.inf:
+                raise PartitaError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        if self.clip is not None and not self.clip > 0:
+            raise PartitaError(f"clip is {self.clip}; it must be positive, or None for no limit")
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """The optimizer over parameter groups."""

@@ -1,6 +1,7 @@
 """A run: one record that says all of it, and the folder that it leaves."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,9 @@ class TrainerConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise PartitaError(f"{name} is {value}; it must be at least 1")
+        for name in ("evaluate_seconds", "statistics_seconds"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise PartitaError(f"{name} is {getattr(self, name)}; it must be positive")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What every Partita package agrees on: specs, layouts, latents, roles, streaming, saving and conformance."""
 
+from ._checks import as_seeds
 from .autoencoder import Autoencoder, AutoencoderConfig, latent_spec, measure_latents
 from .codec import Codec
 from .configs import build, from_dict, named, override, to_dict
@@ -19,7 +20,7 @@ from .layouts import (
     network_layout,
     to_network,
 )
-from .loading import build_for, check_finite, check_weights
+from .loading import build_for, check_finite, check_folder, check_weights
 from .naming import weights_hash
 from .noise import hashed_seed, keyed_noise
 from .precision import Precision, compile_frozen, upcast
@@ -48,6 +49,7 @@ from .streams import Bounded, Chain, Stepped, Stream, Streamable, UnboundedError
 
 __all__ = [
     "as_layouts",
+    "as_seeds",
     "AudioSpec",
     "AudioTransform",
     "Autoencoder",
@@ -60,6 +62,7 @@ __all__ = [
     "Chain",
     "ChannelLayout",
     "check_finite",
+    "check_folder",
     "check_weights",
     "Codec",
     "component",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .errors import PartitaError
+from .errors import PartitaError, shown
 from .layouts import ChannelLayout, as_layouts, natural_layout, network_layout
 from .specs import AudioSpec, LatentSpec
 
@@ -60,8 +60,15 @@ def layout_list(layout: Layouts, batch_size: int) -> list[ChannelLayout]:
 
 
 def as_seeds(seed: int | Sequence[int] | Tensor, batch_size: int) -> Tensor:
-    """One seed, or one an item, as `(batch,)` on the CPU."""
-    seeds = torch.as_tensor(seed, dtype=torch.int64).cpu()
+    """One seed, or one an item, as `(batch,)` int64 on the CPU.
+
+    Raises:
+        PartitaError: there are others than one or `batch_size`, or one does not fit in 64 bits.
+    """
+    try:
+        seeds = torch.as_tensor(seed, dtype=torch.int64).cpu()
+    except (OverflowError, RuntimeError, ValueError):  # one of them, by how far it is
+        raise PartitaError(f"the seed is {shown(seed)}; it must be from -2**63 to 2**63 - 1") from None
     if seeds.dim() == 0:
         return seeds.expand(batch_size)
     if seeds.shape != (batch_size,):

@@ -40,6 +40,8 @@ _DTYPES = {
 def written_aside(path: str | Path) -> Iterator[Path]:
     """Yields a path beside `path` to write to, a file or a folder, which then takes its place; or leaves no trace.
 
+    It is on the disk before it takes the place, so that not even a power cut leaves half of it there.
+
     Raises:
         PartitaError: the place cannot be written.
     """
@@ -52,6 +54,8 @@ def written_aside(path: str | Path) -> Iterator[Path]:
     try:
         aside = holder / path.name
         yield aside
+        for inner in (*aside.rglob("*"), aside):
+            _sync(inner)
         replaced = holder / f"{path.name}.replaced"
         if aside.is_dir() and path.is_dir():
             path.rename(replaced)  # a folder cannot be renamed onto a full one
@@ -61,10 +65,25 @@ def written_aside(path: str | Path) -> Iterator[Path]:
             if replaced.exists():
                 replaced.rename(path)
             raise
+        _sync(path.parent)
     except OSError as error:
         raise PartitaError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file is on the disk, or what a folder holds is known there by its name."""
+    if os.name == "nt":  # it opens no folders
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # of folders, not every file system can do it
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -142,10 +161,13 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dic
 
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with written_aside(path) as aside:
+        aside.touch()
+        mode = aside.stat().st_mode  # as other files have it; the library makes its own readable to their owner alone
         try:
             save_file(plain, str(aside), metadata=metadata)
         except SafetensorError as error:  # what the system says, the library does not raise as an OSError
             raise PartitaError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
+        aside.chmod(mode)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -178,8 +200,12 @@ def _opened(path: str | Path) -> Iterator[Any]:
     from safetensors import safe_open
 
     path = Path(path)
-    if not path.is_file():
-        raise PartitaError(f"no such file: {path}")
+    try:
+        if not path.is_file():
+            raise PartitaError(f"no such file: {path}")
+        path.open("rb").close()  # whatever keeps it from opening a file, the library says that there is none
+    except OSError as error:
+        raise PartitaError(f"cannot read {path}: {error.strerror or error}") from None
     try:
         with safe_open(str(path), framework="pt") as file:
             for name in file.keys():

@@ -30,7 +30,7 @@ _MOST = 10**8
 
 
 def check_folder(folder: Path, names: list[str], root: Path) -> None:
-    """Refuses a model folder with a pickle in it, or one of which something to be read lies elsewhere.
+    """Refuses a model folder with a pickle in it, however deep, or one of which something to be read lies elsewhere.
 
     Links of a download of huggingface_hub lead from `snapshots/REVISION` to `blobs`, and are let be.
 
@@ -43,15 +43,15 @@ def check_folder(folder: Path, names: list[str], root: Path) -> None:
         PartitaError: so it is; the file is named.
     """
     try:
-        held, own, root = sorted(folder.iterdir()), folder.resolve(), root.resolve()
+        held, own, root = sorted(folder.rglob("*")), folder.resolve(), root.resolve()
         targets = {name: (folder / name).resolve() for name in names}
     except (OSError, RuntimeError) as error:  # a loop of links is either
         raise PartitaError(f"cannot read {folder}: {error}") from None
     for path in held:
         if path.suffix.lower() in _PICKLES:
             raise PartitaError(
-                f"{folder} holds {path.name}, a pickle, which can run code; models are read from safetensors only: "
-                "remove it, or convert the weights"
+                f"{folder} holds {path.relative_to(folder)}, a pickle, which can run code; models are read from "
+                "safetensors only: remove it, or convert the weights"
             )
     blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else None
     for name, target in targets.items():

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._checks import check_levels, decoder_layouts
+from ._checks import as_seeds, check_levels, decoder_layouts
 from .codec import Codec
 from .errors import PartitaError
 from .latents import Latents
@@ -109,7 +109,7 @@ class StreamDecoder:
         known, names = decoder_layouts(codec.audio_spec, [self._target], [self._target])
         self._known = names[0]
         self._stream = codec.decode_stream(
-            known, sampler=sampler, seeds=torch.tensor([seed]), width=width or codec.tile_frames
+            known, sampler=sampler, seeds=as_seeds(seed, 1), width=width or codec.tile_frames
         )
         self.latency = self._stream.latency
         self._owed = 0
