@@ -28,7 +28,7 @@ from partita.data import (
     write_audio,
 )
 from partita.interop import from_foreign
-from partita.processes import check_world
+from partita.world import check_world
 from partita_core import Autoencoder, ChannelLayout, Latents, PartitaError, override
 
 SMALL = 6000  # bytes of a shard

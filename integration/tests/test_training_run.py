@@ -147,6 +147,14 @@ def test_a_run_is_not_overwritten_and_not_resumed_with_another_config(config, to
         train(other, data=tones, output=run, resume=True, progress=False)
 
 
+def test_processes_that_do_not_know_of_each_other_are_refused(config, tones, tmp_path, monkeypatch):
+    """As under torchrun without a GPU, where accelerate has to be told: each would write the same run."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(PartitaError, match="2 processes were started .* sees 1; .* ACCELERATE_USE_CPU=true"):
+        train(config(), data=tones, output=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_training_can_start_from_a_model(config, tones, run, tmp_path):
     from_scratch = override(config(), ["trainer.steps=1", "trainer.optimizers.generator.lr=0.0"])
     train(from_scratch, data=tones, output=tmp_path / "run", init_from=run / "model", progress=False)

@@ -19,7 +19,7 @@ import torch
 from partita_core import ChannelLayout, Codec, PartitaError, written_aside
 from tqdm import tqdm
 
-from ..processes import check_world
+from ..world import check_world
 from .encoding import encode_files
 from .shards import Shard, all_shards, begin_corpus, shard_rows
 from .sources import dataset_splits, open_dataset

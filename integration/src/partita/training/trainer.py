@@ -12,6 +12,7 @@ from torch import nn
 
 from partita.data import CropLoader, StreamLoader, build_loader, corpus_spec, open_dataset
 from partita.models import build_model, load_model
+from partita.world import check_world
 
 from .checkpoints import checkpoints, remove_unfinished
 from .finish import finish
@@ -54,7 +55,8 @@ def train(
         progress: show a bar.
 
     Raises:
-        PartitaError: the data, the folder or the config do not allow it; or `TrainerConfig.watch` says to stop.
+        PartitaError: the data, the folder or the config do not allow it; processes do not know of each other; or
+            `TrainerConfig.watch` says to stop.
         NonFiniteError: a loss or a gradient is not finite, and the run is to stop of it; see `TrainerConfig`.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -82,6 +84,7 @@ def train(
         log_with=list(config.trainer.trackers) or None,
         project_dir=run.path,
     )
+    check_world(accelerator.num_processes)
     state, elapsed = TrainState(0, config.trainer.steps), 0.0
     try:
         loop = Loop(accelerator, objective, config, run)
