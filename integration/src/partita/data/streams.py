@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -106,13 +107,16 @@ class CropStream(torch.utils.data.IterableDataset):
 
     def _rows(self, epoch: int, shard: int, first: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """The rows of a shard from the one on that comes as number `first`, with the numbers in which they come."""
-        begin = first - first % self.block
+        begin, file = first - first % self.block, _shard_name(self.dataset, shard)
         rows = self.dataset.shard(num_shards=self.dataset.num_shards, index=shard).skip(begin)
-        for columns in _whole(rows.iter(batch_size=self.block), _shard_name(self.dataset, shard)):
+        for columns in _whole(rows.iter(batch_size=self.block), file):
             count = len(next(iter(columns.values())))
             order = torch.randperm(count, generator=self._generator("rows", epoch, shard, begin)).tolist()
             for number in range(first - begin, count):
-                yield begin + number, {name: values[order[number]] for name, values in columns.items()}
+                place = order[number]
+                row = {name: values[place] for name, values in columns.items()}
+                called = row_name(row, f"{begin + place} of {Path(file).name}")
+                yield begin + number, row | {"file_name": called}
             begin += count
             first = begin
 
