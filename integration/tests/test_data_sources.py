@@ -218,6 +218,15 @@ def test_parquet_errors(parquet):
         open_dataset(parquet, "test")
 
 
+def test_a_damaged_shard_beside_a_good_one_says_what_is_wrong(parquet):
+    good = parquet / "test-00000-of-00001.parquet"
+    (parquet / "test-00001-of-00002.parquet").write_bytes(good.read_bytes()[:-40])
+    good.rename(parquet / "test-00000-of-00002.parquet")
+    with pytest.raises(PartitaError, match="occurred while generating the dataset: .*Parquet magic bytes") as caught:
+        open_dataset(parquet, "test")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.fixture
 def holed(parquet):
     """Parquet whose first row has no audio."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from partita_core import PartitaError, nearest, shorten, shown
 
 from .audio import SUFFIXES, AudioSource
-from .stored import CORPUS, open_stored, stored_splits
+from .stored import CORPUS, first_line, open_stored, stored_splits
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -228,7 +228,7 @@ def _open_parquet(path: Path | str, split: str, *, stream: bool) -> "Dataset | I
         else:
             dataset = load_dataset(str(path), split=split, streaming=stream)
     except (ValueError, OSError, DatasetsError) as error:
-        raise PartitaError(f"{path}: {_line(error)}") from None
+        raise PartitaError(f"{path}: {first_line(error)}") from None
     columns = dataset.column_names or []
     if "audio" not in columns:
         raise PartitaError(f"{path}: has no column audio; {nearest('audio', columns)}")
@@ -254,8 +254,4 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, repo_type="dataset"))
     except (OSError, ValueError) as error:
-        raise PartitaError(f"{name}: no such folder, and not to be had from the hub ({_line(error)})") from None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        raise PartitaError(f"{name}: no such folder, and not to be had from the hub ({first_line(error)})") from None
