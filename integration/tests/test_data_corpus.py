@@ -22,6 +22,7 @@ from partita.data import (
     dataset_splits,
     encode_corpus,
     encode_files,
+    encoding,
     open_dataset,
     stored_latents,
     whole_files,
@@ -142,6 +143,32 @@ def test_files_of_a_length_go_through_the_model_together(codec, sources, monkeyp
     found = dict(encode_files(codec, lambda i: paths[i], len(paths)))
     assert sorted(found) == list(range(len(paths))) and max(seen) > 1 and sum(seen) == len(paths) - 1
     assert str(found[4]).startswith(f"{paths[4]}: is not audio")
+
+
+@pytest.mark.parametrize("seconds", [12.0, 0.05])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("change", [(2, 800), (1, 900)])
+def test_a_file_that_changes_behind_its_header_is_left_out(codec, tmp_path, monkeypatch, seconds, first, change):
+    codec.tile_seconds = seconds  # with the shorter, files are streamed
+    for name in "abcd":
+        write_audio(tmp_path / f"{name}.wav", torch.full((1, 800), 0.1), 8000)
+    paths = sorted(tmp_path.glob("*.wav"))
+    looked, original = [], encoding.audio_info
+
+    def info(source):
+        found = original(source)
+        looked.append(source)
+        if len(looked) == len(paths):
+            write_audio(paths[0 if first else 2], torch.full(change, 0.1), 8000)
+        return found
+
+    monkeypatch.setattr(encoding, "audio_info", info)
+    found = dict(encode_files(codec, lambda i: paths[i], len(paths)))
+    said = str(found.pop(0 if first else 2))
+    then, now = (f"{codec.latent_spec.frames(samples)} frames of {n} channels" for n, samples in ((1, 800), change))
+    name = paths[0 if first else 2]
+    assert said == f"{name}: has changed while it was encoded: {now}, and before {then}"
+    assert len(found) == 3 and all(isinstance(latents, Latents) for latents in found.values())
 
 
 def test_half_precision_is_half_the_size_and_close(codec, sources, corpus, tmp_path):

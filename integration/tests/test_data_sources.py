@@ -1,6 +1,20 @@
+import os
+from dataclasses import replace
+
 import pytest
 import torch
-from partita.data import Crops, DataConfig, dataset_splits, open_dataset, read_audio, whole_files, write_audio
+from partita.data import (
+    Crops,
+    DataConfig,
+    audio_info,
+    build_loader,
+    dataset_splits,
+    first_rows,
+    open_dataset,
+    read_audio,
+    whole_files,
+    write_audio,
+)
 from partita_core import AudioSpec, ChannelLayout, PartitaError
 
 
@@ -92,6 +106,9 @@ def test_sub_folders_without_splits_make_no_collection(collection):
         ("file_name,duration_s\na.wav,long\n", "could not convert"),
         ("file_name,label\na.wav,x,y\n", "line 2 has more cells"),
         ('file_name,label\na.wav,"x\n', "cannot be read"),
+        ("file_name,label\na.wav,x\n,y\n", r"line 3 has no file_name"),
+        (f"file_name,channels\na.wav,{2**63}\n", "9223372036854775808 is larger than 64 bits hold"),
+        (f"file_name,sample_rate\na.wav,-{10**30}\n", "is larger than 64 bits hold"),
     ],
 )
 def test_metadata_that_cannot_be_read(tmp_path, text, reason):
@@ -100,6 +117,35 @@ def test_metadata_that_cannot_be_read(tmp_path, text, reason):
     with pytest.raises(PartitaError, match=reason) as caught:
         open_dataset(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_metadata_that_may_not_be_read(tmp_path, monkeypatch):
+    clip(tmp_path / "a.wav")
+    (tmp_path / "metadata.csv").write_text("file_name\na.wav\n")
+    opened = type(tmp_path).open
+
+    def locked(path, *args, **kwargs):  # who may read all, as root may, meets no locked file
+        if path.name == "metadata.csv":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(type(tmp_path), "open", locked)
+    with pytest.raises(PartitaError, match=r"metadata.csv: cannot be read \(.*Permission denied\)"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.wav", b"caf\xe9/a.wav"])
+def test_a_name_that_is_not_utf_8_is_one_line(tmp_path, name):
+    path = tmp_path / os.fsdecode(name)
+    clip(tmp_path / "a.wav")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes((tmp_path / "a.wav").read_bytes())
+    except OSError:
+        pytest.skip("the file system takes no such names")
+    with pytest.raises(PartitaError, match=r"caf\\xe9.*: the name is not UTF-8; rename the file") as caught:
+        open_dataset(tmp_path)
+    assert str(caught.value).isascii()
 
 
 def test_places_without_audio(tmp_path, monkeypatch):
@@ -170,6 +216,58 @@ def test_parquet_errors(parquet):
     (parquet / "test-00000-of-00001.parquet").write_text("nonsense")
     with pytest.raises(PartitaError, match="Parquet magic bytes not found"):
         open_dataset(parquet, "test")
+
+
+def test_a_damaged_shard_beside_a_good_one_says_what_is_wrong(parquet):
+    good = parquet / "test-00000-of-00001.parquet"
+    (parquet / "test-00001-of-00002.parquet").write_bytes(good.read_bytes()[:-40])
+    good.rename(parquet / "test-00000-of-00002.parquet")
+    with pytest.raises(PartitaError, match="occurred while generating the dataset: .*Parquet magic bytes") as caught:
+        open_dataset(parquet, "test")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def holed(parquet):
+    """Parquet whose first row has no audio."""
+    import datasets
+
+    held = open_dataset(parquet, "test")[0]["audio"]
+    table = datasets.Dataset.from_dict({"audio": [None, held, {"path": None, "bytes": b"no audio"}]})
+    table.to_parquet(parquet / "test-00000-of-00001.parquet")
+    return parquet
+
+
+def test_rows_without_audio_are_left_out_and_named(holed):
+    dataset = open_dataset(holed, "test")
+    assert dataset["file_name"] == ["row 0", "a.flac", "row 2"]
+    spec = AudioSpec(8000, 1, (ChannelLayout.MONO,))
+    config = DataConfig(augmentation=None, num_workers=0, batch_size=9)
+    crops = Crops(dataset, audio_spec=spec, crop_samples=100, config=config, seed=0)
+    for index, said in {0: "row 0: is empty (0 bytes)", 2: "row 2: is not audio that can be read"}.items():
+        item = crops[0, index]
+        assert item["index"] == 1 and any(found.startswith(said) for found in item["broken"])
+    broken: list[str] = []
+    assert [clip.name for clip in whole_files(dataset, broken=broken)] == ["a.flac"]
+    assert [reason.split(":")[0] for reason in broken] == ["row 0", "row 2"]
+    stream = open_dataset(holed, "test", stream=True)
+    assert first_rows(stream)["file_name"] == ["row 0", "a.flac", "row 2"]
+    reader = build_loader(stream, replace(config, stream=2), audio_spec=spec, crop_multiple=10, seed=0)
+    batch = next(iter(reader))
+    places = {f"row {row} of test-00000-of-00001.parquet" for row in (0, 2)}
+    assert set(batch["file_name"]) == {"a.flac"} and {found.file for found in batch["broken"]} == places
+    with pytest.raises(PartitaError, match="audio without a name: no such file"):
+        audio_info(None)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("audio, kind", [([1, 2], "int64"), ([[0.5], [0.25]], r"list<\w+: double>")])
+def test_a_column_that_is_no_audio_is_one_line(parquet, audio, kind, stream):
+    import datasets
+
+    datasets.Dataset.from_dict({"audio": audio}).to_parquet(parquet / "test-00000-of-00001.parquet")
+    with pytest.raises(PartitaError, match=f"its column audio is {kind}; audio is a path and bytes"):
+        open_dataset(parquet, "test", stream=stream)
 
 
 def test_whole_files_skips_and_names_what_is_broken(tmp_path):

@@ -161,6 +161,36 @@ def test_broken_rows_and_damaged_shards_are_named_and_passed_over(tmp_path):
         next(iter(read))
 
 
+@pytest.mark.parametrize("workers, processes", [(0, 2), (2, 1)])
+def test_a_stream_whose_shards_are_all_damaged_reads_those_of_the_others(tmp_path, workers, processes):
+    folder = write_shards(tmp_path / "set", (3, 3, 4, 3))
+    dataset = open_dataset(folder, stream=True)
+    for shard in (1, 3):  # all of the second stream
+        (folder / f"train-{shard:05d}-of-00004.parquet").write_bytes(b"PAR1")
+    config = replace(STREAM, batch_size=processes, num_workers=workers)
+    settings = {"audio_spec": SPEC, "crop_multiple": 10, "seed": 3, "world_size": processes, "rank": processes - 1}
+    reader = build_loader(dataset, config, **settings)
+    batches, places = [], []
+    for batch in islice(reader, 21):
+        batches.append(batch)
+        places.append(reader.places)
+    good = {f"{i}.wav" for i in (0, 1, 2, 6, 7, 8, 9)}
+    assert set(names(batches)) == good
+    if workers == 0:  # each file once an epoch, and both shards are named anew in each
+        assert all(set(names(batches[at : at + 7])) == good for at in (0, 7, 14))
+        assert [len(batch["broken"]) for batch in batches] == [2, *[0] * 6] * 3
+    for after in (2, 5, 7, 9):
+        resumed = build_loader(dataset, config, places=places[after - 1], **settings)
+        assert names(islice(resumed, 9)) == names(batches[after : after + 9])
+
+
+def test_a_stream_of_one_shard_goes_on_behind_its_last_row(tmp_path):
+    folder = write_shards(tmp_path / "set", (4,))
+    reader = loader(folder)
+    assert sorted(names([next(iter(reader))])) == [f"{i}.wav" for i in range(4)]
+    assert len(names(islice(loader(folder, places=reader.places), 1))) == 4
+
+
 def test_what_cannot_be_a_stream_is_said(shards, tones):
     with pytest.raises(PartitaError, match="is a folder of audio, which is read at random anyhow"):
         open_dataset(tones, stream=True)

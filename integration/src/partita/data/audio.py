@@ -15,8 +15,8 @@ from torch import Tensor
 
 from .whole import what_is_missing
 
-AudioSource = str | os.PathLike | Mapping
-"""A path, or what a `datasets` audio column holds undecoded: `{"path": ..., "bytes": ...}`."""
+AudioSource = str | os.PathLike | Mapping | None
+"""A path, or what a `datasets` audio column holds undecoded: `{"path": ..., "bytes": ...}`, or None, of no audio."""
 
 SUFFIXES = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav")
 
@@ -53,8 +53,8 @@ class AudioInfo:
 
 def source_name(source: AudioSource) -> str:
     """What to call `source` in messages."""
-    if isinstance(source, Mapping):
-        return source.get("path") or "audio without a name"
+    if source is None or isinstance(source, Mapping):
+        return (source or {}).get("path") or "audio without a name"
     return os.fspath(source)
 
 

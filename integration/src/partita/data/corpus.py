@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ..world import check_world
 from .encoding import encode_files
 from .shards import Shard, all_shards, begin_corpus, shard_rows
-from .sources import dataset_splits, open_dataset
+from .sources import dataset_splits, open_dataset, row_source
 from .stored import COLUMNS, CONTENT, CorpusRecord, CorpusSpec, shard_path
 
 if TYPE_CHECKING:
@@ -180,11 +180,11 @@ def _encode_shard(
     """The rows of a shard, in the order of the source, with a note of what was left out."""
     import pyarrow as pa
 
-    paths = dataset.select_columns(["audio"])
+    paths = dataset.select_columns(["audio", "file_name"])
     rows: dict[int, dict[str, Any]] = {}
     broken: dict[int, str] = {}
     settings = {"layout": record.layout, "num_quantizers": record.num_quantizers}
-    for row, result in encode_files(codec, lambda i: paths[i]["audio"], len(dataset), **settings):
+    for row, result in encode_files(codec, lambda i: row_source(paths[i], i), len(dataset), **settings):
         if isinstance(result, PartitaError):
             broken[row] = str(result)
             bar.advance(0.0)

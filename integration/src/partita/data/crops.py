@@ -41,15 +41,11 @@ class LeftOut(str):
 
     file: str
 
-    def __new__(cls, reason: object, file: str) -> "LeftOut":
-        """Of what a `PartitaError` says."""
+    def __new__(cls, reason: object, file: str = "") -> "LeftOut":
+        """Of what a `PartitaError` says; what a worker sends gets its `file` afterwards."""
         found = super().__new__(cls, reason)
         found.file = file
         return found
-
-    def __getnewargs__(self) -> tuple[str, str]:
-        """Workers send it."""
-        return str(self), self.file
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,8 @@ def encode_source(
         raise PartitaError(f"{source_name(source)}: {error}") from None
     pieces = []
     for block in reader:
+        if block.shape[0] != channels:
+            raise _changed(source, f"{block.shape[0]} channels", f"{channels}")
         pieces.append(stream.push(block[None]).to("cpu"))
         if on_samples:
             on_samples(block.shape[-1])
@@ -113,7 +115,7 @@ def encode_files(
 
     def read(group: _Group) -> list[tuple[int, Tensor | PartitaError]]:
         # A file longer than a tile is read as it is encoded.
-        return [] if group.frames > tile else [(item, _read(source(item), rate)) for item in group.items]
+        return [] if group.frames > tile else [(item, _read(codec, source(item), group)) for item in group.items]
 
     with ThreadPoolExecutor(1) as pool:
         ahead = [pool.submit(read, group) for group in groups[:1]]
@@ -122,7 +124,7 @@ def encode_files(
             ahead = [pool.submit(read, following) for following in groups[number + 1 : number + 2]]
             settings = {"layout": chosen(group.channels), "num_quantizers": num_quantizers}
             if group.frames > tile:
-                yield from ((item, _encode_long(codec, source(item), **settings)) for item in group.items)
+                yield from ((item, _encode_long(codec, source(item), group, **settings)) for item in group.items)
                 continue
             yield from ((item, error) for item, error in found if isinstance(error, PartitaError))
             good = {item: audio for item, audio in found if isinstance(audio, Tensor)}
@@ -132,13 +134,28 @@ def encode_files(
                 yield from ((item, PartitaError(f"{source_name(source(item))}: {error}")) for item in good)
 
 
-def _read(source: AudioSource, rate: int) -> Tensor | PartitaError:
+def _read(codec: Codec, source: AudioSource, group: _Group) -> Tensor | PartitaError:
+    rate = codec.audio_spec.sample_rate
     try:
         audio, own = read_audio(source)
     except PartitaError as error:
         return error
     audio = resample(audio, own, rate)
-    return audio if audio.shape[-1] else PartitaError(f"{source_name(source)}: holds no samples at {rate} Hz")
+    if not audio.shape[-1]:
+        return PartitaError(f"{source_name(source)}: holds no samples at {rate} Hz")
+    return _other_than(group, source, codec.latent_spec.frames(audio.shape[-1]), audio.shape[0]) or audio
+
+
+def _other_than(group: _Group, source: AudioSource, frames: int, channels: int) -> PartitaError | None:
+    """What to say of a file that is not what its header was when files were grouped."""
+    if (frames, channels) == (group.frames, group.channels):
+        return None
+    now, then = (f"{one[0]} frames of {one[1]} channels" for one in ((frames, channels), group))
+    return _changed(source, now, then)
+
+
+def _changed(source: AudioSource, now: str, then: str) -> PartitaError:
+    return PartitaError(f"{source_name(source)}: has changed while it was encoded: {now}, and before {then}")
 
 
 def _encode_together(codec: Codec, audio: list[Tensor], **settings: Any) -> list[Latents]:
@@ -152,11 +169,13 @@ def _encode_together(codec: Codec, audio: list[Tensor], **settings: Any) -> list
     return [latents[row] for row in range(len(audio))]
 
 
-def _encode_long(codec: Codec, source: AudioSource, **settings: Any) -> Latents | PartitaError:
+def _encode_long(codec: Codec, source: AudioSource, group: _Group, **settings: Any) -> Latents | PartitaError:
     try:
-        return encode_source(codec, source, **settings)
+        info, rate = audio_info(source), codec.audio_spec.sample_rate
+        frames = codec.latent_spec.frames(resampled_length(info.frames, info.sample_rate, rate))
+        return _other_than(group, source, frames, info.channels) or encode_source(codec, source, **settings)
     except UnboundedError:  # it sees all of a file, so all of it has to be read
-        audio = _read(source, codec.audio_spec.sample_rate)
+        audio = _read(codec, source, group)
         return audio if isinstance(audio, PartitaError) else _encode_together(codec, [audio], **settings)[0]
     except PartitaError as error:
         return error

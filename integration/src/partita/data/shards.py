@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from .audio import audio_info
 from .resampling import resampled_length
+from .sources import row_source
 from .stored import CORPUS, CorpusRecord, CorpusSpec, SplitPlan, read_record
 
 if TYPE_CHECKING:
@@ -108,11 +109,11 @@ def _check_same(
 
 def _plan(dataset: "Dataset", spec: CorpusSpec, shard_bytes: int | None, title: str | None) -> SplitPlan:
     """Cuts a split by what the headers of its files promise; one that cannot be read counts nothing."""
-    paths = dataset.select_columns(["audio"])
+    paths = dataset.select_columns(["audio", "file_name"])
 
     def measure(row: int) -> tuple[int, float]:
         try:
-            info = audio_info(paths[row]["audio"])
+            info = audio_info(row_source(paths[row], row))
         except PartitaError:
             return 0, 0.0
         samples = resampled_length(info.frames, info.sample_rate, spec.latent.sample_rate)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from partita_core import PartitaError, nearest
+from partita_core import PartitaError, nearest, shorten, shown
 
 from .audio import SUFFIXES, AudioSource
-from .stored import CORPUS, open_stored, stored_splits
+from .stored import CORPUS, first_line, open_stored, stored_splits
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -18,12 +18,20 @@ SPLITS = ("train", "validation", "test")
 
 METADATA = "metadata.csv"
 
+
+def _whole_number(cell: str) -> int:
+    number = int(cell)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{shown(number)} is larger than 64 bits hold")
+    return number
+
+
 # Columns of metadata.csv that hold numbers; everything else is text, also where it looks like a number.
 _NUMBERS: dict[str, Callable[[str], Any]] = {
     "duration_s": float,
     "tempo": float,
-    "sample_rate": int,
-    "channels": int,
+    "sample_rate": _whole_number,
+    "channels": _whole_number,
 }
 
 
@@ -78,8 +86,8 @@ def open_dataset(
     raise PartitaError(f"{path}: no audio files in it; {', '.join(SUFFIXES)} are looked for")
 
 
-def row_name(row: Mapping[str, Any], index: int) -> str:
-    """What a row is called, the one of number `index`: by its `file_name`, else as its audio is."""
+def row_name(row: Mapping[str, Any], index: int | str) -> str:
+    """What a row is called, the one of number `index`: by its `file_name`, else as its audio is, else by its number."""
     return str(row.get("file_name") or (row.get("audio") or {}).get("path") or f"row {index}")
 
 
@@ -122,7 +130,11 @@ def _locate(path_or_name: str | os.PathLike) -> Path:
 
 
 def audio_files(folder: Path) -> list[str]:
-    """The audio files under `folder`, relative to it with forward slashes, sorted; hidden ones are left out."""
+    """The audio files under `folder`, relative to it with forward slashes, sorted; hidden ones are left out.
+
+    Raises:
+        PartitaError: the name of one is not UTF-8, which no table holds.
+    """
     found = []
     for where, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -132,6 +144,11 @@ def audio_files(folder: Path) -> list[str]:
             for name in names
             if name.lower().endswith(SUFFIXES) and not name.startswith(".")
         ]
+    for name in found:
+        try:
+            f"{folder / name}".encode()
+        except UnicodeEncodeError:
+            raise PartitaError(f"{os.fsencode(folder / name)!r}: the name is not UTF-8; rename the file") from None
     return sorted(found)
 
 
@@ -187,7 +204,7 @@ def _metadata(folder: Path, prefix: str) -> dict[str, dict[str, Any]]:
             return {prefix + row["file_name"]: row for row in _rows(csv.DictReader(file, strict=True))}
     except KeyError:
         raise PartitaError(f"{path}: has no column file_name") from None
-    except (csv.Error, UnicodeDecodeError, ValueError) as error:
+    except (csv.Error, OSError, ValueError) as error:
         raise PartitaError(f"{path}: cannot be read ({error})") from None
 
 
@@ -195,10 +212,13 @@ def _rows(reader: csv.DictReader) -> Iterator[dict[str, Any]]:
     for row in reader:
         if None in row:
             raise ValueError(f"line {reader.line_num} has more cells than the header")
+        if row.get("file_name", "?") in ("", None):
+            raise ValueError(f"line {reader.line_num} has no file_name")
         yield {key: _NUMBERS.get(key, str)(cell) if cell else None for key, cell in row.items()}
 
 
 def _open_parquet(path: Path | str, split: str, *, stream: bool) -> "Dataset | IterableDataset":
+    import pyarrow as pa
     from datasets import Audio, load_dataset
     from datasets.exceptions import DatasetsError
 
@@ -208,14 +228,20 @@ def _open_parquet(path: Path | str, split: str, *, stream: bool) -> "Dataset | I
         else:
             dataset = load_dataset(str(path), split=split, streaming=stream)
     except (ValueError, OSError, DatasetsError) as error:
-        raise PartitaError(f"{path}: {_line(error)}") from None
+        raise PartitaError(f"{path}: {first_line(error)}") from None
     columns = dataset.column_names or []
     if "audio" not in columns:
         raise PartitaError(f"{path}: has no column audio; {nearest('audio', columns)}")
+    features: Any = dataset.features
+    kind = features.arrow_schema.field("audio").type
+    try:
+        Audio(decode=False).cast_storage(pa.array([], kind))
+    except (pa.ArrowException, TypeError):
+        raise PartitaError(f"{path}: its column audio is {shorten(str(kind))}; audio is a path and bytes") from None
     dataset = dataset.cast_column("audio", Audio(decode=False))
     if not stream and "file_name" not in columns:
-        names = [cell["path"] for cell in dataset["audio"]]
-        dataset = dataset.add_column("file_name", [name or f"row {i}" for i, name in enumerate(names)])
+        names = [row_name({"audio": cell}, i) for i, cell in enumerate(dataset["audio"])]
+        dataset = dataset.add_column("file_name", names)
     return dataset
 
 
@@ -228,8 +254,4 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, repo_type="dataset"))
     except (OSError, ValueError) as error:
-        raise PartitaError(f"{name}: no such folder, and not to be had from the hub ({_line(error)})") from None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        raise PartitaError(f"{name}: no such folder, and not to be had from the hub ({first_line(error)})") from None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from .crops import ATTEMPTS, Batch, Crops, Item, LatentCrops, LeftOut, collate
 from .sources import row_name
+from .stored import first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -28,7 +30,8 @@ class CropStream(torch.utils.data.IterableDataset):
 
     The shards are dealt out to the streams of all processes and their workers, once for the whole run: so no two read
     the same, and none is read twice in an epoch. In each epoch a stream takes its shards in another order, and in each
-    shard mixes `block` rows at a time. A row that cannot be read is passed over and named in `broken` of the next.
+    shard mixes `block` rows at a time. A row that cannot be read is passed over and named in `broken` of the next. A
+    stream none of whose shards can be read goes on with those of the others, so that no process is without a batch.
 
     Args:
         crops: what makes items of rows.
@@ -72,12 +75,16 @@ class CropStream(torch.utils.data.IterableDataset):
     def _items(self, place: Place) -> Iterator[tuple[Item, Place]]:
         """The crops of one stream from `place` on, each with the place behind it."""
         stream, epoch, shards, first = place
-        mine = torch.arange(stream, self.dataset.num_shards, self.streams)
+        every = torch.arange(self.dataset.num_shards)
+        mine, others = every[stream :: self.streams], every[every % self.streams != stream]
         broken: list[LeftOut] = []
+        resumed = (shards, first) != (0, 0)  # then something was found before the place
         while True:
-            found = False
-            order = mine[torch.randperm(len(mine), generator=self._generator("shards", stream, epoch))].tolist()
+            found = resumed and shards < len(mine)
+            order = self._mixed(mine, "shards", stream, epoch) + self._mixed(others, "others", stream, epoch)
             for number, shard in list(enumerate(order))[shards:]:
+                if found and number == len(mine):
+                    break
                 for row, item in self._read(epoch, shard, first):
                     if not isinstance(item, LeftOut):
                         yield item | Item(broken=broken), (stream, epoch, number, row + 1)
@@ -87,9 +94,9 @@ class CropStream(torch.utils.data.IterableDataset):
                     if len(broken) == ATTEMPTS:
                         raise _unreadable(broken)
                 first = 0
-            if not found and shards == 0:
+            if not found and not resumed:
                 raise _unreadable(broken) if broken else PartitaError("the data set holds no rows")
-            epoch, shards = epoch + 1, 0
+            epoch, shards, resumed = epoch + 1, 0, False
 
     def _read(self, epoch: int, shard: int, first: int) -> Iterator[tuple[int, Item | LeftOut]]:
         """The crops of a shard, each with the number of its row, and what could not be read in place of some."""
@@ -106,15 +113,21 @@ class CropStream(torch.utils.data.IterableDataset):
 
     def _rows(self, epoch: int, shard: int, first: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """The rows of a shard from the one on that comes as number `first`, with the numbers in which they come."""
-        begin = first - first % self.block
+        begin, file = first - first % self.block, _shard_name(self.dataset, shard)
         rows = self.dataset.shard(num_shards=self.dataset.num_shards, index=shard).skip(begin)
-        for columns in _whole(rows.iter(batch_size=self.block), _shard_name(self.dataset, shard)):
+        for columns in _whole(rows.iter(batch_size=self.block), file):
             count = len(next(iter(columns.values())))
             order = torch.randperm(count, generator=self._generator("rows", epoch, shard, begin)).tolist()
             for number in range(first - begin, count):
-                yield begin + number, {name: values[order[number]] for name, values in columns.items()}
+                place = order[number]
+                row = {name: values[place] for name, values in columns.items()}
+                called = row_name(row, f"{begin + place} of {Path(file).name}")
+                yield begin + number, row | {"file_name": called}
             begin += count
             first = begin
+
+    def _mixed(self, shards: torch.Tensor, *key: int | str) -> list[int]:
+        return shards[torch.randperm(len(shards), generator=self._generator(*key))].tolist()
 
     def _generator(self, *key: int | str) -> Generator:
         return Generator().manual_seed(hashed_seed(self.seed, *key))
@@ -180,8 +193,7 @@ def _whole(blocks: Iterator[dict[str, Any]], file: str) -> Iterator[dict[str, An
     try:
         yield from blocks
     except (OSError, ValueError) as error:  # pyarrow's are among them
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PartitaError(f"{file}: is damaged ({reason})") from None
+        raise PartitaError(f"{file}: is damaged ({first_line(error)})") from None
 
 
 def _shard_name(dataset: "IterableDataset", shard: int) -> str:
