@@ -1,6 +1,7 @@
 """`partita report`: one page of what the other commands leave."""
 
 import re
+import shutil
 
 import pytest
 from partita.cli._models import named_models
@@ -52,6 +53,14 @@ def test_what_cannot_be_reported_is_one_line(refused, run, tones, tmp_path):
         "report", *nine, *data, "-o", tmp_path / "r.html"
     )
     assert "called the same" in refused("report", f"a={model}", f"a={run}", *data, "-o", tmp_path / "r.html")
+
+
+@pytest.mark.parametrize("content", [b"5\n", b'\xff\n{"step": 1}\n'])
+def test_a_log_that_is_none_is_said_before_anything_is_measured(refused, run, tones, tmp_path, content):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "log.jsonl").write_bytes(content)
+    command = ("report", tmp_path / "run" / "model", "--data", tones, "-o", tmp_path / "r.html")
+    assert "log.jsonl is no log of a run: line 1 is" in refused(*command)
 
 
 def test_models_are_called_as_they_are_named_or_by_the_ends_of_their_paths(tmp_path):

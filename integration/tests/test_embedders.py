@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -152,6 +153,21 @@ def test_a_codec_of_transformers_is_its_latents(foreign, tmp_path):
     audio = sound(0.5)
     found = [open_embedder(f"{kind}:{tmp_path}")(audio, RATE, ChannelLayout.MONO) for kind in ("hf", "latents:hf")]
     assert torch.equal(*found) and found[0].shape == (8,)
+
+
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
+def test_no_code_of_a_model_is_run_and_nobody_asked_whether_it_may(file, tmp_path, monkeypatch):
+    for part in wav2vec2():
+        part.save_pretrained(tmp_path)
+    kinds = {name: "evil.Evil" for name in ("AutoConfig", "AutoModel", "AutoFeatureExtractor")}
+    settings = json.loads((tmp_path / file).read_text())
+    kind = {"model_type": "evil"} if file == "config.json" else {"feature_extractor_type": "Evil"}
+    (tmp_path / file).write_text(json.dumps(settings | kind | {"auto_map": kinds}))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\nclass Evil: pass\n")
+    monkeypatch.setattr("builtins.input", lambda *args: pytest.fail("somebody was asked"))
+    with pytest.raises(PartitaError) as caught:
+        open_embedder(f"hf:{tmp_path}")
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
 def test_what_is_no_embedder_is_said_in_a_line(run, saved, tmp_path):

@@ -358,6 +358,47 @@ def test_a_generator_on_what_cannot_be_saved_says_so():
         model.saved_config()
 
 
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("head", ["delay", "ordered"])
+def test_no_code_of_a_language_model_is_run_and_nobody_asked_whether_it_may(head, nested, tmp_path, monkeypatch):
+    (tmp_path / "modeling_evil.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\nclass Evil: pass\n")
+    kinds = {name: "modeling_evil.Evil" for name in ("AutoModel", "AutoModelForCausalLM")}
+    evil = {"model_type": "vision-encoder-decoder", "auto_map": kinds, "_name_or_path": str(tmp_path)}
+    parts = {name: {"model_type": "vit", "hidden_size": 8, "num_attention_heads": 1} for name in ("encoder", "decoder")}
+    settings = evil | parts
+    if nested:
+        settings = {
+            "model_type": "llava",
+            "text_config": settings,
+            "vision_config": {"model_type": "clip_vision_model"},
+        }
+    monkeypatch.setattr("builtins.input", lambda *args: pytest.fail("somebody was asked"))
+    head = TokenHeadConfig() if head == "delay" else FlowHeadConfig.example()
+    language_model = PretrainedBackboneConfig("x", settings | {"tokenizer_class": "ByT5Tokenizer"})
+    config = GeneratorConfig(head, language_model)
+    with registered(), pytest.raises(PartitaError) as caught:
+        codec = codec_of("delay" if isinstance(head, TokenHeadConfig) else "ordered")
+        build_for({}, config, lambda: config.build(codec=codec), "here", kind=Generator)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_names_code_is_not_saved(tmp_path):
+    from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    settings = LlamaConfig(vocab_size=400, **sizes, auto_map={"AutoModelForCausalLM": "modeling_evil.Evil"})
+    LlamaForCausalLM(settings).save_pretrained(tmp_path)
+    ByT5Tokenizer().save_pretrained(tmp_path)
+    with registered():
+        model = GeneratorConfig(FlowHeadConfig.example(), PretrainedBackboneConfig(str(tmp_path))).build(
+            codec=codec_of("ordered")
+        )
+        saved, _ = model.saved_config()
+    assert saved.language_model.settings["hidden_size"] == 16
+    assert not {"auto_map", "_name_or_path"} & saved.language_model.settings.keys()
+
+
 @pytest.mark.parametrize("kind", ["ordered", "delay"])
 def test_a_pretrained_language_model_is_gone_on_with_and_not_needed_again(kind, tmp_path):
     from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from partita.training import train
 from partita.training.checkpoints import checkpoints, remove_unfinished
-from partita.training.logs import read_log
+from partita.training.logs import Log, read_log
 from partita_core import PartitaError, override, read_json
 
 FAMILIES = ("reconstruction", "adversarial", "consistency", "quantization", "representation", "generation")
@@ -163,6 +163,46 @@ def test_what_cannot_be_written_is_one_line_that_names_it(config, tones, tmp_pat
     (run / place).mkdir() if place == "log.jsonl" else (run / place).touch()
     with pytest.raises(PartitaError, match=f"{place}"):
         train(config(steps=1), data=tones, output=run, progress=False)
+
+
+def test_checkpoints_are_called_as_checkpoints_are(tmp_path):
+    names = [
+        "step_00000010",
+        "step_00000002",
+        "step_100000000",
+        "step_old",
+        "step_",
+        "step_2",
+        "step_00000002x",
+        "steps",
+    ]
+    for name in names:
+        (tmp_path / name).mkdir()
+    (tmp_path / "step_00000012").touch()
+    assert {path.name for path in checkpoints(tmp_path)} == set(names[:3])
+    (tmp_path / names[2]).rmdir()
+    assert [path.name for path in checkpoints(tmp_path)] == ["step_00000002", "step_00000010"]
+
+
+def test_a_last_line_that_a_kill_cut_short_is_left_out(tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(b'{"step": 1}\n{"step": 2, "tot')
+    assert read_log(tmp_path / "log.jsonl") == [{"step": 1}]
+    (tmp_path / "log.jsonl").write_bytes(b'{"step": 1}\n\xff\x00')
+    assert read_log(tmp_path / "log.jsonl") == [{"step": 1}]
+    assert read_log(tmp_path / "none") == []
+
+
+def test_a_kill_while_a_log_is_opened_loses_nothing_of_it(tmp_path, monkeypatch):
+    def killed(file, *args, **kwargs):
+        file.write_bytes(b"")
+        raise KeyboardInterrupt
+
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+    monkeypatch.setattr(Path, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Log(path, step=1)
+    assert read_log(path) == [{"step": 1}, {"step": 2}]
 
 
 def test_an_evaluation_that_a_kill_cut_short_is_made_up_for(config, tones, tmp_path):

@@ -255,6 +255,35 @@ def state(**changes):
     return change
 
 
+def facts(**changes):
+    def change(checkpoint):
+        path = checkpoint / "state.json"
+        saved = json.loads(path.read_text())
+        path.write_text(json.dumps(saved | {"facts": saved["facts"] | changes}))
+
+    return change
+
+
+def groups(**changes):
+    def change(checkpoint):
+        path = checkpoint / "optimizer_generator.json"
+        path.write_text(json.dumps([group | changes for group in json.loads(path.read_text())]))
+
+    return change
+
+
+def log(content):
+    def change(checkpoint):
+        path = checkpoint.parent.parent / "log.jsonl"
+        path.unlink()
+        if content is None:
+            path.mkdir()
+        else:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return change
+
+
 def tensors(file, change):
     def changed(checkpoint):
         found, _ = read_tensors(checkpoint / file)
@@ -275,6 +304,21 @@ def tensors(file, change):
         (tensors("optimizer_generator.safetensors", lambda t: t | {"x": torch.ones(1)}), "another optimizer"),
         (lambda checkpoint: (checkpoint / "optimizer_generator.json").write_text("[3]"), "another optimizer"),
         (lambda checkpoint: (checkpoint / "optimizer_generator.json").write_text("{}"), "another optimizer"),
+        (groups(betas="high"), "another optimizer: betas was 'high', now "),
+        (groups(betas=[0.1, 0.2]), "another optimizer: betas was .0.1, 0.2., now "),
+        (groups(params=[1, 0]), "another optimizer: params was .1, 0., now "),
+        (groups(params="all"), "another optimizer: params was 'all'"),
+        (tensors("optimizer_generator.safetensors", lambda t: t | {"9999.step": torch.ones(())}), "is of none of the"),
+        (tensors("optimizer_generator.safetensors", lambda t: t | {"0.more": torch.ones(())}), "another .*more was"),
+        (tensors("optimizer_generator.safetensors", lambda t: t | {"0.step": torch.ones(2)}), "another .*step was"),
+        (state(step=-5), "state.json: step is -5, of 6"),
+        (state(step=7), "state.json: step is 7, of 6"),
+        (facts(seconds=-1.0), "state.json: the run has taken -1.0 s"),
+        (log("5\n"), "log.jsonl is no log of a run: line 1 is '5'"),
+        (log('{"step": 1}\n{"a": 1}\n'), "no log of a run: line 2 is .*a"),
+        (log('{"step": "x"}\n'), "no log of a run: line 1 is "),
+        (log(b'{"step": 1}\n\xff\xfe\n{"step": 2}\n'), "no log of a run: line 2 is "),
+        (log(None), "cannot read .*log.jsonl: Is a directory"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused(config, tones, run, tmp_path, damage, message):

@@ -72,7 +72,9 @@ class _TransformersEmbedder:
         self.model = load_pretrained(AutoModel, name, "model").eval()
         repository, subfolder = repository_of(name)
         try:
-            self.extractor = AutoFeatureExtractor.from_pretrained(repository, subfolder=subfolder)
+            self.extractor = AutoFeatureExtractor.from_pretrained(
+                repository, subfolder=subfolder, trust_remote_code=False
+            )
             self.rate: int = self.extractor.sampling_rate
             longest = getattr(self.extractor, "nb_max_samples", None) or getattr(self.extractor, "n_samples", None)
             self._longest = int(longest or _SECONDS * self.rate)

@@ -1,6 +1,7 @@
 """Everything once, in minutes on a CPU: make music, train a small GenAE, encode and decode, write a report."""
 
 import argparse
+import math
 from pathlib import Path
 
 
@@ -15,7 +16,7 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     import shutil
 
-    from partita_core import PartitaError, override
+    from partita_core import PartitaError, override, read_json, to_dict
     from tqdm import tqdm
 
     from partita.data import open_dataset, synthesise, whole_files, write_audio
@@ -27,9 +28,16 @@ def run(options: argparse.Namespace) -> None:
     from partita.training import RunFolder, train
     from partita.training.logs import read_log
 
-    if options.minutes <= 0:
+    if not 0 < options.minutes < math.inf:
         raise PartitaError(f"--minutes is {options.minutes}; it must be positive")
     output: Path = options.output
+    config = override(recipe("genae_tiny"), ["data.crop_seconds=0.61", "trainer.evaluate_seconds=8"])
+    run_folder = RunFolder(output / "run")
+    again = run_folder.config.exists()
+    if again and read_json(run_folder.config) != {"recipe": "genae_tiny", "config": to_dict(config)}:
+        raise PartitaError(
+            f"{run_folder.path} holds a run that is not of this demo; move it, or choose another --output"
+        )
     data = options.data
     if data is None:
         data = output / "data"
@@ -40,14 +48,13 @@ def run(options: argparse.Namespace) -> None:
                 bar.update(done - bar.n)
 
             synthesise(data, minutes=8, seed=0, progress=progress)
-    run_folder = RunFolder(output / "run")
-    shutil.rmtree(run_folder.path, ignore_errors=True)  # the demo is the one command that begins anew
-    config = override(recipe("genae_tiny"), ["data.crop_seconds=0.61", "trainer.evaluate_seconds=8"])
+    _, dataset = (open_dataset(data, split=split) for split in ("train", "test"))
+    if again:
+        shutil.rmtree(run_folder.path, ignore_errors=True)  # the demo is the one command that begins anew
     train(config, data=data, output=run_folder.path, recipe="genae_tiny", minutes=options.minutes)
 
     # As `partita encode` and `partita decode` do it, on a file that training has not seen.
     codec = load_codec(run_folder.model)
-    dataset = open_dataset(data, split="test")
     clips = list(whole_files(dataset.select(range(min(4, len(dataset)))), sample_rate=codec.audio_spec.sample_rate))
     unseen = clips[0]
     latents = codec.encode(unseen.audio[None], layout=unseen.layout)

@@ -43,6 +43,8 @@ def run(options: argparse.Namespace) -> None:
     if len(paths) > _MODELS:
         raise PartitaError(f"there are {len(paths)} models; a report compares at most {_MODELS}")
     robustness = None if options.robustness is None else Robustness.load(options.robustness).of(paths)
+    runs = {name: RunFolder.of_model(path) for name, path in paths.items()}
+    logs = {name: read_log(run.log) for name, run in runs.items() if run is not None}
     codecs = open_models(options)
     heard: list[Any] = []
 
@@ -53,8 +55,6 @@ def run(options: argparse.Namespace) -> None:
 
     found = run_evaluation(options, codecs, listen)
     rate = found.settings["sample_rate"]
-    runs = {name: RunFolder.of_model(path) for name, path in paths.items()}
-    logs = {name: read_log(run.log) for name, run in runs.items() if run is not None}
     write_report(
         options.output,
         title=options.title or " · ".join(codecs),

@@ -158,7 +158,7 @@ class PretrainedBackboneConfig(Config):
         try:
             tokenizer = self._tokenizer()
             if self.settings:
-                settings = AutoConfig.for_model(**self.settings)
+                settings = AutoConfig.for_model(**_without_code(self.settings))
                 return Backbone(_empty(settings, output), tokenizer, own_ids=own_ids)
             kind = AutoModelForCausalLM if output else AutoModel
             with torch.device("cpu"):  # also where the rest is built on the meta device first; see `build_for`
@@ -190,11 +190,20 @@ def self_contained(config: Config, backbone: Backbone) -> Config:
         return config
     settings = backbone.model.config.to_diff_dict()
     settings |= {"model_type": backbone.model.config.model_type, "vocab_size": backbone.model.config.vocab_size}
-    return replace(config, settings=settings | {"tokenizer_class": type(backbone.tokenizer).__name__})
+    settings = _without_code(settings | {"tokenizer_class": type(backbone.tokenizer).__name__})
+    return replace(config, settings=settings)
+
+
+def _without_code(settings: Any) -> Any:
+    """Settings without what names code to run, and where it lies, in any model within the model as well."""
+    if not isinstance(settings, dict):
+        return settings
+    return {key: _without_code(item) for key, item in settings.items() if key not in ("auto_map", "_name_or_path")}
 
 
 def _empty(settings: Any, output: bool) -> Any:
     """A model with weights of its own, drawn as its architecture does."""
     from transformers import AutoModel, AutoModelForCausalLM
 
-    return (AutoModelForCausalLM if output else AutoModel).from_config(settings, dtype=torch.get_default_dtype())
+    kind = AutoModelForCausalLM if output else AutoModel
+    return kind.from_config(settings, trust_remote_code=False, dtype=torch.get_default_dtype())

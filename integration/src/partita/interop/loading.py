@@ -69,9 +69,8 @@ def load_pretrained(loader: Any, name: str, cls: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # diffusers builds with torch's former weight norm
-            model, found = loader.from_pretrained(
-                repository, subfolder=subfolder, use_safetensors=True, output_loading_info=True
-            )
+            safe = {"use_safetensors": True, "trust_remote_code": False}
+            model, found = loader.from_pretrained(repository, subfolder=subfolder, output_loading_info=True, **safe)
     except Exception as error:  # their exceptions are many; what counts is that the model could not be had
         raise PartitaError(f"{name} could not be loaded: {first_line(error)}") from None
     missing = sorted(found["missing_keys"])

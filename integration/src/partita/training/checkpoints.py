@@ -1,5 +1,7 @@
 """Checkpoints: safetensors and JSON, written aside and renamed, so that a kill leaves the last good one."""
 
+import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +17,8 @@ from partita_core import (
     read_json,
     read_shapes,
     read_tensors,
+    shorten,
+    shown,
     to_dict,
     write_json,
     write_tensors,
@@ -26,8 +30,10 @@ from partita.data import Place
 
 from .objective import TrainState
 from .optimization import EMA
+from .run import first_difference
 
 _PREFIX = "step_"
+_NAME = re.compile(_PREFIX + r"\d{8,}")
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,13 @@ class _Saved:
     step: int
     total_steps: int
     facts: Facts
+
+    def __post_init__(self) -> None:
+        """Refuses what no run has come to."""
+        if not 0 <= self.step <= self.total_steps:
+            raise PartitaError(f"step is {self.step}, of {self.total_steps}")
+        if self.facts.seconds < 0 or self.facts.skipped < 0:
+            raise PartitaError(f"the run has taken {self.facts.seconds} s and skipped {self.facts.skipped} steps")
 
 
 def save_checkpoint(
@@ -149,7 +162,7 @@ def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name.startswith(_PREFIX))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -171,25 +184,45 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor],
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], groups: Any) -> None:
-    """The way back from `pack_optimizer`.
+    """The way back from `pack_optimizer`, into an optimizer of the same settings; the learning rate may be another.
 
     Raises:
-        PartitaError: the state is of an optimizer of other parameters.
+        PartitaError: the state is of an optimizer of other parameters or settings.
     """
     check_finite(tensors, "the state of the optimizer")
+    own = optimizer.state_dict()["param_groups"]
+    difference = _changed(own, groups)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    indices = set(map(str, range(len(parameters))))
     state: dict[int, dict[str, Any]] = {}
-    try:
-        for name, tensor in tensors.items():
-            index, key = name.split(".", 1)
-            state.setdefault(int(index), {})[key] = tensor
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise PartitaError(f"the checkpoint is of another optimizer: {str(error).splitlines()[0]}") from None
-    for parameter, entries in optimizer.state.items():
-        for key, value in entries.items():
-            if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
-                shapes = f"{key} is {tuple(value.shape)}, the parameter {tuple(parameter.shape)}"
-                raise PartitaError(f"the checkpoint is of another optimizer: {shapes}")
+    for name, tensor in tensors.items():
+        index, _, key = name.partition(".")
+        if index not in indices:
+            difference = difference or f"{shown(name)} is of none of the {len(parameters)} parameters"
+            break
+        state.setdefault(int(index), {})[key] = tensor
+    for index, entries in state.items():
+        like = tuple(parameters[index].shape)
+        shapes = {key: tuple(tensor.shape) for key, tensor in sorted(entries.items())}
+        wanted = {"exp_avg": like, "exp_avg_sq": like, "step": ()}
+        difference = difference or first_difference(shapes, wanted, str(index))
+    if difference:
+        raise PartitaError(f"the checkpoint is of another optimizer: {shorten(difference)}")
+    optimizer.load_state_dict({"state": state, "param_groups": own})
+
+
+def _changed(own: list[dict[str, Any]], groups: Any) -> str:
+    """What the groups of a checkpoint say otherwise than an optimizer's own; empty where they agree."""
+    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups) or len(groups) != len(own):
+        return f"{shown(groups)} is for {len(own)} groups of parameters"
+    for theirs, ours in zip(groups, own):
+        # The learning rate is set before each step; settings come and go with versions of torch.
+        known = {name: value for name, value in ours.items() if name in theirs and name != "lr"}
+        known = json.loads(json.dumps(known))  # tuples are lists there
+        found = first_difference({name: theirs[name] for name in known}, known)
+        if found:
+            return found
+    return ""
 
 
 def _of_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

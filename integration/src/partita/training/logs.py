@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from partita_core import PartitaError, shown, written_aside
 from tqdm import tqdm
 
 
@@ -24,8 +25,8 @@ class Log:
         self.path, self._trackers = path, trackers
         self._warned: set[str] = set()
         self.kept = kept = [line for line in read_log(path) if line["step"] <= step]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        with written_aside(path) as aside:  # a kill must not lose what was there
+            aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
     def write(self, step: int, **values: Any) -> None:
         """Adds a line."""
@@ -44,13 +45,26 @@ class Log:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a last one that a kill cut short is left out."""
+    """The lines of a log; a last one that a kill cut short is left out.
+
+    Raises:
+        PartitaError: it cannot be read, or is no log.
+    """
+    try:
+        texts = path.read_bytes().splitlines() if path.exists() else []
+    except OSError as error:
+        raise PartitaError(f"cannot read {path}: {error.strerror or error}") from None
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for number, text in enumerate(texts, 1):
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
+            line = json.loads(text.decode("utf-8"))
+        except (ValueError, RecursionError):  # what is no UTF-8, too
+            if number == len(texts):
+                break
+            line = None
+        if not isinstance(line, dict) or type(line.get("step")) is not int:
+            raise PartitaError(f"{path} is no log of a run: line {number} is {shown(text.decode('utf-8', 'replace'))}")
+        lines.append(line)
     return lines
 
 

@@ -1,0 +1,63 @@
+"""`partita demo`, as far as it is not the other commands one after the other: what it takes away."""
+
+import json
+import shutil
+
+import pytest
+from partita import recipes
+from partita.training import RunFolder
+from partita_core import override
+
+
+@pytest.fixture
+def demo(monkeypatch, config, tones, tmp_path):
+    """The arguments of a demo of a small model."""
+    monkeypatch.setitem(recipes.RECIPES, "genae_tiny", lambda: override(config(steps=1), ["trainer.log_every=1"]))
+    return "demo", "--data", tones, "--output", tmp_path
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_demo_begins_anew_where_there_is_one_of_its_own(demo, ok, tmp_path):
+    ok(*demo)
+    (tmp_path / "run" / "old").touch()
+    config = RunFolder(tmp_path / "run").config.read_bytes()
+    ok(*demo)
+    assert not (tmp_path / "run" / "old").exists() and RunFolder(tmp_path / "run").config.read_bytes() == config
+    assert (tmp_path / "report.html").is_file()
+
+
+@pytest.mark.parametrize("minutes", ["0", "nan", "inf"])
+def test_a_demo_takes_minutes(demo, refused, minutes):
+    assert "must be positive" in refused(*demo, "--minutes", minutes)
+
+
+def test_what_is_no_run_of_a_demo_is_left(demo, refused, run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    before = files(tmp_path)
+    assert "holds a run that is not of this demo; move it" in refused(*demo)
+    RunFolder(tmp_path / "run").config.write_text("[]")
+    assert "holds a run that is not of this demo; move it" in refused(*demo)
+    RunFolder(tmp_path / "run").config.unlink()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    assert "no such" in refused(*demo[:2], tmp_path / "none", *demo[3:]).lower()
+    assert files(tmp_path).keys() - before.keys() == {(tmp_path / "run" / "notes.txt").relative_to(tmp_path)}
+
+
+def test_a_demo_that_cannot_read_its_data_takes_nothing_away(demo, ok, refused, tmp_path):
+    ok(*demo)
+    before = files(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for data in ("none", "empty"):
+        refused(*demo[:2], tmp_path / data, *demo[3:])
+    assert files(tmp_path) == before
+
+
+def test_a_demo_leaves_what_lies_where_its_run_goes(demo, ok, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    ok(*demo)
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["recipe"] == "genae_tiny"
