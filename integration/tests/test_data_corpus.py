@@ -21,15 +21,12 @@ from partita.data import (
     corpus_spec,
     dataset_splits,
     encode_corpus,
-    encode_files,
-    encoding,
     open_dataset,
     stored_latents,
     whole_files,
     write_audio,
 )
 from partita.interop import from_foreign
-from partita.world import check_world
 from partita_core import Autoencoder, ChannelLayout, Latents, PartitaError, override
 
 SMALL = 6000  # bytes of a shard
@@ -133,42 +130,6 @@ def test_how_files_are_batched_and_cut_does_not_matter(codec, sources, corpus, t
         )
         for one, other in pairs:
             torch.testing.assert_close(one.values, other.values, rtol=1e-4, atol=1e-5)
-
-
-def test_files_of_a_length_go_through_the_model_together(codec, sources, monkeypatch):
-    seen = []
-    original = codec.encode
-    monkeypatch.setattr(codec, "encode", lambda audio, **kw: seen.append(len(audio)) or original(audio, **kw))
-    paths = sorted((sources / "train").glob("*.wav"))
-    found = dict(encode_files(codec, lambda i: paths[i], len(paths)))
-    assert sorted(found) == list(range(len(paths))) and max(seen) > 1 and sum(seen) == len(paths) - 1
-    assert str(found[4]).startswith(f"{paths[4]}: is not audio")
-
-
-@pytest.mark.parametrize("seconds", [12.0, 0.05])
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("change", [(2, 800), (1, 900)])
-def test_a_file_that_changes_behind_its_header_is_left_out(codec, tmp_path, monkeypatch, seconds, first, change):
-    codec.tile_seconds = seconds  # with the shorter, files are streamed
-    for name in "abcd":
-        write_audio(tmp_path / f"{name}.wav", torch.full((1, 800), 0.1), 8000)
-    paths = sorted(tmp_path.glob("*.wav"))
-    looked, original = [], encoding.audio_info
-
-    def info(source):
-        found = original(source)
-        looked.append(source)
-        if len(looked) == len(paths):
-            write_audio(paths[0 if first else 2], torch.full(change, 0.1), 8000)
-        return found
-
-    monkeypatch.setattr(encoding, "audio_info", info)
-    found = dict(encode_files(codec, lambda i: paths[i], len(paths)))
-    said = str(found.pop(0 if first else 2))
-    then, now = (f"{codec.latent_spec.frames(samples)} frames of {n} channels" for n, samples in ((1, 800), change))
-    name = paths[0 if first else 2]
-    assert said == f"{name}: has changed while it was encoded: {now}, and before {then}"
-    assert len(found) == 3 and all(isinstance(latents, Latents) for latents in found.values())
 
 
 def test_half_precision_is_half_the_size_and_close(codec, sources, corpus, tmp_path):
@@ -288,18 +249,6 @@ def test_killed_at_any_time_and_ended_by_two_processes_it_is_the_same(run, sourc
     assert rows_of(output) == rows_of(corpus)
 
 
-def test_processes_that_do_not_know_of_each_other_are_refused(codec, sources, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    check_world(1)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    check_world(2)
-    with pytest.raises(PartitaError, match=r"2 processes were started \(WORLD_SIZE\), and accelerate sees 1; on"):
-        encode_corpus(codec, sources, tmp_path / "out", progress=False)
-    assert not (tmp_path / "out").exists()
-    monkeypatch.delenv("WORLD_SIZE")
-    check_world(1)
-
-
 def test_shards_that_are_not_there_are_made_again_and_the_same(codec, sources, corpus, tmp_path):
     output = tmp_path / "again"
     shutil.copytree(corpus, output)
@@ -312,6 +261,36 @@ def test_shards_that_are_not_there_are_made_again_and_the_same(codec, sources, c
     assert (done.files, done.encoded, len(done.broken)) == (13, 12, 1) and "03b.wav" in done.broken[0]
     assert [path.read_bytes() for path in shards(output)] == [path.read_bytes() for path in shards(corpus)]
     assert not left.exists() and encode_corpus(codec, sources, output, progress=False) == done
+
+
+def test_shards_whose_end_cannot_be_read_are_made_again(codec, sources, corpus, tmp_path):
+    import datasets
+
+    output = tmp_path / "again"
+    shutil.copytree(corpus, output)
+    empty, cut, foreign, untold = shards(output)[:4]
+    empty.write_bytes(b"")
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    datasets.Dataset.from_dict({"audio": ["x"]}).to_parquet(foreign)  # one without a note
+    table = pq.read_table(untold)
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"partita": b"{}"}), untold)
+    done = encode_corpus(codec, sources, output, progress=False)
+    assert (done.files, done.encoded, len(done.broken)) == (13, 12, 1)
+    assert [path.read_bytes() for path in shards(output)] == [path.read_bytes() for path in shards(corpus)]
+
+
+@pytest.mark.parametrize("changes", [{"ends": []}, {"ends": [3, 3]}, {"ends": [-1]}, {"seconds": []}])
+def test_a_plan_that_is_none_is_one_line(codec, sources, corpus, changes):
+    record = json.loads((corpus / "corpus.json").read_text())
+    record["splits"]["train"] |= changes
+    (corpus / "corpus.json").write_text(json.dumps(record))
+    for use in (lambda: open_dataset(corpus), lambda: encode_corpus(codec, sources, corpus, progress=False)):
+        with pytest.raises(PartitaError, match="corpus.json: the ends and seconds of 'train' are not those of shards"):
+            use()
+    record["splits"]["train"] |= {"ends": [99], "seconds": [1.0]}
+    (corpus / "corpus.json").write_text(json.dumps(record))
+    with pytest.raises(PartitaError, match="was begun on other files than"):
+        encode_corpus(codec, sources, corpus, progress=False)
 
 
 # ------------------------------------------------------------------ what is refused

@@ -2,7 +2,7 @@
 
 Which rows make a shard, and which files are encoded together, depends on the files alone; each shard is written aside
 and renamed. So whoever makes a shard makes the same, a shard that is there is whole, and what a killed process leaves
-to do is the shards that are not there.
+to do is the shards that are not there. One that was damaged since, so that its end cannot be read, is none.
 """
 
 import json
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from partita_core import ChannelLayout, Codec, PartitaError, written_aside
@@ -104,7 +104,7 @@ def encode_corpus(
         spec = _corpus_spec(codec, num_quantizers, dtype, only)
         wanted = CorpusRecord(spec, name, num_quantizers, {})
         record = begin_corpus(output, wanted, datasets, source, shard_bytes=shard_bytes, progress=progress)
-        told = [record, [shard for shard in all_shards(record) if not shard_path(output, *shard).is_file()]]
+        told = [record, [shard for shard in all_shards(record) if _read_note(shard_path(output, *shard)) is None]]
     # One word for all: the first to look may have finished a shard before the last one looks.
     broadcast_object_list(told)
     record, left = told
@@ -216,19 +216,38 @@ def _write(table: "pyarrow.Table", path: Path) -> None:
     pq.write_table(table, path, use_dictionary=repeated)
 
 
-def _summary(output: Path, record: CorpusRecord) -> EncodedCorpus:
-    """What the shards say of themselves."""
+class _Note(NamedTuple):
+    """What a shard says of itself: its rows, the samples in them, and what was left out."""
+
+    rows: int
+    samples: int
+    broken: list[str]
+
+
+def _read_note(path: Path) -> _Note | None:
+    """The note of a shard; None where there is none that can be read, and so no shard."""
     import pyarrow.parquet as pq
 
-    encoded, samples, broken = 0, 0, []
+    try:
+        with pq.ParquetFile(path) as file:
+            note = json.loads((file.schema_arrow.metadata or {})[_NOTE])
+            return _Note(file.metadata.num_rows, note["samples"], note["broken"])
+    except (OSError, ValueError, KeyError, TypeError):  # pyarrow's are among them
+        return None
+
+
+def _summary(output: Path, record: CorpusRecord) -> EncodedCorpus:
+    """What the shards say of themselves."""
+    notes = []
     for shard in all_shards(record):
-        with pq.ParquetFile(shard_path(output, *shard)) as file:
-            note = json.loads(file.schema_arrow.metadata[_NOTE])
-            encoded += file.metadata.num_rows
-            samples += note["samples"]
-            broken += note["broken"]
+        note = _read_note(shard_path(output, *shard))
+        if note is None:
+            raise PartitaError(f"{shard_path(output, *shard)}: was damaged meanwhile; give the command once more")
+        notes.append(note)
     files = sum(plan.ends[-1] for plan in record.splits.values())
-    return EncodedCorpus(files, encoded, samples / record.corpus.latent.sample_rate, tuple(broken))
+    seconds = sum(note.samples for note in notes) / record.corpus.latent.sample_rate
+    broken = tuple(reason for note in notes for reason in note.broken)
+    return EncodedCorpus(files, sum(note.rows for note in notes), seconds, broken)
 
 
 class _Bar:

@@ -102,8 +102,8 @@ def _check_same(
         was, now = (getattr(one.corpus if hasattr(one.corpus, name) else one, name) for one in (found, wanted))
         if was != now:
             raise PartitaError(f"{output}: was begun with {name} {was}, not {now}; name another folder")
-    names = {split: _names(dataset) for split, dataset in datasets.items()}
-    if names != {split: plan.names for split, plan in found.splits.items()}:
+    files = {split: (_names(dataset), len(dataset)) for split, dataset in datasets.items()}
+    if files != {split: (plan.names, plan.ends[-1]) for split, plan in found.splits.items()}:
         raise PartitaError(f"{output}: was begun on other files than {source} has now; name another folder")
 
 

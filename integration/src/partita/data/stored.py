@@ -209,7 +209,10 @@ def read_record(folder: Path) -> CorpusRecord:
     """
     path = folder / CORPUS
     record = from_dict(CorpusRecord, read_json(path), where=str(path))
-    for split in record.splits:
+    for split, plan in record.splits.items():
+        ends = (0, *plan.ends)
+        if not plan.ends or len(plan.ends) != len(plan.seconds) or any(b <= a for a, b in zip(ends, ends[1:])):
+            raise PartitaError(f"{path}: the ends and seconds of {shown(split)} are not those of shards")
         if split in ("", ".", "..") or not set("/\\\0").isdisjoint(split):
             raise PartitaError(f"{path}: {shown(split)} is no name of a split, which is a folder beside it")
     return record

@@ -46,7 +46,7 @@ class Facts:
         skipped: steps in a row that were left out, for not being finite.
         averages: what `Watch` remembers.
         places: where the streams of each process stand, if the data is one; see `StreamLoader`.
-        broken: files that were left out, by the reason, and how often.
+        broken: files that were left out: of each the first reason, and how often.
         data: what the files are called by, all in all; empty of a stream.
     """
 
@@ -55,7 +55,7 @@ class Facts:
     skipped: int = 0
     averages: dict[str, tuple[float, int]] = field(default_factory=dict)
     places: tuple[tuple[Place, ...], ...] = ()
-    broken: dict[str, int] = field(default_factory=dict)
+    broken: dict[str, tuple[str, int]] = field(default_factory=dict)
     data: str = ""
 
 

@@ -23,7 +23,7 @@ from .objective import Objective, TrainState
 from .optimization import EMA
 from .periodic import Periodic
 from .run import RunConfig, RunFolder
-from .together import agree, all_counts, everywhere, gathered, of_main
+from .together import agree, all_left_out, everywhere, gathered, of_main
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Loop:
         self.watch = Watch(trainer.watch)
         self.stop = ""  # why the run is to end
         self.data = ""  # what the files are called by, all in all
-        self.broken: dict[str, int] = {}  # files that this process left out, by the reason, and how often
+        self.broken: dict[str, tuple[str, int]] = {}  # files that this process left out: the first reason, how often
 
     def restore(self, checkpoint: Path) -> tuple[TrainState, float]:
         """Where the run stood, and the seconds that it had taken."""
@@ -133,13 +133,13 @@ class Loop:
                         periodic.evaluate(state, log)
             if self.stop:
                 raise PartitaError(self.stop)
-            self.broken = all_counts(self.accelerator, self.broken)
+            self.broken = all_left_out(self.accelerator, self.broken)
         finally:
             bar.close()
             if log is not None and self.broken:
-                log.write(state.step, broken=self.broken)
+                log.write(state.step, broken=dict(self.broken.values()))
             if main and self.broken:
-                lines = "".join(f"\n  {reason}" for reason in sorted(self.broken))
+                lines = "".join(f"\n  {reason}" for reason, _ in sorted(self.broken.values()))
                 print(f"{len(self.broken)} files could not be used and were left out:{lines}", flush=True)
         return clock.elapsed
 
@@ -178,10 +178,11 @@ class Loop:
             begin = time.perf_counter()
             batch = next(reader)
             waited += time.perf_counter() - begin
-            for reason in batch.pop("broken", []):
-                if reason not in self.broken:
-                    bar.say(f"left out: {reason}")
-                self.broken[reason] = self.broken.get(reason, 0) + 1
+            for found in batch.pop("broken", []):
+                if found.file not in self.broken:
+                    bar.say(f"left out: {found}")
+                reason, count = self.broken.get(found.file, (str(found), 0))
+                self.broken[found.file] = reason, count + 1
             self.objective.check_batch(batch)
             batch = _to(batch, accelerator.device)
             with accelerator.accumulate(self.prepared):
@@ -241,7 +242,7 @@ class Loop:
 
     def _checkpoint(self, state: TrainState, seconds: float, keep: int, places: tuple[Any, ...]) -> None:
         everyone = gathered(self.accelerator, [places] if places else [])
-        broken = all_counts(self.accelerator, self.broken)
+        broken = all_left_out(self.accelerator, self.broken)
         if not self.accelerator.is_main_process:
             return
         facts = Facts(

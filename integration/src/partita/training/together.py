@@ -1,6 +1,5 @@
 """What the processes of a run tell each other, beside gradients; in one alone nothing is told."""
 
-from collections import Counter
 from collections.abc import Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -48,9 +47,11 @@ def everywhere(accelerator: "Accelerator", figures: Mapping[str, Tensor]) -> dic
     return {name: fmean(found[name] for found in everyone if name in found) for name in names}
 
 
-def all_counts(accelerator: "Accelerator", counts: Mapping[str, int]) -> dict[str, int]:
-    """The sums over processes of what each has counted."""
-    total: Counter[str] = Counter()
-    for found in gathered(accelerator, [dict(counts)]):
-        total.update(found)
-    return dict(total)
+def all_left_out(accelerator: "Accelerator", files: Mapping[str, tuple[str, int]]) -> dict[str, tuple[str, int]]:
+    """By file, a reason why it was left out, and how often in all processes."""
+    total: dict[str, tuple[str, int]] = {}
+    for found in gathered(accelerator, [dict(files)]):
+        for file, (reason, count) in found.items():
+            first, before = total.get(file, (reason, 0))
+            total[file] = first, before + count
+    return total
