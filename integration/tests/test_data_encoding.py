@@ -3,7 +3,7 @@
 import pytest
 import torch
 from partita.data import encode_corpus, encode_files, encoding, write_audio
-from partita.processes import check_world
+from partita.world import check_world
 from partita_core import Autoencoder, Latents, PartitaError
 
 

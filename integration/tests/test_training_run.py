@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -137,6 +138,19 @@ def test_broken_files_are_named_and_left_out(config, tones, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "2 files could not be used" in said and "not_audio.wav" in said and "nan.wav" in said
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+def test_a_file_that_is_broken_at_many_places_is_one(config, tmp_path, capsys):
+    """Where in it a reader stumbles is another place for every crop."""
+    (tmp_path / "train").mkdir()
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, (80_000, 2))
+    soundfile.write(tmp_path / "train" / "whole.flac", noise, 8000)
+    whole = (tmp_path / "train" / "whole.flac").read_bytes()
+    (tmp_path / "train" / "cut.flac").write_bytes(whole[: len(whole) // 4])
+    train(config(steps=8), data=tmp_path, output=tmp_path / "run", progress=False)
+    (reason, count), *others = read_log(tmp_path / "run" / "log.jsonl")[-1]["broken"].items()
+    assert "cut.flac" in reason and count > 3 and not others
+    assert "1 files could not be used" in capsys.readouterr().out
 
 
 def test_a_run_is_not_overwritten_and_not_resumed_with_another_config(config, tones, run, tmp_path):
