@@ -68,7 +68,7 @@ def test_clips_are_spread_evenly(script):
 
 
 def test_the_profile_has_the_seam_in_its_middle(script):
-    metric = SeamExcessConfig(edge=0).build(sample_rate=44_100)
+    metric = SeamExcessConfig(32_768, edge=0).build(sample_rate=44_100)
     profile = script.Profile(metric)
     source = 0.1 * torch.randn(1, 8 * metric.chunk, generator=torch.Generator().manual_seed(0))
     estimate = source.clone()
