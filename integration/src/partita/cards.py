@@ -1,6 +1,5 @@
 """Model cards: the README.md of a model folder, with what it is made of and what was measured."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +10,7 @@ from partita.evaluation import Interval
 from partita.evaluation.results import format_interval, format_numbers
 from partita.figures import count_parameters, figures
 from partita.models import codec_of
+from partita.report.curves import is_one_of_many
 
 # What the hub calls models that put out audio for audio; nothing that it knows fits the others.
 _TASK = "audio-to-audio"
@@ -71,7 +71,7 @@ def model_card(model: Saved, training: Training) -> str:
         model: in eval mode.
         training: how it came to be.
     """
-    training = replace(training, measured=[each for each in training.measured if not re.search(r"_\d+$", each.name)])
+    training = replace(training, measured=[each for each in training.measured if not is_one_of_many(each.name)])
     name = training.recipe or type(model).__name__
     parts = dict(model.named_children())
     rows = [

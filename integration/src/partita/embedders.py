@@ -4,14 +4,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from partita_core import ChannelLayout, Codec, PartitaError, convert
+from partita_core import ChannelLayout, Codec, PartitaError, convert, first_line
 from torch import Tensor
 
 from .data.clips import Clip
-from .data.resampling import resample
+from .data.resampling import resample_some
 from .evaluation.frechet import Embed
 from .evaluation.references import fit
-from .interop.loading import first_line, is_codec, load_pretrained, repository_of
+from .interop.loading import is_codec, load_pretrained, repository_of
 from .models import FOREIGN, codec_of, load_model, load_representation
 from .probing.features import encode_clip, pooled, stack_tokens
 
@@ -85,8 +85,7 @@ class _TransformersEmbedder:
             raise PartitaError(f"{name} makes no embedding of audio: {first_line(error)}") from None
 
     def __call__(self, audio: Tensor, sample_rate: int, layout: ChannelLayout) -> Tensor:
-        mono = resample(convert(audio.cpu(), layout, ChannelLayout.MONO), sample_rate, self.rate)[0]
-        mono = fit(mono, max(1, len(mono)))
+        mono = resample_some(convert(audio.cpu(), layout, ChannelLayout.MONO), sample_rate, self.rate)[0]
         pieces = mono.tensor_split(math.ceil(len(mono) / self._longest))
         return torch.stack([self._embed_piece(piece) for piece in pieces]).mean(0)
 

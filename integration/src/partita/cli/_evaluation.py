@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ._models import add_levels
@@ -64,8 +65,6 @@ def run_evaluation(
     Raises:
         PartitaError: what `evaluate` refuses, or a limit is not positive.
     """
-    from dataclasses import replace
-
     from partita_core import PartitaError
     from tqdm import tqdm
 

@@ -8,6 +8,7 @@ import numpy as np
 import soxr
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .audio import BLOCK_FRAMES, AudioInfo, AudioSource, audio_info, read_audio, read_blocks
 
@@ -25,6 +26,12 @@ def resample(audio: Tensor, source_rate: int, target_rate: int) -> Tensor:
     if source_rate == target_rate or audio.shape[-1] == 0:
         return audio
     return _channels_first(soxr.resample(_frames_first(audio), source_rate, target_rate))
+
+
+def resample_some(audio: Tensor, source_rate: int, target_rate: int) -> Tensor:
+    """As `resample`, but of what has a sample at least one: a zero, where a lower rate would leave none."""
+    resampled = resample(audio, source_rate, target_rate)
+    return resampled if resampled.shape[-1] or not audio.shape[-1] else F.pad(resampled, (0, 1))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from .audio import audio_info
 from .resampling import resampled_length
-from .sources import row_source
+from .sources import names_hash, row_source
 from .stored import CORPUS, CorpusRecord, CorpusSpec, SplitPlan, read_record
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ def _check_same(
         was, now = (getattr(one.corpus if hasattr(one.corpus, name) else one, name) for one in (found, wanted))
         if was != now:
             raise PartitaError(f"{output}: was begun with {name} {was}, not {now}; name another folder")
-    files = {split: (_names(dataset), len(dataset)) for split, dataset in datasets.items()}
+    files = {split: (names_hash(dataset), len(dataset)) for split, dataset in datasets.items()}
     if files != {split: (plan.names, plan.ends[-1]) for split, plan in found.splits.items()}:
         raise PartitaError(f"{output}: was begun on other files than {source} has now; name another folder")
 
@@ -135,14 +134,7 @@ def _plan(dataset: "Dataset", spec: CorpusSpec, shard_bytes: int | None, title: 
         filled += size
         ends[-1] = row + 1
         seconds[-1] += duration
-    return SplitPlan(_names(dataset), tuple(ends), tuple(seconds))
-
-
-def _names(dataset: "Dataset") -> str:
-    digest = sha256()
-    for name in dataset["file_name"]:
-        digest.update(f"{name}\n".encode())
-    return digest.hexdigest()[:16]
+    return SplitPlan(names_hash(dataset), tuple(ends), tuple(seconds))
 
 
 def _card(record: CorpusRecord, source: str) -> str:

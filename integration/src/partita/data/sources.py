@@ -3,13 +3,14 @@
 import csv
 import os
 from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from partita_core import PartitaError, nearest, shorten, shown
 
 from .audio import SUFFIXES, AudioSource
-from .stored import CORPUS, first_line, open_stored, stored_splits
+from .stored import CORPUS, open_stored, stored_splits, with_cause
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -96,6 +97,14 @@ def row_source(row: Mapping[str, Any], index: int) -> AudioSource:
     audio = row.get("audio") or {}
     path, data = audio.get("path"), audio.get("bytes")
     return {"path": path or row_name(row, index), "bytes": data if path or data else b""}
+
+
+def names_hash(dataset: "Dataset") -> str:
+    """What the rows of a data set are called, all in all and in their order: 16 hex digits of a sha256."""
+    digest = sha256()
+    for name in dataset["file_name"]:
+        digest.update(f"{name}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def spread_rows(total: int, count: int) -> list[int]:
@@ -228,7 +237,7 @@ def _open_parquet(path: Path | str, split: str, *, stream: bool) -> "Dataset | I
         else:
             dataset = load_dataset(str(path), split=split, streaming=stream)
     except (ValueError, OSError, DatasetsError) as error:
-        raise PartitaError(f"{path}: {first_line(error)}") from None
+        raise PartitaError(f"{path}: {with_cause(error)}") from None
     columns = dataset.column_names or []
     if "audio" not in columns:
         raise PartitaError(f"{path}: has no column audio; {nearest('audio', columns)}")
@@ -254,4 +263,4 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, repo_type="dataset"))
     except (OSError, ValueError) as error:
-        raise PartitaError(f"{name}: no such folder, and not to be had from the hub ({first_line(error)})") from None
+        raise PartitaError(f"{name}: no such folder, and not to be had from the hub ({with_cause(error)})") from None

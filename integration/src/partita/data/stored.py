@@ -24,6 +24,7 @@ from partita_core import (
     Latents,
     LatentSpec,
     PartitaError,
+    first_line,
     from_dict,
     parse_json,
     read_json,
@@ -274,7 +275,7 @@ def open_stored(folder: Path, split: str, *, stream: bool = False) -> "Dataset":
         shards = {split: [str(file) for file in files]}
         dataset = load_dataset("parquet", data_files=shards, split=split, streaming=stream)
     except (ValueError, OSError, DatasetsError) as error:
-        raise PartitaError(f"{folder}: {first_line(error)}") from None
+        raise PartitaError(f"{folder}: {with_cause(error)}") from None
     dataset.info.description = json.dumps({_KEY: to_dict(record.corpus)})
     return dataset  # pyright: ignore[reportReturnType]
 
@@ -284,8 +285,7 @@ def shard_path(folder: Path, split: str, number: int) -> Path:
     return folder / split / f"latents-{number:05d}.parquet"
 
 
-def first_line(error: BaseException) -> str:
+def with_cause(error: BaseException) -> str:
     """What an error of a library says, in one line, and what it says of its cause."""
-    line = (str(error).splitlines() or [type(error).__name__])[0]
-    cause = error.__cause__
-    return line if cause is None or str(cause) == str(error) else f"{line.rstrip('.')}: {first_line(cause)}"
+    line, cause = first_line(error), error.__cause__
+    return line if cause is None or str(cause) == str(error) else f"{line.rstrip('.')}: {with_cause(cause)}"

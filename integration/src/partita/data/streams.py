@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from .crops import ATTEMPTS, Batch, Crops, Item, LatentCrops, LeftOut, collate
 from .sources import row_name
-from .stored import first_line
+from .stored import with_cause
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -193,7 +193,7 @@ def _whole(blocks: Iterator[dict[str, Any]], file: str) -> Iterator[dict[str, An
     try:
         yield from blocks
     except (OSError, ValueError) as error:  # pyarrow's are among them
-        raise PartitaError(f"{file}: is damaged ({first_line(error)})") from None
+        raise PartitaError(f"{file}: is damaged ({with_cause(error)})") from None
 
 
 def _shard_name(dataset: "IterableDataset", shard: int) -> str:

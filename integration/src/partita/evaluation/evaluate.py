@@ -23,7 +23,7 @@ from partita_core import (
 )
 from torch import Tensor
 
-from ..data.resampling import resample, resampled_length
+from ..data.resampling import resample, resample_some
 from .bootstrap import Bootstrap, Interval
 from .chunks import chunk_grid
 from .frechet import Embed, EmbeddedClips
@@ -158,8 +158,7 @@ class _Clock:
 
     def reconstruct(self, audio: Tensor, layout: ChannelLayout, seed: int) -> Tensor:
         own = self.codec.audio_spec.sample_rate
-        heard = resample(audio.detach().cpu(), self.rate, own)
-        heard = fit(heard, max(1, resampled_length(audio.shape[-1], self.rate, own)))[None]
+        heard = resample_some(audio.detach().cpu(), self.rate, own)[None]
         if not self._warm:  # the first run pays for allocations and kernels that no other does
             first = self._encode_audio(heard[..., :own], layout)
             self.codec.decode(first, sampler=self.sampler, seed=seed)

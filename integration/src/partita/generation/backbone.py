@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
-from partita_core import ChannelLayout, Config, PartitaError, register
+from partita_core import ChannelLayout, Config, PartitaError, first_line, register
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -168,8 +168,7 @@ class PretrainedBackboneConfig(Config):
                 vocabulary = max(len(tokenizer), model.config.vocab_size)
                 model.resize_token_embeddings(vocabulary + _STARTS + own_ids, mean_resizing=False)
         except (OSError, ValueError, KeyError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise PartitaError(f"no language model {self.name!r}: {reason}") from None
+            raise PartitaError(f"no language model {self.name!r}: {first_line(error)}") from None
         return Backbone(model, tokenizer, own_ids=own_ids)
 
     def _tokenizer(self) -> Any:

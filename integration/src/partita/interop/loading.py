@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from partita_core import Codec, PartitaError, nearest, read_json
+from partita_core import Codec, PartitaError, first_line, nearest, read_json
 
 from ._common import ForeignCodec
 from .oobleck import OobleckCodec
@@ -77,11 +77,6 @@ def load_pretrained(loader: Any, name: str, cls: str) -> Any:
     if missing:
         raise PartitaError(f"{name} lacks {len(missing)} weights of a {cls}, first {missing[0]}")
     return model.float()
-
-
-def first_line(error: Exception) -> str:
-    """What another library says went wrong, as far as it is one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _load(name: str) -> Any:

@@ -10,9 +10,8 @@ from partita_core import ChannelLayout, Codec, Latents, PartitaError, convert, r
 from torch import Tensor
 
 from ..data.clips import Clip
-from ..data.resampling import resample
+from ..data.resampling import resample, resample_some
 from ..evaluation.metrics.spectra import magnitudes, mel_bands
-from ..evaluation.references import fit
 from ..models import codec_of
 from .head import masked_mean
 
@@ -59,8 +58,7 @@ def beginning(clip: Clip, seconds: float) -> Clip:
 
 def heard(codec: Codec, clip: Clip) -> tuple[Tensor, ChannelLayout]:
     """The audio of a clip and its layout as the codec can take them: at its rate, and mono if that is all it takes."""
-    audio = resample(clip.audio, clip.sample_rate, codec.audio_spec.sample_rate)
-    audio = fit(audio, max(1, audio.shape[-1]))  # one sample of a higher rate is none of a lower
+    audio = resample_some(clip.audio, clip.sample_rate, codec.audio_spec.sample_rate)
     if codec.audio_spec.layouts == (ChannelLayout.MONO,):
         return convert(audio, clip.layout, ChannelLayout.MONO), ChannelLayout.MONO
     return audio, clip.layout

@@ -43,6 +43,11 @@ def chart(name: str, curves: Mapping[str, NDArray[np.float64]], colours: Mapping
     return plot(name, series, value=last)
 
 
+def is_one_of_many(name: str) -> bool:
+    """Whether a figure is of one level or offset among many alike, as `usage_3`: looked up, and not read."""
+    return re.search(r"_\d+$", name) is not None
+
+
 def charts(logs: Mapping[str, Iterable[Mapping[str, Any]]], colours: Mapping[str, int]) -> str:
     """All curves of the models' logs; empty where there are none."""
     found: dict[str, dict[str, NDArray[np.float64]]] = {}
@@ -50,8 +55,7 @@ def charts(logs: Mapping[str, Iterable[Mapping[str, Any]]], colours: Mapping[str
         for name, points in curves_of(rows).items():
             found.setdefault(name, {})[model] = points
     order = sorted(found, key=lambda name: next((i for i, p in enumerate(_FIRST) if name.startswith(p)), len(_FIRST)))
-    # One of many alike, of each level or offset, is looked up and not read.
-    chief = [name for name in order if name.startswith(_FIRST) and not re.search(r"_\d+$", name)]
+    chief = [name for name in order if name.startswith(_FIRST) and not is_one_of_many(name)]
     first = [chart(name, found[name], colours) for name in chief]
     rest = [chart(name, found[name], colours) for name in order if name not in chief]
     if not first:

@@ -39,6 +39,8 @@ class Loop:
         objective: Objective,
         config: RunConfig,
         run: RunFolder,
+        *,
+        data: str,
     ) -> None:
         self.accelerator, self.objective, self.config, self.run = accelerator, objective, config, run
         trainer = config.trainer
@@ -59,7 +61,7 @@ class Loop:
         self.places: tuple[Any, ...] = ()  # of a checkpoint, for each process
         self.watch = Watch(trainer.watch)
         self.stop = ""  # why the run is to end
-        self.data = ""  # what the files are called by, all in all
+        self.data = data  # what the files are called by, all in all; empty where nobody knows
         self.broken: dict[str, tuple[str, int]] = {}  # files that this process left out: the first reason, how often
 
     def restore(self, checkpoint: Path) -> tuple[TrainState, float]:

@@ -1,7 +1,6 @@
 """The trainer: what a run is made of, from its config and a folder to the model's."""
 
 import shutil
-from hashlib import sha256
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from partita_core import Frozen, PartitaError, Saved, hashed_seed, load_weights
 from torch import nn
 
-from partita.data import CropLoader, StreamLoader, build_loader, corpus_spec, open_dataset
+from partita.data import CropLoader, StreamLoader, build_loader, corpus_spec, names_hash, open_dataset
 from partita.models import build_model, load_model
 from partita.world import check_world
 
@@ -87,8 +86,7 @@ def train(
     check_world(accelerator.num_processes)
     state, elapsed = TrainState(0, config.trainer.steps), 0.0
     try:
-        loop = Loop(accelerator, objective, config, run)
-        loop.data = _called(dataset)
+        loop = Loop(accelerator, objective, config, run, data=_called(dataset))
         found = checkpoints(run.checkpoints) if resume else []
         if found:
             state, elapsed = loop.restore(found[-1])
@@ -187,10 +185,8 @@ def _called(dataset: Any) -> str:
     """What the files of a data set are called by, all in all; empty of a stream, whose files nobody has counted."""
     if not hasattr(dataset, "__len__"):
         return ""
-    digest = sha256(str(len(dataset)).encode())
-    for name in dataset["file_name"] if "file_name" in dataset.column_names else ():
-        digest.update(f"{name}\n".encode())
-    return digest.hexdigest()[:16]
+    names = names_hash(dataset) if "file_name" in dataset.column_names else "without names"
+    return f"{len(dataset)}, {names}"
 
 
 def _quantizer_of(folder: str | Path) -> nn.Module:

@@ -5,7 +5,7 @@ from .autoencoder import Autoencoder, AutoencoderConfig, latent_spec, measure_la
 from .codec import Codec
 from .configs import build, from_dict, named, override, to_dict
 from .denoising import DenoisingDecoder, NoiseSchedule
-from .errors import PartitaError, nearest, shorten, shown
+from .errors import PartitaError, first_line, nearest, shorten, shown
 from .files import parse_json, read_json, read_shapes, read_tensors, write_json, write_tensors, written_aside
 from .frozen import Frozen, frozen_call
 from .latent_scale import LatentScale
@@ -79,6 +79,7 @@ __all__ = [
     "from_dict",
     "from_network",
     "Frozen",
+    "first_line",
     "frozen_call",
     "hashed_seed",
     "is_distributed",

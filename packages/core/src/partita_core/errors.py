@@ -28,6 +28,11 @@ def shown(value: Any) -> str:
     return shorten(repr(value))
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, as far as it is one line; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def shorten(text: str, most: int = 160) -> str:
     """A text of at most about that many characters, with what is between its ends left out."""
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 4 :]}"

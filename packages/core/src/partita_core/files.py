@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import PartitaError, shorten, shown
+from .errors import PartitaError, first_line, shorten, shown
 
 # JSON of ours is far smaller; what is larger would take memory without saying anything.
 _MOST_JSON = 16 << 20
@@ -166,7 +166,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dic
         try:
             save_file(plain, str(aside), metadata=metadata)
         except SafetensorError as error:  # what the system says, the library does not raise as an OSError
-            raise PartitaError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
+            raise PartitaError(f"cannot write {path}: {first_line(error)}") from None
         aside.chmod(mode)
 
 
@@ -215,5 +215,5 @@ def _opened(path: str | Path) -> Iterator[Any]:
     except PartitaError:
         raise
     except Exception as error:  # the library's own, and torch's of shapes that no tensor has
-        reason = shorten((str(error).splitlines() or [type(error).__name__])[0])
+        reason = shorten(first_line(error))
         raise PartitaError(f"{path} is not a safetensors file, or is damaged: {reason}") from None

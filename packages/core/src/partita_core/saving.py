@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .configs import from_dict, to_dict
-from .errors import PartitaError, shorten, shown
+from .errors import PartitaError, first_line, shorten, shown
 from .files import read_json, read_shapes, read_tensors, write_json, write_tensors, written_aside
 from .loading import build_for, check_finite, check_folder, check_weights
 from .registry import Config
@@ -147,5 +147,4 @@ def _download(name: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # its exceptions are many; what counts is that the model could not be had
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PartitaError(f"no model folder {name!r}, and the hub gave none: {reason}") from None
+        raise PartitaError(f"no model folder {name!r}, and the hub gave none: {first_line(error)}") from None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from partita_core import Frozen, PartitaError
+from partita_core import Frozen, PartitaError, first_line
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -145,8 +145,7 @@ def _load(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
                 name, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
             )
     except Exception as error:  # its exceptions are many; what counts is that the model could not be had
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise PartitaError(f"the language model {name!r} could not be loaded: {reason}") from None
+        raise PartitaError(f"the language model {name!r} could not be loaded: {first_line(error)}") from None
     finally:
         if bars:
             logging.enable_progress_bar()

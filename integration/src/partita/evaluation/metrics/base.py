@@ -1,6 +1,7 @@
 """What a metric is: one figure for one clip, the same on every machine."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -42,6 +43,24 @@ class Metric(ABC):
         Raises:
             PartitaError: the shapes differ, there is no sample, or the clip is too short to be measured so.
         """
+
+
+def mean_over_channels(
+    measure: Callable[[Tensor, Tensor], float],
+    estimate: Tensor,
+    reference: Tensor,
+    *,
+    refusal: type[Exception] | tuple[type[Exception], ...],
+) -> float | None:
+    """The mean of `measure(estimate, reference)` over the channels that are not silent in the reference.
+
+    None where all are, or where `measure` raises what it refuses a channel by.
+    """
+    try:
+        found = [measure(e, r) for e, r in zip(estimate, reference) if r.any()]
+    except refusal:
+        return None
+    return sum(found) / len(found) if found else None
 
 
 def pair(estimate: Tensor, reference: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from partita_core import Config, PartitaError, register
 from torch import Tensor
 
 from ...data.resampling import resample
-from .base import Metric, pair
+from .base import Metric, mean_over_channels, pair
 
 
 @register("metric/pesq")
@@ -59,15 +59,12 @@ class PESQ(Metric):
 
     def __call__(self, estimate: Tensor, reference: Tensor) -> float:
         """The figure; see `Metric`."""
-        pairs = zip(*(resample(x, self.sample_rate, self.rate) for x in pair(estimate, reference, torch.float32)))
-        try:
-            found = [self._channel(e, r) for e, r in pairs if r.any()]
-        except self.refusal:
-            found = []
-        if not found:
+        heard = (resample(x, self.sample_rate, self.rate) for x in pair(estimate, reference, torch.float32))
+        found = mean_over_channels(self._channel, *heard, refusal=self.refusal)
+        if found is None:
             seconds = reference.shape[-1] / self.sample_rate
             raise PartitaError(f"pesq finds no utterance in a clip of {seconds:.2f} s")
-        return sum(found) / len(found)
+        return found
 
     def _channel(self, estimate: Tensor, reference: Tensor) -> float:
         if not estimate.any():

@@ -9,7 +9,7 @@ import torch
 from partita_core import Config, PartitaError, register
 from torch import Tensor
 
-from .base import Metric, pair
+from .base import Metric, mean_over_channels, pair
 
 
 @register("metric/stoi")
@@ -57,16 +57,13 @@ class STOI(Metric):
 
     def __call__(self, estimate: Tensor, reference: Tensor) -> float:
         """The figure; see `Metric`."""
-        estimate, reference = pair(estimate, reference, torch.float64)
-        sounding = reference.any(-1)
-        found = []
+        both = pair(estimate, reference, torch.float64)
         with warnings.catch_warnings(action="error", category=RuntimeWarning):  # so it says that a clip is too short
-            try:
-                for e, r in zip(estimate[sounding].numpy(), reference[sounding].numpy()):
-                    found.append(float(self.measure(r, e, self.sample_rate)))
-            except (RuntimeWarning, ValueError):
-                found = []
-        if not found:
+            found = mean_over_channels(self._channel, *both, refusal=(RuntimeWarning, ValueError))
+        if found is None:
             seconds = reference.shape[-1] / self.sample_rate
             raise PartitaError(f"stoi needs 0.4 s of sound, and a clip of {seconds:.2f} s has less")
-        return sum(found) / len(found)
+        return found
+
+    def _channel(self, estimate: Tensor, reference: Tensor) -> float:
+        return float(self.measure(reference.numpy(), estimate.numpy(), self.sample_rate))

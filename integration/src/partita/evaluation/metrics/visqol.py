@@ -10,7 +10,7 @@ from partita_core import Config, PartitaError, register
 from torch import Tensor
 
 from ...data.resampling import resample
-from .base import Metric, pair
+from .base import Metric, mean_over_channels, pair
 
 _RATE = 48_000  # of its mode for audio in general
 
@@ -65,15 +65,12 @@ class ViSQOL(Metric):
 
     def __call__(self, estimate: Tensor, reference: Tensor) -> float:
         """The figure; see `Metric`."""
-        pairs = zip(*(resample(x, self.sample_rate, _RATE) for x in pair(estimate, reference, torch.float64)))
-        try:
-            found = [self._channel(e, r) for e, r in pairs if r.any()]
-        except ValueError:
-            found = []
-        if not found:
+        heard = (resample(x, self.sample_rate, _RATE) for x in pair(estimate, reference, torch.float64))
+        found = mean_over_channels(self._channel, *heard, refusal=ValueError)
+        if found is None:
             seconds = reference.shape[-1] / self.sample_rate
             raise PartitaError(f"visqol finds no patch of 0.6 s with sound in a clip of {seconds:.2f} s")
-        return sum(found) / len(found)
+        return found
 
     def _channel(self, estimate: Tensor, reference: Tensor) -> float:
         if not estimate.any():
