@@ -196,7 +196,12 @@ def golden(float64, tones, tmp_path):
     """
 
     def compare(file: str, config: RunConfig, keys: Sequence[str]) -> None:
-        train(override(config, ["trainer.steps=4", "trainer.optimizers.generator.lr=0.001"]), data=tones, output=tmp_path / "run", progress=False)
+        train(
+            override(config, ["trainer.steps=4", "trainer.optimizers.generator.lr=0.001"]),
+            data=tones,
+            output=tmp_path / "run",
+            progress=False,
+        )
         lines = [line for line in read_log(tmp_path / "run" / "log.jsonl") if "total" in line]
         curves = {key: [line[key] for line in lines] for key in keys}
         path = Path(__file__).parent / "golden" / file
