@@ -242,9 +242,9 @@ def isolated(session: nox.Session, package: str) -> None:
 
 
 def lowest(package: str) -> dict[str, str]:
-    """The lowest versions that a package, and those of this repository that it needs, declare, extras included."""
+    """The lowest versions that a package with its extras, and those of this repository that it needs, declare."""
     found: dict[str, str] = {}
-    for requirement in chain.from_iterable(requirements(name, extras=True) for name in closure(package)):
+    for requirement in chain.from_iterable(requirements(name, extras=name == package) for name in closure(package)):
         name = requirement.name
         if name not in PACKAGES and (requirement.marker is None or requirement.marker.evaluate()):
             (floor,) = (part.version for part in requirement.specifier if part.operator == ">=")
