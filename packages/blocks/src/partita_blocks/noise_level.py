@@ -94,7 +94,7 @@ class AdaptiveGroupNorm(nn.Module):
         if channels % groups:
             raise PartitaError(f"{channels} channels make no {groups} equal groups; take a multiple of {groups}")
         self.norm = nn.GroupNorm(groups, channels)
-        self.norm.register_parameter("bias", None)  # torch 2.6 has no argument for it
+        self.norm.register_parameter("bias", None)  # older versions of torch have no argument for it
         self.scale = None if condition_dim is None else AdaptiveScale(condition_dim, channels)
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
