@@ -272,7 +272,7 @@ def test_what_a_head_does_not_have_is_refused():
     encoder = AveragingConfig().build(latent_spec=codec.latent_spec)
     with pytest.raises(PartitaError, match="not through a representation"):
         TokenHeadConfig().build(codec=codec, encoder=encoder, scale=LatentScale(codec.latent_spec), states=8)
-    with pytest.raises(PartitaError, match="patch 0"):
+    with pytest.raises(PartitaError, match="patch is 0"):
         FlowHeadConfig(patch=0)
     for wrong in ({"guidance": -1.0}, {"steps": 0}, {"top_k": 0}):
         with pytest.raises(PartitaError, match="at least"):

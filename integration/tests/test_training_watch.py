@@ -122,7 +122,7 @@ def test_each_kind_is_on_stderr_once_and_in_the_log_every_time(tmp_path, capsys)
 
 
 def test_settings_that_cannot_be_are_refused():
-    with pytest.raises(PartitaError, match="codes is 2; a fraction is from 0 to 1"):
+    with pytest.raises(PartitaError, match="codes is 2; it must be at least 0 and at most 1"):
         WatchConfig(codes=2)
     with pytest.raises(PartitaError, match="after is -1"):
         override(TrainerConfig(), ["watch.after=-1"])

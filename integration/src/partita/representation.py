@@ -27,6 +27,7 @@ from partita_core import (
     shown,
     upcast,
 )
+from partita_core.ranges import Width
 from partita_representation import (
     CausalRepresentationConfig,
     FrozenLanguageModel,
@@ -58,7 +59,7 @@ class RepresentationModelConfig(Config):
     adapter: Config | None = component("adapter", default=None)
     language_model: str | None = None
     language_model_sha256: str | None = None
-    language_model_width: int | None = None
+    language_model_width: Width | None = None
 
     def build(self, *, codec: Codec) -> "RepresentationModel":
         """Builds it on `codec`.

@@ -4,12 +4,13 @@ Pure functions of audio and a generator. The figures are those of GenAE as speci
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import pi
 from typing import NamedTuple, TypeVar
 
 import torch
 from partita_core import AudioSpec, ChannelLayout, PartitaError, convert, network_layout, to_network
+from partita_core.ranges import Finite, NonNegative, Proportion, Ranged
 from torch import Generator, Tensor
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ _DELAY_SECONDS = (0.005, 0.020)
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Ranged):
     """How crops are varied.
 
     The five formats are relative probabilities; those a model lacks are never drawn. A mono file becomes pseudo-stereo
@@ -53,25 +54,17 @@ class Augmentation:
         max_gain_db: the most that a quiet crop is raised.
     """
 
-    stereo: float = 0.45
-    mid_side: float = 0.20
-    mono_average: float = 0.20
-    mono_channel: float = 0.10
-    pseudo_stereo: float = 0.05
-    swap: float = 0.5
-    switch_target: float = 0.25
-    flip: float = 0.5
-    level_db: float | None = -16.0
-    level_range_db: float = 6.0
-    max_gain_db: float = 30.0
-
-    def __post_init__(self) -> None:
-        """Refuses what is no probability."""
-        for field in fields(self)[:8]:
-            if not 0 <= getattr(self, field.name) <= 1:
-                raise PartitaError(f"{field.name} is {getattr(self, field.name)}; a probability is from 0 to 1")
-        if self.level_range_db < 0:
-            raise PartitaError(f"level_range_db is {self.level_range_db}; it must not be negative")
+    stereo: Proportion = 0.45
+    mid_side: Proportion = 0.20
+    mono_average: Proportion = 0.20
+    mono_channel: Proportion = 0.10
+    pseudo_stereo: Proportion = 0.05
+    swap: Proportion = 0.5
+    switch_target: Proportion = 0.25
+    flip: Proportion = 0.5
+    level_db: Finite | None = -16.0
+    level_range_db: NonNegative = 6.0
+    max_gain_db: NonNegative = 30.0
 
     def formats(self, layouts: tuple[ChannelLayout, ...]) -> dict[str, float]:
         """The formats that a stereo file may take in a model of these layouts, with their relative probabilities.

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import torch
 from partita_core import AudioSpec, ChannelLayout, PartitaError, hashed_seed, network_layout
+from partita_core.ranges import Count, Extras, Level, Range, Ranged
 from torch import Generator, Tensor
 
 from .audio import AudioSource, audio_info, source_name
@@ -49,7 +50,7 @@ class LeftOut(str):
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Ranged):
     """How training data is cut, varied and batched.
 
     Attributes:
@@ -67,24 +68,14 @@ class DataConfig:
     Of a corpus of stored latents, crops are neither varied nor listened to for silence.
     """
 
-    crop_seconds: float = 1.5
-    batch_size: int = 16
-    num_workers: int = 2
+    crop_seconds: Annotated[float, Range(0, _LONGEST, open_low=True)] = 1.5
+    batch_size: Annotated[int, Range(1, 1 << 20)] = 16
+    num_workers: Extras = 2
     augmentation: Augmentation | None = Augmentation()
-    silence_db: float | None = -60.0
-    redraws: int = 3
+    silence_db: Level | None = -60.0
+    redraws: Extras = 3
     texts: tuple[TextTask, ...] = ()
-    stream: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be."""
-        for name, least in {"batch_size": 1, "num_workers": 0, "redraws": 0, "stream": 1}.items():
-            if getattr(self, name) is not None and getattr(self, name) < least:
-                raise PartitaError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        if not 0 < self.crop_seconds <= _LONGEST:
-            raise PartitaError(f"crop_seconds is {self.crop_seconds}; it must be positive, and at most {_LONGEST}")
-        if self.silence_db is not None and not self.silence_db <= 0:
-            raise PartitaError(f"silence_db is {self.silence_db}; above 0, full scale, all is silent; None takes all")
+    stream: Count | None = None
 
     def crop_samples(self, sample_rate: int, crop_multiple: int) -> int:
         """Samples of a crop: the multiple of `crop_multiple` that is nearest to `crop_seconds`, and at least one."""

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import torch
 from partita_core import ChannelLayout, Config, PartitaError, first_line, register
+from partita_core.ranges import Heads, Layers, Proportion, Width
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -99,14 +100,15 @@ class LlamaBackboneConfig(Config):
         dropout: of the attention, in training.
     """
 
-    width: int = 512
-    layers: int = 8
-    heads: int = 8
-    mlp_width: int = 1536
-    dropout: float = 0.0
+    width: Width = 512
+    layers: Layers = 8
+    heads: Heads = 8
+    mlp_width: Width = 1536
+    dropout: Proportion = 0.0
 
     def __post_init__(self) -> None:
-        """Refuses heads that do not share the width evenly."""
+        """Refuse heads that do not divide the width into even parts."""
+        super().__post_init__()
         if self.width % (2 * self.heads):
             raise PartitaError(f"width is {self.width}; {self.heads} heads need a multiple of {2 * self.heads}")
 

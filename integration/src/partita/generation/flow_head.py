@@ -18,6 +18,7 @@ from partita_core import (
     process_mean,
     register,
 )
+from partita_core.ranges import Extras, Frames, Heads, Layers, Width
 from partita_losses import euler_flow, flow_interpolation, flow_matching_loss, flow_velocity, guided
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,20 +46,13 @@ class FlowHeadConfig(GenerationHeadConfig):
             channels; None where the codec's bottleneck makes all of them so.
     """
 
-    patch: int = 2
-    history: int = 1
-    width: int = 512
-    layers: int = 6
-    heads: int = 8
-    head_dim: int = 64
+    patch: Frames = 2
+    history: Extras = 1
+    width: Width = 512
+    layers: Layers = 6
+    heads: Heads = 8
+    head_dim: Width = 64
     renormalize: bool | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be."""
-        if self.patch < 1 or self.history < 0:
-            raise PartitaError(
-                f"patch {self.patch} must be at least 1 frame, history {self.history} at least 0 patches"
-            )
 
     def own_ids(self, spec: LatentSpec) -> int:
         """None."""

@@ -15,6 +15,7 @@ from partita_core import (
     register,
     upcast,
 )
+from partita_core.ranges import Layers
 from partita_losses import guided
 from partita_quantizers import TokenSpace, delay_codes, flatten_codes
 from torch import Tensor
@@ -36,7 +37,7 @@ class TokenHeadConfig(GenerationHeadConfig):
             levels, and nothing is drawn without what goes before.
     """
 
-    num_quantizers: int | None = None
+    num_quantizers: Layers | None = None
     layout: Literal["flat", "delay"] = "delay"
 
     def own_ids(self, spec: LatentSpec) -> int:

@@ -16,6 +16,7 @@ from partita_core import (
     register,
     upcast,
 )
+from partita_core.ranges import NonNegative
 from partita_losses import (
     ComplexSTFTDiscriminatorsConfig,
     MultiResolutionSTFTConfig,
@@ -59,7 +60,7 @@ class AdversarialReconstructionConfig(Config):
     """
 
     losses: dict[str, Config] = field(default_factory=_default_losses, metadata={"roles": ("loss",)})
-    weights: dict[str, float] = field(default_factory=_default_weights)
+    weights: dict[str, NonNegative] = field(default_factory=_default_weights)
     discriminator: Config | None = component("discriminator", default=ComplexSTFTDiscriminatorsConfig())
     balancer: Config | None = component("balancer", default=None)
 

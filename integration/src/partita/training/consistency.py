@@ -1,7 +1,7 @@
 """Consistency training: a denoising decoder learns to say the same at neighbouring noise levels."""
 
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import torch
 from partita_core import (
@@ -17,6 +17,7 @@ from partita_core import (
     register,
     upcast,
 )
+from partita_core.ranges import Finite, Positive, Proportion, Range
 from partita_losses import draw_times, pseudo_huber, step_size
 from torch import Tensor
 
@@ -56,29 +57,17 @@ class ConsistencyTrainingConfig(Config):
         max_gap: and as this much at most; None for no limit, which all but leaves out the large levels.
     """
 
-    initial_step: float = 0.1
-    step_exponent: float = 3.0
-    level_mean: float = -1.1
-    level_std: float = 2.0
-    uniform_share: float = 0.0
-    conditioning_start: float = 0.0
-    warm_start: float = 0.0
-    offset: float = 0.00054
+    initial_step: Annotated[float, Range(0, 1, open_low=True)] = 0.1
+    step_exponent: Positive = 3.0
+    level_mean: Finite = -1.1
+    level_std: Positive = 2.0
+    uniform_share: Proportion = 0.0
+    conditioning_start: Proportion = 0.0
+    warm_start: Proportion = 0.0
+    offset: Positive = 0.00054
     pointwise: bool = False
-    min_gap: float = 1e-3
-    max_gap: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses what is no fraction or not positive."""
-        for name in ("uniform_share", "conditioning_start", "warm_start"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise PartitaError(f"{name} is {value}; a fraction is from 0 to 1")
-        for name in ("step_exponent", "level_std", "offset", "min_gap"):
-            if getattr(self, name) <= 0:
-                raise PartitaError(f"{name} is {getattr(self, name)}; it must be positive")
-        if not 0 < self.initial_step <= 1:
-            raise PartitaError(f"initial_step is {self.initial_step}; it must be above 0 and at most 1")
+    min_gap: Positive = 1e-3
+    max_gap: Positive | None = None
 
     def build(self, *, model: Autoencoder) -> "ConsistencyTraining":
         """Builds the objective around `model`."""

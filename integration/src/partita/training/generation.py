@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import torch
 from partita_core import Codec, Config, Frozen, PartitaError, StepOutput, process_mean, register, upcast
+from partita_core.ranges import NonNegative, Proportion
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,13 +34,8 @@ class LatentGenerationConfig(Config):
         drop: probability that an item's text is left out, for guidance.
     """
 
-    weights: dict[str, float] = field(default_factory=_default_weights)
-    drop: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Refuses what is no probability."""
-        if not 0 <= self.drop <= 1:
-            raise PartitaError(f"drop is {self.drop}; a probability lies in 0..1")
+    weights: dict[str, NonNegative] = field(default_factory=_default_weights)
+    drop: Proportion = 0.1
 
     def build(self, *, model: Generator, codec: Frozen) -> "LatentGeneration":
         """Builds the objective around a generator.

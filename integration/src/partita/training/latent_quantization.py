@@ -19,6 +19,7 @@ from partita_core import (
     register,
     upcast,
 )
+from partita_core.ranges import Count, NonNegative, Proportion
 from partita_losses import (
     LatentDiscriminatorConfig,
     feature_matching_loss,
@@ -59,11 +60,11 @@ class LatentQuantizationConfig(Config):
         start_tokens: latents that their scale is measured on, and each level's k-means.
     """
 
-    weights: dict[str, float] = field(default_factory=_default_weights)
+    weights: dict[str, NonNegative] = field(default_factory=_default_weights)
     discriminator: Config | None = component("latent_discriminator", default=LatentDiscriminatorConfig())
     losses: dict[str, Config] = field(default_factory=dict, metadata={"roles": ("loss",)})
-    losses_from: float = 0.8
-    start_tokens: int = 20_000
+    losses_from: Proportion = 0.8
+    start_tokens: Count = 20_000
 
     def build(self, *, model: Quantizer, codec: Frozen) -> "LatentQuantization":
         """Builds the objective for `model` on the latents of `codec`."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from partita_core import Codec, Config, Frozen, PartitaError, StepOutput, register, upcast
+from partita_core.ranges import NonNegative
 from partita_representation import FrozenLLMConfig, RQMTPConfig, Supervision, SupervisionInput
 from torch import Tensor, nn
 
@@ -30,7 +31,7 @@ class RepresentationSupervisionConfig(Config):
     """
 
     supervisions: dict[str, Config] = field(default_factory=_default_supervisions, metadata={"roles": ("supervision",)})
-    weights: dict[str, float] = field(default_factory=lambda: {"rq": 1.0, "llm": 1.0})
+    weights: dict[str, NonNegative] = field(default_factory=lambda: {"rq": 1.0, "llm": 1.0})
 
     def build(self, *, model: RepresentationModel, codec: Frozen) -> "RepresentationSupervision":
         """Builds the objective around `model`, which was built on `codec`.

@@ -1,13 +1,13 @@
 """A run: one record that says all of it, and the folder that it leaves."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from partita_core import Config, PartitaError, component, from_dict, read_json, to_dict, write_json
+from partita_core.ranges import Count, Positive, Proportion, Ranged, Seed
 
 from partita.data import DataConfig
 
@@ -23,7 +23,7 @@ def _default_optimizers() -> dict[str, OptimizerConfig]:
 
 
 @dataclass(frozen=True)
-class TrainerConfig:
+class TrainerConfig(Ranged):
     """How a run is driven; nothing here is about what is learned.
 
     Attributes:
@@ -46,30 +46,20 @@ class TrainerConfig:
     The last four may be others when a run is resumed.
     """
 
-    steps: int = 1000
-    seed: int = 0
+    steps: Count = 1000
+    seed: Seed = 0
     optimizers: dict[str, OptimizerConfig] = field(default_factory=_default_optimizers)
     precision: Literal["no", "bf16", "fp16"] = "no"
-    accumulation: int = 1
-    ema_decay: float | None = 0.9999
-    log_every: int = 10
-    evaluate_every: int | None = None
-    evaluate_seconds: float = 20.0
-    statistics_seconds: float = 120.0
+    accumulation: Count = 1
+    ema_decay: Proportion | None = 0.9999
+    log_every: Count = 10
+    evaluate_every: Count | None = None
+    evaluate_seconds: Positive = 20.0
+    statistics_seconds: Positive = 120.0
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    max_skipped: int = 10
+    max_skipped: Count = 10
     watch: WatchConfig = WatchConfig()
     trackers: tuple[Literal["tensorboard"], ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be."""
-        for name in ("steps", "accumulation", "log_every", "evaluate_every", "max_skipped"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise PartitaError(f"{name} is {value}; it must be at least 1")
-        for name in ("evaluate_seconds", "statistics_seconds"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise PartitaError(f"{name} is {getattr(self, name)}; it must be positive")
 
 
 @dataclass(frozen=True)

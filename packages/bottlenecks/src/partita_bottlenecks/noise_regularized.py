@@ -5,6 +5,7 @@ from typing import Self
 
 import torch
 from partita_core import Bottleneck, BottleneckOutput, Config, PartitaError, register
+from partita_core.ranges import NonNegative, Positive, Proportion
 from torch import Tensor
 
 from ._common import channel_std, receive, rms
@@ -22,17 +23,10 @@ class NoiseRegularizedConfig(Config):
         eps: added to the standard deviation; a frame far below it is not brought up to scale.
     """
 
-    gamma: float = 1.0
+    gamma: NonNegative = 1.0
     per_frame: bool = False
-    clean_fraction: float = 0.0
-    eps: float = 1e-5
-
-    def __post_init__(self) -> None:
-        """Refuses what is no amplitude and no probability."""
-        if self.gamma < 0:
-            raise PartitaError(f"gamma is {self.gamma}; an amplitude is at least 0")
-        if not 0 <= self.clean_fraction <= 1:
-            raise PartitaError(f"clean_fraction is {self.clean_fraction}; a probability lies in 0..1")
+    clean_fraction: Proportion = 0.0
+    eps: Positive = 1e-5
 
     def build(self, *, dim: int) -> "NoiseRegularized":
         """Builds it for latents of width `dim`."""

@@ -5,6 +5,7 @@ from typing import Self
 
 import torch
 from partita_core import Bottleneck, BottleneckOutput, Config, register
+from partita_core.ranges import NonNegative
 from torch import Tensor
 
 from ._common import channel_std, receive, rms
@@ -21,8 +22,8 @@ class SigmaVAEConfig(Config):
             is near the VAE's 1e-4 on a sum.
     """
 
-    sigma: float = 0.625
-    kl_weight: float = 1e-2
+    sigma: NonNegative = 0.625
+    kl_weight: NonNegative = 1e-2
 
     def build(self, *, dim: int) -> "SigmaVAE":
         """Builds it for latents of width `dim`."""

@@ -5,6 +5,7 @@ from typing import Self
 
 import torch
 from partita_core import Bottleneck, BottleneckOutput, Config, is_distributed, register, upcast
+from partita_core.ranges import NonNegative, Proportion
 from torch import Tensor, distributed, nn
 
 from ._common import channel_std, receive, rms
@@ -24,10 +25,10 @@ class SoftNormConfig(Config):
         frame_weight: inside it, share of the statistics of frames beside those of channels.
     """
 
-    noise: float = 0.05
-    decay: float = 0.999
-    weight: float = 1e-5
-    frame_weight: float = 0.4
+    noise: NonNegative = 0.05
+    decay: Proportion = 0.999
+    weight: NonNegative = 1e-5
+    frame_weight: NonNegative = 0.4
 
     def build(self, *, dim: int) -> "SoftNorm":
         """Builds it for latents of width `dim`."""

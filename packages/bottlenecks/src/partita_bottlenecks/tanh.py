@@ -5,6 +5,7 @@ from typing import Self
 
 import torch
 from partita_core import Bottleneck, BottleneckOutput, Config, register, upcast
+from partita_core.ranges import NonNegative, Positive
 from torch import Tensor, nn
 
 from ._common import channel_std, receive, rms
@@ -25,9 +26,9 @@ class TanhConfig(Config):
         hinge_threshold: magnitude from which on it counts.
     """
 
-    gain: float | None = 0.5
-    hinge_weight: float = 0.0
-    hinge_threshold: float = 3.0
+    gain: Positive | None = 0.5
+    hinge_weight: NonNegative = 0.0
+    hinge_threshold: NonNegative = 3.0
 
     def build(self, *, dim: int) -> "Tanh":
         """Builds it for latents of width `dim`."""

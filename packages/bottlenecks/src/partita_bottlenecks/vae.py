@@ -5,6 +5,7 @@ from typing import Self
 
 import torch
 from partita_core import Bottleneck, BottleneckOutput, Config, register
+from partita_core.ranges import NonNegative, Positive
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,8 +22,8 @@ class VAEConfig(Config):
         min_std: added to every standard deviation, so that the logarithm stays finite.
     """
 
-    kl_weight: float = 1e-4
-    min_std: float = 1e-4
+    kl_weight: NonNegative = 1e-4
+    min_std: Positive = 1e-4
 
     def build(self, *, dim: int) -> "VAE":
         """Builds it for latents of width `dim`."""

@@ -13,6 +13,7 @@ from .errors import PartitaError
 from .layouts import ChannelLayout
 from .naming import weights_hash
 from .precision import Precision
+from .ranges import Width
 from .registry import Config, component, components, lookup, register
 from .roles import (
     Bottleneck,
@@ -235,7 +236,7 @@ class AutoencoderConfig(Config):
     """
 
     audio: AudioSpec
-    latent_dim: int
+    latent_dim: Width
     encoder: Config = component("encoder")
     bottleneck: Config = component("bottleneck", "quantizer")
     decoder: Config = component("decoder")

@@ -15,16 +15,18 @@ from importlib.metadata import entry_points
 from typing import Any, ClassVar, Self, TypeVar
 
 from .errors import PartitaError, nearest, shown
+from .ranges import Ranged
 
 GROUP = "partita.components"
 
 _registry: dict[str, type["Config"]] = {}
 
 
-class Config(ABC):
+class Config(Ranged, ABC):
     """The configuration of a component: a frozen dataclass, each field with its default.
 
-    Widths that follow from other parts are not in it; they come to `build`.
+    Each number declares its range in its type (`layers: Layers = 4`, see `partita_core.ranges`), which is checked when
+    an instance is built. Widths that follow from other parts are not in it; they come to `build`.
     """
 
     tag: ClassVar[str]

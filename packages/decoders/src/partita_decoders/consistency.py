@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from partita_blocks import ChunkTransformer, CompandedSTFT, Depatchifier, Patchifier, Preconditioning, patch_grid
@@ -17,6 +17,19 @@ from partita_core import (
     component,
     register,
     upcast,
+)
+from partita_core.ranges import (
+    Extras,
+    Finite,
+    Frames,
+    Heads,
+    Layers,
+    NonNegative,
+    Positive,
+    Proportion,
+    Range,
+    Samples,
+    Width,
 )
 from torch import Tensor, nn
 
@@ -74,30 +87,30 @@ class ConsistencyDecoderConfig(Config):
         sampler: how it is run unless another sampler is named.
     """
 
-    n_fft: int = 2048
-    stft_hop: int = 512
+    n_fft: Samples = 2048
+    stft_hop: Samples = 512
     companding: Literal["polar", "component"] = "polar"
-    companding_scale: float = 0.34
-    companding_exponent: float = 0.65
-    tilt: float = 0.0
-    chunk_frames: int = 64
-    channels: tuple[int, ...] = (64, 128, 256, 512)
-    strides: tuple[tuple[int, int], ...] = ((4, 2), (2, 2), (2, 2))
-    blocks: tuple[int, ...] = (3, 3, 3, 1)
-    upsampler_layers: int = 12
-    layers: int = 12
-    heads: int = 4
-    head_dim: int = 128
-    condition_dim: int = 512
-    registers: int = 0
-    direct: int | None = None
+    companding_scale: Positive = 0.34
+    companding_exponent: Annotated[float, Range(0, 1, open_low=True)] = 0.65
+    tilt: Finite = 0.0
+    chunk_frames: Frames = 64
+    channels: tuple[Width, ...] = (64, 128, 256, 512)
+    strides: tuple[tuple[Samples, Samples], ...] = ((4, 2), (2, 2), (2, 2))
+    blocks: tuple[Layers, ...] = (3, 3, 3, 1)
+    upsampler_layers: Layers = 12
+    layers: Layers = 12
+    heads: Heads = 4
+    head_dim: Width = 128
+    condition_dim: Width = 512
+    registers: Extras = 0
+    direct: Width | None = None
     latents_in_decoder: bool = False
-    envelope_weight: float | None = None
-    dropout: float = 0.0
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-    sigma_data: float = 0.5
-    rho: float = 7.0
+    envelope_weight: NonNegative | None = None
+    dropout: Proportion = 0.0
+    sigma_min: Positive = 0.002
+    sigma_max: Positive = 80.0
+    sigma_data: Positive = 0.5
+    rho: Positive = 7.0
     sampler: Config = component("sampler", default=TwoStep())
 
     def build(self, *, latent_spec: LatentSpec, audio_spec: AudioSpec) -> "ConsistencyDecoder":

@@ -16,9 +16,10 @@ from partita_core import (
     Stream,
     register,
 )
+from partita_core.ranges import Extras, NonNegative, Samples, Width
 from torch import Tensor, nn
 
-Strides = tuple[tuple[int, int], ...]
+Strides = tuple[tuple[Samples, Samples], ...]
 
 
 @register("encoder/spectrostream")
@@ -43,13 +44,13 @@ class SpectroStreamEncoderConfig(Config):
             on spectra alone take long to leave it.
     """
 
-    stft_hop: int = 480
-    width: int = 32
-    multiples: tuple[int, ...] = (1, 2, 2, 4, 4, 4, 8, 8)
+    stft_hop: Samples = 480
+    width: Width = 32
+    multiples: tuple[Width, ...] = (1, 2, 2, 4, 4, 4, 8, 8)
     strides: Strides = ((1, 2), (1, 2), (1, 3), (1, 2), (1, 2), (2, 2), (2, 1))
-    fusion: int = 6
+    fusion: Extras = 6
     weight_norm: bool = False
-    init_std: float | None = None
+    init_std: NonNegative | None = None
 
     def build(self, *, out_dim: int, audio_spec: AudioSpec) -> "SpectroStreamEncoder":
         """Builds the encoder of audio of `audio_spec` to frames of width `out_dim`."""

@@ -1,11 +1,24 @@
 """The summary encoder: a chunk of audio becomes a set of vectors, each of which may say something of the whole."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from partita_blocks import BatchNorm, ChunkTransformer, CompandedSTFT, Gather, Patchifier, patch_grid
 from partita_core import AudioSpec, Config, Encoder, PartitaError, register
+from partita_core.ranges import (
+    Extras,
+    Finite,
+    Frames,
+    Heads,
+    Layers,
+    NonNegative,
+    Positive,
+    Proportion,
+    Range,
+    Samples,
+    Width,
+)
 from torch import Tensor, nn
 
 Tokens = Literal["summary", "ordered", "local"]
@@ -54,27 +67,27 @@ class SummaryEncoderConfig(Config):
             audio grows first: in runs of some thousand steps the latents end up equal, and the decoder without them.
     """
 
-    n_fft: int = 2048
-    stft_hop: int = 512
+    n_fft: Samples = 2048
+    stft_hop: Samples = 512
     companding: Literal["polar", "component"] = "polar"
-    companding_scale: float = 0.34
-    companding_exponent: float = 0.65
-    tilt: float = 0.0
-    chunk_frames: int = 64
-    channels: tuple[int, ...] = (64, 128, 256, 512)
-    strides: tuple[tuple[int, int], ...] = ((4, 2), (2, 2), (2, 2))
-    blocks: tuple[int, ...] = (3, 3, 3, 1)
-    layers: int = 12
-    heads: int = 4
-    head_dim: int = 128
+    companding_scale: Positive = 0.34
+    companding_exponent: Annotated[float, Range(0, 1, open_low=True)] = 0.65
+    tilt: Finite = 0.0
+    chunk_frames: Frames = 64
+    channels: tuple[Width, ...] = (64, 128, 256, 512)
+    strides: tuple[tuple[Samples, Samples], ...] = ((4, 2), (2, 2), (2, 2))
+    blocks: tuple[Layers, ...] = (3, 3, 3, 1)
+    layers: Layers = 12
+    heads: Heads = 4
+    head_dim: Width = 128
     tokens: Tokens = "summary"
-    tokens_per_frame: int = 8
-    registers: int = 0
-    direct: int | None = None
-    out_std: float = 0.02
+    tokens_per_frame: Width = 8
+    registers: Extras = 0
+    direct: Width | None = None
+    out_std: NonNegative = 0.02
     zero_init: bool = False
     magnitudes: bool = False
-    norm_decay: float | None = 0.99
+    norm_decay: Proportion | None = 0.99
 
     def build(self, *, out_dim: int, audio_spec: AudioSpec) -> "SummaryEncoder":
         """Builds the encoder of audio of `audio_spec` to frames of width `out_dim`."""

@@ -6,6 +6,7 @@ from typing import Self
 
 import torch
 from partita_core import Config, PartitaError, is_distributed, nearest, register, upcast
+from partita_core.ranges import Positive, Proportion
 from torch import Tensor, distributed, nn
 
 SMALLEST_NORM = 1e-12
@@ -21,8 +22,8 @@ class GradientBalancerConfig(Config):
         norm: that the gradient of one item's samples has in all, over the number of items.
     """
 
-    decay: float = 0.999
-    norm: float = 1.0
+    decay: Proportion = 0.999
+    norm: Positive = 1.0
 
     def build(self, *, names: tuple[str, ...]) -> "GradientBalancer":
         """Builds the balancer of the losses called `names`."""

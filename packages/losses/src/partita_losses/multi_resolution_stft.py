@@ -7,6 +7,7 @@ import torch
 from partita_blocks import STFT, a_weighting, power
 from partita_blocks.spectral import TINY
 from partita_core import AudioSpec, Config, Loss, PartitaError, register, upcast
+from partita_core.ranges import NonNegative, Positive, Samples
 from torch import Tensor, nn
 
 from .spectral import SpectralScale, check_pair, spectral_distance
@@ -35,12 +36,12 @@ class MultiResolutionSTFTConfig(Config):
         floor: magnitude below which logarithms do not go.
     """
 
-    n_ffts: tuple[int, ...] = (2048, 1024, 512, 256, 128, 64, 32)
-    win_lengths: tuple[int, ...] = (2039, 1021, 509, 251, 127, 61, 31)
-    hops: tuple[int, ...] = (509, 257, 127, 61, 31, 17, 11)
-    view_weights: tuple[float, float, float, float] = (1.0, 1.0, 0.5, 0.5)
+    n_ffts: tuple[Samples, ...] = (2048, 1024, 512, 256, 128, 64, 32)
+    win_lengths: tuple[Samples, ...] = (2039, 1021, 509, 251, 127, 61, 31)
+    hops: tuple[Samples, ...] = (509, 257, 127, 61, 31, 17, 11)
+    view_weights: tuple[NonNegative, NonNegative, NonNegative, NonNegative] = (1.0, 1.0, 0.5, 0.5)
     a_weighted: bool = True
-    floor: float = 1e-4
+    floor: Positive = 1e-4
 
     def build(self, *, audio_spec: AudioSpec) -> "MultiResolutionSTFT":
         """Builds the loss for audio of `audio_spec`."""

@@ -7,6 +7,7 @@ from typing import Self
 import torch
 from partita_blocks import STFT, mel_filterbank, power
 from partita_core import AudioSpec, Config, Loss, PartitaError, register
+from partita_core.ranges import Positive, Samples, Width
 from torch import Tensor, nn
 
 from .spectral import SpectralScale, spectral_distance
@@ -25,9 +26,9 @@ class MultiScaleMelConfig(Config):
         floor: magnitude of a band below which logarithms do not go.
     """
 
-    num_mels: tuple[int, ...] = (5, 10, 20, 40, 80, 160, 320)
-    win_lengths: tuple[int, ...] = (32, 64, 128, 256, 512, 1024, 2048)
-    floor: float = 1e-5
+    num_mels: tuple[Width, ...] = (5, 10, 20, 40, 80, 160, 320)
+    win_lengths: tuple[Samples, ...] = (32, 64, 128, 256, 512, 1024, 2048)
+    floor: Positive = 1e-5
 
     def build(self, *, audio_spec: AudioSpec) -> "MultiScaleMel":
         """Builds the loss for audio of `audio_spec`."""

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from partita_core import BottleneckOutput, Config, PartitaError, Quantizer, register, upcast
+from partita_core.ranges import Proportion, Range
 from torch import Tensor
 
 from ._common import count_of, receive, receive_codes, relative_error, straight_through
@@ -26,23 +27,20 @@ class FSQConfig(Config):
             serve continuous latents and codes (CoDiCodec uses 0.75).
     """
 
-    levels: tuple[int, ...] = (11, 11, 11, 11)
+    levels: tuple[Annotated[int, Range(3, (1 << 31) - 1)], ...] = (11, 11, 11, 11)
     bound: Literal["tanh", "clamp"] = "tanh"
-    rounding_dropout: float = 0.0
+    rounding_dropout: Proportion = 0.0
 
     def __post_init__(self) -> None:
-        """Refuses levels that cannot be packed, and what is no probability."""
-        if not self.levels or min(self.levels) < 3:
-            raise PartitaError(f"levels is {self.levels}; a group needs scalars of at least 3 levels each")
+        """Refuse levels that cannot be packed."""
+        super().__post_init__()
+        if not self.levels:
+            raise PartitaError("levels is empty; a group needs at least one scalar")
         if math.prod(self.levels) > 2**63 - 1:
             raise PartitaError(
                 f"levels {self.levels} make {math.prod(self.levels)} codes, int64 holds {2**63 - 1}; "
                 "use fewer scalars a group"
             )
-        if self.bound not in ("tanh", "clamp"):
-            raise PartitaError(f"bound is {self.bound!r}; it is 'tanh' or 'clamp'")
-        if not 0 <= self.rounding_dropout <= 1:
-            raise PartitaError(f"rounding_dropout is {self.rounding_dropout}; a probability lies in 0..1")
 
     def build(self, *, dim: int) -> "FSQ":
         """Builds it for latents of width `dim`, a multiple of the number of levels."""

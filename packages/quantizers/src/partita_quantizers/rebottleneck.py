@@ -6,6 +6,7 @@ from typing import Self
 import torch
 from partita_blocks import WindowedTransformer, conv_reach
 from partita_core import BottleneckOutput, Config, Quantizer, Role, component, register, sum_contexts, upcast
+from partita_core.ranges import Frames, Heads, Layers, Width
 from torch import Tensor, nn
 
 from ._codebook import equal_everywhere
@@ -32,12 +33,12 @@ class ReBottleneckConfig(Config):
     """
 
     quantizer: Config = component("quantizer", default=ResidualVQConfig())
-    width: int = 512
-    layers: int = 2
-    heads: int = 8
-    head_dim: int = 64
-    window: int = 16
-    mlp_ratio: int = 4
+    width: Width = 512
+    layers: Layers = 2
+    heads: Heads = 8
+    head_dim: Width = 64
+    window: Frames = 16
+    mlp_ratio: Layers = 4
 
     def build(self, *, dim: int) -> "ReBottleneck":
         """Builds it for latents of width `dim`."""

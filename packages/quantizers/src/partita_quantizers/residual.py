@@ -1,10 +1,11 @@
 """Residual vector quantization with factorised codebooks."""
 
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Annotated, Self, cast
 
 import torch
 from partita_core import BottleneckOutput, Config, PartitaError, Quantizer, register, upcast
+from partita_core.ranges import Layers, NonNegative, Proportion, Range, Width
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,27 +33,23 @@ class ResidualVQConfig(Config):
             vector of the batch; 0: never.
     """
 
-    num_quantizers: int = 16
-    codebook_size: int = 2048
-    codebook_dim: int | None = 8
+    num_quantizers: Layers = 16
+    codebook_size: Annotated[int, Range(1, 1 << 20)] = 2048
+    codebook_dim: Width | None = 8
     normalize: bool = False
-    quantizer_dropout: float = 0.5
-    commitment_weight: float = 0.25
-    decay: float = 0.99
-    threshold_ema_dead_code: float = 0.02
+    quantizer_dropout: Proportion = 0.5
+    commitment_weight: NonNegative = 0.25
+    decay: Proportion = 0.99
+    threshold_ema_dead_code: NonNegative = 0.02
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be trained."""
-        for name in ("num_quantizers", "codebook_size"):
-            if getattr(self, name) < 1:
-                raise PartitaError(f"{name} is {getattr(self, name)}; it must be positive")
+        """Refuse unit codes without a projection."""
+        super().__post_init__()
         if self.normalize and self.codebook_dim is None:
             raise PartitaError(
                 "normalize without codebook_dim: codes of unit length need a projection to give them back their "
                 "scale; set codebook_dim"
             )
-        if not 0 <= self.quantizer_dropout <= 1:
-            raise PartitaError(f"quantizer_dropout is {self.quantizer_dropout}; a probability lies in 0..1")
 
     def build(self, *, dim: int) -> "ResidualVQ":
         """Builds it for latents of width `dim`."""

@@ -5,6 +5,7 @@ without masking, is NEST-RQ (arXiv 2409.08680).
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from partita_core import (
@@ -17,6 +18,7 @@ from partita_core import (
     register,
     upcast,
 )
+from partita_core.ranges import Frames, Layers, Range, Seed, Steps, Width
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
@@ -43,21 +45,13 @@ class RQMTPConfig(Config):
         seed: of projection and codebooks.
     """
 
-    codes: int = 1024
-    code_dim: int = 16
-    codebooks: int = 1
-    offsets: int = 4
-    stack: int = 1
-    whitening_steps: int = 100
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be built."""
-        for name in ("codes", "code_dim", "codebooks", "offsets", "stack"):
-            if getattr(self, name) < 1:
-                raise PartitaError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.whitening_steps < 0:
-            raise PartitaError(f"whitening_steps is {self.whitening_steps}; it must be at least 0")
+    codes: Annotated[int, Range(1, 1 << 20)] = 1024
+    code_dim: Width = 16
+    codebooks: Layers = 1
+    offsets: Layers = 4
+    stack: Frames = 1
+    whitening_steps: Steps = 100
+    seed: Seed = 0
 
     def build(
         self,

@@ -5,9 +5,10 @@ from itertools import pairwise
 
 import torch
 from partita_core import Config, DenoisingDecoder, register
+from partita_core.ranges import Count
 from torch import Tensor
 
-from ._chunks import ChunkStream, Features, check_count, levels
+from ._chunks import ChunkStream, Features, levels
 
 
 @register("sampler/parallel")
@@ -30,13 +31,8 @@ class Parallel(Config):
             matter of speed, memory and latency, not of results.
     """
 
-    steps: int = 4
-    batch: int = 8
-
-    def __post_init__(self) -> None:
-        """Refuses no steps, and nothing at a time."""
-        check_count("steps", self.steps)
-        check_count("batch", self.batch)
+    steps: Count = 4
+    batch: Count = 8
 
     def build(self) -> "Parallel":
         """The sampler is its settings."""
