@@ -301,7 +301,7 @@ def log(content):
 def tensors(file, change):
     def changed(checkpoint):
         found, _ = read_tensors(checkpoint / file)
-        write_tensors(checkpoint / file, change(found))
+        write_tensors(checkpoint / file, change(found), finite=False)
 
     return changed
 

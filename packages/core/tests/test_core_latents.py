@@ -274,7 +274,7 @@ def edited(tmp_path, change):
     tensors, metadata = read_tensors(path)
     header = json.loads(metadata["partita_latents"])
     change(tensors, header)
-    write_tensors(path, tensors, {"partita_latents": json.dumps(header)})
+    write_tensors(path, tensors, {"partita_latents": json.dumps(header)}, finite=False)
     return path
 
 

@@ -185,12 +185,14 @@ def _encode_shard(
     broken: dict[int, str] = {}
     settings = {"layout": record.layout, "num_quantizers": record.num_quantizers}
     for row, result in encode_files(codec, lambda i: row_source(paths[i], i), len(dataset), **settings):
-        if isinstance(result, PartitaError):
-            broken[row] = str(result)
-            bar.advance(0.0)
-        else:
-            rows[row] = record.corpus.pack(result)
-            bar.advance(rows[row]["audio_length"] / record.corpus.latent.sample_rate)
+        try:
+            if isinstance(result, PartitaError):
+                raise result
+            rows[row] = record.corpus.pack(result, paths[row]["file_name"])
+        except PartitaError as error:
+            broken[row] = str(error)
+        seconds = rows[row]["audio_length"] / record.corpus.latent.sample_rate if row in rows else 0.0
+        bar.advance(seconds)
     kept = sorted(rows)
     source: Any = dataset.remove_columns(["audio"]).with_format("arrow")[:]
     source = source.take(pa.array(kept, pa.int64()))

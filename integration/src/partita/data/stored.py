@@ -84,8 +84,12 @@ class CorpusSpec:
             spaces = f"of the space {self.space_id}, the codec's is {codec.space_id}"
             raise PartitaError(f"the stored latents are {spaces}; encode the audio with this codec")
 
-    def pack(self, latents: Latents) -> dict[str, Any]:
-        """The columns that a corpus adds, for the one item of `latents`; those that it does not keep are None."""
+    def pack(self, latents: Latents, file_name: str) -> dict[str, Any]:
+        """Columns that a corpus adds, for the one item of `latents` of a file; None in those that it does not keep.
+
+        Raises:
+            PartitaError: `unpack` would refuse the row, as of values beyond the range of float16.
+        """
         kept = {"latents": (latents.values, self.dtype), "codes": (latents.codes, self.codes_dtype)}
         row: dict[str, Any] = dict.fromkeys(COLUMNS)
         row |= {"audio_length": int(latents.audio_lengths[0]), "layout": int(latents.layout[0])}
@@ -93,10 +97,12 @@ class CorpusSpec:
         for name, (tensor, dtype) in kept.items():
             if dtype is not None:
                 assert tensor is not None
-                row[name] = tensor[0].T.cpu().numpy().astype(dtype).tobytes()
+                with np.errstate(over="ignore"):  # `unpack` looks for what does not fit
+                    row[name] = tensor[0].T.cpu().numpy().astype(dtype).tobytes()
         if self.gain:
             assert latents.gain is not None
             row["gain"] = latents.gain[0].float().cpu().numpy().tobytes()
+        self.unpack(row | {"file_name": file_name})
         return row
 
     def unpack(self, row: Mapping[str, Any], start: int = 0, frames: int | None = None) -> dict[str, Tensor]:

@@ -189,7 +189,6 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
     Raises:
         PartitaError: the state is of an optimizer of other parameters or settings.
     """
-    check_finite(tensors, "the state of the optimizer")
     own = optimizer.state_dict()["param_groups"]
     difference = _changed(own, groups)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -200,7 +199,7 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
         if index not in indices:
             difference = difference or f"{shown(name)} is of none of the {len(parameters)} parameters"
             break
-        state.setdefault(int(index), {})[key] = tensor
+        state.setdefault(int(index), {})[key] = tensor.to(parameters[int(index)].dtype)
     for index, entries in state.items():
         like = tuple(parameters[index].shape)
         shapes = {key: tuple(tensor.shape) for key, tensor in sorted(entries.items())}
@@ -208,6 +207,8 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
         difference = difference or first_difference(shapes, wanted, str(index))
     if difference:
         raise PartitaError(f"the checkpoint is of another optimizer: {shorten(difference)}")
+    for index, entries in state.items():
+        check_finite({f"{index}.{key}": tensor for key, tensor in entries.items()}, "the state of the optimizer")
     optimizer.load_state_dict({"state": state, "param_groups": own})
 
 

@@ -91,9 +91,10 @@ class EMA:
             PartitaError: they are of another module, or not finite.
         """
         check_weights(self.tensors, tensors, source)
-        check_finite(tensors, source)
+        cast = {name: tensors[name].to(average.dtype) for name, average in self.tensors.items()}
+        check_finite(cast, source)
         for name, average in self.tensors.items():
-            average.copy_(tensors[name])
+            average.copy_(cast[name])
 
     @contextmanager
     def swapped_in(self, module: nn.Module) -> Iterator[None]:

@@ -6,7 +6,16 @@ from .codec import Codec
 from .configs import build, from_dict, named, override, to_dict
 from .denoising import DenoisingDecoder, NoiseSchedule
 from .errors import PartitaError, first_line, nearest, shorten, shown
-from .files import parse_json, read_json, read_shapes, read_tensors, write_json, write_tensors, written_aside
+from .files import (
+    check_finite,
+    parse_json,
+    read_json,
+    read_shapes,
+    read_tensors,
+    write_json,
+    write_tensors,
+    written_aside,
+)
 from .frozen import Frozen, frozen_call
 from .latent_scale import LatentScale
 from .latents import Latents, regroup
@@ -20,7 +29,7 @@ from .layouts import (
     network_layout,
     to_network,
 )
-from .loading import build_for, check_finite, check_folder, check_weights
+from .loading import build_for, check_folder, check_weights
 from .naming import weights_hash
 from .noise import hashed_seed, keyed_noise
 from .precision import Precision, compile_frozen, upcast

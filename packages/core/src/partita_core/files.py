@@ -87,9 +87,17 @@ def _sync(path: Path) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON, whole or not at all."""
+    """Write `value` as indented JSON, whole or not at all.
+
+    Raises:
+        PartitaError: the place cannot be written, or a number is not finite, which `read_json` would refuse.
+    """
+    try:
+        text = json.dumps(value, indent=2, allow_nan=False)
+    except ValueError:
+        raise PartitaError(f"cannot write {path}: a number in it is not finite (NaN or infinite)") from None
     with written_aside(path) as aside:
-        aside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        aside.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: str | Path) -> Any:
@@ -150,15 +158,39 @@ def _finite(text: str) -> float:
     return value
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes tensors as safetensors, whole or not at all.
+def check_finite(tensors: Mapping[str, Tensor], source: Any) -> None:
+    """Refuse numbers that no later step can use: anything computed from NaN is NaN.
 
     Raises:
-        PartitaError: the place cannot be written, or the disk is full.
+        PartitaError: a number is NaN or infinite; the first tensor is named.
+    """
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise PartitaError(f"{source} holds numbers that are not finite (NaN or infinite), first {shorten(name)}")
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None, *, finite: bool = True
+) -> None:
+    """Write tensors as safetensors, whole or not at all.
+
+    Args:
+        path: file to write.
+        tensors: tensors by name.
+        metadata: texts by name.
+        finite: refuse numbers that are not finite, as every reader here does.
+
+    Raises:
+        PartitaError: the place cannot be written, the disk is full, or a number is not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    if finite:
+        try:
+            check_finite(tensors, "it")
+        except PartitaError as error:
+            raise PartitaError(f"cannot write {path}: {error}") from None
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with written_aside(path) as aside:
         aside.touch()

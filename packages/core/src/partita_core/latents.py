@@ -209,7 +209,15 @@ class Latents:
         return replace(self, values=self._within(scale.denormalize(values)), normalized=False)
 
     def save(self, path: str | Path) -> None:
-        """Writes the record as one `.safetensors` file, whole or not at all."""
+        """Write the record as one `.safetensors` file, whole or not at all.
+
+        Raises:
+            PartitaError: `load` would refuse the file; see `check`. Or the place cannot be written.
+        """
+        try:
+            self.check()
+        except PartitaError as error:
+            raise PartitaError(f"cannot write {path}: {error}") from None
         tensors = {name: getattr(self, name) for name in _TENSORS if getattr(self, name) is not None}
         header = _Header(self.spec, self.space_id, self.codes_id, self.normalized)
         write_tensors(path, tensors, {"partita_latents": json.dumps(to_dict(header))})

@@ -116,17 +116,6 @@ def check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], sour
             raise PartitaError(f"{source} holds the weights of another model: {types}")
 
 
-def check_finite(tensors: Mapping[str, Tensor], source: Any) -> None:
-    """Refuses weights that no training can have meant: what a model makes of NaN is NaN.
-
-    Raises:
-        PartitaError: a number is NaN or infinite; the first tensor is named.
-    """
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise PartitaError(f"{source} holds numbers that are not finite (NaN or infinite), first {shorten(name)}")
-
-
 @contextmanager
 def _described(source: Any) -> Iterator[None]:
     """Whatever a build raises is the fault of the figures that it was given; the cause is kept."""

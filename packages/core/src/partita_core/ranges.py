@@ -54,8 +54,8 @@ Layers = Annotated[int, Range(1, 1024)]
 Extras = Annotated[int, Range(0, 1024)]
 """Layers, registers or frames that may be left out; 0 for none."""
 
-Frames = Annotated[int, Range(1, 1 << 16)]
-"""Frames of a window, a chunk or a history."""
+Frames = Annotated[int, Range(1, 1 << 12)]
+"""Frames of a window, a chunk or a history; attention takes memory by their square."""
 
 Samples = Annotated[int, Range(1, 1 << 20)]
 """Samples of a window, a hop, a stride or a kernel."""
@@ -83,6 +83,10 @@ Finite = Annotated[float, Range(-math.inf)]
 
 Level = Annotated[float, Range(-math.inf, 0)]
 """Levels in dB of full scale."""
+
+
+# Normal numbers of float32; anything smaller may be flushed to zero, and its inverse overflows.
+_SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
 
 
 class Ranged:
@@ -153,3 +157,6 @@ def _check_number(kind: type, span: Range, value: Any, name: str) -> None:
         raise PartitaError(f"{name} is {shown(value)}; {'a number' if kind is float else 'a whole number'} is expected")
     if value not in span:
         raise PartitaError(f"{name} is {shorten(str(value), 40)}; it must be {span}")
+    if kind is float and value and not _SMALLEST <= abs(value) <= _LARGEST:
+        ends = f"{_SMALLEST:.2g} to {_LARGEST:.2g}"
+        raise PartitaError(f"{name} is {value}; float32, which models compute in, holds magnitudes from {ends}")

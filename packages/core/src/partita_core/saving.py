@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from .configs import from_dict, to_dict
 from .errors import PartitaError, first_line, shorten, shown
-from .files import read_json, read_shapes, read_tensors, write_json, write_tensors, written_aside
-from .loading import build_for, check_finite, check_folder, check_weights
+from .files import check_finite, read_json, read_shapes, read_tensors, write_json, write_tensors, written_aside
+from .loading import build_for, check_folder, check_weights
 from .registry import Config
 
 SCHEMA = 1
@@ -90,15 +90,17 @@ class Saved(nn.Module, ABC):
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: Any) -> None:
-    """Loads `tensors` into `module`; all names, shapes and types must fit, and all numbers be finite.
+    """Load `tensors` into `module`; all names, shapes and types must fit, and all numbers be finite in its types.
 
     Raises:
         PartitaError: one does not; the first is named.
     """
-    check_weights(module.state_dict(), tensors, source)
-    check_finite(tensors, source)
+    own = module.state_dict()
+    check_weights(own, tensors, source)
+    cast = {name: tensor.to(own[name].dtype) for name, tensor in tensors.items()}
+    check_finite(cast, source)
     with torch.no_grad():
-        module.load_state_dict(dict(tensors))
+        module.load_state_dict(cast)
 
 
 def _load(cls: type[S], folder: Path, *, root: Path) -> S:

@@ -132,7 +132,15 @@ class Tokens:
         )
 
     def save(self, path: str | Path) -> None:
-        """Writes the record as one `.safetensors` file, whole or not at all."""
+        """Write the record as one `.safetensors` file, whole or not at all.
+
+        Raises:
+            PartitaError: `load` would refuse the file; see `to_latents`. Or the place cannot be written.
+        """
+        try:
+            self.to_latents().check()
+        except PartitaError as error:
+            raise PartitaError(f"cannot write {path}: {error}") from None
         tensors = {name: getattr(self, name) for name in _TENSORS if getattr(self, name) is not None}
         header = _Header(self.space, self.spec, self.space_id, self.codes_id)
         write_tensors(path, tensors, {"partita_tokens": json.dumps(to_dict(header))})
