@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from partita_core import Autoencoder, override
+from partita_core import Autoencoder, override, read_tensors, write_tensors
 from partita_quantizers import ResidualVQConfig, Tokens
 
 RATE, HOP = 8000, 24
