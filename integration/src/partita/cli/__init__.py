@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
+from ._terminal import clean_terminal
+
 COMMANDS = (
     "demo",
     "synth",
@@ -36,6 +38,7 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+@clean_terminal()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     from importlib.metadata import version
@@ -62,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         modules[options.command].run(options)
     except PartitaError as error:
-        print(f"partita {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"partita {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"partita {options.command}: interrupted", file=sys.stderr)
@@ -71,4 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever reads has seen enough; closing stdout again at exit must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a name that is too long, a full disk, too many open files
+        print(
+            f"partita {options.command}: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr
+        )
+        return 2
     return 0

@@ -7,7 +7,7 @@ from .corpus import EncodedCorpus, encode_corpus
 from .crops import Batch, Crops, DataConfig, Item, LatentCrops, LeftOut, collate
 from .decoding import decode_pieces
 from .encoding import encode_files, encode_source
-from .loader import CropLoader, EpochSampler, build_loader
+from .loader import CropLoader, EpochSampler, build_loader, reported_readers
 from .resampling import AudioReader, read_resampled, resample, resampled_length
 from .sources import SPLITS, audio_files, dataset_splits, names_hash, open_dataset, spread_rows
 from .stored import CorpusSpec, corpus_spec, stored_latents
@@ -59,6 +59,7 @@ __all__ = [
     "read_audio",
     "read_blocks",
     "read_resampled",
+    "reported_readers",
     "resample",
     "resampled_length",
     "source_name",

@@ -1,10 +1,11 @@
 """Endless batches: batch number s is the same whoever reads it, however often the run was stopped before."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from partita_core import AudioSpec, PartitaError, hashed_seed
+from partita_core import AudioSpec, PartitaError, first_line, hashed_seed
 from torch import Generator
 from torch.utils.data import DataLoader, Sampler
 
@@ -172,6 +173,22 @@ def _stream(
         places=started if places is None else places,
     )
     return StreamLoader(stream, **settings | {"num_workers": min(config.num_workers, len(started))})
+
+
+@contextmanager
+def reported_readers() -> Iterator[None]:
+    """Report a reading process that was killed in one line; torch raises it wherever the main process is just then.
+
+    Raises:
+        PartitaError: a process of a loader has ended before its time.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = "a process that reads the data was killed, as happens when memory runs out; take fewer "
+        raise PartitaError(f"{reason}data.num_workers, or a smaller data.batch_size ({first_line(error)})") from error
 
 
 def share_of(batch_size: int, world_size: int) -> int:

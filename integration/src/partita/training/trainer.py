@@ -9,7 +9,7 @@ import torch
 from partita_core import Frozen, PartitaError, Saved, hashed_seed, load_weights
 from torch import nn
 
-from partita.data import CropLoader, StreamLoader, build_loader, corpus_spec, names_hash, open_dataset
+from partita.data import CropLoader, StreamLoader, build_loader, corpus_spec, names_hash, open_dataset, reported_readers
 from partita.models import build_model, load_model
 from partita.world import check_world
 
@@ -24,6 +24,7 @@ from .run import RunConfig, RunFolder
 from .samples import Samples, check_trackers
 
 
+@reported_readers()
 def train(
     config: RunConfig,
     *,

@@ -5,7 +5,7 @@ from .autoencoder import Autoencoder, AutoencoderConfig, latent_spec, measure_la
 from .codec import Codec
 from .configs import build, from_dict, named, override, to_dict
 from .denoising import DenoisingDecoder, NoiseSchedule
-from .errors import PartitaError, first_line, nearest, shorten, shown
+from .errors import PartitaError, first_line, nearest, printable, shorten, shown
 from .files import (
     check_finite,
     parse_json,
@@ -110,6 +110,7 @@ __all__ = [
     "parse_json",
     "PartitaError",
     "Precision",
+    "printable",
     "process_mean",
     "Quantizer",
     "read_json",

@@ -1,5 +1,6 @@
 """Models as folders: `config.json`, `model.safetensors` and a card. Never a pickle."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from inspect import Parameter, signature
@@ -72,7 +73,7 @@ class Saved(nn.Module, ABC):
             PartitaError: there is none, or it is no such model, or its weights do not fit.
         """
         folder = Path(name)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # unlike the method, False of a name that no file system takes
             folder = _download(str(name), revision)
         return _load(cls, folder, root=folder)
 
