@@ -5,6 +5,7 @@ from typing import Self
 
 import torch
 from partita_core import AudioSpec, Config, Loss, register, upcast
+from partita_core.ranges import Positive
 from torch import Tensor
 
 from .spectral import check_pair
@@ -19,7 +20,7 @@ class NewcomerConfig(Config):
         scale: what samples are multiplied by before they are squared.
     """
 
-    scale: float = 1.0
+    scale: Positive = 1.0
 
     def build(self, *, audio_spec: AudioSpec) -> "Newcomer":
         """The loss; it is the same for every `audio_spec`."""

@@ -5,6 +5,7 @@ from typing import Self
 
 import torch
 from partita_core import BottleneckOutput, Config, PartitaError, Quantizer, register, upcast
+from partita_core.ranges import Width
 from torch import Tensor
 
 
@@ -17,7 +18,7 @@ class NewcomerConfig(Config):
         levels: values that a channel can take, 2 or more.
     """
 
-    levels: int = 8
+    levels: Width = 8
 
     def build(self, *, dim: int) -> "Newcomer":
         """The quantizer for latents of width `dim`."""
