@@ -142,7 +142,7 @@ KILLED = """
 import multiprocessing, os, signal, sys
 from dataclasses import replace
 from conftest import tiny_config
-from partita.data import reported_readers
+from partita.data import build_loader, open_dataset, reported_readers
 from partita_core import PartitaError
 
 config = tiny_config()

@@ -75,8 +75,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:  # a name that is too long, a full disk, too many open files
-        print(
-            f"partita {options.command}: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr
-        )
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"partita {options.command}: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        advice = "take less at a time: shorter files or crops, smaller batches, a smaller model"
+        print(f"partita {options.command}: there is not enough memory; {advice}", file=sys.stderr)
         return 2
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """True of Python's own error and of torch's, which on a CPU has no class of its own."""
+    texts = ("can't allocate memory", "out of memory", "Cannot allocate memory")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)

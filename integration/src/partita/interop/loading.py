@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from partita_core import Codec, PartitaError, first_line, nearest, read_json
+from partita_core import Codec, PartitaError, check_finite, first_line, nearest, read_json
 
 from ._common import ForeignCodec
 from .oobleck import OobleckCodec
@@ -63,7 +63,8 @@ def load_pretrained(loader: Any, name: str, cls: str) -> Any:
         cls: what it is called in messages.
 
     Raises:
-        PartitaError: it cannot be loaded from safetensors, or lacks weights, which would be left at random.
+        PartitaError: it cannot be loaded from safetensors, or lacks weights, which would be left at random, or holds
+            numbers that are not finite.
     """
     repository, subfolder = repository_of(name)
     try:
@@ -76,7 +77,9 @@ def load_pretrained(loader: Any, name: str, cls: str) -> Any:
     missing = sorted(found["missing_keys"])
     if missing:
         raise PartitaError(f"{name} lacks {len(missing)} weights of a {cls}, first {missing[0]}")
-    return model.float()
+    model = model.float()
+    check_finite(model.state_dict(), name)
+    return model
 
 
 def _load(name: str) -> Any:
@@ -95,7 +98,8 @@ def _tag(name: str) -> str | None:
     """What the model's `config.json` says that it is."""
     config = read_json(_config_file(name, *repository_of(name)))
     config = config if isinstance(config, dict) else {}
-    return config.get("_class_name") or config.get("model_type")
+    tag = config.get("_class_name") or config.get("model_type")
+    return tag if isinstance(tag, str) else None
 
 
 def repository_of(name: str) -> tuple[str, str]:

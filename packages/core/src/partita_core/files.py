@@ -248,4 +248,6 @@ def _opened(path: str | Path) -> Iterator[Any]:
         raise
     except Exception as error:  # the library's own, and torch's of shapes that no tensor has
         reason = shorten(first_line(error))
+        if "Cannot allocate memory" in reason:
+            raise PartitaError(f"cannot read {path}: there is not enough memory") from None
         raise PartitaError(f"{path} is not a safetensors file, or is damaged: {reason}") from None
