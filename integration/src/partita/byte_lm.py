@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from partita.data import SPEECH_AND_SOUND_TEXTS, TextTask, all_texts, check_texts, open_dataset
+from partita.data import SPEECH_AND_SOUND_TEXTS, TextTask, all_texts, check_texts, dataset_splits, open_dataset
 
 # Of a sequence; what is longer is cut.
 _MOST_BYTES = 512
@@ -119,10 +119,7 @@ def train_byte_lm(
         if step % 10 == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}")
     model.eval()
-    try:
-        held_out = _read_texts(data, "validation", texts)
-    except PartitaError:
-        held_out = []  # there is no such split
+    held_out = _read_texts(data, "validation", texts) if "validation" in dataset_splits(data) else []
     found = ByteLM(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         texts=len(set(pairs)),

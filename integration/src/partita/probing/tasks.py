@@ -36,15 +36,13 @@ def open_splits(data: str) -> dict[str, "Dataset"]:
     Raises:
         PartitaError: train or test are not there, or the rows hold no audio.
     """
-    from ..data import open_dataset
+    from ..data import dataset_splits, open_dataset
 
     found = {split: open_dataset(data, split) for split in ("train", "test")}
     if "audio" not in found["train"].column_names:
         raise PartitaError(f"{data}: has no column audio; a probe computes its latents itself")
-    try:
+    if "validation" in dataset_splits(data):  # else the last epoch is the one that counts
         found["validation"] = open_dataset(data, "validation")
-    except PartitaError:
-        pass  # the last epoch is then the one that counts
     return found
 
 
