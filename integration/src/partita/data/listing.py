@@ -71,7 +71,9 @@ def _walk(folder: Path) -> list[str]:
     found: list[str] = []
     closed: list[str] = []
     visits: Counter[tuple[int, int]] = Counter()
-    trails: dict[str, tuple[tuple[int, int], ...]] = {str(folder): (_identity(str(folder)),)}  # the folders that lead to one, and itself
+    trails: dict[str, tuple[tuple[int, int], ...]] = {
+        str(folder): (_identity(str(folder)),)
+    }  # the folders that lead to one, and itself
 
     def refused(error: OSError) -> None:
         closed.append(os.path.relpath(error.filename or folder, folder))
