@@ -1,21 +1,18 @@
 import logging
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from partita.data import TextTask, open_dataset, write_audio
 from partita.data.coverage import applying, check_coverage
-from partita.data.notes import note
 from partita.data.texts import condition
+from partita.training import train
+from partita.training.logs import read_log
 from partita_core import AudioSpec, ChannelLayout, PartitaError
 
 SPEC = AudioSpec(8000, 1, (ChannelLayout.MONO,))
 LABEL, SAID = TextTask("", "{label}"), TextTask("", "{text}", whole=True)
-
-
-@pytest.fixture(autouse=True)
-def every_note():
-    note.cache_clear()
 
 
 @pytest.fixture
@@ -74,3 +71,27 @@ def test_a_header_that_cannot_be_read_is_of_no_length(dataset, caplog, tmp_path)
     (tmp_path / "b.wav").write_bytes(b"no audio")
     found = notes(caplog, dataset, replace(SAID, answer="{text}!"), samples=150)
     assert len(found) == 1 and "no text" in found[0]
+
+
+def test_a_run_is_evaluated_on_validation_files_by_whatever_name(config, tones, tmp_path, caplog):
+    data = tmp_path / "data"
+    shutil.copytree(tones / "test", data / "Train")
+    train(config(steps=1), data=data, output=tmp_path / "one", progress=False)
+    assert f"{data}: has no split validation" in caplog.text
+    assert any("train/log_mel_l1" in line for line in read_log(tmp_path / "one/log.jsonl"))
+    caplog.clear()
+    shutil.copytree(tones / "validation", data / "dev")
+    train(config(steps=1), data=data, output=tmp_path / "two", progress=False)
+    assert any("validation/log_mel_l1" in line for line in read_log(tmp_path / "two/log.jsonl")) and not caplog.records
+    (data / "dev/metadata.csv").write_text("file_name,duration_s\ntone_0.wav,long\n")
+    with pytest.raises(PartitaError, match="dev/metadata.csv: cannot be read"):
+        train(config(steps=1), data=data, output=tmp_path / "three", progress=False)
+
+
+def test_a_generator_is_not_trained_without_the_transcripts_that_were_asked_for(run, tones, tmp_path, refused):
+    shutil.copytree(tones / "validation", tmp_path / "data")
+    (tmp_path / "data/metadata.csv").write_text("file_name,text\ntone_0.wav,a\ntone_1.wav,b\n")
+    arguments = ["generate", run / "model", "--data", tmp_path / "data", "--output", tmp_path / "out"]
+    arguments += ["--recipe", "generation_tiny", "data.crop_seconds=0.2", "--text", "{text}"]
+    assert "all of 2 files are longer than a crop of 0.2" in refused(*arguments)
+    assert not (tmp_path / "out").exists()

@@ -4,13 +4,7 @@ import unicodedata
 import pytest
 import torch
 from partita.data import dataset_splits, open_dataset, write_audio
-from partita.data.notes import note
 from partita_core import PartitaError
-
-
-@pytest.fixture(autouse=True)
-def every_note():
-    note.cache_clear()
 
 
 @pytest.fixture

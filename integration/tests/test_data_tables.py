@@ -5,7 +5,6 @@ import tarfile
 import pytest
 import torch
 from partita.data import DataConfig, build_loader, dataset_splits, first_rows, open_dataset, read_audio, write_audio
-from partita.data.notes import note
 from partita_core import AudioSpec, ChannelLayout, PartitaError
 
 
@@ -13,7 +12,6 @@ from partita_core import AudioSpec, ChannelLayout, PartitaError
 def cache(tmp_path, monkeypatch):
     import datasets
 
-    note.cache_clear()
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     datasets.disable_progress_bars()
 

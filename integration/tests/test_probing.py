@@ -8,7 +8,6 @@ import pytest
 import soundfile
 import torch
 from partita.data import Clip
-from partita.data.notes import note
 from partita.probing import (
     LOG_MEL,
     Examples,
@@ -182,11 +181,6 @@ def test_with_conditions_there_is_one_task():
         find_tasks(table, column="label", where={"task": "a"})
     with pytest.raises(PartitaError, match="no task has two classes"):
         find_tasks(rows(train=[("a", "x")], test=[("a", "x")]), column="label", where={})
-
-
-@pytest.fixture(autouse=True)
-def every_note():
-    note.cache_clear()
 
 
 @pytest.mark.parametrize("figure", [1.0, "0.25", "1e-3"])
