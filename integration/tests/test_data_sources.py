@@ -284,6 +284,13 @@ def test_whole_files_skips_and_names_what_is_broken(tmp_path):
     assert clips[0].sample_rate == 16000 and clips[0].row == {}
 
 
+def test_whole_files_notes_what_is_broken_where_nobody_collects_it(tmp_path, caplog):
+    clip(tmp_path / "a.wav")
+    (tmp_path / "b.wav").write_text("not audio")
+    assert [found.name for found in whole_files(open_dataset(tmp_path))] == ["a.wav"]
+    assert f"left out: {tmp_path / 'b.wav'}: is not audio" in caplog.text
+
+
 def test_whole_files_of_nothing_but_broken_ones(tmp_path):
     (tmp_path / "b.wav").write_text("not audio")
     with pytest.raises(PartitaError, match=r"none of 1 files can be read; the first: .*b\.wav: is not audio"):

@@ -23,7 +23,7 @@ _LOOKED_AT = 16
 def open_archives(files: Sequence[str], *, stream: bool) -> "Dataset | IterableDataset":
     """The samples of archives as rows of `audio` and `file_name`, of the fields of their JSON, and of `text` (.txt).
 
-    A sample without audio is a row without audio. Fields that only later samples have are left out and noted.
+    A sample without audio is a row without audio. Fields that only later samples have are left out, and noted as they are met.
 
     Args:
         files: the archives, each one a shard.

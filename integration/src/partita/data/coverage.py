@@ -1,4 +1,4 @@
-"""Coverage of texts: which files of a data set have one to be trained on, told before training."""
+"""Coverage of texts: the files of a data set that have none, counted before training."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -45,8 +45,8 @@ def check_coverage(
             f"{data}: none of {len(rows)} files has a text by {templates}; choose other columns, or none"
         )
     if without:
-        left = _counted(rows, without, "file has", "files have")
-        note(f"{data}: of {len(rows)} files, {left} no text by {templates}, and will be trained on without one")
+        names = [row_name(rows[number], number) for number in without[:1]] + [""] * (len(without) - 1)
+        note(f"{data}: of {len(rows)} files, no text by {templates} for {counted(names)}; they are trained on without")
     whole = [number for number, tasks in enumerate(applies) if tasks and all(task.whole for task in tasks)]
     picked = [whole[place] for place in spread_rows(len(whole), _LENGTHS)]
     seconds = samples / audio_spec.sample_rate
@@ -58,22 +58,18 @@ def check_coverage(
         share = f"{len(longer) / len(picked):.0%} of the files with a text"
         note(
             f"{data}: {share} are longer than a crop of {seconds:g} s ({row_name(rows[longer[0]], longer[0])!r}, ...), "
-            "and a text of the whole is not that of a part: they will be trained on without; raise data.crop_seconds"
+            "and a text of the whole is not that of a part: they are trained on without; raise data.crop_seconds"
         )
 
 
 def applying(dataset: Any, texts: Sequence[TextTask]) -> list[list[TextTask]]:
-    """The tasks that apply to each row of a data set, if the file is heard whole."""
+    """The tasks that apply to each row of a data set, taking each file whole."""
     columns = sorted(set[str]().union(*(task.columns for task in texts)))
     if not columns:
         return [list(texts) for _ in range(len(dataset))]
     table = dataset.select_columns(columns).with_format(None)[:]
     rows = (dict(zip(columns, cells)) for cells in zip(*(table[column] for column in columns)))
     return [[task for task in texts if task.text(row)] for row in rows]
-
-
-def _counted(dataset: Any, numbers: list[int], one: str, many: str) -> str:
-    return counted([row_name(dataset[numbers[0]], numbers[0]), *[""] * (len(numbers) - 1)], one, many)
 
 
 def _seconds(dataset: Any, number: int) -> float:

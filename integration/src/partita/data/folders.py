@@ -54,7 +54,7 @@ class AudioFolder:
         known = self._rows(files)
         without = [name for name in files if name not in known]
         if known and without:
-            note(f"{self.path}: of {len(files)} files in {split}, {counted(without, 'has', 'have')} no row of metadata")
+            note(f"{self.path}: of {len(files)} files in {split}, no row of metadata for {counted(without)}")
         rows = [known.get(name, {}) for name in files]
         columns = {key: None for row in rows for key in row}
         table: dict[str, Any] = {key: [row.get(key) for row in rows] for key in columns}
@@ -81,6 +81,6 @@ def _divide_by_column(folder: Path, files: list[str], rows: dict[str, Row]) -> d
     if len(kinds) < 2 and (not without or kinds <= {"train"}):
         return {}
     if without:
-        which, left = " and ".join(sorted(map(str, kinds))), counted(without, "file", "files")
+        which, left = " and ".join(sorted(map(str, kinds))), counted(without, "file")
         raise PartitaError(f"{folder}: the metadata's column split names {which}, and no split of {left}; fill it in")
     return {split: [name for name in files if named[name] == split] for split in SPLITS if split in kinds}

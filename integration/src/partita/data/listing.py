@@ -62,8 +62,8 @@ def list_folder(folder: Path) -> Listing:
     if found.unread:
         kinds = Counter(os.path.splitext(name)[1].lower() for name in found.unread)
         which = ", ".join(f"{count} {suffix}" for suffix, count in sorted(kinds.items()))
-        left = counted(found.unread, "file is", "files are")
-        note(f"{folder}: {left} left out, in formats that are not read ({which}); convert to .flac or .wav")
+        left = counted(found.unread, "file")
+        note(f"{folder}: left out {left} in formats that are not read ({which}); convert to .flac or .wav")
     return found
 
 
@@ -94,7 +94,7 @@ def _walk(folder: Path) -> list[str]:
         folders[:] = kept
         found += [(relative / name).as_posix() for name in names if not name.startswith(".")]
     if closed:
-        note(f"{folder}: {counted(sorted(closed), 'folder', 'folders')} cannot be opened and will be missing")
+        note(f"{folder}: left out {counted(sorted(closed), 'folder')} without permission to open")
     return found
 
 

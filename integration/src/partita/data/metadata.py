@@ -111,11 +111,11 @@ def _stem(key: str) -> str:
 def _note_rows(table: Path, total: int, lost: list[str], several: list[str], again: list[str]) -> None:
     said = []
     if lost:
-        said.append(f"{counted(lost, 'matches', 'match')} no file")
+        said.append(f"no file for {counted(lost)}")
     if several:
-        said.append(f"{counted(several, 'fits', 'fit')} several files and none exactly")
+        said.append(f"several files and none of that very name for {counted(several)}")
     if again:
-        said.append(f"{counted(again, 'repeats', 'repeat')} a file with other cells, of which the last count")
+        said.append(f"a file again, with other cells, which count, in {counted(again)}")
     if said:
         note(f"{table}: of {total} rows, {'; '.join(said)}")
 

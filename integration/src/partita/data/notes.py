@@ -20,7 +20,8 @@ def note(text: str) -> None:
         _logger.warning("%s", text)
 
 
-def counted(names: Sequence[str], one: str, many: str) -> str:
-    """A number of things with the name of the first: `3 files ('a.wav', ...)`."""
+def counted(names: Sequence[str], noun: str = "") -> str:
+    """A number of things, with the name of the first: `3 files ('a.wav', ...)`."""
+    nouns = f" {noun}" if noun and len(names) == 1 else f" {noun}s" if noun else ""
     more = ", ..." if len(names) > 1 else ""
-    return f"{len(names)} {one if len(names) == 1 else many} ({shown(names[0])}{more})"
+    return f"{len(names)}{nouns} ({shown(names[0])}{more})"

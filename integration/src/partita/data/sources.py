@@ -157,15 +157,15 @@ def _tables_of(listing: Listing) -> tuple[str, list[str]]:
     Raises:
         PartitaError: it is both.
     """
-    folder, audio = listing.folder, counted(listing.audio, "audio file", "audio files") if listing.audio else ""
-    parquet = counted(listing.parquet, "Parquet file", "Parquet files") if listing.parquet else ""
-    tar = counted(listing.tar, "archive", "archives") if listing.tar else ""
+    folder, audio = listing.folder, counted(listing.audio, "audio file") if listing.audio else ""
+    parquet = counted(listing.parquet, "Parquet file") if listing.parquet else ""
+    tar = counted(listing.tar, "archive") if listing.tar else ""
     kind, tables = ("parquet", listing.parquet) if parquet else ("webdataset", listing.tar)
     if listing.audio and parquet and _has_audio(folder / tables[0]):
         parquet += " with audio"
     elif listing.audio:
         if tables:
-            note(f"{folder}: beside {audio}, {' and '.join(filter(None, (parquet, tar)))} will be left out")
+            note(f"{folder}: left out {' and '.join(filter(None, (parquet, tar)))} beside {audio}")
         return kind, []
     kinds = [what for what in (audio, parquet, tar) if what]
     if len(kinds) > 1:

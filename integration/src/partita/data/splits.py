@@ -67,8 +67,8 @@ def divide_folders(folder: Path, files: list[str]) -> Division:
     """
     found = _divide(folder, files)
     if found.beside:
-        left = counted(found.beside, "audio file lies", "audio files lie")
-        note(f"{folder}: {left} beside the splits {', '.join(found.splits)} and will be left out")
+        left = counted(found.beside, "audio file")
+        note(f"{folder}: left out {left} beside the splits {', '.join(found.splits)}")
     return found
 
 
@@ -90,8 +90,7 @@ def divide_tables(folder: Path, files: list[str]) -> Division:
         else:
             beside.append(file)
     if splits and beside:
-        left = counted(beside, "file is", "files are")
-        note(f"{folder}: {left} of none of the splits {', '.join(splits)} and will be left out")
+        note(f"{folder}: left out {counted(beside, 'file')} in none of the splits {', '.join(splits)}")
     return Division(_ordered(splits), beside if splits else [])
 
 

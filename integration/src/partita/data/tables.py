@@ -25,11 +25,12 @@ class Tables:
     """
 
     def __init__(self, path: Path | str, kind: str, splits: Sequence[str], files: dict[str, list[str]]) -> None:
+        """Set the form ("parquet", "webdataset", "disk", or "" for any other) and the files of each split."""
         self.path, self.splits, self._kind, self._files = path, tuple(splits), kind, files
 
     @classmethod
     def named(cls, path: Path | str) -> "Tables":
-        """What `datasets` finds under a name on the hub, or in a folder that says itself where its splits are."""
+        """The splits that `datasets` finds under a name on the hub, or in a folder whose README lists them."""
         from datasets import get_dataset_split_names
         from datasets.exceptions import DatasetsError
 
@@ -56,7 +57,7 @@ class Tables:
 
     @classmethod
     def saved(cls, path: Path) -> "Tables | None":
-        """What `save_to_disk` wrote to a folder; None where it did not."""
+        """The data set that `save_to_disk` wrote to a folder; None where there is none."""
         if (path / _DISK_SPLITS).is_file():
             try:
                 names = parse_json((path / _DISK_SPLITS).read_text(encoding="utf-8"))["splits"]
