@@ -10,38 +10,32 @@ from typing import TYPE_CHECKING, Any
 from partita_core import PartitaError, parse_json, shorten
 
 from .audio import SUFFIXES
+from .listing import spread_rows
 from .metadata import NUMBERS, cell
 from .notes import note
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
-# Samples of each archive that its columns are known by.
+# Archives, and samples of each, that the columns are known by.
 _LOOKED_AT = 16
 
 
 def open_archives(files: Sequence[str], *, stream: bool) -> "Dataset | IterableDataset":
     """The samples of archives as rows of `audio` and `file_name`, of the fields of their JSON, and of `text` (.txt).
 
-    A sample without audio is a row without audio. Fields that only later samples have are left out, and noted as they are met.
+    A sample without audio is a row without audio. Fields that only later samples have are left out and noted.
 
     Args:
         files: the archives, each one a shard.
         stream: read them shard by shard instead of copying them to the cache.
 
     Raises:
-        PartitaError: an archive cannot be read, or no sample has audio.
+        PartitaError: no archive can be read, or no sample has audio.
     """
     from datasets import Dataset, Features, IterableDataset, Value
 
-    try:
-        looked_at = [row for file in files for row in islice(_samples(file), _LOOKED_AT)]
-    except ValueError as error:
-        raise PartitaError(str(error)) from None
-    if not any(row["audio"]["bytes"] for row in looked_at):
-        found = ", ".join(sorted({name for row in looked_at for name in row})) or "no samples"
-        raise PartitaError(f"{files[0]}: no sample has an audio file beside {shorten(found)}")
-    columns = tuple(dict.fromkeys(name for row in looked_at for name in row if name != "audio"))
+    columns = _columns(files)
     kinds = {float: "float64"} | {number: "int64" for number in NUMBERS.values() if number is not float}
     features: Any = {name: Value(kinds[NUMBERS[name]] if name in NUMBERS else "string") for name in columns}
     features["audio"] = {"bytes": Value("binary"), "path": Value("string")}  # Audio() would need torchcodec
@@ -51,6 +45,29 @@ def open_archives(files: Sequence[str], *, stream: bool) -> "Dataset | IterableD
     stamps = tuple((os.path.getsize(file), os.stat(file).st_mtime_ns) for file in files)  # the cache is known by them
     settings = {"files": list(files), "columns": columns, "stamps": stamps}
     return Dataset.from_generator(_rows, features=Features(features), gen_kwargs=settings)  # pyright: ignore
+
+
+def _columns(files: Sequence[str]) -> tuple[str, ...]:
+    """The columns of the first samples of some archives; one that is damaged is for the reader to name.
+
+    Raises:
+        PartitaError: none of the archives can be read, or no sample has audio.
+    """
+    found: dict[str, None] = {}
+    sounds, damaged = False, []
+    for number in spread_rows(len(files), _LOOKED_AT):
+        try:
+            for row in islice(_samples(files[number]), _LOOKED_AT):
+                sounds = sounds or bool(row.pop("audio")["bytes"])
+                found |= dict.fromkeys(row)
+        except ValueError as error:
+            damaged.append(str(error))
+    if damaged and not sounds:
+        raise PartitaError(damaged[0])
+    if not sounds:
+        has = shorten(", ".join(name for name in found if name != "file_name")) or "nothing"
+        raise PartitaError(f"{files[0]}: no sample has an audio file, with one of {', '.join(SUFFIXES)}, beside {has}")
+    return tuple(name for name in found if name != "audio")
 
 
 def _rows(files: Iterable[str], columns: tuple[str, ...], stamps: Any = None) -> Iterator[dict[str, Any]]:

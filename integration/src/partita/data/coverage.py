@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 from partita_core import AudioSpec, PartitaError
 
 from .audio import audio_info
+from .listing import spread_rows
 from .notes import counted, note
-from .sources import row_name, row_source, spread_rows
+from .sources import row_name, row_source
 from .stored import corpus_spec
 from .texts import TextTask, check_texts
 

@@ -67,6 +67,12 @@ def list_folder(folder: Path) -> Listing:
     return found
 
 
+def spread_rows(total: int, count: int) -> list[int]:
+    """At most `count` of `total` rows, spread evenly from the first on."""
+    count = min(count, total)
+    return [i * total // count for i in range(count)]
+
+
 def _walk(folder: Path) -> list[str]:
     found: list[str] = []
     closed: list[str] = []

@@ -97,12 +97,6 @@ def names_hash(dataset: "Dataset") -> str:
     return digest.hexdigest()[:16]
 
 
-def spread_rows(total: int, count: int) -> list[int]:
-    """At most `count` of `total` rows, spread evenly from the first on."""
-    count = min(count, total)
-    return [i * total // count for i in range(count)]
-
-
 def audio_files(folder: Path) -> list[str]:
     """The audio files under `folder`, relative to it with forward slashes, sorted; hidden ones are left out.
 
