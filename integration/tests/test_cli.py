@@ -223,6 +223,24 @@ def test_genae_tiny_is_tiny(ok):
     assert 1e6 <= found["parameters"]["total"] <= 3e6
 
 
+def test_info_shows_a_mix_before_it_is_trained(ok, refused):
+    mono = ["model.audio.channels=1", 'model.audio.layouts=["mono"]', "model.bottleneck=tanh"]
+    found, other = (json.loads(ok("info", "genae_tiny", "--json", *texts)[0]) for texts in (mono, mono[::-1]))
+    assert found == other
+    assert (found["channels"], found["layouts"]) == (1, ["mono"])
+    assert found["parts"] == {"encoder": "encoder/genae", "bottleneck": "bottleneck/tanh", "decoder": "decoder/genae"}
+    assert "model.audio: channels is 1" in refused("info", "genae_tiny", "model.audio.channels=1")
+    term = ["objective.losses.complex=multi_resolution_stft", "objective.weights.complex=1.0"]
+    assert "genae" in ok("info", "genae_tiny", *term)[0]
+    assert "nothing makes the loss 'complex'" in refused("info", "genae_tiny", term[1])
+    assert "no weight is given for the loss 'complex'" in refused("info", "genae_tiny", term[0])
+    assert "'genae_tin' is none; did you mean genae_tiny" in refused("info", "genae_tin", *mono)
+
+
+def test_a_bare_role_means_all_of_it(ok):
+    assert json.loads(ok("components", "loss", "--json")[0]) == json.loads(ok("components", "loss/*", "--json")[0])
+
+
 def test_components_are_listed(ok):
     out, _ = ok("components")
     for tag in ("encoder/genae", "bottleneck/vae", "quantizer/fsq", "objective/adversarial_reconstruction"):

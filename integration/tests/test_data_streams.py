@@ -192,7 +192,7 @@ def test_a_stream_of_one_shard_goes_on_behind_its_last_row(tmp_path):
 
 
 def test_what_cannot_be_a_stream_is_said(shards, tones):
-    with pytest.raises(PartitaError, match="is a folder of audio, which is read at random anyhow"):
+    with pytest.raises(PartitaError, match="is a folder of audio, which is read at random; set data.stream to none"):
         open_dataset(tones, stream=True)
     with pytest.raises(PartitaError, match="the stream has 6 shards, and 7 processes need one each; cut it into more"):
         loader(shards, replace(STREAM, batch_size=7), world_size=7)

@@ -68,6 +68,7 @@ def tensors_of(folder):
 def test_a_generator_is_trained_saved_and_resumed_exactly(run, labelled, tmp_path):
     whole = generation(run / "model")
     model = train(whole, data=labelled, output=tmp_path / "whole", recipe="tiny", progress=False)
+    assert all(line["metric/with_text"] == 1.0 for line in read_log(tmp_path / "whole/log.jsonl") if "total" in line)
     train(override(whole, ["trainer.steps=2"]), data=labelled, output=tmp_path / "cut", progress=False)
     train(whole, data=labelled, output=tmp_path / "cut", resume=True, progress=False)
     ends = [tensors_of(checkpoints(tmp_path / name / "checkpoints")[-1]) for name in ("whole", "cut")]

@@ -81,7 +81,7 @@ def test_the_tiny_baseline_is_as_large_as_genae_tiny_and_learns_from_the_same():
     baseline, genae = recipes.oobleck_tiny(), recipes.genae_tiny()
     for part in ("objective", "data", "trainer"):
         assert getattr(baseline, part) == getattr(genae, part)
-    sizes = [recipe_figures(run.model)["parameters"]["total"] for run in (baseline, genae)]
+    sizes = [recipe_figures(run)["parameters"]["total"] for run in (baseline, genae)]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.1)
 
 

@@ -1,8 +1,10 @@
 """Generate audio of a text, with a language model on the latents of a codec; or train one.
 
 `partita generate MODEL --data DIR --output RUN` trains a generator, RUN/model, on the latents of MODEL: a codec, or a
-representation model through which it hears them. DIR is audio, or latents that `partita encode` stored. What audio is
-conditioned on is a template over the columns of the data, `--text "{caption}"` unless said otherwise.
+representation model on one. DIR is audio, or latents that `partita encode` stored. What audio is conditioned on is a
+template over the columns of the data, `--text "{caption}"` by default. A transcript ({text}, {transcript},
+{transcription}, {sentence}, {lyrics}) is that of a whole file, so it conditions files no longer than a crop;
+`data.texts.0.whole=true` or `=false` says so of other columns.
 
 `partita generate RUN/model --seconds S -o OUT.wav` samples it.
 """
@@ -64,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from partita.data.texts import TextTask
+    from partita.data.texts import condition
     from partita.recipes import recipe as named
     from partita.training import RunConfig
 
@@ -72,7 +74,7 @@ def _train(options: argparse.Namespace) -> None:
         config = named(options.recipe, options.model)
         if options.text is None:
             return config
-        texts = (TextTask(prompt="", answer=options.text),) if options.text else ()
+        texts = (condition(options.text),) if options.text else ()
         return replace(config, data=replace(config.data, texts=texts))
 
     print(f"model: {run_recipe(options, recipe)}")

@@ -7,9 +7,11 @@ from .corpus import EncodedCorpus, encode_corpus
 from .crops import Batch, Crops, DataConfig, Item, LatentCrops, LeftOut, collate
 from .decoding import decode_pieces
 from .encoding import encode_files, encode_source
+from .listing import spread_rows
 from .loader import CropLoader, EpochSampler, build_loader, reported_readers
 from .resampling import AudioReader, read_resampled, resample, resampled_length
-from .sources import SPLITS, audio_files, dataset_splits, names_hash, open_dataset, spread_rows
+from .sources import audio_files, dataset_splits, names_hash, open_dataset
+from .splits import SPLITS
 from .stored import CorpusSpec, corpus_spec, stored_latents
 from .streams import CropStream, Place, StreamLoader, first_rows
 from .synth import synthesise

@@ -254,36 +254,50 @@ def stored_latents(dataset: "Dataset") -> Iterator[Latents]:
         yield spec.latents(row)  # pyright: ignore[reportArgumentType]
 
 
-def stored_splits(folder: Path) -> list[str]:
-    """The splits of a corpus."""
-    return list(read_record(folder).splits)
+class StoredCorpus:
+    """A corpus of latents as a data set.
 
-
-def open_stored(folder: Path, split: str, *, stream: bool = False) -> "Dataset":
-    """Opens a split of a corpus; as a stream, shard by shard, where that is wanted.
-
-    Raises:
-        PartitaError: there is no such split, or its encoding is not finished.
+    Attributes:
+        path: its folder.
+        splits: the names of its splits.
     """
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
 
-    record = read_record(folder)
-    if split not in record.splits:
-        raise PartitaError(f"{folder}: has no split {split!r}; it has {', '.join(record.splits)}")
-    count = len(record.splits[split].ends)
-    files = [shard_path(folder, split, number) for number in range(count)]
-    missing = sum(not file.is_file() for file in files)
-    if missing:
-        left = f"{missing} of {count} shards of {split!r} are missing"
-        raise PartitaError(f"{folder}: {left}; give the command that encodes it once more, and it goes on")
-    try:
-        shards = {split: [str(file) for file in files]}
-        dataset = load_dataset("parquet", data_files=shards, split=split, streaming=stream)
-    except (ValueError, OSError, DatasetsError) as error:
-        raise PartitaError(f"{folder}: {with_cause(error)}") from None
-    dataset.info.description = json.dumps({_KEY: to_dict(record.corpus)})
-    return dataset  # pyright: ignore[reportReturnType]
+    def __init__(self, path: Path) -> None:
+        """Read what the corpus says of itself.
+
+        Raises:
+            PartitaError: that cannot be read.
+        """
+        self.path, self._record = path, read_record(path)
+        self.splits = tuple(self._record.splits)
+
+    def missing(self, split: str) -> str:
+        """One line for a split that is not there."""
+        return f"{self.path}: has no split {split!r}; it has {', '.join(self.splits)}"
+
+    def open(self, split: str, *, stream: bool = False) -> "Dataset":
+        """The rows of a split; as a stream, shard by shard, where that is wanted.
+
+        Raises:
+            PartitaError: its encoding is not finished, or a shard cannot be read.
+        """
+        from datasets import load_dataset
+        from datasets.exceptions import DatasetsError
+
+        folder, record = self.path, self._record
+        count = len(record.splits[split].ends)
+        files = [shard_path(folder, split, number) for number in range(count)]
+        missing = sum(not file.is_file() for file in files)
+        if missing:
+            left = f"{missing} of {count} shards of {split!r} are missing"
+            raise PartitaError(f"{folder}: {left}; give the command that encodes it once more, and it goes on")
+        try:
+            shards = {split: [str(file) for file in files]}
+            dataset = load_dataset("parquet", data_files=shards, split=split, streaming=stream)
+        except (ValueError, OSError, DatasetsError) as error:
+            raise PartitaError(f"{folder}: {with_cause(error)}") from None
+        dataset.info.description = json.dumps({_KEY: to_dict(record.corpus)})
+        return dataset  # pyright: ignore[reportReturnType]
 
 
 def shard_path(folder: Path, split: str, number: int) -> Path:

@@ -17,7 +17,8 @@ from .audio import write_audio
 from .composition import Note, Piece, compose
 from .drums import DRUMS
 from .instruments import INSTRUMENTS, SAMPLE_RATE
-from .sources import METADATA, SPLITS
+from .metadata import METADATA
+from .splits import SPLITS
 from .styles import STYLES
 
 CLIP_SECONDS = 10

@@ -84,6 +84,8 @@ class LatentGeneration(Objective):
         terms, metrics = {"latents": output.head.loss}, dict(output.head.metrics)
         if self.model.stop is not None:
             terms["stop"], metrics["stop_accuracy"] = self._stop(output.states, frames)
+        if "answer" in batch:
+            metrics["with_text"] = torch.tensor(sum(map(bool, batch["answer"])) / len(frames), device=frames.device)
         losses = {name: upcast(term.detach()) for name, term in terms.items()}
         return StepOutput(weighted_sum(terms, self.weights), losses, metrics, None)
 

@@ -100,10 +100,14 @@ def check_weights(terms: set[str], weights: Mapping[str, float]) -> None:
     """
     unweighed, unclaimed = sorted(terms - weights.keys()), sorted(weights.keys() - terms)
     if unweighed:
-        raise PartitaError(f"no weight is given for the loss {unweighed[0]!r}; weights: {', '.join(sorted(weights))}")
+        known = ", ".join(sorted(weights))
+        raise PartitaError(
+            f"no weight is given for the loss {unweighed[0]!r}; set weights.{unweighed[0]} beside those of {known}"
+        )
     if unclaimed:
         raise PartitaError(
-            f"nothing makes the loss {unclaimed[0]!r} that has a weight; losses: {', '.join(sorted(terms))}"
+            f"nothing makes the loss {unclaimed[0]!r} that has a weight; losses: {', '.join(sorted(terms))}; add it to "
+            "the losses, or leave out the weight"
         )
 
 

@@ -12,7 +12,8 @@ from partita_core import ChannelLayout, Codec, PartitaError, hashed_seed
 from torch import Tensor
 
 from partita.cards import Measured
-from partita.data import build_loader, first_rows, open_dataset, whole_files
+from partita.data import build_loader, dataset_splits, first_rows, open_dataset, whole_files
+from partita.data.notes import note
 from partita.evaluation import evaluate
 
 from .logs import Log
@@ -48,11 +49,10 @@ class Periodic:
         self._every, self._looked_in_the_middle = config.trainer.evaluate_every, False
         self.measured: list[Measured] = []  # by the last evaluation
         stream = config.data.stream is not None
-        try:
-            found, self.split = open_dataset(data, split="validation", stream=stream), "validation"
-        except PartitaError:
-            found, self.split = open_dataset(data, split="train", stream=stream), "train"
-        dataset = first_rows(found)
+        self.split = "validation" if "validation" in dataset_splits(data, stream=stream) else "train"
+        if self.split == "train":
+            note(f"{data}: has no split validation; evaluations during training are of training files")
+        dataset = first_rows(open_dataset(data, split=self.split, stream=stream))
         listens = isinstance(objective.result, Codec) and "audio" in dataset.column_names
         kind: Callable[..., Any] = _Clips if listens else _Losses
         self._look = kind(dataset, objective, ema, config, device, samples)

@@ -10,6 +10,7 @@ from partita_core import Frozen, PartitaError, Saved, hashed_seed, load_weights
 from torch import nn
 
 from partita.data import CropLoader, StreamLoader, build_loader, corpus_spec, names_hash, open_dataset, reported_readers
+from partita.data.coverage import check_coverage
 from partita.models import build_model, load_model
 from partita.world import check_world
 
@@ -73,6 +74,9 @@ def train(
     corpus = corpus_spec(dataset)
     if corpus is not None:
         check_corpus(objective, corpus)
+    audio_spec = objective.codec.audio_spec
+    samples = config.data.crop_samples(audio_spec.sample_rate, objective.crop_multiple)
+    check_coverage(dataset, config.data.texts, audio_spec=audio_spec, samples=samples, data=str(data))
     if isinstance(objective.result, Saved):
         objective.result.saved_config()  # what could not be saved is refused before it is trained
 

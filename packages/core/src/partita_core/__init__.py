@@ -3,7 +3,7 @@
 from ._checks import as_seeds
 from .autoencoder import Autoencoder, AutoencoderConfig, latent_spec, measure_latents
 from .codec import Codec
-from .configs import build, from_dict, named, override, to_dict
+from .configs import build, from_dict, to_dict
 from .denoising import DenoisingDecoder, NoiseSchedule
 from .errors import PartitaError, first_line, nearest, printable, shorten, shown
 from .files import (
@@ -32,6 +32,7 @@ from .layouts import (
 from .loading import build_for, check_folder, check_weights
 from .naming import weights_hash
 from .noise import hashed_seed, keyed_noise
+from .overrides import named, override
 from .precision import Precision, compile_frozen, upcast
 from .processes import is_distributed, process_mean
 from .registry import Config, component, components, lookup, register

@@ -31,7 +31,8 @@ class AudioSpec(Ranged):
         width = 1 if self.layouts == (ChannelLayout.MONO,) else 2
         if self.channels != width:
             names = ", ".join(layout.name.lower() for layout in self.layouts)
-            raise PartitaError(f"channels is {self.channels}, but the layouts {names} need {width}")
+            remedy = f"set channels to {width}" + (', or layouts to ["mono"]' if self.channels == 1 else "")
+            raise PartitaError(f"channels is {self.channels}, but the layouts {names} need {width}; {remedy}")
 
 
 @dataclass(frozen=True)
