@@ -50,7 +50,18 @@ def what_is_missing(file: BinaryIO) -> str | None:
     if magic == b".snd":
         begin, length = struct.unpack(">II", file.read(8).ljust(8, b"\0"))
         return _cut(begin, length, size)
-    chunked = _CHUNKED.get(magic)
+    place = samples_at(file)
+    return place and _cut(*place, size)
+
+
+def samples_at(file: BinaryIO) -> tuple[int, int] | None:
+    """The first byte of the samples of a WAV, AIFF or CAF file, and how many bytes they are; None if none are found.
+
+    Args:
+        file: the file, at any place; it is left at another.
+    """
+    file.seek(0)
+    chunked = _CHUNKED.get(file.read(4))
     if chunked is None:
         return None
     at = chunked.begin
@@ -62,7 +73,7 @@ def what_is_missing(file: BinaryIO) -> str | None:
         name, length = chunked.header.unpack(header)
         at += len(header)
         if name == chunked.samples:
-            return _cut(at, length, size)
+            return at, length
         at += max(0, length + -length % chunked.pad)
     return None
 
