@@ -3,14 +3,17 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 from partita_core import PartitaError
 from torch import Tensor
 
-from .reading import BLOCK_FRAMES, AudioFile, AudioInfo, AudioSource, reason, source_name
+from .reading import BLOCK_FRAMES, AudioFile, AudioInfo, AudioSource, reason
+from .reading import source_name as source_name
 
 SUFFIXES = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav")
 
@@ -86,7 +89,7 @@ def write_audio(
             samples = _writable(path, piece)
             with _writing(path):
                 if file is None:
-                    file = soundfile.SoundFile(temporary, "w", sample_rate, samples.shape[0], subtype=subtype)
+                    file = _Writer(temporary, sample_rate, samples.shape[0], subtype)
                 # libsndfile crashes on a minute of Vorbis handed over at once
                 for start in range(0, samples.shape[1], BLOCK_FRAMES):
                     file.write(samples[:, start : start + BLOCK_FRAMES].T)
@@ -103,6 +106,57 @@ def write_audio(
         with suppress(OSError):
             temporary.unlink()
     return written
+
+
+class _Sink(FileIO):
+    """A file that keeps the error of the system, of which libsndfile says no more than that there was one."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`, or nothing more after an error."""
+        left = memoryview(data)
+        while len(left) and self.error is None:
+            try:
+                left = left[super().write(left) or 0 :]
+            except OSError as error:
+                self.error = error
+        return len(data) - len(left)
+
+
+class _Writer(soundfile.SoundFile):
+    """An audio file for writing that raises the errors of the system, such as that of a full disk."""
+
+    def __init__(self, path: Path, sample_rate: int, channels: int, subtype: str | None) -> None:
+        self._sink = _Sink(path, "w+")
+        try:
+            super().__init__(self._sink, "w", sample_rate, channels, subtype=subtype)
+        except BaseException:
+            self._sink.close()
+            raise
+
+    def write(self, data: np.ndarray) -> None:
+        """Write samples `(samples, channels)`."""
+        with self._errors():
+            super().write(data)
+
+    def close(self) -> None:
+        """Write what is left, and close the file."""
+        try:
+            with self._errors():
+                super().close()
+        finally:
+            self._sink.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (soundfile.LibsndfileError, AssertionError):
+            if self._sink.error is None:
+                raise
+        if self._sink.error is not None:
+            raise OSError(self._sink.error.strerror)
 
 
 def _writable(path: Path, audio: Tensor) -> np.ndarray:

@@ -7,6 +7,7 @@ begins early enough. Sources: ISO/IEC 11172-3 and 13818-3; the Xing and LAME hea
 
 import struct
 from array import array
+from copy import copy
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple
 
@@ -78,7 +79,7 @@ def tag_size(head: bytes) -> int:
 
 
 def begins(head: bytes) -> bool:
-    """Whether a file that begins with these bytes is MPEG audio."""
+    """True if a file that begins with these bytes is MPEG audio."""
     return _header(head[:4]) is not None
 
 
@@ -95,7 +96,7 @@ class MPEGAudio:
         sample_rate: samples per second.
         channels: of the stream.
         format: the container and coding.
-        cut: what is missing of it, if it was cut short.
+        cut: the part that is missing, if it was cut short.
 
     Raises:
         DamagedError: no frames are found, or the stream changes its rate or channels.
@@ -117,6 +118,12 @@ class MPEGAudio:
         self.per_frame = 384 if layer == 1 else 576 if layer == 3 and version == 2 else 1152
         self.skip, end_skip = self._info()
         self.frames = max(0, len(self.offsets) * self.per_frame - self.skip - end_skip)
+
+    def on(self, file: BinaryIO) -> "MPEGAudio":
+        """The same, of the file opened anew."""
+        other = copy(self)
+        other.file = file
+        return other
 
     def open(self, start: int, stop: int) -> tuple[Decoder, int]:
         """A decoder of samples `start` to `stop`, and how many it returns in front of them."""
@@ -220,7 +227,7 @@ def _sync(window: Window, at: int, end: int, kind: _Kind | None) -> tuple[int, _
 
 
 def _run(window: Window, at: int, end: int, wanted: int) -> int:
-    """How many frames of a kind follow each other, as far as `wanted`; a stream that ends with one has enough."""
+    """Number of frames of a kind that follow each other, as far as `wanted`; a stream that ends with one has enough."""
     first, found = _header(window(at, 4)), 0
     assert first is not None
     while found < wanted:

@@ -10,6 +10,7 @@ import struct
 import zlib
 from array import array
 from bisect import bisect_left, bisect_right
+from copy import copy
 from typing import BinaryIO, Protocol
 
 from .splice import DamagedError, Decoder, Splice, Window
@@ -20,7 +21,7 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def is_readable(head: bytes) -> bool:
-    """Whether a file that begins with these bytes is Ogg Vorbis or Ogg Opus."""
+    """True if a file that begins with these bytes is Ogg Vorbis or Ogg Opus."""
     return head[:4] == b"OggS" and head[27 + head[26] :].startswith((b"OpusHead", b"\x01vorbis"))
 
 
@@ -36,13 +37,14 @@ class OggAudio:
         sample_rate: samples per second; of Opus that of the audio that was encoded, if it is a rate of the codec.
         channels: of the stream.
         format: the container and coding.
+        cut: None; Ogg that was cut short is found by its last page.
 
     Raises:
         DamagedError: the stream is damaged, or another one follows it.
     """
 
     def __init__(self, file: BinaryIO, end: int) -> None:
-        self.file = file
+        self.file, self.cut = file, None
         self._headers: list[tuple[int, int]] = []
         # Of pages with samples: place, size, flags, and samples that are complete at its end.
         self._offsets, self._sizes, self._flags, self._ends = array("Q"), array("I"), bytearray(), array("q")
@@ -51,6 +53,12 @@ class OggAudio:
         self.sample_rate, self._factor = self._codec.sample_rate, self._codec.factor
         self._zero, stop = self._bounds(granules)
         self.frames = max(0, (stop - self._zero) // self._factor)
+
+    def on(self, file: BinaryIO) -> "OggAudio":
+        """The same, of the file opened anew."""
+        other = copy(self)
+        other.file = file
+        return other
 
     def open(self, start: int, stop: int) -> tuple[Decoder, int]:
         """A decoder of samples `start` to `stop`, and how many samples it returns in front of them."""
@@ -79,7 +87,7 @@ class OggAudio:
         return Decoder(Splice([size for _, size in pages], load)), (begin - base) // self._factor
 
     def _bounds(self, granules: list[int]) -> tuple[int, int]:
-        """Where the audio begins and ends, counted in samples that packets make, as positions written in pages say."""
+        """Start and end of the audio by the positions written in pages, counted in the samples that packets make."""
         known = [index for index, granule in enumerate(granules) if granule >= 0]
         if not known:
             raise DamagedError("it holds no samples")
@@ -99,7 +107,7 @@ class OggAudio:
         return page
 
     def _walk(self, end: int) -> tuple["_Codec", list[int]]:
-        """Finds the pages; returns the codec, and the positions that are written in pages with samples, or -1."""
+        """Find the pages; returns the codec, and the positions written in pages with samples, or -1."""
         window, at, serial, codec, headers = Window(self.file), 0, None, None, []
         granules: list[int] = []
         begun: bytes | None = None
@@ -138,7 +146,7 @@ class OggAudio:
 
 
 class _Codec(Protocol):
-    """What the headers of a stream say.
+    """The parameters of a codec, from the headers of a stream.
 
     Attributes:
         factor: samples that packets are counted in, per sample that is decoded.
@@ -171,8 +179,9 @@ def _codec(headers: list[bytes]) -> _Codec | None:
 
 class _Opus:
     format = "OGG/OPUS"
-    # Predictions from what was decoded before have decayed by then, below the last bit of a float.
-    preroll = 2 * 48000
+    # In music modes, what is predicted from earlier frames has decayed by then, below the last bit of a float. Speech
+    # modes predict from period to period, and remember a steady voice for long: by then, all but a few crops are exact.
+    preroll, _speech_preroll = 2 * 48000, 30 * 48000
 
     def __init__(self, headers: list[bytes]) -> None:
         self.channels, self.skip, rate = struct.unpack_from("<BHI", headers[0], 9)
@@ -188,13 +197,9 @@ class _Opus:
                     frame = 120 << (mode & 3)
                 else:
                     frame = (480, 960)[mode & 1] if mode >= 12 else (480, 960, 1920, 2880)[mode & 3]
-                    self.preroll = _SPEECH_PREROLL
+                    self.preroll = self._speech_preroll
                 total += frame * (packet[1] & 63 if code == 3 and len(packet) > 1 else min(code, 1) + 1)
         return total
-
-
-# The speech modes of Opus predict from period to period: a steady voice is remembered for long.
-_SPEECH_PREROLL = 30 * 48000
 
 
 class _Vorbis:
@@ -216,7 +221,7 @@ class _Vorbis:
 
 
 def _vorbis_modes(setup: bytes) -> list[int]:
-    """Which modes have the long window: they end the third header, before its last bit, and are found from there."""
+    """Modes, 1 for those with the long window; they end the third header, and are found from its last bit backwards."""
     bits, modes, found = int.from_bytes(setup, "little"), [], []
     at = bits.bit_length() - 1
     while at >= 41 + 6 and len(modes) < 64:

@@ -2,13 +2,13 @@
 
 import os
 import stat
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
-from typing import BinaryIO, Protocol
+from threading import Lock
+from typing import BinaryIO, Generic, Protocol, TypeVar
 
 import numpy as np
 import soundfile
@@ -24,13 +24,15 @@ from .whole import samples_at, what_is_missing
 AudioSource = str | os.PathLike | Mapping | None
 """A path, or what a `datasets` audio column holds undecoded: `{"path": ..., "bytes": ...}`, or None, of no audio."""
 
+Value = TypeVar("Value")
+
 BLOCK_FRAMES = 1 << 16
 
 # A header that says otherwise is damaged; at one sample a second, a small file would be resampled to a huge one.
 _SLOWEST, _FASTEST = 1000, 1_000_000
 _LONGEST = 1 << 40
 
-# Full scale is 1. Float files in the scale of 32-bit integers exist; what is beyond is no audio, and overflows in a model.
+# Full scale is 1. There are float files in the scale of 32-bit integers; what is beyond overflows in a model.
 MAX_AMPLITUDE = 2.0**31
 
 # What libsndfile gives for the length of a stream whose header tells none.
@@ -38,10 +40,6 @@ _UNKNOWN = 2**63 - 1
 
 # Codings in which its seek is exact: each sample, or each block of samples, is coded for itself.
 _SEEKABLE = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "ALAC_")
-
-# Lengths that were found by decoding to the end, by what identifies a file and its contents.
-_counted: OrderedDict[tuple, int] = OrderedDict()
-_MAX_COUNTED = 4096
 
 # How files begin that are audio, and not read here.
 _FOREIGN = {
@@ -105,13 +103,9 @@ class _Plain:
             exact = decoder.format == "FLAC" or decoder.subtype.startswith(_SEEKABLE)
             self._seeks = exact and decoder.can_seek
             if decoder.frames == _UNKNOWN or "MPEG" in decoder.subtype:
-                self.frames = _counted.get(key, -1) if key else -1
-                if self.frames < 0:
-                    self.frames = decoder.discard(_UNKNOWN, BLOCK_FRAMES)
-        if key and self.frames != _UNKNOWN:
-            _counted[key] = self.frames
-            while len(_counted) > _MAX_COUNTED:
-                _counted.popitem(last=False)
+                known = _lengths.get(key)
+                self.frames = decoder.discard(_UNKNOWN, BLOCK_FRAMES) if known is None else known
+                _lengths.put(key, self.frames)
 
     def open(self, start: int, stop: int) -> tuple[Decoder, int]:
         decoder = Decoder(self._reopen())
@@ -120,6 +114,30 @@ class _Plain:
         if start:
             decoder.seek(start)
         return decoder, 0
+
+
+class _Recent(Generic[Value]):
+    """The values of the files that were used last, by what identifies a file and its contents; for all threads."""
+
+    def __init__(self, count: int) -> None:
+        self._values: dict[tuple, Value] = {}
+        self._count, self._lock = count, Lock()
+
+    def get(self, key: tuple | None) -> Value | None:
+        return None if key is None else self._values.get(key)
+
+    def put(self, key: tuple | None, value: Value) -> None:
+        if key is not None:
+            with self._lock:
+                self._values.pop(key, None)
+                self._values[key] = value
+                while len(self._values) > self._count:
+                    del self._values[next(iter(self._values))]
+
+
+# The index of a file is used again when a part is read after its properties; a length that takes decoding, for longer.
+_indices: _Recent[MPEGAudio | OggAudio] = _Recent(4)
+_lengths: _Recent[int] = _Recent(4096)
 
 
 class AudioFile:
@@ -145,19 +163,16 @@ class AudioFile:
             _check_path(self.name)
         elif len(data) == 0:
             raise PartitaError(f"{self.name}: is empty (0 bytes)")
-        self._reopen: Callable[[], BinaryIO] = partial(open, self.name, "rb") if data is None else partial(BytesIO, data)
+        self._reopen: Callable[[], BinaryIO] = partial(BytesIO, data) if data else partial(open, self.name, "rb")
         try:
             self._file = self._reopen()
-            missing = what_is_missing(self._file)
-            if not missing:
-                self._stream, missing = self._look()
-        except (DamagedError, soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-            raise PartitaError(f"{self.name}: is not audio that can be read ({reason(error)})") from None
-        if missing:
-            raise PartitaError(f"{self.name}: is truncated ({missing})")
-        stream = self._stream
-        self.info = AudioInfo(stream.sample_rate, stream.channels, stream.frames, stream.format)
-        _check_info(self.name, self.info)
+        except OSError as error:
+            raise PartitaError(f"{self.name}: cannot be opened ({reason(error)})") from None
+        try:
+            self._open()
+        except BaseException:
+            self._file.close()
+            raise
 
     def __enter__(self) -> "AudioFile":
         return self
@@ -166,7 +181,7 @@ class AudioFile:
         self._file.close()
 
     def read(self, start: int = 0, frames: int | None = None) -> Tensor:
-        """Reads a part, decoding what it depends on and no more.
+        """Read a part, decoding what it depends on and no more.
 
         Args:
             start: first sample to read.
@@ -186,37 +201,52 @@ class AudioFile:
             return self._take(decoder, wanted)
 
     def blocks(self, block_frames: int = BLOCK_FRAMES) -> Iterator[Tensor]:
-        """Reads it from start to end in blocks `(channels, at most block_frames)`; errors as `read`."""
+        """Read it from start to end in blocks `(channels, at most block_frames)`; errors as `read`."""
         frames = self.info.frames
         with self._decoding(0, frames) as decoder:
             for start in range(0, frames, block_frames):
                 yield self._take(decoder, min(block_frames, frames - start))
 
+    def _open(self) -> None:
+        try:
+            missing = what_is_missing(self._file)
+            if not missing:
+                self._stream, missing = self._look()
+        except (DamagedError, soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
+            raise PartitaError(f"{self.name}: is not audio that can be read ({reason(error)})") from None
+        if missing:
+            raise PartitaError(f"{self.name}: is truncated ({missing})")
+        stream = self._stream
+        self.info = AudioInfo(stream.sample_rate, stream.channels, stream.frames, stream.format)
+        _check_info(self.name, self.info)
+
     def _look(self) -> tuple[_Stream, str | None]:
-        """Finds out how the file is decoded, and what is missing of it."""
-        file, size = self._file, self._file.seek(0, os.SEEK_END)
+        """The stream, and the part of it that is missing."""
+        file, size, key = self._file, self._file.seek(0, os.SEEK_END), None
+        if not isinstance(file, BytesIO):
+            status = os.fstat(file.fileno())
+            key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        known = _indices.get(key)
+        if known is not None:
+            return known.on(file), None
         begin, head = 0, _read(file, 0)
         while tag := tag_size(head):
             begin, head = begin + tag, _read(file, begin + tag)
+        _refuse_foreign(head)
         if begins(head):
-            audio = MPEGAudio(file, begin, size)
-            return audio, audio.cut
-        if is_readable(head):
-            return OggAudio(file, size), None
-        for (at, magic), name in _FOREIGN.items():
-            if head[at : at + len(magic)] == magic:
-                raise DamagedError(f"it is {name}; convert it to FLAC or WAV")
-        if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
-            raise DamagedError("it is AAC; convert it to FLAC or WAV")
-        status = os.fstat(file.fileno()) if not isinstance(file, BytesIO) else None
-        key = status and (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        plain = _Plain(self._reopen, key)
-        place = samples_at(file) if "MPEG" in plain.format else None
-        if place is None:
-            return plain, None
-        audio = MPEGAudio(file, place[0], min(sum(place), size))
-        audio.format = plain.format
-        return audio, audio.cut
+            found = MPEGAudio(file, begin, size)
+        elif is_readable(head):
+            found = OggAudio(file, size)
+        else:
+            plain = _Plain(self._reopen, key)
+            place = samples_at(file) if "MPEG" in plain.format else None
+            if place is None:
+                return plain, None
+            found = MPEGAudio(file, place[0], min(sum(place), size))
+            found.format = plain.format
+        if found.cut is None:
+            _indices.put(key, found)
+        return found, found.cut
 
     @contextmanager
     def _decoding(self, start: int, stop: int) -> Iterator[Decoder]:
@@ -241,9 +271,7 @@ class AudioFile:
             count = decoder.fill(part)
             if count < len(part):
                 missing = frames - start - count
-                raise PartitaError(
-                    f"{self.name}: is truncated ({missing} of {self.info.frames} samples are missing)"
-                )
+                raise PartitaError(f"{self.name}: is truncated ({missing} of {self.info.frames} samples are missing)")
             peak = float(np.abs(part).max(initial=0))
             if not np.isfinite(peak):
                 raise PartitaError(f"{self.name}: holds NaN or infinite samples")
@@ -255,16 +283,24 @@ class AudioFile:
 
 
 def source_name(source: AudioSource) -> str:
-    """What to call `source` in messages."""
+    """The name of `source` in messages."""
     if source is None or isinstance(source, Mapping):
         return (source or {}).get("path") or "audio without a name"
     return os.fspath(source)
 
 
 def reason(error: Exception) -> str:
-    """What libsndfile or the system says, in one line."""
+    """The message of libsndfile or of the system, in one line."""
     text = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
     return " ".join(text.split()).removeprefix("Error : ").rstrip(".")
+
+
+def _refuse_foreign(head: bytes) -> None:
+    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
+        raise DamagedError("it is AAC; convert it to FLAC or WAV")
+    for (at, magic), name in _FOREIGN.items():
+        if head[at : at + len(magic)] == magic:
+            raise DamagedError(f"it is {name}; convert it to FLAC or WAV")
 
 
 def _read(file: BinaryIO, at: int) -> bytes:
@@ -273,7 +309,7 @@ def _read(file: BinaryIO, at: int) -> bytes:
 
 
 def _check_path(name: str) -> None:
-    """Refuses what is no file, which libsndfile would call a system error."""
+    """Raise an error for a path that names no file, which libsndfile would call a system error."""
     if os.path.isdir(name):
         raise PartitaError(f"{name}: is a folder, not an audio file")
     if not os.path.exists(name):
@@ -288,7 +324,7 @@ def _check_path(name: str) -> None:
 
 
 def _check_info(name: str, info: AudioInfo) -> None:
-    """Refuses what no audio is, and what a model has no use for."""
+    """Raise an error for properties that audio does not have, or that models do not take."""
     if not _SLOWEST <= info.sample_rate <= _FASTEST:
         rates = f"{_SLOWEST} to {_FASTEST} Hz are read"
         raise PartitaError(f"{name}: has {info.sample_rate} samples a second, which is no rate of audio; {rates}")

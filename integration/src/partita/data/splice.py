@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from io import RawIOBase
 from itertools import accumulate
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import soundfile
@@ -34,20 +34,25 @@ class Splice(RawIOBase):
         self.error: Exception | None = None
 
     def readable(self) -> bool:
+        """Always."""
         return True
 
     def seekable(self) -> bool:
+        """Always."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to another place; returns it."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
         self._at = max(0, base + offset)
         return self._at
 
     def tell(self) -> int:
+        """The place of the next byte that is read."""
         return self._at
 
     def readinto(self, buffer) -> int:  # type: ignore[override]
+        """Read as many bytes as there are, and as the buffer holds."""
         view, filled = memoryview(buffer).cast("B"), 0
         wanted = max(0, min(len(view), self._size - self._at))
         while filled < wanted and self.error is None:
@@ -100,29 +105,35 @@ class Decoder(soundfile.SoundFile):
 
     def __init__(self, file: BinaryIO | Splice) -> None:
         self.source = file
-        super().__init__(file)
+        try:
+            super().__init__(cast(BinaryIO, file))
+        except BaseException:
+            file.close()
+            raise
 
     def seekable(self) -> bool:
+        """Never, as far as python-soundfile is concerned."""
         return False
 
     def close(self) -> None:
+        """Close the decoder and its file."""
         super().close()
         self.source.close()
 
     @property
     def can_seek(self) -> bool:
-        """Whether libsndfile can begin elsewhere than at the first sample."""
+        """True if libsndfile can begin elsewhere than at the first sample."""
         return super().seekable()
 
     def fill(self, block: np.ndarray) -> int:
-        """Reads the samples that follow into `block`, `(samples, channels)` float32, and returns how many there are."""
+        """Read the samples that follow into `block`, `(samples, channels)` float32; returns how many there are."""
         count = len(self.read(out=block))
         if isinstance(self.source, Splice) and self.source.error is not None:
             raise self.source.error
         return count
 
     def discard(self, count: int, block_frames: int) -> int:
-        """Reads `count` samples and drops them; returns how many there were."""
+        """Read `count` samples and drop them; returns how many there were."""
         block, left = np.empty((min(count, block_frames), self.channels), np.float32), count
         while left > 0:
             read = self.fill(block[:left])
