@@ -142,6 +142,8 @@ class _Writer(soundfile.SoundFile):
 
     def close(self) -> None:
         """Write what is left, and close the file."""
+        if self.closed:
+            return
         try:
             with self._errors():
                 super().close()
