@@ -18,7 +18,9 @@ def music(rate: int, channels: int, seconds: float = 3.0) -> np.ndarray:
     draw, time = np.random.default_rng(rate + channels), np.arange(int(rate * seconds)) / rate
     audio = np.zeros((len(time), channels))
     for _ in range(10):
-        tone = np.sin(2 * np.pi * draw.uniform(60, 0.35 * rate) * time) * np.sin(2 * np.pi * draw.uniform(0.3, 3) * time)
+        tone = np.sin(2 * np.pi * draw.uniform(60, 0.35 * rate) * time) * np.sin(
+            2 * np.pi * draw.uniform(0.3, 3) * time
+        )
         audio += 0.06 * tone[:, None] * draw.uniform(0.3, 1, channels)
     audio += draw.normal(0, 0.02, audio.shape) * (np.sin(2 * np.pi * 1.3 * time) ** 8)[:, None]
     audio[len(time) // 3 : len(time) // 2] = 0
@@ -83,12 +85,22 @@ ENCODERS = {
     "mp3_lame_16k_lowest": ("lame --quiet -b 8 IN out.mp3", 16000, 1, MPEG),
     "mp3_lame_8k": ("lame --quiet -b 8 IN out.mp3", 8000, 1, MPEG),
     "mp3_ffmpeg_vbr": ("ffmpeg -i IN -c:a libmp3lame -q:a 4 out.mp3", 44100, 2, MPEG),
-    "mp3_ffmpeg_no_xing": ("ffmpeg -i IN -c:a libmp3lame -q:a 2 -write_xing 0 -id3v2_version 0 out.mp3", 32000, 2, MPEG),
+    "mp3_ffmpeg_no_xing": (
+        "ffmpeg -i IN -c:a libmp3lame -q:a 2 -write_xing 0 -id3v2_version 0 out.mp3",
+        32000,
+        2,
+        MPEG,
+    ),
     "mp3_in_wav": ("ffmpeg -i IN -c:a libmp3lame out.wav", 44100, 2, MPEG),
     "mp2": ("ffmpeg -i IN -c:a mp2 -f mp2 out.mp3", 44100, 2, 1e-4),
     "vorbis_oggenc": ("oggenc -Q -q 6 -o out.ogg IN && ffmpeg -i out.ogg -c copy out.oga", 44100, 2, VORBIS),
     "vorbis_ffmpeg": ("ffmpeg -i IN -c:a libvorbis -q:a 3 out.ogg", 22050, 1, VORBIS),
-    "vorbis_from_webm": ("ffmpeg -i IN -c:a libvorbis out.webm && ffmpeg -i out.webm -c copy out.ogg", 48000, 2, VORBIS),
+    "vorbis_from_webm": (
+        "ffmpeg -i IN -c:a libvorbis out.webm && ffmpeg -i out.webm -c copy out.ogg",
+        48000,
+        2,
+        VORBIS,
+    ),
     "opus_opusenc": ("opusenc --quiet --bitrate 64 IN out.opus", 44100, 2, OPUS),
     "opus_speech": ("opusenc --quiet --speech --bitrate 16 IN out.opus", 48000, 1, OPUS),
     "opus_ffmpeg": ("ffmpeg -i IN -c:a libopus -b:a 48k out.opus", 48000, 2, OPUS),
@@ -129,7 +141,9 @@ def by_ffmpeg(path: Path, rate: int, channels: int) -> Tensor:
         pytest.skip("ffmpeg is not installed")
     decoder = ["-c:a", "libopus"] if path.suffix == ".opus" else []
     output = ["-f", "f32le", "-c:a", "pcm_f32le", "-ar", str(rate), "-"]
-    done = subprocess.run(["ffmpeg", "-v", "error", *decoder, "-i", str(path), *output], capture_output=True, check=True)
+    done = subprocess.run(
+        ["ffmpeg", "-v", "error", *decoder, "-i", str(path), *output], capture_output=True, check=True
+    )
     return torch.from_numpy(np.frombuffer(done.stdout, np.float32).reshape(-1, channels).T.copy())
 
 
