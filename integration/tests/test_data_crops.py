@@ -140,14 +140,14 @@ def test_broken_files_are_replaced_and_named(folder):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_that_breaks_at_several_places_is_one_file(tmp_path, workers):
     noise = torch.rand(2, 60000, generator=torch.Generator().manual_seed(0)) - 0.5
-    soundfile.write(tmp_path / "whole.mp3", noise.T.numpy(), 48000)
-    data = (tmp_path / "whole.mp3").read_bytes()
-    (tmp_path / "cut.mp3").write_bytes(data[: len(data) // 2])
+    soundfile.write(tmp_path / "whole.flac", noise.T.numpy(), 48000)
+    data = (tmp_path / "whole.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(data[: len(data) // 2])
     config = DataConfig(augmentation=None, num_workers=workers, batch_size=24, crop_seconds=0.01)
     settings = {"audio_spec": AudioSpec(48000, 2, (ChannelLayout.STEREO,)), "crop_multiple": 1, "seed": 0}
     broken = next(iter(build_loader(open_dataset(tmp_path), config, **settings)))["broken"]
-    assert {found.file for found in broken} == {"cut.mp3"} and len(set(broken)) > 1
-    assert all(found.startswith(f"{tmp_path / 'cut.mp3'}: is ") for found in broken)
+    assert {found.file for found in broken} == {"cut.flac"} and len(set(broken)) > 1
+    assert all(found.startswith(f"{tmp_path / 'cut.flac'}: is ") for found in broken)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
