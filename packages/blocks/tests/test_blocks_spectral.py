@@ -148,7 +148,7 @@ def test_log_mel_finds_a_tone_and_floors_silence():
     features = mel(tone.expand(2, -1))
     assert features.shape == (2, 32, 125)
     band = int(features[0, :, 60].argmax())
-    assert mel.filterbank[32, band] == mel.filterbank[32].max()  # bin 32 is 1 kHz
+    assert mel.filterbank.exact[32, band] == mel.filterbank.exact[32].max()  # bin 32 is 1 kHz
     silence = torch.zeros(1280, requires_grad=True)
     features = mel(silence)
     torch.testing.assert_close(features, torch.full_like(features, math.log(1e-5)))

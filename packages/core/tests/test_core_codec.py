@@ -58,7 +58,7 @@ def parts(**changes):
         ({"encoder": (StridedConfig(), 3)}, "the encoder's out_dim is 3, the bottleneck's in_dim is 4; they must"),
         ({"decoder": (TransposedConfig(), 5)}, "the bottleneck's dim is 4, the decoder's in_dim is 5"),
         ({"quantizer": (RoundingConfig(), 6)}, "the bottleneck's dim is 4, the quantizer's dim is 6"),
-        ({"encoder": (StridedConfig(2), 4)}, "the encoder's tokens a frame is 2, the decoder's is 1"),
+        ({"encoder": (StridedConfig(2), 4)}, "the encoder's tokens per frame is 2, the decoder's is 1"),
         (
             {"bottleneck": (RoundingConfig(), 4), "quantizer": (RoundingConfig(), 4)},
             "the bottleneck quantizes already; a second quantizer cannot be attached",

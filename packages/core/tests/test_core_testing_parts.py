@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from partita_core import BottleneckOutput, Config
+from partita_core import BottleneckOutput, Config, Posterior
 from partita_core.testing import (
     BOTTLENECK_CHECKS,
     DECODER_CHECKS,
@@ -127,6 +127,10 @@ def counts_by_device(part):
     part.register_buffer("counts", torch.zeros(size))
 
 
+def unsaved_buffer(part):
+    part.register_buffer("offset", torch.ones(1), persistent=False)
+
+
 def branch(self, x, values):
     return values if float(x.detach().sum()) > 0 else -values
 
@@ -164,6 +168,7 @@ ANY = {
     "state_dict_round_trip": forward(count_unsaved, hidden_counter),
     "config_round_trip": spoilt(lambda part: None),  # the Config is not registered
     "builds_on_the_meta_device": spoilt(counts_by_device),
+    "materialized_from_meta_is_right": forward(lambda self, x, values: values * self.offset.to(values), unsaved_buffer),
     "exports": forward(branch),
 }
 CONTEXT = {
@@ -204,14 +209,21 @@ def stray_loss(parent, self, hidden, *, stochastic=None):
     return out._replace(losses=out.losses | {"stray": out.values.mean()})
 
 
+def shifted_posterior(parent, self, hidden):
+    mean, std = parent.posterior(self, hidden)
+    return Posterior(mean + 0.1, std)
+
+
 BREAK_BOTTLENECK = ANY | CONTEXT
 BREAK_BOTTLENECK |= {
     "shapes_are_as_declared": forward(lambda self, x, values: values[..., 1:]),
-    "eval_ignores_stochastic": noisy_if(lambda self, stochastic: stochastic),
+    "noise_in_eval_is_asked_for": method("is_stochastic", lambda parent, self, stochastic: self.training),
     "not_stochastic_in_training": noisy_if(lambda self, stochastic: self.training),
     "losses_are_claimed": method("forward", stray_loss),
     "half_types_are_lifted": forward(lambda self, x, values: values.to(x.dtype)),
     "bounded_as_declared": forward(lambda self, x, values: 3 * values, lambda part: setattr(part, "bounded", True)),
+    "posterior_is_of_the_latents": method("posterior", shifted_posterior),
+    "projection_keeps_latents": method("project", lambda parent, self, values: 2 * values),
 }
 BOTTLENECKS = {name: broken(NoisyConfig()) for name, broken in BREAK_BOTTLENECK.items()}
 
@@ -226,7 +238,11 @@ def zero_for_dropped(parent, self, hidden, num_quantizers=None):
 
 
 def look_up_dropped(parent, self, codes):
-    return (codes - self.reach) * self.step
+    return parent.codes_to_values(self, codes) - (codes == -1).to(torch.float64)
+
+
+def clamp_codes(parent, self, codes):
+    return parent.codes_to_values(self, codes.long().clamp(-1, 2 * self.reach)[:, : self.dim])
 
 
 def encode_by_product(parent, self, hidden, num_quantizers=None):
@@ -248,6 +264,8 @@ QUANTIZERS = {name: broken(RoundingConfig()) for name, broken in BREAK_BOTTLENEC
     "forward_looks_up": forward(lambda self, x, values: values * (1 + 1e-6))(RoundingConfig()),
     "fewer_levels_are_a_prefix": method("encode_codes", zero_for_dropped)(RoundingConfig()),
     "dropped_levels_contribute_zero": method("codes_to_values", look_up_dropped)(RoundingConfig()),
+    "foreign_codes_are_refused": method("codes_to_values", clamp_codes)(RoundingConfig()),
+    "noise_in_eval_is_asked_for": noisy_if(lambda self, stochastic: not self.training)(RoundingConfig()),
     "codes_survive_autocast": method("encode_codes", encode_by_product)(RoundingConfig()),
     "encoding_leaves_state_unchanged": method("encode_codes", encode_and_count, counter)(RoundingConfig()),
 }
@@ -457,6 +475,15 @@ def test_inverse_that_sees_more_than_declared_is_caught():
 
     with pytest.raises(AssertionError, match="sees 1 frames to the left, 0 are declared"):
         DECODER_CHECKS["transform_inverts"](spoilt(short)(DenoisingConfig()))
+
+
+def test_statistic_that_moves_in_eval_is_caught():
+    def moving(parent, self, hidden, *, stochastic=None):
+        self.counter.add_(bool(stochastic))
+        return parent.forward(self, hidden, stochastic=stochastic)
+
+    with pytest.raises(AssertionError, match="stochastic=True in eval: counter has changed"):
+        BOTTLENECK_CHECKS["noise_in_eval_is_asked_for"](method("forward", moving, counter)(NoisyConfig()))
 
 
 def test_statistic_that_moves_without_being_stochastic_is_caught():

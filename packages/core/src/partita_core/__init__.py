@@ -1,9 +1,12 @@
 """What every Partita package agrees on: specs, layouts, latents, roles, streaming, saving and conformance."""
 
 from ._checks import as_seeds
+from .arrays import as_integers, as_tensor
 from .autoencoder import Autoencoder, AutoencoderConfig, latent_spec, measure_latents
 from .codec import Codec
+from .codes import check_codes, count_levels
 from .configs import build, from_dict, named, override, to_dict
+from .constants import Constant
 from .denoising import DenoisingDecoder, NoiseSchedule
 from .errors import PartitaError, first_line, nearest, shorten, shown
 from .files import parse_json, read_json, read_shapes, read_tensors, write_json, write_tensors, written_aside
@@ -21,7 +24,7 @@ from .layouts import (
     to_network,
 )
 from .loading import build_for, check_finite, check_folder, check_weights
-from .naming import weights_hash
+from .naming import plain, plain_state, weights_hash
 from .noise import hashed_seed, keyed_noise
 from .precision import Precision, compile_frozen, upcast
 from .processes import is_distributed, process_mean
@@ -35,6 +38,7 @@ from .roles import (
     Encoder,
     FeedForwardDecoder,
     Loss,
+    Posterior,
     Quantizer,
     RepresentationEncoder,
     Role,
@@ -48,7 +52,14 @@ from .stream_codec import StreamDecoder, StreamEncoder
 from .streams import Bounded, Chain, Stepped, Stream, Streamable, UnboundedError, Whole
 
 __all__ = [
+    "as_integers",
     "as_layouts",
+    "as_tensor",
+    "check_codes",
+    "count_levels",
+    "plain",
+    "plain_state",
+    "Posterior",
     "as_seeds",
     "AudioSpec",
     "AudioTransform",
@@ -69,6 +80,7 @@ __all__ = [
     "compile_frozen",
     "components",
     "Config",
+    "Constant",
     "Context",
     "convert",
     "convert_pairs",

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from .errors import PartitaError
+from .errors import PartitaError, shown
 from .layouts import ChannelLayout
 
 
@@ -23,8 +23,9 @@ class AudioSpec:
     layouts: tuple[ChannelLayout, ...]
 
     def __post_init__(self) -> None:
-        """Refuses what no network can be."""
+        """Check that a network can be of this spec; layouts may be given by name."""
         _check_figure("sample_rate", self.sample_rate)
+        object.__setattr__(self, "layouts", tuple(ChannelLayout.parse(layout) for layout in self.layouts))
         if not self.layouts or len(set(self.layouts)) != len(self.layouts):
             raise PartitaError("layouts must name each channel layout once, and at least one")
         width = 1 if self.layouts == (ChannelLayout.MONO,) else 2
@@ -61,11 +62,11 @@ class LatentSpec:
     bounded: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses what no latent can be."""
+        """Check that latents can be of this spec."""
         for name in ("dim", "sample_rate", "hop", "tokens_per_frame"):
             _check_figure(name, getattr(self, name))
         for size in self.codebook_sizes:
-            if not 1 <= size < 2**63:
+            if not isinstance(size, int) or not 1 <= size < 2**63:
                 raise PartitaError(f"codebook_sizes has a level of {size}; a level has from 1 to 2**63 - 1 codes")
         for name in ("mean", "std"):
             statistic = getattr(self, name)
@@ -88,5 +89,5 @@ class LatentSpec:
 
 def _check_figure(name: str, value: int) -> None:
     """Rates, widths and hops are positive, and small enough to be counted with in 64 bits."""
-    if not 1 <= value < 2**31:
-        raise PartitaError(f"{name} is {value}; it must be positive, and less than 2**31")
+    if not isinstance(value, int) or not 1 <= value < 2**31:
+        raise PartitaError(f"{name} is {shown(value)}; it must be a positive integer less than 2**31")

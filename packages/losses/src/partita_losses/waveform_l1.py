@@ -39,7 +39,7 @@ class WaveformL1(Loss):
         Raises:
             PartitaError: the shapes differ.
         """
-        check_pair(prediction, target, lengths)
+        lengths = check_pair(prediction, target, lengths)
         distance = (upcast(prediction) - upcast(target)).abs().mean(1)
         if lengths is None:
             return distance.mean(1)

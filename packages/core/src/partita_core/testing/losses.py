@@ -138,6 +138,8 @@ def padding_does_not_count(case: LossCase) -> None:
     expect_equal(part(prediction, target, lengths=full), part(prediction, target), "with full lengths")
     past = torch.arange(case.samples) >= lengths[:, None, None]
     figures = part(prediction, target, lengths=lengths)
+    listed = part(prediction, target, lengths=lengths.tolist())
+    expect_equal(listed, figures, "with lengths as a list", exact=True)
     expect(bool((figures > 0).all()), f"with lengths, different signals are at distances {figures.tolist()}")
     for seed, scale in ((5, 1.0), (6, 0.0)):
         junk = [torch.where(past, scale * noise(*x.shape, seed=seed), x) for x in (prediction, target)]
