@@ -120,6 +120,10 @@ class QuantizedCodec(Saved, Codec):
         """The quantizer's look-up; see `Codec`."""
         return self.quantizer.codes_to_values(codes)
 
+    def project(self, values: Tensor) -> Tensor:
+        """The codec's projection; see `Codec`."""
+        return self.base.project(values)
+
     def optimize(self, *, precision: Precision = "float32", compile: bool = False) -> Self:
         """As the codec's own; the quantizer stays in float32."""
         with self._fixed():

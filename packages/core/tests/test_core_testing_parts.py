@@ -214,6 +214,12 @@ def shifted_posterior(parent, self, hidden):
     return Posterior(mean + 0.1, std)
 
 
+def shared_twin(base):
+    """A part without tensors has nothing to share with its copy, so it is given a gain."""
+    with_gain = forward(lambda self, x, result: result * self.extra, gain)(base)
+    return replace(with_gain, methods=with_gain.methods + ANY["deepcopy_is_independent"](base).methods)
+
+
 BREAK_BOTTLENECK = ANY | CONTEXT
 BREAK_BOTTLENECK |= {
     "shapes_are_as_declared": forward(lambda self, x, values: values[..., 1:]),
@@ -231,6 +237,11 @@ BOTTLENECKS = {name: broken(NoisyConfig()) for name, broken in BREAK_BOTTLENECK.
 def other_codes(parent, self, hidden, *, stochastic=None):
     out = parent.forward(self, hidden, stochastic=stochastic)
     return out._replace(codes=out.codes.flip(-1))
+
+
+def codes_beyond(parent, self, hidden, *, stochastic=None):
+    out = parent.forward(self, hidden, stochastic=stochastic)
+    return out._replace(codes=out.codes + 3)
 
 
 def zero_for_dropped(parent, self, hidden, num_quantizers=None):
@@ -258,8 +269,8 @@ def encode_and_count(parent, self, hidden, num_quantizers=None):
 QUANTIZERS = {name: broken(RoundingConfig()) for name, broken in BREAK_BOTTLENECK.items()} | {
     # Rounded values have no slope that could be lost; what tells is their type.
     "runs_in_float64": forward(lambda self, x, values: values.float())(RoundingConfig()),
-    "deepcopy_is_independent": ANY["deepcopy_is_independent"](RoundingConfig()),
-    "codes_are_as_declared": spoilt(lambda part: setattr(part, "codebook_sizes", (3,) * part.dim))(RoundingConfig()),
+    "deepcopy_is_independent": shared_twin(RoundingConfig()),
+    "codes_are_as_declared": method("forward", codes_beyond)(RoundingConfig()),
     "forward_encodes": method("forward", other_codes)(RoundingConfig()),
     "forward_looks_up": forward(lambda self, x, values: values * (1 + 1e-6))(RoundingConfig()),
     "fewer_levels_are_a_prefix": method("encode_codes", zero_for_dropped)(RoundingConfig()),
@@ -364,12 +375,7 @@ def whatever_length(parent, self, prediction, target, *, lengths=None):
 
 
 GENERIC_LOSS = {name: ANY[name] for name in ANY.keys() & set(LOSS_CHECKS.names)} | {
-    # A loss without tensors has nothing to share with its copy.
-    "deepcopy_is_independent": lambda base: replace(
-        forward(lambda self, x, figures: figures * self.extra, gain)(base),
-        methods=forward(lambda self, x, figures: figures * self.extra)(base).methods
-        + ANY["deepcopy_is_independent"](base).methods,
-    ),
+    "deepcopy_is_independent": shared_twin,
     "batch_composition_does_not_matter": forward(lambda self, x, figures: figures / figures.mean()),
 }
 LOSSES = {name: broken(MeanSquareConfig()) for name, broken in GENERIC_LOSS.items()} | {

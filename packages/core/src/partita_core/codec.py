@@ -399,6 +399,8 @@ class Codec(Named, ABC):
                 "have no gain, and this model scales each frame" if scaled else "have a gain, this model takes none"
             )
             raise PartitaError(f"these latents {problem}")
+        if latents.values is None and not self.latent_spec.codebook_sizes:
+            raise PartitaError(f"{type(self).__name__} has no quantizer: there are no codes to look up")
         sizes, ours = latents.spec.codebook_sizes, self.latent_spec.codebook_sizes
         if latents.values is None and sizes != ours:
             raise PartitaError(f"these codes are of codebooks {shown(sizes)}, the model's are {shown(ours)}")
