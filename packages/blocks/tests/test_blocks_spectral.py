@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from partita_blocks import CompandedSTFT
 from partita_blocks.spectral import STFT, LogMel, a_weighting, mel_filterbank, overlap_add, reflect
 from partita_core import PartitaError
 
@@ -177,3 +178,25 @@ def test_spectra_export_with_dynamic_batch_and_length():
     audio = noise(3, 2, 2560, dtype=torch.float32)
     for measured, expected in zip(exported.module()(audio), Both()(audio)):
         torch.testing.assert_close(measured, expected)
+
+
+def companded():
+    return CompandedSTFT(n_fft=24, hop=6, companding="polar", scale=0.3, exponent=0.6, tilt=3.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "given"),
+    [
+        (log_mel, torch.randn(2, 1280)),
+        (
+            lambda: CompandedSTFT(n_fft=24, hop=6, companding="polar", scale=0.3, exponent=0.6, tilt=3.0),
+            torch.randn(1, 1, 60),
+        ),
+    ],
+)
+def test_what_is_materialized_from_the_meta_device_is_right(make, given):
+    with torch.device("meta"):
+        shell = make()
+    shell = shell.to_empty(device="cpu")
+    assert not list(shell.buffers())  # a loader would fill them with what memory holds
+    assert torch.equal(shell(given), make()(given))

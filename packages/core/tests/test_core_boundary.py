@@ -198,6 +198,14 @@ def test_forward_needs_no_layout_where_there_is_one():
     assert torch.equal(codec(audio.numpy())[0], expected)
 
 
+def test_own_samples_of_the_posterior_are_decoded():
+    codec, audio = autoencoder(), noise()
+    posterior = codec.posterior(audio, "stereo")
+    torch.testing.assert_close(posterior.mean, codec.encode(audio).values)
+    own = codec.latents(posterior.sample([1, 2]), lengths=[50, 50], layout="stereo")
+    torch.testing.assert_close(codec.decode(own), codec.decode(codec.encode(audio)))  # a point, without noise
+
+
 CASES = {
     "layout that is none": (lambda m: m(noise(), 7), "unknown channel layout 7"),
     "layouts that are none": (lambda m: m(noise(), torch.tensor([7, 1])), "unknown channel layout 7"),

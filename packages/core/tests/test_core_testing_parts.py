@@ -483,6 +483,12 @@ def test_inverse_that_sees_more_than_declared_is_caught():
         DECODER_CHECKS["transform_inverts"](spoilt(short)(DenoisingConfig()))
 
 
+def test_export_that_holds_on_one_side_of_a_window_is_caught():
+    broken = forward(lambda self, x, values: values + 0 * x[..., -12:].sum() if x.shape[-1] > 12 else values)
+    with pytest.raises(AssertionError, match="Guard failed"):
+        BOTTLENECK_CHECKS["exports"](broken(NoisyConfig()))
+
+
 def test_statistic_that_moves_in_eval_is_caught():
     def moving(parent, self, hidden, *, stochastic=None):
         self.counter.add_(bool(stochastic))

@@ -41,6 +41,14 @@ class ForeignCodec(Saved, Codec):
     def synthesize(self, values: Tensor) -> Tensor:
         """Audio `(batch, channels, about hop * frames)` of values `(batch, dim, frames)`."""
 
+    def _look_up(self, codes: Tensor) -> Tensor:
+        """Values of codes that are known to be in range."""
+        return super().codes_to_values(codes)
+
+    def codes_to_values(self, codes: Tensor) -> Tensor:
+        """Values of codes; see `Codec`."""
+        return self._look_up(self.check_codes(codes) if self.latent_spec.codebook_sizes else codes)
+
     def decode_frames(
         self, values: Tensor | None, codes: Tensor | None, layout: Tensor, sampler: Any, seeds: Tensor | None
     ) -> Tensor:

@@ -58,11 +58,6 @@ class CausalBlock(nn.Module):
         x = x + self.out(y.transpose(1, 2).flatten(2))
         return x + self.mlp(self.mlp_norm(x)), (k, v)
 
-    def recent(self, cache: Cache) -> Cache:
-        """The keys and values that later positions may see."""
-        k, v = cache
-        return cache if self.window is None else (k[:, :, -self.window :], v[:, :, -self.window :])
-
     def _seen(self, q: Tensor, k: Tensor) -> Tensor:
         """Which keys each query sees, `(queries, keys)`; the last key is the last query's own."""
         keys = torch.arange(k.shape[2], device=k.device)
@@ -90,7 +85,7 @@ class CausalTransformer(nn.Module):
             window: positions to the left that a layer sees, at least 1, which bounds the state; None for all.
         """
         super().__init__()
-        self.heads, self.head_dim = heads, head_dim
+        self.heads, self.head_dim, self.window = heads, head_dim, window
         self.reach = None if window is None else layers * window
         self.blocks = nn.ModuleList(
             CausalBlock(dim, heads=heads, head_dim=head_dim, mlp_dim=mlp_dim, window=window) for _ in range(layers)
@@ -118,5 +113,11 @@ class CausalTransformer(nn.Module):
         kept = []
         for block, cache in zip(self.blocks, caches):
             x, cache = block(x, angles, cache)
-            kept.append(block.recent(cache))
+            kept.append(_recent(cache, self.window))
         return x, (position + length, tuple(kept))
+
+
+def _recent(cache: Cache, window: int | None) -> Cache:
+    """The keys and values that later positions may see."""
+    k, v = cache
+    return cache if window is None else (k[:, :, -window:], v[:, :, -window:])

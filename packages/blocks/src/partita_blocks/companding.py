@@ -30,8 +30,6 @@ class CompandedSTFT(AudioTransform):
         padding: samples before the first block of `hop` samples that its frame sees, and as many behind it.
     """
 
-    weights: Tensor
-
     def __init__(
         self,
         *,

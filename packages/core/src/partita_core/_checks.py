@@ -61,7 +61,7 @@ def known_layouts(spec: AudioSpec, layout: Layouts | None, batch_size: int) -> T
     names = ", ".join(known.name.lower() for known in spec.layouts)
     if layout is None and len(spec.layouts) > 1:
         raise PartitaError(f"this model knows several layouts ({names}); name that of the audio")
-    layout = spec.layouts[0] if layout is None else layout
+    layout = next(iter(spec.layouts)) if layout is None else layout
     if isinstance(layout, Tensor) and (layout.device.type != "cpu" or torch.compiler.is_compiling()):
         return layout
     layouts = as_layouts(layout, batch_size)

@@ -23,6 +23,7 @@ from .roles import (
     Decoder,
     Encoder,
     FeedForwardDecoder,
+    Posterior,
     Quantizer,
     Role,
     sum_contexts,
@@ -120,20 +121,42 @@ class Autoencoder(Saved, Codec):
         Raises:
             PartitaError: shapes or layouts are not those of the network, or the decoder is trained otherwise.
         """
-        audio, spec = as_audio(audio), self.audio_spec
-        batch, channels, samples = audio.shape
-        if channels != spec.channels or not batch or not samples:
-            expected = f"the network takes (batch, {spec.channels}, samples), neither empty"
-            raise PartitaError(f"audio is {tuple(audio.shape)}; {expected}")
         if not isinstance(plain(self.decoder), FeedForwardDecoder):
             kind = type(plain(self.decoder)).__name__
             raise PartitaError(f"{kind} does not decode in one pass; use encode and decode, or ConsistencyTraining")
-        layout = known_layouts(spec, layout, batch).to(audio.device)
-        target = layout if target_layout is None else known_layouts(spec, target_layout, batch).to(audio.device)
-        whole = F.pad(audio, (0, -samples % self.encoder.hop)) if samples % self.encoder.hop else audio
+        audio = as_audio(audio)
+        samples = audio.shape[-1]
+        whole, layout = self._received(audio, layout)
+        target = layout if target_layout is None else self._layouts(target_layout, whole)
         output = self.bottleneck(self.encoder(whole, layout), stochastic=stochastic)
-        decoded = self.decoder(self.bottleneck.expand(output.values).to(audio.dtype), target)
+        decoded = self.decoder(self.bottleneck.expand(output.values).to(whole.dtype), target)
         return decoded[..., :samples], output
+
+    def posterior(self, audio: Tensor, layout: Layouts | None = None) -> Posterior:
+        """Distribution of the latents of audio, which `Posterior.sample` draws from; see `Bottleneck.posterior`.
+
+        Args:
+            audio: `(batch, channels, samples)` as the network sees it; zeros fill the last frame.
+            layout: layout of each item, or one for all; None for the only one that the model knows.
+
+        Raises:
+            PartitaError: shapes or layouts are not those of the network.
+        """
+        return self.bottleneck.posterior(self.encoder(*self._received(audio, layout)))
+
+    def _received(self, audio: Any, layout: Layouts | None) -> tuple[Tensor, Tensor]:
+        """Audio of whole frames, and layouts, as the encoder takes them."""
+        audio = as_audio(audio)
+        batch, channels, samples = audio.shape
+        if channels != self.audio_spec.channels or not batch or not samples:
+            expected = f"the network takes (batch, {self.audio_spec.channels}, samples), neither empty"
+            raise PartitaError(f"audio is {tuple(audio.shape)}; {expected}")
+        missing = -samples % self.encoder.hop
+        whole = F.pad(audio, (0, missing)) if missing else audio
+        return whole, self._layouts(layout, whole)
+
+    def _layouts(self, layout: Layouts | None, audio: Tensor) -> Tensor:
+        return known_layouts(self.audio_spec, layout, len(audio)).to(audio.device)
 
     def encode_frames(self, audio: Tensor, layout: Tensor, num_quantizers: int | None) -> tuple[Tensor, Tensor | None]:
         """Latents, and codes if there is a quantizer; see `Codec`."""
@@ -209,9 +232,10 @@ class Autoencoder(Saved, Codec):
         self._take_ids(facts)
 
     def _quantize(self, hidden: Tensor, num_quantizers: int | None) -> tuple[Tensor, Tensor | None]:
-        if self._quantizing is self.bottleneck:
-            codes = self._quantizing.encode_codes(hidden, num_quantizers)
-            return self._quantizing.codes_to_values(codes), codes
+        quantizer = self._quantizing
+        if quantizer is not None and quantizer is self.bottleneck:
+            codes = quantizer.encode_codes(hidden, num_quantizers)
+            return quantizer.codes_to_values(codes), codes
         values = self.bottleneck(hidden, stochastic=False).values
         codes = None if self.quantizer is None else self.quantizer.encode_codes(values, num_quantizers)
         return values, codes

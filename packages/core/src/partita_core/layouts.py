@@ -181,7 +181,8 @@ def as_layouts(layout: "ChannelLayout | str | int | Sequence | Tensor", batch_si
     Raises:
         PartitaError: a layout is unknown, or there are neither one nor `batch_size` of them.
     """
-    items: Any = layout.tolist() if hasattr(layout, "tolist") else layout  # of a tensor or an array
+    items: Any = layout
+    items = items.tolist() if hasattr(items, "tolist") else items  # of a tensor or an array
     if not isinstance(items, (list, tuple)):
         items = [items] * batch_size
     if len(items) != batch_size:

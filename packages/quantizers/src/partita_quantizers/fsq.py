@@ -32,7 +32,7 @@ class FSQConfig(Config):
 
     def __post_init__(self) -> None:
         """Refuses levels that cannot be packed, and what is no probability."""
-        if not self.levels or min(self.levels) < 3:
+        if not self.levels or not all(isinstance(count, int) and count >= 3 for count in self.levels):
             raise PartitaError(f"levels is {self.levels}; a group needs scalars of at least 3 levels each")
         if math.prod(self.levels) > 2**63 - 1:
             raise PartitaError(

@@ -44,8 +44,8 @@ class ResidualVQConfig(Config):
     def __post_init__(self) -> None:
         """Refuses what cannot be trained."""
         for name in ("num_quantizers", "codebook_size"):
-            if getattr(self, name) < 1:
-                raise PartitaError(f"{name} is {getattr(self, name)}; it must be positive")
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                raise PartitaError(f"{name} is {value}; it must be a positive integer")
         if self.normalize and self.codebook_dim is None:
             raise PartitaError(
                 "normalize without codebook_dim: codes of unit length need a projection to give them back their "

@@ -18,6 +18,7 @@ from ._parts import (
     deepcopy_is_independent,
     eval_is_deterministic,
     eval_leaves_state_unchanged,
+    materialized_from_meta_is_right,
     parameters_have_dimensions,
     runs_in_float64,
     runs_under_autocast,
@@ -170,6 +171,7 @@ LOSS_CHECKS = Suite(
         deepcopy_is_independent,
         state_dict_round_trip,
         config_round_trip,
+        materialized_from_meta_is_right,
     ),
 )
 
