@@ -1,6 +1,7 @@
 """Every check of the suites of parts can fail: for each there is a part, broken in one way, that it catches."""
 
 from dataclasses import dataclass, replace
+from functools import wraps
 
 import pytest
 import torch
@@ -57,7 +58,8 @@ def method(name, body, spoil=None):
         def replaced(self, *args, **kwargs):
             return body(parent, self, *args, **kwargs)
 
-        return replaced
+        # The exporter reads the signature.
+        return wraps(getattr(parent, name))(replaced) if hasattr(parent, name) else replaced
 
     return lambda base: Broken(base, ((name, make),), spoil)
 

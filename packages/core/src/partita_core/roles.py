@@ -369,10 +369,11 @@ class Loss(nn.Module, ABC):
     """A distance between two signals, one figure an item, so that training, evaluation and tests share it."""
 
     @abstractmethod
-    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """The distance of `(batch, channels, samples)` to as much, as `(batch,)`, at least float32.
 
-        Samples from `lengths` (`(batch,)` int64) on are padding and do not count. Different shapes are an error.
+        Samples from `lengths` on, `(batch,)` integers as a tensor, an array or a list, are padding and do not count.
+        Different shapes are an error.
         """
 
 

@@ -1,5 +1,6 @@
 """Multi-resolution STFT loss on sum, difference, left and right."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -119,7 +120,7 @@ class MultiResolutionSTFT(Loss):
             weights = torch.tensor(views, dtype=torch.float64, device="cpu") / len(n_ffts)
             self.scales.append(_ViewScale(stft=stft, gains=gains, weights=weights, floor=floor))
 
-    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """The distance of each item, `(batch,)`, at least float32.
 
         Args:

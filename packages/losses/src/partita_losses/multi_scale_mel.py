@@ -1,6 +1,7 @@
 """Multi-scale mel loss."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -75,7 +76,7 @@ class MultiScaleMel(Loss):
             bank = mel_filterbank(sample_rate=sample_rate, n_fft=length, num_mels=mels, f_min=0, f_max=sample_rate / 2)
             self.scales.append(_MelScale(stft=stft, filterbank=bank, floor=floor))
 
-    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """The distance of each item, `(batch,)`, at least float32.
 
         Args:

@@ -48,7 +48,7 @@ class SpectralScale(nn.Module, ABC):
 
 
 def spectral_distance(
-    scales: Sequence[SpectralScale], prediction: Tensor, target: Tensor, lengths: Tensor | None
+    scales: Sequence[SpectralScale], prediction: Tensor, target: Tensor, lengths: Tensor | Sequence[int] | None
 ) -> Tensor:
     """The sum over `scales` of their distances, differentiable once by the prediction.
 
