@@ -5,7 +5,6 @@ from typing import Any, Self
 
 import torch
 from partita_blocks import AdaptiveLayerNorm, ChunkTransformerBlock, sinusoidal_embedding
-from partita_bottlenecks import NoiseRegularized
 from partita_core import (
     Codec,
     Frozen,
@@ -42,8 +41,7 @@ class FlowHeadConfig(GenerationHeadConfig):
         layers: of attention and MLP.
         heads: of the attention.
         head_dim: width of a head.
-        renormalize: whether every vector that was generated is brought back to mean 0 and variance 1 over its
-            channels; None where the codec's bottleneck makes all of them so.
+        renormalize: bring every generated vector back to where the codec's latents lie; see `Bottleneck.project`.
     """
 
     patch: Frames = 2
@@ -52,7 +50,7 @@ class FlowHeadConfig(GenerationHeadConfig):
     layers: Layers = 6
     heads: Heads = 8
     head_dim: Width = 64
-    renormalize: bool | None = None
+    renormalize: bool = True
 
     def own_ids(self, spec: LatentSpec) -> int:
         """None."""
@@ -61,8 +59,7 @@ class FlowHeadConfig(GenerationHeadConfig):
     def build(
         self, *, codec: Codec, encoder: RepresentationEncoder | None, scale: LatentScale, states: int
     ) -> "FlowHead":
-        """Builds it; see `GenerationHeadConfig`. The encoder must go step by step."""
-        regular = isinstance(getattr(codec, "bottleneck", None), NoiseRegularized)
+        """Build it; see `GenerationHeadConfig`. The encoder must go step by step."""
         return FlowHead(
             codec.latent_spec.dim,
             tokens_per_frame=codec.latent_spec.tokens_per_frame,
@@ -75,7 +72,7 @@ class FlowHeadConfig(GenerationHeadConfig):
             layers=self.layers,
             heads=self.heads,
             head_dim=self.head_dim,
-            renormalize=regular if self.renormalize is None else self.renormalize,
+            codec=codec if self.renormalize else None,
         )
 
     @classmethod
@@ -109,14 +106,18 @@ class FlowHead(GenerationHead):
         layers: int,
         heads: int,
         head_dim: int,
-        renormalize: bool,
+        codec: Codec | None,
     ) -> None:
-        """Builds the head for latents of width `dim`; see `FlowHeadConfig`."""
+        """Build the head for latents of width `dim`; see `FlowHeadConfig`.
+
+        Generated vectors are brought back to where the latents of `codec` lie; None leaves them as they are.
+        """
         super().__init__()
         if encoder is not None and not (isinstance(encoder, Streamable) and encoder.context[1] == 0):
             name = type(encoder).__name__
             raise PartitaError(f"{name} does not go step by step: it sees what comes after a frame, or has no state")
-        self.dim, self.scale, self.patch, self.renormalize = dim, scale, patch, renormalize
+        self.dim, self.scale, self.patch = dim, scale, patch
+        self.codec = None if codec is None else Frozen(codec)
         self.tokens_per_frame = tokens_per_frame
         self.tokens, self.history = patch * tokens_per_frame, history * patch * tokens_per_frame
         self.encoder = None if encoder is None else Frozen(encoder)
@@ -209,12 +210,13 @@ class FlowHead(GenerationHead):
         return FlowRollout(self, frames, seeds, sampling)
 
     def regular(self, values: Tensor) -> Tensor:
-        """Vectors `(batch, dim, tokens)` as they were generated, back to where the codec's latents all lie."""
-        if not self.renormalize:
+        """Generated vectors `(batch, dim, tokens)`, back to where the codec's latents lie."""
+        codec: Any = None if self.codec is None else self.codec.module
+        if codec is None:
             return values
-        values = self.scale.denormalize(values)
-        values = values - values.mean(dim=1, keepdim=True)
-        return self.scale.normalize(values / (values.std(dim=1, correction=0, keepdim=True) + 1e-5))
+        plain = self.scale.denormalize(values)
+        projected = codec.project(plain)
+        return values if projected is plain else self.scale.normalize(projected)
 
 
 class FlowRollout(Rollout):

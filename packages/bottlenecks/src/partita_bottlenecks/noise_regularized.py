@@ -66,7 +66,7 @@ class NoiseRegularized(Bottleneck):
 
         Args:
             hidden: `(batch, dim, tokens)`.
-            stochastic: whether to add noise; None means `self.training`.
+            stochastic: True to add noise; None means `self.training`.
 
         Returns:
             values `(batch, dim, tokens)`; metrics `hidden_std` and `hidden_std_min` (of frames before they are
@@ -74,9 +74,7 @@ class NoiseRegularized(Bottleneck):
             clean latents; only frames are balanced, channels need not be) and `latent_rms`.
         """
         hidden = receive(self, hidden)
-        # torch.std has gradient 0 where it is 0; the root of a mean square would give NaN on digital silence.
-        std = hidden.std(dim=1, correction=0, keepdim=True)
-        clean = (hidden - hidden.mean(dim=1, keepdim=True)) / (std + self.eps)
+        clean, std = self._normalize(hidden)
         values = clean
         if self.is_stochastic(stochastic):
             values = clean + self._amplitude(clean) * torch.randn_like(clean)
@@ -89,6 +87,15 @@ class NoiseRegularized(Bottleneck):
             "latent_rms": rms(values),
         }
         return BottleneckOutput(values, None, {}, metrics)
+
+    def project(self, values: Tensor) -> Tensor:
+        """Vectors `(batch, dim, tokens)` brought back to mean 0 and variance 1 over their channels."""
+        return self._normalize(values)[0]
+
+    def _normalize(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        # torch.std has gradient 0 where it is 0; the root of a mean square would give NaN on digital silence.
+        std = hidden.std(dim=1, correction=0, keepdim=True)
+        return (hidden - hidden.mean(dim=1, keepdim=True)) / (std + self.eps), std
 
     def _amplitude(self, clean: Tensor) -> Tensor:
         tokens = clean.shape[2] if self.per_frame else 1

@@ -64,11 +64,11 @@ class SoftNorm(Bottleneck):
         self.register_buffer("running_std", torch.ones(1))
 
     def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """Normalises; adds noise and moves the running statistic while stochastic.
+        """Normalize; add noise while stochastic, and then update the running statistic in training.
 
         Args:
             hidden: `(batch, dim, tokens)`.
-            stochastic: None means `self.training`.
+            stochastic: True to add noise; None means `self.training`.
 
         Returns:
             values `(batch, dim, tokens)`, the loss `soft_norm`; metrics `latent_rms`, `running_std`,
@@ -77,7 +77,7 @@ class SoftNorm(Bottleneck):
         hidden = receive(self, hidden)
         stochastic = self.is_stochastic(stochastic)
         scaled = hidden * upcast(self.scale)[:, None] + upcast(self.bias)[:, None]
-        if stochastic:
+        if stochastic and self.training:
             self._update(scaled.detach())
         clean = scaled / self._current_std()
         values = clean + self.noise * torch.randn_like(clean) if stochastic else clean

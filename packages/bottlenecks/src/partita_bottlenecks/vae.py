@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from partita_core import Bottleneck, BottleneckOutput, Config, register
+from partita_core import Bottleneck, BottleneckOutput, Config, Posterior, register
 from partita_core.ranges import NonNegative, Positive
 from torch import Tensor
 from torch.nn import functional as F
@@ -50,18 +50,17 @@ class VAE(Bottleneck):
         self.loss_weights = {"kl": kl_weight}
 
     def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """A sample of the posterior while stochastic, its mean otherwise.
+        """A sample of the posterior while stochastic, or else its mean.
 
         Args:
             hidden: `(batch, 2 * dim, tokens)`.
-            stochastic: whether to sample; None means `self.training`.
+            stochastic: True to sample; None means `self.training`.
 
         Returns:
             values `(batch, dim, tokens)`, the loss `kl`; metrics `kl_per_channel`, the mean `posterior_std`,
             `latent_rms`, and the smallest standard deviation of a channel's mean, `channel_std_min`.
         """
-        mean, scale = receive(self, hidden).chunk(2, dim=1)
-        std = F.softplus(scale) + self.min_std
+        mean, std = self.posterior(hidden)
         values = mean + std * torch.randn_like(std) if self.is_stochastic(stochastic) else mean
         kl = (mean.square() + std.square() - 2 * std.log() - 1).sum(dim=1).mean()
         metrics = {
@@ -71,3 +70,8 @@ class VAE(Bottleneck):
             "channel_std_min": channel_std(mean).amin(),
         }
         return BottleneckOutput(values, None, {"kl": kl}, metrics)
+
+    def posterior(self, hidden: Tensor) -> Posterior:
+        """Mean and standard deviation of the latents, each `(batch, dim, tokens)`, in any mode."""
+        mean, scale = receive(self, hidden).chunk(2, dim=1)
+        return Posterior(mean, F.softplus(scale) + self.min_std)

@@ -1,9 +1,12 @@
 """What every Partita package agrees on: specs, layouts, latents, roles, streaming, saving and conformance."""
 
 from ._checks import as_seeds
+from .arrays import as_integers, as_tensor
 from .autoencoder import Autoencoder, AutoencoderConfig, latent_spec, measure_latents
 from .codec import Codec
+from .codes import check_codes, count_levels
 from .configs import build, from_dict, to_dict
+from .constants import Constant
 from .denoising import DenoisingDecoder, NoiseSchedule
 from .errors import PartitaError, first_line, nearest, printable, shorten, shown
 from .files import (
@@ -30,7 +33,7 @@ from .layouts import (
     to_network,
 )
 from .loading import build_for, check_folder, check_weights
-from .naming import weights_hash
+from .naming import plain, plain_state, weights_hash
 from .noise import hashed_seed, keyed_noise
 from .overrides import named, override
 from .precision import Precision, compile_frozen, upcast
@@ -45,6 +48,7 @@ from .roles import (
     Encoder,
     FeedForwardDecoder,
     Loss,
+    Posterior,
     Quantizer,
     RepresentationEncoder,
     Role,
@@ -58,7 +62,14 @@ from .stream_codec import StreamDecoder, StreamEncoder
 from .streams import Bounded, Chain, Stepped, Stream, Streamable, UnboundedError, Whole
 
 __all__ = [
+    "as_integers",
     "as_layouts",
+    "as_tensor",
+    "check_codes",
+    "count_levels",
+    "plain",
+    "plain_state",
+    "Posterior",
     "as_seeds",
     "AudioSpec",
     "AudioTransform",
@@ -79,6 +90,7 @@ __all__ = [
     "compile_frozen",
     "components",
     "Config",
+    "Constant",
     "Context",
     "convert",
     "convert_pairs",

@@ -81,11 +81,8 @@ def build_for(
             figure = shorten(str(value), 40)
             raise PartitaError(f"{source} describes a model with a figure of {figure}; {_MOST} is the most there is")
     size = sum(tensor.nbytes for tensor in weights.values())
-    with _described(source), torch.device("meta"), _Budget(len(weights), size + _FREE_BYTES, source):
-        shell = build()
-    if not isinstance(shell, kind):
-        raise PartitaError(f"{source} holds a {type(shell).__name__}, not a {kind.__name__}")
-    check_weights(shell.state_dict(), weights, source)
+    with _Budget(len(weights), size + _FREE_BYTES, source):
+        shell = build_shell(weights, build, source, kind=kind)
     made = sum(tensor.nbytes for tensor in (*shell.parameters(), *shell.buffers()))
     if made > 2 * size + _FREE_BYTES:
         raise PartitaError(f"{source} describes a model of {made} bytes, and holds weights of {size}")
@@ -93,6 +90,20 @@ def build_for(
         module = build()
     assert isinstance(module, kind)
     return module
+
+
+def build_shell(weights: Mapping[str, Tensor], build: Callable[[], Any], source: Any, *, kind: type[M]) -> M:
+    """Build a module on the meta device, which takes no memory, and hold it against weights; see `build_for`.
+
+    Raises:
+        PartitaError: it cannot be built, is of another kind, or is not of these weights.
+    """
+    with _described(source), torch.device("meta"):
+        shell = build()
+    if not isinstance(shell, kind):
+        raise PartitaError(f"{source} holds a {type(shell).__name__}, not a {kind.__name__}")
+    check_weights(shell.state_dict(), weights, source)
+    return shell
 
 
 def check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: Any) -> None:
@@ -138,8 +149,8 @@ class _Budget(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        made = [tensor for tensor in tree_leaves(result) if isinstance(tensor, Tensor) and tensor.is_meta]
-        self._calls -= bool(made)
+        made = [tensor for tensor in tree_leaves(result) if isinstance(tensor, Tensor)]
+        self._calls -= any(tensor.is_meta for tensor in made)
         for tensor in made:
             if tensor.nbytes > self._most_bytes:
                 shape = tuple(tensor.shape)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from .configs import from_dict, to_dict
 from .errors import PartitaError, first_line, shorten, shown
 from .files import check_finite, read_json, read_shapes, read_tensors, write_json, write_tensors, written_aside
-from .loading import build_for, check_folder, check_weights
+from .loading import build_for, build_shell, check_folder, check_weights
+from .naming import plain_state
 from .registry import Config
 
 SCHEMA = 1
@@ -44,23 +45,30 @@ class Saved(nn.Module, ABC):
         return {}
 
     def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> None:
-        """Writes the model as a folder, whole or not at all; an earlier model there is replaced.
+        """Write the model as a folder, whole or not at all; an earlier model there is replaced.
+
+        Names of weights are those before `torch.compile`. The weights are held against the model that will be built of
+        its Config, so that what is saved can be loaded.
 
         Args:
             folder: where to.
             card: the README.md; None for a short one that says what the model is made of.
 
         Raises:
-            PartitaError: the model cannot be rebuilt from Configs, or the folder cannot be written.
+            PartitaError: the model cannot be rebuilt from Configs, or its weights would not be loaded, or the folder
+                cannot be written.
         """
         config, facts = self.saved_config()
-        nested = self.nested()
+        nested, weights = self.nested(), plain_state(self)
+        name = f"this {type(self).__name__}"
+        build_shell(weights, lambda: config.build(**nested), name, kind=type(self))
+        check_finite(weights, name)
         facts = facts | ({"nested": list(nested)} if nested else {})
         card = f"# {type(self).__name__}\n\nBuilt from:\n\n```\n{config}\n```\n" if card is None else card
         with written_aside(folder) as aside:
             aside.mkdir()
             write_json(aside / "config.json", {"schema": SCHEMA, "model": to_dict(config)} | facts)
-            write_tensors(aside / "model.safetensors", self.state_dict())
+            write_tensors(aside / "model.safetensors", weights)
             (aside / "README.md").write_text(card, encoding="utf-8")
             for name, model in nested.items():
                 model.save_pretrained(aside / name)

@@ -24,8 +24,9 @@ class AudioSpec(Ranged):
     layouts: tuple[ChannelLayout, ...]
 
     def __post_init__(self) -> None:
-        """Refuse layouts that do not fit the channels."""
+        """Check that the layouts fit the channels; layouts may be given by name."""
         super().__post_init__()
+        object.__setattr__(self, "layouts", tuple(ChannelLayout.parse(layout) for layout in self.layouts))
         if not self.layouts or len(set(self.layouts)) != len(self.layouts):
             raise PartitaError("layouts must name each channel layout once, and at least one")
         width = 1 if self.layouts == (ChannelLayout.MONO,) else 2

@@ -1,12 +1,13 @@
 """Multi-resolution STFT loss on sum, difference, left and right."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 from partita_blocks import STFT, a_weighting, power
 from partita_blocks.spectral import TINY
-from partita_core import AudioSpec, Config, Loss, PartitaError, register, upcast
+from partita_core import AudioSpec, Config, Constant, Loss, PartitaError, register, upcast
 from partita_core.ranges import NonNegative, Positive, Samples
 from torch import Tensor, nn
 
@@ -114,12 +115,13 @@ class MultiResolutionSTFT(Loss):
         self.scales = nn.ModuleList()
         for n_fft, win_length, hop in zip(n_ffts, win_lengths, hops):
             stft = STFT(n_fft=n_fft, win_length=win_length, hop=hop, padding="center", nyquist=True)
-            frequencies = torch.arange(stft.bins, dtype=torch.float64) * sample_rate / n_fft
+            frequencies = torch.arange(stft.bins, dtype=torch.float64, device="cpu") * sample_rate / n_fft
             gains = a_weighting(frequencies) if a_weighted else torch.ones_like(frequencies)
-            weights = torch.tensor(view_weights if channels == 2 else (1.0,), dtype=torch.float64) / len(n_ffts)
+            views = view_weights if channels == 2 else (1.0,)
+            weights = torch.tensor(views, dtype=torch.float64, device="cpu") / len(n_ffts)
             self.scales.append(_ViewScale(stft=stft, gains=gains, weights=weights, floor=floor))
 
-    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """The distance of each item, `(batch,)`, at least float32.
 
         Args:
@@ -130,7 +132,7 @@ class MultiResolutionSTFT(Loss):
         Raises:
             PartitaError: the shapes differ, or have other channels than the loss was built for.
         """
-        check_pair(prediction, target, lengths)
+        lengths = check_pair(prediction, target, lengths)
         if prediction.shape[1] != self.channels:
             raise PartitaError(f"this loss was built for {self.channels} channels, the audio has {prediction.shape[1]}")
         if self.channels == 2:
@@ -148,23 +150,19 @@ def mid_and_side(audio: Tensor) -> Tensor:
 class _ViewScale(SpectralScale):
     """One resolution: all views of mid and side, or of one channel."""
 
-    gains: Tensor
-    weights: Tensor
-
     def __init__(self, *, stft: STFT, gains: Tensor, weights: Tensor, floor: float) -> None:
         super().__init__()
         self.stft, self.floor = stft, floor
-        dtype = torch.get_default_dtype()
         # The sum is twice the mid channel. Gains are on power, (views, 1, bins); weights (views, 1, 1).
-        scale = torch.tensor([2.0, 2.0, 1.0, 1.0][: len(weights)] if len(weights) > 1 else [1.0])
-        gains = (scale.view(-1, 1, 1) * gains).square()
-        self.register_buffer("gains", gains.to(dtype), persistent=False)
-        self.register_buffer("weights", weights.view(-1, 1, 1).to(dtype), persistent=False)
+        scale = torch.tensor([2.0, 2.0, 1.0, 1.0][: len(weights)] if len(weights) > 1 else [1.0], device="cpu")
+        self.gains = Constant((scale.view(-1, 1, 1) * gains).square())
+        self.weights = Constant(weights.view(-1, 1, 1))
 
     def compare(
         self, prediction: Tensor, target: Tensor, frames: Tensor, need_gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
-        p, t = (_view_powers(x).mul_(self.gains).add_(TINY) for x in (prediction, target))
+        gains, weights = (constant.like(prediction.real) for constant in (self.gains, self.weights))
+        p, t = (_view_powers(x).mul_(gains).add_(TINY) for x in (prediction, target))
         count = (frames * self.stft.bins).clamp_min(1).to(p.dtype).view(-1, 1, 1, 1)
         # One root and one logarithm for both signals: of their quotient.
         quotient = (p / t).sqrt_()
@@ -175,12 +173,12 @@ class _ViewScale(SpectralScale):
         p.clamp_min_(self.floor**2)
         ratio = (p / t.clamp_min_(self.floor**2)).log_()  # twice the difference of the log magnitudes
         distance = gap / ground + _total(ratio.abs()) / (2 * count)
-        value = (distance * self.weights).sum((1, 2, 3))
+        value = (distance * weights).sum((1, 2, 3))
         if not need_gradient:
             return value, None
-        slope = ratio.sgn_().div_(p).mul_(self.weights / count)
-        slope += excess.div_(quotient).mul_(self.weights / (ground * gap.clamp_min(SMALLEST_GAP)))
-        slope *= self.gains
+        slope = ratio.sgn_().div_(p).mul_(weights / count)
+        slope += excess.div_(quotient).mul_(weights / (ground * gap.clamp_min(SMALLEST_GAP)))
+        slope *= gains
         return value, _views_adjoint(slope, prediction)
 
 

@@ -1,12 +1,13 @@
 """Multi-scale mel loss."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 from partita_blocks import STFT, mel_filterbank, power
-from partita_core import AudioSpec, Config, Loss, PartitaError, register
+from partita_core import AudioSpec, Config, Constant, Loss, PartitaError, register
 from partita_core.ranges import Positive, Samples, Width
 from torch import Tensor, nn
 
@@ -76,7 +77,7 @@ class MultiScaleMel(Loss):
             bank = mel_filterbank(sample_rate=sample_rate, n_fft=length, num_mels=mels, f_min=0, f_max=sample_rate / 2)
             self.scales.append(_MelScale(stft=stft, filterbank=bank, floor=floor))
 
-    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """The distance of each item, `(batch,)`, at least float32.
 
         Args:
@@ -97,14 +98,15 @@ class _MelScale(SpectralScale):
         super().__init__()
         self.stft, self.floor, self.num_mels = stft, floor, filterbank.shape[1]
         self.bins: list[slice] = []
-        for i, bank in enumerate(filterbank.to(torch.get_default_dtype()).split(GROUP, dim=1)):
+        self.banks: list[Constant] = []
+        for bank in filterbank.split(GROUP, dim=1):
             held = bank.any(1).nonzero()
             first, last = (int(held[0]), int(held[-1])) if len(held) else (0, 0)
             self.bins.append(slice(first, last + 1))
-            self.register_buffer(f"bank_{i}", bank[self.bins[-1]].contiguous(), persistent=False)
+            self.banks.append(Constant(bank[self.bins[-1]].contiguous()))
 
-    def _banks(self) -> list[tuple[slice, Tensor]]:
-        return [(bins, self.get_buffer(f"bank_{i}")) for i, bins in enumerate(self.bins)]
+    def _banks(self, x: Tensor) -> list[tuple[slice, Tensor]]:
+        return [(bins, bank.like(x)) for bins, bank in zip(self.bins, self.banks)]
 
     def compare(
         self, prediction: Tensor, target: Tensor, frames: Tensor, need_gradient: bool
@@ -121,12 +123,12 @@ class _MelScale(SpectralScale):
 
     def _mel(self, magnitudes: Tensor) -> Tensor:
         rows = magnitudes.flatten(0, 2)
-        mel = torch.cat([rows[:, bins] @ bank.to(rows.dtype) for bins, bank in self._banks()], dim=1)
+        mel = torch.cat([rows[:, bins] @ bank for bins, bank in self._banks(rows)], dim=1)
         return mel.unflatten(0, magnitudes.shape[:3])
 
     def _mel_adjoint(self, slope: Tensor) -> Tensor:
         rows = slope.flatten(0, 2)
         out = rows.new_zeros(len(rows), self.stft.bins)
-        for (bins, bank), part in zip(self._banks(), rows.split(GROUP, dim=1)):
-            out[:, bins] += part @ bank.T.to(rows.dtype)
+        for (bins, bank), part in zip(self._banks(rows), rows.split(GROUP, dim=1)):
+            out[:, bins] += part @ bank.T
         return out.unflatten(0, slope.shape[:3])

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from partita_blocks import STFT
-from partita_core import PartitaError, upcast
+from partita_core import PartitaError, as_integers, upcast
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -48,7 +48,7 @@ class SpectralScale(nn.Module, ABC):
 
 
 def spectral_distance(
-    scales: Sequence[SpectralScale], prediction: Tensor, target: Tensor, lengths: Tensor | None
+    scales: Sequence[SpectralScale], prediction: Tensor, target: Tensor, lengths: Tensor | Sequence[int] | None
 ) -> Tensor:
     """The sum over `scales` of their distances, differentiable once by the prediction.
 
@@ -64,22 +64,29 @@ def spectral_distance(
     Raises:
         PartitaError: the shapes differ, or the target requires a gradient.
     """
-    check_pair(prediction, target, lengths)
+    lengths = check_pair(prediction, target, lengths)
     if target.requires_grad and torch.is_grad_enabled():
         raise PartitaError("a spectral loss has no gradient by its target, and the target requires one; detach it")
     need_gradient = prediction.requires_grad and torch.is_grad_enabled()
     return _SpectralDistance.apply(upcast(prediction), upcast(target), lengths, tuple(scales), need_gradient)
 
 
-def check_pair(prediction: Tensor, target: Tensor, lengths: Tensor | None) -> None:
-    """Refuses what cannot be compared: different shapes, no `(batch, channels, samples)`, lengths of another batch."""
-    if prediction.shape != target.shape or prediction.ndim != 3:
+def check_pair(prediction: Tensor, target: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor | None:
+    """Check that two signals can be compared; the lengths as a tensor, which may be given as a list or an array.
+
+    Raises:
+        PartitaError: the signals are of different shapes, empty, or not `(batch, channels, samples)`, or the lengths
+            are those of another batch.
+    """
+    if prediction.shape != target.shape or prediction.ndim != 3 or not prediction.numel():
         raise PartitaError(
             f"prediction is {tuple(prediction.shape)}, target {tuple(target.shape)}; "
-            "both must be the same (batch, channels, samples)"
+            "both must be the same (batch, channels, samples), and not empty"
         )
+    lengths = None if lengths is None else as_integers(lengths, "lengths")
     if lengths is not None and lengths.shape != prediction.shape[:1]:
         raise PartitaError(f"lengths are {tuple(lengths.shape)} for a batch of {prediction.shape[0]}")
+    return lengths
 
 
 class _SpectralDistance(torch.autograd.Function):

@@ -1,5 +1,6 @@
 """Waveform L1 loss."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -28,7 +29,7 @@ class WaveformL1Config(Config):
 class WaveformL1(Loss):
     """The mean absolute difference of samples."""
 
-    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """The mean over channels and samples of each item, `(batch,)`, at least float32.
 
         Args:
@@ -39,7 +40,7 @@ class WaveformL1(Loss):
         Raises:
             PartitaError: the shapes differ.
         """
-        check_pair(prediction, target, lengths)
+        lengths = check_pair(prediction, target, lengths)
         distance = (upcast(prediction) - upcast(target)).abs().mean(1)
         if lengths is None:
             return distance.mean(1)

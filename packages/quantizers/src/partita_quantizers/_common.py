@@ -1,4 +1,4 @@
-"""What both quantizers share: their door, and the arithmetic around dropped levels."""
+"""Input checks that both quantizers share, and the arithmetic around dropped levels."""
 
 import torch
 from partita_core import PartitaError, Quantizer, upcast
@@ -15,34 +15,6 @@ def receive(quantizer: Quantizer, hidden: Tensor) -> Tensor:
     if hidden.dim() != 3 or hidden.shape[1] != quantizer.dim:
         raise PartitaError(f"{name} takes (batch, {quantizer.dim}, tokens), got {tuple(hidden.shape)}")
     return upcast(hidden)
-
-
-def receive_codes(quantizer: Quantizer, codes: Tensor) -> Tensor:
-    """`codes` as they are.
-
-    Raises:
-        PartitaError: they are not `(batch, num_quantizers, tokens)`.
-    """
-    name, count = type(quantizer).__name__, quantizer.num_quantizers
-    if codes.dim() != 3 or codes.shape[1] != count:
-        shape = tuple(codes.shape)
-        raise PartitaError(f"{name} takes codes (batch, {count}, tokens), got {shape}; a missing level is -1")
-    return codes
-
-
-def count_of(quantizer: Quantizer, num_quantizers: int | None) -> int:
-    """How many levels `num_quantizers` asks for; None asks for all.
-
-    Raises:
-        PartitaError: for none, or for more than there are.
-    """
-    if num_quantizers is None:
-        return quantizer.num_quantizers
-    if not 1 <= num_quantizers <= quantizer.num_quantizers:
-        raise PartitaError(
-            f"num_quantizers is {num_quantizers}; this {type(quantizer).__name__} has 1..{quantizer.num_quantizers}"
-        )
-    return num_quantizers
 
 
 def straight_through(value: Tensor, source: Tensor) -> Tensor:

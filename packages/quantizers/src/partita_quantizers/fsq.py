@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 import torch
-from partita_core import BottleneckOutput, Config, PartitaError, Quantizer, register, upcast
+from partita_core import BottleneckOutput, Config, Constant, PartitaError, Quantizer, count_levels, register, upcast
 from partita_core.ranges import Proportion, Range
 from torch import Tensor
 
-from ._common import count_of, receive, receive_codes, relative_error, straight_through
+from ._common import receive, relative_error, straight_through
 
 _MARGIN = 1e-3  # by how much the bounded range exceeds the outermost levels, so that they are reached
 
@@ -64,8 +64,6 @@ class FSQ(Quantizer):
         PartitaError: `dim` is no multiple of the number of levels.
     """
 
-    levels: Tensor
-    basis: Tensor
     reference: Tensor
 
     def __init__(
@@ -81,8 +79,7 @@ class FSQ(Quantizer):
         self.bound, self.rounding_dropout = bound, rounding_dropout
         self.codebook_sizes = (math.prod(levels),) * (dim // len(levels))
         basis = [math.prod(levels[:i]) for i in range(len(levels))]
-        self.register_buffer("levels", torch.tensor(levels)[:, None], persistent=False)
-        self.register_buffer("basis", torch.tensor(basis)[:, None], persistent=False)
+        self._levels, self._basis = (Constant(torch.tensor(x, device="cpu")[:, None]) for x in (levels, basis))
         # Holds nothing but the dtype of the module, which values of codes alone must have.
         self.register_buffer("reference", torch.empty(0), persistent=False)
 
@@ -100,7 +97,8 @@ class FSQ(Quantizer):
         """
         scalars = self._bounded(receive(self, hidden))
         digits = self._digits(scalars)
-        half = (self.levels // 2).to(scalars.dtype)
+        levels = self._levels.on(hidden.device)
+        half = (levels // 2).to(scalars.dtype)
         continuous = (scalars / half).flatten(1, 2)
         rounded = self._values(digits, scalars.dtype)
         values = straight_through(rounded, continuous)
@@ -108,7 +106,7 @@ class FSQ(Quantizer):
             skip = torch.rand(len(hidden), 1, 1, device=hidden.device) < self.rounding_dropout
             values = torch.where(skip, continuous, values)
         codes = self._pack(digits)
-        edges = (digits == 0) | (digits == self.levels - 1)
+        edges = (digits == 0) | (digits == levels - 1)
         metrics = {
             "distinct_codes": self._distinct(codes).to(values.dtype).mean(),
             "edge_fraction": edges.to(values.dtype).mean(),
@@ -118,39 +116,42 @@ class FSQ(Quantizer):
 
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
         """The codes `(batch, num_quantizers, tokens)` of `forward`; groups from `num_quantizers` on are -1."""
-        count = count_of(self, num_quantizers)
+        count = count_levels(num_quantizers, self.num_quantizers, "this FSQ")
         codes = self._pack(self._digits(self._bounded(receive(self, hidden))))
         dropped = torch.arange(self.num_quantizers, device=codes.device) >= count
         return codes.masked_fill(dropped[:, None], -1)
 
     def codes_to_values(self, codes: Tensor) -> Tensor:
         """The values `(batch, dim, tokens)` of codes; a group that is -1 is zero."""
-        groups = receive_codes(self, codes)[:, :, None]
-        digits = groups // self.basis % self.levels
-        centre = self.levels // 2
+        codes = self.check_codes(codes)
+        groups = codes[:, :, None]
+        levels = self._levels.on(codes.device)
+        digits = groups // self._basis.on(codes.device) % levels
+        centre = levels // 2
         return self._values(torch.where(groups < 0, centre, digits), upcast(self.reference).dtype)
 
     def _bounded(self, hidden: Tensor) -> Tensor:
         """Scalars in units of a step, `(batch, groups, len(levels), tokens)`, in the range of their digits."""
         scalars = hidden.unflatten(1, (self.num_quantizers, -1))
-        levels = self.levels.to(hidden.dtype)
-        half = (self.levels // 2).to(hidden.dtype)
+        counts = self._levels.on(hidden.device)
+        levels, half = counts.to(hidden.dtype), (counts // 2).to(hidden.dtype)
         if self.bound == "clamp":
             return torch.clamp(scalars * half, -half, levels - 1 - half)
         reach = (levels - 1) * (1 + _MARGIN) / 2
-        offset = 0.5 * (self.levels % 2 == 0).to(hidden.dtype)
+        offset = 0.5 * (counts % 2 == 0).to(hidden.dtype)
         return torch.tanh(scalars + torch.atanh(offset / reach)) * reach - offset
 
     def _digits(self, scalars: Tensor) -> Tensor:
         """Digits 0 .. L-1, int64; with many levels the margin would reach past the outermost, hence the clamp."""
-        digits = scalars.detach().round().long() + self.levels // 2
-        return torch.minimum(digits.clamp(min=0), self.levels - 1)
+        levels = self._levels.on(scalars.device)
+        digits = scalars.detach().round().long() + levels // 2
+        return torch.minimum(digits.clamp(min=0), levels - 1)
 
     def _pack(self, digits: Tensor) -> Tensor:
-        return (digits * self.basis).sum(dim=2)
+        return (digits * self._basis.on(digits.device)).sum(dim=2)
 
     def _values(self, digits: Tensor, dtype: torch.dtype) -> Tensor:
-        half = self.levels // 2
+        half = self._levels.on(digits.device) // 2
         return ((digits - half).to(dtype) / half.to(dtype)).flatten(1, 2)
 
     def _distinct(self, codes: Tensor) -> Tensor:

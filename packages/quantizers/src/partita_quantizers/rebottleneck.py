@@ -101,7 +101,7 @@ class ReBottleneck(Quantizer):
         self.register_buffer("std", torch.ones(dim, 1))
 
     def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """Quantizes; the quantizer learns and drops levels while stochastic.
+        """Quantize; see the quantizer for what `stochastic` does.
 
         Args:
             hidden: `(batch, dim, tokens)`.

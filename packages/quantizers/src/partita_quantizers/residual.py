@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Annotated, Self, cast
 
 import torch
-from partita_core import BottleneckOutput, Config, PartitaError, Quantizer, register, upcast
+from partita_core import BottleneckOutput, Config, PartitaError, Quantizer, count_levels, register, upcast
 from partita_core.ranges import Layers, NonNegative, Proportion, Range, Width
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._codebook import ema_codebook, start_by_kmeans, synchronise
-from ._common import count_of, receive, receive_codes, relative_error, straight_through
+from ._common import receive, relative_error, straight_through
 
 _NORM_EPS = 1e-6  # the library's; a silent frame stays zero
 
@@ -116,11 +116,11 @@ class ResidualVQ(Quantizer):
         self.levels = cast("list[_Level]", levels)  # a ModuleList, which does not say what it holds
 
     def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """Quantizes; updates the codebooks and drops levels while stochastic.
+        """Quantize; drop levels while stochastic, and then update the codebooks in training.
 
         Args:
             hidden: `(batch, dim, tokens)`.
-            stochastic: None means `self.training`.
+            stochastic: True to drop levels; None means `self.training`.
 
         Returns:
             values `(batch, dim, tokens)`, codes `(batch, num_quantizers, tokens)`; the loss `commitment`: the mean
@@ -136,7 +136,7 @@ class ResidualVQ(Quantizer):
         codes = []
         with torch.autocast(hidden.device.type, enabled=False):
             for i, level in enumerate(self.levels):
-                code, part, distance = level(residual, update=stochastic)
+                code, part, distance = level(residual, update=stochastic and self.training)
                 residual = residual - part
                 if kept is not None:
                     dropped = kept <= i
@@ -148,13 +148,13 @@ class ResidualVQ(Quantizer):
                 commitment = commitment + distance.mean()
         stacked, values = torch.stack(codes, dim=1), values.transpose(1, 2)
         if not stochastic:  # the codebooks are what they were, and values those of codes to the last bit
-            values = straight_through(self.codes_to_values(stacked).detach(), values)
+            values = straight_through(self._look_up(stacked).detach(), values)
         metrics = self._metrics(stacked, hidden.dtype) | {"relative_error": relative_error(values, hidden)}
         return BottleneckOutput(values, stacked, {"commitment": commitment}, metrics)
 
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
         """The codes `(batch, num_quantizers, tokens)` of `forward` in eval; levels beyond `num_quantizers` are -1."""
-        count = count_of(self, num_quantizers)
+        count = count_levels(num_quantizers, self.num_quantizers, "this ResidualVQ")
         residual = receive(self, hidden).transpose(1, 2)
         codes = []
         with torch.autocast(hidden.device.type, enabled=False):
@@ -169,7 +169,9 @@ class ResidualVQ(Quantizer):
 
     def codes_to_values(self, codes: Tensor) -> Tensor:
         """The values `(batch, dim, tokens)` of codes; a level that is -1 contributes zero."""
-        codes = receive_codes(self, codes)
+        return self._look_up(self.check_codes(codes))
+
+    def _look_up(self, codes: Tensor) -> Tensor:
         with torch.autocast(codes.device.type, enabled=False):
             parts = [
                 F.embedding(code.clamp(min=0), level.table()).masked_fill((code < 0)[..., None], 0)

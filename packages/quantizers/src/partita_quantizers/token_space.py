@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import ClassVar, Literal, TypeVar
 
 import torch
-from partita_core import PartitaError
+from partita_core import PartitaError, as_integers, as_tensor, check_codes
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -125,15 +125,11 @@ class TokenSpace:
         Raises:
             PartitaError: the levels are not the quantizer's, a code is none, or a kept level is missing.
         """
-        if codes.dim() != 3 or codes.is_floating_point() or codes.shape[1] != len(self.codebook_sizes):
+        codes = as_integers(codes, "codes")
+        if codes.dim() != 3 or codes.shape[1] != len(self.codebook_sizes):
             shape = f"(batch, {len(self.codebook_sizes)}, tokens)"
-            raise PartitaError(f"codes are {tuple(codes.shape)} {codes.dtype}; integer {shape} is expected")
-        codes = codes[:, : len(self.kept)].long()
-        sizes = codes.new_tensor(self.kept)[:, None]
-        if len(wrong := ((codes < -1) | (codes >= sizes)).nonzero()):
-            item, level, token = wrong[0].tolist()
-            code = int(codes[item, level, token])
-            raise PartitaError(f"item {item}: {code} is no code of level {level}, which has {self.kept[level]}")
+            raise PartitaError(f"codes are {tuple(codes.shape)}; {shape} is expected")
+        codes = check_codes(codes[:, : len(self.kept)], self.kept)
         counts = (codes[:, 0] >= 0).sum(-1)
         inside = _inside(counts, codes.shape[-1])
         if len(wrong := ((codes >= 0) != inside[:, None]).nonzero()):
@@ -188,6 +184,7 @@ class TokenSpace:
     def _checked(self, ids: Tensor) -> Tensor:
         """`ids` as int64, each within the vocabulary."""
         expected = "(batch, length)" if self.layout == "flat" else f"(batch, {len(self.kept)}, length)"
+        ids = as_tensor(ids, "ids")
         fits = ids.dim() == 2 if self.layout == "flat" else ids.dim() == 3 and ids.shape[1] == len(self.kept)
         if not fits or ids.is_floating_point():
             raise PartitaError(

@@ -49,7 +49,8 @@ class NoisyBottleneck(Bottleneck):
         loss = values.square().mean()
         if self.is_stochastic(stochastic):
             values = values + self.noise * torch.randn_like(values)
-            self._update(loss.detach())
+            if self.training:
+                self._update(loss.detach())
         return BottleneckOutput(values, None, {"power": loss}, {"power": loss.detach()})
 
     @torch.no_grad()
@@ -81,14 +82,15 @@ class RoundingConfig(Tiny):
 class RoundingQuantizer(Quantizer):
     """Tanh, rounded to steps of its range, with the gradient passing straight through."""
 
-    step: Tensor
+    reference: Tensor
 
     def __init__(self, dim: int, *, levels: int) -> None:
         super().__init__()
         self.dim = self.in_dim = dim
         self.reach = levels // 2
         self.codebook_sizes = (levels,) * dim
-        self.register_buffer("step", torch.tensor([1 / self.reach]), persistent=False)
+        # Holds nothing but the dtype of the module, which the values of codes must have.
+        self.register_buffer("reference", torch.empty(0), persistent=False)
 
     def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
         """See `Bottleneck`."""
@@ -105,4 +107,5 @@ class RoundingQuantizer(Quantizer):
 
     def codes_to_values(self, codes: Tensor) -> Tensor:
         """See `Quantizer`."""
-        return torch.where(codes < 0, 0, codes - self.reach) * upcast(self.step)
+        codes = self.check_codes(codes)
+        return torch.where(codes < 0, 0, codes - self.reach).to(upcast(self.reference)) / self.reach

@@ -1,10 +1,12 @@
 """A decoder that makes audio in one pass, and a loss."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ...arrays import as_integers
 from ...errors import PartitaError
 from ...layouts import ChannelLayout
 from ...precision import upcast
@@ -62,12 +64,13 @@ class MeanSquareConfig(Tiny):
 class MeanSquare(Loss):
     """The mean squared difference of samples."""
 
-    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """See `Loss`."""
         if prediction.shape != target.shape:
             raise PartitaError(f"the prediction is {tuple(prediction.shape)}, the target {tuple(target.shape)}")
         distance = (upcast(prediction) - upcast(target)).square().mean(1)
         if lengths is None:
             return distance.mean(1)
+        lengths = as_integers(lengths, "lengths")
         counted = torch.arange(distance.shape[1]) < lengths[:, None]
         return torch.where(counted, distance, 0).sum(1) / lengths
