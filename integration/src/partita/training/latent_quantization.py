@@ -15,7 +15,7 @@ from partita_core import (
     StepOutput,
     component,
     frozen_call,
-    process_mean,
+    mean_within,
     register,
     upcast,
 )
@@ -87,8 +87,8 @@ class LatentQuantizationConfig(Config):
 class LatentQuantization(Objective):
     """Latents of a frozen codec, stored or encoded on the fly, and a quantizer that learns them.
 
-    See `LatentQuantizationConfig`. An item shorter than a crop is repeated for the quantizer, and counts once; losses
-    on audio need audio.
+    See `LatentQuantizationConfig`. An item shorter than a crop is repeated, so that the discriminator and
+    the context of the quantizer are latents, and counts once; losses on audio need audio.
     """
 
     model: Quantizer
@@ -169,7 +169,7 @@ class LatentQuantization(Objective):
 
     def _generator(self, batch: Batch, state: TrainState) -> StepOutput:
         values = self._latents(batch)
-        output = self.model(values)
+        output = self.model(values, lengths=tokens_of(batch, self._frozen.latent_spec))
         real, fake = self._normalize(values), self._normalize(upcast(output.values))
         terms = {"latent": self._distance(real, fake, batch)}
         if self.discriminator is not None:
@@ -204,9 +204,7 @@ class LatentQuantization(Objective):
 
     def _distance(self, real: Tensor, fake: Tensor, batch: Batch) -> Tensor:
         """Mean absolute error over the frames that hold audio."""
-        tokens = tokens_of(batch, self._frozen.latent_spec).to(real.device)
-        inside = (torch.arange(real.shape[-1], device=real.device) < tokens[:, None]).to(real.dtype)
-        return process_mean(((real - fake).abs().mean(1) * inside).sum(), inside.sum())
+        return mean_within((real - fake).abs().mean(1), tokens_of(batch, self._frozen.latent_spec))
 
     def _audio_terms(self, values: Tensor, batch: Batch) -> dict[str, Tensor]:
         with torch.autocast(values.device.type, enabled=False):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from partita_core import ChannelLayout, Codec, PartitaError, Saved, StepOutput, convert_pairs, upcast
+from partita_core import ChannelLayout, Codec, PartitaError, Saved, StepOutput, convert_pairs, length_mask, upcast
 from partita_losses import DiscriminatorOutput
 from torch import Tensor, nn
 
@@ -111,8 +111,8 @@ def heard(audio: Tensor, batch: Batch, layout: Tensor) -> Tensor:
     """Network audio of `layout` as the losses take it: left and right (mono twice its mean), zero past the end."""
     wanted = torch.where(layout == ChannelLayout.MID_SIDE, int(ChannelLayout.STEREO), layout)
     audio = convert_pairs(audio, layout, wanted)
-    inside = torch.arange(audio.shape[-1], device=audio.device) < batch["audio_lengths"].to(audio.device)[:, None, None]
-    return torch.where(inside, audio, 0)
+    inside = length_mask(batch["audio_lengths"], audio.shape[-1])
+    return torch.where(inside[:, None].to(audio.device), audio, 0)
 
 
 def target_audio(batch: Batch) -> Tensor:

@@ -1,7 +1,7 @@
 """Batch normalisation without anything learned, for latents that are to differ from recording to recording."""
 
 import torch
-from partita_core import is_distributed, upcast
+from partita_core import is_distributed, move_average, upcast
 from torch import Tensor, distributed, nn
 from torch.distributed.nn import functional
 
@@ -50,10 +50,10 @@ class BatchNorm(nn.Module):
         total, squares, count = sums.unbind()
         mean = total / count
         variance = (squares / count - mean.square()).clamp_min(0)
-        self.steps += 1
-        share = (1 / self.steps).clamp_min(1 - self.decay)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_variance.lerp_(variance.to(self.running_variance.dtype), share)
+        self.steps += (mean + variance).isfinite().all()
+        share = (1 / self.steps.clamp_min(1)).clamp_min(1 - self.decay)
+        move_average(self.running_mean, mean, share)
+        move_average(self.running_variance, variance, share)
 
 
 def _over_processes(x: Tensor) -> Tensor:

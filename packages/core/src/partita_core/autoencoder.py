@@ -96,6 +96,7 @@ class Autoencoder(Saved, Codec):
         target_layout: Tensor | None = None,
         *,
         stochastic: bool | None = None,
+        lengths: Tensor | None = None,
     ) -> tuple[Tensor, BottleneckOutput]:
         """The training path of a feed-forward decoder.
 
@@ -104,11 +105,13 @@ class Autoencoder(Saved, Codec):
             layout: `(batch,)` int64, of the input.
             target_layout: `(batch,)` int64, of the output; None for the same.
             stochastic: whether the bottleneck's noise acts; None means `self.training`.
+            lengths: `(batch,)` int64, samples of each item that are no padding; None where all are full.
 
         Returns:
             The reconstruction `(batch, channels, hop * frames)`, and the bottleneck's output.
         """
-        output = self.bottleneck(self.encoder(audio, layout), stochastic=stochastic)
+        tokens = None if lengths is None else self.latent_spec.tokens(lengths)
+        output = self.bottleneck(self.encoder(audio, layout), stochastic=stochastic, lengths=tokens)
         target_layout = layout if target_layout is None else target_layout
         return self.decoder(self.bottleneck.expand(output.values).to(audio.dtype), target_layout), output
 

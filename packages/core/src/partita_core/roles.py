@@ -136,13 +136,19 @@ class Bottleneck(Role, ABC):
     bounded: bool = False
 
     @abstractmethod
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """Maps `(batch, in_dim, tokens)` to latents.
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
+        """Map `(batch, in_dim, tokens)` to latents.
+
+        Losses, metrics, running statistics and codebooks are over the tokens within `lengths`, those that hold audio:
+        the padding behind a short item is not learned from. Its codes are -1, and its values are not specified.
 
         Args:
             hidden: hidden frames.
-            stochastic: whether noise, sampling and dropout act, and running statistics move; None means
-                `self.training`. In eval mode nothing is random.
+            stochastic: switch of noise, sampling, dropout and running statistics; None means `self.training`. In eval
+                mode nothing is random.
+            lengths: `(batch,)` int64, tokens of each item that hold audio; None where all do.
         """
 
     def expand(self, values: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+from torch import Tensor
+
 from .errors import PartitaError
 from .layouts import ChannelLayout
 
@@ -84,6 +86,10 @@ class LatentSpec:
     def frames(self, samples: int) -> int:
         """Frames that `samples` samples take, the last one padded."""
         return -(-samples // self.hop)
+
+    def tokens(self, lengths: Tensor) -> Tensor:
+        """Tokens that hold audio of items of `lengths` `(batch,)` samples; what follows them is padding."""
+        return -(-lengths // self.hop) * self.tokens_per_frame
 
 
 def _check_figure(name: str, value: int) -> None:

@@ -14,6 +14,9 @@ from .spectral import SpectralScale, check_pair, spectral_distance
 # Spectral convergence is relative to the target's magnitude in the same view, but to no less than this share of that
 # in the loudest: else the difference channel of nearly monophonic stereo outweighs all that can be heard.
 QUIETEST_VIEW = 1e-2
+# Nor to less than the magnitude of white noise at this RMS, -50 dB of full scale: a target quieter than that is next
+# to silence, which nothing can be relative to.
+QUIETEST_RMS = 10 ** (-50 / 20)
 # Equal signals have no gap to divide by.
 SMALLEST_GAP = 1e-12
 
@@ -67,8 +70,12 @@ class MultiResolutionSTFT(Loss):
     For each view, with magnitudes P of the prediction and T of the target (Yamamoto et al., 2020, arXiv 1910.11480):
     `||P - T|| / ||T|| + mean |log P - log T|`, the norms over the frames and bins of one item. The views of two
     channels, which are left and right, are L + R, L - R, L and R (Steinmetz et al., 2020, arXiv 2010.10291); they come
-    from one transform of mid and side. One channel is its own view. `||T||` counts as no less than a hundredth of that
-    in the loudest view, nor than `floor` in every bin.
+    from one transform of mid and side. One channel is its own view.
+
+    Spectral convergence is `||P - T|| / max(||T||, 0.01 ||T'||, Q)`, with T' the loudest view and Q the norm of white
+    noise at -50 dB of full scale in the same view: `Q^2 = 10^(-50/10) * frames * sum(window^2) * sum(gains^2)`. So the
+    distance to a silent target is proportional to the prediction, `||P|| / Q`, about 30 for noise at -20 dB. (auraloss
+    divides by the norm of the whole batch, where the items' distances would depend on their neighbors.)
 
     Where the prediction lies below `floor` and the target above, the gradient is that of a logarithm continued
     linearly in the power: bounded by 1 / floor a bin, and smooth. It is finite at digital silence, and at a prediction
@@ -149,6 +156,7 @@ class _ViewScale(SpectralScale):
 
     gains: Tensor
     weights: Tensor
+    quietest: Tensor
 
     def __init__(self, *, stft: STFT, gains: Tensor, weights: Tensor, floor: float) -> None:
         super().__init__()
@@ -159,6 +167,8 @@ class _ViewScale(SpectralScale):
         gains = (scale.view(-1, 1, 1) * gains).square()
         self.register_buffer("gains", gains.to(dtype), persistent=False)
         self.register_buffer("weights", weights.view(-1, 1, 1).to(dtype), persistent=False)
+        quietest = (gains.sum(-1, keepdim=True) * stft.window(gains).square().sum()).sqrt() * QUIETEST_RMS
+        self.register_buffer("quietest", quietest.to(dtype), persistent=False)  # norm of one frame, (views, 1, 1)
 
     def compare(
         self, prediction: Tensor, target: Tensor, frames: Tensor, need_gradient: bool
@@ -170,7 +180,8 @@ class _ViewScale(SpectralScale):
         excess = quotient - 1
         gap = _total(excess.square().mul_(t)).sqrt()
         loudness = _total(t).sqrt()
-        ground = loudness.maximum(QUIETEST_VIEW * loudness.amax(1, keepdim=True)).maximum(self.floor * count.sqrt())
+        quietest = self.quietest * frames.clamp_min(1).to(p.dtype).sqrt().view(-1, 1, 1, 1)
+        ground = loudness.maximum(QUIETEST_VIEW * loudness.amax(1, keepdim=True)).maximum(quietest)
         p.clamp_min_(self.floor**2)
         ratio = (p / t.clamp_min_(self.floor**2)).log_()  # twice the difference of the log magnitudes
         distance = gap / ground + _total(ratio.abs()) / (2 * count)

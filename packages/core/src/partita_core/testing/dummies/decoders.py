@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ...errors import PartitaError
 from ...layouts import ChannelLayout
+from ...lengths import length_mask
 from ...precision import upcast
 from ...registry import register
 from ...roles import FeedForwardDecoder, Loss
@@ -69,5 +70,5 @@ class MeanSquare(Loss):
         distance = (upcast(prediction) - upcast(target)).square().mean(1)
         if lengths is None:
             return distance.mean(1)
-        counted = torch.arange(distance.shape[1]) < lengths[:, None]
+        counted = length_mask(lengths, distance.shape[1])
         return torch.where(counted, distance, 0).sum(1) / lengths
