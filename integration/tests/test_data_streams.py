@@ -18,7 +18,7 @@ from partita.training.logs import read_log
 from partita_core import AudioSpec, ChannelLayout, PartitaError, override, read_json
 
 SPEC = AudioSpec(8000, 2, tuple(ChannelLayout))
-STREAM = DataConfig(augmentation=None, num_workers=0, batch_size=4, crop_seconds=0.1, stream=3)
+STREAM = DataConfig(augmentation=None, silence_db=None, num_workers=0, batch_size=4, crop_seconds=0.1, stream=3)
 
 # Rows of each shard.
 ROWS = (7, 4, 1, 5, 8, 2)

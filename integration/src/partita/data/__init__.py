@@ -8,6 +8,7 @@ from .crops import Batch, Crops, DataConfig, Item, LatentCrops, LeftOut, collate
 from .decoding import decode_pieces
 from .encoding import encode_files, encode_source
 from .loader import CropLoader, EpochSampler, build_loader
+from .pieces import is_silent, random_piece, random_pieces
 from .resampling import AudioReader, read_resampled, resample, resampled_length
 from .sources import SPLITS, audio_files, dataset_splits, names_hash, open_dataset, spread_rows
 from .stored import CorpusSpec, corpus_spec, stored_latents
@@ -55,7 +56,10 @@ __all__ = [
     "names_hash",
     "first_rows",
     "open_dataset",
+    "is_silent",
     "plain",
+    "random_piece",
+    "random_pieces",
     "read_audio",
     "read_blocks",
     "read_resampled",

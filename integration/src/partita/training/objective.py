@@ -68,12 +68,17 @@ class Objective(nn.Module, ABC):
         """What is saved in the end, with the weights of the moment; a codec is listened to on the way."""
         return self.model
 
-    def begin(self, batches: Iterable[Batch]) -> None:
-        """What is to be done with data before the first step, as a start of codebooks; not done on resuming.
+    def begin(self, batches: Iterable[Batch], *, seconds: float | None = None) -> str:
+        """Prepare with data before the first step, as a start of codebooks does; not done on resuming.
 
         Args:
             batches: on the device, without end, the same in every process; reading them leaves training's alone.
+            seconds: audio that the data holds, beyond which batches are more of the same; None where it is unknown.
+
+        Returns:
+            One line for the log; empty where nothing was done.
         """
+        return ""
 
     def check_batch(self, batch: Mapping[str, Any]) -> None:
         """Refuses data that lacks what the objective needs.
