@@ -258,7 +258,8 @@ def call(self, batch, *rest):
         seen.extend(batch["file_name"])
     return original(self, batch, *rest)
 Objective.__call__ = call
-run = override(tiny_config(steps=16), ["data.stream=3", "data.crop_seconds=0.1", "data.batch_size=2"])
+changes = ["stream=3", "crop_seconds=0.1", "batch_size=2", "silence_db=null"]
+run = override(tiny_config(steps=16), [f"data.{change}" for change in changes])
 train(run, data=data, output=output, progress=False)
 sys.stdout.write(f"read: {' '.join(seen)}\\n")
 """)
