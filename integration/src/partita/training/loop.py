@@ -84,7 +84,8 @@ class Loop:
         """Prepare the objective with data before the first step, as if it were in one process."""
         if type(self.objective).begin is Objective.begin:
             return
-        hours = hours_of(dataset) if hasattr(dataset, "__len__") else None  # of a stream nobody has counted them
+        streamed = self.config.data.stream is not None  # then its hours are not known
+        hours = None if streamed else hours_of(dataset)  # pyright: ignore[reportArgumentType]
         torch.manual_seed(hashed_seed(self.config.trainer.seed, "begin"))
         shown = progress and self.accelerator.is_main_process
 
