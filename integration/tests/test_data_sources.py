@@ -199,7 +199,8 @@ def test_parquet_is_read_by_datasets_and_crops_alike(parquet):
     assert dataset["file_name"] == ["a.flac", "row 1"] and dataset["label"] == ["x", "y"]
     assert torch.equal(read_audio(dataset[0]["audio"])[0], torch.full((2, 300), 0.25))
     spec = AudioSpec(8000, 1, (ChannelLayout.MONO,))
-    crops = Crops(dataset, audio_spec=spec, crop_samples=100, config=DataConfig(augmentation=None), seed=0)
+    config = DataConfig(augmentation=None, silence_db=None)
+    crops = Crops(dataset, audio_spec=spec, crop_samples=100, config=config, seed=0)
     assert torch.equal(crops[0, 1]["audio"], torch.full((1, 100), 0.25))
     assert len(open_dataset(parquet / "test-00000-of-00001.parquet", "train")) == 2
     assert dataset_splits(parquet) == ["test"]
@@ -242,7 +243,7 @@ def test_rows_without_audio_are_left_out_and_named(holed):
     dataset = open_dataset(holed, "test")
     assert dataset["file_name"] == ["row 0", "a.flac", "row 2"]
     spec = AudioSpec(8000, 1, (ChannelLayout.MONO,))
-    config = DataConfig(augmentation=None, num_workers=0, batch_size=9)
+    config = DataConfig(augmentation=None, silence_db=None, num_workers=0, batch_size=9)
     crops = Crops(dataset, audio_spec=spec, crop_samples=100, config=config, seed=0)
     for index, said in {0: "row 0: is empty (0 bytes)", 2: "row 2: is not audio that can be read"}.items():
         item = crops[0, index]

@@ -18,7 +18,7 @@ from partita.training.logs import read_log
 from partita_core import AudioSpec, ChannelLayout, PartitaError, override, read_json
 
 SPEC = AudioSpec(8000, 2, tuple(ChannelLayout))
-STREAM = DataConfig(augmentation=None, num_workers=0, batch_size=4, crop_seconds=0.1, stream=3)
+STREAM = DataConfig(augmentation=None, silence_db=None, num_workers=0, batch_size=4, crop_seconds=0.1, stream=3)
 
 # Rows of each shard.
 ROWS = (7, 4, 1, 5, 8, 2)
@@ -258,7 +258,8 @@ def call(self, batch, *rest):
         seen.extend(batch["file_name"])
     return original(self, batch, *rest)
 Objective.__call__ = call
-run = override(tiny_config(steps=16), ["data.stream=3", "data.crop_seconds=0.1", "data.batch_size=2"])
+changes = ["stream=3", "crop_seconds=0.1", "batch_size=2", "silence_db=null"]
+run = override(tiny_config(steps=16), [f"data.{change}" for change in changes])
 train(run, data=data, output=output, progress=False)
 sys.stdout.write(f"read: {' '.join(seen)}\\n")
 """)

@@ -38,7 +38,7 @@ def told(values, steps=20, config=None, watch=None):
         (
             {"metric/in_use_0": 0.9, "metric/in_use_11": 0.031},
             "codes 11",
-            "dead codes: 3.1% of those of level 11 were in use within a thousand steps, below 25%; raise the",
+            "dead codes: 3.1% of those of level 11 were in use within a thousand steps, below 25%; give each step",
         ),
         (
             {"metric/channel_std_min": 0.002, "metric/latent_rms": 0.5},

@@ -38,6 +38,8 @@ class Newcomer(Bottleneck):
         self.dim = self.in_dim = dim
         self.gain = nn.Parameter(torch.full((dim,), initial_gain))
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """Maps `(batch, dim, tokens)` to as much; nothing in it is random."""
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
+        """Map `(batch, dim, tokens)` to as much; nothing in it is random, and `lengths` would matter to losses only."""
         return BottleneckOutput(upcast(hidden) * self.gain[:, None], None, {}, {})

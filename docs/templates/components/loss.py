@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from partita_core import AudioSpec, Config, Loss, register, upcast
+from partita_core import AudioSpec, Config, Loss, length_mask, register, upcast
 from partita_core.ranges import Positive
 from torch import Tensor
 
@@ -49,6 +49,6 @@ class Newcomer(Loss):
         squares = (self.scale * (upcast(prediction) - upcast(target))).square().mean(1)
         if lengths is None:
             return squares.mean(1)
-        lengths = lengths.to(squares.device)[:, None]
-        counted = torch.arange(squares.shape[1], device=squares.device) < lengths
-        return torch.where(counted, squares, 0).sum(1) / lengths[:, 0].clamp_min(1)
+        lengths = lengths.to(squares.device)
+        counted = length_mask(lengths, squares.shape[1])
+        return torch.where(counted, squares, 0).sum(1) / lengths.clamp_min(1)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from partita_core import BottleneckOutput, Config, PartitaError, Quantizer, register, upcast
+from partita_core import BottleneckOutput, Config, PartitaError, Quantizer, codes_within, register, upcast
 from partita_core.ranges import Width
 from torch import Tensor
 
@@ -48,13 +48,15 @@ class Newcomer(Quantizer):
         self.codebook_sizes = (levels,) * dim
         self.register_buffer("steps", torch.linspace(-1, 1, levels), persistent=False)
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """Maps `(batch, dim, tokens)` to the values of its codes; nothing in it is random."""
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
+        """Map `(batch, dim, tokens)` to the values of its codes, which are -1 behind `lengths`; nothing is random."""
         codes = self.encode_codes(hidden)
         values = self.codes_to_values(codes)
         if self.training:
             values = hidden + (values - hidden).detach()
-        return BottleneckOutput(values, codes, {}, {})
+        return BottleneckOutput(values, codes_within(codes, lengths), {}, {})
 
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
         """The code of each channel; from channel `num_quantizers` on, -1."""

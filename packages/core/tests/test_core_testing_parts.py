@@ -198,16 +198,26 @@ ENCODERS = {name: broken(StridedConfig()) for name, broken in (ANY | CONTEXT).it
 
 
 def noisy_if(condition):
-    def body(parent, self, hidden, *, stochastic=None):
-        out = parent.forward(self, hidden, stochastic=stochastic)
+    def body(parent, self, hidden, *, stochastic=None, lengths=None):
+        out = parent.forward(self, hidden, stochastic=stochastic, lengths=lengths)
         noise = torch.randn_like(out.values) if condition(self, stochastic) else 0
         return out._replace(values=out.values + noise)
 
     return method("forward", body)
 
 
-def stray_loss(parent, self, hidden, *, stochastic=None):
-    out = parent.forward(self, hidden, stochastic=stochastic)
+def all_count(parent, self, hidden, *, stochastic=None, lengths=None):
+    return parent.forward(self, hidden, stochastic=stochastic)
+
+
+def absorb(self, x, values):
+    if self.training:
+        self.counter = 0.9 * self.counter + 0.1 * x.detach().mean()
+    return values
+
+
+def stray_loss(parent, self, hidden, *, stochastic=None, lengths=None):
+    out = parent.forward(self, hidden, stochastic=stochastic, lengths=lengths)
     return out._replace(losses=out.losses | {"stray": out.values.mean()})
 
 
@@ -229,6 +239,8 @@ BREAK_BOTTLENECK |= {
     "not_stochastic_in_training": noisy_if(lambda self, stochastic: self.training),
     "losses_are_claimed": method("forward", stray_loss),
     "half_types_are_lifted": forward(lambda self, x, values: values.to(x.dtype)),
+    "padding_does_not_count": method("forward", all_count),
+    "recovers_from_a_step_that_is_not_finite": forward(absorb, counter),
     "bounded_as_declared": forward(lambda self, x, values: 3 * values, lambda part: setattr(part, "bounded", True)),
     "posterior_is_of_the_latents": method("posterior", shifted_posterior),
     "projection_keeps_latents": method("project", lambda parent, self, values: 2 * values),
@@ -236,8 +248,8 @@ BREAK_BOTTLENECK |= {
 BOTTLENECKS = {name: broken(NoisyConfig()) for name, broken in BREAK_BOTTLENECK.items()}
 
 
-def other_codes(parent, self, hidden, *, stochastic=None):
-    out = parent.forward(self, hidden, stochastic=stochastic)
+def other_codes(parent, self, hidden, *, stochastic=None, lengths=None):
+    out = parent.forward(self, hidden, stochastic=stochastic, lengths=lengths)
     return out._replace(codes=out.codes.flip(-1))
 
 

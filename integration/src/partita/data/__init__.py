@@ -9,6 +9,7 @@ from .decoding import decode_pieces
 from .encoding import encode_files, encode_source
 from .listing import spread_rows
 from .loader import CropLoader, EpochSampler, build_loader, reported_readers
+from .pieces import is_silent, random_piece, random_pieces
 from .resampling import AudioReader, read_resampled, resample, resampled_length
 from .sources import audio_files, dataset_splits, names_hash, open_dataset
 from .splits import SPLITS
@@ -57,7 +58,10 @@ __all__ = [
     "names_hash",
     "first_rows",
     "open_dataset",
+    "is_silent",
     "plain",
+    "random_piece",
+    "random_pieces",
     "read_audio",
     "read_blocks",
     "read_resampled",

@@ -93,25 +93,48 @@ class Example(NamedTuple):
     target_layout: ChannelLayout
 
 
+def plain_format(audio: Tensor, spec: AudioSpec) -> tuple[Tensor, ChannelLayout]:
+    """`(1 or 2, samples)` unchanged, except for stereo in a mono model, which is folded to the mean."""
+    if audio.shape[0] == 1:
+        return audio, MONO
+    return (convert(audio, STEREO, MONO), MONO) if spec.channels == 1 else (audio, STEREO)
+
+
 def plain(audio: Tensor, spec: AudioSpec) -> Example:
-    """`(1 or 2, samples)` as it is, but for stereo in a mono model, which is folded to the mean."""
-    layout = MONO if audio.shape[0] == 1 else STEREO
-    if layout is STEREO and spec.channels == 1:
-        audio, layout = convert(audio, STEREO, MONO), MONO
+    """`(1 or 2, samples)` in its plain format, not varied."""
+    return unvaried(*plain_format(audio, spec), spec)
+
+
+def unvaried(audio: Tensor, layout: ChannelLayout, spec: AudioSpec) -> Example:
+    """Audio of a layout as the network sees it."""
     known = network_layout(layout, spec.layouts)
     return Example(to_network(audio, layout, spec.layouts), known, known)
 
 
 def augment(audio: Tensor, spec: AudioSpec, settings: Augmentation, generator: Generator) -> Example:
-    """Varies a crop: first the format, then level and polarity, then the layout asked of the decoder.
+    """Vary a crop: first the format, by `draw_format`, then the rest, by `vary`.
 
     Args:
         audio: `(1 or 2, samples)`, mono or left and right.
         spec: the audio that the network takes.
-        settings: how.
-        generator: the only source of chance.
+        settings: the probabilities and levels.
+        generator: the only source of randomness.
     """
-    audio, layout = draw_format(audio, spec, settings, generator)
+    return vary(*draw_format(audio, spec, settings, generator), spec, settings, generator)
+
+
+def vary(
+    audio: Tensor, layout: ChannelLayout, spec: AudioSpec, settings: Augmentation, generator: Generator
+) -> Example:
+    """Vary a crop in the format that was drawn: its level and polarity, and the layout asked of the decoder.
+
+    Args:
+        audio: `(1 or 2, samples)`, mono or left and right.
+        layout: the format that was drawn.
+        spec: the audio that the network takes.
+        settings: the probabilities and levels.
+        generator: the only source of randomness.
+    """
     if layout is not MONO and _chance(settings.swap, generator):
         audio = audio.flip(0)
     if settings.level_db is not None:

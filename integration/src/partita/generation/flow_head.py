@@ -14,6 +14,7 @@ from partita_core import (
     RepresentationEncoder,
     Streamable,
     keyed_noise,
+    length_mask,
     process_mean,
     register,
 )
@@ -195,7 +196,7 @@ class FlowHead(GenerationHead):
         time = torch.rand(len(data), device=data.device, dtype=data.dtype)
         x = flow_interpolation(noise, data, time)
         error = flow_matching_loss(self.velocity(x, time, states.flatten(0, 1), history), noise, data)
-        inside = torch.arange(vectors.shape[1], device=frames.device) < (frames * self.tokens_per_frame)[:, None]
+        inside = length_mask(frames * self.tokens_per_frame, vectors.shape[1])
         weight = inside.to(error).reshape(len(data), self.tokens, 1)
         total, count = (error * weight).sum(), weight.sum() * self.dim
         velocity = flow_velocity(noise, data)

@@ -19,6 +19,7 @@ from partita_core import (
     as_layouts,
     as_seeds,
     component,
+    length_mask,
     register,
 )
 from torch import Tensor, nn
@@ -229,10 +230,10 @@ class Generator(Saved):
 
     def _latents(self, result: Tensor, lengths: Tensor, layout: Tensor) -> Latents:
         codec, spec = self.codec, self.codec.latent_spec
-        tokens = -(-lengths // spec.hop) * spec.tokens_per_frame
+        tokens = spec.tokens(lengths)
         result = result[..., : int(tokens.max())]
-        inside = torch.arange(result.shape[-1], device=result.device) < tokens.to(result.device)[:, None, None]
-        result = torch.where(inside, result, -1 if self.head.of_codes else 0)
+        inside = length_mask(tokens, result.shape[-1]).to(result.device)
+        result = torch.where(inside[:, None], result, -1 if self.head.of_codes else 0)
         values, codes = (None, result) if self.head.of_codes else (result, None)
         codes_id = codec.codes_id if self.head.of_codes else None
         return Latents(values, codes, lengths, layout, spec, codec.space_id, codes_id)

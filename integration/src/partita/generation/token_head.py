@@ -11,6 +11,7 @@ from partita_core import (
     PartitaError,
     RepresentationEncoder,
     keyed_noise,
+    length_mask,
     process_mean,
     register,
     upcast,
@@ -113,8 +114,7 @@ class TokenHead(GenerationHead):
     def forward(self, states: Tensor, target: Tensor, frames: Tensor, backbone: Backbone) -> HeadOutput:
         """The cross-entropy of the codes, a mean over all levels; see `GenerationHead`."""
         tokens = target.shape[-1]
-        ends = (frames * self.tokens_per_frame)[:, None]
-        inside = torch.arange(tokens, device=target.device) < ends.to(target.device)
+        inside = length_mask(frames * self.tokens_per_frame, tokens).to(target.device)
         losses, correct, counts = [], [], []
         for level in range(self.levels):
             flat = self.space.layout == "flat"

@@ -59,6 +59,7 @@ def f3_base() -> RunConfig:
             precision="bf16",
             log_every=100,
             evaluate_every=10_000,
+            statistics_seconds=1800.0,
         ),
     )
 

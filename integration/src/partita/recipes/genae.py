@@ -27,7 +27,9 @@ def genae_base() -> RunConfig:
         model=AutoencoderConfig(_AUDIO, 64, GenAEEncoderConfig(), VAEConfig(), GenAEDecoderConfig()),
         objective=AdversarialReconstructionConfig(),
         data=DataConfig(crop_seconds=134_400 / 44_100, batch_size=64, num_workers=8),
-        trainer=TrainerConfig(steps=1_000_000, precision="bf16", log_every=100, evaluate_every=10_000),
+        trainer=TrainerConfig(
+            steps=1_000_000, precision="bf16", log_every=100, evaluate_every=10_000, statistics_seconds=1800.0
+        ),
     )
 
 

@@ -38,6 +38,7 @@ def music2latent2_base() -> RunConfig:
             precision="bf16",
             log_every=100,
             evaluate_every=10_000,
+            statistics_seconds=1800.0,
         ),
     )
 

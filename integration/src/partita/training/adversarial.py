@@ -128,10 +128,12 @@ class AdversarialReconstruction(Objective):
         return [{"params": [parameter for parameter in trained.parameters() if parameter.requires_grad]}]
 
     def _generator(self, batch: Batch, state: TrainState) -> StepOutput:
-        reconstruction, bottleneck = self.model(batch["audio"], batch["layout"], batch["target_layout"])
+        lengths = batch["audio_lengths"]
+        reconstruction, bottleneck = self.model(
+            batch["audio"], batch["layout"], batch["target_layout"], lengths=lengths
+        )
         with torch.autocast(reconstruction.device.type, enabled=False):
             samples, target = heard(upcast(reconstruction), batch, batch["target_layout"]), target_audio(batch)
-            lengths = batch["audio_lengths"]
             terms = {name: loss(samples, target, lengths=lengths).mean() for name, loss in self.losses.items()}
         if self.discriminator is not None:
             judged = frozen_call(self.discriminator, samples)

@@ -201,9 +201,10 @@ class ConsistencyTraining(Objective):
     def _encode(self, batch: Batch) -> tuple[Tensor, list[tuple[Bottleneck, BottleneckOutput]]]:
         """What the decoder takes, and what each part between it and the encoder put out."""
         audio, bottleneck, quantizer = batch["audio"], self.model.bottleneck, self.model.quantizer
-        parts = [(bottleneck, bottleneck(self.model.encoder(audio, batch["layout"])))]
+        tokens = self.model.latent_spec.tokens(batch["audio_lengths"])
+        parts = [(bottleneck, bottleneck(self.model.encoder(audio, batch["layout"]), lengths=tokens))]
         if quantizer is not None:
-            parts.append((quantizer, quantizer(parts[0][1].values)))
+            parts.append((quantizer, quantizer(parts[0][1].values, lengths=tokens)))
         return bottleneck.expand(parts[-1][1].values).to(audio.dtype), parts
 
     def _chunks(self, hidden: Tensor, batch: Batch) -> _Chunks:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from .checkpoints import Facts, load_checkpoint, save_checkpoint
 from .clock import Clock
+from .finish import hours_of
 from .logs import Log, Progress
 from .nonfinite import Guard, NonFiniteError
 from .objective import Objective, TrainState
@@ -28,6 +29,7 @@ from .watch import Watch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from datasets import Dataset, IterableDataset
 
 
 class Loop:
@@ -61,6 +63,7 @@ class Loop:
         self.places: tuple[Any, ...] = ()  # of a checkpoint, for each process
         self.watch = Watch(trainer.watch)
         self.stop = ""  # why the run is to end
+        self.started = ""  # what was done before the first step
         self.data = data  # what the files are called by, all in all; empty where nobody knows
         self.broken: dict[str, tuple[str, int]] = {}  # files that this process left out: the first reason, how often
 
@@ -77,8 +80,12 @@ class Loop:
             raise PartitaError(f"{self.run.path} was started on other files; give it the same data, unchanged")
         return state, facts.seconds
 
-    def begin(self, batches: Iterable[Any], *, progress: bool) -> None:
-        """What the objective does with data before the first step, as if it were in one process."""
+    def begin(self, batches: Iterable[Any], dataset: "Dataset | IterableDataset", *, progress: bool) -> None:
+        """Prepare the objective with data before the first step, as if it were in one process."""
+        if type(self.objective).begin is Objective.begin:
+            return
+        streamed = self.config.data.stream is not None  # then its hours are not known
+        hours = None if streamed else hours_of(dataset)  # pyright: ignore[reportArgumentType]
         torch.manual_seed(hashed_seed(self.config.trainer.seed, "begin"))
         shown = progress and self.accelerator.is_main_process
 
@@ -86,7 +93,9 @@ class Loop:
             for batch in tqdm(batches, desc="starting", unit="batch", disable=not shown, leave=False):
                 yield _to(batch, self.accelerator.device)
 
-        self.objective.begin(counted())
+        self.started = self.objective.begin(counted(), seconds=None if hours is None else 3600 * hours)
+        if shown:
+            tqdm.write(self.started)
         if self.ema is not None:
             self.ema = EMA(self.objective.model, self.ema.decay)
 
@@ -105,6 +114,8 @@ class Loop:
         """Takes the steps, and returns the seconds of training, those before a resumption included."""
         trainer, main = self.config.trainer, self.accelerator.is_main_process
         log = Log(self.run.log, step=state.step, trackers=self.accelerator.trackers) if main else None
+        if log is not None and self.started:
+            log.write(state.step, start=self.started)
         bar = Progress(state.total_steps, start=state.step, shown=progress and main)
         clock = Clock(elapsed, minutes, first_step=state.step, steps=trainer.steps)
         reader = iter(batches)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from partita_core import ChannelLayout, Codec, PartitaError, Saved, StepOutput, convert_pairs, upcast
+from partita_core import ChannelLayout, Codec, PartitaError, Saved, StepOutput, convert_pairs, length_mask, upcast
 from partita_losses import DiscriminatorOutput
 from torch import Tensor, nn
 
@@ -68,12 +68,17 @@ class Objective(nn.Module, ABC):
         """What is saved in the end, with the weights of the moment; a codec is listened to on the way."""
         return self.model
 
-    def begin(self, batches: Iterable[Batch]) -> None:
-        """What is to be done with data before the first step, as a start of codebooks; not done on resuming.
+    def begin(self, batches: Iterable[Batch], *, seconds: float | None = None) -> str:
+        """Prepare with data before the first step, as a start of codebooks does; not done on resuming.
 
         Args:
             batches: on the device, without end, the same in every process; reading them leaves training's alone.
+            seconds: audio that the data holds, beyond which batches are more of the same; None where it is unknown.
+
+        Returns:
+            One line for the log; empty where nothing was done.
         """
+        return ""
 
     def check_batch(self, batch: Mapping[str, Any]) -> None:
         """Refuses data that lacks what the objective needs.
@@ -115,8 +120,8 @@ def heard(audio: Tensor, batch: Batch, layout: Tensor) -> Tensor:
     """Network audio of `layout` as the losses take it: left and right (mono twice its mean), zero past the end."""
     wanted = torch.where(layout == ChannelLayout.MID_SIDE, int(ChannelLayout.STEREO), layout)
     audio = convert_pairs(audio, layout, wanted)
-    inside = torch.arange(audio.shape[-1], device=audio.device) < batch["audio_lengths"].to(audio.device)[:, None, None]
-    return torch.where(inside, audio, 0)
+    inside = length_mask(batch["audio_lengths"], audio.shape[-1])
+    return torch.where(inside[:, None].to(audio.device), audio, 0)
 
 
 def target_audio(batch: Batch) -> Tensor:

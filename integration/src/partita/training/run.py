@@ -35,8 +35,9 @@ class TrainerConfig(Ranged):
         ema_decay: of the averaged weights that are evaluated and saved; None for none.
         log_every: steps between lines of the log.
         evaluate_every: steps between evaluations; None for the start, the middle and the end.
-        evaluate_seconds: audio of the validation split that an evaluation takes.
-        statistics_seconds: audio of the training split that the latents' statistics are measured on.
+        evaluate_seconds: audio of the validation split that an evaluation takes, in pieces from anywhere in its files.
+        statistics_seconds: audio of the training split that the latents' statistics are measured on, in pieces from
+            anywhere in its files; as much as they hold, where that is less.
         on_nonfinite: what becomes of a step with a loss or a gradient that is not finite: the run stops, or it goes on
             without the step. Either way the batch is kept in `failed/`.
         max_skipped: steps in a row that may be left out before the run stops anyhow.

@@ -118,7 +118,7 @@ def train(
         settings = {name: {"purge_step": state.step + 1} for name in config.trainer.trackers if resume}
         accelerator.init_trackers("tensorboard", init_kwargs=settings)
         if not found:
-            loop.begin(read(0, 1, None), progress=progress)
+            loop.begin(read(0, 1, None), dataset, progress=progress)
         periodic = None
         if accelerator.is_main_process:
             samples = Samples(run.samples, accelerator.trackers)

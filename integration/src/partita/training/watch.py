@@ -89,8 +89,8 @@ class Watch:
                 yield Alarm(
                     f"codes {level}",
                     f"dead codes: {value:.1%} of those of level {level} were in use within a thousand steps, below "
-                    f"{config.codes:.0%}; raise the quantizer's threshold_ema_dead_code, start it on more latents, or "
-                    "give it fewer codes",
+                    f"{config.codes:.0%}; give each step more tokens (data.batch_size, data.crop_seconds), start the "
+                    "quantizer on more latents (objective.start_tokens), or give it a smaller codebook_size",
                 )
             elif name == "loss/discriminator" and config.discriminator is not None and value < config.discriminator:
                 yield Alarm(

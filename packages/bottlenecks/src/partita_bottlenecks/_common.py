@@ -1,6 +1,6 @@
-"""What every bottleneck does with its input, and the one figure that all of them log."""
+"""The input check of every bottleneck, and the metrics that all of them log."""
 
-from partita_core import Bottleneck, PartitaError, upcast
+from partita_core import Bottleneck, PartitaError, tokens_within, upcast
 from torch import Tensor
 
 
@@ -21,11 +21,11 @@ def receive(bottleneck: Bottleneck, hidden: Tensor) -> Tensor:
     return upcast(hidden)
 
 
-def rms(x: Tensor) -> Tensor:
-    """Root mean square over everything, detached, for the log."""
-    return x.detach().square().mean().sqrt()
+def rms(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Root mean square of `(batch, dim, tokens)` within `lengths`, detached, for the log."""
+    return tokens_within(x.detach(), lengths).square().mean().sqrt()
 
 
-def channel_std(x: Tensor) -> Tensor:
+def channel_std(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Population standard deviation of each channel over batch and time, `(dim,)`, detached, for the log."""
-    return x.detach().std(dim=(0, 2), correction=0)
+    return tokens_within(x.detach(), lengths).std(dim=0, correction=0)

@@ -35,8 +35,10 @@ class Identity(Bottleneck):
         super().__init__()
         self.dim = self.in_dim = dim
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """`(batch, dim, tokens)` as it comes, in at least float32; `stochastic` has nothing to decide."""
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
+        """`(batch, dim, tokens)` as it comes, in at least float32; `stochastic` has no effect."""
         values = receive(self, hidden)
-        metrics = {"latent_rms": rms(values), "channel_std_min": channel_std(values).amin()}
+        metrics = {"latent_rms": rms(values, lengths), "channel_std_min": channel_std(values, lengths).amin()}
         return BottleneckOutput(values, None, {}, metrics)

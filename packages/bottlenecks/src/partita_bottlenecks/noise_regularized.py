@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from partita_core import Bottleneck, BottleneckOutput, Config, PartitaError, register
+from partita_core import Bottleneck, BottleneckOutput, Config, PartitaError, register, tokens_within
 from partita_core.ranges import NonNegative, Positive, Proportion
 from torch import Tensor
 
@@ -61,12 +61,15 @@ class NoiseRegularized(Bottleneck):
         self.gamma, self.per_frame = gamma, per_frame
         self.clean_fraction, self.eps = clean_fraction, eps
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
         """Normalises, and perturbs while stochastic.
 
         Args:
             hidden: `(batch, dim, tokens)`.
             stochastic: True to add noise; None means `self.training`.
+            lengths: `(batch,)` tokens of each item that count; None for all.
 
         Returns:
             values `(batch, dim, tokens)`; metrics `hidden_std` and `hidden_std_min` (of frames before they are
@@ -78,13 +81,13 @@ class NoiseRegularized(Bottleneck):
         values = clean
         if self.is_stochastic(stochastic):
             values = clean + self._amplitude(clean) * torch.randn_like(clean)
-        spread = channel_std(clean)
+        spread, scale = channel_std(clean, lengths), tokens_within(std.detach(), lengths)
         metrics = {
-            "hidden_std": std.detach().mean(),
-            "hidden_std_min": std.detach().amin(),
+            "hidden_std": scale.mean(),
+            "hidden_std_min": scale.amin(),
             "channel_std_min": spread.amin(),
             "channel_std_max": spread.amax(),
-            "latent_rms": rms(values),
+            "latent_rms": rms(values, lengths),
         }
         return BottleneckOutput(values, None, {}, metrics)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from partita_core import Bottleneck, BottleneckOutput, Config, register
+from partita_core import Bottleneck, BottleneckOutput, Config, mean_within, register
 from partita_core.ranges import NonNegative
 from torch import Tensor
 
@@ -49,13 +49,15 @@ class SigmaVAE(Bottleneck):
         self.sigma = sigma
         self.loss_weights = {"kl": kl_weight}
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
         """Perturbs `(batch, dim, tokens)` while stochastic, and passes the means as they are otherwise."""
         mean = receive(self, hidden)
         values = mean
         if self.is_stochastic(stochastic):
             amplitude = self.sigma * torch.randn(mean.shape[0], 1, 1, dtype=mean.dtype, device=mean.device)
             values = mean + amplitude * torch.randn_like(mean)
-        kl = mean.square().mean()
-        metrics = {"latent_rms": rms(mean), "channel_std_min": channel_std(mean).amin()}
+        kl = mean_within(mean.square().mean(dim=1), lengths)
+        metrics = {"latent_rms": rms(mean, lengths), "channel_std_min": channel_std(mean, lengths).amin()}
         return BottleneckOutput(values, None, {"kl": kl}, metrics)

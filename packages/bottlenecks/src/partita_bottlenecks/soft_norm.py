@@ -4,7 +4,19 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from partita_core import Bottleneck, BottleneckOutput, Config, is_distributed, register, upcast
+from partita_core import (
+    Bottleneck,
+    BottleneckOutput,
+    Config,
+    is_distributed,
+    length_mask,
+    mean_within,
+    move_average,
+    process_mean,
+    register,
+    tokens_within,
+    upcast,
+)
 from partita_core.ranges import NonNegative, Proportion
 from torch import Tensor, distributed, nn
 
@@ -49,7 +61,8 @@ class SoftNorm(Bottleneck):
     noise of `0.001 * r` at inference; here evaluation is never random, so there is none.
 
     The loss `soft_norm` is the mean of `m^2 + v - ln v - 1` over batch and channels, with mean and variance of `y`
-    over time, plus `frame_weight` times the same over batch and frames, with those over channels.
+    over time, plus `frame_weight` times the same over batch and frames, with those over channels. A short item counts
+    by its number of tokens.
     """
 
     running_std: Tensor
@@ -63,12 +76,15 @@ class SoftNorm(Bottleneck):
         self.bias = nn.Parameter(torch.zeros(dim))
         self.register_buffer("running_std", torch.ones(1))
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
         """Normalize; add noise while stochastic, and then update the running statistic in training.
 
         Args:
             hidden: `(batch, dim, tokens)`.
             stochastic: True to add noise; None means `self.training`.
+            lengths: `(batch,)` tokens of each item that count; None for all.
 
         Returns:
             values `(batch, dim, tokens)`, the loss `soft_norm`; metrics `latent_rms`, `running_std`,
@@ -78,13 +94,13 @@ class SoftNorm(Bottleneck):
         stochastic = self.is_stochastic(stochastic)
         scaled = hidden * upcast(self.scale)[:, None] + upcast(self.bias)[:, None]
         if stochastic and self.training:
-            self._update(scaled.detach())
+            self._update(tokens_within(scaled.detach(), lengths))
         clean = scaled / self._current_std()
         values = clean + self.noise * torch.randn_like(clean) if stochastic else clean
-        loss = _distance(clean, dim=2) + self.frame_weight * _distance(clean, dim=1)
-        spread = channel_std(clean)
+        loss = _channels_loss(clean, lengths) + self.frame_weight * _frames_loss(clean, lengths)
+        spread = channel_std(clean, lengths)
         metrics = {
-            "latent_rms": rms(clean),
+            "latent_rms": rms(clean, lengths),
             "running_std": self._current_std().mean(),
             "channel_std_min": spread.amin(),
             "channel_std_max": spread.amax(),
@@ -101,17 +117,34 @@ class SoftNorm(Bottleneck):
 
     @torch.no_grad()
     def _update(self, scaled: Tensor) -> None:
-        """Moves the running statistic towards the standard deviation over the batches of all processes."""
-        count = torch.full_like(scaled[0, 0, :1], scaled.numel())
+        """Move the running statistic towards the standard deviation of `(count, dim)` of all processes."""
+        count = scaled.new_full((1,), scaled.numel())
         total, count = _sum_over_processes(torch.stack([scaled.sum().view(1), count])).unbind()
         squares = _sum_over_processes((scaled - total / count).square().sum().view(1))
-        self.running_std.lerp_((squares / count).sqrt().to(self.running_std.dtype), 1 - self.decay)
+        move_average(self.running_std, (squares / count).sqrt(), 1 - self.decay)
 
 
-def _distance(x: Tensor, *, dim: int) -> Tensor:
-    """Mean of `m^2 + v - ln v - 1`, with the statistics over `dim`; zero at mean 0 and variance 1."""
-    variance, mean = torch.var_mean(x, dim=dim, correction=0)
-    return (mean.square() + variance - (variance + _MIN_VARIANCE).log() - 1).mean()
+def _channels_loss(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Mean of `_distance` over items and channels, with the statistics over time."""
+    if lengths is None:
+        variance, mean = torch.var_mean(x, dim=2, correction=0)
+        return _distance(mean, variance).mean()
+    mask = length_mask(lengths, x.shape[2])[:, None].to(x.device)
+    count = lengths.to(x)
+    mean = torch.where(mask, x, 0).sum(2) / count[:, None]
+    variance = torch.where(mask, x - mean[..., None], 0).square().sum(2) / count[:, None]
+    return process_mean((_distance(mean, variance).mean(1) * count).sum(), count.sum())
+
+
+def _frames_loss(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Mean of `_distance` over tokens, with the statistics over channels."""
+    variance, mean = torch.var_mean(x, dim=1, correction=0)
+    return mean_within(_distance(mean, variance), lengths)
+
+
+def _distance(mean: Tensor, variance: Tensor) -> Tensor:
+    """`m^2 + v - ln v - 1`; zero at mean 0 and variance 1."""
+    return mean.square() + variance - (variance + _MIN_VARIANCE).log() - 1
 
 
 def _sum_over_processes(x: Tensor) -> Tensor:

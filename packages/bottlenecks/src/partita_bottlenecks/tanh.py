@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from partita_core import Bottleneck, BottleneckOutput, Config, register, upcast
+from partita_core import Bottleneck, BottleneckOutput, Config, mean_within, register, tokens_within, upcast
 from partita_core.ranges import NonNegative, Positive
 from torch import Tensor, nn
 
@@ -57,8 +57,10 @@ class Tanh(Bottleneck):
         self.hinge_threshold = hinge_threshold
         self.loss_weights = {"hinge": hinge_weight} if hinge_weight > 0 else {}
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """Bounds `(batch, dim, tokens)`; `stochastic` has nothing to decide.
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
+        """Bound `(batch, dim, tokens)`; `stochastic` has no effect.
 
         Returns:
             values strictly inside (-1, 1), so that atanh of them is finite; metrics `pre_tanh_rms`,
@@ -74,13 +76,14 @@ class Tanh(Bottleneck):
         values = hidden.tanh().clamp(-limit, limit)
         losses = {}
         if self.loss_weights:
-            losses["hinge"] = (hidden.abs() - self.hinge_threshold).relu().mean()
-        spread = channel_std(values)
+            losses["hinge"] = mean_within((hidden.abs() - self.hinge_threshold).relu().mean(dim=1), lengths)
+        spread = channel_std(values, lengths)
+        saturated = tokens_within(values.detach(), lengths).abs() > _SATURATED
         metrics = {
-            "pre_tanh_rms": rms(hidden),
-            "saturated_fraction": (values.detach().abs() > _SATURATED).to(values.dtype).mean(),
+            "pre_tanh_rms": rms(hidden, lengths),
+            "saturated_fraction": saturated.to(values.dtype).mean(),
             "channel_std_min": spread.amin(),
             "channel_std_mean": spread.mean(),
-            "latent_rms": rms(values),
+            "latent_rms": rms(values, lengths),
         }
         return BottleneckOutput(values, None, losses, metrics)

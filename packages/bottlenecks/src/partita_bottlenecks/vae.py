@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from partita_core import Bottleneck, BottleneckOutput, Config, Posterior, register
+from partita_core import Bottleneck, BottleneckOutput, Config, Posterior, mean_within, register, tokens_within
 from partita_core.ranges import NonNegative, Positive
 from torch import Tensor
 from torch.nn import functional as F
@@ -49,12 +49,15 @@ class VAE(Bottleneck):
         self.min_std = min_std
         self.loss_weights = {"kl": kl_weight}
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
         """A sample of the posterior while stochastic, or else its mean.
 
         Args:
             hidden: `(batch, 2 * dim, tokens)`.
             stochastic: True to sample; None means `self.training`.
+            lengths: `(batch,)` tokens of each item that count; None for all.
 
         Returns:
             values `(batch, dim, tokens)`, the loss `kl`; metrics `kl_per_channel`, the mean `posterior_std`,
@@ -62,12 +65,12 @@ class VAE(Bottleneck):
         """
         mean, std = self.posterior(hidden)
         values = mean + std * torch.randn_like(std) if self.is_stochastic(stochastic) else mean
-        kl = (mean.square() + std.square() - 2 * std.log() - 1).sum(dim=1).mean()
+        kl = mean_within((mean.square() + std.square() - 2 * std.log() - 1).sum(dim=1), lengths)
         metrics = {
             "kl_per_channel": kl.detach() / self.dim,
-            "posterior_std": std.detach().mean(),
-            "latent_rms": rms(values),
-            "channel_std_min": channel_std(mean).amin(),
+            "posterior_std": tokens_within(std.detach(), lengths).mean(),
+            "latent_rms": rms(values, lengths),
+            "channel_std_min": channel_std(mean, lengths).amin(),
         }
         return BottleneckOutput(values, None, {"kl": kl}, metrics)
 

@@ -32,6 +32,7 @@ from .layouts import (
     network_layout,
     to_network,
 )
+from .lengths import codes_within, length_mask, mean_within, move_average, tokens_within
 from .loading import build_for, check_folder, check_weights
 from .naming import plain, plain_state, weights_hash
 from .noise import hashed_seed, keyed_noise
@@ -86,6 +87,7 @@ __all__ = [
     "check_folder",
     "check_weights",
     "Codec",
+    "codes_within",
     "component",
     "compile_frozen",
     "components",
@@ -110,10 +112,13 @@ __all__ = [
     "LatentScale",
     "Latents",
     "LatentSpec",
+    "length_mask",
     "load_weights",
     "lookup",
     "Loss",
+    "mean_within",
     "measure_latents",
+    "move_average",
     "named",
     "natural_layout",
     "nearest",
@@ -146,6 +151,7 @@ __all__ = [
     "sum_contexts",
     "to_dict",
     "to_network",
+    "tokens_within",
     "UnboundedError",
     "upcast",
     "weights_hash",

@@ -107,6 +107,7 @@ class Autoencoder(Saved, Codec):
         target_layout: Layouts | None = None,
         *,
         stochastic: bool | None = None,
+        lengths: Tensor | None = None,
     ) -> tuple[Tensor, BottleneckOutput]:
         """The training path of a feed-forward decoder.
 
@@ -115,6 +116,7 @@ class Autoencoder(Saved, Codec):
             layout: layout of each item, or one for all; None for the only one that the model knows.
             target_layout: layout of the output, likewise; None for that of the input.
             stochastic: True for the bottleneck's noise; None means `self.training`.
+            lengths: `(batch,)` int64, samples of each item that are not padding; None where all items are full.
 
         Returns:
             The reconstruction `(batch, channels, samples)`, and the bottleneck's output.
@@ -129,7 +131,8 @@ class Autoencoder(Saved, Codec):
         samples = audio.shape[-1]
         whole, layout = self._received(audio, layout)
         target = layout if target_layout is None else self._layouts(target_layout, whole)
-        output = self.bottleneck(self.encoder(whole, layout), stochastic=stochastic)
+        tokens = None if lengths is None else self.latent_spec.tokens(lengths)
+        output = self.bottleneck(self.encoder(whole, layout), stochastic=stochastic, lengths=tokens)
         decoded = self.decoder(self.bottleneck.expand(output.values).to(whole.dtype), target)
         return decoded[..., :samples], output
 

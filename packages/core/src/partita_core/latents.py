@@ -16,6 +16,7 @@ from .errors import PartitaError, shown
 from .files import parse_json, read_tensors, write_tensors
 from .latent_scale import LatentScale
 from .layouts import ChannelLayout
+from .lengths import length_mask
 from .specs import LatentSpec
 
 # Ours have 16 characters.
@@ -298,6 +299,5 @@ class Latents:
         return self.values, LatentScale(self.spec)
 
     def _within(self, values: Tensor) -> Tensor:
-        ends = (self.frames * self.spec.tokens_per_frame).to(values.device)
-        inside = torch.arange(values.shape[-1], device=values.device) < ends[:, None, None]
-        return torch.where(inside, values, 0)
+        inside = length_mask(self.spec.tokens(self.audio_lengths), values.shape[-1])
+        return torch.where(inside[:, None].to(values.device), values, 0)

@@ -158,13 +158,19 @@ class Bottleneck(Role, ABC):
     bounded: bool = False
 
     @abstractmethod
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """Maps `(batch, in_dim, tokens)` to latents.
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
+        """Map `(batch, in_dim, tokens)` to latents.
+
+        Losses, metrics, running statistics and codebooks are over the tokens within `lengths`, those that hold audio:
+        the padding behind a short item is not learned from. Its codes are -1, and its values are not specified.
 
         Args:
             hidden: hidden frames.
             stochastic: True for noise, sampling and dropout, also in eval mode; None means `self.training`. Running
                 statistics and codebooks move only in training, and not with False.
+            lengths: `(batch,)` int64, tokens of each item that hold audio; None where all do.
         """
 
     def expand(self, values: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated
 
+from torch import Tensor
+
 from .errors import PartitaError
 from .layouts import ChannelLayout
 from .ranges import Count, Finite, Positive, Range, Ranged
@@ -79,3 +81,7 @@ class LatentSpec(Ranged):
     def frames(self, samples: int) -> int:
         """Frames that `samples` samples take, the last one padded."""
         return -(-samples // self.hop)
+
+    def tokens(self, lengths: Tensor) -> Tensor:
+        """Tokens that hold audio of items of `lengths` `(batch,)` samples; what follows them is padding."""
+        return -(-lengths // self.hop) * self.tokens_per_frame

@@ -231,7 +231,11 @@ class SummaryEncoder(Encoder):
             hidden = hidden + self._straight(self.direct, grid)
         hidden = self.head(self.norm(hidden))
         if self.batch_norm is not None:
-            hidden = self.batch_norm(hidden).to(hidden.dtype)
+            # Chunks of digital silence, such as the padding of short files, are in no statistic.
+            counted = None
+            if self.training:
+                counted = (audio != 0).unflatten(-1, (-1, self.hop)).any(dim=3).any(dim=1).flatten()
+            hidden = self.batch_norm(hidden, counted).to(hidden.dtype)
         return hidden.unflatten(0, (batch, -1)).flatten(1, 2).transpose(1, 2)
 
     def _mix(self, grid: Tensor) -> Tensor:

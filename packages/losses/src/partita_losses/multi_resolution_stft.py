@@ -16,6 +16,9 @@ from .spectral import SpectralScale, check_pair, spectral_distance
 # Spectral convergence is relative to the target's magnitude in the same view, but to no less than this share of that
 # in the loudest: else the difference channel of nearly monophonic stereo outweighs all that can be heard.
 QUIETEST_VIEW = 1e-2
+# Nor to less than the magnitude of white noise at this RMS, -50 dB of full scale: a target quieter than that is next
+# to silence, which nothing can be relative to.
+QUIETEST_RMS = 10 ** (-50 / 20)
 # Equal signals have no gap to divide by.
 SMALLEST_GAP = 1e-12
 
@@ -69,8 +72,12 @@ class MultiResolutionSTFT(Loss):
     For each view, with magnitudes P of the prediction and T of the target (Yamamoto et al., 2020, arXiv 1910.11480):
     `||P - T|| / ||T|| + mean |log P - log T|`, the norms over the frames and bins of one item. The views of two
     channels, which are left and right, are L + R, L - R, L and R (Steinmetz et al., 2020, arXiv 2010.10291); they come
-    from one transform of mid and side. One channel is its own view. `||T||` counts as no less than a hundredth of that
-    in the loudest view, nor than `floor` in every bin.
+    from one transform of mid and side. One channel is its own view.
+
+    Spectral convergence is `||P - T|| / max(||T||, 0.01 ||T'||, Q)`, with T' the loudest view and Q the norm of white
+    noise at -50 dB of full scale in the same view: `Q^2 = 10^(-50/10) * frames * sum(window^2) * sum(gains^2)`. So the
+    distance to a silent target is proportional to the prediction, `||P|| / Q`, about 30 for noise at -20 dB. (auraloss
+    divides by the norm of the whole batch, where the items' distances would depend on their neighbors.)
 
     Where the prediction lies below `floor` and the target above, the gradient is that of a logarithm continued
     linearly in the power: bounded by 1 / floor a bin, and smooth. It is finite at digital silence, and at a prediction
@@ -155,13 +162,15 @@ class _ViewScale(SpectralScale):
         self.stft, self.floor = stft, floor
         # The sum is twice the mid channel. Gains are on power, (views, 1, bins); weights (views, 1, 1).
         scale = torch.tensor([2.0, 2.0, 1.0, 1.0][: len(weights)] if len(weights) > 1 else [1.0], device="cpu")
-        self.gains = Constant((scale.view(-1, 1, 1) * gains).square())
-        self.weights = Constant(weights.view(-1, 1, 1))
+        gains = (scale.view(-1, 1, 1) * gains).square()
+        quietest = (gains.sum(-1, keepdim=True) * stft.window(gains).square().sum()).sqrt() * QUIETEST_RMS
+        self.gains, self.weights = Constant(gains), Constant(weights.view(-1, 1, 1))
+        self.quietest = Constant(quietest)  # norm of one frame, (views, 1, 1)
 
     def compare(
         self, prediction: Tensor, target: Tensor, frames: Tensor, need_gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
-        gains, weights = (constant.like(prediction.real) for constant in (self.gains, self.weights))
+        gains, weights, quietest = (x.like(prediction.real) for x in (self.gains, self.weights, self.quietest))
         p, t = (_view_powers(x).mul_(gains).add_(TINY) for x in (prediction, target))
         count = (frames * self.stft.bins).clamp_min(1).to(p.dtype).view(-1, 1, 1, 1)
         # One root and one logarithm for both signals: of their quotient.
@@ -169,7 +178,8 @@ class _ViewScale(SpectralScale):
         excess = quotient - 1
         gap = _total(excess.square().mul_(t)).sqrt()
         loudness = _total(t).sqrt()
-        ground = loudness.maximum(QUIETEST_VIEW * loudness.amax(1, keepdim=True)).maximum(self.floor * count.sqrt())
+        quietest = quietest * frames.clamp_min(1).to(p.dtype).sqrt().view(-1, 1, 1, 1)
+        ground = loudness.maximum(QUIETEST_VIEW * loudness.amax(1, keepdim=True)).maximum(quietest)
         p.clamp_min_(self.floor**2)
         ratio = (p / t.clamp_min_(self.floor**2)).log_()  # twice the difference of the log magnitudes
         distance = gap / ground + _total(ratio.abs()) / (2 * count)

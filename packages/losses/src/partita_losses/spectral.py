@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from partita_blocks import STFT
-from partita_core import PartitaError, as_integers, upcast
+from partita_core import PartitaError, as_integers, length_mask, upcast
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -144,7 +144,7 @@ def _compare(
         frames = torch.full((batch,), spectra.shape[-2], device=spectra.device)
         if lengths is not None:
             frames = frames_that_count(scale.stft, lengths, samples, spectra.shape[-2])
-            counts = torch.arange(spectra.shape[-2], device=frames.device) < frames.unsqueeze(1)
+            counts = length_mask(frames, spectra.shape[-2])
             spectra = spectra * counts.repeat(2, 1)[:, None, :, None].to(prediction.dtype)
         distance, derivative = scale.compare(*spectra.chunk(2), frames, gradient is not None)
         value += distance

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from partita_core import AudioSpec, Config, Loss, register, upcast
+from partita_core import AudioSpec, Config, Loss, length_mask, register, upcast
 from torch import Tensor
 
 from .spectral import check_pair
@@ -45,5 +45,5 @@ class WaveformL1(Loss):
         if lengths is None:
             return distance.mean(1)
         lengths = lengths.to(distance.device)
-        counted = torch.arange(distance.shape[1], device=distance.device) < lengths.unsqueeze(1)
+        counted = length_mask(lengths, distance.shape[1])
         return torch.where(counted, distance, 0).sum(1) / lengths.clamp_min(1)

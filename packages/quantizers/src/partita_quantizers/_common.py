@@ -1,7 +1,7 @@
 """Input checks that both quantizers share, and the arithmetic around dropped levels."""
 
 import torch
-from partita_core import PartitaError, Quantizer, upcast
+from partita_core import PartitaError, Quantizer, tokens_within, upcast
 from torch import Tensor
 
 
@@ -22,8 +22,9 @@ def straight_through(value: Tensor, source: Tensor) -> Tensor:
     return value + (source - source.detach())
 
 
-def relative_error(values: Tensor, target: Tensor) -> Tensor:
-    """Power of what quantisation lost over the power of `target`, detached, for the log."""
+def relative_error(values: Tensor, target: Tensor, lengths: Tensor | None) -> Tensor:
+    """Power of the quantization error over the power of `target` within `lengths`, detached, for the log."""
     target = target.detach()
-    error = (values.detach() - target).square().mean()
+    error = tokens_within(values.detach() - target, lengths).square().mean()
+    target = tokens_within(target, lengths)
     return error / target.square().mean().clamp(min=torch.finfo(error.dtype).tiny)

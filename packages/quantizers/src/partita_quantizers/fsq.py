@@ -5,7 +5,18 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 import torch
-from partita_core import BottleneckOutput, Config, Constant, PartitaError, Quantizer, count_levels, register, upcast
+from partita_core import (
+    BottleneckOutput,
+    Config,
+    Constant,
+    PartitaError,
+    Quantizer,
+    codes_within,
+    count_levels,
+    register,
+    tokens_within,
+    upcast,
+)
 from partita_core.ranges import Proportion, Range
 from torch import Tensor
 
@@ -83,12 +94,15 @@ class FSQ(Quantizer):
         # Holds nothing but the dtype of the module, which values of codes alone must have.
         self.register_buffer("reference", torch.empty(0), persistent=False)
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
         """Rounds, with the gradient passing straight through.
 
         Args:
             hidden: `(batch, dim, tokens)`.
             stochastic: whether rounding dropout acts; None means `self.training`.
+            lengths: `(batch,)` tokens of each item that count; None for all.
 
         Returns:
             values `(batch, dim, tokens)`, in [-1, 1]; codes `(batch, dim / len(levels), tokens)`, which an example
@@ -108,11 +122,11 @@ class FSQ(Quantizer):
         codes = self._pack(digits)
         edges = (digits == 0) | (digits == levels - 1)
         metrics = {
-            "distinct_codes": self._distinct(codes).to(values.dtype).mean(),
-            "edge_fraction": edges.to(values.dtype).mean(),
-            "relative_error": relative_error(rounded, continuous),
+            "distinct_codes": _distinct(tokens_within(codes, lengths)).to(values.dtype).mean(),
+            "edge_fraction": tokens_within(edges.flatten(1, 2), lengths).to(values.dtype).mean(),
+            "relative_error": relative_error(rounded, continuous, lengths),
         }
-        return BottleneckOutput(values, codes, {}, metrics)
+        return BottleneckOutput(values, codes_within(codes, lengths), {}, metrics)
 
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
         """The codes `(batch, num_quantizers, tokens)` of `forward`; groups from `num_quantizers` on are -1."""
@@ -154,7 +168,8 @@ class FSQ(Quantizer):
         half = self._levels.on(digits.device) // 2
         return ((digits - half).to(dtype) / half.to(dtype)).flatten(1, 2)
 
-    def _distinct(self, codes: Tensor) -> Tensor:
-        """Number of distinct codes of each group, by sorting: a histogram of `prod(levels)` bins might not fit."""
-        ordered = codes.movedim(1, 0).flatten(1).sort(dim=1).values
-        return (ordered.diff(dim=1) != 0).sum(dim=1) + 1
+
+def _distinct(codes: Tensor) -> Tensor:
+    """Distinct codes per group of `(count, groups)`, by sorting: a histogram of `prod(levels)` bins might not fit."""
+    ordered = codes.sort(dim=0).values
+    return (ordered.diff(dim=0) != 0).sum(dim=0) + 1

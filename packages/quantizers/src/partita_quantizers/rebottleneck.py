@@ -100,12 +100,15 @@ class ReBottleneck(Quantizer):
         self.register_buffer("mean", torch.zeros(dim, 1))
         self.register_buffer("std", torch.ones(dim, 1))
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """Quantize; see the quantizer for what `stochastic` does.
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
+        """Quantize; see the quantizer for the effect of `stochastic`.
 
         Args:
             hidden: `(batch, dim, tokens)`.
             stochastic: None means `self.training`.
+            lengths: `(batch,)` tokens of each item that count; None for all.
 
         Returns:
             values `(batch, dim, tokens)`; codes, losses and metrics of the quantizer, with `relative_error` that of
@@ -113,12 +116,12 @@ class ReBottleneck(Quantizer):
         """
         hidden = receive(self, hidden)
         with torch.autocast(hidden.device.type, enabled=False):
-            inner = self.quantizer(self._encode(hidden), stochastic=self.is_stochastic(stochastic))
+            inner = self.quantizer(self._encode(hidden), stochastic=self.is_stochastic(stochastic), lengths=lengths)
             values = self._decode(inner.values)
         metrics = dict(inner.metrics)
         if "relative_error" in metrics:
             metrics["inner_relative_error"] = metrics["relative_error"]
-        metrics["relative_error"] = relative_error(values, hidden)
+        metrics["relative_error"] = relative_error(values, hidden, lengths)
         return BottleneckOutput(values, inner.codes, inner.losses, metrics)
 
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:

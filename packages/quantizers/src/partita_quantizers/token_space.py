@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import ClassVar, Literal, TypeVar
 
 import torch
-from partita_core import PartitaError, as_integers, as_tensor, check_codes
+from partita_core import PartitaError, as_integers, as_tensor, check_codes, length_mask
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -131,7 +131,7 @@ class TokenSpace:
             raise PartitaError(f"codes are {tuple(codes.shape)}; {shape} is expected")
         codes = check_codes(codes[:, : len(self.kept)], self.kept)
         counts = (codes[:, 0] >= 0).sum(-1)
-        inside = _inside(counts, codes.shape[-1])
+        inside = length_mask(counts, codes.shape[-1])
         if len(wrong := ((codes >= 0) != inside[:, None]).nonzero()):
             item, level, token = wrong[0].tolist()
             reason = f"level {level} is missing; leave it away for all with num_quantizers={level}"
@@ -168,12 +168,12 @@ class TokenSpace:
             raise PartitaError(f"item {place[0]}, position {place[-1]}: id {int(ids[place])} where {what} belongs")
         body = ids[..., 1 : 1 + self._body(longest)]
         codes = unflatten_codes(body, len(self.kept)) if self.layout == "flat" else undelay_codes(body)
-        codes = torch.where(_inside(counts, longest)[:, None], codes - self._offsets(ids), -1)
+        codes = torch.where(length_mask(counts, longest)[:, None], codes - self._offsets(ids), -1)
         return F.pad(codes, (0, 0, 0, len(self.codebook_sizes) - len(self.kept)), value=-1)
 
     def _arrange(self, codes: Tensor, counts: Tensor) -> Tensor:
         """The ids of items of `counts` tokens; codes `(batch, kept levels, max(counts))`."""
-        ids = torch.where(_inside(counts, codes.shape[-1])[:, None], codes + self._offsets(codes), self.pad_id)
+        ids = torch.where(length_mask(counts, codes.shape[-1])[:, None], codes + self._offsets(codes), self.pad_id)
         body = flatten_codes(ids) if self.layout == "flat" else delay_codes(ids, self.pad_id)
         ids = F.pad(body, (1, 1), value=self.pad_id)
         ids[..., 0] = self.bos_id
@@ -228,11 +228,6 @@ class TokenSpace:
         level = self._starts.index(lowest)
         ids = self.level_ids(level)
         return f"a code of level {level} ({ids[0]}..{ids[-1]})"
-
-
-def _inside(counts: Tensor, width: int) -> Tensor:
-    """`(batch, width)`: whether a token is before its item's end."""
-    return torch.arange(width, device=counts.device) < counts[:, None]
 
 
 def _longest(counts: Tensor) -> int:

@@ -14,6 +14,7 @@ from partita_core import (
     PartitaError,
     RepresentationEncoder,
     is_distributed,
+    length_mask,
     process_mean,
     register,
     upcast,
@@ -25,7 +26,7 @@ from torch.nn import functional as F
 from .causal_transformer import stack_frames
 from .language_model import FrozenLanguageModel
 from .random_projection import RandomProjectionQuantizer
-from .supervision import Supervision, SupervisionInput, SupervisionOutput, valid_frames
+from .supervision import Supervision, SupervisionInput, SupervisionOutput
 from .whitening import Whitening
 
 
@@ -157,7 +158,7 @@ class RQMTP(Supervision):
         stacked = stack_frames(values, self.tokens_per_frame)
         padded = F.pad(stacked, (0, 0, 0, self.stack - 1))
         vectors = padded.unfold(1, self.stack, 1).mT.flatten(2)
-        return vectors, valid_frames(stacked.shape[1], frames - (self.stack - 1))
+        return vectors, length_mask(frames - (self.stack - 1), stacked.shape[1])
 
     @torch.no_grad()
     def _count(self, labels: Tensor, valid: Tensor) -> None:

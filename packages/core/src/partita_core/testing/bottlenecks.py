@@ -172,6 +172,53 @@ def bounded_as_declared(case: BottleneckCase) -> None:
         expect(most <= 1, f"declared bounded, values reach {most:.3g}")
 
 
+def padding_does_not_count(case: BottleneckCase) -> None:
+    """Losses, metrics, running statistics are the same whatever and however much padding follows; its codes are -1.
+
+    Tokens count with all that `context` says they depend on. Where that is unbounded nothing is compared.
+    """
+    right = case.build().context[1]
+    if right is None:
+        return
+    lengths = torch.tensor([9, 2, 5])
+    ends = [int(length) + right for length in lengths]
+    (hidden,) = case.inputs(case.build(), frames=max(ends) + 4)
+    other = case.inputs(case.build(), frames=max(ends) + 4, seed=2)[0] * 3
+    for row, end in enumerate(ends):
+        other[row, :, :end] = hidden[row, :, :end]
+    for training in (False, True):
+        made, states = [], []
+        for x in (hidden, other, hidden[..., : max(ends)]):
+            part = case.build().train(training)
+            torch.manual_seed(0)
+            output = part(x, lengths=lengths)
+            made.append(output)
+            states.append(state_of(part))
+        # Noise in values depends on how many there are, and metrics of noisy values with it.
+        comparable = made[:2] if training else made
+        for what, output in zip(("other padding", "less padding"), comparable[1:]):
+            expect_equal(output.losses, made[0].losses, f"losses with {what}")
+            expect_equal(output.metrics, made[0].metrics, f"metrics with {what}")
+        for what, state in zip(("other padding", "less padding"), states[1:]):
+            expect_equal(state, states[0], f"state after a step with {what}")
+        if made[0].codes is not None:
+            for row, length in enumerate(lengths.tolist()):
+                behind = made[0].codes[row, :, length:]
+                expect(bool((behind == -1).all()), f"codes behind the end reach {int(behind.max())}, not -1")
+
+
+def recovers_from_a_step_that_is_not_finite(case: BottleneckCase) -> None:
+    """A batch with an item of infinities leaves no parameter or running statistic that is not finite."""
+    part = case.build().train()
+    (hidden,) = case.inputs(part, frames=8)
+    broken = hidden.clone()
+    broken[0] = torch.inf
+    part.train()(broken)
+    for name, tensor in state_of(part).items():
+        expect_finite(tensor, f"{name} after a batch that is not finite")
+    expect_finite(part.eval()(hidden).values, "values after a batch that is not finite")
+
+
 EVERY_BOTTLENECK = (
     shapes_are_as_declared,
     *EVERY_PART,
@@ -183,6 +230,8 @@ EVERY_BOTTLENECK = (
     bounded_as_declared,
     posterior_is_of_the_latents,
     projection_keeps_latents,
+    padding_does_not_count,
+    recovers_from_a_step_that_is_not_finite,
 )
 BOTTLENECK_CHECKS = Suite("bottleneck", BottleneckCase, EVERY_BOTTLENECK)
 

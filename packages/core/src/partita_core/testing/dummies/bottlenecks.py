@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...lengths import codes_within, mean_within, move_average
 from ...precision import upcast
 from ...registry import register
 from ...roles import Bottleneck, BottleneckOutput, Quantizer
@@ -43,10 +44,12 @@ class NoisyBottleneck(Bottleneck):
         self.gain = nn.Parameter(torch.full((dim, 1), gain))
         self.register_buffer("power", torch.ones(1))
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
         """See `Bottleneck`."""
         values = torch.tanh(upcast(hidden) * self.gain / self.power.clone())
-        loss = values.square().mean()
+        loss = mean_within(values.square().mean(dim=1), lengths)
         if self.is_stochastic(stochastic):
             values = values + self.noise * torch.randn_like(values)
             if self.training:
@@ -60,7 +63,7 @@ class NoisyBottleneck(Bottleneck):
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(mean)
             mean = mean / distributed.get_world_size()
-        self.power.lerp_(mean.to(self.power), 0.1)
+        move_average(self.power, mean, 0.1)
 
 
 @register("quantizer/rounding")
@@ -92,12 +95,14 @@ class RoundingQuantizer(Quantizer):
         # Holds nothing but the dtype of the module, which the values of codes must have.
         self.register_buffer("reference", torch.empty(0), persistent=False)
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
         """See `Bottleneck`."""
         bounded = torch.tanh(upcast(hidden))
         codes = self.encode_codes(hidden)
         values = self.codes_to_values(codes) + (bounded - bounded.detach())
-        return BottleneckOutput(values, codes, {}, {})
+        return BottleneckOutput(values, codes_within(codes, lengths), {}, {})
 
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
         """See `Quantizer`."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ...arrays import as_integers
 from ...errors import PartitaError
 from ...layouts import ChannelLayout
+from ...lengths import length_mask
 from ...precision import upcast
 from ...registry import register
 from ...roles import FeedForwardDecoder, Loss
@@ -72,5 +73,5 @@ class MeanSquare(Loss):
         if lengths is None:
             return distance.mean(1)
         lengths = as_integers(lengths, "lengths")
-        counted = torch.arange(distance.shape[1]) < lengths[:, None]
+        counted = length_mask(lengths, distance.shape[1])
         return torch.where(counted, distance, 0).sum(1) / lengths
