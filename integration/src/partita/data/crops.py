@@ -9,7 +9,7 @@ from partita_core import AudioSpec, ChannelLayout, PartitaError, hashed_seed, ne
 from torch import Generator, Tensor
 
 from .audio import AudioSource, audio_info, source_name
-from .augment import Augmentation, augment, plain
+from .augment import Augmentation, augment, chance, mixed, plain
 from .resampling import read_resampled, resampled_length
 from .sources import row_name, row_source
 from .stored import corpus_spec
@@ -85,6 +85,13 @@ class DataConfig:
             raise PartitaError(f"crop_seconds is {self.crop_seconds}; it must be positive, and at most {_LONGEST}")
         if self.silence_db is not None and not self.silence_db <= 0:
             raise PartitaError(f"silence_db is {self.silence_db}; above 0, full scale, all is silent; None takes all")
+        if self.augmentation is not None and self.augmentation.mix:
+            other = "texts" if self.texts else "stream" if self.stream is not None else ""
+            if other:
+                reason = {"texts": "a text is of one of the clips", "stream": "a stream has no other file at hand"}
+                raise PartitaError(
+                    f"augmentation.mix is {self.augmentation.mix} and {other} is set, but {reason[other]}; leave one out"
+                )
 
     def crop_samples(self, sample_rate: int, crop_multiple: int) -> int:
         """Samples of a crop: the multiple of `crop_multiple` that is nearest to `crop_seconds`, and at least one."""
@@ -208,6 +215,7 @@ class Crops(torch.utils.data.Dataset):
             SilentError: it is silent.
         """
         audio, whole = self._draw(row_source(row, index), generator, silence)
+        audio = self._mixed(audio, generator)
         return self._item(audio, index, generator) | _named(row, index) | _texts(self.config, row, whole, generator)
 
     def _draw(self, source: AudioSource, generator: Generator, silence: bool) -> tuple[Tensor, bool]:
@@ -225,6 +233,18 @@ class Crops(torch.utils.data.Dataset):
                 return audio, length == frames
         where = "" if length == frames else f", wherever it was cut ({draws} times)"
         raise SilentError(f"{source_name(source)}: is silent, below {self.config.silence_db:g} dB{where}")
+
+    def _mixed(self, audio: Tensor, generator: Generator) -> Tensor:
+        """The crop, perhaps with one of another file added."""
+        settings = self.config.augmentation
+        if settings is None or not settings.mix or not chance(settings.mix, generator):
+            return audio
+        other = int(torch.randint(len(self.dataset), (), generator=generator))
+        try:
+            second, _ = self._draw(row_source(self.dataset[other], other), generator, True)
+        except PartitaError:
+            return audio  # its own turn in the epoch names it
+        return mixed(audio, second)
 
     def _silent(self, audio: Tensor) -> bool:
         threshold = self.config.silence_db

@@ -1,4 +1,7 @@
-"""Recipes for representation encoders on the latents of a codec: stage 1 of F3-Tokenizer (arXiv 2606.06357).
+"""Recipes for representation encoders on the latents of a codec, as in F3-Tokenizer (arXiv 2606.06357).
+
+Published are the frozen latents, RQ-MTP and supervision through a frozen language model. Sizes, weights and training
+are ours; docs/provenance.md lists both. Counts of parameters are for latents of 64 numbers, without a language model.
 
 They take the codec's name, and that of a frozen language model, a folder or a repository on the hub; without one there
 is no supervision by text. `partita llm` makes a small one of the texts that a data set has.
@@ -21,7 +24,7 @@ from partita.training import OptimizerConfig, RepresentationSupervisionConfig, R
 
 
 def representation_base(codec: str, llm: str | None = None) -> RunConfig:
-    """24 layers of width 1024, 8192 codes; the size is that of dots.tts, since F3's is not published."""
+    """24 layers of width 1024, 8192 codes, 403 M parameters; the size of dots.tts, since F3's is not published."""
     return _run(
         codec,
         llm,
@@ -40,7 +43,7 @@ def representation_base(codec: str, llm: str | None = None) -> RunConfig:
 
 
 def representation_small(codec: str, llm: str | None = None) -> RunConfig:
-    """8 layers of width 512 for a single GPU, 26 M parameters."""
+    """8 layers of width 512 for a single GPU, 34 M parameters."""
     return _run(
         codec,
         llm,
@@ -60,7 +63,7 @@ def representation_small(codec: str, llm: str | None = None) -> RunConfig:
 
 
 def representation_tiny(codec: str, llm: str | None = None) -> RunConfig:
-    """4 layers of width 192, 2 M parameters, that train on two CPU cores in minutes."""
+    """4 layers of width 192, 2.4 M parameters, that train on two CPU cores in minutes."""
     return _run(
         codec,
         llm,

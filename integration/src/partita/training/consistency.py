@@ -74,9 +74,11 @@ class ConsistencyTrainingConfig(Config):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise PartitaError(f"{name} is {value}; a fraction is from 0 to 1")
-        for name in ("step_exponent", "level_std", "offset", "min_gap"):
+        for name in ("step_exponent", "level_std", "offset"):
             if getattr(self, name) <= 0:
                 raise PartitaError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.min_gap < 0:
+            raise PartitaError(f"min_gap is {self.min_gap}; it must be at least 0, which is no limit")
         if not 0 < self.initial_step <= 1:
             raise PartitaError(f"initial_step is {self.initial_step}; it must be above 0 and at most 1")
 
