@@ -32,7 +32,7 @@ _STEPS = 10
 @register("generation_head/flow")
 @dataclass(frozen=True)
 class FlowHeadConfig(GenerationHeadConfig):
-    """Patches of latents by rectified flow, one for every step of the language model (F3-Tokenizer, arXiv 2606.06357).
+    """Patches of latents by rectified flow, one for every step of the language model (as in F3-Tokenizer, arXiv 2606.06357).
 
     Attributes:
         patch: frames of a patch.

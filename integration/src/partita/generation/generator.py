@@ -81,7 +81,7 @@ class GeneratorOutput(NamedTuple):
 
 
 class Generator(Saved):
-    """Prompt, start, and then latents, patch by patch or code by code (F3-Tokenizer, arXiv 2606.06357, section 3.3).
+    """Prompt, start, and then latents, patch by patch or code by code (as in F3-Tokenizer, arXiv 2606.06357).
 
     The codec is frozen. The language model sees the prompt's bytes or tokens, the start of a channel layout, and each
     step of the latents as the head, or the representation encoder before it, lets it be heard; of its states the head
