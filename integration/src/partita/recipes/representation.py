@@ -19,17 +19,22 @@ from partita_representation import (
 
 from partita.data import DataConfig
 from partita.data.texts import SPEECH_AND_SOUND_TEXTS
+from partita.generation import FlowSupervisionConfig
 from partita.representation import RepresentationModelConfig
 from partita.training import OptimizerConfig, RepresentationSupervisionConfig, RunConfig, TrainerConfig
 
 
 def representation_base(codec: str, llm: str | None = None) -> RunConfig:
-    """24 layers of width 1024, 8192 codes, 403 M parameters; the size of dots.tts, since F3's is not published."""
+    """24 layers of width 1024, 8192 codes, 403 M parameters; the size of dots.tts, since F3's is not published.
+
+    Beside it, a flow head of 6 layers learns to generate the next patch of latents from its features.
+    """
     return _run(
         codec,
         llm,
         encoder=CausalRepresentationConfig(width=1024, layers=24, heads=16),
         rq=RQMTPConfig(codes=8192),
+        flow=FlowSupervisionConfig(),
         data=DataConfig(crop_seconds=10.0, batch_size=64, num_workers=8, augmentation=None),
         trainer=TrainerConfig(
             steps=200_000,
@@ -85,10 +90,11 @@ def _run(
     *,
     encoder: CausalRepresentationConfig,
     rq: RQMTPConfig,
+    flow: FlowSupervisionConfig | None = None,
     data: DataConfig,
     trainer: TrainerConfig,
 ) -> RunConfig:
-    supervisions: dict[str, Config] = {"rq": rq}
+    supervisions: dict[str, Config] = {"rq": rq} if flow is None else {"rq": rq, "flow": flow}
     adapter = None
     if llm is not None:
         supervisions["llm"], adapter = FrozenLLMConfig(), SwiGLUAdapterConfig(hidden=4 * encoder.width)
