@@ -72,7 +72,7 @@ def test_no_feature_sees_what_it_helps_to_generate():
     """The features of the last patch's own frames get no gradient, those of the frame before it do."""
     encoder, part = supervision()
     torch.nn.init.normal_(part.flow.last.weight)
-    for name, parameter in part.flow.blocks.named_parameters():
+    for parameter in part.flow.blocks.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.2)
     given = inputs(encoder)

@@ -12,7 +12,8 @@ class ContextBudget:
     """The conditions under which contexts are compared; the defaults give the values reported of GenAE.
 
     They are an account of memory, not a measurement: no model is run. The activations per token were found by solving
-    for the 832 s at 13.125 Hz that a reader of arXiv 2602.15749 reports; they are those of 24 layers that keep 8 tensors of width 1024.
+    for the 832 s at 13.125 Hz that a reader of arXiv 2602.15749 reports; they are those of 24 layers that keep 8
+    tensors of width 1024.
 
     Attributes:
         memory: bytes of the card; 40 GiB.

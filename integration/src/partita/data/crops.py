@@ -86,12 +86,11 @@ class DataConfig:
         if self.silence_db is not None and not self.silence_db <= 0:
             raise PartitaError(f"silence_db is {self.silence_db}; above 0, full scale, all is silent; None takes all")
         if self.augmentation is not None and self.augmentation.mix:
-            other = "texts" if self.texts else "stream" if self.stream is not None else ""
-            if other:
-                reason = {"texts": "a text is of one of the clips", "stream": "a stream has no other file at hand"}
-                raise PartitaError(
-                    f"augmentation.mix is {self.augmentation.mix} and {other} is set, but {reason[other]}; leave one out"
-                )
+            found = f"augmentation.mix is {self.augmentation.mix}"
+            if self.texts:
+                raise PartitaError(f"{found}, and a text is of one of the two clips; leave out texts or mix")
+            if self.stream is not None:
+                raise PartitaError(f"{found}, and a stream has no other file at hand; leave out stream or mix")
 
     def crop_samples(self, sample_rate: int, crop_multiple: int) -> int:
         """Samples of a crop: the multiple of `crop_multiple` that is nearest to `crop_seconds`, and at least one."""

@@ -4,7 +4,7 @@ from .backbone import Backbone, LlamaBackboneConfig, PretrainedBackboneConfig
 from .flow_head import FlowHead, FlowHeadConfig
 from .flow_supervision import FlowSupervision, FlowSupervisionConfig
 from .generator import Generator, GeneratorConfig, GeneratorOutput, codec_and_encoder
-from .heads import GenerationHead, GenerationHeadConfig, HeadOutput, Rollout, Sampling
+from .heads import GenerationHead, GenerationHeadConfig, HeadOutput, Rollout, Sampling, Start
 from .patch_flow import PatchFlow
 from .token_head import TokenHead, TokenHeadConfig
 
@@ -25,6 +25,7 @@ __all__ = [
     "PretrainedBackboneConfig",
     "Rollout",
     "Sampling",
+    "Start",
     "TokenHead",
     "TokenHeadConfig",
     "codec_and_encoder",

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .backbone import Backbone
-from .heads import GenerationHead, GenerationHeadConfig, HeadOutput, Rollout, Sampling
+from .heads import GenerationHead, GenerationHeadConfig, HeadOutput, Rollout, Sampling, Start
 from .patch_flow import PatchFlow
 
 # Steps from noise to a patch, unless said otherwise.
@@ -31,7 +31,9 @@ _STEPS = 10
 @register("generation_head/flow")
 @dataclass(frozen=True)
 class FlowHeadConfig(GenerationHeadConfig):
-    """Patches of latents by rectified flow, one for every step of the language model (as in F3-Tokenizer, arXiv 2606.06357).
+    """Patches of latents by rectified flow, one for every step of the language model.
+
+    As in F3-Tokenizer (arXiv 2606.06357), whose sizes and sampling are not known.
 
     Attributes:
         patch: frames of a patch.
@@ -165,11 +167,13 @@ class FlowHead(GenerationHead):
         """The error of the velocity at a time drawn for each patch; see `GenerationHead`."""
         return HeadOutput(*self.flow(states, self._normalize(target), frames * self.tokens_per_frame))
 
-    def rollout(self, frames: int, seeds: Tensor, sampling: Sampling, backbone: Backbone) -> "FlowRollout":
-        """See `GenerationHead`."""
+    def rollout(
+        self, frames: int, seeds: Tensor, sampling: Sampling, backbone: Backbone, start: Start | None = None
+    ) -> "FlowRollout":
+        """See `GenerationHead`. Given frames that do not fill a patch are drawn, with the rest of it."""
         if sampling.top_k is not None:
             raise PartitaError("top_k is for codes; these latents are continuous")
-        return FlowRollout(self, frames, seeds, sampling)
+        return FlowRollout(self, frames, seeds, sampling, start)
 
     def regular(self, values: Tensor) -> Tensor:
         """Vectors `(batch, dim, tokens)` as they were generated, back to where the codec's latents all lie."""
@@ -183,12 +187,16 @@ class FlowHead(GenerationHead):
 class FlowRollout(Rollout):
     """Patches as they are generated."""
 
-    def __init__(self, head: FlowHead, frames: int, seeds: Tensor, sampling: Sampling) -> None:
+    def __init__(self, head: FlowHead, frames: int, seeds: Tensor, sampling: Sampling, start: Start | None) -> None:
         """Begins with nothing generated."""
         self.head, self.seeds, self.sampling = head, seeds, sampling
         self.count = frames * head.tokens_per_frame
         self.like = head.hearing.weight
         self.patches: list[Tensor] = []
+        self.given, self.given_patches = self.like.new_zeros(len(seeds), head.dim, 0), seeds.new_zeros(len(seeds))
+        if start is not None:
+            self.given = head.scale.normalize(start.target.to(self.like))
+            self.given_patches = (start.frames // head.patch).cpu()
         encoder = None if head.encoder is None else head.encoder.module
         self.encoder: Any = encoder
         if encoder is not None:
@@ -198,6 +206,23 @@ class FlowRollout(Rollout):
     def push(self, states: Tensor, unconditional: Tensor | None) -> Tensor:
         """See `Rollout`."""
         head, step = self.head, len(self.patches)
+        is_given = step < self.given_patches
+        patch = self._drawn(step, states, unconditional) if not is_given.all() else None
+        if is_given.any():
+            given = self.given[..., step * head.tokens : (step + 1) * head.tokens]
+            given = F.pad(given, (0, head.tokens - given.shape[-1]))
+            patch = given if patch is None else torch.where(is_given[:, None, None].to(given.device), given, patch)
+        assert patch is not None
+        self.patches.append(patch)
+        if self.encoder is None:
+            frames = patch.mT.unflatten(1, (head.patch, head.tokens_per_frame)).flatten(2)
+        else:
+            frames, self.state = self.encoder.step(patch.to(self.dtype), self.state)
+        return head._hear(frames)[:, 0]
+
+    def _drawn(self, step: int, states: Tensor, unconditional: Tensor | None) -> Tensor:
+        """The next patch `(batch, dim, tokens)`, by the flow."""
+        head = self.head
         noise = keyed_noise(self.seeds, "patch", step, shape=(head.tokens, head.dim)).to(self.like)
         recent = self.patches[max(0, step - head.history // head.tokens) :]
         before = torch.cat([self.like.new_zeros(len(noise), head.dim, head.history), *recent], dim=-1)
@@ -212,13 +237,7 @@ class FlowRollout(Rollout):
             return guided(conditional, free, self.sampling.guidance)
 
         patch = euler_flow(velocity, noise * self.sampling.temperature, steps=self.sampling.steps or _STEPS)
-        patch = head.regular(patch.mT)
-        self.patches.append(patch)
-        if self.encoder is None:
-            frames = patch.mT.unflatten(1, (head.patch, head.tokens_per_frame)).flatten(2)
-        else:
-            frames, self.state = self.encoder.step(patch.to(self.dtype), self.state)
-        return head._hear(frames)[:, 0]
+        return head.regular(patch.mT)
 
     def result(self) -> Tensor:
         """Values as the codec makes them."""

@@ -85,10 +85,10 @@ def music2latent2_small() -> RunConfig:
 def codicodec_base() -> RunConfig:
     """CoDiCodec at full size: 44.1 kHz stereo, 128 x 4 numbers or codes of 11^4 for 32768 samples, 147 M parameters.
 
-    Sizes are those of the published code, of which 148.5 M are counted; a run at 48 kHz is one override, `model.audio.sample_rate=48000`. The
-    quantizer stands beside the bottleneck and leaves three items in four unrounded in training (FSQ-dropout), so one
-    model makes latents and codes. Half of the crops are mixed with another. Batches are 24 pairs of chunks, for 20
-    there.
+    Sizes are those of the published code, of which 148.5 M are counted; a run at 48 kHz is one override,
+    `model.audio.sample_rate=48000`. The quantizer stands beside the bottleneck and leaves three items in four unrounded
+    in training (FSQ-dropout), so one model makes latents and codes. Half of the crops are mixed with another. Batches
+    are 24 pairs of chunks, for 20 there.
     """
     sizes: dict[str, Any] = {
         "stft_hop": 1024,

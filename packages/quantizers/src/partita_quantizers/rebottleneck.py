@@ -75,8 +75,9 @@ class ReBottleneck(Quantizer):
 
     Latents that were trained to be continuous are ill placed for codes; two small networks around the quantizer learn a
     space that suits it. The idea is that of Re-Bottleneck (Bralios et al., arXiv 2507.07867); that GenAE quantizes its
-    latents in this way is our inference. Latents are taken to zero mean and unit variance first, so that those of any codec will do: `initialise` measures them.
-    Codes are decided in float32 whatever the autocast, which costs little at the rate of latents.
+    latents in this way is our inference. Latents are taken to zero mean and unit variance first, so that those of any
+    codec will do: `initialise` measures them. Codes are decided in float32 whatever the autocast, which costs little at
+    the rate of latents.
     """
 
     mean: Tensor
