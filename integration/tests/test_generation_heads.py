@@ -62,7 +62,7 @@ def test_a_patch_is_seen_with_its_state_and_the_patches_before_it(history):
     head = flow_head(history=history)
     target = torch.randn(2, 3, 2 * 7)  # seven frames of two tokens: three patches and a half
     seen = []
-    head.velocity = lambda x, time, states, before: seen.append((states, before)) or torch.zeros_like(x)
+    head.flow.velocity = lambda x, time, states, before: seen.append((states, before)) or torch.zeros_like(x)
     states = torch.randn(2, 4, 8)
     head(states, target, torch.tensor([7, 7]), backbone())
     given, before = seen[0]
@@ -93,8 +93,8 @@ def test_frames_past_the_end_do_not_count():
 
 def test_the_velocity_error_is_that_of_zero_where_nothing_is_predicted():
     head = flow_head()
-    torch.nn.init.zeros_(head.last.weight)
-    torch.nn.init.zeros_(head.last.bias)
+    torch.nn.init.zeros_(head.flow.last.weight)
+    torch.nn.init.zeros_(head.flow.last.bias)
     output = head(torch.randn(64, 8, 8), 3 * torch.randn(64, 3, 32), torch.full((64,), 16), backbone())
     assert float(output.loss.detach()) == pytest.approx(10.0, rel=0.05)  # data of variance 9, noise of variance 1
     assert float(output.metrics["velocity_error"]) == pytest.approx(1.0, abs=0.01)
@@ -191,7 +191,7 @@ def test_latents_are_heard_through_an_encoder_step_by_step():
 def test_a_flow_learns_two_clusters_and_which_is_asked_for():
     torch.manual_seed(0)
     head = flow_head(2, tokens=1, patch=1, history=0, states=4, width=32, layers=1, heads=2, head_dim=16).train()
-    torch.nn.init.zeros_(head.last.weight)
+    torch.nn.init.zeros_(head.flow.last.weight)
     centres = torch.tensor([[1.5, -0.5], [-1.0, 1.0]])
     conditions = torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]])
     optimizer, model = torch.optim.Adam(head.parameters(), lr=4e-3), backbone()

@@ -14,7 +14,7 @@ from partita.models import load_model
 from partita.training import LatentGenerationConfig, OptimizerConfig, RunConfig, TrainerConfig, train
 from partita.training.checkpoints import checkpoints
 from partita.training.logs import read_log
-from partita_core import Autoencoder, PartitaError, override, read_tensors
+from partita_core import Autoencoder, Latents, PartitaError, override, read_tensors
 from partita_quantizers import ResidualVQConfig
 
 TEXTS = (TextTask(prompt="", answer="{label}"),)
@@ -140,7 +140,15 @@ def test_from_the_command_line(run, labelled, ok, refused, monkeypatch, tmp_path
     assert files["a"].shape == (800, 2) and (files["a"] == files["b"]).all()
     assert (files["a"] != files["c"]).any() and (files["a"] != files["d"]).any()
 
+    ok("encode", run / "model", tmp_path / "c.wav", "-o", tmp_path / "c.safetensors")
+    prompt, codec = ["--audio-prompt", tmp_path / "c.wav"], load_model(run / "model")
+    ok("generate", model, *prompt, "--seconds", 0.2, "-o", tmp_path / "e.wav")
+    longer = Generator.from_pretrained(model).generate([""], 0.2, audio=Latents.load(tmp_path / "c.safetensors"))
+    expected = codec.decode(longer)[0].T.numpy()
+    assert abs(soundfile.read(tmp_path / "e.wav")[0] - expected).max() < 2e-4
+
     wav = ["-o", tmp_path / "x.wav"]
+    assert "are asked for" in refused("generate", model, *prompt, "--seconds", 0.05, *wav)
     assert "--seconds is missing" in refused("generate", model, *wav)
     assert "not a generator" in refused("generate", run / "model", "--seconds", 1, *wav)
     assert "written as .wav" in refused("generate", model, "--seconds", 1, "-o", tmp_path / "x.flac")

@@ -48,6 +48,7 @@ class Augmentation(Ranged):
         switch_target: probability that the decoder is asked for another layout, of those that the model has and that
             follow from what went in.
         flip: probability of turning the polarity.
+        mix: probability of adding a crop of another file, before all else (CoDiCodec has 0.5; see `mixed`).
         level_db: root mean square over channels and samples that a crop is brought to, in dB of full scale; None
             leaves levels as they are.
         level_range_db: the level is drawn evenly from so much above and below.
@@ -62,6 +63,7 @@ class Augmentation(Ranged):
     swap: Proportion = 0.5
     switch_target: Proportion = 0.25
     flip: Proportion = 0.5
+    mix: Proportion = 0.0
     level_db: Finite | None = -16.0
     level_range_db: NonNegative = 6.0
     max_gain_db: NonNegative = 30.0
@@ -135,20 +137,32 @@ def vary(
         settings: the probabilities and levels.
         generator: the only source of randomness.
     """
-    if layout is not MONO and _chance(settings.swap, generator):
+    if layout is not MONO and chance(settings.swap, generator):
         audio = audio.flip(0)
     if settings.level_db is not None:
         spread = settings.level_range_db * (2 * _uniform(generator) - 1)
         audio = audio * level_gain(audio, settings.level_db + spread, settings.max_gain_db)
-    if _chance(settings.flip, generator):
+    if chance(settings.flip, generator):
         audio = -audio
     if layout is MID_SIDE:
         audio = convert(audio, STEREO, MID_SIDE)
     known = network_layout(layout, spec.layouts)
     targets = [target for target in _SWITCHES[layout] if target in spec.layouts]
-    switched = bool(targets) and _chance(settings.switch_target, generator)
+    switched = bool(targets) and chance(settings.switch_target, generator)
     target = _choose(targets, generator) if switched else known
     return Example(to_network(audio, layout, spec.layouts), known, target)
+
+
+def mixed(first: Tensor, second: Tensor) -> Tensor:
+    """The sum of two clips, clamped to full scale: as long as the longer, stereo where one of them is.
+
+    Args:
+        first: `(1 or 2, samples)`.
+        second: `(1 or 2, samples)`, of any length.
+    """
+    length = max(first.shape[-1], second.shape[-1])
+    padded = [torch.nn.functional.pad(audio, (0, length - audio.shape[-1])) for audio in (first, second)]
+    return (padded[0] + padded[1]).clamp(-1, 1)
 
 
 def draw_format(
@@ -156,7 +170,7 @@ def draw_format(
 ) -> tuple[Tensor, ChannelLayout]:
     """Draws a format; for mid/side the audio that is returned is still left and right."""
     if audio.shape[0] == 1:
-        widened = STEREO in spec.layouts and _chance(settings.pseudo_stereo, generator)
+        widened = STEREO in spec.layouts and chance(settings.pseudo_stereo, generator)
         return (pseudo_stereo(audio, spec.sample_rate, generator), STEREO) if widened else (audio, MONO)
     chances = settings.formats(spec.layouts)
     weights = torch.tensor(list(chances.values()), dtype=torch.float64)
@@ -202,7 +216,8 @@ def _uniform(generator: Generator) -> float:
     return float(torch.rand((), generator=generator, dtype=torch.float64))
 
 
-def _chance(probability: float, generator: Generator) -> bool:
+def chance(probability: float, generator: Generator) -> bool:
+    """A draw that is true with `probability`."""
     return _uniform(generator) < probability
 
 

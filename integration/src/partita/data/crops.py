@@ -10,7 +10,7 @@ from partita_core.ranges import Count, Extras, Level, Range, Ranged
 from torch import Generator, Tensor
 
 from .audio import AudioSource, audio_info, source_name
-from .augment import Augmentation, draw_format, plain_format, unvaried, vary
+from .augment import Augmentation, chance, draw_format, mixed, plain_format, unvaried, vary
 from .pieces import is_silent
 from .resampling import read_resampled, resampled_length
 from .sources import row_name, row_source
@@ -77,6 +77,16 @@ class DataConfig(Ranged):
     redraws: Extras = 3
     texts: tuple[TextTask, ...] = ()
     stream: Count | None = None
+
+    def __post_init__(self) -> None:
+        """Check that mixing has what it needs."""
+        super().__post_init__()
+        if self.augmentation is not None and self.augmentation.mix:
+            found = f"augmentation.mix is {self.augmentation.mix}"
+            if self.texts:
+                raise PartitaError(f"{found}, and a text is of one of the two clips; leave out texts or mix")
+            if self.stream is not None:
+                raise PartitaError(f"{found}, and a stream has no other file at hand; leave out stream or mix")
 
     def crop_samples(self, sample_rate: int, crop_multiple: int) -> int:
         """Samples of a crop: the multiple of `crop_multiple` that is nearest to `crop_seconds`, and at least one."""
@@ -216,7 +226,7 @@ class Crops(torch.utils.data.Dataset):
         cancels = False
         for _ in range(draws):
             start = int(torch.randint(length - frames + 1, (), generator=generator))
-            read = read_resampled(source, info, start, frames, rate)
+            read = self._mixed(read_resampled(source, info, start, frames, rate), generator)
             audio, layout = self._format(read, generator)
             if silence or not is_silent(audio, self.config.silence_db):
                 return audio, layout, length == frames
@@ -224,6 +234,21 @@ class Crops(torch.utils.data.Dataset):
         problem = "its channels cancel each other" if cancels else "is silent"
         where = "" if length == frames else f", wherever it was cut ({draws} times)"
         raise SilentError(f"{source_name(source)}: {problem}, below {self.config.silence_db:g} dB{where}")
+
+    def _mixed(self, audio: Tensor, generator: Generator) -> Tensor:
+        """The crop, with one of another file added by the probability `Augmentation.mix`."""
+        settings = self.config.augmentation
+        if settings is None or not settings.mix or not chance(settings.mix, generator):
+            return audio
+        other = int(torch.randint(len(self.dataset), (), generator=generator))
+        source, rate = row_source(self.dataset[other], other), self.audio_spec.sample_rate
+        try:
+            info = audio_info(source)
+            length = resampled_length(info.frames, info.sample_rate, rate)
+            start = int(torch.randint(max(1, length - self.crop_samples + 1), (), generator=generator))
+            return mixed(audio, read_resampled(source, info, start, min(length, self.crop_samples), rate))
+        except PartitaError:
+            return audio  # the epoch's own turn of that file names the fault
 
     def _format(self, audio: Tensor, generator: Generator) -> tuple[Tensor, ChannelLayout]:
         """The channels that the network gets; mid/side is still left and right."""

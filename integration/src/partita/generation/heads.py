@@ -40,6 +40,18 @@ class Sampling(Ranged):
     top_k: Count | None
 
 
+class Start(NamedTuple):
+    """Latents that are given, not drawn, at the start of each item.
+
+    Attributes:
+        target: values as the codec makes them or codes, `(batch, ..., frames * K)`.
+        frames: `(batch,)` int64, those of each item.
+    """
+
+    target: Tensor
+    frames: Tensor
+
+
 class Rollout(ABC):
     """Latents as they are generated, step by step of the language model."""
 
@@ -90,8 +102,10 @@ class GenerationHead(nn.Module, ABC):
         """
 
     @abstractmethod
-    def rollout(self, frames: int, seeds: Tensor, sampling: Sampling, backbone: Backbone) -> Rollout:
-        """Begins to generate `frames` frames for each of the seeds `(batch,)`.
+    def rollout(
+        self, frames: int, seeds: Tensor, sampling: Sampling, backbone: Backbone, start: Start | None = None
+    ) -> Rollout:
+        """Begins to generate `frames` frames for each of the seeds `(batch,)`, those of `start` as they are given.
 
         Raises:
             PartitaError: `sampling` names what this head does not have.

@@ -24,7 +24,7 @@ def _default_weights() -> dict[str, float]:
 @register("objective/latent_generation")
 @dataclass(frozen=True)
 class LatentGenerationConfig(Config):
-    """The next latents of those before, and of a text (F3-Tokenizer, arXiv 2606.06357, section 3.3).
+    """The next latents of those before, and of a text (as in F3-Tokenizer, arXiv 2606.06357).
 
     The text is the batch's `answer`, what is to be said of the audio; an item without one has no condition.
 

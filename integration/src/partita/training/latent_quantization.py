@@ -49,8 +49,8 @@ def _default_weights() -> dict[str, float]:
 class LatentQuantizationConfig(Config):
     """A quantizer for the latents of a frozen codec (GenAE-VQ).
 
-    From arXiv 2602.15749, section 5, and Re-Bottleneck (arXiv 2507.07867), with defaults where they are silent. The
-    quantizer's own terms are weighed by the quantizer.
+    An RVQ after training is published (arXiv 2602.15749); the losses are after Re-Bottleneck (arXiv 2507.07867), by the
+    same first author, and their weights are ours. The quantizer's own terms are weighed by the quantizer.
 
     Attributes:
         weights: of "latent" (the mean absolute error of latents of unit variance), of "adversarial" and

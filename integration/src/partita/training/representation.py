@@ -23,7 +23,7 @@ def _default_supervisions() -> dict[str, Config]:
 @register("objective/representation_supervision")
 @dataclass(frozen=True)
 class RepresentationSupervisionConfig(Config):
-    """Features of latents, for understanding: stage 1 of F3-Tokenizer (arXiv 2606.06357, section 3.2).
+    """Features of latents, for understanding: as in F3-Tokenizer (arXiv 2606.06357).
 
     Attributes:
         supervisions: what teaches, by the names that `weights` uses.

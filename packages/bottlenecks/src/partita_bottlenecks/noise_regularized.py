@@ -45,8 +45,9 @@ class NoiseRegularizedConfig(Config):
 
 
 class NoiseRegularized(Bottleneck):
-    """Each frame normalised over its channels, then perturbed (F3-Tokenizer, arXiv 2606.06357, section 3.1).
+    """Each frame normalised over its channels, then perturbed (F3-Tokenizer, arXiv 2606.06357).
 
+    The paper's abstract has channel normalisation and random perturbation; the formula is from a secondary source.
     `z = (h - mean) / (std + eps)` with the mean and the population standard deviation over the channels of a frame;
     no affine, no running statistics, so training and evaluation normalise alike and no frame sees another. While
     stochastic the decoder gets `z + alpha * e`, `e ~ N(0, 1)`, `alpha ~ U(0, gamma)`. Since the power of `z` is

@@ -53,12 +53,12 @@ class SoftNormConfig(Config):
 
 
 class SoftNorm(Bottleneck):
-    """`y = (h * s_c + b_c) / r`: a learned affine for every channel over one running scalar (SAME, arXiv 2605.18613).
+    """`y = (h * s_c + b_c) / r`: a learned affine for every channel over one running scalar (SAME).
 
-    `r` is the exponential average of the standard deviation of all of `h * s_c + b_c`. The values are `y`, which is
-    what is stored and generated; `expand` multiplies by `r` for the decoder. Noise of `noise` is added to `y`
-    itself, so that after `expand` the decoder gets the published `y * r + N(0, (noise * r)^2)`. The paper keeps
-    noise of `0.001 * r` at inference; here evaluation is never random, so there is none.
+    As in the released code of SAME (arXiv 2605.18613). `r` is the exponential average of the standard deviation of all
+    of `h * s_c + b_c`. The values are `y`, which is what is stored and generated; `expand` multiplies by `r` for the
+    decoder. Noise of `noise` is added to `y` itself, so that after `expand` the decoder gets the released `y * r + N(0,
+    (noise * r)^2)`. There noise stays at `0.001 * r` at inference; here evaluation is never random, so there is none.
 
     The loss `soft_norm` is the mean of `m^2 + v - ln v - 1` over batch and channels, with mean and variance of `y`
     over time, plus `frame_weight` times the same over batch and frames, with those over channels. A short item counts

@@ -20,8 +20,8 @@ class TanhConfig(Config):
     """Latents in (-1, 1), kept away from saturation.
 
     Attributes:
-        gain: each vector is divided by its RMS and multiplied by a learned gain that starts here; None: a plain
-            tanh, as published, which is known to collapse to plus and minus one in stereo training.
+        gain: each vector is divided by its RMS and multiplied by a learned gain that starts here, which is ours; None:
+            a plain tanh, as in Music2Latent, which others report to collapse to plus and minus one in stereo training.
         hinge_weight: weight of the penalty on what enters the tanh beyond `hinge_threshold`; 0: no such loss.
         hinge_threshold: magnitude from which on it counts.
     """
@@ -41,7 +41,7 @@ class TanhConfig(Config):
 
 
 class Tanh(Bottleneck):
-    """Latents in (-1, 1), without noise and without KL (Music2Latent2, Pasini et al. 2025).
+    """Latents in (-1, 1), without noise and without KL (Music2Latent, arXiv 2408.06500).
 
     Guards: the vector of every token is RMS-normalised over its channels and scaled by one learned gain, so the
     encoder cannot push the tanh into its flat ends by growing; the metrics show how near it is; a hinge penalty may

@@ -51,8 +51,8 @@ _WINDOW = 2
 class ConsistencyDecoderConfig(Config):
     """A consistency model of pairs of chunks, conditioned on feature maps that are made of latents (Music2Latent2).
 
-    From arXiv 2501.17578, with sizes of CoDiCodec (arXiv 2509.09836) where the paper is silent. A chunk of
-    `chunk_frames * stft_hop` samples is one frame of latents or several. The layout is not told: give it audio of one.
+    From arXiv 2501.17578, with the sizes of CoDiCodec (arXiv 2509.09836), since its own are not known. A chunk of
+    `chunk_frames * stft_hop` samples is one frame of latents or several. The layout has no input: give audio of one.
 
     Attributes:
         n_fft: window and FFT of the spectrogram, samples.
@@ -60,7 +60,7 @@ class ConsistencyDecoderConfig(Config):
         companding: of magnitudes ("polar"), or of real and imaginary parts each ("component").
         companding_scale: see `CompandedSTFT`.
         companding_exponent: see `CompandedSTFT`.
-        tilt: dB an octave by which high frequencies are raised before; 0 in the papers.
+        tilt: dB an octave by which high frequencies are raised before; ours, off at 0.
         chunk_frames: frames of the spectrogram in a chunk.
         channels: width of each level of convolutions, from full resolution on; the last is that of both transformers.
         strides: frequencies and frames that become one between the levels.
@@ -72,10 +72,10 @@ class ConsistencyDecoderConfig(Config):
         condition_dim: width of the embedding of the noise level.
         registers: further learned tokens of each chunk, in both transformers, which are dropped.
         direct: channels of every place of the smallest map that one matrix makes of all latents of a chunk, beside
-            attention; None, as in the papers, for no such matrix. See `SummaryEncoderConfig`.
+            attention, which is ours; None for no such matrix. See `SummaryEncoderConfig`.
         latents_in_decoder: whether the denoising transformer sees the latents as tokens, too.
-        envelope_weight: of the loss of a spectral envelope; None, as in the papers, for none. With it the features also
-            tell the magnitude of every point of the spectrogram, which is learned by itself, and takes the place of
+        envelope_weight: of the loss of a spectral envelope, which is ours; None for none. With it the features also
+            give the magnitude of every point of the spectrogram, which is learned by itself, and takes the place of
             `sigma_data`; what the network adds to is noise of this spectrum. Magnitudes range over four powers of ten,
             and what is quiet hardly weighs in consistency training: runs of some thousand steps learn little of it
             otherwise.

@@ -30,14 +30,14 @@ from ._common import check_fit
 class GenAEDecoderConfig(Config):
     """Windowed attention, then transposed convolutions with full residual units (GenAE).
 
-    From arXiv 2602.15749, section 2, with defaults where the paper is silent.
+    The kinds of layers are those of arXiv 2602.15749; all sizes are ours (docs/provenance.md).
 
     Attributes:
         strides: upsampling of each stage, from the latents to audio; their product is the hop.
         channels: width before the first stage and after each.
         dilations: of the residual units of a stage.
         kernel: taps of the residual units.
-        separable: separable residual units; the paper keeps full ones in the decoder.
+        separable: separable residual units; full ones are reported to be faster in a decoder on GPUs.
         activation: a name in `partita_blocks.ACTIVATIONS`.
         attention_dim: width of the transformer.
         attention_layers: its blocks; 0 for none.

@@ -64,7 +64,7 @@ class OobleckDecoderConfig(Config):
 class OobleckDecoder(FeedForwardDecoder):
     """Latents to audio; see `OobleckDecoderConfig`."""
 
-    tile_seconds = 6.0  # at the paper's size a second takes 0.3 GB, for layers near the rate of audio are wide
+    tile_seconds = 6.0  # at the published size a second takes 0.3 GB, for layers near the rate of audio are wide
 
     def __init__(
         self,

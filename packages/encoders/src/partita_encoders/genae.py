@@ -42,7 +42,7 @@ _LATE = 8
 class GenAEEncoderConfig(Config):
     """Early-downsampling separable convolutions, a mel side input and windowed attention (GenAE).
 
-    From arXiv 2602.15749, section 2, with defaults where the paper is silent.
+    The kinds of layers are those of arXiv 2602.15749; all sizes are ours (docs/provenance.md).
 
     Attributes:
         strides: downsampling of each stage; their product is the hop.

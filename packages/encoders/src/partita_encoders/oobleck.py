@@ -66,7 +66,7 @@ class OobleckEncoderConfig(Config):
 class OobleckEncoder(Encoder):
     """Audio to hidden frames; see `OobleckEncoderConfig`."""
 
-    tile_seconds = 6.0  # at the paper's size a second takes 0.3 GB, for layers near the rate of audio are wide
+    tile_seconds = 6.0  # at the published size a second takes 0.3 GB, for layers near the rate of audio are wide
 
     def __init__(
         self,

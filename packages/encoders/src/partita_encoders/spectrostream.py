@@ -40,8 +40,8 @@ class SpectroStreamEncoderConfig(Config):
         fusion: units before left and right are joined.
         weight_norm: whether convolutions are weight-normalised.
         init_std: of the truncated normal that weights are drawn from; None for the root of 1 / inputs of each layer.
-            The published recipe has 0.02, which suits its widths; narrow networks begin with silence then, and losses
-            on spectra alone take long to leave it.
+            An open reimplementation has 0.02, which suits its widths; narrow networks begin with silence then, and
+            losses on spectra alone take long to leave it.
     """
 
     stft_hop: Samples = 480

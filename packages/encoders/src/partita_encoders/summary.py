@@ -29,8 +29,8 @@ Tokens = Literal["summary", "ordered", "local"]
 class SummaryEncoderConfig(Config):
     """Chunks of a companded spectrogram through convolutions and a transformer to K summary embeddings (Music2Latent2).
 
-    From arXiv 2501.17578, with sizes of CoDiCodec (arXiv 2509.09836) where the paper is silent. A frame is a chunk of
-    `chunk_frames * stft_hop` samples. The layout is not told: give it audio of one.
+    From arXiv 2501.17578, with the sizes of CoDiCodec (arXiv 2509.09836), since its own are not known. A frame is a
+    chunk of `chunk_frames * stft_hop` samples. The layout has no input: give audio of one.
 
     `tokens` also offers two ordered variants, to compare with: "ordered" has the same network, but the tokens of each
     column (a time slot) are averaged, so there are as many latents as columns, and each sees the whole chunk; in
@@ -42,7 +42,7 @@ class SummaryEncoderConfig(Config):
         companding: of magnitudes ("polar"), or of real and imaginary parts each ("component").
         companding_scale: see `CompandedSTFT`.
         companding_exponent: see `CompandedSTFT`.
-        tilt: dB an octave by which high frequencies are raised before; 0 in the papers.
+        tilt: dB an octave by which high frequencies are raised before; ours, off at 0.
         chunk_frames: frames of the spectrogram in a chunk.
         channels: width of each level of convolutions, from full resolution on; the last is the transformer's.
         strides: frequencies and frames that become one between the levels.
@@ -54,17 +54,18 @@ class SummaryEncoderConfig(Config):
         tokens_per_frame: latents of a chunk (K).
         registers: further learned tokens, which the transformer may use and which are dropped.
         direct: channels of every place of the map that one matrix takes to the latents beside the transformer, to all
-            summary embeddings, or to that of its column in the variants; None, as in the papers, for no such matrix.
-            Attention tells places apart only after it has learned where to look; what latents of runs of some
-            thousand steps say of single places goes this way.
+            summary embeddings, or to that of its column in the variants, which is ours; None for no such matrix.
+            Attention separates places only late in training; in runs of some thousand steps, what latents hold of
+            single places goes this way.
         out_std: standard deviation of the last layer's weights at first; 0 in CoDiCodec, where all latents begin equal.
         zero_init: residual branches start at zero, as in CoDiCodec, so that the latents are the same for all audio
             at first.
-        magnitudes: whether the network is given log-magnitudes beside real and imaginary parts. Averages of these over
-            a patch tell nothing of loudness, and norms take out what they would.
+        magnitudes: whether the network gets log-magnitudes beside real and imaginary parts, which is ours. Averages of
+            the parts over a patch hold nothing of loudness.
         norm_decay: what the running statistics of a batch norm of the latents, before the bottleneck, keep of
-            themselves in a training step; None leaves it out, as in CoDiCodec. Without it what is the same for all
-            audio grows first: in runs of some thousand steps the latents end up equal, and the decoder without them.
+            themselves in a training step, which is ours; None leaves it out, as in CoDiCodec. Without it what is the
+            same for all audio grows first: after some thousand steps the latents are equal, and the decoder ignores
+            them.
     """
 
     n_fft: Samples = 2048

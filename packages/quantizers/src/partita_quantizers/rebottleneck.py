@@ -75,9 +75,10 @@ class ReBottleneck(Quantizer):
     """A bottleneck inside a frozen autoencoder's: `decoder(quantizer(encoder(latents)))`.
 
     Latents that were trained to be continuous are ill placed for codes; two small networks around the quantizer learn a
-    space that suits it (Re-Bottleneck, Bralios et al., arXiv 2507.07867; GenAE, arXiv 2602.15749, section 5). Latents
-    are taken to zero mean and unit variance first, so that those of any codec will do: `initialise` measures them.
-    Codes are decided in float32 whatever the autocast, which costs little at the rate of latents.
+    space that suits it. The idea is that of Re-Bottleneck (Bralios et al., arXiv 2507.07867); that GenAE quantizes its
+    latents in this way is our inference. Latents are taken to zero mean and unit variance first, so that those of any
+    codec will do: `initialise` measures them. Codes are decided in float32 whatever the autocast, which costs little at
+    the rate of latents.
     """
 
     mean: Tensor

@@ -1,4 +1,4 @@
-"""The representation encoder of F3-Tokenizer (arXiv 2606.06357, section 3.2)."""
+"""A representation encoder of latents, as F3-Tokenizer has one (arXiv 2606.06357)."""
 
 from dataclasses import dataclass
 
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 class CausalRepresentationConfig(Config):
     """A causal transformer on latents.
 
-    The paper does not give its architecture; this is the kind that its authors argue for elsewhere, in the size of a
-    small one. The paper's own is likely 1024 wide and 24 layers deep.
+    F3-Tokenizer's architecture is not public. This is the kind that its authors use in an earlier public system
+    (causal, without convolutions), and its size is ours.
 
     Attributes:
         width: of the features, and of the transformer.

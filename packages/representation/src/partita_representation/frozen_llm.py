@@ -1,4 +1,7 @@
-"""Supervision through a frozen language model, of F3-Tokenizer (arXiv 2606.06357, section 3.2, equation 7)."""
+"""Supervision through a frozen language model, as in F3-Tokenizer (arXiv 2606.06357).
+
+The sequence of prompt, audio, separator and answer is that of the transcription task of X-ARES (arXiv 2505.16369).
+"""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,8 @@
-"""RQ-MTP: random-quantised multi-token prediction, of F3-Tokenizer (arXiv 2606.06357, section 3.2).
+"""RQ-MTP, random-quantised multi-token prediction, which F3-Tokenizer trains with (arXiv 2606.06357).
 
-The labels are those of BEST-RQ (arXiv 2202.01855), of the latents themselves; predicting several that come next,
-without masking, is NEST-RQ (arXiv 2409.08680).
+Its abstract has the name; the details here are put together from the work before it: labels as in BEST-RQ (arXiv
+2202.01855), of the latents themselves, and a prediction of several that come next without masking, as in NEST-RQ (arXiv
+2409.08680).
 """
 
 from dataclasses import dataclass
@@ -41,8 +42,8 @@ class RQMTPConfig(Config):
         codebooks: with one head each, on one projection.
         offsets: how many frames ahead is predicted, 1 to this many.
         stack: frames that make one code, the first of which is that at the offset.
-        whitening_steps: batches whose covariance whitens what is quantized, before it is layer-normed; 0 for latents as
-            they are, as the paper presumably has them.
+        whitening_steps: batches whose covariance whitens what is quantized, before it is layer-normed, which is ours;
+            0 for latents as they are.
         seed: of projection and codebooks.
     """
 
