@@ -1,4 +1,4 @@
-"""Files that libsndfile alone reads wrongly: lengths that are estimates, streams that were cut or joined, other names."""
+"""Files that libsndfile alone reads wrongly: estimated lengths, streams that were cut or joined, other names."""
 
 import os
 import resource

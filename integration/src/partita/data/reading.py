@@ -135,8 +135,8 @@ class _Recent(Generic[Value]):
                     del self._values[next(iter(self._values))]
 
 
-# The index of a file is used again when a part is read after its properties; a length that takes decoding, for longer.
-_indices: _Recent[MPEGAudio | OggAudio] = _Recent(4)
+# An index is used again when a part is read after the properties; a length that takes decoding, for longer.
+_indices: _Recent[MPEGAudio | OggAudio] = _Recent(32)
 _lengths: _Recent[int] = _Recent(4096)
 
 
