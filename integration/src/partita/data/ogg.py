@@ -210,7 +210,7 @@ class _Vorbis:
     def __init__(self, headers: list[bytes]) -> None:
         self.channels, self.sample_rate = struct.unpack_from("<BI", headers[0], 11)
         sizes = [1 << (headers[0][28] & 15), 1 << (headers[0][28] >> 4)]
-        windows = [sizes[long] for long in _vorbis_modes(headers[-1])]
+        windows = [sizes[long] for long in _vorbis_modes(headers[2])]
         mask = (1 << (len(windows) - 1).bit_length()) - 1
         # By the first byte of a packet: the lowest bit of one with audio is 0, the bits above it are its mode.
         self._windows = [0 if first & 1 else (windows * 64)[first >> 1 & mask] for first in range(256)]
