@@ -73,6 +73,7 @@ def test_what_libsndfile_writes_is_read_the_same_in_parts(form, subtype):
 
 MPEG, VORBIS, OPUS = 4e-6, 4e-7, 2e-5  # ffmpeg's Opus is rounded to 16 bit
 
+WEBM = "ffmpeg -i IN -c:a {} out.webm && ffmpeg -i out.webm -c copy out.{}"
 # Name: encoder, sample rate, channels, and how far ffmpeg's samples may be away.
 ENCODERS = {
     "mp3_lame_vbr": ("lame --quiet -V2 IN out.mp3", 44100, 2, MPEG),
@@ -86,7 +87,7 @@ ENCODERS = {
     "mp3_lame_8k": ("lame --quiet -b 8 IN out.mp3", 8000, 1, MPEG),
     "mp3_ffmpeg_vbr": ("ffmpeg -i IN -c:a libmp3lame -q:a 4 out.mp3", 44100, 2, MPEG),
     "mp3_ffmpeg_no_xing": (
-        "ffmpeg -i IN -c:a libmp3lame -q:a 2 -write_xing 0 -id3v2_version 0 out.mp3",
+        "ffmpeg -i IN -c:a libmp3lame -q:a 2 -write_xing 0 out.mp3",
         32000,
         2,
         MPEG,
@@ -96,7 +97,7 @@ ENCODERS = {
     "vorbis_oggenc": ("oggenc -Q -q 6 -o out.ogg IN && ffmpeg -i out.ogg -c copy out.oga", 44100, 2, VORBIS),
     "vorbis_ffmpeg": ("ffmpeg -i IN -c:a libvorbis -q:a 3 out.ogg", 22050, 1, VORBIS),
     "vorbis_from_webm": (
-        "ffmpeg -i IN -c:a libvorbis out.webm && ffmpeg -i out.webm -c copy out.ogg",
+        WEBM.format("libvorbis", "ogg"),
         48000,
         2,
         VORBIS,
@@ -104,7 +105,7 @@ ENCODERS = {
     "opus_opusenc": ("opusenc --quiet --bitrate 64 IN out.opus", 44100, 2, OPUS),
     "opus_speech": ("opusenc --quiet --speech --bitrate 16 IN out.opus", 48000, 1, OPUS),
     "opus_ffmpeg": ("ffmpeg -i IN -c:a libopus -b:a 48k out.opus", 48000, 2, OPUS),
-    "opus_from_webm": ("ffmpeg -i IN -c:a libopus out.webm && ffmpeg -i out.webm -c copy out.opus", 48000, 2, OPUS),
+    "opus_from_webm": (WEBM.format("libopus", "opus"), 48000, 2, OPUS),
     "flac": ("flac -s -o out.flac IN", 44100, 2, 0),
     "flac_unknown_length": ("ffmpeg -i IN -f flac pipe:1", 44100, 2, 0),
     "wav_gsm": ("ffmpeg -i IN -c:a libgsm_ms out.wav", 8000, 1, 0),

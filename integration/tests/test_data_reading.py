@@ -217,7 +217,7 @@ def test_bytes_are_told_apart_by_what_they_are(tmp_path, name, data, reason):
 
 def test_what_is_no_regular_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "a.wav")
-    with pytest.raises(PartitaError, match="a.wav: is no regular file"):
+    with pytest.raises(PartitaError, match="a.wav: is not a regular file"):
         audio_info(tmp_path / "a.wav")
 
 

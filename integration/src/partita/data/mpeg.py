@@ -162,7 +162,8 @@ class MPEGAudio:
     def _info(self) -> tuple[int, int]:
         """Samples to skip at the start and at the end, as a header frame of Xing or LAME says; drops that frame."""
         at = 4 + _side_information(self.kind)
-        if self.kind.layer != 3 or self.first[at : at + 4] not in (b"Xing", b"Info"):
+        tag = self.first[at : at + 4] if len(self.first) >= at + 12 else b""
+        if self.kind.layer != 3 or tag not in (b"Xing", b"Info"):
             if self.first[36:40] == b"VBRI":
                 del self.offsets[0], self.sizes[0]
             return 0, 0

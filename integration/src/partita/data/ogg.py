@@ -126,7 +126,7 @@ class OggAudio:
             if flags & _FIRST and granules:
                 raise DamagedError("streams are joined end to end in it, of which one can be read; split it")
             if number == serial:
-                packets, begun = _split(window(at, size), begun)
+                packets, begun = _split(window(at, size), begun, whole=codec is None)
                 if codec is None:
                     headers += packets
                     self._headers.append((at, size))
@@ -210,14 +210,18 @@ class _Vorbis:
     def __init__(self, headers: list[bytes]) -> None:
         self.channels, self.sample_rate = struct.unpack_from("<BI", headers[0], 11)
         sizes = [1 << (headers[0][28] & 15), 1 << (headers[0][28] >> 4)]
-        self._windows = [sizes[long] for long in _vorbis_modes(headers[-1])]
-        self._mask = (1 << (len(self._windows) - 1).bit_length()) - 1
+        windows = [sizes[long] for long in _vorbis_modes(headers[2])]
+        mask = (1 << (len(windows) - 1).bit_length()) - 1
+        # By the first byte of a packet: the lowest bit of one with audio is 0, the bits above it are its mode.
+        self._windows = [0 if first & 1 else (windows * 64)[first >> 1 & mask] for first in range(256)]
 
     def samples(self, packets: list[bytes], previous: bytes | None) -> int:
-        # The lowest bit of a packet of audio is 0, the bits above it are its mode.
-        firsts = [packet[0] for packet in [previous, *packets] if packet]
-        windows = [self._windows[first >> 1 & self._mask] for first in firsts if not first & 1]
-        return sum((before + after) // 4 for before, after in zip(windows, windows[1:]))
+        windows = [self._windows[packet[0]] for packet in packets if packet]
+        if previous:
+            windows.insert(0, self._windows[previous[0]])
+        windows = [window for window in windows if window]
+        # Each packet but the first completes a quarter of its own window and a quarter of the one before.
+        return (2 * sum(windows) - windows[0] - windows[-1]) // 4 if windows else 0
 
 
 def _vorbis_modes(setup: bytes) -> list[int]:
@@ -237,17 +241,17 @@ def _vorbis_modes(setup: bytes) -> list[int]:
     return found
 
 
-def _split(page: bytes, begun: bytes | None) -> tuple[list[bytes], bytes | None]:
-    """The packets that end on a page, and the part that it has of the next; `begun` is the part on earlier pages.
+def _split(page: bytes, begun: bytes | None, *, whole: bool = False) -> tuple[list[bytes], bytes | None]:
+    """The packets that end on a page, and the one that goes on; `begun` is the one that went on before.
 
-    A packet of which the beginning is not known is left out.
+    Their first two bytes are enough to count samples, and are what is returned if they are not wanted `whole`. A packet
+    of which the beginning is not known is left out.
     """
-    at, packets = 27 + page[26], []
+    at, packets, length = 27 + page[26], [], 0
     part = begun if page[5] & _CONTINUED else b""
-    length = 0
     for length in page[27:at]:
-        if part is not None:
-            part += page[at : at + length]
+        if part == b"" or whole and part:
+            part += page[at : at + (length if whole else min(length, 2))]
         at += length
         if length < 255:
             if part is not None:

@@ -1,7 +1,6 @@
 """Audio files, open for reading: their exact length, and any part of them, the same in one go, in blocks or alone."""
 
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from partita_core import PartitaError
 from torch import Tensor
 
+from .foreign import check_beginning, check_path
 from .mpeg import MPEGAudio, begins, tag_size
 from .ogg import OggAudio, is_readable
 from .splice import DamagedError, Decoder
@@ -40,21 +40,6 @@ _UNKNOWN = 2**63 - 1
 
 # Codings in which its seek is exact: each sample, or each block of samples, is coded for itself.
 _SEEKABLE = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "ALAC_")
-
-# How files begin that are audio, and not read here.
-_FOREIGN = {
-    (0, b"\x1aE\xdf\xa3"): "Matroska or WebM",
-    (4, b"ftyp"): "MP4 (AAC or ALAC)",
-    (0, b"0&\xb2u"): "Windows Media",
-    (0, b"wvPk"): "WavPack",
-    (0, b"MAC "): "Monkey's Audio",
-    (0, b"TTA1"): "True Audio",
-    (0, b"MPCK"): "Musepack",
-    (0, b"MP+"): "Musepack",
-    (0, b"DSD "): "DSD",
-    (0, b"#!AMR"): "AMR",
-    (0, b"ADIF"): "AAC",
-}
 
 
 @dataclass(frozen=True)
@@ -135,8 +120,8 @@ class _Recent(Generic[Value]):
                     del self._values[next(iter(self._values))]
 
 
-# The index of a file is used again when a part is read after its properties; a length that takes decoding, for longer.
-_indices: _Recent[MPEGAudio | OggAudio] = _Recent(4)
+# An index is used again when a part is read after the properties; a length that takes decoding, for longer.
+_indices: _Recent[MPEGAudio | OggAudio] = _Recent(32)
 _lengths: _Recent[int] = _Recent(4096)
 
 
@@ -160,7 +145,7 @@ class AudioFile:
         self.name = source_name(source)
         data = source.get("bytes") if isinstance(source, Mapping) else None
         if data is None:
-            _check_path(self.name)
+            check_path(self.name)
         elif len(data) == 0:
             raise PartitaError(f"{self.name}: is empty (0 bytes)")
         self._reopen: Callable[[], BinaryIO] = partial(BytesIO, data) if data else partial(open, self.name, "rb")
@@ -232,7 +217,7 @@ class AudioFile:
         begin, head = 0, _read(file, 0)
         while tag := tag_size(head):
             begin, head = begin + tag, _read(file, begin + tag)
-        _refuse_foreign(head)
+        check_beginning(head)
         if begins(head):
             found = MPEGAudio(file, begin, size)
         elif is_readable(head):
@@ -295,32 +280,9 @@ def reason(error: Exception) -> str:
     return " ".join(text.split()).removeprefix("Error : ").rstrip(".")
 
 
-def _refuse_foreign(head: bytes) -> None:
-    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
-        raise DamagedError("it is AAC; convert it to FLAC or WAV")
-    for (at, magic), name in _FOREIGN.items():
-        if head[at : at + len(magic)] == magic:
-            raise DamagedError(f"it is {name}; convert it to FLAC or WAV")
-
-
 def _read(file: BinaryIO, at: int) -> bytes:
     file.seek(at)
     return file.read(27 + 255 + 16)
-
-
-def _check_path(name: str) -> None:
-    """Raise an error for a path that names no file, which libsndfile would call a system error."""
-    if os.path.isdir(name):
-        raise PartitaError(f"{name}: is a folder, not an audio file")
-    if not os.path.exists(name):
-        raise PartitaError(f"{name}: no such file")
-    if not os.access(name, os.R_OK):
-        raise PartitaError(f"{name}: may not be read (permission denied)")
-    status = os.stat(name)
-    if not stat.S_ISREG(status.st_mode):
-        raise PartitaError(f"{name}: is no regular file (a pipe or a device), and audio is not read in order")
-    if status.st_size == 0:
-        raise PartitaError(f"{name}: is empty (0 bytes)")
 
 
 def _check_info(name: str, info: AudioInfo) -> None:
