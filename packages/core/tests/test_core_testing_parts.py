@@ -199,46 +199,32 @@ def noisy_if(condition):
     return method("forward", body)
 
 
-def all_count(parent, self, hidden, *, stochastic=None, lengths=None):
-    return parent.forward(self, hidden, stochastic=stochastic)
-
-
-def absorb(self, x, values):
-    if self.training:
-        self.counter = 0.9 * self.counter + 0.1 * x.detach().mean()
-    return values
-
-
-def stray_loss(parent, self, hidden, *, stochastic=None, lengths=None):
-    out = parent.forward(self, hidden, stochastic=stochastic, lengths=lengths)
-    return out._replace(losses=out.losses | {"stray": out.values.mean()})
-
-
 BREAK_BOTTLENECK = ANY | CONTEXT
 BREAK_BOTTLENECK |= {
     "shapes_are_as_declared": forward(lambda self, x, values: values[..., 1:]),
     "eval_ignores_stochastic": noisy_if(lambda self, stochastic: stochastic),
     "not_stochastic_in_training": noisy_if(lambda self, stochastic: self.training),
-    "losses_are_claimed": method("forward", stray_loss),
+    "losses_are_claimed": method(
+        "forward", lambda parent, self, x, **how: parent.forward(self, x, **how)._replace(losses={"stray": x.mean()})
+    ),
     "half_types_are_lifted": forward(lambda self, x, values: values.to(x.dtype)),
-    "padding_does_not_count": method("forward", all_count),
-    "recovers_from_a_step_that_is_not_finite": forward(absorb, counter),
+    "padding_does_not_count": method(
+        "forward", lambda parent, self, x, lengths=None, **how: parent.forward(self, x, **how)
+    ),
+    "recovers_from_a_step_that_is_not_finite": forward(
+        lambda self, x, v: (self.counter.add_(x.detach().sum()), v)[1], counter
+    ),
     "bounded_as_declared": forward(lambda self, x, values: 3 * values, lambda part: setattr(part, "bounded", True)),
 }
 BOTTLENECKS = {name: broken(NoisyConfig()) for name, broken in BREAK_BOTTLENECK.items()}
 
 
-def other_codes(parent, self, hidden, *, stochastic=None, lengths=None):
-    out = parent.forward(self, hidden, stochastic=stochastic, lengths=lengths)
-    return out._replace(codes=out.codes.flip(-1))
+def flipped_codes(parent, self, hidden, **how):
+    return (out := parent.forward(self, hidden, **how))._replace(codes=out.codes.flip(-1))
 
 
 def zero_for_dropped(parent, self, hidden, num_quantizers=None):
     return parent.encode_codes(self, hidden, num_quantizers).clamp(min=0)
-
-
-def look_up_dropped(parent, self, codes):
-    return (codes - self.reach) * self.step
 
 
 def encode_by_product(parent, self, hidden, num_quantizers=None):
@@ -256,10 +242,12 @@ QUANTIZERS = {name: broken(RoundingConfig()) for name, broken in BREAK_BOTTLENEC
     "runs_in_float64": forward(lambda self, x, values: values.float())(RoundingConfig()),
     "deepcopy_is_independent": ANY["deepcopy_is_independent"](RoundingConfig()),
     "codes_are_as_declared": spoilt(lambda part: setattr(part, "codebook_sizes", (3,) * part.dim))(RoundingConfig()),
-    "forward_encodes": method("forward", other_codes)(RoundingConfig()),
+    "forward_encodes": method("forward", flipped_codes)(RoundingConfig()),
     "forward_looks_up": forward(lambda self, x, values: values * (1 + 1e-6))(RoundingConfig()),
     "fewer_levels_are_a_prefix": method("encode_codes", zero_for_dropped)(RoundingConfig()),
-    "dropped_levels_contribute_zero": method("codes_to_values", look_up_dropped)(RoundingConfig()),
+    "dropped_levels_contribute_zero": method(
+        "codes_to_values", lambda parent, self, codes: (codes - self.reach) * self.step
+    )(RoundingConfig()),
     "codes_survive_autocast": method("encode_codes", encode_by_product)(RoundingConfig()),
     "encoding_leaves_state_unchanged": method("encode_codes", encode_and_count, counter)(RoundingConfig()),
 }
