@@ -206,21 +206,6 @@ def noisy_if(condition):
     return method("forward", body)
 
 
-def all_count(parent, self, hidden, *, stochastic=None, lengths=None):
-    return parent.forward(self, hidden, stochastic=stochastic)
-
-
-def absorb(self, x, values):
-    if self.training:
-        self.counter = 0.9 * self.counter + 0.1 * x.detach().mean()
-    return values
-
-
-def stray_loss(parent, self, hidden, *, stochastic=None, lengths=None):
-    out = parent.forward(self, hidden, stochastic=stochastic, lengths=lengths)
-    return out._replace(losses=out.losses | {"stray": out.values.mean()})
-
-
 def shifted_posterior(parent, self, hidden):
     mean, std = parent.posterior(self, hidden)
     return Posterior(mean + 0.1, std)
@@ -237,10 +222,16 @@ BREAK_BOTTLENECK |= {
     "shapes_are_as_declared": forward(lambda self, x, values: values[..., 1:]),
     "noise_in_eval_is_asked_for": method("is_stochastic", lambda parent, self, stochastic: self.training),
     "not_stochastic_in_training": noisy_if(lambda self, stochastic: self.training),
-    "losses_are_claimed": method("forward", stray_loss),
+    "losses_are_claimed": method(
+        "forward", lambda parent, self, x, **how: parent.forward(self, x, **how)._replace(losses={"stray": x.mean()})
+    ),
     "half_types_are_lifted": forward(lambda self, x, values: values.to(x.dtype)),
-    "padding_does_not_count": method("forward", all_count),
-    "recovers_from_a_step_that_is_not_finite": forward(absorb, counter),
+    "padding_does_not_count": method(
+        "forward", lambda parent, self, x, lengths=None, **how: parent.forward(self, x, **how)
+    ),
+    "recovers_from_a_step_that_is_not_finite": forward(
+        lambda self, x, v: (self.counter.add_(x.detach().sum()), v)[1], counter
+    ),
     "bounded_as_declared": forward(lambda self, x, values: 3 * values, lambda part: setattr(part, "bounded", True)),
     "posterior_is_of_the_latents": method("posterior", shifted_posterior),
     "projection_keeps_latents": method("project", lambda parent, self, values: 2 * values),
@@ -248,22 +239,12 @@ BREAK_BOTTLENECK |= {
 BOTTLENECKS = {name: broken(NoisyConfig()) for name, broken in BREAK_BOTTLENECK.items()}
 
 
-def other_codes(parent, self, hidden, *, stochastic=None, lengths=None):
-    out = parent.forward(self, hidden, stochastic=stochastic, lengths=lengths)
-    return out._replace(codes=out.codes.flip(-1))
-
-
-def codes_beyond(parent, self, hidden, *, stochastic=None):
-    out = parent.forward(self, hidden, stochastic=stochastic)
-    return out._replace(codes=out.codes + 3)
+def flipped_codes(parent, self, hidden, **how):
+    return (out := parent.forward(self, hidden, **how))._replace(codes=out.codes.flip(-1))
 
 
 def zero_for_dropped(parent, self, hidden, num_quantizers=None):
     return parent.encode_codes(self, hidden, num_quantizers).clamp(min=0)
-
-
-def look_up_dropped(parent, self, codes):
-    return parent.codes_to_values(self, codes) - (codes == -1).to(torch.float64)
 
 
 def clamp_codes(parent, self, codes):
@@ -284,11 +265,13 @@ QUANTIZERS = {name: broken(RoundingConfig()) for name, broken in BREAK_BOTTLENEC
     # Rounded values have no slope that could be lost; what tells is their type.
     "runs_in_float64": forward(lambda self, x, values: values.float())(RoundingConfig()),
     "deepcopy_is_independent": shared_twin(RoundingConfig()),
-    "codes_are_as_declared": method("forward", codes_beyond)(RoundingConfig()),
-    "forward_encodes": method("forward", other_codes)(RoundingConfig()),
+    "codes_are_as_declared": spoilt(lambda part: setattr(part, "codebook_sizes", (3,) * part.dim))(RoundingConfig()),
+    "forward_encodes": method("forward", flipped_codes)(RoundingConfig()),
     "forward_looks_up": forward(lambda self, x, values: values * (1 + 1e-6))(RoundingConfig()),
     "fewer_levels_are_a_prefix": method("encode_codes", zero_for_dropped)(RoundingConfig()),
-    "dropped_levels_contribute_zero": method("codes_to_values", look_up_dropped)(RoundingConfig()),
+    "dropped_levels_contribute_zero": method(
+        "codes_to_values", lambda parent, self, codes: (codes - self.reach) * self.step
+    )(RoundingConfig()),
     "foreign_codes_are_refused": method("codes_to_values", clamp_codes)(RoundingConfig()),
     "noise_in_eval_is_asked_for": noisy_if(lambda self, stochastic: not self.training)(RoundingConfig()),
     "codes_survive_autocast": method("encode_codes", encode_by_product)(RoundingConfig()),
