@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import signal
 
 import pytest
 import torch
@@ -77,6 +78,21 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr("partita.cli.components.run", run)
     with pytest.raises(RuntimeError, match="a defect"):
         cli.main(["components"])
+
+
+@pytest.mark.parametrize("place", ["import", "run"])
+def test_an_interrupt_that_a_library_swallows_is_one_line(monkeypatch, capsys, place):
+    def fail(*_):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except BaseException:  # as some libraries do where they try an import
+            raise AttributeError("module 'numpy' has no attribute 'matrix'") from None
+
+    monkeypatch.setattr({"import": "partita.cli.import_module", "run": "partita.cli.components.run"}[place], fail)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["components"])
+    assert end.value.code == 130 and capsys.readouterr().err == "partita: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_readers_can_be_started_from_nothing(tones):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
+from ._interrupt import interruptible
 from ._terminal import clean_terminal
 
 COMMANDS = (
@@ -39,6 +40,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 @clean_terminal()
+@interruptible()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     from importlib.metadata import version
