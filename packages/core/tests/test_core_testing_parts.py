@@ -1,11 +1,10 @@
 """Every check of the suites of parts can fail: for each there is a part, broken in one way, that it catches."""
 
-from dataclasses import dataclass, replace
-from functools import wraps
+from dataclasses import replace
 
 import pytest
 import torch
-from partita_core import BottleneckOutput, Config, Posterior
+from partita_core import Posterior
 from partita_core.testing import (
     BOTTLENECK_CHECKS,
     DECODER_CHECKS,
@@ -27,63 +26,8 @@ from partita_core.testing.dummies import (
     StridedConfig,
     TransposedConfig,
 )
+from partita_core.testing.dummies.broken import forward, given, method, spoilt
 from torch import nn
-
-
-@dataclass(frozen=True)
-class Broken(Config):
-    """What `base` builds, with the methods in `methods` in place of its own, or spoilt by `spoil`."""
-
-    base: Config
-    methods: tuple = ()
-    spoil: object = None
-
-    def build(self, **derived):
-        part = self.base.build(**derived)
-        parent = type(part)
-        part.__class__ = type(f"Broken{parent.__name__}", (parent,), {name: fn(parent) for name, fn in self.methods})
-        if self.spoil:
-            self.spoil(part)
-        return part
-
-    @classmethod
-    def example(cls):
-        raise NotImplementedError
-
-
-def method(name, body, spoil=None):
-    """Replaces one method by `body(parent, self, *args, **kwargs)`."""
-
-    def make(parent):
-        def replaced(self, *args, **kwargs):
-            return body(parent, self, *args, **kwargs)
-
-        # The exporter reads the signature.
-        return wraps(getattr(parent, name))(replaced) if hasattr(parent, name) else replaced
-
-    return lambda base: Broken(base, ((name, make),), spoil)
-
-
-def spoilt(spoil):
-    return lambda base: Broken(base, (), spoil)
-
-
-def forward(change, spoil=None):
-    """Changes what `forward` returns, of a bottleneck its values: `change(self, x, values)`."""
-
-    def body(parent, self, x, *args, **kwargs):
-        out = parent.forward(self, x, *args, **kwargs)
-        if isinstance(out, BottleneckOutput):
-            return out._replace(values=change(self, x, out.values))
-        return change(self, x, out)
-
-    return method("forward", body, spoil)
-
-
-def given(change):
-    """Changes what `forward` is given."""
-    return method("forward", lambda parent, self, x, *rest, **kw: parent.forward(self, change(self, x), *rest, **kw))
-
 
 # ------------------------------------------------------------------ ways to break any part
 
