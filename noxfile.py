@@ -2,15 +2,17 @@
 
 import hashlib
 import os
-import re
 import shlex
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import nox
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "virtualenv"
@@ -25,6 +27,33 @@ PACKAGES = {
     for manifest in [*sorted(ROOT.glob("packages/*/pyproject.toml")), ROOT / "integration" / "pyproject.toml"]
 }
 WORKSPACE_BIN = ROOT / ".nox" / "workspace" / ("Scripts" if os.name == "nt" else "bin")
+
+# Variables that make this processor compute as an older one would, and a rounding that no processor has.
+PROCESSORS = {
+    "baseline": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",  # on Intel's processors alone; MKL_CBWR is for all
+        "MKL_CBWR": "COMPATIBLE",
+        "PARTITA_KERNELS": "none",
+    },
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "MKL_CBWR": "AVX2",
+        "PARTITA_KERNELS": "avx2",
+    },
+    "avx512": {
+        "ATEN_CPU_CAPABILITY": "avx512",
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX512",
+        "MKL_CBWR": "AVX512",
+        "PARTITA_KERNELS": "avx512",
+    },
+    "threads": {"OMP_NUM_THREADS": "2"},
+    "rounding": {"PYTHONPATH": str(ROOT / "tests"), "PYTEST_ADDOPTS": "-p rounding"},
+}
 
 
 def tools(*groups: str) -> tuple[str, ...]:
@@ -45,17 +74,44 @@ def run(session: nox.Session, command: str, *arguments: str, **environment: str)
     )
 
 
-def built(session: nox.Session, names: Iterable[str], scratch: str) -> tuple[dict[str, Path], Path]:
-    """Wheels of packages, built in `scratch`, and constraints that hold their names to them."""
+def requirements(package: str, *, extras: bool = False) -> list[Requirement]:
+    """The requirements that the manifest of a package declares."""
+    project = nox.project.load_toml(PACKAGES[package] / "pyproject.toml")["project"]
+    optional = project.get("optional-dependencies", {}).values() if extras else []
+    return [Requirement(line) for line in chain(project["dependencies"], *optional)]
+
+
+def closure(package: str) -> list[str]:
+    """The package, and all packages of this repository that it needs."""
+    names = [package]
+    for name in names:  # grows while it is walked
+        names += [r.name for r in requirements(name) if r.name in PACKAGES and r.name not in names]
+    return names
+
+
+def built(session: nox.Session, names: Iterable[str], scratch: str, pins: str) -> tuple[dict[str, Path], Path]:
+    """Wheels of packages, built in `scratch`, and a file of constraints: `pins`, and the wheels for their names."""
     sources = [str(PACKAGES[name]) for name in names]
     session.run(
         "pip", "wheel", "--quiet", "--no-deps", "-w", scratch, *sources, env={"PIP_CONSTRAINT": str(CONSTRAINTS)}
     )
     wheels = {wheel.name.split("-")[0].replace("_", "-"): wheel for wheel in Path(scratch).glob("*.whl")}
     # As a constraint, the built sibling is what its name means; no index can put another in its place.
-    pins = Path(scratch, "constraints.txt")
-    pins.write_text(CONSTRAINTS.read_text() + "".join(f"{name} @ {wheel.as_uri()}\n" for name, wheel in wheels.items()))
-    return wheels, pins
+    constraints = Path(scratch, "constraints.txt")
+    constraints.write_text(pins + "".join(f"{name} @ {wheel.as_uri()}\n" for name, wheel in wheels.items()))
+    return wheels, constraints
+
+
+def test_elsewhere(session: nox.Session, package: str, scratch: str, *arguments: str) -> None:
+    """Run the tests of an installed package from `scratch`, where no checkout can be imported by chance."""
+    session.chdir(scratch)
+    session.run(
+        "pytest",
+        *("-c", str(ROOT / "pyproject.toml"), "--rootdir", scratch, "-p", "no:cacheprovider"),
+        *(str(PACKAGES[package] / "tests"), *arguments),
+        env={"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": None},
+    )
+    session.chdir(ROOT)
 
 
 @nox.session(default=False)
@@ -83,9 +139,24 @@ def demo(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["workspace"])
 def tests(session: nox.Session) -> None:
     """The tests of the whole workspace, or of the paths and options given after `--`."""
+    suite(session)
+
+
+def suite(session: nox.Session, **environment: str) -> None:
     # Each process is one thread wide, so that two of them do not fight for two cores.
     parallel = [] if session.posargs else ["-n", "logical", "--maxprocesses", "8"]
-    run(session, "pytest", *parallel, *session.posargs, OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+    environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | environment
+    run(session, "pytest", *parallel, *session.posargs, **environment)
+
+
+@nox.session(venv_backend="none", requires=["workspace"], default=False)
+@nox.parametrize("processor", [nox.param(name, id=name) for name in PROCESSORS])
+def processors(session: nox.Session, processor: str) -> None:
+    """The tests, as `tests` runs them, as on other processors; those that this one cannot emulate are skipped."""
+    info = Path("/proc/cpuinfo")
+    if processor.startswith("avx") and not (info.exists() and f" {processor}" in info.read_text()):
+        session.skip(f"the processor has no {processor}")
+    suite(session, **PROCESSORS[processor])
 
 
 @nox.session(venv_backend="none", requires=["workspace"], default=False)
@@ -136,7 +207,7 @@ def benchmarks(session: nox.Session) -> None:
 def install_alone(session: nox.Session) -> None:
     """Each package alone, as its README says it with pip, from this checkout's last commit, and from built wheels."""
     with tempfile.TemporaryDirectory() as scratch:
-        wheels, pins = built(session, PACKAGES, scratch)
+        wheels, pins = built(session, PACKAGES, scratch, CONSTRAINTS.read_text())
         for package in session.posargs or PACKAGES:
             readme = (PACKAGES[package] / "README.md").read_text(encoding="utf-8")
             printed = readme.split("\npip install ")[1].split("```")[0]
@@ -155,13 +226,8 @@ def install_alone(session: nox.Session) -> None:
 @nox.parametrize("package", [nox.param(name, id=name) for name in PACKAGES])
 def isolated(session: nox.Session, package: str) -> None:
     """One package from its wheel: nothing but what it declares is installed, and its tests run elsewhere."""
-    closure = [package]
-    for name in closure:  # grows while it is walked
-        declared = nox.project.load_toml(PACKAGES[name] / "pyproject.toml")["project"]["dependencies"]
-        siblings = [re.split(r"[^\w-]", requirement)[0] for requirement in declared]
-        closure += [sibling for sibling in siblings if sibling in PACKAGES and sibling not in closure]
     with tempfile.TemporaryDirectory() as scratch:
-        wheels, pins = built(session, closure, scratch)
+        wheels, pins = built(session, closure(package), scratch, CONSTRAINTS.read_text())
         session.install("-c", str(pins), str(wheels[package]), *tools("tests"))
         versions = {name: wheel.name.split("-")[1] for name, wheel in wheels.items()}
         check = (
@@ -171,13 +237,39 @@ def isolated(session: nox.Session, package: str) -> None:
         )
         session.chdir(scratch)
         session.run("python", "-c", check)
-        session.run(
-            "pytest",
-            *("-c", str(ROOT / "pyproject.toml"), "--rootdir", scratch, "-p", "no:cacheprovider"),
-            *(str(PACKAGES[package] / "tests"), *session.posargs),
-            env={"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": None},
-        )
+        test_elsewhere(session, package, scratch, *session.posargs)
     shutil.rmtree(session.virtualenv.location)  # a gigabyte a package; one that failed stays to be looked at
+
+
+def lowest(package: str) -> dict[str, str]:
+    """The lowest versions that a package, and those of this repository that it needs, declare, extras included."""
+    found: dict[str, str] = {}
+    for requirement in chain.from_iterable(requirements(name, extras=True) for name in closure(package)):
+        name = requirement.name
+        if name not in PACKAGES and (requirement.marker is None or requirement.marker.evaluate()):
+            (floor,) = (part.version for part in requirement.specifier if part.operator == ">=")
+            found[name] = max(found.get(name, floor), floor, key=Version)
+    return found
+
+
+@nox.session(default=False)
+def floors(session: nox.Session) -> None:
+    """Packages (all, or those after `--`) from their wheels, with the lowest versions that they declare.
+
+    They share one environment, since the torch that comes with an old version's CUDA libraries has five gigabytes.
+    """
+    # Tools that no package declares are those of constraints.txt; what the lowest versions need is for pip to find.
+    undeclared = [tool for tool in tools("tests") if Requirement(tool).name not in lowest("partita")]
+    names = {Requirement(tool).name for tool in undeclared}
+    pinned = [line for line in CONSTRAINTS.read_text().splitlines() if line.split("==")[0] in names]
+    for package in session.posargs or PACKAGES:
+        floor = lowest(package)
+        pins = [*pinned, *(f"{name}=={version}" for name, version in floor.items())]
+        with tempfile.TemporaryDirectory() as scratch:
+            wheels, constraints = built(session, closure(package), scratch, "".join(f"{pin}\n" for pin in pins))
+            session.run("pip", "uninstall", "--quiet", "--yes", *PACKAGES, silent=True)
+            session.install("-c", str(constraints), str(wheels[package]), *undeclared, *floor)
+            test_elsewhere(session, package, scratch)
 
 
 @nox.session(venv_backend="none", default=False)

@@ -1,10 +1,12 @@
 """A data set of tones, and runs and foreign codecs of a few thousand parameters, for all tests of this package."""
 
+import json
 import math
 import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from partita.training import (
     TrainerConfig,
     train,
 )
+from partita.training.logs import read_log
 from partita_bottlenecks import TanhConfig, VAEConfig
 from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout, override
 from partita_decoders import ConsistencyDecoderConfig, GenAEDecoderConfig
@@ -47,10 +50,10 @@ def every_note():
 def write_tones(folder: Path, count: int, seconds: float = 0.5, channels: int = 2) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(count)
-    t = torch.arange(int(seconds * RATE)) / RATE
+    t = torch.arange(int(seconds * RATE), dtype=torch.float64) / RATE  # rounded once, to the same file everywhere
     for i in range(count):
         tone = 0.3 * torch.sin(2 * math.pi * (200 + 150 * i) * t)
-        noise = 0.1 * torch.randn(channels, len(t), generator=generator)
+        noise = 0.1 * torch.randn(channels, len(t), generator=generator, dtype=torch.float64)
         soundfile.write(folder / f"tone_{i}.wav", (tone + noise).T.numpy(), RATE, subtype="FLOAT")
 
 
@@ -182,6 +185,42 @@ def run(tones, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     train(tiny_config(), data=tones, output=folder, recipe="tiny", progress=False)
     return folder
+
+
+@pytest.fixture
+def float64():
+    """Float64 for all that is built in a test, so that the rounding of one processor does not show."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def golden(float64, tones, tmp_path):
+    """Compare the curves of a run of four steps with those stored in `golden/`; a refactoring must not move them.
+
+    Where numerics change on purpose, delete the file and run the test again.
+    """
+
+    def compare(file: str, config: RunConfig, keys: Sequence[str]) -> None:
+        train(
+            override(config, ["trainer.steps=4", "trainer.optimizers.generator.lr=0.001"]),
+            data=tones,
+            output=tmp_path / "run",
+            progress=False,
+        )
+        lines = [line for line in read_log(tmp_path / "run" / "log.jsonl") if "total" in line]
+        curves = {key: [line[key] for line in lines] for key in keys}
+        path = Path(__file__).parent / "golden" / file
+        if not path.exists():
+            path.write_text(json.dumps(curves, indent=1) + "\n")
+            pytest.fail(f"{file} was missing and has been written")
+        expected = json.loads(path.read_text())
+        assert list(expected) == list(curves)
+        for key in keys:
+            assert curves[key] == pytest.approx(expected[key], rel=1e-6), key
+
+    return compare
 
 
 @pytest.fixture

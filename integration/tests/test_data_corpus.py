@@ -185,14 +185,16 @@ def test_stereo_is_folded_for_a_mono_model_as_in_training(foreign, sources, tmp_
 
 WRITER = """
 import sys, time, torch
+from pathlib import Path
 from conftest import tiny_config
 from partita.data import encode_corpus
 from partita_core import Autoencoder
-model, source, output, pause = sys.argv[1:]
+model, source, output, max_shards = sys.argv[1:]
 codec = Autoencoder.from_pretrained(model)
 original, calls = codec.encode, []
 def encode(audio, **settings):
-    time.sleep(float(pause))
+    while len(list(Path(output).glob("*/latents-*.parquet"))) >= int(max_shards):
+        time.sleep(0.01)  # until it is killed
     if audio.any():  # the silence by which the main process sees what a codec makes is no work
         calls.append(len(audio))
     return original(audio, **settings)
@@ -206,11 +208,11 @@ state.destroy_process_group()
 """
 
 
-def writer(run, sources, output, pause, processes=None) -> list[str]:
+def writer(run, sources, output, max_shards, processes=None) -> list[str]:
     launch = [] if processes is None else ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
     script = output.parent / "writer.py"
     script.write_text(WRITER)
-    return [sys.executable, *launch, str(script), str(run / "model"), str(sources), str(output), str(pause)]
+    return [sys.executable, *launch, str(script), str(run / "model"), str(sources), str(output), str(max_shards)]
 
 
 def environment() -> dict[str, str]:
@@ -222,7 +224,7 @@ def environment() -> dict[str, str]:
 def kill_after(command: list[str], output: Path, count: int) -> None:
     """Starts a process, and kills it as soon as it has written so many shards."""
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while len(shards(output)) < count and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert process.poll() is None, "it ended before it could be killed"
@@ -234,12 +236,12 @@ def kill_after(command: list[str], output: Path, count: int) -> None:
 def test_killed_at_any_time_and_ended_by_two_processes_it_is_the_same(run, sources, corpus, tmp_path):
     output = tmp_path / "killed"
     for count in (1, 3):
-        kill_after(writer(run, sources, output, 0.3), output, count)
+        kill_after(writer(run, sources, output, count), output, count)
         with pytest.raises(PartitaError, match="shards of 'train' are missing; give the command that encodes it once"):
             open_dataset(output)
     before = {path: path.stat().st_mtime_ns for path in shards(output)}
     assert 3 <= len(before) < len(shards(corpus)) - 1
-    command = writer(run, sources, output, 0, processes="2")
+    command = writer(run, sources, output, 1000, processes="2")
     ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240)
     assert ended.returncode == 0, ended.stderr
     said = sorted(line.split() for line in ended.stdout.splitlines() if line.startswith("process"))

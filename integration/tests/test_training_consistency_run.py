@@ -1,6 +1,5 @@
 """Runs of consistency training with the real encoder and decoder, a few thousand parameters each."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,6 @@ from partita_core import AudioSpec, Autoencoder, AutoencoderConfig, ChannelLayou
 from partita_decoders import ConsistencyDecoderConfig
 from partita_encoders import SummaryEncoderConfig
 from partita_quantizers import FSQConfig
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 def config(**trainer) -> RunConfig:
@@ -82,18 +79,8 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tones, tmp_path, mon
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
-def test_the_loss_curve_is_the_golden_one(tones, tmp_path):
-    """A refactoring must not move it. Where numerics change on purpose, delete the file and run the test again."""
-    train(config(steps=8), data=tones, output=tmp_path / "run", progress=False)
-    lines = [line for line in read_log(tmp_path / "run" / "log.jsonl") if "total" in line]
-    keys = ("total", "gradient/generator", "metric/pre_tanh_rms")
-    curve = {key: [line[key] for line in lines] for key in keys}
-    golden = GOLDEN / "consistency_training.json"
-    if not golden.exists():
-        golden.write_text(json.dumps(curve, indent=1) + "\n")
-        pytest.fail(f"{golden.name} was missing and has been written")
-    for key, values in json.loads(golden.read_text()).items():
-        torch.testing.assert_close(torch.tensor(curve[key]), torch.tensor(values), rtol=2e-3, atol=1e-4, msg=key)
+def test_the_loss_curve_is_the_golden_one(golden):
+    golden("consistency_training.json", config(), ("total", "gradient/generator", "metric/pre_tanh_rms"))
 
 
 def test_the_loss_of_the_same_draws_falls():

@@ -1,0 +1,183 @@
+"""Who may have written the library that is opened, what is in it, and what a compiler may do wrong."""
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from partita_blocks import why_no_kernels
+from partita_blocks.native import build
+from partita_blocks.native._cache import cache_folder, find, keep
+from partita_core import PartitaError
+
+LIBRARY = build.kernels()
+needs_kernels = pytest.mark.skipif(why_no_kernels() is not None, reason=str(why_no_kernels()))
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+@pytest.fixture
+def home(monkeypatch, tmp_path):
+    """An empty home; the kernels of this process are forgotten before and after."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    build._attempt.cache_clear()
+    yield tmp_path
+    build._attempt.cache_clear()
+
+
+@pytest.fixture
+def kept(home):
+    """A folder that holds something under the name k."""
+    library = cache_folder() / "new.so"
+    library.write_bytes(b"library" * 100)
+    return keep(cache_folder(), "k", library)
+
+
+# ------------------------------------------------------------------ the folder
+
+
+def test_the_folder_is_for_the_user_alone(home):
+    before = os.umask(0)
+    try:
+        folder = cache_folder()
+    finally:
+        os.umask(before)
+    assert folder == home / ".cache" / "partita" and mode(folder) == 0o700
+    folder.chmod(0o777)
+    assert mode(cache_folder()) == 0o700
+
+
+def test_a_relative_cache_is_not_that_of_the_current_folder(home, monkeypatch):
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    assert cache_folder() == home / ".cache" / "partita" and not (home / "here").exists()
+    monkeypatch.setenv("HOME", "here")
+    with pytest.raises(PartitaError, match="set XDG_CACHE_HOME"):
+        cache_folder()
+    assert not (home / "here").exists()
+
+
+def test_a_link_or_the_folder_of_another_user_is_not_used(home, monkeypatch):
+    (home / "elsewhere").mkdir()
+    (home / ".cache").mkdir()
+    (home / ".cache" / "partita").symlink_to(home / "elsewhere")
+    with pytest.raises(PartitaError, match="is a link"):
+        cache_folder()
+    (home / ".cache" / "partita").unlink()
+    owner = os.geteuid()
+    cache_folder()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(PartitaError, match=f"belongs to user {owner}, this process runs as {owner + 1};"):
+        cache_folder()
+    assert why_no_kernels() is not None and f"user {owner}" in str(why_no_kernels())
+
+
+# ------------------------------------------------------------------ the library
+
+
+def test_what_was_kept_is_found(kept):
+    assert find(kept.parent, "k") == kept and mode(kept) == 0o600
+    assert find(kept.parent, "other") is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "open", "link", "foreign"])
+def test_what_fails_a_check_is_removed(kept, damage, monkeypatch, tmp_path):
+    if damage == "cut":
+        os.truncate(kept, 300)
+    elif damage == "changed":
+        kept.write_bytes(b"another" * 100)
+    elif damage == "open":
+        kept.chmod(0o666)
+    elif damage == "link":
+        kept.rename(tmp_path / "target")
+        kept.symlink_to(tmp_path / "target")
+    else:
+        owner = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    assert find(kept.parent, "k") is None
+    assert list(kept.parent.iterdir()) == [] and (tmp_path / "target").exists() == (damage == "link")
+
+
+# ------------------------------------------------------------------ building
+
+
+def compiler(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A compiler that runs a line of shell, with the path of its output in $out."""
+    path = folder / "compiler"
+    path.write_text(f"#!/bin/sh\nfor out; do :; done\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("CXX", str(path))
+
+
+@needs_kernels
+@pytest.mark.slow
+def test_a_damaged_library_is_built_again(home, monkeypatch):
+    """And one that was cut short, which would end this process with a signal, is not opened."""
+    assert LIBRARY is not None
+    good = Path(LIBRARY._name)
+    compiler(home, monkeypatch, f'cp {good} "$out"')
+    assert build.kernels() is not None
+    (library,) = cache_folder().iterdir()
+    assert library.name == good.name
+    library.unlink()  # not cut in place: this process has it mapped
+    library.write_bytes(good.read_bytes()[:5000])
+    build._attempt.cache_clear()
+    assert build.kernels() is not None
+    assert library.read_bytes() == good.read_bytes() and mode(library) == 0o600
+
+
+@needs_kernels
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "source, reason",
+    [
+        ("#include <signal.h>\n__attribute__((constructor)) void f() { raise(SIGSEGV); }", "code -11"),
+        ("int partita_down() { return 0; }", "undefined symbol: partita_unit"),
+    ],
+)
+def test_a_library_that_does_not_run_is_not_kept(home, monkeypatch, source, reason):
+    (home / "bad.c").write_text(source)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", home / "bad.so", home / "bad.c"], check=True)
+    compiler(home, monkeypatch, f'cp {home / "bad.so"} "$out"')
+    monkeypatch.setenv("PARTITA_KERNELS", "avx2")
+    assert build.kernels() is None and reason in str(why_no_kernels())
+    assert list(cache_folder().iterdir()) == []
+
+
+@needs_kernels
+def test_a_compiler_may_write_any_bytes(home, monkeypatch):
+    compiler(home, monkeypatch, r"""printf 'error: \374ber\nmore' >&2; exit 3""")
+    assert build.kernels() is None
+    assert "compiler ends with code 3: 'error: \ufffdber'" in str(why_no_kernels())
+    assert list(cache_folder().iterdir()) == []
+
+
+# ------------------------------------------------------------------ instruction sets
+
+
+def test_kernels_can_be_turned_off(home, monkeypatch):
+    monkeypatch.setenv("PARTITA_KERNELS", "none")
+    assert build.kernels() is None and "PARTITA_KERNELS=none" in str(why_no_kernels())
+    build._attempt.cache_clear()
+    monkeypatch.setenv("PARTITA_KERNELS", "avx3")
+    assert build.kernels() is None and "did you mean avx2" in str(why_no_kernels())
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit, tried", [("avx2", ["-mfma"]), ("avx512", ["-mavx512vl", "-mfma"])])
+def test_instruction_sets_are_limited(home, monkeypatch, limit, tried):
+    """Of a CPU that has all, those up to the limit are tried, the best first."""
+    found = []
+
+    def refused(flags):
+        found.append(flags[-1])
+        raise build._BuildError("not here")
+
+    monkeypatch.setattr(build, "cpu_features", lambda: {"avx512_bf16", *build._AVX512})
+    monkeypatch.setattr(build, "_library", refused)
+    monkeypatch.setenv("PARTITA_KERNELS", limit)
+    assert build.kernels() is None and found == tried
