@@ -6,7 +6,7 @@ from .codec import Codec
 from .configs import build, from_dict, named, override, to_dict
 from .denoising import DenoisingDecoder, NoiseSchedule
 from .errors import PartitaError, first_line, nearest, shorten, shown
-from .files import parse_json, read_json, read_shapes, read_tensors, write_json, write_tensors, written_aside
+from .files import parse_json, read_json, read_shapes, read_tensors, write_json, write_tensors
 from .frozen import Frozen, frozen_call
 from .latent_scale import LatentScale
 from .latents import Latents, regroup
@@ -21,8 +21,10 @@ from .layouts import (
     to_network,
 )
 from .loading import build_for, check_finite, check_folder, check_weights
+from .locks import locked
 from .naming import weights_hash
 from .noise import hashed_seed, keyed_noise
+from .outputs import check_vacant, remove_unfinished, settle, written_aside, written_into
 from .precision import Precision, compile_frozen, upcast
 from .processes import is_distributed, process_mean
 from .registry import Config, component, components, lookup, register
@@ -63,6 +65,7 @@ __all__ = [
     "ChannelLayout",
     "check_finite",
     "check_folder",
+    "check_vacant",
     "check_weights",
     "Codec",
     "component",
@@ -89,6 +92,7 @@ __all__ = [
     "Latents",
     "LatentSpec",
     "load_weights",
+    "locked",
     "lookup",
     "Loss",
     "measure_latents",
@@ -108,10 +112,12 @@ __all__ = [
     "read_tensors",
     "register",
     "regroup",
+    "remove_unfinished",
     "RepresentationEncoder",
     "Role",
     "Sampler",
     "Saved",
+    "settle",
     "shorten",
     "shown",
     "StepOutput",
@@ -130,4 +136,5 @@ __all__ = [
     "write_json",
     "write_tensors",
     "written_aside",
+    "written_into",
 ]
