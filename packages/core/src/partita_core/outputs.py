@@ -19,7 +19,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from itertools import count
@@ -72,7 +72,10 @@ def written_aside(path: str | Path, *, own: bool = False) -> Iterator[Path]:
                 with suppress(OSError):
                     shutil.copymode(target, aside)
             _sync_tree(aside)
-            _place(aside, target, folder)
+            if own:
+                _place(aside, target, folder)
+            else:
+                os.replace(aside, target)  # a folder, only in the place of an empty one
             _sync(target.parent)
 
 
@@ -130,8 +133,12 @@ def settle(folder: str | Path) -> None:
     shutil.rmtree(ready, ignore_errors=True)
 
 
-def check_vacant(folder: str | Path) -> None:
+def check_vacant(folder: str | Path, *, but: Collection[str] = ()) -> None:
     """Refuse a place for a new folder at which there is something.
+
+    Args:
+        folder: the place.
+        but: names of files that may be in it.
 
     Raises:
         PartitaError: it is a file, or a folder that holds something other than what a killed writer left.
@@ -140,7 +147,8 @@ def check_vacant(folder: str | Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise PartitaError(f"{folder} is a file; name a folder that is new or empty")
     if folder.is_dir():
-        found = sorted(path.name for path in folder.iterdir() if not _UNFINISHED.fullmatch(path.name))
+        names = sorted(path.name for path in folder.iterdir())
+        found = [name for name in names if name not in but and not _UNFINISHED.fullmatch(name)]
         if found:
             more = f" and {len(found) - 1} more" * (len(found) > 1)
             raise PartitaError(f"{folder} holds {found[0]!r}{more}; name a folder that is new or empty")

@@ -70,7 +70,7 @@ class Saved(nn.Module, ABC):
             for name, model in nested.items():
                 model.save_pretrained(aside / name)
         for name in set(earlier) - set(nested):
-            _remove(Path(folder) / name)
+            remove_saved(Path(folder) / name)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Self:
@@ -117,11 +117,11 @@ def _nested_before(folder: Path, names: list[str]) -> list[str]:
     return [name for name in nested if isinstance(name, str) and Path(name).name == name] if nested else []
 
 
-def _remove(folder: Path) -> None:
+def remove_saved(folder: Path) -> None:
     """Remove the files of a model and of those within it, and the folder if nothing else is in it."""
     with suppress(PartitaError, OSError):
         for name in _nested_before(folder, [_CONFIG]):
-            _remove(folder / name)
+            remove_saved(folder / name)
         for name in (_WEIGHTS, _CARD, _CONFIG):
             (folder / name).unlink(missing_ok=True)
         folder.rmdir()
