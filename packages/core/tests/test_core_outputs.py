@@ -152,7 +152,10 @@ def test_file_is_not_put_in_the_place_of_a_folder(tmp_path):
 
 def test_a_folder_that_holds_something_is_not_replaced(tmp_path):
     folder = filled(tmp_path / "project", notes="mine", todo="mine")
-    with pytest.raises(PartitaError, match="project holds 'notes' and 1 more"), written_aside(folder) as aside:
+    with (
+        pytest.raises(PartitaError, match="project holds something else: 'notes' and 1 more"),
+        written_aside(folder) as aside,
+    ):
         aside.mkdir()
     with pytest.raises(PartitaError, match="cannot write .*notes"), written_aside(folder / "notes") as aside:
         aside.mkdir()

@@ -1,8 +1,8 @@
 """Encoding a corpus: a data set of audio to one of latents, in shards, by any number of processes, in as many goes.
 
 Which rows make a shard, and which files are encoded together, depends on the files alone; each shard is written whole.
-So whoever makes a shard makes the same, a shard that is there is complete, and what a killed process leaves to do is the
-shards that are not there. One that was damaged since, so that its end cannot be read, is none.
+So whoever makes a shard makes the same, a shard that is there is complete, and what a killed process leaves to do is
+the shards that are not there. One that was damaged since, so that its end cannot be read, is none.
 
 A shard records digests of its files, which must still be the same when the corpus is gone on with, and the rows that
 were left out; a shard of which one can be encoded now is made again.
@@ -11,34 +11,28 @@ were left out; a shard of which one can be encoded now is made again.
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from partita_core import ChannelLayout, Codec, PartitaError, locked, written_aside
 from tqdm import tqdm
 
 from ..world import check_world
-from .contents import changed_file, row_contents
+from .contents import row_contents
 from .encoding import encode_files
+from .shard_notes import NOTE, discard_corpus, read_note, shards_to_make, sources_of
 from .shards import Shard, all_shards, begin_corpus, shard_rows
-from .sources import dataset_splits, open_dataset, row_name, row_source, spread_rows
+from .sources import dataset_splits, open_dataset, row_source
 from .stored import COLUMNS, CONTENT, CORPUS, CorpusRecord, CorpusSpec, shard_path
 
 if TYPE_CHECKING:
     import pyarrow
     from datasets import Dataset, Features
-
-# Where a shard keeps what is to be known of it beside its rows.
-_NOTE = b"partita"
-
-# Rows of a shard whose contents are looked at where they lie in tables, and threads that look.
-_LOOKED_AT, _THREADS = 16, 8
 
 # Processes wait for the slowest, however long that takes.
 _TIMEOUT = timedelta(days=30)
@@ -76,8 +70,8 @@ def encode_corpus(
     """Encodes every split of a data set to a folder that `datasets` loads; `partita.data.stored` says what is in it.
 
     Started by torchrun or accelerate, every process encodes a share of the shards. Started again after it was stopped,
-    however that was, it goes on with the shards that are not there. A file that cannot be encoded is left out, and tried
-    again by the next start.
+    however that was, it goes on with the shards that are not there. A file that cannot be encoded is left out, and the
+    next start tries it again.
 
     Args:
         codec: the model, in eval mode; it is moved to the process's device.
@@ -117,7 +111,7 @@ def encode_corpus(
                 wanted = CorpusRecord(spec, name, num_quantizers, {}, _precision(codec))
                 record = begin_corpus(output, wanted, datasets, source, shard_bytes=shard_bytes, progress=progress)
                 held.enter_context(locked(output / CORPUS))
-                told[:2] = record, _shards_to_make(codec, datasets, record, output)
+                told[:2] = record, shards_to_make(codec, datasets, record, output)
             except PartitaError as error:
                 told[2] = str(error)
         # One word for all: the first to look may have finished a shard before the last one looks.
@@ -139,65 +133,15 @@ def encode_corpus(
         processes.wait_for_everyone()
         if not done.encoded:
             if fresh and processes.is_main_process:
-                _discard(output, record)
+                discard_corpus(output, record)
             raise PartitaError(f"none of {done.files} files could be encoded; the first: {done.broken[0]}")
         return done
 
 
 def _precision(codec: Codec) -> str:
-    return str(next(codec.parameters()).dtype).removeprefix("torch.")
-
-
-def _discard(output: Path, record: CorpusRecord) -> None:
-    """Remove a corpus; what else lies in its folder stays."""
-    files = [shard_path(output, *shard) for shard in all_shards(record)]
-    for file in (*files, output / "README.md", output / CORPUS):
-        file.unlink(missing_ok=True)
-    for folder in (*(output / split for split in record.splits), output):
-        with suppress(OSError):
-            folder.rmdir()
-
-
-def _shards_to_make(codec: Codec, datasets: Mapping[str, "Dataset"], record: CorpusRecord, output: Path) -> list[Shard]:
-    """The shards that are not there, and those of which a file was left out that can be encoded now.
-
-    Raises:
-        PartitaError: a file has other contents than when it was encoded.
-    """
-    left = []
-    for shard in all_shards(record):
-        note = _read_note(shard_path(output, *shard))
-        rows = _sources(datasets[shard[0]].select(shard_rows(record, shard)))
-        if note is not None:
-            _check_contents(rows, note, output)
-        if note is None or _can_be_encoded(codec, rows, note, record):
-            left.append(shard)
-    return left
-
-
-def _sources(dataset: "Dataset") -> "Dataset":
-    return dataset.select_columns(["audio", "file_name"])
-
-
-def _check_contents(rows: "Dataset", note: "_Note", output: Path) -> None:
-    if len(note.contents) != len(rows):
-        return  # of a corpus without a word on it
-    held = rows[0]["audio"]["bytes"] is not None  # to look at a file within a table, all of it has to be read
-    picked = [i for i in spread_rows(len(rows), _LOOKED_AT if held else len(rows)) if i not in note.left]
-    named = {i: row_name(rows[i], i) for i in picked}
-    with ThreadPoolExecutor(_THREADS) as pool:
-        now = dict(zip(named.values(), pool.map(lambda i: row_contents(rows[i], i), picked)))
-    if changed := changed_file({named[i]: note.contents[i] for i in picked}, now):
-        raise PartitaError(
-            f"{output}: {changed} has other contents now than when it was encoded; name another folder, or put it back"
-        )
-
-
-def _can_be_encoded(codec: Codec, rows: "Dataset", note: "_Note", record: CorpusRecord) -> bool:
-    """Whether one of the files that a shard lacks can be encoded now."""
-    settings = {"layout": record.layout, "num_quantizers": record.num_quantizers}
-    found = encode_files(codec, lambda i: row_source(rows[note.left[i]], note.left[i]), len(note.left), **settings)
-    return any(not isinstance(result, PartitaError) for _, result in found)
+    """The narrowest floating type of the weights, as torch calls it; empty where there are none."""
+    found = [weights.dtype for weights in codec.parameters() if weights.is_floating_point()]
+    return str(min(found, key=lambda dtype: dtype.itemsize)).removeprefix("torch.") if found else ""
 
 
 def _audio_only(dataset: "Dataset", source: str | os.PathLike) -> "Dataset":
@@ -250,7 +194,7 @@ def _encode_shard(
     """The rows of a shard, in the order of the source, with a note of what was left out."""
     import pyarrow as pa
 
-    paths = _sources(dataset)
+    paths = sources_of(dataset)
     contents = [row_contents(paths[i], i) for i in range(len(paths))]
     rows: dict[int, dict[str, Any]] = {}
     broken: dict[int, str] = {}
@@ -277,7 +221,7 @@ def _encode_shard(
     samples = sum(rows[row]["audio_length"] for row in kept)
     note = {"samples": samples, "broken": [broken[row] for row in sorted(broken)]}
     note |= {"left": sorted(broken), "contents": contents, "threads": torch.get_num_threads()}
-    schema = schema.with_metadata({**(schema.metadata or {}), _NOTE: json.dumps(note).encode()})
+    schema = schema.with_metadata({**(schema.metadata or {}), NOTE: json.dumps(note).encode()})
     return pa.Table.from_arrays(columns, schema=schema)
 
 
@@ -288,42 +232,11 @@ def _write(table: "pyarrow.Table", path: Path) -> None:
     pq.write_table(table, path, use_dictionary=repeated)
 
 
-class _Note(NamedTuple):
-    """What a shard says of itself.
-
-    Attributes:
-        rows: how many there are.
-        samples: of audio in them.
-        broken: reasons why files were left out.
-        left: numbers of the rows of the source, within the shard, that were left out.
-        contents: digests of all its files when they were encoded.
-    """
-
-    rows: int
-    samples: int
-    broken: list[str]
-    left: list[int]
-    contents: list[str | None]
-
-
-def _read_note(path: Path) -> _Note | None:
-    """The note of a shard; None where there is none that can be read, and so no shard."""
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            note = json.loads((file.schema_arrow.metadata or {})[_NOTE])
-            lists = note["broken"], note.get("left", []), note.get("contents", [])
-            return _Note(file.metadata.num_rows, note["samples"], *lists)
-    except (OSError, ValueError, KeyError, TypeError):  # pyarrow's are among them
-        return None
-
-
 def _summary(output: Path, record: CorpusRecord) -> EncodedCorpus:
     """What the shards say of themselves."""
     notes = []
     for shard in all_shards(record):
-        note = _read_note(shard_path(output, *shard))
+        note = read_note(shard_path(output, *shard))
         if note is None:
             raise PartitaError(f"{shard_path(output, *shard)}: was damaged meanwhile; give the command once more")
         notes.append(note)

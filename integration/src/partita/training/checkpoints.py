@@ -108,7 +108,7 @@ def save_checkpoint(
     path = run.checkpoints / f"{_PREFIX}{state.step:08d}"
     if path.name not in run.written():
         check_vacant(path)
-        run.note(path.name)
+        run.note("write", path.name)
     with written_aside(path, own=True) as aside:
         aside.mkdir()
         write_tensors(aside / "objective.safetensors", objective.state_dict())
@@ -119,9 +119,10 @@ def save_checkpoint(
         if ema is not None:
             write_tensors(aside / "ema.safetensors", ema.tensors)
         write_json(aside / "state.json", to_dict(_Saved(state.step, state.total_steps, facts, state.since)))
-    own = set(run.written())
+    own = run.written()
     for old in [found for found in checkpoints(run.checkpoints) if found.name in own][:-keep]:
         shutil.rmtree(old)
+        run.note("delete", old.name)
     return path
 
 
@@ -177,6 +178,13 @@ def checkpoints(folder: Path) -> list[Path]:
         return []
     found = [path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)))
+
+
+def last_checkpoint(run: RunFolder) -> Path | None:
+    """The last checkpoint that the run wrote; of a run that kept no list of them, the last that is there."""
+    found = checkpoints(run.checkpoints)
+    own = run.written()
+    return next((path for path in reversed(found) if path.name in own), found[-1] if found and not own else None)
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Any]:

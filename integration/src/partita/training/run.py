@@ -110,8 +110,8 @@ class RunConfig:
 class RunFolder:
     """The folder of a run: `config.json`, `log.jsonl`, `model/`, `checkpoints/`, `samples/`, and perhaps `failed/`.
 
-    Beside them, `.partita` is the lock of the process that writes, and the list of the checkpoints that the run wrote:
-    no others are deleted.
+    Beside them, `.partita` is the lock of the process that writes, and lists the checkpoints that the run wrote: no
+    others are deleted.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -162,14 +162,18 @@ class RunFolder:
             remove_unfinished(folder)
         settle(self.model)
 
-    def written(self) -> list[str]:
-        """The names of the checkpoints that the run wrote, deleted ones included."""
-        return self.mark.read_text(encoding="utf-8").split() if self.mark.exists() else []
+    def written(self) -> set[str]:
+        """The names of the checkpoints that the run wrote and did not delete."""
+        found: set[str] = set()
+        for line in self.mark.read_text(encoding="utf-8").splitlines() if self.mark.exists() else ():
+            event, _, name = line.partition(" ")
+            (found.add if event == "write" else found.discard)(name)
+        return found
 
-    def note(self, checkpoint: str) -> None:
-        """Add the name of a checkpoint that is about to be written."""
+    def note(self, event: Literal["write", "delete"], checkpoint: str) -> None:
+        """Add a line on a checkpoint that is about to be written, or was deleted."""
         with self.mark.open("a", encoding="utf-8") as file:
-            file.write(f"{checkpoint}\n")
+            file.write(f"{event} {checkpoint}\n")
             file.flush()
             os.fsync(file.fileno())
 

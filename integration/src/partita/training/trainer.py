@@ -14,7 +14,7 @@ from partita.data import CropLoader, StreamLoader, build_loader, corpus_spec, na
 from partita.models import build_model, load_model
 from partita.world import check_world
 
-from .checkpoints import checkpoints
+from .checkpoints import checkpoints, last_checkpoint
 from .finish import finish
 from .latents import check_corpus
 from .loop import Loop
@@ -90,9 +90,9 @@ def train(
     try:
         with _one_writer(accelerator, run, config, state, resume=resume):
             loop = Loop(accelerator, objective, config, run, data=_called(dataset), contents=_contents(dataset))
-            found = checkpoints(run.checkpoints) if resume else []
-            if found:
-                state, elapsed = loop.restore(found[-1], minutes)
+            found = last_checkpoint(run) if resume else None
+            if found is not None:
+                state, elapsed = loop.restore(found, minutes)
 
             def read(rank: int, world_size: int, places: Any) -> CropLoader | StreamLoader:
                 return build_loader(
@@ -114,7 +114,7 @@ def train(
             # What a run that stopped has told past its checkpoint is hidden.
             settings = {name: {"purge_step": state.step + 1} for name in config.trainer.trackers if resume}
             accelerator.init_trackers("tensorboard", init_kwargs=settings)
-            if not found:
+            if found is None:
                 loop.begin(read(0, 1, None), progress=progress)
             periodic = None
             if accelerator.is_main_process:

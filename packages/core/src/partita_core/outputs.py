@@ -151,7 +151,7 @@ def check_vacant(folder: str | Path, *, but: Collection[str] = ()) -> None:
         found = [name for name in names if name not in but and not _UNFINISHED.fullmatch(name)]
         if found:
             more = f" and {len(found) - 1} more" * (len(found) > 1)
-            raise PartitaError(f"{folder} holds {found[0]!r}{more}; name a folder that is new or empty")
+            raise PartitaError(f"{folder} holds something else: {found[0]!r}{more}; name a folder that is new or empty")
 
 
 def remove_unfinished(folder: str | Path) -> None:
