@@ -27,7 +27,7 @@ from partita.data import (
     write_audio,
 )
 from partita.interop import from_foreign
-from partita_core import Autoencoder, ChannelLayout, Latents, PartitaError, locked, override
+from partita_core import Autoencoder, ChannelLayout, Latents, PartitaError, override
 
 SMALL = 6000  # bytes of a shard
 
@@ -490,81 +490,3 @@ def test_the_corpus_of_a_set_model(tmp_path, sources):
     config = DataConfig(crop_seconds=2 * spec.hop / 8000, batch_size=2, num_workers=0)
     batch = next(iter(loader(codec, tmp_path / "out", config)))
     assert batch["latents"].shape == (2, spec.dim, 2 * spec.tokens_per_frame)
-
-
-# ------------------------------------------------------------------ one writer, one precision, the same contents
-
-
-def test_a_corpus_is_of_one_precision(codec, sources, corpus):
-    assert json.loads((corpus / "corpus.json").read_text())["precision"] == "float32"
-    with pytest.raises(PartitaError, match="was begun with precision float32, not bfloat16"):
-        encode_corpus(codec.optimize(precision="bf16"), sources, corpus, progress=False)
-
-
-def test_files_that_were_replaced_are_not_mixed_with_those_that_were_encoded(codec, tmp_path):
-    sources = write_sources(tmp_path / "in")
-    encode_corpus(codec, sources, tmp_path / "out", shard_bytes=SMALL, progress=False)
-    before = [path.read_bytes() for path in shards(tmp_path / "out")]
-    shards(tmp_path / "out")[0].unlink()
-    for file in sources.rglob("*.wav"):
-        os.utime(file, (1, 1))  # copied elsewhere, they are still the same
-    encode_corpus(codec, sources, tmp_path / "out", progress=False)
-    assert [path.read_bytes() for path in shards(tmp_path / "out")] == before
-    audio = bytearray((sources / "train" / "07.wav").read_bytes())
-    audio[len(audio) // 2] ^= 1
-    (sources / "train" / "07.wav").write_bytes(audio)  # of the same name and size
-    with pytest.raises(PartitaError, match=r"train/07\.wav has other contents now"):
-        encode_corpus(codec, sources, tmp_path / "out", progress=False)
-    assert [path.read_bytes() for path in shards(tmp_path / "out")] == before
-
-
-def test_a_file_that_was_away_for_a_while_is_encoded_by_the_next_start(codec, sources, corpus, tmp_path):
-    source = write_sources(tmp_path / "in")
-    away = source / "train" / "04.wav"
-    audio = away.read_bytes()
-    away.write_bytes(b"")
-    done = encode_corpus(codec, source, tmp_path / "out", shard_bytes=SMALL, progress=False)
-    assert (done.encoded, len(done.broken)) == (11, 2)
-    others = {path: path.stat().st_mtime_ns for path in shards(tmp_path / "out")}
-    away.write_bytes(audio)
-    done = encode_corpus(codec, source, tmp_path / "out", progress=False)
-    assert (done.encoded, len(done.broken)) == (12, 1) and "03b.wav" in done.broken[0]
-    assert sum(path.stat().st_mtime_ns != then for path, then in others.items()) == 1
-    one, other = (
-        sorted(rows_of(folder)["train"], key=lambda row: row["file_name"]) for folder in (corpus, tmp_path / "out")
-    )
-    assert [row["file_name"] for row in one] == [row["file_name"] for row in other]
-    assert all(a["frames"] == b["frames"] and a["audio_length"] == b["audio_length"] for a, b in zip(one, other))
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="it has no such locks")
-def test_a_corpus_has_one_writer(codec, sources, corpus):
-    shards(corpus)[0].unlink()
-    with locked(corpus / "corpus.json"), pytest.raises(PartitaError, match="corpus is being written by another"):
-        encode_corpus(codec, sources, corpus, progress=False)
-    assert not (corpus / "train" / "latents-00000.parquet").exists()
-    encode_corpus(codec, sources, corpus, progress=False)
-    assert (corpus / "train" / "latents-00000.parquet").exists()
-
-
-def test_what_else_lies_in_a_corpus_stays(codec, tmp_path, monkeypatch):
-    from partita.data import corpus
-
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.wav").write_text("no audio")
-    made = corpus.shards_to_make
-
-    def beside(*arguments):
-        (tmp_path / "out" / "notes").write_text("mine")
-        return made(*arguments)
-
-    monkeypatch.setattr(corpus, "shards_to_make", beside)
-    with pytest.raises(PartitaError, match="none of 1 files could be encoded"):
-        encode_corpus(codec, tmp_path / "in", tmp_path / "out", progress=False)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes"]
-
-
-def test_the_name_of_a_corpus_may_have_a_dot(run, tones, tmp_path, ok, refused):
-    ok("encode", run / "model", tones, "-o", tmp_path / "corpus.v1")
-    assert dataset_splits(tmp_path / "corpus.v1") == ["train", "validation", "test"]
-    assert "must be one too" in refused("encode", run / "model", tones, "-o", tmp_path / "corpus.safetensors")

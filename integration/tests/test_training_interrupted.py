@@ -303,3 +303,21 @@ def test_a_run_goes_on_with_files_of_the_same_contents(config, tones, tmp_path):
         train(config(steps=3), data=data, resume=True, **settings)
     with pytest.raises(PartitaError, match="data.batch_size was 4, now 2"):
         train(override(config(steps=3), ["data.batch_size=2"]), data=data, resume=True, **settings)
+
+
+# ------------------------------------------------------------------ outputs of commands
+
+
+@posix
+def test_outputs_of_commands_may_be_devices_and_links_and_are_not_the_input(run, tones, tmp_path, ok, refused):
+    song = shutil.copy(tones / "test" / "tone_0.wav", tmp_path / "song.wav")
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link.wav").symlink_to(tmp_path / "far" / "song_again.wav")
+    (tmp_path / "null").symlink_to(os.devnull)
+    ok("reconstruct", run / "model", song, "-o", tmp_path / "link.wav")
+    assert (tmp_path / "link.wav").is_symlink() and (tmp_path / "far" / "song_again.wav").stat().st_size > 1000
+    ok("evaluate", run / "model", "--data", tones, "--json", tmp_path / "null", "--metrics", "lsd")
+    assert (tmp_path / "null").is_symlink() and not Path(os.devnull).is_file()
+    before = song.read_bytes()
+    assert "is the input" in refused("reconstruct", run / "model", song, "-o", song)
+    assert song.read_bytes() == before

@@ -51,6 +51,16 @@ def check_writable(path: Path) -> None:
         raise PartitaError(f"cannot write {path}: {error.strerror or error}") from None
 
 
+def check_other(output: Path, source: Path) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        PartitaError: so it would be.
+    """
+    if output.exists() and source.exists() and output.samefile(source):
+        raise PartitaError(f"{output} is the input; name another file to write")
+
+
 def require_codes(codec: "Codec", name: str) -> None:
     """Refuses a codec of continuous latents.
 
