@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from partita.data import dataset_splits, encode_corpus
+from partita.data import dataset_splits, encode_corpus, open_dataset
 from partita_core import Autoencoder, PartitaError, locked
 
 SMALL = 6000  # bytes of a shard

@@ -173,7 +173,7 @@ def write_audio(
     if not path.parent.is_dir():
         raise PartitaError(f"{path}: the folder {path.parent} does not exist")
     subtype, file, written = subtype or _SUBTYPES.get(suffix), None, 0
-    with written_aside(path) as aside:
+    with written_aside(path, sync=False) as aside:
         try:
             for piece in [audio] if isinstance(audio, Tensor) else (piece for piece in audio if piece.numel()):
                 samples = _writable(path, piece)

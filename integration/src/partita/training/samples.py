@@ -57,7 +57,7 @@ class Samples:
         place = self._folder / folder
         place.mkdir(parents=True, exist_ok=True)
         write_audio(place / f"{stem}.wav", audio, sample_rate)
-        with written_aside(place / f"{stem}.png") as aside:
+        with written_aside(place / f"{stem}.png", sync=False) as aside:
             aside.write_bytes(png)
         tag = "original" if folder == "original" else "sample"
         for tracker in self._trackers:

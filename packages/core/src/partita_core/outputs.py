@@ -45,12 +45,14 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 @contextmanager
-def written_aside(path: str | Path, *, own: bool = False) -> Iterator[Path]:
+def written_aside(path: str | Path, *, own: bool = False, sync: bool = True) -> Iterator[Path]:
     """Yield a path beside `path` to write to, a file or a folder, which then takes its place; or leave no trace.
 
     Args:
         path: the output; folders on the way to it are made.
         own: replace a folder there that is not empty, which the caller wrote itself.
+        sync: wait until it is on the disk, so that not even a power cut leaves half of it; False for what is many and
+            easily made again.
 
     Raises:
         PartitaError: the place cannot be written, or is a folder that holds something else.
@@ -71,12 +73,14 @@ def written_aside(path: str | Path, *, own: bool = False) -> Iterator[Path]:
             if target.is_file() and aside.is_file():
                 with suppress(OSError):
                     shutil.copymode(target, aside)
-            _sync_tree(aside)
+            if sync:
+                _sync_tree(aside)
             if own:
                 _place(aside, target, folder)
             else:
                 os.replace(aside, target)  # a folder, only in the place of an empty one
-            _sync(target.parent)
+            if sync:
+                _sync(target.parent)
 
 
 @contextmanager
