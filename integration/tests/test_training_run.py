@@ -233,7 +233,7 @@ def test_what_fails_before_the_first_step_leaves_nothing_and_takes_nothing(confi
     assert not (tmp_path / "new").exists()
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "notes.txt").write_text("mine")
-    with pytest.raises(PartitaError, match=r"broken\.wav"):
+    with pytest.raises(PartitaError, match=r"old holds something else: 'notes\.txt'"):
         train(config(), data=data, output=tmp_path / "old", progress=False)
     assert (tmp_path / "old" / "notes.txt").read_text() == "mine"
 

@@ -69,9 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PartitaError as error:
         print(f"partita {options.command}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"partita {options.command}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:  # of a run, it holds what to say, which one process says for all
+        if text := getattr(interrupt, "text", "interrupted"):
+            print(f"partita {options.command}: {text}", file=sys.stderr)
+        return getattr(interrupt, "code", 130)
     except BrokenPipeError:
         # Whoever reads has seen enough; closing stdout again at exit must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,8 +14,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
-    import shutil
-
     from partita_core import PartitaError, override, read_json, to_dict
     from tqdm import tqdm
 
@@ -50,7 +48,8 @@ def run(options: argparse.Namespace) -> None:
             synthesise(data, minutes=8, seed=0, progress=progress)
     _, dataset = (open_dataset(data, split=split) for split in ("train", "test"))
     if again:
-        shutil.rmtree(run_folder.path, ignore_errors=True)  # the demo is the one command that begins anew
+        with run_folder.locked():
+            run_folder.discard()  # the demo is the one command that begins anew
     train(config, data=data, output=run_folder.path, recipe="genae_tiny", minutes=options.minutes)
 
     # As `partita encode` and `partita decode` do it, on a file that training has not seen.

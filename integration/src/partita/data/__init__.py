@@ -3,6 +3,7 @@
 from .audio import AudioInfo, AudioSource, audio_info, read_audio, read_blocks, source_name, write_audio
 from .augment import Augmentation, Example, augment, plain
 from .clips import Clip, whole_files
+from .contents import changed_file, row_contents, sample_contents
 from .corpus import EncodedCorpus, encode_corpus
 from .crops import Batch, Crops, DataConfig, Item, LatentCrops, LeftOut, collate
 from .decoding import decode_pieces
@@ -46,6 +47,7 @@ __all__ = [
     "audio_info",
     "augment",
     "build_loader",
+    "changed_file",
     "check_texts",
     "collate",
     "corpus_spec",
@@ -68,6 +70,8 @@ __all__ = [
     "reported_readers",
     "resample",
     "resampled_length",
+    "row_contents",
+    "sample_contents",
     "source_name",
     "spread_rows",
     "stored_latents",

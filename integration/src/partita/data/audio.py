@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from partita_core import PartitaError
+from partita_core import PartitaError, written_aside
 from torch import Tensor
 
 from .reading import BLOCK_FRAMES, AudioFile, AudioInfo, AudioSource, reason
@@ -57,7 +57,7 @@ def read_blocks(source: AudioSource, block_frames: int = BLOCK_FRAMES) -> Iterat
 def write_audio(
     path: str | os.PathLike, audio: Tensor | Iterable[Tensor], sample_rate: int, *, subtype: str | None = None
 ) -> int:
-    """Writes audio whole or not at all: to a file beside `path`, which then takes its name.
+    """Write audio, whole or not at all; see `partita_core.outputs`.
 
     Args:
         path: where; the suffix is the format.
@@ -82,29 +82,26 @@ def write_audio(
         raise PartitaError(f"{path}: is a folder; name a file")
     if not path.parent.is_dir():
         raise PartitaError(f"{path}: the folder {path.parent} does not exist")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{suffix}")
     subtype, file, written = subtype or _SUBTYPES.get(suffix), None, 0
-    try:
-        for piece in [audio] if isinstance(audio, Tensor) else (piece for piece in audio if piece.numel()):
-            samples = _writable(path, piece)
+    with written_aside(path, sync=False) as aside:
+        try:
+            for piece in [audio] if isinstance(audio, Tensor) else (piece for piece in audio if piece.numel()):
+                samples = _writable(path, piece)
+                with _writing(path):
+                    if file is None:
+                        file = _Writer(aside, sample_rate, samples.shape[0], subtype)
+                    # libsndfile crashes on a minute of Vorbis handed over at once
+                    for start in range(0, samples.shape[1], BLOCK_FRAMES):
+                        file.write(samples[:, start : start + BLOCK_FRAMES].T)
+                written += samples.shape[1]
+            if file is None:
+                raise PartitaError(f"{path}: there is no audio to write")
             with _writing(path):
-                if file is None:
-                    file = _Writer(temporary, sample_rate, samples.shape[0], subtype)
-                # libsndfile crashes on a minute of Vorbis handed over at once
-                for start in range(0, samples.shape[1], BLOCK_FRAMES):
-                    file.write(samples[:, start : start + BLOCK_FRAMES].T)
-            written += samples.shape[1]
-        if file is None:
-            raise PartitaError(f"{path}: there is no audio to write")
-        with _writing(path):
-            file.close()
-            os.replace(temporary, path)
-    finally:
-        with suppress(OSError, soundfile.LibsndfileError):
-            if file is not None:
                 file.close()
-        with suppress(OSError):
-            temporary.unlink()
+        finally:
+            with suppress(OSError, soundfile.LibsndfileError):
+                if file is not None:
+                    file.close()
     return written
 
 

@@ -1,5 +1,6 @@
 """Endless batches: batch number s is the same whoever reads it, however often the run was stopped before."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
 Key = tuple[int, int]
+
+# Seconds that a worker goes on after SIGTERM.
+_LATER = 60
 
 
 class EpochSampler(Sampler[list[Key]]):
@@ -131,6 +135,7 @@ def build_loader(
     settings = {
         "num_workers": config.num_workers,
         "collate_fn": _as_it_is,
+        "worker_init_fn": _left_to_the_main_process,
         "pin_memory": torch.cuda.is_available(),
         # seeds workers, which draw nothing; without it every iteration would move torch's global state
         "generator": Generator(),
@@ -200,6 +205,17 @@ def share_of(batch_size: int, world_size: int) -> int:
     if batch_size % world_size:
         raise PartitaError(f"a batch of {batch_size} cannot be shared evenly by {world_size} processes")
     return batch_size // world_size
+
+
+def _left_to_the_main_process(worker: int) -> None:
+    """Let a worker live through signals to the whole group, so that the main process can end its step.
+
+    SIGTERM ends it later: it is also how a worker is ended that does not end by itself.
+    """
+    if hasattr(signal, "alarm"):  # Windows has none of these
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_LATER))
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -200,12 +200,14 @@ class CorpusRecord:
         layout: that all files were encoded as; None for each file's own.
         num_quantizers: levels of codes that were asked for; None for all.
         splits: by name.
+        precision: of the weights that encoded, as torch calls it; empty where it was not recorded.
     """
 
     corpus: CorpusSpec
     layout: str | None
     num_quantizers: int | None
     splits: dict[str, SplitPlan]
+    precision: str = ""
 
 
 def read_record(folder: Path) -> CorpusRecord:

@@ -37,6 +37,13 @@ class Log:
         for tracker in self._trackers if numbers else ():
             tracker.log(numbers, step=step)
 
+    def finite(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
+        """The values that are finite, as losses are; a metric that is not is left out, with a warning."""
+        for name, value in values.items():
+            if not math.isfinite(value):
+                self.warn(step, name, f"step {step}: {name} is {value}; it is left out of the log")
+        return {name: value for name, value in values.items() if math.isfinite(value)}
+
     def warn(self, step: int, kind: str, text: str) -> None:
         """Adds a line with a `warning`; the first of a kind is also written to stderr, without breaking a bar."""
         self.write(step, warning=text)

@@ -156,7 +156,7 @@ class Guard:
         mine, problem = found[self._accelerator.process_index], ""
         try:
             if self._accelerator.is_main_process:
-                with written_aside(folder) as aside:
+                with written_aside(folder, own=(folder / "failure.json").is_file()) as aside:
                     aside.mkdir()
                     write_tensors(aside / "objective.safetensors", self._objective.state_dict(), finite=False)
                     failure = {"step": state.step + 1, "total_steps": state.total_steps, "phase": phase}

@@ -20,15 +20,24 @@ class TrainState:
     Attributes:
         step: optimizer steps done.
         total_steps: how many there will be; an estimate, growing better, where time is the limit.
+        since: a step and the progress there, from which on it rises to 1 at the last step; the step at which the run
+            was given another number of steps, if it was.
     """
 
     step: int = 0
     total_steps: int = 1
+    since: tuple[int, float] = (0, 0.0)
 
     @property
     def progress(self) -> float:
         """From 0 to 1."""
-        return min(1.0, self.step / max(1, self.total_steps))
+        step, done = self.since
+        return min(1.0, done + (1.0 - done) * ((self.step - step) / max(1, self.total_steps - step)))
+
+    def go_on(self, total_steps: int) -> None:
+        """Change the number of steps: progress goes on from where it is, and none that was made is taken back."""
+        self.since = self.step, self.progress
+        self.total_steps = total_steps
 
 
 class Objective(nn.Module, ABC):

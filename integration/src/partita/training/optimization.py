@@ -63,6 +63,26 @@ class OptimizerConfig(Ranged):
         return self.lr * warmup * _SCHEDULES[self.schedule](state, self)
 
 
+def kept_rates(optimizers: Mapping[str, OptimizerConfig], state: TrainState, planned: int) -> str:
+    """One line on the learning rates of a run that is given more steps than planned; empty where nothing differs.
+
+    They go on from where they were, and are not those of a run that was to have as many steps from its start.
+
+    Args:
+        optimizers: by phase.
+        state: of the longer run, at its first step.
+        planned: number of steps before.
+    """
+    anew = TrainState(state.step, state.total_steps)
+    rates = {phase: (config.lr_at(state), config.lr_at(anew)) for phase, config in optimizers.items()}
+    told = [f"{phase} {rate:.3g} (not {other:.3g})" for phase, (rate, other) in rates.items() if rate != other]
+    if not told:
+        return ""
+    steps = f"{state.total_steps} steps, where {planned} were planned"
+    what = f"learning rates go on from step {state.step}, and are not those of one run of as many steps"
+    return f"{steps}: {what}: {', '.join(told)}"
+
+
 class EMA:
     """A moving average of a module's floating tensors, kept in float32 beside it and swapped in where wanted.
 

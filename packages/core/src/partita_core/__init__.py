@@ -17,7 +17,6 @@ from .files import (
     read_tensors,
     write_json,
     write_tensors,
-    written_aside,
 )
 from .frozen import Frozen, frozen_call
 from .latent_scale import LatentScale
@@ -34,8 +33,10 @@ from .layouts import (
 )
 from .lengths import codes_within, length_mask, mean_within, move_average, tokens_within
 from .loading import build_for, check_folder, check_weights
+from .locks import locked
 from .naming import plain, plain_state, weights_hash
 from .noise import hashed_seed, keyed_noise
+from .outputs import check_vacant, remove_unfinished, settle, written_aside, written_into
 from .overrides import named, override
 from .precision import Precision, compile_frozen, upcast
 from .processes import is_distributed, process_mean
@@ -57,7 +58,7 @@ from .roles import (
     StepOutput,
     sum_contexts,
 )
-from .saving import Saved, load_weights
+from .saving import Saved, load_weights, remove_saved
 from .specs import AudioSpec, LatentSpec
 from .stream_codec import StreamDecoder, StreamEncoder
 from .streams import Bounded, Chain, Stepped, Stream, Streamable, UnboundedError, Whole
@@ -85,6 +86,7 @@ __all__ = [
     "ChannelLayout",
     "check_finite",
     "check_folder",
+    "check_vacant",
     "check_weights",
     "Codec",
     "codes_within",
@@ -114,6 +116,7 @@ __all__ = [
     "LatentSpec",
     "length_mask",
     "load_weights",
+    "locked",
     "lookup",
     "Loss",
     "mean_within",
@@ -136,10 +139,13 @@ __all__ = [
     "read_tensors",
     "register",
     "regroup",
+    "remove_saved",
+    "remove_unfinished",
     "RepresentationEncoder",
     "Role",
     "Sampler",
     "Saved",
+    "settle",
     "shorten",
     "shown",
     "StepOutput",
@@ -159,4 +165,5 @@ __all__ = [
     "write_json",
     "write_tensors",
     "written_aside",
+    "written_into",
 ]

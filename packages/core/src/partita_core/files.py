@@ -1,10 +1,7 @@
-"""Safe files: safetensors and JSON only, written aside and renamed, refused in one line when they are not right."""
+"""Safe files: safetensors and JSON only, written whole (see `outputs`), and one line where they are not right."""
 
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import PartitaError, first_line, shorten, shown
+from .outputs import written_aside
 
 # JSON of ours is far smaller; what is larger would take memory without saying anything.
 _MOST_JSON = 16 << 20
@@ -34,56 +32,6 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-
-
-@contextmanager
-def written_aside(path: str | Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to, a file or a folder, which then takes its place; or leaves no trace.
-
-    It is on the disk before it takes the place, so that not even a power cut leaves half of it there.
-
-    Raises:
-        PartitaError: the place cannot be written.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise PartitaError(f"cannot write {path}: {error.strerror or error}") from None
-    try:
-        aside = holder / path.name
-        yield aside
-        for inner in (*aside.rglob("*"), aside):
-            _sync(inner)
-        replaced = holder / f"{path.name}.replaced"
-        if aside.is_dir() and path.is_dir():
-            path.rename(replaced)  # a folder cannot be renamed onto a full one
-        try:
-            os.replace(aside, path)
-        except OSError:
-            if replaced.exists():
-                replaced.rename(path)
-            raise
-        _sync(path.parent)
-    except OSError as error:
-        raise PartitaError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file is on the disk, or what a folder holds is known there by its name."""
-    if os.name == "nt":  # it opens no folders
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:
-        if not path.is_dir():  # of folders, not every file system can do it
-            raise
-    finally:
-        os.close(handle)
 
 
 def write_json(path: str | Path, value: Any) -> None:
