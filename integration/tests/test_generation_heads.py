@@ -7,7 +7,7 @@ import torch
 from partita.generation import FlowHead, FlowHeadConfig, LlamaBackboneConfig, Sampling, TokenHead
 from partita.generation.token_head import TokenHeadConfig, draw
 from partita.quantized import QuantizedCodec
-from partita_bottlenecks import NoiseRegularizedConfig
+from partita_bottlenecks import IdentityConfig, NoiseRegularizedConfig
 from partita_core import ChannelLayout, Latents, LatentScale, LatentSpec, PartitaError
 from partita_core.testing.dummies import (
     AveragingConfig,
@@ -166,7 +166,11 @@ def test_patches_are_brought_back_to_where_the_bottleneck_says():
     free = generated(flow_head(4, tokens=1, spec=SPHERE, codec=None))
     assert (free.norm(dim=1) - 3).abs().max() > 0.1
     # A bottleneck whose latents lie anywhere changes no bit.
-    assert torch.equal(generated(flow_head(4, tokens=1, spec=SPHERE, codec=autoencoder(ChannelLayout.MONO))), free)
+    anywhere = autoencoder(ChannelLayout.MONO, bottleneck=IdentityConfig())
+    assert torch.equal(generated(flow_head(4, tokens=1, spec=SPHERE, codec=anywhere)), free)
+    # One whose latents are bounded keeps within the bounds.
+    bounded = generated(flow_head(4, tokens=1, spec=SPHERE, codec=autoencoder(ChannelLayout.MONO)))
+    assert free.abs().max() > 1 and bounded.abs().max() <= 1 + 1e-6
 
 
 def test_the_projection_can_be_left_out():

@@ -6,7 +6,8 @@ from hashlib import sha256
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from .sources import row_source, spread_rows
+from .listing import spread_rows
+from .sources import row_source
 from .stored import CONTENT
 
 if TYPE_CHECKING:

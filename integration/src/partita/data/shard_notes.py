@@ -11,8 +11,9 @@ from partita_core import Codec, PartitaError
 
 from .contents import changed_file, row_contents
 from .encoding import encode_files
+from .listing import spread_rows
 from .shards import Shard, all_shards, shard_rows
-from .sources import row_name, row_source, spread_rows
+from .sources import row_name, row_source
 from .stored import CORPUS, CorpusRecord, shard_path
 
 if TYPE_CHECKING:

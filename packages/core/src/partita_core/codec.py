@@ -80,7 +80,7 @@ class Codec(Named, ABC):
 
     def project(self, values: Tensor) -> Tensor:
         """Values `(batch, dim, tokens)` brought back to where this codec's latents lie; see `Bottleneck.project`."""
-        return values
+        return values.clamp(-1, 1) if self.latent_spec.bounded else values
 
     def latents(
         self,

@@ -181,9 +181,9 @@ class Bottleneck(Role, ABC):
         """The nearest latents that the bottleneck can make without noise, for values `(batch, dim, tokens)`.
 
         Generated latents are brought back by it to a sphere, say. Latents that were encoded stay as they are; the
-        identity for bottlenecks whose latents lie anywhere.
+        identity for bottlenecks whose latents lie anywhere, and the nearest values within the bounds of bounded ones.
         """
-        return values
+        return values.clamp(-1, 1) if self.bounded else values
 
     def posterior(self, hidden: Tensor) -> Posterior:
         """Distribution of the latents of hidden frames `(batch, in_dim, tokens)`; a point where nothing is sampled."""
