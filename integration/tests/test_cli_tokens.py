@@ -101,15 +101,9 @@ def test_what_cannot_be_detokenized(models, ok, refused, tmp_path, config):
     assert "no such file" in refused("detokenize", models / "model", tmp_path / "none.safetensors", "-o", out)
     (tmp_path / "cut.safetensors").write_bytes(ids.read_bytes()[:-9])
     assert "damaged" in refused("detokenize", models / "model", tmp_path / "cut.safetensors", "-o", out)
-<<<<<<< HEAD
     tensors, metadata = read_tensors(ids)
     tensors["ids"][0, 3] = 5  # an id of level 0 where one of level 2 belongs
     write_tensors(tmp_path / "wrong.safetensors", tensors, metadata)
-=======
-    tensors, header = read_tensors(ids)
-    tensors["ids"][0, 3] = 5  # an id of level 0 where one of level 2 belongs
-    write_tensors(tmp_path / "wrong.safetensors", tensors, header)
->>>>>>> wt_e
     line = refused("detokenize", models / "model", tmp_path / "wrong.safetensors", "-o", out)
     assert "wrong.safetensors: item 0, position 3: id 5 where a code of level 2 (35..50) belongs" in line
     assert ".wav" in refused("detokenize", models / "model", ids, "-o", tmp_path / "out.flac")
