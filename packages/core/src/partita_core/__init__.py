@@ -29,7 +29,7 @@ from .layouts import (
     network_layout,
     to_network,
 )
-from .loading import build_for, check_folder, check_weights
+from .loading import build_for, check_folder, check_weights, limited_build
 from .naming import weights_hash
 from .noise import hashed_seed, keyed_noise
 from .precision import Precision, compile_frozen, upcast
@@ -97,6 +97,7 @@ __all__ = [
     "LatentScale",
     "Latents",
     "LatentSpec",
+    "limited_build",
     "load_weights",
     "lookup",
     "Loss",
