@@ -32,7 +32,7 @@ from .layouts import (
     to_network,
 )
 from .lengths import codes_within, length_mask, mean_within, move_average, tokens_within
-from .loading import build_for, check_folder, check_weights
+from .loading import build_for, check_folder, check_weights, limited_build
 from .locks import locked
 from .naming import plain, plain_state, weights_hash
 from .noise import hashed_seed, keyed_noise
@@ -115,6 +115,7 @@ __all__ = [
     "Latents",
     "LatentSpec",
     "length_mask",
+    "limited_build",
     "load_weights",
     "locked",
     "lookup",

@@ -106,6 +106,22 @@ def build_shell(weights: Mapping[str, Tensor], build: Callable[[], Any], source:
     return shell
 
 
+@contextmanager
+def limited_build(source: Any, *, max_tensors: int, max_bytes: int) -> Iterator[None]:
+    """Build within on the meta device, as `build_for` does, a module whose weights are not at hand.
+
+    Args:
+        source: name of the model in messages.
+        max_tensors: tensors of the largest model that is expected.
+        max_bytes: bytes of its largest tensor.
+
+    Raises:
+        PartitaError: it cannot be built, or is larger.
+    """
+    with _described(source), torch.device("meta"), _Budget(max_tensors, max_bytes, source):
+        yield
+
+
 def check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: Any) -> None:
     """Holds weights against the state of a module: names, shapes and types; floating types may differ.
 
