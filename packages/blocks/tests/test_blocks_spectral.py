@@ -164,6 +164,7 @@ def test_log_mel_does_not_depend_on_autocast():
         assert torch.equal(mel(audio), plain)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="torch 2.6 exports no Fourier transform")
 def test_spectra_export_with_dynamic_batch_and_length():
     class Both(torch.nn.Module):
         def __init__(self):

@@ -93,7 +93,8 @@ class AdaptiveGroupNorm(nn.Module):
         groups = max(1, min(channels // 4, 32))
         if channels % groups:
             raise PartitaError(f"{channels} channels make no {groups} equal groups; take a multiple of {groups}")
-        self.norm = nn.GroupNorm(groups, channels, bias=False)
+        self.norm = nn.GroupNorm(groups, channels)
+        self.norm.register_parameter("bias", None)  # torch 2.6 has no argument for it
         self.scale = None if condition_dim is None else AdaptiveScale(condition_dim, channels)
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:

@@ -162,7 +162,7 @@ class ResidualVQ(Quantizer):
         stacked, values = torch.stack(codes, dim=1), values.transpose(1, 2)
         if not stochastic:  # the codebooks are what they were, and values those of codes to the last bit
             values = straight_through(self._look_up(stacked).detach(), values)
-        metrics = self._metrics(stacked, hidden.dtype) | {"relative_error": relative_error(values, hidden, lengths)}
+        metrics = {**self._metrics(stacked, hidden.dtype), "relative_error": relative_error(values, hidden, lengths)}
         return BottleneckOutput(values, stacked, {"commitment": commitment}, metrics)
 
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
