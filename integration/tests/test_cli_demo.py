@@ -1,6 +1,5 @@
 """`partita demo`, as far as it is not the other commands one after the other: what it takes away."""
 
-import json
 import shutil
 
 import pytest
@@ -20,12 +19,18 @@ def files(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_demo_begins_anew_where_there_is_one_of_its_own(demo, ok, tmp_path):
+def test_a_demo_begins_anew_where_there_is_one_of_its_own_and_nothing_else(demo, ok, refused, tmp_path):
     ok(*demo)
-    (tmp_path / "run" / "old").touch()
+    (tmp_path / "run" / "notes").touch()
+    before = files(tmp_path)
+    assert "run holds something else: 'notes'" in refused(*demo)
+    assert files(tmp_path) == before
+    (tmp_path / "run" / "notes").unlink()
+    (tmp_path / "run" / "samples" / "old.wav").touch()
     config = RunFolder(tmp_path / "run").config.read_bytes()
     ok(*demo)
-    assert not (tmp_path / "run" / "old").exists() and RunFolder(tmp_path / "run").config.read_bytes() == config
+    assert not (tmp_path / "run" / "samples" / "old.wav").exists()
+    assert RunFolder(tmp_path / "run").config.read_bytes() == config
     assert (tmp_path / "report.html").is_file()
 
 
@@ -42,7 +47,7 @@ def test_what_is_no_run_of_a_demo_is_left(demo, refused, run, tmp_path):
     assert "holds a run that is not of this demo; move it" in refused(*demo)
     RunFolder(tmp_path / "run").config.unlink()
     (tmp_path / "run" / "notes.txt").write_text("mine")
-    assert "no such" in refused(*demo[:2], tmp_path / "none", *demo[3:]).lower()
+    assert "run holds something else: 'notes.txt'" in refused(*demo)
     assert files(tmp_path).keys() - before.keys() == {(tmp_path / "run" / "notes.txt").relative_to(tmp_path)}
 
 
@@ -55,9 +60,8 @@ def test_a_demo_that_cannot_read_its_data_takes_nothing_away(demo, ok, refused, 
     assert files(tmp_path) == before
 
 
-def test_a_demo_leaves_what_lies_where_its_run_goes(demo, ok, tmp_path):
+def test_a_demo_leaves_what_lies_where_its_run_goes(demo, refused, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
-    ok(*demo)
+    assert "run holds something else: 'notes.txt'" in refused(*demo)
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["recipe"] == "genae_tiny"

@@ -36,6 +36,7 @@ def run(options: argparse.Namespace) -> None:
         raise PartitaError(
             f"{run_folder.path} holds a run that is not of this demo; move it, or choose another --output"
         )
+    run_folder.check_own()
     data = options.data
     if data is None:
         data = output / "data"

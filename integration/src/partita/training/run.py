@@ -168,6 +168,15 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
+    def check_own(self) -> None:
+        """Refuse a folder that holds what no run writes.
+
+        Raises:
+            PartitaError: so it is; the first is named.
+        """
+        written = (self.config, self.log, self.model, self.checkpoints, self.samples, self.failed, self.mark)
+        check_vacant(self.path, but=[*(path.name for path in written), "tensorboard"])
+
     def discard(self) -> None:
         """Remove what the run wrote; the folder stays if anything else is in it."""
         for folder in (*(self.checkpoints / name for name in self.written()), self.samples, self.failed):
