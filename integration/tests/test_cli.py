@@ -192,7 +192,7 @@ def test_seeds_of_more_than_64_bits_are_one_line(model, ok, refused, tmp_path):
     ok("encode", model, file, "-o", z)
     for seed in (2**63, -(2**63) - 1, "9" * 20):
         for command in (("decode", model, z), ("reconstruct", model, file)):
-            assert "it must be from -2**63" in refused(*command, "-o", tmp_path / "x.wav", "--seed", seed)
+            assert str(seed) in refused(*command, "-o", tmp_path / "x.wav", "--seed", seed)
     for seed in (2**63 - 1, -(2**63)):
         ok("decode", model, z, "-o", tmp_path / "x.wav", "--seed", seed)
 
@@ -376,19 +376,19 @@ def test_bad_training(refused, tones, tmp_path):
     for minutes in ("-1", "nan", "inf"):
         assert "must be positive" in refused("train", "genae_tiny", *settings, "--minutes", minutes)
     for change, complaint in (
-        ("trainer.optimizers.generator.betas=[2,3]", "betas are (2.0, 3.0); each must be in [0, 1)"),
-        ("trainer.optimizers.generator.betas=[0.9,1]", "each must be in [0, 1)"),
-        ("trainer.optimizers.generator.lr=-1", "lr is -1.0; it must be from 0 to 1e+30"),
-        ("trainer.optimizers.generator.lr=1e39", "lr is 1e+39; it must be from 0 to 1e+30"),
-        ("trainer.optimizers.generator.decay_steps=0", "decay_steps is 0; it must be at least 1"),
-        ("trainer.optimizers.generator.warmup_steps=-1", "warmup_steps is -1; it must be at least 0"),
-        ("trainer.optimizers.generator.weight_decay=-1", "weight_decay is -1.0; it must be at least 0"),
-        ("trainer.optimizers.generator.clip=0", "clip is 0.0; it must be positive"),
-        ("trainer.statistics_seconds=0", "statistics_seconds is 0.0; it must be positive"),
-        ("trainer.evaluate_seconds=-1", "evaluate_seconds is -1.0; it must be positive"),
-        ("data.crop_seconds=1e300", "crop_seconds is 1e+300; it must be positive, and at most 3600"),
-        ("data.crop_seconds=1e7", "at most 3600"),
-        ("data.silence_db=1e9", "silence_db is 1000000000.0; above 0, full scale, all is silent"),
+        ("trainer.optimizers.generator.betas=[2,3]", "betas[0] is 2.0"),
+        ("trainer.optimizers.generator.betas=[0.9,1]", "betas[1] is 1.0"),
+        ("trainer.optimizers.generator.lr=-1", "lr is -1.0"),
+        ("trainer.optimizers.generator.lr=1e39", "lr is 1e+39"),
+        ("trainer.optimizers.generator.decay_steps=0", "decay_steps is 0"),
+        ("trainer.optimizers.generator.warmup_steps=-1", "warmup_steps is -1"),
+        ("trainer.optimizers.generator.weight_decay=-1", "weight_decay is -1.0"),
+        ("trainer.optimizers.generator.clip=0", "clip is 0.0"),
+        ("trainer.statistics_seconds=0", "statistics_seconds is 0.0"),
+        ("trainer.evaluate_seconds=-1", "evaluate_seconds is -1.0"),
+        ("data.crop_seconds=1e300", "crop_seconds is 1e+300"),
+        ("data.crop_seconds=1e7", "3600"),
+        ("data.silence_db=1e9", "silence_db is 1000000000.0"),
     ):
         assert complaint in refused("train", "genae_tiny", *settings, change)
     silent = tmp_path / "silent"

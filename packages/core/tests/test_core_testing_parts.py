@@ -187,6 +187,14 @@ def flipped_codes(parent, self, hidden, **how):
     return (out := parent.forward(self, hidden, **how))._replace(codes=out.codes.flip(-1))
 
 
+def codes_beyond(parent, self, hidden, **how):
+    return (out := parent.forward(self, hidden, **how))._replace(codes=out.codes + 3)
+
+
+def look_up_dropped(parent, self, codes):
+    return parent.codes_to_values(self, codes) - (codes == -1).to(torch.float64)
+
+
 def zero_for_dropped(parent, self, hidden, num_quantizers=None):
     return parent.encode_codes(self, hidden, num_quantizers).clamp(min=0)
 
@@ -209,13 +217,11 @@ QUANTIZERS = {name: broken(RoundingConfig()) for name, broken in BREAK_BOTTLENEC
     # Rounded values have no slope that could be lost; what tells is their type.
     "runs_in_float64": forward(lambda self, x, values: values.float())(RoundingConfig()),
     "deepcopy_is_independent": shared_twin(RoundingConfig()),
-    "codes_are_as_declared": spoilt(lambda part: setattr(part, "codebook_sizes", (3,) * part.dim))(RoundingConfig()),
+    "codes_are_as_declared": method("forward", codes_beyond)(RoundingConfig()),
     "forward_encodes": method("forward", flipped_codes)(RoundingConfig()),
     "forward_looks_up": forward(lambda self, x, values: values * (1 + 1e-6))(RoundingConfig()),
     "fewer_levels_are_a_prefix": method("encode_codes", zero_for_dropped)(RoundingConfig()),
-    "dropped_levels_contribute_zero": method(
-        "codes_to_values", lambda parent, self, codes: (codes - self.reach) * self.step
-    )(RoundingConfig()),
+    "dropped_levels_contribute_zero": method("codes_to_values", look_up_dropped)(RoundingConfig()),
     "foreign_codes_are_refused": method("codes_to_values", clamp_codes)(RoundingConfig()),
     "noise_in_eval_is_asked_for": noisy_if(lambda self, stochastic: not self.training)(RoundingConfig()),
     "codes_survive_autocast": method("encode_codes", encode_by_product)(RoundingConfig()),

@@ -47,7 +47,7 @@ def test_a_model_with_such_weights_is_not_written_and_leaves_the_one_before(tmp_
     before = {path: path.read_bytes() for path in (tmp_path / "model").iterdir()}
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] = torch.nan
-    with pytest.raises(PartitaError, match="cannot write .*model.safetensors: it holds numbers that are not finite"):
+    with pytest.raises(PartitaError, match="not finite .*encoder.conv.bias"):
         model.save_pretrained(tmp_path / "model")
     assert {path: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
