@@ -22,7 +22,7 @@ def folder(tmp_path):
 
 
 def crops(folder, mix: float) -> Crops:
-    config = DataConfig(augmentation=replace(BARE, mix=mix), num_workers=0)
+    config = DataConfig(augmentation=replace(BARE, mix=mix), num_workers=0, silence_db=None)
     return Crops(open_dataset(folder), audio_spec=SPEC, crop_samples=1000, config=config, seed=0)
 
 
