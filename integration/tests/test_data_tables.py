@@ -42,7 +42,7 @@ def table(sound):
 
 def crop_values(folder, split: str = "train") -> float:
     """The mean of the first batch that a stream of a split gives."""
-    config = DataConfig(augmentation=None, num_workers=0, batch_size=2, stream=2)
+    config = DataConfig(augmentation=None, num_workers=0, batch_size=2, stream=2, silence_db=None)
     spec = AudioSpec(8000, 1, (ChannelLayout.MONO,))
     rows = open_dataset(folder, split, stream=True)
     return float(next(iter(build_loader(rows, config, audio_spec=spec, crop_multiple=10, seed=0)))["audio"].abs().max())
@@ -228,7 +228,7 @@ def test_a_damaged_archive_is_one_line(archives):
         open_dataset(archives)
     assert "\n" not in str(caught.value)
     stream = open_dataset(archives, stream=True)
-    config = DataConfig(augmentation=None, num_workers=0, batch_size=9, stream=2)
+    config = DataConfig(augmentation=None, num_workers=0, batch_size=9, stream=2, silence_db=None)
     spec = AudioSpec(8000, 1, (ChannelLayout.MONO,))
     batch = next(iter(build_loader(stream, config, audio_spec=spec, crop_multiple=10, seed=0)))
     assert set(batch["file_name"]) == {"a.wav", "b.wav"}

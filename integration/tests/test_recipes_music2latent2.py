@@ -186,6 +186,6 @@ def test_the_bases_train_two_steps(name):
 
 def test_figures_are_known_without_training(monkeypatch):
     monkeypatch.setattr("partita.figures._CHUNKS", 2)
-    found = recipe_figures(recipes.music2latent2_tiny().model)
+    found = recipe_figures(recipes.music2latent2_tiny())
     assert found["numbers_per_second"] == pytest.approx(512 * 44_100 / CHUNK)
     assert found["macs_per_second"]["decoder"] > found["macs_per_second"]["encoder"] > 1e8
