@@ -12,7 +12,7 @@ import torch
 from partita.data import audio_info, read_audio, write_audio
 from partita.data.mpeg import MPEGAudio
 from partita.data.ogg import OggAudio
-from partita.data.reading import AudioFile
+from partita.data.reading import AudioFile, _Recent
 from partita.data.splice import Decoder
 from partita_core import PartitaError
 
@@ -245,3 +245,12 @@ def test_why_a_file_could_not_be_written_is_said(tmp_path, suffix):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert os.listdir(tmp_path) == []
+
+
+def test_the_files_added_last_are_remembered_within_a_budget():
+    recent = _Recent(10, len)
+    for key, value in ((("a",), "aaaa"), (("b",), "bbb"), (("a",), "aa"), (("c",), "cccccc")):
+        recent.put(key, value)
+    assert [recent.get((name,)) for name in "abc"] == ["aa", None, "cccccc"]  # 2 + 3 + 6 are one too many
+    recent.put(("d",), "d" * 20)
+    assert recent.get(("d",)) == "d" * 20 and recent.get(("c",)) is None

@@ -119,6 +119,11 @@ class MPEGAudio:
         self.skip, end_skip = self._info()
         self.frames = max(0, len(self.offsets) * self.per_frame - self.skip - end_skip)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the index."""
+        return self.offsets.itemsize * len(self.offsets) + self.sizes.itemsize * len(self.sizes)
+
     def on(self, file: BinaryIO) -> "MPEGAudio":
         """The same, of the file opened anew."""
         other = copy(self)

@@ -54,6 +54,12 @@ class OggAudio:
         self._zero, stop = self._bounds(granules)
         self.frames = max(0, (stop - self._zero) // self._factor)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the index."""
+        columns = (self._offsets, self._sizes, self._ends)
+        return sum(column.itemsize * len(column) for column in columns) + len(self._flags)
+
     def on(self, file: BinaryIO) -> "OggAudio":
         """The same, of the file opened anew."""
         other = copy(self)

@@ -102,11 +102,16 @@ class _Plain:
 
 
 class _Recent(Generic[Value]):
-    """The values of the files that were used last, by what identifies a file and its contents; for all threads."""
+    """The values of the files that were added last, by what identifies a file and its contents; for all threads.
 
-    def __init__(self, count: int) -> None:
+    Args:
+        budget: limit of the sum of the costs.
+        cost: cost of a value.
+    """
+
+    def __init__(self, budget: int, cost: Callable[[Value], int]) -> None:
         self._values: dict[tuple, Value] = {}
-        self._count, self._lock = count, Lock()
+        self._budget, self._cost, self._spent, self._lock = budget, cost, 0, Lock()
 
     def get(self, key: tuple | None) -> Value | None:
         return None if key is None else self._values.get(key)
@@ -114,15 +119,17 @@ class _Recent(Generic[Value]):
     def put(self, key: tuple | None, value: Value) -> None:
         if key is not None:
             with self._lock:
-                self._values.pop(key, None)
+                if (before := self._values.pop(key, None)) is not None:
+                    self._spent -= self._cost(before)
                 self._values[key] = value
-                while len(self._values) > self._count:
-                    del self._values[next(iter(self._values))]
+                self._spent += self._cost(value)
+                while self._spent > self._budget and len(self._values) > 1:
+                    self._spent -= self._cost(self._values.pop(next(iter(self._values))))
 
 
-# An index is used again when a part is read after the properties; a length that takes decoding, for longer.
-_indices: _Recent[MPEGAudio | OggAudio] = _Recent(32)
-_lengths: _Recent[int] = _Recent(4096)
+# Counting the frames of a file takes longer than decoding a crop of it: some hundred hours are remembered.
+_indices: _Recent[MPEGAudio | OggAudio] = _Recent(64 << 20, lambda index: index.nbytes)
+_lengths: _Recent[int] = _Recent(4096, lambda _: 1)
 
 
 class AudioFile:
