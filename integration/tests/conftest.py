@@ -199,7 +199,8 @@ def float64():
 def golden(float64, tones, tmp_path):
     """Compare the curves of a run of four steps with those stored in `golden/`; a refactoring must not move them.
 
-    Where numerics change on purpose, delete the file and run the test again.
+    Where numerics change on purpose, delete the file and run the test again. Another version of torch draws other
+    weights, so the curves of one say nothing of another's.
     """
 
     def compare(file: str, config: RunConfig, keys: Sequence[str]) -> None:
@@ -211,11 +212,15 @@ def golden(float64, tones, tmp_path):
         )
         lines = [line for line in read_log(tmp_path / "run" / "log.jsonl") if "total" in line]
         curves = {key: [line[key] for line in lines] for key in keys}
+        version = ".".join(torch.__version__.split(".")[:2])
         path = Path(__file__).parent / "golden" / file
         if not path.exists():
-            path.write_text(json.dumps(curves, indent=1) + "\n")
+            path.write_text(json.dumps({"torch": version, "curves": curves}, indent=1) + "\n")
             pytest.fail(f"{file} was missing and has been written")
-        expected = json.loads(path.read_text())
+        stored = json.loads(path.read_text())
+        if stored["torch"] != version:
+            pytest.skip(f"the curves are those of torch {stored['torch']}")
+        expected = stored["curves"]
         assert list(expected) == list(curves)
         for key in keys:
             assert curves[key] == pytest.approx(expected[key], rel=1e-6), key

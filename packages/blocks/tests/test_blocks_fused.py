@@ -63,6 +63,7 @@ def unloaded():
 def unbuilt(unloaded, monkeypatch, tmp_path):
     """Likewise those on disk: the folder where they would be."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("PARTITA_KERNELS", raising=False)
     return tmp_path / "partita"
 
 

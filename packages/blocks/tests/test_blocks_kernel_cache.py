@@ -24,6 +24,7 @@ def home(monkeypatch, tmp_path):
     """An empty home; the kernels of this process are forgotten before and after."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("PARTITA_KERNELS", raising=False)
     build._attempt.cache_clear()
     yield tmp_path
     build._attempt.cache_clear()

@@ -104,7 +104,8 @@ def read_resampled(source: AudioSource, info: AudioInfo, start: int, frames: int
 
 
 def _frames_first(audio: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(audio.numpy().T)
+    # A copy also of one sample, whose strides numpy before 2 leaves as they are, and soxr then finds not contiguous.
+    return audio.T.clone(memory_format=torch.contiguous_format).numpy()
 
 
 def _channels_first(audio: np.ndarray) -> Tensor:
