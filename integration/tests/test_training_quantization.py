@@ -366,5 +366,5 @@ def test_the_discriminator_judges_every_token():
     (output,) = it(torch.randn(2, DIM, 9))
     assert output.logits.shape == (2, 1, 9)
     assert [feature.shape for feature in output.features] == [(2, 4, 9)] * 2
-    with pytest.raises(PartitaError, match="odd number"):
+    with pytest.raises(PartitaError, match="kernel is 4"):
         LatentDiscriminatorConfig(kernel=4)

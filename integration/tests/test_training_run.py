@@ -334,7 +334,7 @@ def test_a_checkpoint_is_held_against_its_run_before_the_model_is_built(run, tmp
 
     shutil.copytree(run, tmp_path / "run")
     saved = json.loads((run / "config.json").read_text())
-    saved["config"]["model"]["latent_dim"] = 10**7
+    saved["config"]["model"]["encoder"]["attention_dim"] = 1 << 15
     (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
     with pytest.raises(PartitaError, match="step_00000006 describes a model with a tensor of"):
         load_model(tmp_path / "run" / "checkpoints" / "step_00000006")
