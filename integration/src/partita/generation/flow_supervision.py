@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from partita_core import Config, LatentSpec, PartitaError, RepresentationEncoder, register
+from partita_core.ranges import Extras, Frames, Heads, Layers, Width
 from partita_representation import Supervision, SupervisionInput, SupervisionOutput
 from torch import nn
 from torch.nn import functional as F
@@ -28,19 +29,12 @@ class FlowSupervisionConfig(Config):
         head_dim: width of a head.
     """
 
-    patch: int = 2
-    history: int = 1
-    width: int = 512
-    layers: int = 6
-    heads: int = 8
-    head_dim: int = 64
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be."""
-        if self.patch < 1 or self.history < 0:
-            raise PartitaError(
-                f"patch {self.patch} must be at least 1 frame, history {self.history} at least 0 patches"
-            )
+    patch: Frames = 2
+    history: Extras = 1
+    width: Width = 512
+    layers: Layers = 6
+    heads: Heads = 8
+    head_dim: Width = 64
 
     def build(self, *, latent_spec: LatentSpec, representation: RepresentationEncoder, **_: Any) -> "FlowSupervision":
         """Builds it for the features of an encoder of latents of `latent_spec`.
