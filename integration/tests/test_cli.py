@@ -192,7 +192,7 @@ def test_seeds_of_more_than_64_bits_are_one_line(model, ok, refused, tmp_path):
     ok("encode", model, file, "-o", z)
     for seed in (2**63, -(2**63) - 1, "9" * 20):
         for command in (("decode", model, z), ("reconstruct", model, file)):
-            assert "it must be from -2**63" in refused(*command, "-o", tmp_path / "x.wav", "--seed", seed)
+            assert "it must be an integer from -2**63" in refused(*command, "-o", tmp_path / "x.wav", "--seed", seed)
     for seed in (2**63 - 1, -(2**63)):
         ok("decode", model, z, "-o", tmp_path / "x.wav", "--seed", seed)
 
