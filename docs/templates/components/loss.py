@@ -1,5 +1,6 @@
 """Newcomer: the mean squared difference of samples."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -39,13 +40,13 @@ class Newcomer(Loss):
         super().__init__()
         self.scale = scale
 
-    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """The distance of `(batch, channels, samples)` to as much, `(batch,)`; samples from `lengths` on do not count.
 
         Raises:
             PartitaError: the shapes differ.
         """
-        check_pair(prediction, target, lengths)
+        lengths = check_pair(prediction, target, lengths)
         squares = (self.scale * (upcast(prediction) - upcast(target))).square().mean(1)
         if lengths is None:
             return squares.mean(1)

@@ -37,7 +37,7 @@ class Newcomer(Quantizer):
         PartitaError: there are fewer than two levels.
     """
 
-    steps: Tensor
+    reference: Tensor
 
     def __init__(self, dim: int, *, levels: int) -> None:
         super().__init__()
@@ -46,7 +46,8 @@ class Newcomer(Quantizer):
         self.dim = self.in_dim = dim
         self.levels = levels
         self.codebook_sizes = (levels,) * dim
-        self.register_buffer("steps", torch.linspace(-1, 1, levels), persistent=False)
+        # Holds nothing but the dtype of the module, which the values of codes have.
+        self.register_buffer("reference", torch.empty(0), persistent=False)
 
     def forward(
         self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
@@ -67,5 +68,6 @@ class Newcomer(Quantizer):
 
     def codes_to_values(self, codes: Tensor) -> Tensor:
         """The level that each code stands for, and zero for -1."""
-        values = upcast(self.steps)[codes.clamp_min(0)]
+        codes = self.check_codes(codes)
+        values = codes.to(upcast(self.reference)) * (2 / (self.levels - 1)) - 1
         return torch.where(codes < 0, 0, values)
