@@ -1,6 +1,7 @@
 """Endless batches: batch number s is the same whoever reads it, however often the run was stopped before."""
 
 import signal
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -189,11 +190,18 @@ def reported_readers() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        killed = "DataLoader worker" in str(error) or (_fetching(error) and not isinstance(error, RuntimeError))
+        if not killed:
             raise
         reason = "a process that reads the data was killed, as happens when memory runs out; take fewer "
         raise PartitaError(f"{reason}data.num_workers, or a smaller data.batch_size ({first_line(error)})") from error
+
+
+def _fetching(error: BaseException) -> bool:
+    """True of an error from taking a batch over from a process: one that was killed in between breaks the connection."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == "torch.utils.data.dataloader" for frame, _ in frames)
 
 
 def share_of(batch_size: int, world_size: int) -> int:
