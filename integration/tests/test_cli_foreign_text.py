@@ -155,8 +155,8 @@ try:
         for _ in range(1000):
             next(batches)
 except PartitaError as error:
-    print(error)
-    os._exit(0)  # torch would go on to complain at every signal
+    print(error, flush=True)
+    os._exit(0)  # torch complains of it at exit, too
 """
 
 

@@ -1,6 +1,7 @@
 """Endless batches: batch number s is the same whoever reads it, however often the run was stopped before."""
 
 import signal
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -194,12 +195,16 @@ def reported_readers() -> Iterator[None]:
         killed = "DataLoader worker" in str(error) or (_fetching(error) and not isinstance(error, RuntimeError))
         if not killed:
             raise
+        if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+            signal.signal(
+                signal.SIGCHLD, signal.SIG_DFL
+            )  # torch would complain again, wherever the report is just then
         reason = "a process that reads the data was killed, as happens when memory runs out; take fewer "
         raise PartitaError(f"{reason}data.num_workers, or a smaller data.batch_size ({first_line(error)})") from error
 
 
 def _fetching(error: BaseException) -> bool:
-    """True of an error from taking a batch over from a process: one that was killed in between breaks the connection."""
+    """True of an error from taking over a batch: a process that is killed meanwhile breaks the connection."""
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_globals.get("__name__") == "torch.utils.data.dataloader" for frame, _ in frames)
 
