@@ -26,7 +26,7 @@ from partita_core import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import Backbone, LlamaBackboneConfig, self_contained
+from .backbone import Backbone, LlamaBackboneConfig, check_prompts, self_contained
 from .flow_head import FlowHeadConfig
 from .heads import GenerationHead, GenerationHeadConfig, HeadOutput, Sampling, Start
 
@@ -173,7 +173,7 @@ class Generator(Saved):
         """
         sampling = Sampling(guidance, temperature, steps, top_k)
         spec = self.codec.latent_spec
-        _check_prompts(prompts)
+        check_prompts(prompts)
         if not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
             raise PartitaError(f"{shown(seconds)} seconds cannot be generated; name a length")
         if audio is not None and not isinstance(audio, Latents):
@@ -291,16 +291,3 @@ class Generator(Saved):
 def codec_and_encoder(base: "Codec | RepresentationModel") -> tuple[Codec, RepresentationEncoder | None]:
     """The codec itself, or the one that a representation model is built on, and the encoder of that."""
     return (base, None) if isinstance(base, Codec) else (base.codec, base.encoder)
-
-
-def _check_prompts(prompts: Any) -> None:
-    """Raise a `PartitaError` unless these are texts, one for each item; a single text would be one for each letter."""
-    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
-        raise PartitaError(f"prompts are a {type(prompts).__name__}; a list of texts is expected, one for each item")
-    for text in prompts:
-        if not isinstance(text, str):
-            raise PartitaError(f"a prompt is {shown(text)}; a text is expected, or an empty one for none")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise PartitaError(f"the prompt {shown(text)} is not UTF-8") from None
