@@ -135,3 +135,29 @@ def test_a_split_column_divides_a_folder_without_split_folders(lay):
     assert len(open_dataset(folder)) == 3 and dataset_splits(folder) == ["train"]
     table.write_text("file_name,split\na.wav,fold1\nb.wav,fold2\n")
     assert len(open_dataset(folder)) == 3
+
+
+@pytest.mark.parametrize("name", ["Metadata.CSV", "METADATA.csv", "metadata.Csv"])
+def test_metadata_is_read_whatever_the_case_of_its_name(lay, caplog, name):
+    folder = lay("a.wav")
+    (folder / name).write_text("file_name,label\na.wav,x\n")
+    assert labels(folder) == {"a.wav": "x"} and not caplog.records
+
+
+def test_tables_that_are_not_read_are_named(lay, caplog):
+    folder = lay("train/a.wav")
+    (folder / "train/metadata.tsv").write_text("file_name\tlabel\na.wav\tx\n")
+    assert labels(folder) == {"train/a.wav": None}
+    assert "left out 1 table ('train/metadata.tsv') of metadata" in caplog.text
+
+
+def test_two_tables_that_disagree_are_named(lay, caplog):
+    folder = lay("a.wav", "b.wav", "sub/c.wav")
+    (folder / "metadata.csv").write_text("file_name,label\na.wav,x\nb.wav,y\nsub/c.wav,z\n")
+    (folder / "metadata.jsonl").write_text(
+        '{"file_name": "a.wav", "label": "x"}\n{"file_name": "b.wav", "label": "w"}\n'
+    )
+    (folder / "sub/metadata.csv").write_text("file_name,label\nc.wav,v\n")
+    assert labels(folder) == {"a.wav": "x", "b.wav": "w", "sub/c.wav": "v"}
+    (record,) = caplog.records
+    assert "metadata.jsonl: other cells" in record.message and "for 1 ('b.wav')" in record.message

@@ -148,3 +148,10 @@ def test_a_folder_of_nothing_but_unread_formats(lay, caplog):
     with pytest.raises(PartitaError, match="no audio files in it"):
         open_dataset(lay("b.m4a"))
     assert "1 .m4a" in caplog.text
+
+
+def test_links_that_lead_nowhere_are_named(lay, caplog, tmp_path):
+    folder = lay("train/a.wav")
+    (folder / "train/more").symlink_to(tmp_path / "unmounted")
+    assert names(folder) == ["train/a.wav"]
+    assert "left out 1 link ('train/more') that lead nowhere" in caplog.text

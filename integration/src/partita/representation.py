@@ -22,6 +22,7 @@ from partita_core import (
     RepresentationEncoder,
     Saved,
     UnboundedError,
+    as_tensor,
     component,
     register,
     shown,
@@ -159,7 +160,7 @@ class RepresentationModel(Saved):
 
         Latents whose statistics nobody has measured stay as they are.
         """
-        return self.scale.normalize(values)
+        return self.scale.normalize(as_tensor(values, "values"))
 
     def forward(self, values: Tensor) -> Tensor:
         """Features `(batch, frames, width)` of normalised latents `(batch, dim, frames * K)`."""

@@ -18,6 +18,7 @@ from partita_core import (
     as_integers,
     as_tensor,
     check_codes,
+    length_mask,
     regroup,
 )
 from partita_core.testing.dummies import DenoisingConfig, RoundingConfig, StridedConfig, autoencoder, blocks
@@ -233,6 +234,10 @@ CASES = {
     "lengths of fractions": (lambda m: m.encode(noise(), lengths=[3.5, 5]), "lengths of type torch.float32"),
     "lengths by name": (lambda m: m.encode(noise(), lengths="ab"), "lengths must be numbers"),
     "lengths of another batch": (lambda m: m.encode(noise(), lengths=[3]), r"lengths are \[3\]; 2 lengths"),
+    "lengths of values as one number": (
+        lambda m: m.latents(torch.zeros(1, 4, 3), lengths=5, layout="mono"),
+        "lengths are 5; one for each item",
+    ),
     "levels of fractions": (lambda m: m.encode(noise(), num_quantizers=1.5), "num_quantizers is 1.5"),
     "seed by name": (lambda m: m.decode(m.encode(noise()), seed="x"), "the seed is 'x'"),
     "seed of fractions": (lambda m: m.decode(m.encode(noise()), seed=1.5), "the seed is 1.5"),
@@ -296,3 +301,48 @@ def test_a_constant_first_used_for_inference_serves_training():
     weight = torch.ones(1, requires_grad=True)
     (weight * third.like(weight)).backward()
     torch.testing.assert_close(weight.grad, torch.tensor([1 / 3]))
+
+
+# ------------------------------------------------------------------ lengths, types and settings of other kinds
+
+
+@pytest.mark.parametrize("make", [list, tuple, numpy.array, lambda sizes: torch.tensor(sizes, dtype=torch.int32)])
+def test_lengths_of_a_forward_pass_may_be_arrays_or_lists(make):
+    codec, audio = autoencoder(bottleneck=RoundingConfig()), noise()
+    expected = codec(audio, 1, lengths=torch.tensor([50, 7]))[1]
+    found = codec(audio, 1, lengths=make([50, 7]))[1]
+    assert torch.equal(found.codes, expected.codes) and (found.codes[1, :, 1:] == -1).all()
+    assert length_mask(make([3, 0]), 3).tolist() == [[True] * 3, [False] * 3]
+
+
+@pytest.mark.parametrize("lengths", [3, [50], [50, 51], [50, 0], [-1, 50], "ab", [1.5, 2.0], [[50, 50]], [2**62, 50]])
+def test_lengths_of_a_forward_pass_that_do_not_fit_are_refused(lengths):
+    with pytest.raises(PartitaError, match="^lengths "):
+        autoencoder(bottleneck=RoundingConfig())(noise(), 1, lengths=lengths)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_forward_and_posterior_take_audio_of_any_floating_type(dtype):
+    codec, audio = autoencoder(), noise().to(dtype)
+    assert torch.equal(codec(audio, 1)[0], codec(audio.float(), 1)[0])
+    assert torch.equal(codec.posterior(audio, 1).mean, codec.posterior(audio.float(), 1).mean)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bfloat16", "", None, 32, torch.bfloat16, numpy.zeros(2)])
+def test_an_unknown_precision_is_refused(precision):
+    with pytest.raises(PartitaError, match="^precision is .*; 'float32' or 'bf16' is expected"):
+        autoencoder().optimize(precision=precision)
+
+
+def test_values_to_project_may_be_arrays_or_lists():
+    codec = autoencoder()
+    for values in (torch.tensor([[[2.0]]]), numpy.array([[[2.0]]]), [[[2.0]]]):
+        assert codec.project(values).tolist() == [[[1.0]]]
+    with pytest.raises(PartitaError, match="values must be numbers"):
+        codec.project(None)
+
+
+@pytest.mark.parametrize("pieces", [None, 5, "ab", [1, 2], torch.zeros(1, 4, 3)])
+def test_what_are_no_pieces_is_not_joined(pieces):
+    with pytest.raises(PartitaError, match="pieces to join"):
+        Latents.concatenate(pieces)

@@ -296,3 +296,18 @@ def test_a_silent_item_counts_about_as_much_as_elsewhere():
         float(peer(prediction, target)),
     )
     assert theirs / 3 < ours < 5 * theirs
+
+
+@pytest.mark.parametrize("config", LOSSES, ids=lambda config: type(config).__name__)
+def test_arrays_and_lists_are_compared_and_what_does_not_fit_is_refused(config):
+    loss, (prediction, target) = loss_of(config), noise(2, 2, 2, 800)
+    expected = loss(prediction, target, lengths=torch.tensor([800, 500]))
+    for make in (torch.Tensor.numpy, torch.Tensor.tolist):
+        torch.testing.assert_close(loss(make(prediction), make(target), lengths=[800, 500]).to(expected), expected)
+    for lengths in ([800, 801], [-1, 800], [2**62, 1]):
+        with pytest.raises(PartitaError, match="lengths are .*; the signals have 800 samples"):
+            loss(prediction, target, lengths=lengths)
+    with pytest.raises(PartitaError, match="floating signals are expected"):
+        loss(prediction.short(), target.short())
+    with pytest.raises(PartitaError, match="prediction must be numbers"):
+        loss(None, target)

@@ -1,9 +1,11 @@
 import json
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 from partita_core import Latents, LatentSpec, PartitaError, read_tensors, write_tensors
+from partita_core.testing.dummies import RoundingConfig, autoencoder
 from partita_quantizers import (
     Tokens,
     TokenSpace,
@@ -147,6 +149,9 @@ def test_large_codebooks_round_trip_at_their_ends():
         ({"codebook_sizes": (4, 0)}, "each level needs a code"),
         ({"codebook_sizes": (4,), "num_quantizers": 2}, "num_quantizers is 2; this quantizer has 1"),
         ({"codebook_sizes": (4,), "num_quantizers": 0}, "num_quantizers is 0"),
+        ({"codebook_sizes": (4,), "num_quantizers": "all"}, "num_quantizers is 'all'"),
+        ({"codebook_sizes": 4}, "codebook_sizes is 4; one whole number for each level"),
+        ({"codebook_sizes": "4"}, "codebook_sizes is '4'; one whole number"),
         ({"codebook_sizes": (4,), "layout": "diagonal"}, "'flat' or 'delay'"),
         ({"codebook_sizes": (2**62, 2**62)}, "do not fit int64"),
     ],
@@ -305,3 +310,12 @@ def test_file_of_what_tokens_cannot_be_is_refused(tmp_path, change, message):
     with pytest.raises(PartitaError, match=f"tokens.safetensors: .*{message}") as caught:
         Tokens.load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_what_are_no_tokens_is_refused():
+    tokens = Tokens.from_latents(autoencoder(bottleneck=RoundingConfig()).encode(torch.zeros(1, 1, 40), layout="mono"))
+    for name in ("space", "spec"):
+        with pytest.raises(PartitaError, match=f"^{name} is None; a"):
+            replace(tokens, **{name: None})
+    with pytest.raises(PartitaError, match="token ids are made of Latents, and this is a Tensor"):
+        Tokens.from_latents(torch.zeros(1, 4, 3))  # pyright: ignore

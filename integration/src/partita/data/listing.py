@@ -16,6 +16,9 @@ UNREAD = (
     *(".ra", ".shn", ".sph", ".tta", ".webm", ".wma", ".wv"),
 )
 
+# Metadata that is read, and other tables that may be meant as such.
+_METADATA, _OTHER_METADATA = (".csv", ".jsonl"), (".json", ".tsv", ".xlsx")
+
 # Times that one folder may be reached over links; more of them lead in circles.
 _MAX_VISITS = 16
 
@@ -29,7 +32,7 @@ class Listing(NamedTuple):
         unread: audio in other formats.
         parquet: Parquet files.
         tar: archives.
-        metadata: files called metadata.csv or metadata.jsonl.
+        metadata: files called metadata.csv or metadata.jsonl, in any case.
     """
 
     folder: Path
@@ -52,13 +55,21 @@ def list_folder(folder: Path) -> Listing:
     def having(*wanted: str) -> list[str]:
         return [name for name, suffix in zip(names, suffixes) if suffix in wanted]
 
-    metadata = [name for name in names if name.rsplit("/", 1)[-1] in ("metadata.csv", "metadata.jsonl")]
-    found = Listing(folder, having(*SUFFIXES), having(*UNREAD), having(".parquet"), having(".tar"), metadata)
+    def metadata(*wanted: str) -> list[str]:
+        return [name for name in having(*wanted) if Path(name).stem.casefold() == "metadata"]
+
+    columns = having(*SUFFIXES), having(*UNREAD), having(".parquet"), having(".tar"), metadata(*_METADATA)
+    found = Listing(folder, *columns)
     for name in found.audio:
         try:
             f"{folder / name}".encode()
         except UnicodeEncodeError:
             raise PartitaError(f"{os.fsencode(folder / name)!r}: the name is not UTF-8; rename the file") from None
+    if others := metadata(*_OTHER_METADATA):
+        note(f"{folder}: left out {counted(others, 'table')} of metadata; metadata.csv and metadata.jsonl are read")
+    files = set(found.audio)
+    if dangling := [name for name in names if name not in files and not os.path.exists(folder / name)]:
+        note(f"{folder}: left out {counted(dangling, 'link')} that lead nowhere")
     if found.unread:
         kinds = Counter(os.path.splitext(name)[1].lower() for name in found.unread)
         which = ", ".join(f"{count} {suffix}" for suffix, count in sorted(kinds.items()))

@@ -51,6 +51,7 @@ def described(folder: Path, tables: Iterable[str], files: list[str]) -> dict[str
         PartitaError: metadata cannot be read, or has no column `file_name`.
     """
     found: dict[str, Row] = {}
+    places: dict[str, str] = {}  # of the metadata that described a file last
     names = _Names(folder, files)
     for table in sorted(tables, key=lambda name: (name.count("/"), name)):
         place = posixpath.dirname(table)
@@ -69,10 +70,17 @@ def described(folder: Path, tables: Iterable[str], files: list[str]) -> dict[str
                 again.append(called)
             own[matches[0]] = own.get(matches[0], {}) | row
         _note_rows(folder / table, len(rows), lost, several, again)
+        beside = [name for name, row in own.items() if places.get(name) == place and _differ(found[name], row)]
+        if beside:
+            note(f"{folder / table}: other cells, which count, than other metadata beside it for {counted(beside)}")
         for name, row in own.items():
-            known = found.setdefault(name, {})
+            places[name], known = place, found.setdefault(name, {})
             known |= {key: value for key, value in row.items() if value is not None or key not in known}
     return found
+
+
+def _differ(one: Row, other: Row) -> bool:
+    return any(value is not None and one.get(key) not in (None, value) for key, value in other.items())
 
 
 class _Names:
@@ -123,7 +131,9 @@ def _note_rows(table: Path, total: int, lost: list[str], several: list[str], aga
 def _read(path: Path) -> Iterator[Row]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            yield from _csv_rows(csv.DictReader(file, strict=True)) if path.suffix == ".csv" else _json_rows(file)
+            yield from (
+                _csv_rows(csv.DictReader(file, strict=True)) if path.suffix.lower() == ".csv" else _json_rows(file)
+            )
     except PartitaError as error:
         raise PartitaError(f"{path}: {error}") from None
     except (csv.Error, OSError, OverflowError, ValueError) as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
-from partita_core import ChannelLayout, Config, PartitaError, first_line, register
+from partita_core import ChannelLayout, Config, PartitaError, first_line, register, shown
 from partita_core.ranges import Heads, Layers, Proportion, Width
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -208,3 +208,16 @@ def _empty(settings: Any, output: bool) -> Any:
 
     kind = AutoModelForCausalLM if output else AutoModel
     return kind.from_config(settings, trust_remote_code=False, dtype=torch.get_default_dtype())
+
+
+def check_prompts(prompts: Any) -> None:
+    """Raise a `PartitaError` unless these are texts, one for each item; a single text would be one for each letter."""
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+        raise PartitaError(f"prompts are a {type(prompts).__name__}; a list of texts is expected, one for each item")
+    for text in prompts:
+        if not isinstance(text, str):
+            raise PartitaError(f"a prompt is {shown(text)}; a text is expected, or an empty one for none")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise PartitaError(f"the prompt {shown(text)} is not UTF-8") from None

@@ -21,11 +21,12 @@ from partita_core import (
     component,
     length_mask,
     register,
+    shown,
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import Backbone, LlamaBackboneConfig, self_contained
+from .backbone import Backbone, LlamaBackboneConfig, check_prompts, self_contained
 from .flow_head import FlowHeadConfig
 from .heads import GenerationHead, GenerationHeadConfig, HeadOutput, Sampling, Start
 
@@ -172,8 +173,11 @@ class Generator(Saved):
         """
         sampling = Sampling(guidance, temperature, steps, top_k)
         spec = self.codec.latent_spec
-        if not math.isfinite(seconds):
-            raise PartitaError(f"{seconds} seconds cannot be generated; name a length")
+        check_prompts(prompts)
+        if not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
+            raise PartitaError(f"{shown(seconds)} seconds cannot be generated; name a length")
+        if audio is not None and not isinstance(audio, Latents):
+            raise PartitaError(f"an audio prompt is Latents of the codec, and this is a {type(audio).__name__}")
         samples, batch = round(seconds * spec.sample_rate), len(prompts)
         if samples < 1 or not batch:
             raise PartitaError(f"{batch} prompts and {seconds} seconds: there is nothing to generate")

@@ -47,7 +47,11 @@ class ForeignCodec(Saved, Codec):
 
     def codes_to_values(self, codes: Tensor) -> Tensor:
         """Values of codes; see `Codec`."""
-        return self._look_up(self.check_codes(codes) if self.latent_spec.codebook_sizes else codes)
+        if self.latent_spec.codebook_sizes:
+            codes = self.check_codes(codes)
+            if not codes.shape[-1]:
+                raise PartitaError(f"there are no tokens in codes of {tuple(codes.shape)}; at least one is needed")
+        return self._look_up(codes)
 
     def decode_frames(
         self, values: Tensor | None, codes: Tensor | None, layout: Tensor, sampler: Any, seeds: Tensor | None

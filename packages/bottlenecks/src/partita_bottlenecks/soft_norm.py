@@ -130,10 +130,11 @@ def _channels_loss(x: Tensor, lengths: Tensor | None) -> Tensor:
         variance, mean = torch.var_mean(x, dim=2, correction=0)
         return _distance(mean, variance).mean()
     mask = length_mask(lengths, x.shape[2])[:, None].to(x.device)
-    count = lengths.to(x)
-    mean = torch.where(mask, x, 0).sum(2) / count[:, None]
-    variance = torch.where(mask, x - mean[..., None], 0).square().sum(2) / count[:, None]
-    return process_mean((_distance(mean, variance).mean(1) * count).sum(), count.sum())
+    count = mask.sum(2).to(x)
+    divisor = count.clamp(min=1)  # an item without tokens weighs nothing
+    mean = torch.where(mask, x, 0).sum(2) / divisor
+    variance = torch.where(mask, x - mean[..., None], 0).square().sum(2) / divisor
+    return process_mean((_distance(mean, variance).mean(1) * count[:, 0]).sum(), count.sum())
 
 
 def _frames_loss(x: Tensor, lengths: Tensor | None) -> Tensor:

@@ -50,6 +50,20 @@ def check_audio(
     return audio, sizes, layouts
 
 
+def batch_lengths(lengths: Tensor | Sequence[int], batch_size: int, samples: int) -> Tensor:
+    """Lengths `(batch,)` int64 of padded items of `samples`; those on an accelerator are not read.
+
+    Raises:
+        PartitaError: they are not one for each item, or one is not from 1 to `samples`.
+    """
+    sizes = as_integers(lengths, "lengths")
+    read = sizes.device.type == "cpu" and not torch.compiler.is_compiling()
+    if sizes.shape != (batch_size,) or read and bool(((sizes < 1) | (sizes > samples)).any()):
+        given = shown(sizes.tolist()) if read else tuple(sizes.shape)
+        raise PartitaError(f"lengths are {given}; {batch_size} lengths from 1 to {samples} samples are needed")
+    return sizes
+
+
 def known_layouts(spec: AudioSpec, layout: Layouts | None, batch_size: int) -> Tensor:
     """Layouts `(batch,)` int64 as a network of `spec` takes them; None for the only one that it knows.
 

@@ -1,5 +1,6 @@
 """The codec that is assembled from parts: encoder, bottleneck, decoder, and a quantizer if there is one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -8,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from ._checks import Layouts, as_audio, known_layouts
+from ._checks import Layouts, as_audio, batch_lengths, known_layouts
+from .arrays import as_tensor
 from .codec import Codec
 from .configs import from_dict, to_dict
 from .errors import PartitaError
 from .layouts import ChannelLayout
 from .naming import plain, plain_state, weights_hash
-from .precision import Precision
+from .precision import Precision, check_precision
 from .ranges import Width
 from .registry import Config, component, components, lookup, register
 from .roles import (
@@ -107,7 +109,7 @@ class Autoencoder(Saved, Codec):
         target_layout: Layouts | None = None,
         *,
         stochastic: bool | None = None,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
     ) -> tuple[Tensor, BottleneckOutput]:
         """The training path of a feed-forward decoder.
 
@@ -122,7 +124,7 @@ class Autoencoder(Saved, Codec):
             The reconstruction `(batch, channels, samples)`, and the bottleneck's output.
 
         Raises:
-            PartitaError: shapes or layouts are not those of the network, or the decoder is trained otherwise.
+            PartitaError: shapes, lengths or layouts are not those of the network, or the decoder is trained otherwise.
         """
         if not isinstance(plain(self.decoder), FeedForwardDecoder):
             kind = type(plain(self.decoder)).__name__
@@ -131,7 +133,7 @@ class Autoencoder(Saved, Codec):
         samples = audio.shape[-1]
         whole, layout = self._received(audio, layout)
         target = layout if target_layout is None else self._layouts(target_layout, whole)
-        tokens = None if lengths is None else self.latent_spec.tokens(lengths)
+        tokens = None if lengths is None else self.latent_spec.tokens(batch_lengths(lengths, len(whole), samples))
         output = self.bottleneck(self.encoder(whole, layout), stochastic=stochastic, lengths=tokens)
         decoded = self.decoder(self.bottleneck.expand(output.values).to(whole.dtype), target)
         return decoded[..., :samples], output
@@ -155,6 +157,7 @@ class Autoencoder(Saved, Codec):
         if channels != self.audio_spec.channels or not batch or not samples:
             expected = f"the network takes (batch, {self.audio_spec.channels}, samples), neither empty"
             raise PartitaError(f"audio is {tuple(audio.shape)}; {expected}")
+        audio = audio.to(self._parameter().dtype)
         missing = -samples % self.encoder.hop
         whole = F.pad(audio, (0, missing)) if missing else audio
         return whole, self._layouts(layout, whole)
@@ -180,7 +183,7 @@ class Autoencoder(Saved, Codec):
 
     def project(self, values: Tensor) -> Tensor:
         """The bottleneck's projection; see `Codec`."""
-        return self.bottleneck.project(values)
+        return self.bottleneck.project(as_tensor(values, "values"))
 
     def encode_stream(self, layout: Tensor, *, num_quantizers: int | None, width: int) -> Stream:
         """As `Codec.encode_stream`, through the encoder's own stream."""
@@ -207,6 +210,7 @@ class Autoencoder(Saved, Codec):
         GenAE's encoder then runs fused kernels where the machine can build them. Bottleneck and quantizer stay in
         float32.
         """
+        check_precision(precision)
         with self._fixed():
             for module in list(self.modules()):
                 if parametrize.is_parametrized(module):

@@ -17,7 +17,7 @@ from .errors import PartitaError, shown
 from .latents import Latents
 from .layouts import ChannelLayout, from_network, network_layout, to_network
 from .naming import Named
-from .precision import Precision, upcast
+from .precision import Precision, check_precision, upcast
 from .roles import Context
 from .specs import AudioSpec, LatentSpec
 from .streams import Bounded, Stream, UnboundedError
@@ -80,6 +80,7 @@ class Codec(Named, ABC):
 
     def project(self, values: Tensor) -> Tensor:
         """Values `(batch, dim, tokens)` brought back to where this codec's latents lie; see `Bottleneck.project`."""
+        values = as_tensor(values, "values")
         return values.clamp(-1, 1) if self.latent_spec.bounded else values
 
     def latents(
@@ -114,6 +115,8 @@ class Codec(Named, ABC):
         if layout is None:
             layout = known_layouts(self.audio_spec, None, 1)[0]
         lengths = as_integers([] if lengths is None else lengths, "lengths")
+        if lengths.dim() != 1:
+            raise PartitaError(f"lengths are {shown(lengths.tolist())}; one for each item is expected")
         layouts = layout_list(layout, len(lengths))
         for item in layouts:
             network_layout(item, self.audio_spec.layouts)
@@ -344,8 +347,9 @@ class Codec(Named, ABC):
                 clips of one length.
 
         Raises:
-            PartitaError: it is to be compiled, and is not made of parts.
+            PartitaError: it is to be compiled, and is not made of parts; or there is no such precision.
         """
+        check_precision(precision)
         if compile:
             raise PartitaError(f"{type(self).__name__} is not made of parts that could be compiled")
         with self._fixed():

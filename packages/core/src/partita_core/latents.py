@@ -273,8 +273,11 @@ class Latents:
         Raises:
             PartitaError: there are no pieces, or one before the last does not fill its frames.
         """
-        if not pieces:
+        if not isinstance(pieces, Sequence) or not pieces:
             raise PartitaError("there are no pieces to join")
+        for piece in pieces:
+            if not isinstance(piece, cls):
+                raise PartitaError(f"pieces to join are Latents, and one is a {type(piece).__name__}")
         first = pieces[0]
         for piece in pieces[:-1]:
             if (piece.audio_lengths % first.spec.hop).any():

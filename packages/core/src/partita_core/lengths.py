@@ -1,18 +1,22 @@
 """Batches of unequal items: which of their positions are signal, which padding, and statistics of the signal alone."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from .arrays import as_integers
 from .processes import process_mean
 
 
-def length_mask(lengths: Tensor, n: int) -> Tensor:
+def length_mask(lengths: Tensor | Sequence[int], n: int) -> Tensor:
     """A mask `(batch, n)` on the device of `lengths`: True up to each item's length, False for the padding behind it.
 
     Args:
         lengths: `(batch,)` int64.
         n: positions of the padded batch.
     """
+    lengths = as_integers(lengths, "lengths")
     return torch.arange(n, device=lengths.device) < lengths[:, None]
 
 

@@ -139,7 +139,7 @@ class MultiResolutionSTFT(Loss):
         Raises:
             PartitaError: the shapes differ, or have other channels than the loss was built for.
         """
-        lengths = check_pair(prediction, target, lengths)
+        prediction, target, lengths = check_pair(prediction, target, lengths)
         if prediction.shape[1] != self.channels:
             raise PartitaError(f"this loss was built for {self.channels} channels, the audio has {prediction.shape[1]}")
         if self.channels == 2:

@@ -40,7 +40,7 @@ class WaveformL1(Loss):
         Raises:
             PartitaError: the shapes differ.
         """
-        lengths = check_pair(prediction, target, lengths)
+        prediction, target, lengths = check_pair(prediction, target, lengths)
         distance = (upcast(prediction) - upcast(target)).abs().mean(1)
         if lengths is None:
             return distance.mean(1)

@@ -1,7 +1,7 @@
 """Input checks that both quantizers share, and the arithmetic around dropped levels."""
 
 import torch
-from partita_core import PartitaError, Quantizer, tokens_within, upcast
+from partita_core import PartitaError, Quantizer, as_tensor, tokens_within, upcast
 from torch import Tensor
 
 
@@ -11,7 +11,7 @@ def receive(quantizer: Quantizer, hidden: Tensor) -> Tensor:
     Raises:
         PartitaError: it is not `(batch, dim, tokens)`.
     """
-    name = type(quantizer).__name__
+    name, hidden = type(quantizer).__name__, as_tensor(hidden, "hidden frames")
     if hidden.dim() != 3 or hidden.shape[1] != quantizer.dim:
         raise PartitaError(f"{name} takes (batch, {quantizer.dim}, tokens), got {tuple(hidden.shape)}")
     return upcast(hidden)

@@ -5,7 +5,18 @@ from typing import Self
 
 import torch
 from partita_blocks import WindowedTransformer, conv_reach
-from partita_core import BottleneckOutput, Config, Quantizer, Role, component, register, sum_contexts, upcast
+from partita_core import (
+    BottleneckOutput,
+    Config,
+    PartitaError,
+    Quantizer,
+    Role,
+    as_integers,
+    component,
+    register,
+    sum_contexts,
+    upcast,
+)
 from partita_core.ranges import Frames, Heads, Layers, Width
 from torch import Tensor, nn
 
@@ -133,6 +144,7 @@ class ReBottleneck(Quantizer):
 
     def codes_to_values(self, codes: Tensor) -> Tensor:
         """The values `(batch, dim, tokens)` of codes; to a level that is -1 the inner decoder sees a zero."""
+        codes = as_integers(codes, "codes")
         with torch.autocast(codes.device.type, enabled=False):
             return self._decode(self.quantizer.codes_to_values(codes))
 
@@ -153,12 +165,19 @@ class ReBottleneck(Quantizer):
                 start(self._encode(values))
 
     def _encode(self, hidden: Tensor) -> Tensor:
+        _check_tokens(hidden)
         return self.encoder((hidden.to(self.std.dtype) - self.mean) / self.std)
 
     def _decode(self, values: Tensor) -> Tensor:
+        _check_tokens(values)
         # Contiguous, because convolutions round differently for another order in memory.
         values = self.decoder(values.to(self.std.dtype).contiguous())
         return upcast(values * self.std + self.mean)
+
+
+def _check_tokens(x: Tensor) -> None:
+    if not x.shape[-1]:
+        raise PartitaError(f"there are no tokens in {tuple(x.shape)}; a re-bottleneck takes at least one")
 
 
 class _Half(Role):

@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import ClassVar, Literal, TypeVar
 
 import torch
-from partita_core import PartitaError, as_integers, as_tensor, check_codes, length_mask
+from partita_core import PartitaError, as_integers, as_tensor, check_codes, count_levels, length_mask, shown
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -78,14 +78,17 @@ class TokenSpace:
 
     def __post_init__(self) -> None:
         """Refuses what no quantizer has."""
-        levels = len(self.codebook_sizes)
+        sizes = self.codebook_sizes
+        if not isinstance(sizes, (list, tuple)) or not all(isinstance(size, int) for size in sizes):
+            raise PartitaError(f"codebook_sizes is {shown(sizes)}; one whole number for each level is expected")
+        object.__setattr__(self, "codebook_sizes", tuple(sizes))
+        levels = len(sizes)
         if not levels:
             raise PartitaError("codebook_sizes is empty; continuous latents have no token ids")
         if min(self.codebook_sizes) < 1:
             raise PartitaError(f"codebook_sizes is {self.codebook_sizes}; each level needs a code")
-        if self.num_quantizers is not None and not 1 <= self.num_quantizers <= levels:
-            raise PartitaError(f"num_quantizers is {self.num_quantizers}; this quantizer has {levels} levels")
-        if self.layout not in ("flat", "delay"):
+        count_levels(self.num_quantizers, levels, "this quantizer")
+        if not isinstance(self.layout, str) or self.layout not in ("flat", "delay"):
             raise PartitaError(f"layout is {self.layout!r}; it is 'flat' or 'delay'")
         if self.vocab_size > 2**63 - 1:
             raise PartitaError(f"{self.vocab_size} ids do not fit int64; use a quantizer of smaller codebooks")

@@ -65,6 +65,9 @@ class Tokens:
         for name, convert in _TENSORS.items():
             if (value := getattr(self, name)) is not None or name != "gain":
                 object.__setattr__(self, name, convert(value, name))
+        for name, kind in (("space", TokenSpace), ("spec", LatentSpec)):
+            if not isinstance(value := getattr(self, name), kind):
+                raise PartitaError(f"{name} is {shown(value)}; a {kind.__name__} is expected")
         for name in ("audio_lengths", "channel_layout"):
             tensor = getattr(self, name)
             if tensor.dim() != 1 or len(tensor) != len(self):
@@ -92,6 +95,8 @@ class Tokens:
         Raises:
             PartitaError: there are no codes, or not as many levels.
         """
+        if not isinstance(latents, Latents):
+            raise PartitaError(f"token ids are made of Latents, and this is a {type(latents).__name__}")
         latents = latents.only_codes()
         assert latents.codes is not None
         space = TokenSpace(latents.spec.codebook_sizes, num_quantizers, layout)
