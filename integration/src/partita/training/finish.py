@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # Headers that are read to know how much audio there is; of more files, the rest is taken to be like these.
 _HEADERS = 500
 
+# Statistics of latents are measured on at least so many pieces, of so many seconds if there is time for them.
+_MIN_PIECES, _PIECE_SECONDS = 8, 5.0
+
 
 def finish(
     objective: Objective,
@@ -81,16 +84,18 @@ def hours_of(dataset: "Dataset") -> float | None:
 
 
 def _pieces(codec: Any, dataset: "Dataset", config: RunConfig, crop_multiple: int) -> Iterable[Latents]:
-    """Latents of `statistics_seconds` of audio in pieces as long as training's crops, from anywhere in the files."""
+    """Latents of `statistics_seconds` of audio, in pieces from anywhere in the files."""
     spec, seconds, seed = codec.audio_spec, config.trainer.statistics_seconds, config.trainer.seed
     samples = config.data.crop_samples(spec.sample_rate, crop_multiple)
     if corpus_spec(dataset) is not None:
         yield from _stored_pieces(dataset, max(samples, round(seconds * spec.sample_rate / len(dataset))), seconds)
         return
+    # Latents at the edges of a piece differ from those of a whole file, so that short pieces are not like it.
+    longer = round(min(_PIECE_SECONDS, seconds / _MIN_PIECES) * spec.sample_rate)
     for clip in random_pieces(
         dataset,
         seconds=seconds,
-        samples=samples,
+        samples=max(samples, longer),
         sample_rate=spec.sample_rate,
         mono=spec.channels == 1,
         silence_db=config.data.silence_db,
