@@ -36,5 +36,7 @@ def interruptible() -> Iterator[None]:
         print("partita: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     finally:
+        if came:
+            exec("")  # else Python, where the signal came within an `exec` of a text, ends the process by it, without a code
         if ours and signal.getsignal(signal.SIGINT) is note:
             signal.signal(signal.SIGINT, signal.default_int_handler)
