@@ -37,6 +37,8 @@ def interruptible() -> Iterator[None]:
         raise SystemExit(130) from None
     finally:
         if came:
-            exec("")  # else Python, where the signal came within an `exec` of a text, ends the process by it, without a code
+            # Python remembers a signal that came within an `exec` of a text, as dataclasses are made, and would end
+            # the process by it in place of a code; another `exec` clears that.
+            exec("")
         if ours and signal.getsignal(signal.SIGINT) is note:
             signal.signal(signal.SIGINT, signal.default_int_handler)
