@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 from partita import recipes
-from partita.training import RunFolder
+from partita.cli import main
+from partita.training import Interrupted, RunFolder
 from partita_core import override
 
 
@@ -65,3 +66,19 @@ def test_a_demo_leaves_what_lies_where_its_run_goes(demo, refused, tmp_path):
     (tmp_path / "run" / "notes.txt").write_text("mine")
     assert "run holds something else: 'notes.txt'" in refused(*demo)
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["report.html", "unseen.safetensors", "notes.txt"])
+def test_a_demo_leaves_what_lies_where_its_files_go(demo, refused, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    assert f"holds something else: '{name}'" in refused(*demo)
+    assert files(tmp_path) == {(tmp_path / name).relative_to(tmp_path): b"mine"}
+
+
+def test_an_interrupted_demo_names_no_option_that_it_lacks(demo, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise Interrupted("interrupted after step 1; give the command again with --resume", 2)
+
+    monkeypatch.setattr("partita.training.train", interrupted)
+    assert main([str(argument) for argument in demo]) == 130
+    assert "--resume" not in capsys.readouterr().err

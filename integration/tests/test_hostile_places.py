@@ -3,6 +3,8 @@
 import json
 import pickle
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -93,6 +95,15 @@ def test_an_interrupt_that_a_library_swallows_is_one_line(monkeypatch, capsys, p
         cli.main(["components"])
     assert end.value.code == 130 and capsys.readouterr().err == "partita: interrupted\n"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_within_generated_code_ends_with_a_code(tmp_path):
+    """A dataclass is made by `exec`; Python remembers an interrupt within it, and ends the process by the signal."""
+    lines = ["from partita.cli._interrupt import interruptible", "with interruptible():"]
+    lines += ["    exec('import signal; signal.raise_signal(signal.SIGINT)')"]
+    (tmp_path / "interrupted.py").write_text("\n".join(lines))
+    done = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "partita: interrupted\n")
 
 
 def test_readers_can_be_started_from_nothing(tones):

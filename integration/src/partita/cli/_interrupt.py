@@ -36,5 +36,9 @@ def interruptible() -> Iterator[None]:
         print("partita: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     finally:
+        if came:
+            # Python remembers a signal that came within an `exec` of a text, as dataclasses are made, and would end
+            # the process by it in place of a code; another `exec` clears that.
+            exec("")
         if ours and signal.getsignal(signal.SIGINT) is note:
             signal.signal(signal.SIGINT, signal.default_int_handler)

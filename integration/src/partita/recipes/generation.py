@@ -1,7 +1,8 @@
 """Recipes for generating the latents of a codec that is trained already, as in F3-Tokenizer (arXiv 2606.06357).
 
-Published is that a language model generates its latents by flow matching. Sizes and training are ours; patches of two
-frames at 12.5 Hz are from a secondary source (docs/provenance.md). Counts of parameters are for latents of 64 numbers.
+Published is that its normalised latents are what is generated. The language model with a flow head per patch of two
+frames, at 12.5 Hz, is from a secondary source; sizes and training are ours (docs/provenance.md). Counts of parameters
+are for latents of 64 numbers.
 
 They take the name of the codec, or of a representation model on it: a folder, or what else `load_model` takes. A codec
 that makes codes is modelled by them, every other by its continuous latents. The condition is the column `caption`;

@@ -1,8 +1,8 @@
 """Recipes for quantizing the latents of a codec that is trained already, as GenAE-VQ does (arXiv 2602.15749).
 
-Published is that GenAE's latents are quantized after training by an RVQ; that its networks stay frozen is from a
-secondary source. Levels, sizes, losses and training are ours (docs/provenance.md). Counts of parameters are for latents
-of 64 numbers; codes are running averages and not among them.
+Published is that GenAE's codes are those of an RVQ; that it is trained after the autoencoder, whose networks stay
+frozen, is from a secondary source. Levels, sizes, losses and training are ours (docs/provenance.md). Counts of
+parameters are for latents of 64 numbers; codes are running averages and not among them.
 
 They take the codec's name: a model folder, or what else `load_codec` takes. Where the tokens of a frame have no order
 in time (Music2Latent2), there is no re-bottleneck around the levels: it would look for neighbours.
