@@ -180,7 +180,7 @@ def test_normalized_codes_have_unit_length():
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(PartitaError, match="set codebook_dim"):
-        ResidualVQConfig(codebook_dim=None, normalize=True)
+        ResidualVQ(8, codebook_dim=None, normalize=True)
     with pytest.raises(PartitaError, match="codebook_size is 0"):
         ResidualVQConfig(codebook_size=0)
     with pytest.raises(PartitaError, match="quantizer_dropout is 1.5"):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from partita_bottlenecks import TanhConfig
-from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout
+from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout, Config
 from partita_decoders import ConsistencyDecoderConfig, Parallel
 from partita_encoders import SummaryEncoderConfig
 from partita_quantizers import FSQConfig
@@ -178,7 +178,7 @@ _TINY: dict[str, Any] = {
 }
 
 
-def _fsq() -> FSQConfig:
+def _fsq() -> Config:
     return FSQConfig(bound="clamp", rounding_dropout=0.75)
 
 

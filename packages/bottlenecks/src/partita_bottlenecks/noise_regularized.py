@@ -1,10 +1,7 @@
 """The noise-regularised bottleneck of F3-Tokenizer: fixed scale, random perturbation, no loss."""
 
-from dataclasses import dataclass
-from typing import Self
-
 import torch
-from partita_core import Bottleneck, BottleneckOutput, Config, PartitaError, register, tokens_within
+from partita_core import Bottleneck, BottleneckOutput, PartitaError, config_of, register, tokens_within
 from partita_core.ranges import NonNegative, Positive, Proportion
 from torch import Tensor
 
@@ -12,38 +9,6 @@ from ._common import channel_std, receive, rms
 
 
 @register("bottleneck/noise_regularized")
-@dataclass(frozen=True)
-class NoiseRegularizedConfig(Config):
-    """Frames normalised over their channels, then perturbed by noise of a random size.
-
-    Attributes:
-        gamma: largest amplitude of the noise, relative to the RMS of the latents (1: down to 0 dB SNR).
-        per_frame: an amplitude for every latent vector instead of one for every example.
-        clean_fraction: probability that an amplitude is zero, on top of what the uniform draw gives.
-        eps: added to the standard deviation; a frame far below it is not brought up to scale.
-    """
-
-    gamma: NonNegative = 1.0
-    per_frame: bool = False
-    clean_fraction: Proportion = 0.0
-    eps: Positive = 1e-5
-
-    def build(self, *, dim: int) -> "NoiseRegularized":
-        """Builds it for latents of width `dim`."""
-        return NoiseRegularized(
-            dim,
-            gamma=self.gamma,
-            per_frame=self.per_frame,
-            clean_fraction=self.clean_fraction,
-            eps=self.eps,
-        )
-
-    @classmethod
-    def example(cls) -> Self:
-        """A tiny instance."""
-        return cls()
-
-
 class NoiseRegularized(Bottleneck):
     """Each frame normalised over its channels, then perturbed (F3-Tokenizer, arXiv 2606.06357).
 
@@ -52,9 +17,24 @@ class NoiseRegularized(Bottleneck):
     no affine, no running statistics, so training and evaluation normalise alike and no frame sees another. While
     stochastic the decoder gets `z + alpha * e`, `e ~ N(0, 1)`, `alpha ~ U(0, gamma)`. Since the power of `z` is
     fixed, the encoder cannot outgrow the noise. Every frame of `z` has mean 0 and norm `sqrt(dim)`.
+
+    Args:
+        dim: width of the latents.
+        gamma: largest amplitude of the noise, relative to the RMS of the latents (1: down to 0 dB SNR).
+        per_frame: an amplitude for every latent vector instead of one for every example.
+        clean_fraction: probability that an amplitude is zero, on top of what the uniform draw gives.
+        eps: added to the standard deviation; a frame far below it is not brought up to scale.
     """
 
-    def __init__(self, dim: int, *, gamma: float, per_frame: bool, clean_fraction: float, eps: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        gamma: NonNegative = 1.0,
+        per_frame: bool = False,
+        clean_fraction: Proportion = 0.0,
+        eps: Positive = 1e-5,
+    ) -> None:
         super().__init__()
         if dim < 2:
             raise PartitaError(f"dim is {dim}; frames are normalised over their channels, of which there must be 2")
@@ -107,3 +87,6 @@ class NoiseRegularized(Bottleneck):
         if self.clean_fraction > 0:
             alpha = alpha * (torch.rand_like(alpha) >= self.clean_fraction)
         return alpha
+
+
+NoiseRegularizedConfig = config_of(NoiseRegularized)

@@ -1,13 +1,10 @@
 """The soft-norm bottleneck of SAME: one running scale, a gentle pull to unit statistics, a little noise."""
 
-from dataclasses import dataclass
-from typing import Self
-
 import torch
 from partita_core import (
     Bottleneck,
     BottleneckOutput,
-    Config,
+    config_of,
     is_distributed,
     length_mask,
     mean_within,
@@ -26,32 +23,6 @@ _MIN_VARIANCE = 1e-6  # under the logarithm: a channel that never moves must cos
 
 
 @register("bottleneck/soft_norm")
-@dataclass(frozen=True)
-class SoftNormConfig(Config):
-    """A learned affine for every channel over one running scale, with a little noise.
-
-    Attributes:
-        noise: standard deviation of the noise in training, relative to the running one of the latents.
-        decay: of the running standard deviation, per training step.
-        weight: of the regulariser.
-        frame_weight: inside it, share of the statistics of frames beside those of channels.
-    """
-
-    noise: NonNegative = 0.05
-    decay: Proportion = 0.999
-    weight: NonNegative = 1e-5
-    frame_weight: NonNegative = 0.4
-
-    def build(self, *, dim: int) -> "SoftNorm":
-        """Builds it for latents of width `dim`."""
-        return SoftNorm(dim, noise=self.noise, decay=self.decay, weight=self.weight, frame_weight=self.frame_weight)
-
-    @classmethod
-    def example(cls) -> Self:
-        """A tiny instance."""
-        return cls()
-
-
 class SoftNorm(Bottleneck):
     """`y = (h * s_c + b_c) / r`: a learned affine for every channel over one running scalar (SAME).
 
@@ -63,11 +34,26 @@ class SoftNorm(Bottleneck):
     The loss `soft_norm` is the mean of `m^2 + v - ln v - 1` over batch and channels, with mean and variance of `y`
     over time, plus `frame_weight` times the same over batch and frames, with those over channels. A short item counts
     by its number of tokens.
+
+    Args:
+        dim: width of the latents.
+        noise: standard deviation of the noise in training, relative to the running one of the latents.
+        decay: of the running standard deviation, per training step.
+        weight: of the regulariser.
+        frame_weight: inside it, share of the statistics of frames beside those of channels.
     """
 
     running_std: Tensor
 
-    def __init__(self, dim: int, *, noise: float, decay: float, weight: float, frame_weight: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        noise: NonNegative = 0.05,
+        decay: Proportion = 0.999,
+        weight: NonNegative = 1e-5,
+        frame_weight: NonNegative = 0.4,
+    ) -> None:
         super().__init__()
         self.dim = self.in_dim = dim
         self.noise, self.decay, self.frame_weight = noise, decay, frame_weight
@@ -122,6 +108,9 @@ class SoftNorm(Bottleneck):
         total, count = _sum_over_processes(torch.stack([scaled.sum().view(1), count])).unbind()
         squares = _sum_over_processes((scaled - total / count).square().sum().view(1))
         move_average(self.running_std, (squares / count).sqrt(), 1 - self.decay)
+
+
+SoftNormConfig = config_of(SoftNorm)
 
 
 def _channels_loss(x: Tensor, lengths: Tensor | None) -> Tensor:

@@ -1,10 +1,7 @@
 """The bounded bottleneck of Music2Latent2, guarded against saturation."""
 
-from dataclasses import dataclass
-from typing import Self
-
 import torch
-from partita_core import Bottleneck, BottleneckOutput, Config, mean_within, register, tokens_within, upcast
+from partita_core import Bottleneck, BottleneckOutput, config_of, mean_within, register, tokens_within, upcast
 from partita_core.ranges import NonNegative, Positive
 from torch import Tensor, nn
 
@@ -14,43 +11,32 @@ _EPS = 1e-6  # inside the root of the RMS: a silent frame stays zero, with a fin
 _SATURATED = 0.95
 
 
-@register("bottleneck/tanh")
-@dataclass(frozen=True)
-class TanhConfig(Config):
-    """Latents in (-1, 1), kept away from saturation.
-
-    Attributes:
-        gain: each vector is divided by its RMS and multiplied by a learned gain that starts here, which is ours; None:
-            a plain tanh, as in Music2Latent, which others report to collapse to plus and minus one in stereo training.
-        hinge_weight: weight of the penalty on what enters the tanh beyond `hinge_threshold`; 0: no such loss.
-        hinge_threshold: magnitude from which on it counts.
-    """
-
-    gain: Positive | None = 0.5
-    hinge_weight: NonNegative = 0.0
-    hinge_threshold: NonNegative = 3.0
-
-    def build(self, *, dim: int) -> "Tanh":
-        """Builds it for latents of width `dim`."""
-        return Tanh(dim, gain=self.gain, hinge_weight=self.hinge_weight, hinge_threshold=self.hinge_threshold)
-
-    @classmethod
-    def example(cls) -> Self:
-        """A tiny instance, with the penalty."""
-        return cls(hinge_weight=1e-3)
-
-
+@register("bottleneck/tanh", example={"hinge_weight": 1e-3})
 class Tanh(Bottleneck):
     """Latents in (-1, 1), without noise and without KL (Music2Latent, arXiv 2408.06500).
 
     Guards: the vector of every token is RMS-normalised over its channels and scaled by one learned gain, so the
     encoder cannot push the tanh into its flat ends by growing; the metrics show how near it is; a hinge penalty may
     be added (`hinge`: the mean over everything of how far the input of the tanh lies beyond the threshold).
+
+    Args:
+        dim: width of the latents.
+        gain: each vector is divided by its RMS and multiplied by a learned gain that starts here, which is ours; None:
+            a plain tanh, as in Music2Latent, which others report to collapse to plus and minus one in stereo training.
+        hinge_weight: weight of the penalty on what enters the tanh beyond `hinge_threshold`; 0: no such loss.
+        hinge_threshold: magnitude from which on it counts.
     """
 
     bounded = True
 
-    def __init__(self, dim: int, *, gain: float | None, hinge_weight: float, hinge_threshold: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        gain: Positive | None = 0.5,
+        hinge_weight: NonNegative = 0.0,
+        hinge_threshold: NonNegative = 3.0,
+    ) -> None:
         super().__init__()
         self.dim = self.in_dim = dim
         self.gain = None if gain is None else nn.Parameter(torch.full((1,), gain))
@@ -87,3 +73,6 @@ class Tanh(Bottleneck):
             "latent_rms": rms(values, lengths),
         }
         return BottleneckOutput(values, None, losses, metrics)
+
+
+TanhConfig = config_of(Tanh)

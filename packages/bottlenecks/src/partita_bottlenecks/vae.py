@@ -1,10 +1,7 @@
 """The variational bottleneck with a small KL weight, as latent generators commonly use it."""
 
-from dataclasses import dataclass
-from typing import Self
-
 import torch
-from partita_core import Bottleneck, BottleneckOutput, Config, Posterior, mean_within, register, tokens_within
+from partita_core import Bottleneck, BottleneckOutput, Posterior, config_of, mean_within, register, tokens_within
 from partita_core.ranges import NonNegative, Positive
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,37 +10,20 @@ from ._common import channel_std, receive, rms
 
 
 @register("bottleneck/vae")
-@dataclass(frozen=True)
-class VAEConfig(Config):
-    """A diagonal Gaussian for every latent vector, with a KL term.
-
-    Attributes:
-        kl_weight: weight of the KL term, which sums over channels.
-        min_std: added to every standard deviation, so that the logarithm stays finite.
-    """
-
-    kl_weight: NonNegative = 1e-4
-    min_std: Positive = 1e-4
-
-    def build(self, *, dim: int) -> "VAE":
-        """Builds it for latents of width `dim`."""
-        return VAE(dim, kl_weight=self.kl_weight, min_std=self.min_std)
-
-    @classmethod
-    def example(cls) -> Self:
-        """A tiny instance."""
-        return cls()
-
-
 class VAE(Bottleneck):
     """A diagonal Gaussian for every latent vector (Kingma and Welling, arXiv 1312.6114), KL to the unit Gaussian.
 
     The first half of the hidden channels is the mean, the second half the scale: `std = softplus(scale) + min_std`.
     The loss `kl` is the mean over batch and time of the sum over channels of `mean^2 + var - ln var - 1`: twice the
     KL divergence, as in the public recipes that the weight 1e-4 comes from.
+
+    Args:
+        dim: width of the latents.
+        kl_weight: weight of the KL term, which sums over channels.
+        min_std: added to every standard deviation, so that the logarithm stays finite.
     """
 
-    def __init__(self, dim: int, *, kl_weight: float, min_std: float) -> None:
+    def __init__(self, dim: int, *, kl_weight: NonNegative = 1e-4, min_std: Positive = 1e-4) -> None:
         super().__init__()
         self.dim, self.in_dim = dim, 2 * dim
         self.min_std = min_std
@@ -78,3 +58,6 @@ class VAE(Bottleneck):
         """Mean and standard deviation of the latents, each `(batch, dim, tokens)`, in any mode."""
         mean, scale = receive(self, hidden).chunk(2, dim=1)
         return Posterior(mean, F.softplus(scale) + self.min_std)
+
+
+VAEConfig = config_of(VAE)

@@ -40,7 +40,7 @@ from .outputs import check_vacant, remove_unfinished, settle, written_aside, wri
 from .overrides import named, override
 from .precision import Precision, compile_frozen, upcast
 from .processes import is_distributed, process_mean
-from .registry import Config, component, components, lookup, register
+from .registry import Config, component, components, lookup
 from .roles import (
     AudioTransform,
     Bottleneck,
@@ -59,6 +59,7 @@ from .roles import (
     sum_contexts,
 )
 from .saving import Saved, load_weights, remove_saved
+from .settings import ConfigClass, config_of, register
 from .specs import AudioSpec, LatentSpec
 from .stream_codec import StreamDecoder, StreamEncoder
 from .streams import Bounded, Chain, Stepped, Stream, Streamable, UnboundedError, Whole
@@ -94,6 +95,8 @@ __all__ = [
     "compile_frozen",
     "components",
     "Config",
+    "config_of",
+    "ConfigClass",
     "Constant",
     "Context",
     "convert",

@@ -18,7 +18,7 @@ from .layouts import ChannelLayout
 from .naming import plain, plain_state, weights_hash
 from .precision import Precision, check_precision
 from .ranges import Width
-from .registry import Config, component, components, lookup, register
+from .registry import Config, component, components, lookup
 from .roles import (
     Bottleneck,
     BottleneckOutput,
@@ -32,6 +32,7 @@ from .roles import (
     sum_contexts,
 )
 from .saving import Saved
+from .settings import register
 from .specs import AudioSpec, LatentSpec
 from .streams import Chain, Stream
 

@@ -1,13 +1,11 @@
 """Multi-resolution STFT loss on sum, difference, left and right."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
 
 import torch
 from partita_blocks import STFT, a_weighting, power
 from partita_blocks.spectral import TINY
-from partita_core import AudioSpec, Config, Constant, Loss, PartitaError, register, upcast
+from partita_core import Constant, Loss, PartitaError, config_of, register, upcast
 from partita_core.ranges import NonNegative, Positive, Samples
 from torch import Tensor, nn
 
@@ -23,49 +21,9 @@ QUIETEST_RMS = 10 ** (-50 / 20)
 SMALLEST_GAP = 1e-12
 
 
-@register("loss/multi_resolution_stft")
-@dataclass(frozen=True)
-class MultiResolutionSTFTConfig(Config):
-    """Spectral convergence and log-magnitude L1 over several resolutions with coprime hops.
-
-    The hops are primes above 7: coprime with each other, with GenAE's hops 3360 and 1200 and with every stage of its
-    decoder, so that no periodic artefact hides between the frames of all.
-
-    Attributes:
-        n_ffts: lengths of the Fourier transforms, one a resolution.
-        win_lengths: lengths of their windows.
-        hops: samples from frame to frame.
-        view_weights: of the sum, the difference, the left and the right channel; one channel alone has weight 1.
-        a_weighted: whether magnitudes are A-weighted.
-        floor: magnitude below which logarithms do not go.
-    """
-
-    n_ffts: tuple[Samples, ...] = (2048, 1024, 512, 256, 128, 64, 32)
-    win_lengths: tuple[Samples, ...] = (2039, 1021, 509, 251, 127, 61, 31)
-    hops: tuple[Samples, ...] = (509, 257, 127, 61, 31, 17, 11)
-    view_weights: tuple[NonNegative, NonNegative, NonNegative, NonNegative] = (1.0, 1.0, 0.5, 0.5)
-    a_weighted: bool = True
-    floor: Positive = 1e-4
-
-    def build(self, *, audio_spec: AudioSpec) -> "MultiResolutionSTFT":
-        """Builds the loss for audio of `audio_spec`."""
-        return MultiResolutionSTFT(
-            sample_rate=audio_spec.sample_rate,
-            channels=audio_spec.channels,
-            n_ffts=self.n_ffts,
-            win_lengths=self.win_lengths,
-            hops=self.hops,
-            view_weights=self.view_weights,
-            a_weighted=self.a_weighted,
-            floor=self.floor,
-        )
-
-    @classmethod
-    def example(cls) -> Self:
-        """Three small resolutions."""
-        return cls(n_ffts=(128, 64, 32), win_lengths=(127, 61, 31), hops=(31, 17, 11))
-
-
+@register(
+    "loss/multi_resolution_stft", example={"n_ffts": (128, 64, 32), "win_lengths": (127, 61, 31), "hops": (31, 17, 11)}
+)
 class MultiResolutionSTFT(Loss):
     """Spectral convergence + L1 of log magnitudes, averaged over resolutions, summed over views of a stereo signal.
 
@@ -82,35 +40,36 @@ class MultiResolutionSTFT(Loss):
     Where the prediction lies below `floor` and the target above, the gradient is that of a logarithm continued
     linearly in the power: bounded by 1 / floor a bin, and smooth. It is finite at digital silence, and at a prediction
     of zero it is not zero. It can be taken once, and not by the target.
+
+    The default hops are primes above 7: coprime with each other, with GenAE's hops 3360 and 1200 and with every stage
+    of its decoder, so that no periodic artifact hides between the frames of all.
+
+    Args:
+        sample_rate: samples per second.
+        channels: 1, or 2 for left and right.
+        n_ffts: lengths of the Fourier transforms, one per resolution.
+        win_lengths: lengths of their windows.
+        hops: samples from frame to frame.
+        view_weights: of the sum, the difference, the left and the right channel; one channel alone has weight 1.
+        a_weighted: whether magnitudes are A-weighted.
+        floor: magnitude below which logarithms do not go.
+
+    Raises:
+        PartitaError: the lists differ in length, or the channels are neither one nor two.
     """
 
     def __init__(
         self,
-        *,
         sample_rate: int,
-        channels: int,
-        n_ffts: tuple[int, ...],
-        win_lengths: tuple[int, ...],
-        hops: tuple[int, ...],
-        view_weights: tuple[float, float, float, float],
-        a_weighted: bool,
-        floor: float,
+        channels: int = 1,
+        *,
+        n_ffts: tuple[Samples, ...] = (2048, 1024, 512, 256, 128, 64, 32),
+        win_lengths: tuple[Samples, ...] = (2039, 1021, 509, 251, 127, 61, 31),
+        hops: tuple[Samples, ...] = (509, 257, 127, 61, 31, 17, 11),
+        view_weights: tuple[NonNegative, NonNegative, NonNegative, NonNegative] = (1.0, 1.0, 0.5, 0.5),
+        a_weighted: bool = True,
+        floor: Positive = 1e-4,
     ) -> None:
-        """Takes the sizes of the transforms in samples.
-
-        Args:
-            sample_rate: samples a second.
-            channels: 1, or 2 for left and right.
-            n_ffts: lengths of the Fourier transforms.
-            win_lengths: lengths of their windows.
-            hops: samples from frame to frame.
-            view_weights: of sum, difference, left and right; unused with one channel.
-            a_weighted: whether magnitudes are A-weighted.
-            floor: magnitude below which logarithms do not go.
-
-        Raises:
-            PartitaError: the lists differ in length, or the channels are neither one nor two.
-        """
         super().__init__()
         if not len(n_ffts) == len(win_lengths) == len(hops) > 0:
             raise PartitaError(
@@ -146,6 +105,9 @@ class MultiResolutionSTFT(Loss):
             # In float32 only a difference taken in time is exactly zero for two equal channels.
             prediction, target = mid_and_side(upcast(prediction)), mid_and_side(upcast(target))
         return spectral_distance(list(self.scales), prediction, target, lengths)  # pyright: ignore
+
+
+MultiResolutionSTFTConfig = config_of(MultiResolutionSTFT)
 
 
 def mid_and_side(audio: Tensor) -> Tensor:

@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
 
 import torch
 from partita_blocks import STFT, mel_filterbank, power
-from partita_core import AudioSpec, Config, Constant, Loss, PartitaError, register
+from partita_core import Constant, Loss, PartitaError, config_of, register
 from partita_core.ranges import Positive, Samples, Width
 from torch import Tensor, nn
 
@@ -16,58 +14,32 @@ from .spectral import SpectralScale, spectral_distance
 GROUP = 40  # bands whose product with the magnitudes is one matrix product
 
 
-@register("loss/multi_scale_mel")
-@dataclass(frozen=True)
-class MultiScaleMelConfig(Config):
-    """L1 of log mel-band magnitudes over several scales; the defaults are DAC's.
-
-    Attributes:
-        num_mels: bands, one figure a scale.
-        win_lengths: lengths of the Fourier transforms and their windows; the hop is a quarter.
-        floor: magnitude of a band below which logarithms do not go.
-    """
-
-    num_mels: tuple[Width, ...] = (5, 10, 20, 40, 80, 160, 320)
-    win_lengths: tuple[Samples, ...] = (32, 64, 128, 256, 512, 1024, 2048)
-    floor: Positive = 1e-5
-
-    def build(self, *, audio_spec: AudioSpec) -> "MultiScaleMel":
-        """Builds the loss for audio of `audio_spec`."""
-        return MultiScaleMel(
-            sample_rate=audio_spec.sample_rate,
-            num_mels=self.num_mels,
-            win_lengths=self.win_lengths,
-            floor=self.floor,
-        )
-
-    @classmethod
-    def example(cls) -> Self:
-        """Two small scales."""
-        return cls(num_mels=(5, 20), win_lengths=(32, 128))
-
-
+@register("loss/multi_scale_mel", example={"num_mels": (5, 20), "win_lengths": (32, 128)})
 class MultiScaleMel(Loss):
     """L1 of log10 mel-band magnitudes: the mean over channels, frames and bands, summed over scales.
 
     From DAC (Kumar et al., 2023, arXiv 2306.06546, section 3.5). Bands span 0 Hz to half the sample rate. Where the
     prediction lies below `floor` and the target above, the gradient is that at `floor`, so that silence is left. It
     can be taken once, and not by the target.
+
+    Args:
+        sample_rate: samples per second.
+        num_mels: bands of each scale.
+        win_lengths: lengths of the Fourier transforms and their windows; the hop is a quarter.
+        floor: magnitude of a band below which logarithms do not go.
+
+    Raises:
+        PartitaError: the lists differ in length.
     """
 
     def __init__(
-        self, *, sample_rate: int, num_mels: tuple[int, ...], win_lengths: tuple[int, ...], floor: float
+        self,
+        sample_rate: int,
+        *,
+        num_mels: tuple[Width, ...] = (5, 10, 20, 40, 80, 160, 320),
+        win_lengths: tuple[Samples, ...] = (32, 64, 128, 256, 512, 1024, 2048),
+        floor: Positive = 1e-5,
     ) -> None:
-        """Takes the sizes of the scales.
-
-        Args:
-            sample_rate: samples a second.
-            num_mels: bands, one figure a scale.
-            win_lengths: samples in a window, one figure a scale; the hop is a quarter.
-            floor: magnitude of a band below which logarithms do not go.
-
-        Raises:
-            PartitaError: the lists differ in length.
-        """
         super().__init__()
         if not len(num_mels) == len(win_lengths) > 0:
             raise PartitaError(f"{len(num_mels)} numbers of mels and {len(win_lengths)} windows; need as many of each")
@@ -89,6 +61,9 @@ class MultiScaleMel(Loss):
             PartitaError: the shapes differ.
         """
         return spectral_distance(list(self.scales), prediction, target, lengths)  # pyright: ignore
+
+
+MultiScaleMelConfig = config_of(MultiScaleMel)
 
 
 class _MelScale(SpectralScale):

@@ -1,31 +1,15 @@
 """Waveform L1 loss."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
 
 import torch
-from partita_core import AudioSpec, Config, Loss, length_mask, register, upcast
+from partita_core import Loss, config_of, length_mask, register, upcast
 from torch import Tensor
 
 from .spectral import check_pair
 
 
 @register("loss/waveform_l1")
-@dataclass(frozen=True)
-class WaveformL1Config(Config):
-    """The mean absolute difference of samples; it has no settings."""
-
-    def build(self, *, audio_spec: AudioSpec) -> "WaveformL1":
-        """Builds the loss; it is the same for every `audio_spec`."""
-        return WaveformL1()
-
-    @classmethod
-    def example(cls) -> Self:
-        """The only instance there is."""
-        return cls()
-
-
 class WaveformL1(Loss):
     """The mean absolute difference of samples."""
 
@@ -47,3 +31,6 @@ class WaveformL1(Loss):
         lengths = lengths.to(distance.device)
         counted = length_mask(lengths, distance.shape[1])
         return torch.where(counted, distance, 0).sum(1) / lengths.clamp_min(1)
+
+
+WaveformL1Config = config_of(WaveformL1)

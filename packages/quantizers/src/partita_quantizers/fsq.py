@@ -1,17 +1,16 @@
 """Finite scalar quantization: every scalar is rounded to a few levels, and a group of scalars is one code."""
 
 import math
-from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import torch
 from partita_core import (
     BottleneckOutput,
-    Config,
     Constant,
     PartitaError,
     Quantizer,
     codes_within,
+    config_of,
     count_levels,
     register,
     tokens_within,
@@ -25,44 +24,7 @@ from ._common import receive, relative_error, straight_through
 _MARGIN = 1e-3  # by how much the bounded range exceeds the outermost levels, so that they are reached
 
 
-@register("quantizer/fsq")
-@dataclass(frozen=True)
-class FSQConfig(Config):
-    """Finite scalar quantization, a code for each group of scalars.
-
-    Attributes:
-        levels: number of levels of each scalar of a group, each at least 3.
-        bound: "tanh" for hidden frames of any size; "clamp" for latents that are bounded already, each of which
-            is then rounded to the nearest level.
-        rounding_dropout: probability that an example is left unrounded in training, so that the same weights
-            serve continuous latents and codes (CoDiCodec uses 0.75).
-    """
-
-    levels: tuple[Annotated[int, Range(3, (1 << 31) - 1)], ...] = (11, 11, 11, 11)
-    bound: Literal["tanh", "clamp"] = "tanh"
-    rounding_dropout: Proportion = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse levels that cannot be packed."""
-        super().__post_init__()
-        if not self.levels:
-            raise PartitaError("levels is empty; a group needs at least one scalar")
-        if math.prod(self.levels) > 2**63 - 1:
-            raise PartitaError(
-                f"levels {self.levels} make {math.prod(self.levels)} codes, int64 holds {2**63 - 1}; "
-                "use fewer scalars a group"
-            )
-
-    def build(self, *, dim: int) -> "FSQ":
-        """Builds it for latents of width `dim`, a multiple of the number of levels."""
-        return FSQ(dim, levels=self.levels, bound=self.bound, rounding_dropout=self.rounding_dropout)
-
-    @classmethod
-    def example(cls) -> Self:
-        """A tiny instance, with an even and an odd number of levels."""
-        return cls(levels=(4, 5))
-
-
+@register("quantizer/fsq", example={"levels": (4, 5)})
 class FSQ(Quantizer):
     """Finite scalar quantization (Mentzer et al., arXiv 2309.15505) in groups.
 
@@ -71,16 +33,36 @@ class FSQ(Quantizer):
     an even `L` that is one more below zero than above, and the tanh is offset by half a step so that all of them are
     reached. A dropped group (-1) is the centre, zero. No codebook is stored; codes are integer arithmetic.
 
+    Args:
+        dim: width of the latents, a multiple of the number of levels; None for that number.
+        levels: number of levels of each scalar of a group, each at least 3.
+        bound: "tanh" for hidden frames of any size; "clamp" for latents that are bounded already, each of which
+            is then rounded to the nearest level.
+        rounding_dropout: probability that an example is left unrounded in training, so that the same weights
+            serve continuous latents and codes (CoDiCodec uses 0.75).
+
     Raises:
-        PartitaError: `dim` is no multiple of the number of levels.
+        PartitaError: `dim` is not a multiple of the number of levels, or a group has too many codes.
     """
 
     reference: Tensor
 
     def __init__(
-        self, dim: int, *, levels: tuple[int, ...], bound: Literal["tanh", "clamp"], rounding_dropout: float
+        self,
+        dim: int | None = None,
+        *,
+        levels: tuple[Annotated[int, Range(3, (1 << 31) - 1)], ...] = (11, 11, 11, 11),
+        bound: Literal["tanh", "clamp"] = "tanh",
+        rounding_dropout: Proportion = 0.0,
     ) -> None:
         super().__init__()
+        if not levels:
+            raise PartitaError("levels is empty; a group needs at least one scalar")
+        if math.prod(levels) > 2**63 - 1:
+            raise PartitaError(
+                f"levels {levels} make {math.prod(levels)} codes, int64 holds {2**63 - 1}; use fewer scalars per group"
+            )
+        dim = len(levels) if dim is None else dim
         if dim % len(levels):
             raise PartitaError(
                 f"FSQ packs groups of {len(levels)} scalars, and the latents have {dim} channels; "
@@ -167,6 +149,9 @@ class FSQ(Quantizer):
     def _values(self, digits: Tensor, dtype: torch.dtype) -> Tensor:
         half = self._levels.on(digits.device) // 2
         return ((digits - half).to(dtype) / half.to(dtype)).flatten(1, 2)
+
+
+FSQConfig = config_of(FSQ)
 
 
 def _distinct(codes: Tensor) -> Tensor:

@@ -1,14 +1,13 @@
 """Residual vector quantization with factorised codebooks."""
 
-from dataclasses import dataclass
-from typing import Annotated, Self, cast
+from typing import Annotated, cast
 
 import torch
 from partita_core import (
     BottleneckOutput,
-    Config,
     PartitaError,
     Quantizer,
+    config_of,
     count_levels,
     length_mask,
     mean_within,
@@ -25,62 +24,7 @@ from ._common import receive, relative_error, straight_through
 _NORM_EPS = 1e-6  # the library's; a silent frame stays zero
 
 
-@register("quantizer/residual")
-@dataclass(frozen=True)
-class ResidualVQConfig(Config):
-    """Residual vector quantization with factorised codebooks.
-
-    Attributes:
-        num_quantizers: levels.
-        codebook_size: codes of each level.
-        codebook_dim: width of the space in which codes are looked up; None: that of the latents, without
-            projections.
-        normalize: look up by direction: vectors and codes have unit length.
-        quantizer_dropout: probability that an example is given a random number of levels in training.
-        commitment_weight: weight of the pull of vectors towards their codes, a sum over levels.
-        decay: of the running averages that codes are, per training step.
-        dead_after: patience with unused codes, in tokens that even use would have given a code: one that got none of
-            so many is replaced by a vector of the batch, and its patience doubles; 0: never.
-    """
-
-    num_quantizers: Layers = 16
-    codebook_size: Annotated[int, Range(1, 1 << 20)] = 2048
-    codebook_dim: Width | None = 8
-    normalize: bool = False
-    quantizer_dropout: Proportion = 0.5
-    commitment_weight: NonNegative = 0.25
-    decay: Annotated[float, Range(0, 1, open_high=True)] = 0.99
-    dead_after: NonNegative = 50.0
-
-    def __post_init__(self) -> None:
-        """Refuse unit codes without a projection."""
-        super().__post_init__()
-        if self.normalize and self.codebook_dim is None:
-            raise PartitaError(
-                "normalize without codebook_dim: codes of unit length need a projection to give them back their "
-                "scale; set codebook_dim"
-            )
-
-    def build(self, *, dim: int) -> "ResidualVQ":
-        """Builds it for latents of width `dim`."""
-        return ResidualVQ(
-            dim,
-            num_quantizers=self.num_quantizers,
-            codebook_size=self.codebook_size,
-            codebook_dim=self.codebook_dim,
-            normalize=self.normalize,
-            quantizer_dropout=self.quantizer_dropout,
-            commitment_weight=self.commitment_weight,
-            decay=self.decay,
-            dead_after=self.dead_after,
-        )
-
-    @classmethod
-    def example(cls) -> Self:
-        """A tiny instance."""
-        return cls(num_quantizers=3, codebook_size=16, codebook_dim=4)
-
-
+@register("quantizer/residual", example={"num_quantizers": 3, "codebook_size": 16, "codebook_dim": 4})
 class ResidualVQ(Quantizer):
     """Each level quantizes what those before it left over (SoundStream, Zeghidour et al., arXiv 2107.03312).
 
@@ -92,22 +36,43 @@ class ResidualVQ(Quantizer):
 
     With quantizer dropout the levels left away are -1 in an example's codes and contribute nothing to its values; they
     learn from it nevertheless.
+
+    Args:
+        dim: width of the latents.
+        num_quantizers: levels.
+        codebook_size: codes of each level.
+        codebook_dim: width of the space in which codes are looked up; None: that of the latents, without
+            projections.
+        normalize: look up by direction: vectors and codes have unit length.
+        quantizer_dropout: probability that an example is given a random number of levels in training.
+        commitment_weight: weight of the pull of vectors towards their codes, a sum over levels.
+        decay: of the running averages that codes are, per training step.
+        dead_after: patience with unused codes, in tokens that even use would have given a code: one that got none of
+            so many is replaced by a vector of the batch, and its patience doubles; 0: never.
+
+    Raises:
+        PartitaError: `normalize` without `codebook_dim`.
     """
 
     def __init__(
         self,
         dim: int,
         *,
-        num_quantizers: int,
-        codebook_size: int,
-        codebook_dim: int | None,
-        normalize: bool,
-        quantizer_dropout: float,
-        commitment_weight: float,
-        decay: float,
-        dead_after: float,
+        num_quantizers: Layers = 16,
+        codebook_size: Annotated[int, Range(1, 1 << 20)] = 2048,
+        codebook_dim: Width | None = 8,
+        normalize: bool = False,
+        quantizer_dropout: Proportion = 0.5,
+        commitment_weight: NonNegative = 0.25,
+        decay: Annotated[float, Range(0, 1, open_high=True)] = 0.99,
+        dead_after: NonNegative = 50.0,
     ) -> None:
         super().__init__()
+        if normalize and codebook_dim is None:
+            raise PartitaError(
+                "normalize without codebook_dim: codes of unit length need a projection to give them back their "
+                "scale; set codebook_dim"
+            )
         self.dim = self.in_dim = dim
         self.codebook_sizes = (codebook_size,) * num_quantizers
         self.quantizer_dropout = quantizer_dropout
@@ -234,6 +199,9 @@ class ResidualVQ(Quantizer):
             metrics[f"usage_{i}"] = (counts > 0).to(dtype).mean()
             metrics[f"perplexity_{i}"] = torch.special.entr(share).sum().exp()
         return metrics
+
+
+ResidualVQConfig = config_of(ResidualVQ)
 
 
 class _Level(nn.Module):

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from ...lengths import codes_within, mean_within, move_average
 from ...precision import upcast
-from ...registry import register
 from ...roles import Bottleneck, BottleneckOutput, Quantizer
+from ...settings import register
 from ._base import Tiny
 
 

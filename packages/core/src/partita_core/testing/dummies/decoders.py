@@ -11,8 +11,8 @@ from ...errors import PartitaError
 from ...layouts import ChannelLayout
 from ...lengths import length_mask
 from ...precision import upcast
-from ...registry import register
 from ...roles import FeedForwardDecoder, Loss
+from ...settings import register
 from ...specs import AudioSpec, LatentSpec
 from ._base import HOP, Tiny
 

@@ -12,8 +12,8 @@ from ...denoising import DenoisingDecoder, NoiseSchedule
 from ...errors import PartitaError
 from ...layouts import ChannelLayout
 from ...noise import keyed_noise
-from ...registry import register
 from ...roles import AudioTransform
+from ...settings import register
 from ...specs import AudioSpec, LatentSpec
 from ._base import Tiny
 
