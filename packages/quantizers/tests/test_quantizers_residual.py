@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 from partita_core import PartitaError
-from partita_quantizers import ResidualVQConfig
+from partita_quantizers import ResidualVQ, ResidualVQConfig
 from partita_quantizers._codebook import DeadCodes
 
 PLAIN = ResidualVQConfig(num_quantizers=4, codebook_size=32, codebook_dim=None, quantizer_dropout=0.0)
