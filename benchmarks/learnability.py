@@ -79,9 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         learn(generator, train, options, name)
         generator.eval()
         assert isinstance(generator.head, FlowHead)
-        for renormalize in (True, False) if generator.head.renormalize else (False,):
-            generator.head.renormalize = renormalize
-            label = name + AS_DRAWN * (not renormalize and name in rows)
+        probe = torch.ones(1, codec.latent_spec.dim, 1)
+        frozen = generator.head.codec
+        for projection in (frozen, None) if codec.project(probe) is not probe else (None,):
+            generator.head.codec = projection
+            label = name + AS_DRAWN * (projection is None and name in rows)
             rows[label] = measure(generator, validation, options)
     if options.json is not None:
         settings = {key: value for key, value in vars(options).items() if key not in ("json", "models", "data")}

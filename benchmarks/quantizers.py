@@ -60,7 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    config = ResidualVQConfig(LEVELS, CODES, WIDTH, quantizer_dropout=0.0, threshold_ema_dead_code=0)
+    config = ResidualVQConfig(LEVELS, CODES, WIDTH, quantizer_dropout=0.0, dead_after=0)
     ours, theirs = config.build(dim=DIM), Direct()
     latents = torch.randn(BATCH, DIM, FRAMES)
     across = latents.transpose(1, 2).contiguous()

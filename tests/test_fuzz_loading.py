@@ -172,11 +172,11 @@ def mutated_safetensors(draw, path, out):
     if kind == "bytes":
         out.write_bytes(mutated_bytes(draw, raw, head=8 + size))
     elif kind == "tensors" or not key:
-        write_tensors(out, mutated_tensors(draw, tensors), metadata)
+        write_tensors(out, mutated_tensors(draw, tensors), metadata, finite=False)
     elif kind == "said":
         said = json.dumps(mutated_tree(draw, json.loads(metadata[key])))
         said = mutated_bytes(draw, said.encode()).decode(errors="replace") if draw(st.integers(0, 4)) == 0 else said
-        write_tensors(out, tensors, {key: said})
+        write_tensors(out, tensors, {key: said}, finite=False)
     else:
         header = json.dumps(mutated_tree(draw, json.loads(raw[8 : 8 + size]))).encode()
         out.write_bytes(len(header).to_bytes(8, "little") + header + raw[8 + size :])

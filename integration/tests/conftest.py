@@ -15,6 +15,7 @@ import soundfile
 import torch
 from partita.cli import main
 from partita.data import DataConfig, TextTask
+from partita.data.notes import note
 from partita.generation import FlowHeadConfig, GeneratorConfig, LlamaBackboneConfig
 from partita.representation import RepresentationModelConfig
 from partita.training import (
@@ -38,6 +39,12 @@ from partita_quantizers import ReBottleneckConfig
 from partita_representation import CausalRepresentationConfig, FrozenLLMConfig, RQMTPConfig, SwiGLUAdapterConfig
 
 RATE = 8000
+
+
+@pytest.fixture(autouse=True)
+def every_note():
+    """Lets each test see the notes that were logged in those before."""
+    note.cache_clear()
 
 
 def write_tones(folder: Path, count: int, seconds: float = 0.5, channels: int = 2) -> None:

@@ -99,3 +99,14 @@ def test_from_the_command_line(data, ok, refused, tmp_path, monkeypatch):
     printed, _ = ok("llm", "--data", data, "-o", tmp_path / "llm", "--steps", 2)
     assert "4 different texts" in printed and "bits a byte of the answers: train" in printed and "validation" in printed
     assert "--steps is 0" in refused("llm", "--data", data, "-o", tmp_path / "other", "--steps", 0)
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_training(tones, refused, monkeypatch, tmp_path):
+    def trained(*_, **__):
+        raise AssertionError("it was trained")
+
+    monkeypatch.setattr("partita.byte_lm.train_byte_lm", trained)
+    (tmp_path / "file").touch()
+    assert f"cannot write {tmp_path / 'file' / 'llm'}" in refused(
+        "llm", "--data", tones, "-o", tmp_path / "file" / "llm"
+    )

@@ -1,11 +1,11 @@
 """`partita demo`, as far as it is not the other commands one after the other: what it takes away."""
 
-import json
 import shutil
 
 import pytest
 from partita import recipes
-from partita.training import RunFolder
+from partita.cli import main
+from partita.training import Interrupted, RunFolder
 from partita_core import override
 
 
@@ -20,12 +20,18 @@ def files(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_demo_begins_anew_where_there_is_one_of_its_own(demo, ok, tmp_path):
+def test_a_demo_begins_anew_where_there_is_one_of_its_own_and_nothing_else(demo, ok, refused, tmp_path):
     ok(*demo)
-    (tmp_path / "run" / "old").touch()
+    (tmp_path / "run" / "notes").touch()
+    before = files(tmp_path)
+    assert "run holds something else: 'notes'" in refused(*demo)
+    assert files(tmp_path) == before
+    (tmp_path / "run" / "notes").unlink()
+    (tmp_path / "run" / "samples" / "old.wav").touch()
     config = RunFolder(tmp_path / "run").config.read_bytes()
     ok(*demo)
-    assert not (tmp_path / "run" / "old").exists() and RunFolder(tmp_path / "run").config.read_bytes() == config
+    assert not (tmp_path / "run" / "samples" / "old.wav").exists()
+    assert RunFolder(tmp_path / "run").config.read_bytes() == config
     assert (tmp_path / "report.html").is_file()
 
 
@@ -42,7 +48,7 @@ def test_what_is_no_run_of_a_demo_is_left(demo, refused, run, tmp_path):
     assert "holds a run that is not of this demo; move it" in refused(*demo)
     RunFolder(tmp_path / "run").config.unlink()
     (tmp_path / "run" / "notes.txt").write_text("mine")
-    assert "no such" in refused(*demo[:2], tmp_path / "none", *demo[3:]).lower()
+    assert "run holds something else: 'notes.txt'" in refused(*demo)
     assert files(tmp_path).keys() - before.keys() == {(tmp_path / "run" / "notes.txt").relative_to(tmp_path)}
 
 
@@ -55,9 +61,24 @@ def test_a_demo_that_cannot_read_its_data_takes_nothing_away(demo, ok, refused, 
     assert files(tmp_path) == before
 
 
-def test_a_demo_leaves_what_lies_where_its_run_goes(demo, ok, tmp_path):
+def test_a_demo_leaves_what_lies_where_its_run_goes(demo, refused, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
-    ok(*demo)
+    assert "run holds something else: 'notes.txt'" in refused(*demo)
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["recipe"] == "genae_tiny"
+
+
+@pytest.mark.parametrize("name", ["report.html", "unseen.safetensors", "notes.txt"])
+def test_a_demo_leaves_what_lies_where_its_files_go(demo, refused, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    assert f"holds something else: '{name}'" in refused(*demo)
+    assert files(tmp_path) == {(tmp_path / name).relative_to(tmp_path): b"mine"}
+
+
+def test_an_interrupted_demo_names_no_option_that_it_lacks(demo, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise Interrupted("interrupted after step 1; give the command again with --resume", 2)
+
+    monkeypatch.setattr("partita.training.train", interrupted)
+    assert main([str(argument) for argument in demo]) == 130
+    assert "--resume" not in capsys.readouterr().err

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from partita_core import Autoencoder, override
+from partita_core import Autoencoder, override, read_tensors, write_tensors
 from partita_quantizers import ResidualVQConfig, Tokens
 
 RATE, HOP = 8000, 24
@@ -74,7 +74,7 @@ def test_levels_may_be_left_away_when_decoding(models, ok, refused, tmp_path):
     ok("reconstruct", models / "model", file, "-o", tmp_path / "b.wav", "--num-quantizers", 2)
     assert np.array_equal(read(tmp_path / "a.wav"), read(tmp_path / "b.wav"))
     line = refused("detokenize", models / "model", ids, "-o", tmp_path / "c.wav", "--num-quantizers", 4)
-    assert "num_quantizers is 4; these ids have 3 levels" in line
+    assert "num_quantizers is 4; this sequence of ids has 3 levels" in line
 
 
 def test_what_cannot_be_tokenized(models, refused, tmp_path):
@@ -101,9 +101,9 @@ def test_what_cannot_be_detokenized(models, ok, refused, tmp_path, config):
     assert "no such file" in refused("detokenize", models / "model", tmp_path / "none.safetensors", "-o", out)
     (tmp_path / "cut.safetensors").write_bytes(ids.read_bytes()[:-9])
     assert "damaged" in refused("detokenize", models / "model", tmp_path / "cut.safetensors", "-o", out)
-    tokens = Tokens.load(ids)
-    tokens.ids[0, 3] = 5  # an id of level 0 where one of level 2 belongs
-    tokens.save(tmp_path / "wrong.safetensors")
+    tensors, metadata = read_tensors(ids)
+    tensors["ids"][0, 3] = 5  # an id of level 0 where one of level 2 belongs
+    write_tensors(tmp_path / "wrong.safetensors", tensors, metadata)
     line = refused("detokenize", models / "model", tmp_path / "wrong.safetensors", "-o", out)
     assert "wrong.safetensors: item 0, position 3: id 5 where a code of level 2 (35..50) belongs" in line
     assert ".wav" in refused("detokenize", models / "model", ids, "-o", tmp_path / "out.flac")

@@ -144,7 +144,7 @@ def test_plain():
 
 
 def test_settings_that_cannot_be():
-    with pytest.raises(PartitaError, match="flip is 1.5; a probability is from 0 to 1"):
+    with pytest.raises(PartitaError, match="flip is 1.5; it must be at least 0 and at most 1"):
         Augmentation(flip=1.5)
     with pytest.raises(PartitaError, match="no format is left to draw for mono: mono_average, mono_channel are 0"):
         Augmentation(mono_average=0, mono_channel=0).formats((MONO,))

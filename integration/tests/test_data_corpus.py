@@ -256,9 +256,9 @@ def test_shards_that_are_not_there_are_made_again_and_the_same(codec, sources, c
     shutil.copytree(corpus, output)
     for path in shards(output)[1:4]:
         path.unlink()
-    left = output / "train" / ".latents-00002.parquet.abc"  # what a kill within a write leaves
-    left.mkdir()
-    (left / "latents-00002.parquet").write_text("half")
+    left = output / "train" / ".latents-00002.parquet.partita"  # what a kill within a write leaves
+    (left / "new").mkdir(parents=True)
+    (left / "new" / "latents-00002.parquet").write_text("half")
     done = encode_corpus(codec, sources, output, progress=False)  # the size of shards is that of the beginning
     assert (done.files, done.encoded, len(done.broken)) == (13, 12, 1) and "03b.wav" in done.broken[0]
     assert [path.read_bytes() for path in shards(output)] == [path.read_bytes() for path in shards(corpus)]

@@ -25,6 +25,10 @@ def ramp(start: float, samples: int) -> torch.Tensor:
     return (start + torch.arange(samples) / 100_000)[None].expand(2, -1)
 
 
+def noise(samples: int) -> torch.Tensor:
+    return 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(0))
+
+
 @pytest.fixture
 def folder(tmp_path):
     for place, samples in enumerate([5000, 6000, 7000, 300, 8000]):
@@ -55,7 +59,7 @@ def test_crops_reach_the_first_and_the_last_sample(folder):
 
 
 def test_a_short_file_is_followed_by_zeros(folder):
-    item = crops(folder)[0, 3]
+    item = crops(folder, replace(PLAIN, silence_db=None))[0, 3]
     assert item["audio_lengths"] == 300
     torch.testing.assert_close(item["audio"][:, :300], ramp(0.4, 300))
     assert not item["audio"][:, 300:].any()
@@ -82,13 +86,37 @@ def test_files_of_another_rate_arrive_at_the_models(tmp_path):
 
 def test_silent_places_are_drawn_again(tmp_path):
     audio = torch.zeros(1, 80000)
-    audio[:, 40000:] = 0.5
+    audio[:, 40000:] = noise(40000)
     write_audio(tmp_path / "a.wav", audio, 8000)
     always = crops(tmp_path, replace(PLAIN, redraws=20), 100)
     assert all(always[epoch, 0]["audio"].any() for epoch in range(30))
     never = crops(tmp_path, replace(PLAIN, silence_db=None), 100)
     silent = sum(not never[epoch, 0]["audio"].any() for epoch in range(30))
     assert 5 <= silent <= 25
+
+
+MONO = AudioSpec(8000, 1, (ChannelLayout.MONO,))
+
+
+@pytest.mark.parametrize("samples", [300, 5000])
+def test_channels_that_cancel_are_silent_in_the_format_that_cancels_them(tmp_path, samples):
+    write_audio(tmp_path / "0.wav", torch.stack([noise(samples), -noise(samples)]), 8000)
+    write_audio(tmp_path / "1.wav", noise(5000)[None], 8000)
+    item = crops(tmp_path, spec=MONO)[0, 0]  # always the mean of both
+    assert item["index"] == 1 and "its channels cancel each other, below -60 dB" in item["broken"][0]
+    assert crops(tmp_path)[0, 0]["index"] == 0  # as left and right it is sound
+    config = replace(PLAIN, augmentation=Augmentation(level_db=None), redraws=50)
+    drawn = [crops(tmp_path, config, spec=MONO)[epoch, 0] for epoch in range(12)]
+    assert all(item["index"] == 0 and item["audio"].std() > 0.01 for item in drawn)  # one of the channels
+
+
+def test_an_offset_is_not_sound(tmp_path):
+    audio = torch.full((2, 8000), 0.5)
+    audio[0] = -0.3
+    audio[:, 6000:] += noise(2000)
+    write_audio(tmp_path / "0.wav", audio, 8000)
+    found = [crops(tmp_path, replace(PLAIN, redraws=50))[epoch, 0] for epoch in range(12)]
+    assert all(item["audio"].std(-1).max() > 1e-3 and not item["broken"] for item in found)
 
 
 def test_a_silent_file_is_replaced_and_named_and_taken_where_there_is_no_other(folder):
@@ -140,14 +168,14 @@ def test_broken_files_are_replaced_and_named(folder):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_that_breaks_at_several_places_is_one_file(tmp_path, workers):
     noise = torch.rand(2, 60000, generator=torch.Generator().manual_seed(0)) - 0.5
-    soundfile.write(tmp_path / "whole.mp3", noise.T.numpy(), 48000)
-    data = (tmp_path / "whole.mp3").read_bytes()
-    (tmp_path / "cut.mp3").write_bytes(data[: len(data) // 2])
+    soundfile.write(tmp_path / "whole.flac", noise.T.numpy(), 48000)
+    data = (tmp_path / "whole.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(data[: len(data) // 2])
     config = DataConfig(augmentation=None, num_workers=workers, batch_size=24, crop_seconds=0.01)
     settings = {"audio_spec": AudioSpec(48000, 2, (ChannelLayout.STEREO,)), "crop_multiple": 1, "seed": 0}
     broken = next(iter(build_loader(open_dataset(tmp_path), config, **settings)))["broken"]
-    assert {found.file for found in broken} == {"cut.mp3"} and len(set(broken)) > 1
-    assert all(found.startswith(f"{tmp_path / 'cut.mp3'}: is ") for found in broken)
+    assert {found.file for found in broken} == {"cut.flac"} and len(set(broken)) > 1
+    assert all(found.startswith(f"{tmp_path / 'cut.flac'}: is ") for found in broken)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

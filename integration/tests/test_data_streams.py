@@ -18,7 +18,7 @@ from partita.training.logs import read_log
 from partita_core import AudioSpec, ChannelLayout, PartitaError, override, read_json
 
 SPEC = AudioSpec(8000, 2, tuple(ChannelLayout))
-STREAM = DataConfig(augmentation=None, num_workers=0, batch_size=4, crop_seconds=0.1, stream=3)
+STREAM = DataConfig(augmentation=None, silence_db=None, num_workers=0, batch_size=4, crop_seconds=0.1, stream=3)
 
 # Rows of each shard.
 ROWS = (7, 4, 1, 5, 8, 2)
@@ -192,7 +192,7 @@ def test_a_stream_of_one_shard_goes_on_behind_its_last_row(tmp_path):
 
 
 def test_what_cannot_be_a_stream_is_said(shards, tones):
-    with pytest.raises(PartitaError, match="is a folder of audio, which is read at random anyhow"):
+    with pytest.raises(PartitaError, match="is a folder of audio, which is read at random; set data.stream to none"):
         open_dataset(tones, stream=True)
     with pytest.raises(PartitaError, match="the stream has 6 shards, and 7 processes need one each; cut it into more"):
         loader(shards, replace(STREAM, batch_size=7), world_size=7)
@@ -258,7 +258,8 @@ def call(self, batch, *rest):
         seen.extend(batch["file_name"])
     return original(self, batch, *rest)
 Objective.__call__ = call
-run = override(tiny_config(steps=16), ["data.stream=3", "data.crop_seconds=0.1", "data.batch_size=2"])
+changes = ["stream=3", "crop_seconds=0.1", "batch_size=2", "silence_db=null"]
+run = override(tiny_config(steps=16), [f"data.{change}" for change in changes])
 train(run, data=data, output=output, progress=False)
 sys.stdout.write(f"read: {' '.join(seen)}\\n")
 """)

@@ -20,7 +20,7 @@ from partita_core import AudioSpec, ChannelLayout, PartitaError, from_dict, over
 SPEC = AudioSpec(8000, 2, tuple(ChannelLayout))
 SAID = TextTask("Say it.", "{text}", {"kind": "transcript"}, whole=True)
 LABEL = TextTask("What is it, at {tempo}?", "a sound of {label}")
-CONFIG = DataConfig(augmentation=None, num_workers=0, batch_size=4, texts=(SAID, LABEL))
+CONFIG = DataConfig(augmentation=None, silence_db=None, num_workers=0, batch_size=4, texts=(SAID, LABEL))
 
 
 @pytest.fixture

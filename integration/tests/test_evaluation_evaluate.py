@@ -56,7 +56,9 @@ class Coded(Scaled):
 
     def encode_frames(self, audio, layout, num_quantizers):
         values, _ = super().encode_frames(audio, layout, num_quantizers)
-        return values, torch.zeros(len(values), num_quantizers or 2, values.shape[-1], dtype=torch.int64)
+        codes = torch.zeros(len(values), 2, values.shape[-1], dtype=torch.int64)
+        codes[:, num_quantizers or 2 :] = -1
+        return values, codes
 
     def codes_to_values(self, codes):
         return self.gain.new_zeros(len(codes), self.latent_spec.dim, codes.shape[-1])

@@ -430,3 +430,30 @@ def test_a_pretrained_language_model_is_gone_on_with_and_not_needed_again(kind, 
             config.build(codec=codec)
     one, other = (content(it.generate(["a dog"], SECONDS)) for it in (model, again))
     assert torch.equal(one, other)
+
+
+# ------------------------------------------------------------------ what is no prompt
+
+
+@pytest.mark.parametrize("prompts", ["piano", None, 3, [1], [None], [b"piano"], ["a", "\udcff"], torch.zeros(2)])
+def test_what_are_no_texts_is_refused(prompts):
+    with pytest.raises(PartitaError, match="prompt"):
+        generator().generate(prompts, SECONDS)
+
+
+@pytest.mark.parametrize("seconds", [None, "2", [1.0], float("nan"), torch.zeros(2)])
+def test_what_is_no_length_is_refused(seconds):
+    with pytest.raises(PartitaError, match="seconds cannot be generated"):
+        generator().generate(["piano"], seconds)
+
+
+@pytest.mark.parametrize("audio", ["voice.wav", 3, torch.zeros(1, 4, 3), [1]])
+def test_an_audio_prompt_is_latents(audio):
+    with pytest.raises(PartitaError, match="an audio prompt is Latents of the codec, and this is a"):
+        generator().generate(["piano"], SECONDS, audio=audio)
+
+
+def test_a_representation_normalizes_arrays():
+    model = base_of("represented")
+    values = torch.ones(1, 4, 3)
+    assert torch.equal(model.normalize(values.numpy()), model.normalize(values))

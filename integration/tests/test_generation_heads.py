@@ -1,13 +1,22 @@
 """Heads of generators: what they predict, hear and draw, without a language model that was trained."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from partita.generation import FlowHead, FlowHeadConfig, LlamaBackboneConfig, Sampling, TokenHead
 from partita.generation.token_head import TokenHeadConfig, draw
-from partita_bottlenecks import NoiseRegularizedConfig
+from partita.quantized import QuantizedCodec
+from partita_bottlenecks import IdentityConfig, NoiseRegularizedConfig
 from partita_core import ChannelLayout, Latents, LatentScale, LatentSpec, PartitaError
-from partita_core.testing.dummies import AveragingConfig, NeighbouringConfig, RoundingConfig, autoencoder
-from partita_quantizers import TokenSpace
+from partita_core.testing.dummies import (
+    AveragingConfig,
+    NeighbouringConfig,
+    NoisyBottleneck,
+    RoundingConfig,
+    autoencoder,
+)
+from partita_quantizers import ResidualVQConfig, TokenSpace
 
 PLAIN = Sampling(guidance=1.0, temperature=1.0, steps=4, top_k=None)
 DRAWN = Sampling(guidance=1.0, temperature=1.0, steps=None, top_k=None)
@@ -15,7 +24,7 @@ DRAWN = Sampling(guidance=1.0, temperature=1.0, steps=None, top_k=None)
 
 def flow_head(dim: int = 3, *, tokens: int = 2, states: int = 8, encoder=None, spec=None, **changes) -> FlowHead:
     torch.manual_seed(0)
-    sizes = {"patch": 2, "history": 1, "width": 16, "layers": 1, "heads": 2, "head_dim": 8, "renormalize": False}
+    sizes = {"patch": 2, "history": 1, "width": 16, "layers": 1, "heads": 2, "head_dim": 8, "codec": None}
     scale = LatentScale(spec or LatentSpec(dim, 8000, 16, tokens))
     head = FlowHead(dim, tokens_per_frame=tokens, scale=scale, encoder=encoder, states=states, **sizes | changes)
     for parameter in head.parameters():
@@ -53,7 +62,7 @@ def test_a_patch_is_seen_with_its_state_and_the_patches_before_it(history):
     head = flow_head(history=history)
     target = torch.randn(2, 3, 2 * 7)  # seven frames of two tokens: three patches and a half
     seen = []
-    head.velocity = lambda x, time, states, before: seen.append((states, before)) or torch.zeros_like(x)
+    head.flow.velocity = lambda x, time, states, before: seen.append((states, before)) or torch.zeros_like(x)
     states = torch.randn(2, 4, 8)
     head(states, target, torch.tensor([7, 7]), backbone())
     given, before = seen[0]
@@ -84,8 +93,8 @@ def test_frames_past_the_end_do_not_count():
 
 def test_the_velocity_error_is_that_of_zero_where_nothing_is_predicted():
     head = flow_head()
-    torch.nn.init.zeros_(head.last.weight)
-    torch.nn.init.zeros_(head.last.bias)
+    torch.nn.init.zeros_(head.flow.last.weight)
+    torch.nn.init.zeros_(head.flow.last.bias)
     output = head(torch.randn(64, 8, 8), 3 * torch.randn(64, 3, 32), torch.full((64,), 16), backbone())
     assert float(output.loss.detach()) == pytest.approx(10.0, rel=0.05)  # data of variance 9, noise of variance 1
     assert float(output.metrics["velocity_error"]) == pytest.approx(1.0, abs=0.01)
@@ -119,23 +128,56 @@ def test_guidance_is_of_the_velocity():
     assert (results[1.0] - results[0.0]).abs().max() > 1e-2
 
 
-def test_patches_are_brought_back_to_the_sphere():
-    spec = LatentSpec(6, 8000, 16, mean=(0.5, 0, 0, 0, 0, -0.5), std=(1, 2, 1, 0.5, 1, 1))
-    head = flow_head(6, tokens=1, spec=spec, renormalize=True)
-    rollout = head.rollout(5, torch.tensor([1, 2]), PLAIN, backbone())
-    for _ in range(3):
-        rollout.push(torch.randn(2, 8), None)
-    values = rollout.result()
+def generated(head: FlowHead, frames: int = 5) -> torch.Tensor:
+    rollout = head.rollout(frames, torch.tensor([1, 2]), PLAIN, backbone())
+    for _ in range(-(-frames // head.patch)):
+        rollout.push(torch.randn(2, 8, generator=torch.Generator().manual_seed(1)), None)
+    return rollout.result()
+
+
+class Ring(NoisyBottleneck):
+    """A bottleneck of somebody else's: every vector has length 3."""
+
+    def project(self, values):
+        return 3 * values / values.norm(dim=1, keepdim=True)
+
+
+def ring():
+    codec = autoencoder(ChannelLayout.MONO)
+    codec.bottleneck.__class__ = Ring
+    return codec
+
+
+SPHERE = LatentSpec(4, 8000, 16, mean=(0.5, 0, 0, -0.5), std=(1, 2, 1, 0.5))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_patches_are_brought_back_to_the_sphere(wrapped):
+    codec = autoencoder(ChannelLayout.MONO, bottleneck=NoiseRegularizedConfig())
+    codec = QuantizedCodec(codec, ResidualVQConfig.example().build(dim=4)).eval() if wrapped else codec
+    values = generated(flow_head(4, tokens=1, spec=SPHERE, codec=codec))
     assert values.mean(1).abs().max() < 1e-5
-    torch.testing.assert_close(values.norm(dim=1), torch.full((2, 5), 6**0.5), atol=1e-3, rtol=0)
+    torch.testing.assert_close(values.norm(dim=1), torch.full((2, 5), 2.0), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize(("bottleneck", "on"), [(None, False), (NoiseRegularizedConfig(), True)])
-def test_the_sphere_is_for_codecs_whose_latents_lie_on_it(bottleneck, on):
-    codec = autoencoder(ChannelLayout.MONO, bottleneck=bottleneck)
+def test_patches_are_brought_back_to_where_the_bottleneck_says():
+    values = generated(flow_head(4, tokens=1, spec=SPHERE, codec=ring()))
+    torch.testing.assert_close(values.norm(dim=1), torch.full((2, 5), 3.0), atol=1e-4, rtol=0)
+    free = generated(flow_head(4, tokens=1, spec=SPHERE, codec=None))
+    assert (free.norm(dim=1) - 3).abs().max() > 0.1
+    # A bottleneck whose latents lie anywhere changes no bit.
+    anywhere = autoencoder(ChannelLayout.MONO, bottleneck=IdentityConfig())
+    assert torch.equal(generated(flow_head(4, tokens=1, spec=SPHERE, codec=anywhere)), free)
+    # One whose latents are bounded keeps within the bounds.
+    bounded = generated(flow_head(4, tokens=1, spec=SPHERE, codec=autoencoder(ChannelLayout.MONO)))
+    assert free.abs().max() > 1 and bounded.abs().max() <= 1 + 1e-6
+
+
+def test_the_projection_can_be_left_out():
+    codec = ring()
     parts = {"codec": codec, "encoder": None, "scale": LatentScale(codec.latent_spec), "states": 8}
-    assert FlowHeadConfig.example().build(**parts).renormalize is on
-    assert FlowHeadConfig(width=16, layers=1, heads=2, head_dim=8, renormalize=not on).build(**parts).renormalize != on
+    assert FlowHeadConfig.example().build(**parts).codec.module is codec
+    assert replace(FlowHeadConfig.example(), renormalize=False).build(**parts).codec is None
 
 
 def test_latents_are_heard_through_an_encoder_step_by_step():
@@ -153,7 +195,7 @@ def test_latents_are_heard_through_an_encoder_step_by_step():
 def test_a_flow_learns_two_clusters_and_which_is_asked_for():
     torch.manual_seed(0)
     head = flow_head(2, tokens=1, patch=1, history=0, states=4, width=32, layers=1, heads=2, head_dim=16).train()
-    torch.nn.init.zeros_(head.last.weight)
+    torch.nn.init.zeros_(head.flow.last.weight)
     centres = torch.tensor([[1.5, -0.5], [-1.0, 1.0]])
     conditions = torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]])
     optimizer, model = torch.optim.Adam(head.parameters(), lr=4e-3), backbone()
@@ -272,7 +314,7 @@ def test_what_a_head_does_not_have_is_refused():
     encoder = AveragingConfig().build(latent_spec=codec.latent_spec)
     with pytest.raises(PartitaError, match="not through a representation"):
         TokenHeadConfig().build(codec=codec, encoder=encoder, scale=LatentScale(codec.latent_spec), states=8)
-    with pytest.raises(PartitaError, match="patch 0"):
+    with pytest.raises(PartitaError, match="patch is 0"):
         FlowHeadConfig(patch=0)
     for wrong in ({"guidance": -1.0}, {"steps": 0}, {"top_k": 0}):
         with pytest.raises(PartitaError, match="at least"):

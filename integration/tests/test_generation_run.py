@@ -14,7 +14,7 @@ from partita.models import load_model
 from partita.training import LatentGenerationConfig, OptimizerConfig, RunConfig, TrainerConfig, train
 from partita.training.checkpoints import checkpoints
 from partita.training.logs import read_log
-from partita_core import Autoencoder, PartitaError, override, read_tensors
+from partita_core import Autoencoder, Latents, PartitaError, override, read_tensors
 from partita_quantizers import ResidualVQConfig
 
 TEXTS = (TextTask(prompt="", answer="{label}"),)
@@ -68,6 +68,7 @@ def tensors_of(folder):
 def test_a_generator_is_trained_saved_and_resumed_exactly(run, labelled, tmp_path):
     whole = generation(run / "model")
     model = train(whole, data=labelled, output=tmp_path / "whole", recipe="tiny", progress=False)
+    assert all(line["metric/with_text"] == 1.0 for line in read_log(tmp_path / "whole/log.jsonl") if "total" in line)
     train(override(whole, ["trainer.steps=2"]), data=labelled, output=tmp_path / "cut", progress=False)
     train(whole, data=labelled, output=tmp_path / "cut", resume=True, progress=False)
     ends = [tensors_of(checkpoints(tmp_path / name / "checkpoints")[-1]) for name in ("whole", "cut")]
@@ -139,7 +140,15 @@ def test_from_the_command_line(run, labelled, ok, refused, monkeypatch, tmp_path
     assert files["a"].shape == (800, 2) and (files["a"] == files["b"]).all()
     assert (files["a"] != files["c"]).any() and (files["a"] != files["d"]).any()
 
+    ok("encode", run / "model", tmp_path / "c.wav", "-o", tmp_path / "c.safetensors")
+    prompt, codec = ["--audio-prompt", tmp_path / "c.wav"], load_model(run / "model")
+    ok("generate", model, *prompt, "--seconds", 0.2, "-o", tmp_path / "e.wav")
+    longer = Generator.from_pretrained(model).generate([""], 0.2, audio=Latents.load(tmp_path / "c.safetensors"))
+    expected = codec.decode(longer)[0].T.numpy()
+    assert abs(soundfile.read(tmp_path / "e.wav")[0] - expected).max() < 2e-4
+
     wav = ["-o", tmp_path / "x.wav"]
+    assert "are asked for" in refused("generate", model, *prompt, "--seconds", 0.05, *wav)
     assert "--seconds is missing" in refused("generate", model, *wav)
     assert "not a generator" in refused("generate", run / "model", "--seconds", 1, *wav)
     assert "written as .wav" in refused("generate", model, "--seconds", 1, "-o", tmp_path / "x.flac")

@@ -378,3 +378,24 @@ def test_what_cannot_be_probed_is_one_line(refused, run, pitches, arguments, lin
 def test_a_set_without_a_test_split_is_refused(refused, run, tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(100), RATE)
     assert "test" in refused("probe", run / "model", "--data", tmp_path)
+
+
+def test_what_probes_leave_out_is_counted(caplog):
+    def row(task, label):
+        return {"task": task, "label": label}
+
+    table = {
+        "train": [row("a", "x"), row("a", "y"), row("a", None), row(None, "x"), row("b", "x")],
+        "validation": [row("a", "z"), row("a", "x")],
+        "test": [row("a", "x"), row("c", "x")],
+    }
+    (task,) = find_tasks(table, column="label", where={})
+    assert (task.name, task.classes, task.unknown) == ("a", ("x", "y"), 0)
+    lines = [record.getMessage() for record in caplog.records]
+    assert any(line.startswith("1 of 9 rows have no task") for line in lines)
+    assert any("a: 1 of 6 rows have no label" in line for line in lines)
+    assert any("a: 1 validation items" in line for line in lines)
+    assert [("'b'" in line, "'c'" in line) for line in lines if "is left out of probes" in line] == [
+        (True, False),
+        (False, True),
+    ]

@@ -1,17 +1,28 @@
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+import torch
 from partita import recipes
+from partita.data import Augmentation, augment
 from partita.evaluation import bit_rate
 from partita.figures import recipe_figures
-from partita.training import ConsistencyTrainingConfig, TrainState
+from partita.training import TrainState
 from partita_core import ChannelLayout, override
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 CHUNK = 32_768
-NAMES = ("music2latent2_base", "music2latent2_small", "music2latent2_tiny", "codicodec_tiny")
+NAMES = ("music2latent2_base", "music2latent2_small", "music2latent2_tiny", "codicodec_base", "codicodec_tiny")
 MONO = 'model.audio={"sample_rate":44100,"channels":1,"layouts":["mono"]}'
+
+
+SMALL = [
+    f"model.{part}.{change}"
+    for part in ("encoder", "decoder")
+    for change in ("n_fft=64", "stft_hop=32", "channels=[4,8,16,16]", "blocks=[1,1,1,1]", "layers=1", "heads=1")
+] + ["model.encoder.head_dim=16", "model.decoder.head_dim=16", "model.decoder.upsampler_layers=1"]
+"""A base at reduced size."""
 
 
 def built(config):
@@ -64,10 +75,38 @@ def test_sizes(name, least, most):
     assert least <= parameters(built(recipes.recipe(name))) <= most
 
 
-def test_base_and_small_differ_in_size_only():
+def test_the_small_one_adds_its_guards_and_variations():
     base, small = recipes.music2latent2_base(), recipes.music2latent2_small()
-    assert small.objective == base.objective == ConsistencyTrainingConfig() and small.data == base.data
     assert small.trainer.optimizers == base.trainer.optimizers
+    assert small.data == replace(base.data, augmentation=Augmentation())
+    assert (small.objective.min_gap, base.objective.min_gap) == (1e-3, 0.0)
+    assert (small.model.bottleneck.gain, base.model.bottleneck.gain) == (0.5, None)
+    assert (small.model.encoder.norm_decay, base.model.encoder.norm_decay) == (0.99, None)
+
+
+@pytest.mark.parametrize("name", ["music2latent2_base", "codicodec_base"])
+def test_the_bases_have_nothing_that_is_not_published(name):
+    """No norm of the latents, a plain tanh, no loss beside the one, no limit of its weight, audio as it is."""
+    config = recipes.recipe(name)
+    model = built(config)
+    assert model.encoder.batch_norm is None and model.bottleneck.gain is None and not model.bottleneck.loss_weights
+    assert (
+        not model.decoder.loss_weights and not config.model.encoder.magnitudes and config.model.encoder.direct is None
+    )
+    assert (config.model.encoder.tilt, config.model.decoder.tilt) == (0.0, 0.0)
+    objective = config.objective
+    assert (objective.min_gap, objective.max_gap, objective.uniform_share, objective.pointwise) == (0, None, 0, False)
+    audio = 0.3 * torch.randn(2, 1000, generator=torch.Generator().manual_seed(0))
+    seen = augment(audio, model.audio_spec, config.data.augmentation, torch.Generator().manual_seed(1))
+    assert torch.equal(seen.audio, audio) and seen.layout == seen.target_layout == ChannelLayout.STEREO
+
+
+def test_a_mono_base_takes_one_channel_at_random():
+    config = override(recipes.music2latent2_base(), [MONO])
+    audio = torch.tensor([[0.25], [0.5]]).expand(2, 100)
+    draw = torch.Generator().manual_seed(0)
+    seen = [float(augment(audio, config.model.audio, config.data.augmentation, draw).audio[0, 0]) for _ in range(50)]
+    assert set(seen) == {0.25, 0.5}
 
 
 def test_the_base_is_trained_as_published():
@@ -91,8 +130,62 @@ def test_codicodec_makes_128_codes_of_a_chunk():
     assert config.model.quantizer.rounding_dropout == 0.75
 
 
+def test_the_base_of_codicodec_has_the_published_sizes():
+    """Of its code: patchifier 10.1 M, U-Net 11.0 M each way, 512 tokens per chunk, 128 latents and 8 registers."""
+    config = recipes.codicodec_base()
+    model = built(config)
+    assert model.decoder.representation.hop == 1024 and model.decoder.chunk_frames == 32
+    assert parameters(model.encoder.patchifier) == pytest.approx(10.1, abs=0.05)
+    assert parameters(model.decoder.upsampler.depatchifier) == pytest.approx(10.1, abs=0.05)
+    assert parameters(model.encoder.transformer) == pytest.approx(32.1, abs=0.4)
+    assert parameters(model.decoder.upsampler.transformer) == pytest.approx(32.3, abs=0.6)
+    assert parameters(model) == pytest.approx(148.5, rel=0.01)
+    assert model.encoder.transformer.positions.shape[-2] == 512 + 128 + 8
+    assert config.model.decoder.sampler.steps == 4 and config.trainer.steps == 2_000_000
+    faster = override(config, ["model.audio.sample_rate=48000"])
+    assert built(faster).latent_spec.frame_rate == Fraction(48_000, CHUNK)
+
+
+def test_the_base_of_codicodec_begins_with_the_same_latents_for_all_audio():
+    model = override(recipes.codicodec_base(), SMALL).model.build().eval()
+    audio = 0.3 * torch.randn(2, 2, model.latent_spec.hop, generator=torch.Generator().manual_seed(0))
+    assert not model.encode(audio).values.any()
+
+
+def test_steps_shrink_to_a_hundredth_in_codicodec_and_to_a_thousandth_in_music2latent2():
+    """e_K is 2 and 3."""
+    for name, last in (("codicodec_base", 0.01), ("music2latent2_base", 0.001)):
+        objective = override(recipes.recipe(name), SMALL)
+        objective = objective.objective.build(model=objective.model.build())
+        student, teacher = objective.times(torch.full((1,), 0.5, dtype=torch.float64), 1.0)
+        assert float(student - teacher) == pytest.approx(last, rel=1e-9)
+        student, teacher = objective.times(torch.full((1,), 0.9, dtype=torch.float64), 0.0)
+        assert float(student - teacher) == pytest.approx(0.1, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["codicodec_base", "music2latent2_base"])
+def test_the_bases_train_two_steps(name):
+    config = override(recipes.recipe(name), SMALL)
+    torch.manual_seed(0)
+    objective = config.objective.build(model=config.model.build().train())
+    optimizer = config.trainer.optimizers["generator"].build(objective.parameter_groups("generator"))
+    audio = 0.1 * torch.randn(2, 2, objective.crop_multiple, generator=torch.Generator().manual_seed(2))
+    layout = torch.ones(2, dtype=torch.int64)
+    batch = {"audio": audio, "audio_lengths": torch.full((2,), audio.shape[-1])}
+    batch |= {"layout": layout, "target_layout": layout}
+    before = [parameter.detach().clone() for parameter in objective.parameters()]
+    for step in range(2):
+        output = objective(batch, TrainState(step, 10), "generator")
+        optimizer.zero_grad()
+        output.total.backward()
+        optimizer.step()
+        assert output.total.isfinite() and set(output.losses) == {"consistency"}
+    moved = [bool((p != q).any()) for p, q in zip(objective.parameters(), before)]
+    assert any(moved) and all(parameter.isfinite().all() for parameter in objective.parameters())
+
+
 def test_figures_are_known_without_training(monkeypatch):
     monkeypatch.setattr("partita.figures._CHUNKS", 2)
-    found = recipe_figures(recipes.music2latent2_tiny().model)
+    found = recipe_figures(recipes.music2latent2_tiny())
     assert found["numbers_per_second"] == pytest.approx(512 * 44_100 / CHUNK)
     assert found["macs_per_second"]["decoder"] > found["macs_per_second"]["encoder"] > 1e8

@@ -69,6 +69,17 @@ def test_the_total_adds_the_own_terms_of_the_bottleneck():
     torch.testing.assert_close(out.total.detach(), out.losses["consistency"] + 1e-3 * out.losses["power"])
 
 
+def test_bottleneck_and_quantizer_learn_from_frames_that_hold_audio_alone():
+    found = []
+    for chunks in (4, 8):
+        it = objective(parts={"quantizer": RoundingConfig()})
+        data = batch(2)
+        data["audio"] = torch.nn.functional.pad(data["audio"], (0, (chunks - 2) * CHUNK))
+        out = step(it, data)
+        found.append((out.losses["power"], it.model.bottleneck.power, it.code_use.last_use))
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_the_total_adds_the_own_terms_of_the_decoder_over_the_chunks_that_count(monkeypatch):
     it = objective()
     decoder = it.model.decoder

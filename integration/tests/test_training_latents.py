@@ -90,8 +90,12 @@ def test_statistics_that_nobody_measured_are_those_of_the_corpus(foreign, tones,
     for data in (tones, tmp_path / "corpus"):
         train(quantization(name, steps=1), data=data, output=tmp_path / data.name / "run", progress=False)
     heard, stored = (load_codec(tmp_path / data / "run" / "model").latent_spec for data in (tones.name, "corpus"))
-    torch.testing.assert_close(torch.tensor(stored.mean), torch.tensor(heard.mean), rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(torch.tensor(stored.std), torch.tensor(heard.std), rtol=1e-3, atol=1e-4)
+    # Of stored latents, files as they are; of audio, three seconds in pieces from anywhere.
+    std = torch.tensor(stored.std)
+    apart = (torch.tensor(stored.mean) - torch.tensor(heard.mean)).abs() / std
+    assert apart.max() < 0.5, apart
+    ratio = torch.tensor(heard.std) / std
+    assert 0.7 < ratio.min() and ratio.max() < 1.4, ratio
 
 
 def test_a_corpus_is_refused_where_it_does_not_belong(run, corpus, config, tones, tmp_path):

@@ -50,7 +50,7 @@ def test_an_exact_model_has_no_loss_whatever_the_layouts(config):
     class Exact(nn.Module):
         bottleneck = nn.Module()
 
-        def forward(self, audio, layout, target_layout):
+        def forward(self, audio, layout, target_layout, *, lengths):
             output = type("Output", (), {"codes": None, "losses": {}, "metrics": {}})
             return convert_pairs(audio, layout, target_layout), output
 
@@ -67,12 +67,28 @@ def test_for_mono_the_mean_of_the_pair_counts(config):
     class Spread(nn.Module):
         bottleneck = nn.Module()
 
-        def forward(self, audio, layout, target_layout):
+        def forward(self, audio, layout, target_layout, *, lengths):
             output = type("Output", (), {"codes": None, "losses": {}, "metrics": {}})
             return audio + torch.cat([spread, -spread], 1), output
 
     it.model = Spread()
     assert float(it(data, TrainState(), "generator").total) < 1e-3
+
+
+def test_the_bottleneck_learns_from_frames_that_hold_audio_alone(config):
+    it = objective(config)
+    ends = torch.tensor([480, 130, 250, 1])
+    found = []
+    for samples in (960, 1920):
+        data = batch(480) | {"audio_lengths": ends}
+        inside = torch.arange(480) < ends[:, None, None]
+        data["audio"] = nn.functional.pad(torch.where(inside, data["audio"], 0), (0, samples - 480))
+        torch.manual_seed(1)
+        out = it(data, TrainState(), "generator")
+        found.append(torch.stack([out.losses["kl"], *(out.metrics[n] for n in ("posterior_std", "channel_std_min"))]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=0)
+    data["audio_lengths"] = torch.full((4,), 1920)  # the same, with the padding taken for audio
+    assert it(data, TrainState(), "generator").losses["kl"] != pytest.approx(float(found[0][0]), rel=1e-2)
 
 
 @pytest.mark.parametrize("phase", ["generator", "discriminator"])

@@ -15,7 +15,7 @@ from partita_core import override, read_tensors
 FAMILIES = ("reconstruction", "adversarial", "consistency", "quantization", "representation", "generation")
 
 # Replaced codes are drawn from each process's own vectors, which has no equal in one process.
-CHANGES = {"quantization": ["model.quantizer.threshold_ema_dead_code=0.0"]}
+CHANGES = {"quantization": ["model.quantizer.dead_after=0"]}
 
 # A rate at which rounding, which Adam makes much of where a gradient is nearly nothing, does not grow.
 SLOW = "trainer.optimizers.{}.lr=0.0001"

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from partita.training import train
-from partita.training.checkpoints import checkpoints, remove_unfinished
+from partita.training import RunFolder, train
+from partita.training.checkpoints import checkpoints
 from partita.training.logs import Log, read_log
 from partita_core import PartitaError, override, read_json
 
@@ -49,6 +49,13 @@ def interrupted(python, run, llm, labelled, tmp_path):
 
 def lines(run: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k not in TIMES} for line in read_log(run / "log.jsonl")]
+
+
+def cut_short(checkpoint: Path) -> None:
+    """Make of a checkpoint what a kill leaves while it is written."""
+    writer = checkpoint.with_name(f".{checkpoint.name}.partita") / "new"
+    writer.mkdir(parents=True)
+    checkpoint.rename(writer / checkpoint.name)
 
 
 def check(whole: Path, killed: Path, *, keep: int = 2) -> None:
@@ -91,23 +98,30 @@ def test_a_kill_before_the_first_checkpoint_is_resumed_from_the_start(config, to
     for name in ("whole", "cut"):
         train(config(steps=3), data=tones, output=tmp_path / name, progress=False)
     (checkpoint,) = checkpoints(tmp_path / "cut" / "checkpoints")
-    checkpoint.rename(checkpoint.with_name(f".{checkpoint.name}.x1"))  # as if the kill had come while it was written
+    cut_short(checkpoint)  # as if the kill had come while it was written
     (tmp_path / "cut" / "model" / "model.safetensors").unlink()
     train(config(steps=3), data=tones, output=tmp_path / "cut", resume=True, progress=False)
     check(tmp_path / "whole", tmp_path / "cut", keep=1)
 
 
 def test_what_a_kill_has_left_is_removed_and_nothing_else(tmp_path):
-    kept = ("checkpoints/step_00000002", "checkpoints/notes", "model", "samples")
-    left = ("checkpoints/.step_00000004.abc", ".model.x1", ".config.json.x2", ".log.jsonl.x3")
+    kept = (
+        "checkpoints/step_00000002",
+        "checkpoints/.step_old",
+        "model",
+        "samples",
+        ".model.backup",
+        ".config.json.x2",
+    )
+    left = ("checkpoints/.step_00000004.partita", ".model.partita", ".config.json.partita", ".log.jsonl.partita.1")
     for name in (*kept, *left):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "file").touch()
-    remove_unfinished(tmp_path)
+    RunFolder(tmp_path).tidy()
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("file")} == {
         f"{name}/file" for name in kept
     }
-    remove_unfinished(tmp_path / "none")
+    RunFolder(tmp_path / "none").tidy()
 
 
 def test_a_kill_before_there_was_a_folder_is_resumed_from_the_start(config, tones, tmp_path):
@@ -147,7 +161,7 @@ def test_files_that_were_left_out_before_a_kill_are_in_the_list(config, tones, t
         train(config(steps=6), output=tmp_path / name, **settings)
         last = checkpoints(tmp_path / name / "checkpoints")[-1]
         if name == "cut":
-            last.rename(last.with_name(f".{last.name}.x1"))
+            cut_short(last)
             capsys.readouterr()
             train(config(steps=6), output=tmp_path / name, resume=True, **settings)
         told[name] = capsys.readouterr().out.replace(str(tmp_path / name), "")
@@ -168,7 +182,7 @@ def test_what_cannot_be_written_is_one_line_that_names_it(config, tones, tmp_pat
 def test_checkpoints_are_called_as_checkpoints_are(tmp_path):
     names = [
         "step_00000010",
-        "step_00000002",
+        "step_99999999",
         "step_100000000",
         "step_old",
         "step_",
@@ -179,9 +193,9 @@ def test_checkpoints_are_called_as_checkpoints_are(tmp_path):
     for name in names:
         (tmp_path / name).mkdir()
     (tmp_path / "step_00000012").touch()
-    assert {path.name for path in checkpoints(tmp_path)} == set(names[:3])
+    assert [path.name for path in checkpoints(tmp_path)] == names[:3]  # by number, not by letters
     (tmp_path / names[2]).rmdir()
-    assert [path.name for path in checkpoints(tmp_path)] == ["step_00000002", "step_00000010"]
+    assert [path.name for path in checkpoints(tmp_path)] == ["step_00000010", "step_99999999"]
 
 
 def test_a_last_line_that_a_kill_cut_short_is_left_out(tmp_path):
@@ -215,7 +229,7 @@ def test_an_evaluation_that_a_kill_cut_short_is_made_up_for(config, tones, tmp_p
     kept = [line for line in log.read_text().splitlines() if not ('"step": 4' in line and "validation/" in line)]
     log.write_text("\n".join(kept) + "\n")
     last = checkpoints(tmp_path / "cut" / "checkpoints")[-1]
-    last.rename(last.with_name(f".{last.name}.x1"))
+    cut_short(last)
     train(run, output=tmp_path / "cut", resume=True, **settings)
     assert lines(tmp_path / "whole") == lines(tmp_path / "cut")
 

@@ -56,7 +56,9 @@ def test_clips_of_one_name_in_several_folders_have_files_of_their_own(tmp_path):
 def test_originals_are_the_files_and_their_spectrograms_reach_the_top_of_the_scale(run, tones):
     kept, _ = soundfile.read(run / "samples" / "original" / "tone_0.wav")
     true, _ = soundfile.read(tones / "validation" / "tone_0.wav")
-    np.testing.assert_allclose(kept, true[: len(kept)], atol=2**-15)
+    assert 0 < len(kept) <= len(true)  # a piece of it, from anywhere
+    places = np.lib.stride_tricks.sliding_window_view(true, len(kept), axis=0).transpose(0, 2, 1)
+    assert np.abs(places - kept).max((1, 2)).min() < 2**-15
     picture = np.asarray(Image.open(run / "samples" / "original" / "tone_0.png"))
     assert picture.shape == (180, 720) and picture.max() == 255
 

@@ -38,7 +38,7 @@ def told(values, steps=20, config=None, watch=None):
         (
             {"metric/in_use_0": 0.9, "metric/in_use_11": 0.031},
             "codes 11",
-            "dead codes: 3.1% of those of level 11 were in use within a thousand steps, below 25%; raise the",
+            "dead codes: 3.1% of those of level 11 were in use within a thousand steps, below 25%; give each step",
         ),
         (
             {"metric/channel_std_min": 0.002, "metric/latent_rms": 0.5},
@@ -122,7 +122,7 @@ def test_each_kind_is_on_stderr_once_and_in_the_log_every_time(tmp_path, capsys)
 
 
 def test_settings_that_cannot_be_are_refused():
-    with pytest.raises(PartitaError, match="codes is 2; a fraction is from 0 to 1"):
+    with pytest.raises(PartitaError, match="codes is 2; it must be at least 0 and at most 1"):
         WatchConfig(codes=2)
     with pytest.raises(PartitaError, match="after is -1"):
         override(TrainerConfig(), ["watch.after=-1"])

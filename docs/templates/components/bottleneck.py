@@ -5,6 +5,7 @@ from typing import Self
 
 import torch
 from partita_core import Bottleneck, BottleneckOutput, Config, register, upcast
+from partita_core.ranges import Positive
 from torch import Tensor, nn
 
 
@@ -17,7 +18,7 @@ class NewcomerConfig(Config):
         initial_gain: what every channel is multiplied by before training.
     """
 
-    initial_gain: float = 1.0
+    initial_gain: Positive = 1.0
 
     def build(self, *, dim: int) -> "Newcomer":
         """The bottleneck for latents of width `dim`."""
@@ -37,6 +38,8 @@ class Newcomer(Bottleneck):
         self.dim = self.in_dim = dim
         self.gain = nn.Parameter(torch.full((dim,), initial_gain))
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """Maps `(batch, dim, tokens)` to as much; nothing in it is random."""
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
+        """Map `(batch, dim, tokens)` to as much; nothing in it is random, and `lengths` would matter to losses only."""
         return BottleneckOutput(upcast(hidden) * self.gain[:, None], None, {}, {})

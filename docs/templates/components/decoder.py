@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from partita_core import AudioSpec, ChannelLayout, Config, FeedForwardDecoder, LatentSpec, register
+from partita_core.ranges import Width
 from torch import Tensor, nn
 
 
@@ -16,7 +17,7 @@ class NewcomerConfig(Config):
         width: of its hidden layer.
     """
 
-    width: int = 512
+    width: Width = 512
 
     def build(self, *, latent_spec: LatentSpec, audio_spec: AudioSpec) -> "Newcomer":
         """The decoder of latents of `latent_spec` to audio of `audio_spec`."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from partita_core import AudioSpec, ChannelLayout, Config, Encoder, register
+from partita_core.ranges import Samples
 from torch import Tensor, nn
 
 
@@ -16,7 +17,7 @@ class NewcomerConfig(Config):
         hop: samples in a frame.
     """
 
-    hop: int = 480
+    hop: Samples = 480
 
     def build(self, *, out_dim: int, audio_spec: AudioSpec) -> "Newcomer":
         """The encoder of audio of `audio_spec` to hidden frames of width `out_dim`."""

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from partita_core import BottleneckOutput, Config, PartitaError, Quantizer, register, upcast
+from partita_core import BottleneckOutput, Config, PartitaError, Quantizer, codes_within, register, upcast
+from partita_core.ranges import Width
 from torch import Tensor
 
 
@@ -17,7 +18,7 @@ class NewcomerConfig(Config):
         levels: values that a channel can take, 2 or more.
     """
 
-    levels: int = 8
+    levels: Width = 8
 
     def build(self, *, dim: int) -> "Newcomer":
         """The quantizer for latents of width `dim`."""
@@ -36,7 +37,7 @@ class Newcomer(Quantizer):
         PartitaError: there are fewer than two levels.
     """
 
-    steps: Tensor
+    reference: Tensor
 
     def __init__(self, dim: int, *, levels: int) -> None:
         super().__init__()
@@ -45,15 +46,18 @@ class Newcomer(Quantizer):
         self.dim = self.in_dim = dim
         self.levels = levels
         self.codebook_sizes = (levels,) * dim
-        self.register_buffer("steps", torch.linspace(-1, 1, levels), persistent=False)
+        # Holds nothing but the dtype of the module, which the values of codes have.
+        self.register_buffer("reference", torch.empty(0), persistent=False)
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """Maps `(batch, dim, tokens)` to the values of its codes; nothing in it is random."""
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
+        """Map `(batch, dim, tokens)` to the values of its codes, which are -1 behind `lengths`; nothing is random."""
         codes = self.encode_codes(hidden)
         values = self.codes_to_values(codes)
         if self.training:
             values = hidden + (values - hidden).detach()
-        return BottleneckOutput(values, codes, {}, {})
+        return BottleneckOutput(values, codes_within(codes, lengths), {}, {})
 
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
         """The code of each channel; from channel `num_quantizers` on, -1."""
@@ -64,5 +68,6 @@ class Newcomer(Quantizer):
 
     def codes_to_values(self, codes: Tensor) -> Tensor:
         """The level that each code stands for, and zero for -1."""
-        values = upcast(self.steps)[codes.clamp_min(0)]
+        codes = self.check_codes(codes)
+        values = codes.to(upcast(self.reference)) * (2 / (self.levels - 1)) - 1
         return torch.where(codes < 0, 0, values)

@@ -13,7 +13,9 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from partita.data import SPEECH_AND_SOUND_TEXTS, TextTask, all_texts, check_texts, open_dataset
+from partita.data import SPEECH_AND_SOUND_TEXTS, TextTask, all_texts, check_texts, dataset_splits, open_dataset
+from partita.data.coverage import applying
+from partita.data.notes import note
 
 # Of a sequence; what is longer is cut.
 _MOST_BYTES = 512
@@ -119,10 +121,7 @@ def train_byte_lm(
         if step % 10 == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}")
     model.eval()
-    try:
-        held_out = _read_texts(data, "validation", texts)
-    except PartitaError:
-        held_out = []  # there is no such split
+    held_out = _read_texts(data, "validation", texts) if "validation" in dataset_splits(data) else []
     found = ByteLM(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         texts=len(set(pairs)),
@@ -139,7 +138,11 @@ def _read_texts(data: str | os.PathLike, split: str, texts: Sequence[TextTask]) 
     dataset = open_dataset(data, split)
     check_texts(texts, dataset.column_names)
     columns = sorted(set().union(*(task.columns for task in texts)))
-    return list(all_texts(texts, dataset.select_columns(columns)))  # pyright: ignore[reportArgumentType]
+    rows: Any = dataset.select_columns(columns)
+    without = sum(not tasks for tasks in applying(dataset, texts))
+    if 0 < without < len(rows):
+        note(f"{data}: {without} of {len(rows)} rows of the split {split!r} have no text and are left out")
+    return list(all_texts(texts, rows))
 
 
 def _batch(

@@ -1,7 +1,14 @@
 """What this package registers: importing it makes its objectives and metrics known by name."""
 
 from .evaluation import metrics
-from .generation import FlowHeadConfig, GeneratorConfig, LlamaBackboneConfig, PretrainedBackboneConfig, TokenHeadConfig
+from .generation import (
+    FlowHeadConfig,
+    FlowSupervisionConfig,
+    GeneratorConfig,
+    LlamaBackboneConfig,
+    PretrainedBackboneConfig,
+    TokenHeadConfig,
+)
 from .interop.oobleck import OobleckCodecConfig
 from .interop.transformers_codecs import TransformersCodecConfig
 from .quantized import QuantizedCodecConfig
@@ -18,6 +25,7 @@ __all__ = [
     "AdversarialReconstructionConfig",
     "ConsistencyTrainingConfig",
     "FlowHeadConfig",
+    "FlowSupervisionConfig",
     "GeneratorConfig",
     "LatentGenerationConfig",
     "LatentQuantizationConfig",

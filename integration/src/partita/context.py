@@ -3,16 +3,17 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# Frames a second of the Descript Audio Codec at 44.1 kHz, which the GenAE paper compares with.
+# Frames per second of the Descript Audio Codec at 44.1 kHz, a baseline of GenAE.
 DAC_FRAME_RATE = 44_100 / 512
 
 
 @dataclass(frozen=True)
 class ContextBudget:
-    """The conditions under which contexts are compared; the defaults give the figures of arXiv 2602.15749.
+    """The conditions under which contexts are compared; the defaults give the values reported of GenAE.
 
-    They are an account of memory, not a measurement: no model is run. The activations of a token were found by solving
-    for the paper's 832 s at 13.125 Hz; they are those of 24 layers that keep 8 tensors of width 1024.
+    They are an account of memory, not a measurement: no model is run. The activations per token were found by solving
+    for the 832 s at 13.125 Hz that a reader of arXiv 2602.15749 reports; they are those of 24 layers that keep 8
+    tensors of width 1024.
 
     Attributes:
         memory: bytes of the card; 40 GiB.
@@ -41,13 +42,13 @@ def context_seconds(token_rate: float, budget: ContextBudget | None = None) -> f
     Args:
         token_rate: tokens a second. A token is one latent vector, with all its codes if it has any: frames a second,
             times the tokens a frame of a model whose frames are sets.
-        budget: the conditions; None for the paper's.
+        budget: the conditions; None for the defaults.
     """
     return (budget or ContextBudget()).tokens / token_rate
 
 
 def context_estimate(token_rate: float) -> dict[str, Any]:
-    """`context_seconds` under the paper's conditions, beside DAC's, and the conditions; all that JSON can hold."""
+    """`context_seconds` under the default conditions, beside DAC's, and the conditions; all that JSON can hold."""
     budget = ContextBudget()
     seconds, dac_seconds = context_seconds(token_rate, budget), context_seconds(DAC_FRAME_RATE, budget)
     return {

@@ -3,15 +3,18 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from partita_core import Autoencoder, AutoencoderConfig, Codec, DenoisingDecoder, Encoder
+from partita_core import Autoencoder, Codec, Config, DenoisingDecoder, Encoder
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from partita.evaluation import bit_rate, numbers_per_second
+
+if TYPE_CHECKING:
+    from partita.training import RunConfig
 
 # Long enough that what happens at the ends does not count.
 _SECONDS, _CHUNKS = 10, 16
@@ -40,6 +43,11 @@ def figures(model: Codec, *, minute: float = 60.0) -> dict[str, Any]:
         "bit_rate": bit_rate(latents),
         "encode_context": list(model.encode_context),
         "decode_context": list(model.decode_context),
+        "parts": {
+            name: config.tag
+            for name, part in parts.items()
+            if isinstance(config := getattr(part, "config", None), Config)
+        },
         "parameters": {name: count_parameters(part) for name, part in parts.items()}
         | {"total": count_parameters(model)},
         "macs_per_second": costs and {name: amount.macs for name, amount in costs.items()},
@@ -110,10 +118,19 @@ def costs_per_second(model: Autoencoder) -> dict[str, Cost]:
     return costs | {"total": Cost(macs, activations)}
 
 
-def recipe_figures(config: AutoencoderConfig) -> dict[str, Any]:
-    """The figures of a model that is built of shapes alone: at once, and without its memory, whatever its size."""
+def recipe_figures(config: "RunConfig") -> dict[str, Any]:
+    """The figures of a model that is built of shapes alone: at once, and without its memory, whatever its size.
+
+    Raises:
+        PartitaError: the parts, the layouts and the objective do not go together.
+    """
     with FakeTensorMode():
-        return figures(config.build())
+        model = config.model.build()
+        found = figures(model)
+    config.objective.build(model=model)  # what shapes alone cannot build, such as filter banks, is small
+    if config.data.augmentation is not None:
+        config.data.augmentation.formats(model.audio_spec.layouts)
+    return found
 
 
 def _silence(encoder: Encoder, most: int | None = None) -> tuple[Tensor, Tensor, float]:

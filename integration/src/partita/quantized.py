@@ -16,6 +16,7 @@ from partita_core import (
     component,
     from_dict,
     lookup,
+    plain_state,
     register,
     sum_contexts,
     to_dict,
@@ -119,10 +120,14 @@ class QuantizedCodec(Saved, Codec):
         """The quantizer's look-up; see `Codec`."""
         return self.quantizer.codes_to_values(codes)
 
+    def project(self, values: Tensor) -> Tensor:
+        """The codec's projection; see `Codec`."""
+        return self.base.project(values)
+
     def optimize(self, *, precision: Precision = "float32", compile: bool = False) -> Self:
         """As the codec's own; the quantizer stays in float32."""
-        self.base.optimize(precision=precision, compile=compile)
-        self._fix()
+        with self._fixed():
+            self.base.optimize(precision=precision, compile=compile)
         return self
 
     def saved_config(self) -> tuple[Config, dict[str, Any]]:
@@ -134,8 +139,7 @@ class QuantizedCodec(Saved, Codec):
                     f"a {type(part).__name__} that was not built from a registered Config cannot be saved"
                 )
         config = QuantizedCodecConfig(self.base.config, self.quantizer.config)  # pyright: ignore[reportArgumentType]
-        ids = {"space_id": self._hash_space(), "codes_id": self._hash_codes()}
-        return config, {"latent_spec": to_dict(self.latent_spec)} | ids
+        return config, {"latent_spec": to_dict(self.latent_spec)} | self._ids()
 
     def restore(self, facts: dict[str, Any]) -> None:
         """Takes back the spec and the ids; see `Saved`."""
@@ -143,12 +147,14 @@ class QuantizedCodec(Saved, Codec):
         self.base.latent_spec = replace(self.latent_spec, codebook_sizes=())
         self._take_ids(facts)
 
-    def _forget_ids(self) -> None:
-        super()._forget_ids()
-        self.base._forget_ids()
+    def _space_weights(self) -> dict[str, Tensor]:
+        return self.base._space_weights()
 
     def _hash_space(self) -> str:
         return self.base.space_id
 
+    def _codes_weights(self) -> dict[str, Tensor]:
+        return plain_state(self.quantizer)
+
     def _hash_codes(self) -> str:
-        return weights_hash(self.quantizer.state_dict(), to_dict(getattr(self.quantizer, "config", None)))
+        return weights_hash(self._codes_weights(), to_dict(getattr(self.quantizer, "config", None)))

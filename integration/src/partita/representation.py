@@ -22,11 +22,13 @@ from partita_core import (
     RepresentationEncoder,
     Saved,
     UnboundedError,
+    as_tensor,
     component,
     register,
     shown,
     upcast,
 )
+from partita_core.ranges import Width
 from partita_representation import (
     CausalRepresentationConfig,
     FrozenLanguageModel,
@@ -58,7 +60,7 @@ class RepresentationModelConfig(Config):
     adapter: Config | None = component("adapter", default=None)
     language_model: str | None = None
     language_model_sha256: str | None = None
-    language_model_width: int | None = None
+    language_model_width: Width | None = None
 
     def build(self, *, codec: Codec) -> "RepresentationModel":
         """Builds it on `codec`.
@@ -158,7 +160,7 @@ class RepresentationModel(Saved):
 
         Latents whose statistics nobody has measured stay as they are.
         """
-        return self.scale.normalize(values)
+        return self.scale.normalize(as_tensor(values, "values"))
 
     def forward(self, values: Tensor) -> Tensor:
         """Features `(batch, frames, width)` of normalised latents `(batch, dim, frames * K)`."""

@@ -26,6 +26,20 @@ def test_windowed_attention_is_masked_dense_attention(length, extra):
     torch.testing.assert_close(found, dense_attention(q, k, v, angles, 4, prefix), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("traced", [2, 13])
+def test_one_program_serves_both_sides_of_the_window(traced):
+    model = transformer("token")  # a window of 3
+
+    def inputs(batch: int, frames: int) -> tuple[Tensor, Tensor]:
+        return torch.randn(batch, 16, frames, dtype=torch.float64), torch.arange(batch)
+
+    free = torch.export.Dim.AUTO
+    program = torch.export.export(model, inputs(2, traced), dynamic_shapes=({0: free, 2: free}, {0: free})).module()
+    for frames in (1, 2, 3, 4, 5, 6, 7, 9, 12, 40):
+        given = inputs(3, frames)
+        torch.testing.assert_close(program(*given), model(*given), rtol=1e-12, atol=1e-12)
+
+
 def test_cost_is_linear_in_length():
     from torch.utils.flop_counter import FlopCounterMode
 

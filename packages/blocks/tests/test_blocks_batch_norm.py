@@ -69,3 +69,19 @@ def test_what_never_varies_stays_finite_and_is_zero(value, items):
         y.sum().backward()
     assert y.abs().max() < 1e-2
     assert module.eval()(torch.full((1, 2), value)).abs().max() < 1e-2
+
+
+def test_statistics_are_of_the_items_that_count():
+    x = scaled(noise(8, 2))
+    padded = torch.cat([x, torch.full((5, 2), 100.0)])
+    counted = torch.arange(13) < 8
+    alone, among = BatchNorm((2,), decay=0.9).double(), BatchNorm((2,), decay=0.9).double()
+    torch.testing.assert_close(among(padded, counted)[:8], alone(x))
+    torch.testing.assert_close(among.state_dict(), alone.state_dict())
+    assert among(padded, torch.zeros(13, dtype=torch.bool)).std(0).max() < 1.1  # all count where none does
+
+
+def test_a_step_that_is_not_finite_is_ignored():
+    module, other = trained(3), trained(3)
+    module(torch.full((4, 2), torch.inf, dtype=torch.float64))
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in module.state_dict().items())

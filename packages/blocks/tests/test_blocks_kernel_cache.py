@@ -182,3 +182,17 @@ def test_instruction_sets_are_limited(home, monkeypatch, limit, tried):
     monkeypatch.setattr(build, "_library", refused)
     monkeypatch.setenv("PARTITA_KERNELS", limit)
     assert build.kernels() is None and found == tried
+
+
+def test_openmp_runtimes_are_found_in_a_memory_map():
+    maps = """\
+7f0000000000-7f0000001000 r-xp 00000000 08:01 11 /opt/torch/lib/libgomp.so.1
+7f0000001000-7f0000002000 rw-p 00000000 00:00 0
+7f0000002000-7f0000003000 r-xp 00000000 08:01 12 /opt/torch/lib/libgomp-a34b3233.so.1
+7f0000003000-7f0000004000 rw-p 00000000 00:00 0 [heap]
+7f0000004000-7f0000005000 r-xp 00000000 08:01 13 /opt/mkl/libiomp5.so
+7f0000005000-7f0000006000 r-xp 00000000 08:01 14 /opt/pyarrow/libarrow_compute.so.2600
+7f0000006000-7f0000007000 r-xp 00000000 08:01 15 /opt/libcomp.so
+"""
+    found = ["/opt/mkl/libiomp5.so", "/opt/torch/lib/libgomp-a34b3233.so.1", "/opt/torch/lib/libgomp.so.1"]
+    assert build.openmp_runtimes(maps) == found

@@ -47,7 +47,7 @@ def test_eval_repeats_itself_and_moves_nothing(config):
     module, hidden = made(config)
     module.eval()
     before = copy.deepcopy(module.state_dict())
-    first, second = module(hidden), module(hidden, stochastic=True)
+    first, second = module(hidden), module(hidden, stochastic=False)
     assert first.values.shape == (3, 8, 5)
     assert first.codes is None
     assert torch.equal(first.values, second.values)
@@ -176,3 +176,14 @@ def test_a_wrong_width_is_named(config):
         module(torch.zeros(1, 7, 4))
     with pytest.raises(PartitaError, match="tokens"):
         module(torch.zeros(module.in_dim, 4))
+
+
+@every
+def test_arrays_are_taken_and_no_tokens_are_refused(config):
+    part, hidden = made(config)
+    expected = part.eval()(hidden, lengths=torch.tensor([5, 2, 1]))
+    found = part(hidden.numpy(), lengths=[5, 2, 1])
+    assert torch.equal(found.values, expected.values)
+    torch.testing.assert_close(found.metrics, expected.metrics)
+    with pytest.raises(PartitaError, match="takes at least one token"):
+        part(hidden[..., :0])

@@ -10,6 +10,7 @@ from partita_bottlenecks import (
     NoiseRegularized,
     NoiseRegularizedConfig,
     SigmaVAE,
+    SigmaVAEConfig,
     SoftNorm,
     SoftNormConfig,
     Tanh,
@@ -45,13 +46,61 @@ def test_vae_kl_is_twice_the_divergence_summed_over_channels():
 
 def test_vae_samples_its_posterior_and_returns_the_mean_in_eval():
     torch.manual_seed(0)
-    bottleneck = VAE(2, kl_weight=1.0, min_std=0.0)
+    bottleneck = VAE(2, kl_weight=1.0, min_std=1e-30)
     scale = math.log(math.expm1(0.5))  # softplus of it is 0.5
     hidden = torch.tensor([3.0, -1.0, scale, scale]).view(1, 4, 1).expand(1, 4, 20000)
     values = bottleneck(hidden).values[0]
     torch.testing.assert_close(values.mean(1), torch.tensor([3.0, -1.0]), rtol=0, atol=0.02)
     torch.testing.assert_close(values.std(1), torch.tensor([0.5, 0.5]), rtol=0.03, atol=0)
     assert torch.equal(bottleneck.eval()(hidden).values, hidden[:, :2])
+
+
+def test_a_frozen_vae_samples_its_posterior():
+    torch.manual_seed(0)
+    bottleneck = VAEConfig().build(dim=2).eval().requires_grad_(False)
+    hidden = torch.randn(3, 4, 20000)
+    mean, std = bottleneck.posterior(hidden)
+    assert torch.equal(mean, hidden[:, :2]) and torch.equal(mean, bottleneck(hidden).values)
+    torch.testing.assert_close(std, torch.log1p(hidden[:, 2:].exp()) + 1e-4)
+    for values in (bottleneck(hidden, stochastic=True).values, bottleneck.posterior(hidden).sample(3)):
+        normalized = (values - mean) / std
+        torch.testing.assert_close(normalized.mean((0, 2)), torch.zeros(2), rtol=0, atol=0.02)
+        torch.testing.assert_close(normalized.std((0, 2)), torch.ones(2), rtol=0.02, atol=0)
+
+
+def test_a_sample_is_that_of_its_seed_alone():
+    torch.manual_seed(0)
+    posterior = VAEConfig().build(dim=2).eval().posterior(torch.randn(3, 4, 7))
+    before = torch.get_rng_state()
+    samples = posterior.sample([5, 6, 5])
+    assert torch.equal(before, torch.get_rng_state())
+    for i, seed in enumerate((5, 6, 5)):
+        alone = type(posterior)(posterior.mean[i : i + 1], posterior.std[i : i + 1]).sample(seed)
+        assert torch.equal(alone, samples[i : i + 1])
+    noise = (samples - posterior.mean) / posterior.std
+    torch.testing.assert_close(noise[0], noise[2])
+    assert (noise[0] - noise[1]).abs().min() > 0
+
+
+@pytest.mark.parametrize("config", [VAEConfig(), NoiseRegularizedConfig(), SigmaVAEConfig(), SoftNormConfig()])
+def test_noise_may_be_asked_for_in_eval_mode_and_moves_nothing(config):
+    torch.manual_seed(0)
+    bottleneck = config.build(dim=4).eval()
+    hidden = torch.randn(2, bottleneck.in_dim, 30)
+    state = {name: tensor.clone() for name, tensor in bottleneck.state_dict().items()}
+    clean, noisy = bottleneck(hidden).values, bottleneck(hidden, stochastic=True).values
+    assert (noisy - clean).square().mean() > 1e-4 * clean.square().mean()
+    assert all(torch.equal(state[name], tensor) for name, tensor in bottleneck.state_dict().items())
+
+
+def test_noise_regularized_projects_to_its_sphere():
+    torch.manual_seed(0)
+    bottleneck = NoiseRegularizedConfig().build(dim=8)
+    values = bottleneck.project(3 * torch.randn(2, 8, 5) + 1)
+    torch.testing.assert_close(values.mean(1), torch.zeros(2, 5), rtol=0, atol=1e-6)
+    torch.testing.assert_close(values.norm(dim=1), torch.full((2, 5), 8**0.5), rtol=1e-4, atol=0)
+    encoded = bottleneck.eval()(torch.randn(2, 8, 5)).values
+    torch.testing.assert_close(bottleneck.project(encoded), encoded, rtol=0, atol=1e-4)
 
 
 def test_vae_with_a_collapsed_scale_is_finite():

@@ -58,7 +58,7 @@ def parts(**changes):
         ({"encoder": (StridedConfig(), 3)}, "the encoder's out_dim is 3, the bottleneck's in_dim is 4; they must"),
         ({"decoder": (TransposedConfig(), 5)}, "the bottleneck's dim is 4, the decoder's in_dim is 5"),
         ({"quantizer": (RoundingConfig(), 6)}, "the bottleneck's dim is 4, the quantizer's dim is 6"),
-        ({"encoder": (StridedConfig(2), 4)}, "the encoder's tokens a frame is 2, the decoder's is 1"),
+        ({"encoder": (StridedConfig(2), 4)}, "the encoder's tokens per frame is 2, the decoder's is 1"),
         (
             {"bottleneck": (RoundingConfig(), 4), "quantizer": (RoundingConfig(), 4)},
             "the bottleneck quantizes already; a second quantizer cannot be attached",
@@ -211,9 +211,9 @@ def test_lengths_come_in_any_form(lengths):
 @pytest.mark.parametrize(
     "audio, message",
     [
-        (torch.zeros(2, 50), r"audio is \(2, 50\); floating \(batch, channels, samples\) is expected"),
+        (torch.zeros(2, 50), r"audio is \(2, 50\) torch.float32; floating \(batch, channels, samples\)"),
         (torch.zeros(1, 2, 50, dtype=torch.int16), "floating"),
-        (torch.zeros(0, 2, 50), "there must be an item"),
+        (torch.zeros(0, 2, 50), "and at least one item"),
     ],
 )
 def test_what_is_not_audio_is_refused(audio, message):
@@ -230,9 +230,9 @@ def test_three_seeds_for_two_items_are_refused():
 @pytest.mark.parametrize("seed", [2**63, -(2**63) - 1, 10**20, [0, 10**20]])
 def test_seeds_of_more_than_64_bits_are_refused(seed):
     codec = autoencoder()
-    with pytest.raises(PartitaError, match="the seed is .*; it must be from"):
+    with pytest.raises(PartitaError, match="the seed is .*; it must be an integer from"):
         codec.decode(codec.encode(noise()), seed=seed)
-    with pytest.raises(PartitaError, match="the seed is .*; it must be from"):
+    with pytest.raises(PartitaError, match="the seed is .*; it must be an integer from"):
         StreamDecoder(codec, layout="stereo", seed=seed)
 
 

@@ -1,5 +1,5 @@
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from partita_core import (
     PartitaError,
     component,
     from_dict,
+    named,
     override,
     register,
     registry,
@@ -54,6 +55,8 @@ class Everything(Config):
     nested: tuple[tuple[float, ...], ...] = ((1.0,), (2.0, 3.0))
     names: list[str] = field(default_factory=lambda: ["a"])
     weights: dict[str, float] = field(default_factory=lambda: {"kl": 0.1, "adv": 1.0})
+    terms: dict[str, Config] = field(default_factory=lambda: {"a": NoisyConfig()}, metadata={"roles": ("bottleneck",)})
+    inner_by_name: dict[str, Inner] = field(default_factory=lambda: {"a": Inner()})
     inner: Inner = Inner()
     inners: tuple[Inner, ...] = (Inner(), Inner(4))
     part: Config = component("bottleneck", "quantizer", default=NoisyConfig())
@@ -69,10 +72,23 @@ class Everything(Config):
         return cls()
 
 
+@dataclass(frozen=True)
+class Demanding(Config):
+    size: int
+
+    def build(self):
+        return None
+
+    @classmethod
+    def example(cls):
+        return cls(1)
+
+
 @pytest.fixture(autouse=True)
 def everything(monkeypatch):
     monkeypatch.setattr(registry, "_registry", dict(registry._registry))
     register("test/everything")(Everything)
+    register("bottleneck/demanding")(Demanding)
 
 
 FULL = AutoencoderConfig(
@@ -99,6 +115,8 @@ OTHERWISE = {
     "nested": ((),),
     "names": [],
     "weights": {},
+    "terms": {"b": NoisyConfig(noise=2.0)},
+    "inner_by_name": {},
     "inner": Inner(5, "true"),
     "inners": (),
     "part": RoundingConfig(7),
@@ -192,7 +210,7 @@ def test_missing_key_is_named():
 def test_values_that_a_config_refuses_keep_their_path():
     data = to_dict(FULL)
     data["audio"]["channels"] = 1
-    with pytest.raises(PartitaError, match=r"^config\.audio: channels is 1, but the layouts mono, mid_side need 2$"):
+    with pytest.raises(PartitaError, match=r"^config\.audio: channels is 1, but the layouts mono, mid_side need 2; "):
         from_dict(Config, data)
 
 
@@ -238,6 +256,14 @@ def test_bottomless_data_is_refused():
         ('pair=[2, "x"]', "pair", (2, "x")),
         ("weights.kl=0.2", "weights", {"kl": 0.2, "adv": 1.0}),
         ('weights={"mel": 2}', "weights", {"mel": 2.0}),
+        ("weights.mel=2", "weights", {"kl": 0.1, "adv": 1.0, "mel": 2.0}),
+        ("terms.b=noisy", "terms", {"a": NoisyConfig(), "b": NoisyConfig()}),
+        ('terms.b={"type": "noisy", "noise": 3}', "terms", {"a": NoisyConfig(), "b": NoisyConfig(noise=3.0)}),
+        ("inner_by_name.a.width=8", "inner_by_name", {"a": Inner(8)}),
+        ("parts.0=cumulative", "parts", (CumulativeConfig(), CumulativeConfig())),
+        ('parts.0={"type": "cumulative"}', "parts", (CumulativeConfig(), CumulativeConfig())),
+        ("names.0=b", "names", ["b"]),
+        ("pair.1=b", "pair", (1, "b")),
         ("inner.width=8", "inner", Inner(8)),
         ("inner.label=8", "inner", Inner(label="8")),
         ("inners.1.width=8", "inners", (Inner(), Inner(8))),
@@ -258,10 +284,41 @@ def test_override(text, name, value):
     assert config == Everything()
 
 
-def test_overrides_apply_in_order():
-    changed = override(FULL, ["bottleneck=rounding", "bottleneck.levels=7", "audio.sample_rate=8000", "quantizer=none"])
+PAIRS = [
+    ["audio.channels=1", 'audio.layouts=["mono"]'],
+    ["bottleneck=rounding", "bottleneck.levels=7"],
+    ['bottleneck={"type": "rounding"}', "bottleneck.levels=7"],
+    ['audio={"sample_rate": 8000, "channels": 1, "layouts": ["stereo"]}', 'audio.layouts=["mono"]'],
+    ["quantizer.levels=3", "quantizer=rounding"],
+]
+
+
+@pytest.mark.parametrize("texts", PAIRS)
+def test_overrides_are_merged_first_and_built_once_in_any_order(texts):
+    first, second = (override(replace(FULL, quantizer=None), order) for order in (texts, texts[::-1]))
+    assert first == second != FULL
+    assert first.encoder is FULL.encoder
+
+
+def test_overrides_of_a_component_apply_to_its_own_defaults():
+    changed = override(FULL, ["bottleneck.levels=7", "audio.sample_rate=8000", "bottleneck=rounding", "quantizer=none"])
     assert (changed.bottleneck, changed.audio.sample_rate, changed.quantizer) == (RoundingConfig(7), 8000, None)
-    assert changed.encoder is FULL.encoder
+    mono = override(FULL, ['audio.layouts=["mono"]', "audio.channels=1"])
+    assert mono.audio == AudioSpec(44100, 1, (ChannelLayout.MONO,))
+
+
+def test_the_last_of_two_values_for_one_path_counts():
+    assert override(Everything(), ["count=2", "count=3"]).count == 3
+
+
+def test_a_component_without_defaults_is_given_by_its_fields():
+    changed = override(Everything(), ["part.size=3", "part=demanding"])
+    assert changed.part == Demanding(3)
+    assert named("demanding:size=4") == Demanding(4)
+
+
+def test_settings_behind_a_name_may_be_lists():
+    assert named("test/everything:sizes=[4,5],count=3") == Everything(sizes=(4, 5), count=3)
 
 
 def test_swapped_component_has_its_own_defaults():
@@ -277,15 +334,22 @@ def test_swapped_component_has_its_own_defaults():
         ("inner..width=3", "'inner..width=3' is not an override; write path.to.key=value"),
         ("cuont=3", "unknown key 'cuont'; did you mean count"),
         ("inner.widht=3", "unknown key 'inner.widht'; did you mean width?"),
-        ("count.deep=3", "'count' has no parts; 'count.deep' leads nowhere"),
-        ("sizes.2=3", "'sizes' has no parts; 'sizes.2' leads nowhere"),
-        ("sizes.x=3", "'sizes' has no parts; 'sizes.x' leads nowhere"),
-        ("weights.lk=3", "unknown key 'weights.lk'; did you mean kl?"),
+        ("count.deep=3", "'count' is 1, which has no parts; 'count.deep' leads nowhere"),
+        ("attached.levels=3", "'attached' is None, which has no parts; 'attached.levels' leads nowhere"),
+        ("sizes.2=3", "'sizes' has 2 items, numbered from 0; 'sizes.2' leads nowhere"),
+        ("sizes.x=3", "'sizes' has 2 items, numbered from 0; 'sizes.x' leads nowhere"),
+        ("sizes.\u00b2=3", "'sizes' has 2 items, numbered from 0; "),
+        ("weights.lk=x", "weights.lk: expected float, got 'x'"),
+        ("weights.lk.deep=3", "there is no 'weights.lk' to change a part of; give the whole, as weights.lk=VALUE"),
+        ("inner_by_name.b.width=3", "unknown key 'inner_by_name.b'; "),
+        ("inner_by_name.b={}", "unknown key 'inner_by_name.b'; "),
+        ("terms.b=strided", "terms.b: unknown bottleneck 'strided'; "),
+        ("part=demanding", "part: key 'size' is missing"),
         ("count=x", "count: expected int, got 'x'"),
         ("count=1.5", "count: expected int, got 1.5"),
         ("flag=1", "flag: expected bool, got 1"),
-        ("part=nois", "unknown bottleneck or quantizer 'nois'; did you mean noisy"),
-        ("attached=noisy", "unknown quantizer 'noisy'; "),
+        ("part=nois", "part: unknown bottleneck or quantizer 'nois'; did you mean noisy"),
+        ("attached=noisy", "attached: unknown quantizer 'noisy'; "),
         ("part.levels=3", "unknown key 'part.levels'; "),
         ("sizes=3", "sizes: expected a list, got 3"),
     ],

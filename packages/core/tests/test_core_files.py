@@ -4,113 +4,11 @@ import sys
 
 import pytest
 import torch
-from partita_core import PartitaError, read_json, read_tensors, write_json, write_tensors, written_aside
+from partita_core import PartitaError, read_json, read_tensors, write_json, write_tensors
 
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
-
-
-def test_written_aside_takes_the_place_of_a_file(tmp_path):
-    path = tmp_path / "a" / "b" / "x.txt"
-    for text in ("one", "two"):
-        with written_aside(path) as aside:
-            assert aside != path and aside.name == path.name
-            aside.write_text(text)
-            assert not path.exists() or path.read_text() == "one"
-        assert path.read_text() == text
-    assert names(path.parent) == ["x.txt"]
-
-
-@pytest.mark.parametrize("name", ["model", "replaced", "model.replaced"])
-def test_written_aside_takes_the_place_of_a_folder(tmp_path, name):
-    folder = tmp_path / name
-    folder.mkdir()
-    (folder / "old").write_text("")
-    with written_aside(folder) as aside:
-        aside.mkdir()
-        (aside / "new").write_text("")
-    assert names(tmp_path) == [name] and names(folder) == ["new"]
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
-def test_failure_in_the_middle_leaves_what_was_there(tmp_path, error):
-    path = tmp_path / "x.txt"
-    path.write_text("old")
-    with pytest.raises(PartitaError if error is OSError else error), written_aside(path) as aside:
-        aside.write_text("half")
-        raise error("stop")
-    assert path.read_text() == "old" and names(tmp_path) == ["x.txt"]
-
-
-def test_failure_in_the_middle_leaves_the_old_folder(tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "old").write_text("")
-    with pytest.raises(RuntimeError), written_aside(folder) as aside:
-        aside.mkdir()
-        (aside / "new").write_text("")
-        raise RuntimeError
-    assert names(tmp_path) == ["model"] and names(folder) == ["old"]
-
-
-def test_folder_comes_back_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "old").write_text("")
-
-    def refuse(source, target):
-        raise OSError(5, "input/output error")
-
-    with pytest.raises(PartitaError, match="cannot write .*model: input/output error"):
-        with written_aside(folder) as aside:
-            aside.mkdir()
-            monkeypatch.setattr(os, "replace", refuse)
-    assert names(folder) == ["old"]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="it has no such thing")
-def test_what_takes_a_place_is_on_the_disk_before_and_its_name_after(tmp_path, monkeypatch):
-    done, replace = [], os.replace
-    monkeypatch.setattr(os, "fsync", lambda handle: done.append(os.fstat(handle).st_ino))
-    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("placed"), replace(*paths)))
-    with written_aside(tmp_path / "file") as aside:
-        aside.write_text("x")
-    with written_aside(tmp_path / "folder") as aside:
-        aside.mkdir()
-        (aside / "inner").write_text("x")
-    file, folder, inner, root = ((tmp_path / name).stat().st_ino for name in ("file", "folder", "folder/inner", "."))
-    assert done == [file, "placed", root, inner, folder, "placed", root]
-
-
-def test_disk_that_does_not_take_it_is_an_error_and_leaves_what_was_there(tmp_path, monkeypatch):
-    def refuse(handle):
-        raise OSError(5, "Input/output error")
-
-    write_json(tmp_path / "x.json", 1)
-    monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(PartitaError, match="cannot write .*x.json: Input/output error"):
-        write_json(tmp_path / "x.json", 2)
-    assert read_json(tmp_path / "x.json") == 1 and names(tmp_path) == ["x.json"]
-
-
-def test_place_that_cannot_be_written_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(PartitaError, match="cannot write .*file.x.json: "):
-        write_json(tmp_path / "file" / "x.json", {})
-    if sys.platform != "win32" and os.geteuid() != 0:
-        tmp_path.chmod(0o500)
-        with pytest.raises(PartitaError, match="cannot write .*: Permission denied"):
-            write_json(tmp_path / "x.json", {})
-        tmp_path.chmod(0o700)
-    assert names(tmp_path) == ["file"]
-
-
-def test_file_is_not_put_in_the_place_of_a_folder(tmp_path):
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(PartitaError, match="cannot write .*taken"):
-        write_json(tmp_path / "taken", {})
-    assert names(tmp_path) == ["taken"]
 
 
 def test_json(tmp_path):

@@ -175,7 +175,7 @@ def test_convert_pairs_passes_gradients():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((0, 1, (MONO,)), "sample_rate is 0; it must be positive"),
+        ((0, 1, (MONO,)), "sample_rate is 0; it must be at least 1"),
         ((8000, 2, (MONO,)), "channels is 2, but the layouts mono need 1"),
         ((8000, 1, (MONO, STEREO)), "channels is 1, but the layouts mono, stereo need 2"),
         ((8000, 2, (STEREO, STEREO)), "layouts must name each channel layout once"),
@@ -189,7 +189,7 @@ def test_audio_spec_refuses(arguments, message):
 
 @pytest.mark.parametrize("name", ["dim", "sample_rate", "hop", "tokens_per_frame"])
 def test_latent_spec_refuses_what_is_not_positive(name):
-    with pytest.raises(PartitaError, match=f"{name} is 0; it must be positive"):
+    with pytest.raises(PartitaError, match=f"{name} is 0; it must be at least 1"):
         LatentSpec(**{"dim": 4, "sample_rate": 8000, "hop": 16, "tokens_per_frame": 1} | {name: 0})
 
 

@@ -139,7 +139,7 @@ def test_config_that_is_no_such_json_is_refused(model, text, message):
 
 
 @pytest.mark.parametrize("figure", [10**9, 10**12, -(10**12), 10**400], ids=["e9", "e12", "-e12", "e400"])
-@pytest.mark.parametrize("place", ["latent_dim", "encoder.tokens_per_frame", "quantizer.levels"])
+@pytest.mark.parametrize("place", ["encoder.tokens_per_frame", "quantizer.levels"])
 def test_figures_that_no_model_has_are_refused(model, figure, place):
     def change(facts):
         *path, last = place.split(".")
@@ -159,8 +159,13 @@ def peak():
 def test_model_far_larger_than_its_weights_is_refused_before_it_is_allocated(model):
     before, begin = peak(), time.process_time()
     edit(model, lambda facts: facts["model"].update(latent_dim=10**8))
-    refused(model, r"describes a model with a tensor of \(100000000, .*\), and weights for none")
-    edit(model, lambda facts: facts["model"].update(latent_dim=10**5))
+    refused(model, "latent_dim is 100000000; it must be at least 1 and at most 65536")
+    edit(
+        model,
+        lambda facts: (facts["model"].update(latent_dim=2), facts["model"]["encoder"].update(tokens_per_frame=10**7)),
+    )
+    refused(model, r"describes a model with a tensor of \(.*0000000.*\), and weights for none")
+    edit(model, lambda facts: facts["model"]["encoder"].update(tokens_per_frame=10**4))
     refused(model, "holds the weights of another model")
     assert peak() - before < 2**27 and time.process_time() - begin < 5
 
@@ -321,7 +326,7 @@ def test_weights_of_another_type_or_shape_or_too_many_are_refused(model, change,
 def test_weights_that_are_not_finite_are_refused(model, value):
     tensors, _ = read_tensors(model / "model.safetensors")
     tensors["encoder.layout.weight"].view(-1)[3] = float(value)
-    write_tensors(model / "model.safetensors", tensors)
+    write_tensors(model / "model.safetensors", tensors, finite=False)
     refused(model, r"holds numbers that are not finite \(NaN or infinite\), first encoder.layout.weight")
 
 

@@ -18,6 +18,7 @@ from partita_core import (
     from_dict,
     load_weights,
     measure_latents,
+    outputs,
     read_json,
     read_tensors,
     register,
@@ -126,12 +127,39 @@ def test_another_process_reads_the_same(model):
 # ------------------------------------------------------------------ whole or not at all
 
 
-def test_saving_replaces_an_earlier_model(model):
-    (model / "stray.bin").write_bytes(b"x")
+def test_saving_replaces_an_earlier_model_and_leaves_the_rest(model):
+    (model / "notes.txt").write_text("mine")
+    (model / ".git").mkdir()
+    (model / ".git" / "HEAD").write_text("mine")
     other = autoencoder(seed=1)
     other.save_pretrained(model)
-    assert names(model) == ["README.md", "config.json", "model.safetensors"]
+    assert names(model) == [".git", "README.md", "config.json", "model.safetensors", "notes.txt"]
+    assert (model / "notes.txt").read_text() == (model / ".git" / "HEAD").read_text() == "mine"
     assert Autoencoder.from_pretrained(model).space_id == other.space_id
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors"])
+def test_saving_does_not_replace_what_is_of_no_model(tmp_path, name):
+    (tmp_path / "main.py").write_text("mine")
+    autoencoder().save_pretrained(tmp_path)
+    assert names(tmp_path) == ["README.md", "config.json", "main.py", "model.safetensors"]
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / name).write_text("{}")
+    with pytest.raises(PartitaError, match=f"project holds a {name} that is not of a Partita model"):
+        autoencoder().save_pretrained(project)
+    assert names(project) == [name] and (project / name).read_text() == "{}"
+
+
+def test_a_save_that_was_cut_short_is_completed_on_loading(model, monkeypatch):
+    """The files are there, and have yet to take their places."""
+    other = autoencoder(seed=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, "settle", lambda folder: None)
+        other.save_pretrained(model)
+    assert names(model) == [".partita-new", "README.md", "config.json", "model.safetensors"]
+    assert Autoencoder.from_pretrained(model).space_id == other.space_id
+    assert names(model) == ["README.md", "config.json", "model.safetensors"]
 
 
 @pytest.mark.parametrize("step", ["write_json", "write_tensors"])

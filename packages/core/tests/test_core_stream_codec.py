@@ -144,7 +144,7 @@ def test_stream_decoder_takes_one_item():
     codec = autoencoder()
     with pytest.raises(PartitaError, match="a stream decodes one item, these latents are 2"):
         StreamDecoder(codec, layout="stereo").push(codec.encode(noise(2)))
-    with pytest.raises(PartitaError, match="1 items"):
+    with pytest.raises(PartitaError, match="a stream encodes one recording, and this is a batch of 2"):
         StreamEncoder(codec, layout="stereo").push(noise(2))
 
 

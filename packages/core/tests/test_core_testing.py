@@ -161,13 +161,19 @@ class Lenient(BlockCodec):
 
 
 class Trusting(BlockCodec):
-    def check_latents(self, latents):
-        pass
+    def check_latents(self, latents, *, piece=False):
+        return latents.denormalize()
+
+
+class Clumsy(BlockCodec):
+    def encode(self, audio, **kwargs):
+        return super().encode(audio if isinstance(audio, torch.Tensor) else torch.tensor(audio) / 2, **kwargs)
 
 
 class Nameless(BlockCodec):
-    def _forget_ids(self):
-        pass
+    @property
+    def space_id(self):
+        return self.__dict__.setdefault("first", super().space_id)
 
 
 class Leaky(Latents):
@@ -210,6 +216,7 @@ BROKEN = {
     "autocast_does_not_matter": partial(blocks_of, Ambient),
     "latents_serve_training": inference,
     "codes_are_consistent": partial(blocks_of, Prefixless),
+    "arrays_serve_as_tensors": partial(blocks_of, Clumsy),
     "bad_audio_is_refused": partial(blocks_of, Lenient),
     "foreign_latents_are_refused": partial(blocks_of, Trusting),
     "space_id_names_the_weights": partial(blocks_of, Nameless),

@@ -1,10 +1,10 @@
 """Every check of the suites of parts can fail: for each there is a part, broken in one way, that it catches."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
-from partita_core import BottleneckOutput, Config
+from partita_core import Posterior
 from partita_core.testing import (
     BOTTLENECK_CHECKS,
     DECODER_CHECKS,
@@ -26,62 +26,8 @@ from partita_core.testing.dummies import (
     StridedConfig,
     TransposedConfig,
 )
+from partita_core.testing.dummies.broken import forward, given, method, spoilt
 from torch import nn
-
-
-@dataclass(frozen=True)
-class Broken(Config):
-    """What `base` builds, with the methods in `methods` in place of its own, or spoilt by `spoil`."""
-
-    base: Config
-    methods: tuple = ()
-    spoil: object = None
-
-    def build(self, **derived):
-        part = self.base.build(**derived)
-        parent = type(part)
-        part.__class__ = type(f"Broken{parent.__name__}", (parent,), {name: fn(parent) for name, fn in self.methods})
-        if self.spoil:
-            self.spoil(part)
-        return part
-
-    @classmethod
-    def example(cls):
-        raise NotImplementedError
-
-
-def method(name, body, spoil=None):
-    """Replaces one method by `body(parent, self, *args, **kwargs)`."""
-
-    def make(parent):
-        def replaced(self, *args, **kwargs):
-            return body(parent, self, *args, **kwargs)
-
-        return replaced
-
-    return lambda base: Broken(base, ((name, make),), spoil)
-
-
-def spoilt(spoil):
-    return lambda base: Broken(base, (), spoil)
-
-
-def forward(change, spoil=None):
-    """Changes what `forward` returns, of a bottleneck its values: `change(self, x, values)`."""
-
-    def body(parent, self, x, *args, **kwargs):
-        out = parent.forward(self, x, *args, **kwargs)
-        if isinstance(out, BottleneckOutput):
-            return out._replace(values=change(self, x, out.values))
-        return change(self, x, out)
-
-    return method("forward", body, spoil)
-
-
-def given(change):
-    """Changes what `forward` is given."""
-    return method("forward", lambda parent, self, x, *rest, **kw: parent.forward(self, change(self, x), *rest, **kw))
-
 
 # ------------------------------------------------------------------ ways to break any part
 
@@ -127,6 +73,10 @@ def counts_by_device(part):
     part.register_buffer("counts", torch.zeros(size))
 
 
+def unsaved_buffer(part):
+    part.register_buffer("offset", torch.ones(1), persistent=False)
+
+
 def branch(self, x, values):
     return values if float(x.detach().sum()) > 0 else -values
 
@@ -164,6 +114,7 @@ ANY = {
     "state_dict_round_trip": forward(count_unsaved, hidden_counter),
     "config_round_trip": spoilt(lambda part: None),  # the Config is not registered
     "builds_on_the_meta_device": spoilt(counts_by_device),
+    "materialized_from_meta_is_right": forward(lambda self, x, values: values * self.offset.to(values), unsaved_buffer),
     "exports": forward(branch),
 }
 CONTEXT = {
@@ -191,42 +142,65 @@ ENCODERS = {name: broken(StridedConfig()) for name, broken in (ANY | CONTEXT).it
 
 
 def noisy_if(condition):
-    def body(parent, self, hidden, *, stochastic=None):
-        out = parent.forward(self, hidden, stochastic=stochastic)
+    def body(parent, self, hidden, *, stochastic=None, lengths=None):
+        out = parent.forward(self, hidden, stochastic=stochastic, lengths=lengths)
         noise = torch.randn_like(out.values) if condition(self, stochastic) else 0
         return out._replace(values=out.values + noise)
 
     return method("forward", body)
 
 
-def stray_loss(parent, self, hidden, *, stochastic=None):
-    out = parent.forward(self, hidden, stochastic=stochastic)
-    return out._replace(losses=out.losses | {"stray": out.values.mean()})
+def shifted_posterior(parent, self, hidden):
+    mean, std = parent.posterior(self, hidden)
+    return Posterior(mean + 0.1, std)
+
+
+def shared_twin(base):
+    """A part without tensors has nothing to share with its copy, so it is given a gain."""
+    with_gain = forward(lambda self, x, result: result * self.extra, gain)(base)
+    return replace(with_gain, methods=with_gain.methods + ANY["deepcopy_is_independent"](base).methods)
 
 
 BREAK_BOTTLENECK = ANY | CONTEXT
 BREAK_BOTTLENECK |= {
     "shapes_are_as_declared": forward(lambda self, x, values: values[..., 1:]),
-    "eval_ignores_stochastic": noisy_if(lambda self, stochastic: stochastic),
+    "noise_in_eval_is_asked_for": method("is_stochastic", lambda parent, self, stochastic: self.training),
     "not_stochastic_in_training": noisy_if(lambda self, stochastic: self.training),
-    "losses_are_claimed": method("forward", stray_loss),
+    "losses_are_claimed": method(
+        "forward", lambda parent, self, x, **how: parent.forward(self, x, **how)._replace(losses={"stray": x.mean()})
+    ),
     "half_types_are_lifted": forward(lambda self, x, values: values.to(x.dtype)),
+    "padding_does_not_count": method(
+        "forward", lambda parent, self, x, lengths=None, **how: parent.forward(self, x, **how)
+    ),
+    "recovers_from_a_step_that_is_not_finite": forward(
+        lambda self, x, v: (self.counter.add_(x.detach().sum()), v)[1], counter
+    ),
     "bounded_as_declared": forward(lambda self, x, values: 3 * values, lambda part: setattr(part, "bounded", True)),
+    "posterior_is_of_the_latents": method("posterior", shifted_posterior),
+    "projection_keeps_latents": method("project", lambda parent, self, values: 2 * values),
 }
 BOTTLENECKS = {name: broken(NoisyConfig()) for name, broken in BREAK_BOTTLENECK.items()}
 
 
-def other_codes(parent, self, hidden, *, stochastic=None):
-    out = parent.forward(self, hidden, stochastic=stochastic)
-    return out._replace(codes=out.codes.flip(-1))
+def flipped_codes(parent, self, hidden, **how):
+    return (out := parent.forward(self, hidden, **how))._replace(codes=out.codes.flip(-1))
+
+
+def codes_beyond(parent, self, hidden, **how):
+    return (out := parent.forward(self, hidden, **how))._replace(codes=out.codes + 3)
+
+
+def look_up_dropped(parent, self, codes):
+    return parent.codes_to_values(self, codes) - (codes == -1).to(torch.float64)
 
 
 def zero_for_dropped(parent, self, hidden, num_quantizers=None):
     return parent.encode_codes(self, hidden, num_quantizers).clamp(min=0)
 
 
-def look_up_dropped(parent, self, codes):
-    return (codes - self.reach) * self.step
+def clamp_codes(parent, self, codes):
+    return parent.codes_to_values(self, codes.long().clamp(-1, 2 * self.reach)[:, : self.dim])
 
 
 def encode_by_product(parent, self, hidden, num_quantizers=None):
@@ -242,12 +216,14 @@ def encode_and_count(parent, self, hidden, num_quantizers=None):
 QUANTIZERS = {name: broken(RoundingConfig()) for name, broken in BREAK_BOTTLENECK.items()} | {
     # Rounded values have no slope that could be lost; what tells is their type.
     "runs_in_float64": forward(lambda self, x, values: values.float())(RoundingConfig()),
-    "deepcopy_is_independent": ANY["deepcopy_is_independent"](RoundingConfig()),
-    "codes_are_as_declared": spoilt(lambda part: setattr(part, "codebook_sizes", (3,) * part.dim))(RoundingConfig()),
-    "forward_encodes": method("forward", other_codes)(RoundingConfig()),
+    "deepcopy_is_independent": shared_twin(RoundingConfig()),
+    "codes_are_as_declared": method("forward", codes_beyond)(RoundingConfig()),
+    "forward_encodes": method("forward", flipped_codes)(RoundingConfig()),
     "forward_looks_up": forward(lambda self, x, values: values * (1 + 1e-6))(RoundingConfig()),
     "fewer_levels_are_a_prefix": method("encode_codes", zero_for_dropped)(RoundingConfig()),
     "dropped_levels_contribute_zero": method("codes_to_values", look_up_dropped)(RoundingConfig()),
+    "foreign_codes_are_refused": method("codes_to_values", clamp_codes)(RoundingConfig()),
+    "noise_in_eval_is_asked_for": noisy_if(lambda self, stochastic: not self.training)(RoundingConfig()),
     "codes_survive_autocast": method("encode_codes", encode_by_product)(RoundingConfig()),
     "encoding_leaves_state_unchanged": method("encode_codes", encode_and_count, counter)(RoundingConfig()),
 }
@@ -346,12 +322,7 @@ def whatever_length(parent, self, prediction, target, *, lengths=None):
 
 
 GENERIC_LOSS = {name: ANY[name] for name in ANY.keys() & set(LOSS_CHECKS.names)} | {
-    # A loss without tensors has nothing to share with its copy.
-    "deepcopy_is_independent": lambda base: replace(
-        forward(lambda self, x, figures: figures * self.extra, gain)(base),
-        methods=forward(lambda self, x, figures: figures * self.extra)(base).methods
-        + ANY["deepcopy_is_independent"](base).methods,
-    ),
+    "deepcopy_is_independent": shared_twin,
     "batch_composition_does_not_matter": forward(lambda self, x, figures: figures / figures.mean()),
 }
 LOSSES = {name: broken(MeanSquareConfig()) for name, broken in GENERIC_LOSS.items()} | {
@@ -457,6 +428,21 @@ def test_inverse_that_sees_more_than_declared_is_caught():
 
     with pytest.raises(AssertionError, match="sees 1 frames to the left, 0 are declared"):
         DECODER_CHECKS["transform_inverts"](spoilt(short)(DenoisingConfig()))
+
+
+def test_export_that_holds_on_one_side_of_a_window_is_caught():
+    broken = forward(lambda self, x, values: values + 0 * x[..., -12:].sum() if x.shape[-1] > 12 else values)
+    with pytest.raises(AssertionError, match="Guard failed"):
+        BOTTLENECK_CHECKS["exports"](broken(NoisyConfig()))
+
+
+def test_statistic_that_moves_in_eval_is_caught():
+    def moving(parent, self, hidden, *, stochastic=None):
+        self.counter.add_(bool(stochastic))
+        return parent.forward(self, hidden, stochastic=stochastic)
+
+    with pytest.raises(AssertionError, match="stochastic=True in eval: counter has changed"):
+        BOTTLENECK_CHECKS["noise_in_eval_is_asked_for"](method("forward", moving, counter)(NoisyConfig()))
 
 
 def test_statistic_that_moves_without_being_stochastic_is_caught():

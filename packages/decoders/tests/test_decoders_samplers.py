@@ -167,14 +167,14 @@ def test_samplers_are_registered_and_are_their_own_configs():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TwoStep(sigma_context=-0.1), "sigma_context is -0.1; a noise level is 0"),
+        (lambda: TwoStep(sigma_context=-0.1), "sigma_context is -0.1; it must be at least 0"),
         (lambda: TwoStep(sigma_context=math.nan), "sigma_context is nan"),
         (lambda: Autoregressive(steps=0), "steps is 0; it must be at least 1"),
         (lambda: Autoregressive(sigma_context=math.inf), "sigma_context is inf"),
         (lambda: Independent(steps=-1), "steps is -1"),
         (lambda: Parallel(steps=0), "steps is 0"),
         (lambda: Parallel(batch=0), "batch is 0"),
-        (lambda: Overlap(sigma=0), "sigma is 0, and a clean pair comes back as it was"),
+        (lambda: Overlap(sigma=0), "sigma is 0; it must be above 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(make, message):

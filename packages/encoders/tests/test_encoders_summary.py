@@ -160,3 +160,14 @@ def test_ordered_tokens_must_be_as_many_as_columns():
         build("ordered", tokens_per_frame=3)
     with pytest.raises(PartitaError, match="do not divide a map of 12 rows and 7 columns"):
         build(chunk_frames=7)
+
+
+def test_padding_is_not_in_the_statistics_of_the_batch_norm():
+    found = []
+    for frames in (4, 12):
+        torch.manual_seed(0)
+        encoder = build(norm_decay=0.9).train()
+        padded = torch.nn.functional.pad(audio(2), (0, (frames - 2) * encoder.hop))
+        hidden = encoder(padded, LAYOUT)[..., : 2 * encoder.tokens_per_frame]
+        found.append((hidden, encoder.batch_norm.running_mean, encoder.batch_norm.running_variance))
+    torch.testing.assert_close(found[0], found[1])

@@ -129,3 +129,21 @@ def test_what_does_not_fit_is_named():
         module(problem(samples), {"linear": 1.0}, samples)
     with pytest.raises(PartitaError, match="'linear' does not depend on the samples"):
         module(problem(samples) | {"linear": torch.zeros(())}, weights, samples)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_loss_that_is_not_finite_leaves_the_running_means_alone(value, first):
+    module, untouched, samples = balancer(), balancer(), noise(2, 1, 20).requires_grad_()
+    weights = {"linear": 1.0, "square": 1.0}
+    if not first:
+        module(problem(samples), weights, samples)
+        untouched(problem(samples), weights, samples)
+    module(problem(samples, value), weights, samples)
+    assert torch.equal(module.running, untouched.running) and torch.equal(module.seen, untouched.seen)
+    for scale in (1.0, 3.0):
+        gradients = [
+            torch.autograd.grad(each(problem(samples, scale), weights, samples), samples)[0]
+            for each in (module, untouched)
+        ]
+        assert torch.equal(*gradients) and gradients[0].isfinite().all()

@@ -260,3 +260,54 @@ def test_losses_are_found_by_name_and_hold_no_state(config):
     assert components("loss/*")[config.tag] is type(config)
     loss = build(to_dict(config), audio_spec=STEREO)
     assert loss.state_dict() == {} and loss.config == config
+
+
+@pytest.mark.parametrize("layout", [MONO, STEREO])
+def test_the_distance_to_silence_is_proportional_to_the_prediction(layout):
+    channels = layout.channels
+    loss = loss_of(MultiResolutionSTFTConfig(a_weighted=False, view_weights=(0.0, 0.0, 1.0, 1.0)), layout)
+    silence = torch.zeros(1, channels, 4000, dtype=torch.float64)
+    convergence = []
+    for level in (-20, -30, -40):
+        prediction = noise(1, channels, 4000) * 10 ** (level / 20)
+        logs = torch.stack([plain_logs(prediction[0, i], scale.stft) for i in range(channels) for scale in loss.scales])
+        convergence.append(float(loss(prediction, silence)) - float(logs.sum() / len(loss.scales)))
+    # White noise over Q, which is white noise at -50 dB, once for each view.
+    expected = [channels * 10 ** ((50 + level) / 20) for level in (-20, -30, -40)]
+    assert convergence == pytest.approx(expected, rel=0.05)
+
+
+def plain_logs(signal, stft, floor=1e-4):
+    window = torch.hann_window(stft.win_length, dtype=torch.float64)
+    spectrum = torch.stft(signal, stft.n_fft, stft.hop, stft.win_length, window, return_complex=True)
+    return (spectrum.abs().clamp_min(floor) / floor).log().mean()
+
+
+def test_a_silent_item_counts_about_as_much_as_elsewhere():
+    auraloss = pytest.importorskip("auraloss")
+
+    config = MultiResolutionSTFTConfig()
+    prediction = 0.1 * noise(4, 1, 8000, dtype=torch.float32)
+    target = prediction + 0.02 * noise(4, 1, 8000, seed=1, dtype=torch.float32)
+    target[0] = 0
+    peer = auraloss.freq.MultiResolutionSTFTLoss(list(config.n_ffts), list(config.hops), list(config.win_lengths))
+    ours, theirs = (
+        float(loss_of(config, MONO, torch.float32)(prediction, target).mean()),
+        float(peer(prediction, target)),
+    )
+    assert theirs / 3 < ours < 5 * theirs
+
+
+@pytest.mark.parametrize("config", LOSSES, ids=lambda config: type(config).__name__)
+def test_arrays_and_lists_are_compared_and_what_does_not_fit_is_refused(config):
+    loss, (prediction, target) = loss_of(config), noise(2, 2, 2, 800)
+    expected = loss(prediction, target, lengths=torch.tensor([800, 500]))
+    for make in (torch.Tensor.numpy, torch.Tensor.tolist):
+        torch.testing.assert_close(loss(make(prediction), make(target), lengths=[800, 500]).to(expected), expected)
+    for lengths in ([800, 801], [-1, 800], [2**62, 1]):
+        with pytest.raises(PartitaError, match="lengths are .*; the signals have 800 samples"):
+            loss(prediction, target, lengths=lengths)
+    with pytest.raises(PartitaError, match="floating signals are expected"):
+        loss(prediction.short(), target.short())
+    with pytest.raises(PartitaError, match="prediction must be numbers"):
+        loss(None, target)

@@ -145,7 +145,8 @@ def test_eval_and_quiet_training_leave_the_state(config):
     module.encode_codes(hidden)
     module.codes_to_values(quiet.codes)
     module.eval()
-    out = module(hidden, stochastic=True)
+    out = module(hidden)
+    module(hidden, stochastic=True)
     assert torch.equal(out.codes, quiet.codes)
     assert torch.equal(out.values, quiet.values)
     assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
@@ -199,7 +200,7 @@ def test_what_does_not_fit_is_named(config):
         module(hidden[:, :7])
     count = module.num_quantizers
     for wrong in (0, count + 1):
-        with pytest.raises(PartitaError, match=f"num_quantizers is {wrong}; this .* has 1..{count}"):
+        with pytest.raises(PartitaError, match=f"num_quantizers is {wrong}; this .* has {count} levels"):
             module.encode_codes(hidden, wrong)
-    with pytest.raises(PartitaError, match=f"takes codes .batch, {count}, tokens."):
+    with pytest.raises(PartitaError, match=f"codes are .1, {count + 1}, 2.; .batch, {count}, tokens."):
         module.codes_to_values(torch.zeros(1, count + 1, 2, dtype=torch.int64))

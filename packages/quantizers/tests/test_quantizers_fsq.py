@@ -115,9 +115,9 @@ def test_metrics_count_codes_and_edges():
 def test_what_cannot_be_is_refused():
     with pytest.raises(PartitaError, match="groups of 4 scalars, and the latents have 10 channels"):
         FSQ(10, levels=(11,) * 4, bound="tanh", rounding_dropout=0.0)
-    with pytest.raises(PartitaError, match="at least 3 levels"):
+    with pytest.raises(PartitaError, match=r"levels\[0\] is 2; it must be at least 3"):
         FSQConfig(levels=(2, 5))
     with pytest.raises(PartitaError, match=f"{11**64} codes, int64 holds {2**63 - 1}"):
-        FSQConfig(levels=(11,) * 64)
+        FSQ(levels=(11,) * 64)
     with pytest.raises(PartitaError, match="bound is 'hard'"):
         FSQConfig(bound="hard")

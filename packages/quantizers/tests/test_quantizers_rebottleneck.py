@@ -1,6 +1,6 @@
 import pytest
 import torch
-from partita_core import Role
+from partita_core import PartitaError, Role
 from partita_quantizers import FSQConfig, ReBottleneck, ReBottleneckConfig, ResidualVQConfig
 
 TINY = ReBottleneckConfig.example()
@@ -68,3 +68,13 @@ def test_context_is_the_sum_of_its_parts_or_unbounded():
     assert part.context == tuple(a + b for a, b in zip(part.encoder.context, part.decoder.context))
     unbounded = ReBottleneck(5, encoder=Everything(), quantizer=part.quantizer, decoder=part.decoder)
     assert unbounded.context == (None, None)
+
+
+def test_codes_may_be_arrays_or_lists_and_no_tokens_are_refused():
+    part = ReBottleneckConfig.example().build(dim=4).eval()
+    codes = part.encode_codes(torch.ones(1, 4, 5))
+    for given in (codes.short(), codes.numpy(), codes.tolist()):
+        assert torch.equal(part.codes_to_values(given), part.codes_to_values(codes))
+    for use in (lambda: part.codes_to_values(codes[..., :0]), lambda: part(torch.ones(1, 4, 0))):
+        with pytest.raises(PartitaError, match="there are no tokens"):
+            use()

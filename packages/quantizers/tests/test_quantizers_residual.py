@@ -5,7 +5,8 @@ import sys
 import pytest
 import torch
 from partita_core import PartitaError
-from partita_quantizers import ResidualVQConfig
+from partita_quantizers import ResidualVQ, ResidualVQConfig
+from partita_quantizers._codebook import DeadCodes
 
 PLAIN = ResidualVQConfig(num_quantizers=4, codebook_size=32, codebook_dim=None, quantizer_dropout=0.0)
 FACTORISED = ResidualVQConfig(num_quantizers=4, codebook_size=32, codebook_dim=4, quantizer_dropout=0.0)
@@ -179,7 +180,7 @@ def test_normalized_codes_have_unit_length():
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(PartitaError, match="set codebook_dim"):
-        ResidualVQConfig(codebook_dim=None, normalize=True)
+        ResidualVQ(8, codebook_dim=None, normalize=True)
     with pytest.raises(PartitaError, match="codebook_size is 0"):
         ResidualVQConfig(codebook_size=0)
     with pytest.raises(PartitaError, match="quantizer_dropout is 1.5"):
@@ -192,3 +193,81 @@ def test_the_library_is_imported_only_by_building():
         "assert 'vector_quantize_pytorch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def steps_of_training(quantizer, batches):
+    """Codes that were replaced in each step."""
+    counts = []
+    for hidden in batches:
+        before = quantizer.levels[0].dead.patience.clone()
+        embed, used = quantizer.levels[0].table().clone(), quantizer(hidden).codes[:, 0].unique()
+        moved = (quantizer.levels[0].table() != embed).any(1)
+        moved[used] = False
+        counts.append(int(moved.sum()))
+        assert (quantizer.levels[0].dead.patience >= before).all()
+    return counts
+
+
+def few_tokens(kinds, steps):
+    """Batches of 4 tokens, each one of so many vectors."""
+    vectors = latents(1, kinds, 8, seed=7)
+    generator = torch.Generator().manual_seed(3)
+    return [vectors[..., torch.randint(kinds, (4,), generator=generator)] for _ in range(steps)]
+
+
+def one_level(dead_after):
+    config = ResidualVQConfig(1, 64, None, quantizer_dropout=0.0, dead_after=dead_after)
+    return built(config)
+
+
+def test_codes_that_the_data_has_no_use_for_are_replaced_ever_more_rarely():
+    counts = steps_of_training(one_level(dead_after=5.0), few_tokens(kinds=16, steps=500))
+    # The first batches place every code; from then on patience is 80 steps, 160, 320.
+    assert sum(counts[:30]) >= 48
+    assert sum(counts[30:80]) == 0
+    assert sum(counts) <= 64 * 4
+    assert sum(counts[300:]) <= 64  # fewer than one per code in 200 steps
+
+
+def test_codes_in_use_are_left_alone_however_few_tokens_a_step_has():
+    quantizer = one_level(dead_after=20.0)  # 320 steps, in which each vector comes 20 times
+    quantizer.initialise(latents(1, 64, 8, seed=7))
+    assert sum(steps_of_training(quantizer, few_tokens(kinds=64, steps=350))) == 0
+
+
+def test_patience_is_in_tokens_whatever_the_size_of_a_batch():
+    small, large = (DeadCodes(4, after=10.0) for _ in range(2))
+    for dead in (small, large):
+        dead.start()
+    one = torch.tensor([2.0, 2.0, 4.0, 0.0])  # even use gives each 2
+    first = [next(i for i in range(1, 99) if len(dead.find(n * one, 4))) for dead, n in ((small, 1), (large, 3))]
+    assert first == [6, 2]  # more than 10 tokens
+    again = next(i for i in range(1, 99) if len(small.find(one, 4)))
+    assert again == 11  # and then more than 20
+
+
+def test_no_more_codes_are_replaced_than_there_are_vectors():
+    dead = DeadCodes(8, after=10.0)
+    assert dead.find(torch.tensor([3.0, 0, 0, 0, 0, 0, 0, 0]), 3).tolist() == [1, 2, 3]
+    assert dead.find(torch.tensor([3.0, 0, 0, 0, 0, 0, 0, 0]), 3).tolist() == [4, 5, 6]
+    assert DeadCodes(8, after=0.0).find(torch.zeros(8), 3).tolist() == []
+
+
+def test_a_code_without_tokens_stays_where_it_is():
+    config = ResidualVQConfig(num_quantizers=1, codebook_size=32, codebook_dim=None, decay=0.5, dead_after=0)
+    quantizer = built(config)
+    before = quantizer.levels[0].table().clone()
+    used = torch.cat([quantizer(latents(1, 2, seed=5)).codes.unique() for _ in range(40)]).unique()
+    unused = [code for code in range(32) if code not in used]
+    assert 0 < len(unused) < 32
+    assert torch.equal(quantizer.levels[0].table()[unused], before[unused])
+
+
+def test_a_batch_that_is_not_finite_teaches_nothing():
+    quantizer = built(FACTORISED)
+    quantizer.initialise(latents())
+    before = copy.deepcopy(quantizer.state_dict())
+    quantizer(torch.full((2, 8, 5), torch.nan))
+    for name, tensor in quantizer.state_dict().items():
+        if not name.endswith(("cluster_size", "embed_avg")):  # these fade alike
+            torch.testing.assert_close(tensor, before[name])

@@ -1,9 +1,11 @@
 import json
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 from partita_core import Latents, LatentSpec, PartitaError, read_tensors, write_tensors
+from partita_core.testing.dummies import RoundingConfig, autoencoder
 from partita_quantizers import (
     Tokens,
     TokenSpace,
@@ -147,6 +149,9 @@ def test_large_codebooks_round_trip_at_their_ends():
         ({"codebook_sizes": (4, 0)}, "each level needs a code"),
         ({"codebook_sizes": (4,), "num_quantizers": 2}, "num_quantizers is 2; this quantizer has 1"),
         ({"codebook_sizes": (4,), "num_quantizers": 0}, "num_quantizers is 0"),
+        ({"codebook_sizes": (4,), "num_quantizers": "all"}, "num_quantizers is 'all'"),
+        ({"codebook_sizes": 4}, "codebook_sizes is 4; one whole number for each level"),
+        ({"codebook_sizes": "4"}, "codebook_sizes is '4'; one whole number"),
         ({"codebook_sizes": (4,), "layout": "diagonal"}, "'flat' or 'delay'"),
         ({"codebook_sizes": (2**62, 2**62)}, "do not fit int64"),
     ],
@@ -159,7 +164,7 @@ def test_spaces_that_cannot_be(settings, message):
 @pytest.mark.parametrize(
     ("codes", "message"),
     [
-        (torch.zeros(1, 2, 3, dtype=torch.long), r"integer \(batch, 3, tokens\) is expected"),
+        (torch.zeros(1, 2, 3, dtype=torch.long), r"\(batch, 3, tokens\) is expected"),
         (torch.zeros(1, 3, 3), "torch.float32"),
         (torch.tensor([[[0], [3], [0]]]), "item 0: 3 is no code of level 1, which has 3"),
         (torch.tensor([[[0], [-2], [0]]]), "item 0: -2 is no code of level 1"),
@@ -234,7 +239,7 @@ def test_levels_may_be_left_away_on_both_ways():
     assert torch.equal(two.to_latents().codes[:, :2], record.codes[:, :2])
     one = two.to_latents(num_quantizers=1).codes
     assert torch.equal(one[:, :1], record.codes[:, :1]) and (one[:, 1:] == -1).all()
-    with pytest.raises(PartitaError, match="num_quantizers is 3; these ids have 2 levels"):
+    with pytest.raises(PartitaError, match="num_quantizers is 3; this sequence of ids has 2 levels"):
         two.to_latents(num_quantizers=3)
 
 
@@ -280,10 +285,10 @@ def replaced(name, make):
         (put("ids", 2), "item 0, position 2: id 8 where pad"),
         (put("audio_lengths", 10**9), "the ids are .* tokens, but audio_lengths say"),
         (put("gain", float("nan")), "gain holds numbers that are not finite"),
-        (replaced("ids", lambda x: x.float()), "ids are .* torch.float32; the flat layout is integer"),
+        (replaced("ids", lambda x: x.float()), "ids of type torch.float32; integers are expected"),
         (replaced("ids", lambda x: x[:, :-1]), "is cut short: it has no eos"),
         # Found by fuzzing: a TypeError.
-        (replaced("audio_lengths", lambda x: x[None]), r"audio_lengths is \(1, 2\) torch.int64; int64 \(batch,\)"),
+        (replaced("audio_lengths", lambda x: x[None]), r"audio_lengths is \(1, 2\); \(batch,\)"),
         (replaced("channel_layout", lambda x: x + 7), "layout holds 8, which is no channel layout"),
         (lambda tensors, header: tensors.update(x=tensors["ids"]), "a stray tensor 'x'"),
         (lambda tensors, header: header["space"].update(num_quantizers=9), "num_quantizers is 9"),
@@ -301,7 +306,16 @@ def test_file_of_what_tokens_cannot_be_is_refused(tmp_path, change, message):
     tensors, metadata = read_tensors(path)
     header = json.loads(metadata["partita_tokens"])
     change(tensors, header)
-    write_tensors(path, tensors, {"partita_tokens": json.dumps(header)})
+    write_tensors(path, tensors, {"partita_tokens": json.dumps(header)}, finite=False)
     with pytest.raises(PartitaError, match=f"tokens.safetensors: .*{message}") as caught:
         Tokens.load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_what_are_no_tokens_is_refused():
+    tokens = Tokens.from_latents(autoencoder(bottleneck=RoundingConfig()).encode(torch.zeros(1, 1, 40), layout="mono"))
+    for name in ("space", "spec"):
+        with pytest.raises(PartitaError, match=f"^{name} is None; a"):
+            replace(tokens, **{name: None})
+    with pytest.raises(PartitaError, match="token ids are made of Latents, and this is a Tensor"):
+        Tokens.from_latents(torch.zeros(1, 4, 3))  # pyright: ignore

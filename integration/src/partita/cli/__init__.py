@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
+from ._interrupt import interruptible
+from ._terminal import clean_terminal
+
 COMMANDS = (
     "demo",
     "synth",
@@ -36,6 +39,8 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+@clean_terminal()
+@interruptible()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     from importlib.metadata import version
@@ -62,13 +67,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         modules[options.command].run(options)
     except PartitaError as error:
-        print(f"partita {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"partita {options.command}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"partita {options.command}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:  # of a run, it holds what to say, which one process says for all
+        if text := getattr(interrupt, "text", "interrupted"):
+            print(f"partita {options.command}: {text}", file=sys.stderr)
+        return getattr(interrupt, "code", 130)
     except BrokenPipeError:
         # Whoever reads has seen enough; closing stdout again at exit must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a name that is too long, a full disk, too many open files
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"partita {options.command}: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        advice = "take less at a time: shorter files or crops, smaller batches, a smaller model"
+        print(f"partita {options.command}: there is not enough memory; {advice}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """True of Python's own error and of torch's, which on a CPU has no class of its own."""
+    texts = ("can't allocate memory", "out of memory", "Cannot allocate memory")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)

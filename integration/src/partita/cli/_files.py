@@ -38,12 +38,27 @@ def check_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise PartitaError(f"{path} is a folder; name a file in it")
-    there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if path.exists() and not path.is_file():  # a device or a FIFO is written straight into
+        if not os.access(path, os.W_OK):
+            raise PartitaError(f"cannot write {path}: Permission denied")
+        return
+    target = Path(os.path.realpath(path))  # what a link leads to
+    there = next(folder for folder in target.parents if os.path.lexists(folder))
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise PartitaError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def check_other(output: Path, source: Path) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        PartitaError: so it would be.
+    """
+    if output.exists() and source.exists() and output.samefile(source):
+        raise PartitaError(f"{output} is the input; name another file to write")
 
 
 def require_codes(codec: "Codec", name: str) -> None:

@@ -19,10 +19,13 @@ def add_run_arguments(parser: "argparse._ActionsContainer", *, required: bool = 
     parser.add_argument(
         "--data", required=required, help="folder of audio or of latents, Parquet set, or name on the hub"
     )
-    parser.add_argument("--output", required=required, type=Path, help="folder of the run")
+    parser.add_argument("--output", required=required, type=Path, help="folder of the run, new or empty")
     parser.add_argument("--steps", type=int, help="optimizer steps; the recipe's if not given")
     parser.add_argument("--minutes", type=float, help="stop after this long")
     parser.add_argument("--checkpoint-every", type=int, metavar="N", help="steps between checkpoints")
+    parser.add_argument(
+        "--checkpoint-minutes", type=float, metavar="M", help="time between checkpoints at most (default 10)"
+    )
     parser.add_argument("--keep", type=int, default=2, metavar="N", help="checkpoints to keep (default 2)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--init-from", metavar="MODEL", help="start from the weights of a trained model of the kind")
@@ -38,7 +41,7 @@ def run_recipe(options: argparse.Namespace, recipe: Callable[[], "RunConfig"]) -
 
     from partita.training import train
 
-    for name in ("steps", "minutes", "checkpoint_every", "keep"):
+    for name in ("steps", "minutes", "checkpoint_every", "checkpoint_minutes", "keep"):
         value = getattr(options, name)
         if value is not None and not 0 < value < math.inf:
             raise PartitaError(f"--{name.replace('_', '-')} is {value}; it must be positive")
@@ -52,6 +55,7 @@ def run_recipe(options: argparse.Namespace, recipe: Callable[[], "RunConfig"]) -
         recipe=options.recipe,
         minutes=options.minutes,
         checkpoint_every=options.checkpoint_every,
+        checkpoint_minutes=options.checkpoint_minutes or 10.0,
         keep=options.keep,
         resume=options.resume,
         init_from=options.init_from,

@@ -6,7 +6,9 @@ import json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help='a wildcard, as "bottleneck/*"')
+    parser.add_argument(
+        "pattern", nargs="?", default="*", metavar="PATTERN", help='a role, as loss, or a wildcard, as "*/genae"'
+    )
     parser.add_argument("--json", action="store_true", help="as JSON, with every field and its default")
 
 
@@ -14,9 +16,10 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     from partita_core import PartitaError, components, nearest, to_dict
 
-    found = components(options.pattern)
+    found = components(options.pattern) or components(f"{options.pattern}/*")
     if not found:
-        raise PartitaError(f"no component matches {options.pattern!r}; {nearest(options.pattern, components())}")
+        known = components() if "/" in options.pattern else {tag.split("/")[0] for tag in components()}
+        raise PartitaError(f"no component matches {options.pattern!r}; {nearest(options.pattern, known)}")
     if options.json:
         listed = {
             tag: {"package": cls.__module__.split(".")[0], "summary": _summary(cls), "example": to_dict(cls.example())}

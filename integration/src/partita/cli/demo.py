@@ -4,6 +4,9 @@ import argparse
 import math
 from pathlib import Path
 
+# In the folder beside `data/` and `run/`, once there is a run.
+_WRITTEN = ("unseen.safetensors", "unseen_original.wav", "unseen_decoded.wav", "report.html")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
@@ -14,9 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
-    import shutil
-
-    from partita_core import PartitaError, override, read_json, to_dict
+    from partita_core import PartitaError, check_vacant, override, read_json, to_dict
     from tqdm import tqdm
 
     from partita.data import open_dataset, synthesise, whole_files, write_audio
@@ -25,7 +26,7 @@ def run(options: argparse.Namespace) -> None:
     from partita.models import load_codec
     from partita.recipes import recipe
     from partita.report import write_report
-    from partita.training import RunFolder, train
+    from partita.training import Interrupted, RunFolder, train
     from partita.training.logs import read_log
 
     if not 0 < options.minutes < math.inf:
@@ -38,6 +39,8 @@ def run(options: argparse.Namespace) -> None:
         raise PartitaError(
             f"{run_folder.path} holds a run that is not of this demo; move it, or choose another --output"
         )
+    run_folder.check_own()
+    check_vacant(output, but=["data", "run", *(_WRITTEN if again else ())])
     data = options.data
     if data is None:
         data = output / "data"
@@ -50,8 +53,14 @@ def run(options: argparse.Namespace) -> None:
             synthesise(data, minutes=8, seed=0, progress=progress)
     _, dataset = (open_dataset(data, split=split) for split in ("train", "test"))
     if again:
-        shutil.rmtree(run_folder.path, ignore_errors=True)  # the demo is the one command that begins anew
-    train(config, data=data, output=run_folder.path, recipe="genae_tiny", minutes=options.minutes)
+        with run_folder.locked():
+            run_folder.discard()  # the demo is the one command that begins anew
+    try:
+        train(config, data=data, output=run_folder.path, recipe="genae_tiny", minutes=options.minutes)
+    except Interrupted as interrupt:
+        if interrupt.text:
+            interrupt.text = "interrupted; given again, the command begins anew"
+        raise
 
     # As `partita encode` and `partita decode` do it, on a file that training has not seen.
     codec = load_codec(run_folder.model)

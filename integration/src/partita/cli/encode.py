@@ -28,6 +28,8 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     from partita_core import PartitaError
 
+    from partita.data.audio import SUFFIXES
+
     from ._files import check_suffix, encode_file
 
     settings = {"layout": options.layout, "num_quantizers": options.num_quantizers}
@@ -40,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
         latents.save(options.output)
         print(f"{options.output}: {int(latents.frames[0])} frames of {latents.spec.dim} for {options.input}")
         return
-    if options.output.suffix or options.output.is_file():
+    if options.output.is_file() or options.output.suffix.lower() in (".safetensors", ".parquet", *SUFFIXES):
         raise PartitaError(f"{options.input} is a folder, so the output must be one too, not {str(options.output)!r}")
     _encode_folder(options, **settings)
 

@@ -1,8 +1,10 @@
 """Generate audio of a text, with a language model on the latents of a codec; or train one.
 
 `partita generate MODEL --data DIR --output RUN` trains a generator, RUN/model, on the latents of MODEL: a codec, or a
-representation model through which it hears them. DIR is audio, or latents that `partita encode` stored. What audio is
-conditioned on is a template over the columns of the data, `--text "{caption}"` unless said otherwise.
+representation model on one. DIR is audio, or latents that `partita encode` stored. What audio is conditioned on is a
+template over the columns of the data, `--text "{caption}"` by default. A transcript ({text}, {transcript},
+{transcription}, {sentence}, {lyrics}) is that of a whole file, so it conditions files no longer than a crop;
+`data.texts.0.whole=true` or `=false` says so of other columns.
 
 `partita generate RUN/model --seconds S -o OUT.wav` samples it.
 """
@@ -12,8 +14,19 @@ from pathlib import Path
 
 from ._runs import add_run_arguments, run_recipe
 
-_TRAINING = ("text", "steps", "minutes", "checkpoint_every", "init_from")
-_SAMPLING = ("prompt", "seconds", "seed", "guidance", "temperature", "flow_steps", "top_k", "layout", "stop")
+_TRAINING = ("text", "steps", "minutes", "checkpoint_every", "checkpoint_minutes", "init_from")
+_SAMPLING = (
+    "prompt",
+    "audio_prompt",
+    "seconds",
+    "seed",
+    "guidance",
+    "temperature",
+    "flow_steps",
+    "top_k",
+    "layout",
+    "stop",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sampling = parser.add_argument_group("to sample")
     sampling.add_argument("-o", dest="output", type=Path, metavar="OUT", help=".wav file to write")
     sampling.add_argument("--prompt", help="text to follow; none if not given")
+    sampling.add_argument(
+        "--audio-prompt", type=Path, metavar="FILE", help="audio that the output begins with and goes on from"
+    )
     sampling.add_argument("--seconds", type=float, help="length of the audio")
     sampling.add_argument("--seed", type=int, help="of the draws (default 0)")
     sampling.add_argument("--guidance", type=float, help="towards the prompt, 1 for none (default 1.5)")
@@ -64,7 +80,7 @@ def run(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from partita.data.texts import TextTask
+    from partita.data.texts import condition
     from partita.recipes import recipe as named
     from partita.training import RunConfig
 
@@ -72,7 +88,7 @@ def _train(options: argparse.Namespace) -> None:
         config = named(options.recipe, options.model)
         if options.text is None:
             return config
-        texts = (TextTask(prompt="", answer=options.text),) if options.text else ()
+        texts = (condition(options.text),) if options.text else ()
         return replace(config, data=replace(config.data, texts=texts))
 
     print(f"model: {run_recipe(options, recipe)}")
@@ -84,7 +100,7 @@ def _sample(options: argparse.Namespace) -> None:
     from partita.generation import Generator
     from partita.models import load_model
 
-    from ._files import check_suffix, decode_to_file
+    from ._files import check_suffix, decode_to_file, encode_file
 
     if options.overrides:
         raise PartitaError(f"{options.overrides[0]!r} is for training; name the data with --data, or leave it away")
@@ -100,5 +116,9 @@ def _sample(options: argparse.Namespace) -> None:
         name: getattr(options, name) for name in ("seed", "guidance", "temperature", "top_k", "layout", "stop")
     }
     given = {name: value for name, value in settings.items() if value is not None}
+    if options.audio_prompt is not None:
+        given["audio"] = encode_file(
+            model.codec, options.audio_prompt, layout=options.layout, num_quantizers=None, progress=False
+        )
     latents = model.generate([options.prompt or ""], options.seconds, **given)
     decode_to_file(model.codec, latents, options.output, sampler=None, seed=options.seed or 0)

@@ -1,4 +1,8 @@
-"""Print what a recipe's or a saved model's figures are: rates, frames, parameters, cost."""
+"""Print the size and cost of a recipe or a saved model: rates, frames, parts, parameters.
+
+Overrides change a recipe as in training, so that a mix is seen, and checked, before it is trained:
+`partita info genae_tiny model.bottleneck=tanh`.
+"""
 
 import argparse
 import json
@@ -7,6 +11,8 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
+    parser.usage = "partita info RECIPE|MODEL [options] [path.to.key=value ...]"
+    parser.set_defaults(overrides=[])
     parser.add_argument("name", metavar="RECIPE|MODEL", help="a recipe, or a model folder or name on the hub")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--context", action="store_true", help="also how much audio a generator sees: an estimate")
@@ -14,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
-    from partita_core import AutoencoderConfig, PartitaError, nearest
+    from partita_core import PartitaError, nearest, override
 
     from partita.context import context_estimate
     from partita.figures import figures, recipe_figures
@@ -22,9 +28,10 @@ def run(options: argparse.Namespace) -> None:
     from partita.recipes import RECIPES
 
     if options.name in RECIPES:
-        config = RECIPES[options.name]().model
-        assert isinstance(config, AutoencoderConfig)
-        found = recipe_figures(config)
+        found = recipe_figures(override(RECIPES[options.name](), options.overrides))
+    elif options.overrides:
+        hint = nearest(options.name, RECIPES)
+        raise PartitaError(f"{options.overrides[0]!r} changes a recipe, and {options.name!r} is none; {hint}")
     elif Path(options.name).exists() or "/" in options.name or options.name.startswith(FOREIGN):
         found = figures(load_codec(options.name))
     else:
@@ -48,7 +55,8 @@ def _lines(found: dict) -> list[str]:
         f"  context       encoder {found['encode_context']}, decoder {found['decode_context']} frames",
     ]
     for name, count in found["parameters"].items():
-        lines.append(f"  {name:13} {count / 1e6:8.3f} M parameters {_cost(found, name)}")
+        part = found["parts"].get(name, "").split("/")[-1]
+        lines.append(f"  {name:13} {part:17} {count / 1e6:8.3f} M parameters {_cost(found, name)}")
     return lines + (_context(found) if "context_estimate" in found else [])
 
 

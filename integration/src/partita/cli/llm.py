@@ -7,6 +7,8 @@ transcripts, captions and labels of the columns task, label, text, text_kind and
 import argparse
 from pathlib import Path
 
+from ._files import check_writable
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
@@ -24,6 +26,7 @@ def run(options: argparse.Namespace) -> None:
 
     if options.steps <= 0:
         raise PartitaError(f"--steps is {options.steps}; it must be positive")
+    check_writable(options.output / "config.json")
     found = train_byte_lm(options.data, options.output, steps=options.steps, seed=options.seed)
     validation = "" if found.validation is None else f", validation {found.validation:.2f}"
     print(f"{options.output}: {found.parameters / 1e6:.1f} M parameters, {found.texts} different texts")

@@ -20,9 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
-    from ._files import check_suffix, decode_to_file, encode_file
+    from ._files import check_other, check_suffix, decode_to_file, encode_file
 
     check_suffix(options.output, ".wav", "audio")
+    check_other(options.output, options.input)
     sampler = named_sampler(options.sampler)
     codec = open_model(options)
     levels = options.num_quantizers

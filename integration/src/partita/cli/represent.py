@@ -58,9 +58,10 @@ def _represent(options: argparse.Namespace) -> None:
 
     from partita.models import load_representation
 
-    from ._files import check_suffix, encode_file
+    from ._files import check_other, check_suffix, encode_file
 
     check_suffix(options.output, ".safetensors", "features")
+    check_other(options.output, options.input)
     model = load_representation(options.model)
     if options.input.suffix == ".safetensors":
         latents = Latents.load(options.input)

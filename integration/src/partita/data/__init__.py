@@ -3,13 +3,17 @@
 from .audio import AudioInfo, AudioSource, audio_info, read_audio, read_blocks, source_name, write_audio
 from .augment import Augmentation, Example, augment, plain
 from .clips import Clip, whole_files
+from .contents import changed_file, row_contents, sample_contents
 from .corpus import EncodedCorpus, encode_corpus
 from .crops import Batch, Crops, DataConfig, Item, LatentCrops, LeftOut, collate
 from .decoding import decode_pieces
 from .encoding import encode_files, encode_source
-from .loader import CropLoader, EpochSampler, build_loader
+from .listing import spread_rows
+from .loader import CropLoader, EpochSampler, build_loader, reported_readers
+from .pieces import is_silent, random_piece, random_pieces
 from .resampling import AudioReader, read_resampled, resample, resampled_length
-from .sources import SPLITS, audio_files, dataset_splits, names_hash, open_dataset, spread_rows
+from .sources import audio_files, dataset_splits, names_hash, open_dataset
+from .splits import SPLITS
 from .stored import CorpusSpec, corpus_spec, stored_latents
 from .streams import CropStream, Place, StreamLoader, first_rows
 from .synth import synthesise
@@ -43,6 +47,7 @@ __all__ = [
     "audio_info",
     "augment",
     "build_loader",
+    "changed_file",
     "check_texts",
     "collate",
     "corpus_spec",
@@ -55,12 +60,18 @@ __all__ = [
     "names_hash",
     "first_rows",
     "open_dataset",
+    "is_silent",
     "plain",
+    "random_piece",
+    "random_pieces",
     "read_audio",
     "read_blocks",
     "read_resampled",
+    "reported_readers",
     "resample",
     "resampled_length",
+    "row_contents",
+    "sample_contents",
     "source_name",
     "spread_rows",
     "stored_latents",

@@ -1,117 +1,37 @@
-"""Audio files: what they are, reading any part of them, and writing them whole or not at all."""
+"""Reading audio files, and writing them whole or not at all."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from io import BytesIO
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
-import torch
-from partita_core import PartitaError
+from partita_core import PartitaError, written_aside
 from torch import Tensor
 
-from .whole import what_is_missing
-
-AudioSource = str | os.PathLike | Mapping | None
-"""A path, or what a `datasets` audio column holds undecoded: `{"path": ..., "bytes": ...}`, or None, of no audio."""
+from .reading import BLOCK_FRAMES, AudioFile, AudioInfo, AudioSource, reason
+from .reading import source_name as source_name
 
 SUFFIXES = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav")
-
-BLOCK_FRAMES = 1 << 16
-
-# A header that says otherwise is damaged; at one sample a second, a small file would be resampled to a huge one.
-_SLOWEST, _FASTEST = 1000, 1_000_000
-_LONGEST = 1 << 40
 
 _SUBTYPES = {".wav": "FLOAT", ".flac": "PCM_24"}
 
 
-@dataclass(frozen=True)
-class AudioInfo:
-    """What the header of an audio file says.
-
-    Attributes:
-        sample_rate: samples a second.
-        channels: 1 or 2.
-        frames: samples of each channel.
-        format: the container and coding, as "FLAC/PCM_16".
-    """
-
-    sample_rate: int
-    channels: int
-    frames: int
-    format: str
-
-    @property
-    def duration(self) -> float:
-        """Seconds."""
-        return self.frames / self.sample_rate
-
-
-def source_name(source: AudioSource) -> str:
-    """What to call `source` in messages."""
-    if source is None or isinstance(source, Mapping):
-        return (source or {}).get("path") or "audio without a name"
-    return os.fspath(source)
-
-
-@contextmanager
-def open_audio(source: AudioSource) -> Iterator[soundfile.SoundFile]:
-    """Opens audio for reading, at its first sample.
-
-    Raises:
-        PartitaError: there is nothing readable, or not all of it is there; also for what libsndfile reports while the
-            file is in use.
-    """
-    name = source_name(source)
-    data = source.get("bytes") if isinstance(source, Mapping) else None
-    if data is None:
-        _refuse_path(name)
-    elif len(data) == 0:
-        raise PartitaError(f"{name}: is empty (0 bytes)")
-    try:
-        with open(name, "rb") if data is None else BytesIO(data) as raw:
-            missing = what_is_missing(raw)
-        if missing:
-            raise PartitaError(f"{name}: is truncated ({missing})")
-        file = soundfile.SoundFile(name if data is None else BytesIO(data))
-    except PartitaError:
-        raise
-    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-        raise PartitaError(f"{name}: is not audio that can be read ({_reason(error)})") from None
-    with file:
-        if not _SLOWEST <= file.samplerate <= _FASTEST:
-            rates = f"{_SLOWEST} to {_FASTEST} Hz are read"
-            raise PartitaError(f"{name}: has {file.samplerate} samples a second, which is no rate of audio; {rates}")
-        if file.channels > 2:
-            raise PartitaError(f"{name}: has {file.channels} channels; mono (1) and stereo (2) are supported")
-        if file.frames <= 0:
-            raise PartitaError(f"{name}: holds no samples")
-        if file.frames > _LONGEST:
-            raise PartitaError(f"{name}: claims to be {file.frames} samples long; its header is damaged")
-        try:
-            yield file
-        except (soundfile.SoundFileError, MemoryError) as error:
-            raise PartitaError(f"{name}: is damaged ({_reason(error)})") from None
-
-
 def audio_info(source: AudioSource) -> AudioInfo:
-    """Reads the header of an audio file.
+    """Properties of an audio file.
 
     Raises:
-        PartitaError: as `open_audio`.
+        PartitaError: as `AudioFile`.
     """
-    with open_audio(source) as file:
-        return _info(file)
+    with AudioFile(source) as file:
+        return file.info
 
 
 def read_audio(source: AudioSource, start: int = 0, frames: int | None = None) -> tuple[Tensor, int]:
-    """Reads audio, seeking to `start` instead of decoding what comes before.
-
-    In Ogg Vorbis a seek into the last page, a few hundred milliseconds, may land some samples beside the mark.
+    """Reads audio.
 
     Args:
         source: the file.
@@ -122,32 +42,22 @@ def read_audio(source: AudioSource, start: int = 0, frames: int | None = None) -
         Float32 audio `(channels, frames)`, full scale is 1, and its sample rate.
 
     Raises:
-        PartitaError: the file cannot be read, is shorter than its header or the caller says, or holds NaN or
-            infinite samples.
+        PartitaError: as `AudioFile` and `AudioFile.read`.
     """
-    name = source_name(source)
-    with open_audio(source) as file:
-        wanted = file.frames - start if frames is None else frames
-        if start < 0 or wanted < 0 or start + wanted > file.frames:
-            raise PartitaError(f"{name}: has {file.frames} samples, not {start} to {start + wanted}")
-        if start:
-            file.seek(start)
-        audio = _read_block(file, wanted, name)
-        return audio, file.samplerate
+    with AudioFile(source) as file:
+        return file.read(start, frames), file.info.sample_rate
 
 
 def read_blocks(source: AudioSource, block_frames: int = BLOCK_FRAMES) -> Iterator[Tensor]:
     """Reads audio from start to end in blocks `(channels, at most block_frames)`; errors as `read_audio`."""
-    name = source_name(source)
-    with open_audio(source) as file:
-        for start in range(0, file.frames, block_frames):
-            yield _read_block(file, min(block_frames, file.frames - start), name)
+    with AudioFile(source) as file:
+        yield from file.blocks(block_frames)
 
 
 def write_audio(
     path: str | os.PathLike, audio: Tensor | Iterable[Tensor], sample_rate: int, *, subtype: str | None = None
 ) -> int:
-    """Writes audio whole or not at all: to a file beside `path`, which then takes its name.
+    """Write audio, whole or not at all; see `partita_core.outputs`.
 
     Args:
         path: where; the suffix is the format.
@@ -172,30 +82,80 @@ def write_audio(
         raise PartitaError(f"{path}: is a folder; name a file")
     if not path.parent.is_dir():
         raise PartitaError(f"{path}: the folder {path.parent} does not exist")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{suffix}")
     subtype, file, written = subtype or _SUBTYPES.get(suffix), None, 0
-    try:
-        for piece in [audio] if isinstance(audio, Tensor) else (piece for piece in audio if piece.numel()):
-            samples = _writable(path, piece)
+    with written_aside(path, sync=False) as aside:
+        try:
+            for piece in [audio] if isinstance(audio, Tensor) else (piece for piece in audio if piece.numel()):
+                samples = _writable(path, piece)
+                with _writing(path):
+                    if file is None:
+                        file = _Writer(aside, sample_rate, samples.shape[0], subtype)
+                    # libsndfile crashes on a minute of Vorbis handed over at once
+                    for start in range(0, samples.shape[1], BLOCK_FRAMES):
+                        file.write(samples[:, start : start + BLOCK_FRAMES].T)
+                written += samples.shape[1]
+            if file is None:
+                raise PartitaError(f"{path}: there is no audio to write")
             with _writing(path):
-                if file is None:
-                    file = soundfile.SoundFile(temporary, "w", sample_rate, samples.shape[0], subtype=subtype)
-                # libsndfile crashes on a minute of Vorbis handed over at once
-                for start in range(0, samples.shape[1], BLOCK_FRAMES):
-                    file.write(samples[:, start : start + BLOCK_FRAMES].T)
-            written += samples.shape[1]
-        if file is None:
-            raise PartitaError(f"{path}: there is no audio to write")
-        with _writing(path):
-            file.close()
-            os.replace(temporary, path)
-    finally:
-        with suppress(OSError, soundfile.LibsndfileError):
-            if file is not None:
                 file.close()
-        with suppress(OSError):
-            temporary.unlink()
+        finally:
+            with suppress(OSError, soundfile.LibsndfileError):
+                if file is not None:
+                    file.close()
     return written
+
+
+class _Sink(FileIO):
+    """A file that keeps the error of the system, of which libsndfile says no more than that there was one."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`, or nothing more after an error."""
+        left = memoryview(data)
+        while len(left) and self.error is None:
+            try:
+                left = left[super().write(left) or 0 :]
+            except OSError as error:
+                self.error = error
+        return len(data) - len(left)
+
+
+class _Writer(soundfile.SoundFile):
+    """An audio file for writing that raises the errors of the system, such as that of a full disk."""
+
+    def __init__(self, path: Path, sample_rate: int, channels: int, subtype: str | None) -> None:
+        self._sink = _Sink(path, "w+")
+        try:
+            super().__init__(self._sink, "w", sample_rate, channels, subtype=subtype)
+        except BaseException:
+            self._sink.close()
+            raise
+
+    def write(self, data: np.ndarray) -> None:
+        """Write samples `(samples, channels)`."""
+        with self._errors():
+            super().write(data)
+
+    def close(self) -> None:
+        """Write what is left, and close the file."""
+        if self.closed:
+            return
+        try:
+            with self._errors():
+                super().close()
+        finally:
+            self._sink.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (soundfile.LibsndfileError, AssertionError):
+            if self._sink.error is None:
+                raise
+        if self._sink.error is not None:
+            raise OSError(self._sink.error.strerror)
 
 
 def _writable(path: Path, audio: Tensor) -> np.ndarray:
@@ -213,38 +173,4 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, TypeError, soundfile.LibsndfileError) as error:
-        raise PartitaError(f"{path}: cannot be written ({_reason(error)})") from None
-
-
-def _info(file: soundfile.SoundFile) -> AudioInfo:
-    return AudioInfo(file.samplerate, file.channels, file.frames, f"{file.format}/{file.subtype}")
-
-
-def _read_block(file: soundfile.SoundFile, frames: int, name: str) -> Tensor:
-    # Memory is taken as it is filled: a header may promise more than any machine has.
-    block = np.empty((frames, file.channels), dtype=np.float32)
-    for start in range(0, frames, BLOCK_FRAMES):
-        part = file.read(out=block[start : start + BLOCK_FRAMES])
-        if len(part) < min(BLOCK_FRAMES, frames - start):
-            missing = frames - start - len(part)
-            raise PartitaError(f"{name}: is truncated ({missing} of {file.frames} samples are missing)")
-        if not np.isfinite(part).all():
-            raise PartitaError(f"{name}: holds NaN or infinite samples")
-    return torch.from_numpy(np.ascontiguousarray(block.T))
-
-
-def _refuse_path(name: str) -> None:
-    """Says what libsndfile would call a system error."""
-    if os.path.isdir(name):
-        raise PartitaError(f"{name}: is a folder, not an audio file")
-    if not os.path.exists(name):
-        raise PartitaError(f"{name}: no such file")
-    if not os.access(name, os.R_OK):
-        raise PartitaError(f"{name}: may not be read (permission denied)")
-    if os.path.getsize(name) == 0:
-        raise PartitaError(f"{name}: is empty (0 bytes)")
-
-
-def _reason(error: Exception) -> str:
-    text = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
-    return " ".join(text.split()).removeprefix("Error : ").rstrip(".")
+        raise PartitaError(f"{path}: cannot be written ({reason(error)})") from None

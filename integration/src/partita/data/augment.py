@@ -4,12 +4,13 @@ Pure functions of audio and a generator. The figures are those of GenAE as speci
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import pi
 from typing import NamedTuple, TypeVar
 
 import torch
 from partita_core import AudioSpec, ChannelLayout, PartitaError, convert, network_layout, to_network
+from partita_core.ranges import Finite, NonNegative, Proportion, Ranged
 from torch import Generator, Tensor
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ _DELAY_SECONDS = (0.005, 0.020)
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Ranged):
     """How crops are varied.
 
     The five formats are relative probabilities; those a model lacks are never drawn. A mono file becomes pseudo-stereo
@@ -47,31 +48,25 @@ class Augmentation:
         switch_target: probability that the decoder is asked for another layout, of those that the model has and that
             follow from what went in.
         flip: probability of turning the polarity.
+        mix: probability of adding a crop of another file, before all else (CoDiCodec has 0.5; see `mixed`).
         level_db: root mean square over channels and samples that a crop is brought to, in dB of full scale; None
             leaves levels as they are.
         level_range_db: the level is drawn evenly from so much above and below.
         max_gain_db: the most that a quiet crop is raised.
     """
 
-    stereo: float = 0.45
-    mid_side: float = 0.20
-    mono_average: float = 0.20
-    mono_channel: float = 0.10
-    pseudo_stereo: float = 0.05
-    swap: float = 0.5
-    switch_target: float = 0.25
-    flip: float = 0.5
-    level_db: float | None = -16.0
-    level_range_db: float = 6.0
-    max_gain_db: float = 30.0
-
-    def __post_init__(self) -> None:
-        """Refuses what is no probability."""
-        for field in fields(self)[:8]:
-            if not 0 <= getattr(self, field.name) <= 1:
-                raise PartitaError(f"{field.name} is {getattr(self, field.name)}; a probability is from 0 to 1")
-        if self.level_range_db < 0:
-            raise PartitaError(f"level_range_db is {self.level_range_db}; it must not be negative")
+    stereo: Proportion = 0.45
+    mid_side: Proportion = 0.20
+    mono_average: Proportion = 0.20
+    mono_channel: Proportion = 0.10
+    pseudo_stereo: Proportion = 0.05
+    swap: Proportion = 0.5
+    switch_target: Proportion = 0.25
+    flip: Proportion = 0.5
+    mix: Proportion = 0.0
+    level_db: Finite | None = -16.0
+    level_range_db: NonNegative = 6.0
+    max_gain_db: NonNegative = 30.0
 
     def formats(self, layouts: tuple[ChannelLayout, ...]) -> dict[str, float]:
         """The formats that a stereo file may take in a model of these layouts, with their relative probabilities.
@@ -100,39 +95,74 @@ class Example(NamedTuple):
     target_layout: ChannelLayout
 
 
+def plain_format(audio: Tensor, spec: AudioSpec) -> tuple[Tensor, ChannelLayout]:
+    """`(1 or 2, samples)` unchanged, except for stereo in a mono model, which is folded to the mean."""
+    if audio.shape[0] == 1:
+        return audio, MONO
+    return (convert(audio, STEREO, MONO), MONO) if spec.channels == 1 else (audio, STEREO)
+
+
 def plain(audio: Tensor, spec: AudioSpec) -> Example:
-    """`(1 or 2, samples)` as it is, but for stereo in a mono model, which is folded to the mean."""
-    layout = MONO if audio.shape[0] == 1 else STEREO
-    if layout is STEREO and spec.channels == 1:
-        audio, layout = convert(audio, STEREO, MONO), MONO
+    """`(1 or 2, samples)` in its plain format, not varied."""
+    return unvaried(*plain_format(audio, spec), spec)
+
+
+def unvaried(audio: Tensor, layout: ChannelLayout, spec: AudioSpec) -> Example:
+    """Audio of a layout as the network sees it."""
     known = network_layout(layout, spec.layouts)
     return Example(to_network(audio, layout, spec.layouts), known, known)
 
 
 def augment(audio: Tensor, spec: AudioSpec, settings: Augmentation, generator: Generator) -> Example:
-    """Varies a crop: first the format, then level and polarity, then the layout asked of the decoder.
+    """Vary a crop: first the format, by `draw_format`, then the rest, by `vary`.
 
     Args:
         audio: `(1 or 2, samples)`, mono or left and right.
         spec: the audio that the network takes.
-        settings: how.
-        generator: the only source of chance.
+        settings: the probabilities and levels.
+        generator: the only source of randomness.
     """
-    audio, layout = draw_format(audio, spec, settings, generator)
-    if layout is not MONO and _chance(settings.swap, generator):
+    return vary(*draw_format(audio, spec, settings, generator), spec, settings, generator)
+
+
+def vary(
+    audio: Tensor, layout: ChannelLayout, spec: AudioSpec, settings: Augmentation, generator: Generator
+) -> Example:
+    """Vary a crop in the format that was drawn: its level and polarity, and the layout asked of the decoder.
+
+    Args:
+        audio: `(1 or 2, samples)`, mono or left and right.
+        layout: the format that was drawn.
+        spec: the audio that the network takes.
+        settings: the probabilities and levels.
+        generator: the only source of randomness.
+    """
+    if layout is not MONO and chance(settings.swap, generator):
         audio = audio.flip(0)
     if settings.level_db is not None:
         spread = settings.level_range_db * (2 * _uniform(generator) - 1)
         audio = audio * level_gain(audio, settings.level_db + spread, settings.max_gain_db)
-    if _chance(settings.flip, generator):
+    if chance(settings.flip, generator):
         audio = -audio
     if layout is MID_SIDE:
         audio = convert(audio, STEREO, MID_SIDE)
     known = network_layout(layout, spec.layouts)
     targets = [target for target in _SWITCHES[layout] if target in spec.layouts]
-    switched = bool(targets) and _chance(settings.switch_target, generator)
+    switched = bool(targets) and chance(settings.switch_target, generator)
     target = _choose(targets, generator) if switched else known
     return Example(to_network(audio, layout, spec.layouts), known, target)
+
+
+def mixed(first: Tensor, second: Tensor) -> Tensor:
+    """The sum of two clips, clamped to full scale: as long as the longer, stereo where one of them is.
+
+    Args:
+        first: `(1 or 2, samples)`.
+        second: `(1 or 2, samples)`, of any length.
+    """
+    length = max(first.shape[-1], second.shape[-1])
+    padded = [torch.nn.functional.pad(audio, (0, length - audio.shape[-1])) for audio in (first, second)]
+    return (padded[0] + padded[1]).clamp(-1, 1)
 
 
 def draw_format(
@@ -140,7 +170,7 @@ def draw_format(
 ) -> tuple[Tensor, ChannelLayout]:
     """Draws a format; for mid/side the audio that is returned is still left and right."""
     if audio.shape[0] == 1:
-        widened = STEREO in spec.layouts and _chance(settings.pseudo_stereo, generator)
+        widened = STEREO in spec.layouts and chance(settings.pseudo_stereo, generator)
         return (pseudo_stereo(audio, spec.sample_rate, generator), STEREO) if widened else (audio, MONO)
     chances = settings.formats(spec.layouts)
     weights = torch.tensor(list(chances.values()), dtype=torch.float64)
@@ -186,7 +216,8 @@ def _uniform(generator: Generator) -> float:
     return float(torch.rand((), generator=generator, dtype=torch.float64))
 
 
-def _chance(probability: float, generator: Generator) -> bool:
+def chance(probability: float, generator: Generator) -> bool:
+    """A draw that is true with `probability`."""
     return _uniform(generator) < probability
 
 

@@ -8,6 +8,7 @@ from partita_core import ChannelLayout, PartitaError, natural_layout
 from torch import Tensor
 
 from .audio import read_audio, source_name
+from .notes import note
 from .resampling import resample
 from .sources import row_name, row_source
 
@@ -45,34 +46,41 @@ def whole_files(
         dataset: as `open_dataset` returns it.
         sample_rate: samples a second wanted; None for each file's own.
         mono: whether stereo is folded to the mean of its channels, as for a model that takes no other.
-        broken: gets "name: reason" of each file that cannot be read and is left out.
+        broken: gets "name: reason" of each file that cannot be read and is left out; None notes these.
 
     Raises:
         PartitaError: the data set holds no audio; after the last row, if none could be read.
     """
     if "audio" not in dataset.column_names:
         raise PartitaError("the data set holds latents, not audio; name the one that they were made of")
-    broken = [] if broken is None else broken
-    found = False
+    found, failed = False, []
+
+    def leave_out(reason: str) -> None:
+        failed.append(reason)
+        if broken is None:
+            note(f"left out: {reason}")
+        else:
+            broken.append(reason)
+
     for index in range(len(dataset)):
         row: Any = dataset[index]
         source = row_source(row, index)
         try:
             audio, rate = read_audio(source)
         except PartitaError as error:
-            broken.append(str(error))
+            leave_out(str(error))
             continue
         if mono:
             audio = audio.mean(0, keepdim=True)
         if sample_rate is not None:
             audio, rate = resample(audio, rate, sample_rate), sample_rate
         if audio.shape[-1] == 0:
-            broken.append(f"{source_name(source)}: holds no samples at {rate} Hz")
+            leave_out(f"{source_name(source)}: holds no samples at {rate} Hz")
             continue
         found = True
         name = row_name(row, index)
         rest = {key: value for key, value in row.items() if key not in ("audio", "file_name")}
         yield Clip(index, name, audio, rate, natural_layout(audio.shape[0]), rest)
     if not found:
-        first = f"; the first: {broken[0]}" if broken else ""
+        first = f"; the first: {failed[0]}" if failed else ""
         raise PartitaError(f"none of {len(dataset)} files can be read{first}")

@@ -1,36 +1,38 @@
 """Encoding a corpus: a data set of audio to one of latents, in shards, by any number of processes, in as many goes.
 
-Which rows make a shard, and which files are encoded together, depends on the files alone; each shard is written aside
-and renamed. So whoever makes a shard makes the same, a shard that is there is whole, and what a killed process leaves
-to do is the shards that are not there. One that was damaged since, so that its end cannot be read, is none.
+Which rows make a shard, and which files are encoded together, depends on the files alone; each shard is written whole.
+So whoever makes a shard makes the same, a shard that is there is complete, and what a killed process leaves to do is
+the shards that are not there. One that was damaged since, so that its end cannot be read, is none.
+
+A shard records digests of its files, which must still be the same when the corpus is gone on with, and the rows that
+were left out; a shard of which one can be encoded now is made again.
 """
 
 import json
 import os
-import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from partita_core import ChannelLayout, Codec, PartitaError, written_aside
+from partita_core import ChannelLayout, Codec, PartitaError, locked, written_aside
 from tqdm import tqdm
 
 from ..world import check_world
+from .contents import row_contents
 from .encoding import encode_files
+from .shard_notes import NOTE, discard_corpus, read_note, shards_to_make, sources_of
 from .shards import Shard, all_shards, begin_corpus, shard_rows
 from .sources import dataset_splits, open_dataset, row_source
-from .stored import COLUMNS, CONTENT, CorpusRecord, CorpusSpec, shard_path
+from .stored import COLUMNS, CONTENT, CORPUS, CorpusRecord, CorpusSpec, shard_path
 
 if TYPE_CHECKING:
     import pyarrow
     from datasets import Dataset, Features
-
-# Where a shard keeps what is to be known of it beside its rows.
-_NOTE = b"partita"
 
 # Processes wait for the slowest, however long that takes.
 _TIMEOUT = timedelta(days=30)
@@ -68,7 +70,8 @@ def encode_corpus(
     """Encodes every split of a data set to a folder that `datasets` loads; `partita.data.stored` says what is in it.
 
     Started by torchrun or accelerate, every process encodes a share of the shards. Started again after it was stopped,
-    however that was, it goes on with the shards that are not there. A file that cannot be encoded is left out.
+    however that was, it goes on with the shards that are not there. A file that cannot be encoded is left out, and the
+    next start tries it again.
 
     Args:
         codec: the model, in eval mode; it is moved to the process's device.
@@ -85,8 +88,9 @@ def encode_corpus(
         What the corpus holds in the end; the same in every process.
 
     Raises:
-        PartitaError: the output holds something else, the source is not what it was begun on, processes do not know of
-            each other, or no file can be encoded; then a folder that was begun now is removed.
+        PartitaError: the output holds something else, the source is not what it was begun on, another command writes
+            the corpus, processes do not know of each other, or no file can be encoded; then a folder that was begun now
+            is removed.
     """
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list, parse_flag_from_env
@@ -98,36 +102,46 @@ def encode_corpus(
     progress, fresh = progress and processes.is_main_process, not output.exists()
     datasets = {split: _audio_only(open_dataset(source, split), source) for split in dataset_splits(source)}
     codec.to(processes.device)
-    told: list[Any] = [None, None]
-    if processes.is_main_process:
-        name = None if layout is None else ChannelLayout.parse(layout).name.lower()
-        spec = _corpus_spec(codec, num_quantizers, dtype, only)
-        wanted = CorpusRecord(spec, name, num_quantizers, {})
-        record = begin_corpus(output, wanted, datasets, source, shard_bytes=shard_bytes, progress=progress)
-        told = [record, [shard for shard in all_shards(record) if _read_note(shard_path(output, *shard)) is None]]
-    # One word for all: the first to look may have finished a shard before the last one looks.
-    broadcast_object_list(told)
-    record, left = told
-    features = _features(list(datasets.values()), record.corpus)
-    mine = left[processes.process_index :: processes.num_processes]
-    bar = _Bar(output, record, left, mine, shown=progress)
-    try:
-        for shard in mine:
-            bar.look_around()
-            rows = datasets[shard[0]].select(shard_rows(record, shard))
-            table = _encode_shard(codec, rows, record, features, bar)
-            with written_aside(shard_path(output, *shard)) as aside:
-                _write(table, aside)
-    finally:
-        bar.close()
-    processes.wait_for_everyone()
-    done = _summary(output, record)
-    processes.wait_for_everyone()
-    if not done.encoded:
-        if fresh and processes.is_main_process:
-            shutil.rmtree(output, ignore_errors=True)
-        raise PartitaError(f"none of {done.files} files could be encoded; the first: {done.broken[0]}")
-    return done
+    with ExitStack() as held:
+        told: list[Any] = [None, None, ""]
+        if processes.is_main_process:
+            name = None if layout is None else ChannelLayout.parse(layout).name.lower()
+            try:
+                spec = _corpus_spec(codec, num_quantizers, dtype, only)
+                wanted = CorpusRecord(spec, name, num_quantizers, {}, _precision(codec))
+                record = begin_corpus(output, wanted, datasets, source, shard_bytes=shard_bytes, progress=progress)
+                held.enter_context(locked(output / CORPUS))
+                told[:2] = record, shards_to_make(codec, datasets, record, output)
+            except PartitaError as error:
+                told[2] = str(error)
+        # One word for all: the first to look may have finished a shard before the last one looks.
+        broadcast_object_list(told)
+        record, left, problem = told
+        if problem:
+            raise PartitaError(problem)
+        features = _features(list(datasets.values()), record.corpus)
+        mine = left[processes.process_index :: processes.num_processes]
+        with _Bar(output, record, left, mine, shown=progress).open() as bar:
+            for shard in mine:
+                bar.look_around()
+                rows = datasets[shard[0]].select(shard_rows(record, shard))
+                table = _encode_shard(codec, rows, record, features, bar)
+                with written_aside(shard_path(output, *shard)) as aside:
+                    _write(table, aside)
+        processes.wait_for_everyone()
+        done = _summary(output, record)
+        processes.wait_for_everyone()
+        if not done.encoded:
+            if fresh and processes.is_main_process:
+                discard_corpus(output, record)
+            raise PartitaError(f"none of {done.files} files could be encoded; the first: {done.broken[0]}")
+        return done
+
+
+def _precision(codec: Codec) -> str:
+    """The narrowest floating type of the weights, as torch calls it; empty where there are none."""
+    found = [weights.dtype for weights in codec.parameters() if weights.is_floating_point()]
+    return str(min(found, key=lambda dtype: dtype.itemsize)).removeprefix("torch.") if found else ""
 
 
 def _audio_only(dataset: "Dataset", source: str | os.PathLike) -> "Dataset":
@@ -180,17 +194,20 @@ def _encode_shard(
     """The rows of a shard, in the order of the source, with a note of what was left out."""
     import pyarrow as pa
 
-    paths = dataset.select_columns(["audio", "file_name"])
+    paths = sources_of(dataset)
+    contents = [row_contents(paths[i], i) for i in range(len(paths))]
     rows: dict[int, dict[str, Any]] = {}
     broken: dict[int, str] = {}
     settings = {"layout": record.layout, "num_quantizers": record.num_quantizers}
     for row, result in encode_files(codec, lambda i: row_source(paths[i], i), len(dataset), **settings):
-        if isinstance(result, PartitaError):
-            broken[row] = str(result)
-            bar.advance(0.0)
-        else:
-            rows[row] = record.corpus.pack(result)
-            bar.advance(rows[row]["audio_length"] / record.corpus.latent.sample_rate)
+        try:
+            if isinstance(result, PartitaError):
+                raise result
+            rows[row] = record.corpus.pack(result, paths[row]["file_name"])
+        except PartitaError as error:
+            broken[row] = str(error)
+        seconds = rows[row]["audio_length"] / record.corpus.latent.sample_rate if row in rows else 0.0
+        bar.advance(seconds)
     kept = sorted(rows)
     source: Any = dataset.remove_columns(["audio"]).with_format("arrow")[:]
     source = source.take(pa.array(kept, pa.int64()))
@@ -205,7 +222,8 @@ def _encode_shard(
             columns.append(pa.nulls(len(kept), field.type))
     samples = sum(rows[row]["audio_length"] for row in kept)
     note = {"samples": samples, "broken": [broken[row] for row in sorted(broken)]}
-    schema = schema.with_metadata({**(schema.metadata or {}), _NOTE: json.dumps(note).encode()})
+    note |= {"left": sorted(broken), "contents": contents, "threads": torch.get_num_threads()}
+    schema = schema.with_metadata({**(schema.metadata or {}), NOTE: json.dumps(note).encode()})
     return pa.Table.from_arrays(columns, schema=schema)
 
 
@@ -216,31 +234,11 @@ def _write(table: "pyarrow.Table", path: Path) -> None:
     pq.write_table(table, path, use_dictionary=repeated)
 
 
-class _Note(NamedTuple):
-    """What a shard says of itself: its rows, the samples in them, and what was left out."""
-
-    rows: int
-    samples: int
-    broken: list[str]
-
-
-def _read_note(path: Path) -> _Note | None:
-    """The note of a shard; None where there is none that can be read, and so no shard."""
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            note = json.loads((file.schema_arrow.metadata or {})[_NOTE])
-            return _Note(file.metadata.num_rows, note["samples"], note["broken"])
-    except (OSError, ValueError, KeyError, TypeError):  # pyarrow's are among them
-        return None
-
-
 def _summary(output: Path, record: CorpusRecord) -> EncodedCorpus:
     """What the shards say of themselves."""
     notes = []
     for shard in all_shards(record):
-        note = _read_note(shard_path(output, *shard))
+        note = read_note(shard_path(output, *shard))
         if note is None:
             raise PartitaError(f"{shard_path(output, *shard)}: was damaged meanwhile; give the command once more")
         notes.append(note)
@@ -283,6 +281,10 @@ class _Bar:
         done = min(self._before + self._seconds, self._bar.total)  # headers need not be exact
         self._bar.update(done - self._bar.n)
 
-    def close(self) -> None:
-        """Ends the line."""
-        self._bar.close()
+    @contextmanager
+    def open(self) -> "Iterator[_Bar]":
+        """Within it, the line goes on."""
+        try:
+            yield self
+        finally:
+            self._bar.close()

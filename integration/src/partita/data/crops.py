@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import torch
 from partita_core import AudioSpec, ChannelLayout, PartitaError, hashed_seed, network_layout
+from partita_core.ranges import Count, Extras, Level, Range, Ranged
 from torch import Generator, Tensor
 
 from .audio import AudioSource, audio_info, source_name
-from .augment import Augmentation, augment, plain
+from .augment import Augmentation, chance, draw_format, mixed, plain_format, unvaried, vary
+from .pieces import is_silent
 from .resampling import read_resampled, resampled_length
 from .sources import row_name, row_source
 from .stored import corpus_spec
@@ -49,7 +51,7 @@ class LeftOut(str):
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Ranged):
     """How training data is cut, varied and batched.
 
     Attributes:
@@ -57,8 +59,8 @@ class DataConfig:
         batch_size: crops in a batch, over all processes.
         num_workers: processes of each training process that read; 0 reads in the training process itself.
         augmentation: how crops are varied; None leaves them as they are.
-        silence_db: a crop whose root mean square is below this level, in dB of full scale, is drawn again; None takes
-            all.
+        silence_db: a crop is drawn again when, with its channels in the format of the network, the root mean square of
+            its deviation from the mean is below this level, in dB of full scale; None takes all.
         redraws: how often at most; then the file is left out this time, as one that cannot be read is, and named.
         texts: what may be asked about a crop; one of those that apply to it is drawn.
         stream: rows that are mixed at a time, where a data set is to be read as a stream, shard by shard, instead of
@@ -67,24 +69,24 @@ class DataConfig:
     Of a corpus of stored latents, crops are neither varied nor listened to for silence.
     """
 
-    crop_seconds: float = 1.5
-    batch_size: int = 16
-    num_workers: int = 2
+    crop_seconds: Annotated[float, Range(0, _LONGEST, open_low=True)] = 1.5
+    batch_size: Annotated[int, Range(1, 1 << 20)] = 16
+    num_workers: Extras = 2
     augmentation: Augmentation | None = Augmentation()
-    silence_db: float | None = -60.0
-    redraws: int = 3
+    silence_db: Level | None = -60.0
+    redraws: Extras = 3
     texts: tuple[TextTask, ...] = ()
-    stream: int | None = None
+    stream: Count | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be."""
-        for name, least in {"batch_size": 1, "num_workers": 0, "redraws": 0, "stream": 1}.items():
-            if getattr(self, name) is not None and getattr(self, name) < least:
-                raise PartitaError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        if not 0 < self.crop_seconds <= _LONGEST:
-            raise PartitaError(f"crop_seconds is {self.crop_seconds}; it must be positive, and at most {_LONGEST}")
-        if self.silence_db is not None and not self.silence_db <= 0:
-            raise PartitaError(f"silence_db is {self.silence_db}; above 0, full scale, all is silent; None takes all")
+        """Check that mixing has what it needs."""
+        super().__post_init__()
+        if self.augmentation is not None and self.augmentation.mix:
+            found = f"augmentation.mix is {self.augmentation.mix}"
+            if self.texts:
+                raise PartitaError(f"{found}, and a text is of one of the two clips; leave out texts or mix")
+            if self.stream is not None:
+                raise PartitaError(f"{found}, and a stream has no other file at hand; leave out stream or mix")
 
     def crop_samples(self, sample_rate: int, crop_multiple: int) -> int:
         """Samples of a crop: the multiple of `crop_multiple` that is nearest to `crop_seconds`, and at least one."""
@@ -207,35 +209,60 @@ class Crops(torch.utils.data.Dataset):
             PartitaError: it cannot be read.
             SilentError: it is silent.
         """
-        audio, whole = self._draw(row_source(row, index), generator, silence)
-        return self._item(audio, index, generator) | _named(row, index) | _texts(self.config, row, whole, generator)
+        audio, layout, whole = self._draw(row_source(row, index), generator, silence)
+        item = self._item(audio, layout, index, generator)
+        return item | _named(row, index) | _texts(self.config, row, whole, generator)
 
-    def _draw(self, source: AudioSource, generator: Generator, silence: bool) -> tuple[Tensor, bool]:
-        """A crop `(1 or 2, at most crop_samples)` that is not silent, and whether it is the whole."""
+    def _draw(self, source: AudioSource, generator: Generator, silence: bool) -> tuple[Tensor, ChannelLayout, bool]:
+        """A crop `(1 or 2, at most crop_samples)` that is not silent in its layout, and whether it is the whole."""
         info, rate = audio_info(source), self.audio_spec.sample_rate
         length = resampled_length(info.frames, info.sample_rate, rate)
         frames = min(length, self.crop_samples)
         if frames == 0:
             raise PartitaError(f"{source_name(source)}: holds no samples at {rate} Hz")
-        draws = 1 + (self.config.redraws if length > frames and not silence else 0)
+        # Another crop, or of a short stereo file another format, may not be silent.
+        varies = length > frames or (self.config.augmentation is not None and info.channels == 2)
+        draws = 1 + (self.config.redraws if varies and not silence else 0)
+        cancels = False
         for _ in range(draws):
             start = int(torch.randint(length - frames + 1, (), generator=generator))
-            audio = read_resampled(source, info, start, frames, rate)
-            if silence or not self._silent(audio):
-                return audio, length == frames
+            read = self._mixed(read_resampled(source, info, start, frames, rate), generator)
+            audio, layout = self._format(read, generator)
+            if silence or not is_silent(audio, self.config.silence_db):
+                return audio, layout, length == frames
+            cancels = cancels or not is_silent(read, self.config.silence_db)
+        problem = "its channels cancel each other" if cancels else "is silent"
         where = "" if length == frames else f", wherever it was cut ({draws} times)"
-        raise SilentError(f"{source_name(source)}: is silent, below {self.config.silence_db:g} dB{where}")
+        raise SilentError(f"{source_name(source)}: {problem}, below {self.config.silence_db:g} dB{where}")
 
-    def _silent(self, audio: Tensor) -> bool:
-        threshold = self.config.silence_db
-        return threshold is not None and float(audio.double().square().mean()) < 10 ** (threshold / 10)
+    def _mixed(self, audio: Tensor, generator: Generator) -> Tensor:
+        """The crop, with one of another file added by the probability `Augmentation.mix`."""
+        settings = self.config.augmentation
+        if settings is None or not settings.mix or not chance(settings.mix, generator):
+            return audio
+        other = int(torch.randint(len(self.dataset), (), generator=generator))
+        source, rate = row_source(self.dataset[other], other), self.audio_spec.sample_rate
+        try:
+            info = audio_info(source)
+            length = resampled_length(info.frames, info.sample_rate, rate)
+            start = int(torch.randint(max(1, length - self.crop_samples + 1), (), generator=generator))
+            return mixed(audio, read_resampled(source, info, start, min(length, self.crop_samples), rate))
+        except PartitaError:
+            return audio  # the epoch's own turn of that file names the fault
 
-    def _item(self, audio: Tensor, index: int, generator: Generator) -> Item:
+    def _format(self, audio: Tensor, generator: Generator) -> tuple[Tensor, ChannelLayout]:
+        """The channels that the network gets; mid/side is still left and right."""
+        settings = self.config.augmentation
+        if settings is None:
+            return plain_format(audio, self.audio_spec)
+        return draw_format(audio, self.audio_spec, settings, generator)
+
+    def _item(self, audio: Tensor, layout: ChannelLayout, index: int, generator: Generator) -> Item:
         settings, length = self.config.augmentation, audio.shape[-1]
         if settings is None:
-            example = plain(audio, self.audio_spec)
+            example = unvaried(audio, layout, self.audio_spec)
         else:
-            example = augment(audio, self.audio_spec, settings, generator)
+            example = vary(audio, layout, self.audio_spec, settings, generator)
         padded = torch.zeros(self.audio_spec.channels, self.crop_samples)
         padded[:, :length] = example.audio
         return Item(

@@ -39,7 +39,7 @@ def encode_source(
 
     Raises:
         UnboundedError: the model sees the whole of a file.
-        PartitaError: the file cannot be read, or the model does not take its layout.
+        PartitaError: the file cannot be read, the model does not take its layout, or its latents are not finite.
     """
     rate = codec.audio_spec.sample_rate
     # What a model sees beside a piece is computed for every push: a tile at a time, it is little.
@@ -60,7 +60,7 @@ def encode_source(
         if on_samples:
             on_samples(block.shape[-1])
     pieces.append(stream.push(torch.zeros(1, channels, 0), last=True).to("cpu"))
-    return Latents.concatenate(pieces)
+    return _check(Latents.concatenate(pieces), source)
 
 
 class _Group(NamedTuple):
@@ -129,9 +129,24 @@ def encode_files(
             yield from ((item, error) for item, error in found if isinstance(error, PartitaError))
             good = {item: audio for item, audio in found if isinstance(audio, Tensor)}
             try:
-                yield from zip(good, _encode_together(codec, list(good.values()), **settings))
+                made = _encode_together(codec, list(good.values()), **settings)
             except PartitaError as error:  # of the layout, which they share
                 yield from ((item, PartitaError(f"{source_name(source(item))}: {error}")) for item in good)
+                continue
+            for item, latents in zip(good, made):
+                try:
+                    yield item, _check(latents, source(item))
+                except PartitaError as error:
+                    yield item, error
+
+
+def _check(latents: Latents, source: AudioSource) -> Latents:
+    """Refuse latents that nobody could load, as of samples far beyond full scale."""
+    try:
+        latents.check()
+    except PartitaError as error:
+        raise PartitaError(f"{source_name(source)}: cannot be encoded: {error}") from None
+    return latents
 
 
 def _read(codec: Codec, source: AudioSource, group: _Group) -> Tensor | PartitaError:
@@ -176,6 +191,8 @@ def _encode_long(codec: Codec, source: AudioSource, group: _Group, **settings: A
         return _other_than(group, source, frames, info.channels) or encode_source(codec, source, **settings)
     except UnboundedError:  # it sees all of a file, so all of it has to be read
         audio = _read(codec, source, group)
-        return audio if isinstance(audio, PartitaError) else _encode_together(codec, [audio], **settings)[0]
+        if isinstance(audio, PartitaError):
+            return audio
+        return _check(_encode_together(codec, [audio], **settings)[0], source)
     except PartitaError as error:
         return error

@@ -1,10 +1,14 @@
 """Endless batches: batch number s is the same whoever reads it, however often the run was stopped before."""
 
+import signal
+import threading
+import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from partita_core import AudioSpec, PartitaError, hashed_seed
+from partita_core import AudioSpec, PartitaError, first_line, hashed_seed
 from torch import Generator
 from torch.utils.data import DataLoader, Sampler
 
@@ -16,6 +20,9 @@ if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
 Key = tuple[int, int]
+
+# Seconds that a worker goes on after SIGTERM.
+_LATER = 60
 
 
 class EpochSampler(Sampler[list[Key]]):
@@ -130,6 +137,7 @@ def build_loader(
     settings = {
         "num_workers": config.num_workers,
         "collate_fn": _as_it_is,
+        "worker_init_fn": _left_to_the_main_process,
         "pin_memory": torch.cuda.is_available(),
         # seeds workers, which draw nothing; without it every iteration would move torch's global state
         "generator": Generator(),
@@ -174,6 +182,33 @@ def _stream(
     return StreamLoader(stream, **settings | {"num_workers": min(config.num_workers, len(started))})
 
 
+@contextmanager
+def reported_readers() -> Iterator[None]:
+    """Report a reading process that was killed in one line; torch raises it wherever the main process is just then.
+
+    Raises:
+        PartitaError: a process of a loader has ended before its time.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        killed = "DataLoader worker" in str(error) or (_fetching(error) and not isinstance(error, RuntimeError))
+        if not killed:
+            raise
+        if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+            signal.signal(
+                signal.SIGCHLD, signal.SIG_DFL
+            )  # torch would complain again, wherever the report is just then
+        reason = "a process that reads the data was killed, as happens when memory runs out; take fewer "
+        raise PartitaError(f"{reason}data.num_workers, or a smaller data.batch_size ({first_line(error)})") from error
+
+
+def _fetching(error: BaseException) -> bool:
+    """True of an error from taking over a batch: a process that is killed meanwhile breaks the connection."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == "torch.utils.data.dataloader" for frame, _ in frames)
+
+
 def share_of(batch_size: int, world_size: int) -> int:
     """Items of a batch that one process gets.
 
@@ -183,6 +218,17 @@ def share_of(batch_size: int, world_size: int) -> int:
     if batch_size % world_size:
         raise PartitaError(f"a batch of {batch_size} cannot be shared evenly by {world_size} processes")
     return batch_size // world_size
+
+
+def _left_to_the_main_process(worker: int) -> None:
+    """Let a worker live through signals to the whole group, so that the main process can end its step.
+
+    SIGTERM ends it later: it is also how a worker is ended that does not end by itself.
+    """
+    if hasattr(signal, "alarm"):  # Windows has none of these
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_LATER))
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -53,7 +53,7 @@ class AudioReader:
 
     @property
     def info(self) -> AudioInfo:
-        """The header of the file; errors as `open_audio`."""
+        """Properties of the file; errors as `AudioFile`."""
         return audio_info(self.source)
 
     @property

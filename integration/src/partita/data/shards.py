@@ -1,14 +1,13 @@
 """The plan of a corpus: which rows of its source go to which shard, a function of the files alone."""
 
 import os
-import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from partita_core import PartitaError, to_dict, write_json, written_aside
+from partita_core import PartitaError, check_vacant, remove_unfinished, to_dict, write_json, written_aside
 from tqdm import tqdm
 
 from .audio import audio_info
@@ -59,11 +58,9 @@ def begin_corpus(
         found = read_record(output)
         _check_same(output, found, wanted, datasets, source)
         for split in found.splits:
-            for leftover in (output / split).glob(".latents-*"):  # of a process that was killed
-                shutil.rmtree(leftover, ignore_errors=True)
+            remove_unfinished(output / split)
         return found
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise PartitaError(f"{output}: holds something else; name a folder that does not exist yet")
+    check_vacant(output)
     splits = {
         split: _plan(dataset, wanted.corpus, shard_bytes, f"looking at {split}" if progress else None)
         for split, dataset in datasets.items()
@@ -97,9 +94,9 @@ def _check_same(
     source: str | os.PathLike,
 ) -> None:
     """Holds a corpus that was begun against what is asked for now."""
-    for name in ("space_id", "codes_id", "dtype", "codes_dtype", "layout", "num_quantizers"):
+    for name in ("space_id", "codes_id", "dtype", "codes_dtype", "layout", "num_quantizers", "precision"):
         was, now = (getattr(one.corpus if hasattr(one.corpus, name) else one, name) for one in (found, wanted))
-        if was != now:
+        if was != now and was != "":  # of corpora without a word on it
             raise PartitaError(f"{output}: was begun with {name} {was}, not {now}; name another folder")
     files = {split: (names_hash(dataset), len(dataset)) for split, dataset in datasets.items()}
     if files != {split: (plan.names, plan.ends[-1]) for split, plan in found.splits.items()}:

@@ -1,39 +1,23 @@
-"""Data sets: a folder of audio, Parquet files, or a name on the hub, as one `datasets.Dataset` of undecoded audio."""
+"""Data sets: a folder of audio, tables, or a name on the hub, as a `datasets.Dataset` of undecoded audio."""
 
-import csv
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
-from partita_core import PartitaError, nearest, shorten, shown
+from partita_core import PartitaError
 
 from .audio import SUFFIXES, AudioSource
-from .stored import CORPUS, open_stored, stored_splits, with_cause
+from .folders import AudioFolder
+from .listing import Listing, list_folder
+from .notes import counted, note
+from .splits import chosen_split, split_called
+from .stored import CORPUS, StoredCorpus, with_cause
+from .tables import Tables
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
-
-SPLITS = ("train", "validation", "test")
-
-METADATA = "metadata.csv"
-
-
-def _whole_number(cell: str) -> int:
-    number = int(cell)
-    if not -(2**63) <= number < 2**63:
-        raise ValueError(f"{shown(number)} is larger than 64 bits hold")
-    return number
-
-
-# Columns of metadata.csv that hold numbers; everything else is text, also where it looks like a number.
-_NUMBERS: dict[str, Callable[[str], Any]] = {
-    "duration_s": float,
-    "tempo": float,
-    "sample_rate": _whole_number,
-    "channels": _whole_number,
-}
 
 
 @overload
@@ -49,42 +33,48 @@ def open_dataset(
 ) -> "Dataset | IterableDataset":
     """Opens one split of a data set.
 
-    A folder of audio files is walked, in the order of the names. Where it has sub-folders called train, validation or
-    test with audio in them, these are the splits and what lies beside them is left out. Where each of its sub-folders
-    has such splits, it is a collection: the union of them, split by split. Else all of it is "train". A
-    `metadata.csv`, in the folder, in that of the split or in a sub-folder of a collection, describes files by
-    `file_name` relative to itself; a column that one of them lacks is empty there.
+    A folder of audio files is walked, over links too, in the order of the names. Where it has sub-folders called train,
+    validation or test with audio in them, these are the splits and what lies beside them is left out. Where each of its
+    sub-folders has such splits, it is a collection: the union of them, split by split. Case does not count, and
+    `training`, `valid`, `val`, `dev` and `testing` will do; folders that look like splits by other names are refused,
+    since test files would be trained on. Without split folders, a metadata column `split` that names several decides;
+    else all of it is "train".
 
-    A folder that `encode_corpus` wrote holds latents in place of audio. Any other folder of Parquet files, or one such
-    file, is read by `datasets`. A hub name is downloaded, or found in the cache, and then read as the folder it is.
+    `metadata.csv` or `metadata.jsonl`, in any folder above the files, describes files by `file_name` relative to
+    itself; a column that one of them lacks is empty there.
+
+    A folder that `encode_corpus` wrote holds latents in place of audio. Folders of Parquet files, of WebDataset
+    archives (.tar) or written by `save_to_disk`, and a single such file, are read by `datasets`. A hub name is
+    downloaded, or found in the cache, and then read as the folder it is.
+
+    What is left out, or matches nothing, is counted and named in one line (see `partita.data.notes`).
 
     Args:
-        path_or_name: the folder, the Parquet file, or `owner/name` on the hub.
-        split: "train", "validation" or "test"; for Parquet whatever is there.
-        stream: read Parquet, a corpus or a set on the hub as an `IterableDataset`, shard by shard, without a copy of it
-            in the cache; a hub name is then not downloaded, but read where it is.
+        path_or_name: the folder, the file, or `owner/name` on the hub.
+        split: "train", "validation" or "test", or a synonym; of Parquet and the like whatever is there.
+        stream: read Parquet, archives, a corpus or a set on the hub as an `IterableDataset`, shard by shard, without a
+            copy of it in the cache; a hub name is then not downloaded, but read where it is.
 
     Returns:
         Rows of `audio` (`Audio(decode=False)`: a dict of path and bytes), `file_name` and all that is known of them; of
         a corpus, rows of latents as `corpus_spec` describes them.
 
     Raises:
-        PartitaError: there is no such data set or split, no audio in it, its metadata cannot be read, or it is a folder
-            of audio that is to be a stream.
+        PartitaError: there is no such data set or split, what is a split is not sure, there is no audio in it, its
+            metadata cannot be read, or it is a folder of audio that is to be a stream.
     """
-    if stream and not Path(path_or_name).expanduser().exists():
-        return _open_parquet(str(path_or_name), split, stream=True)
-    path = _locate(path_or_name)
-    if (path / CORPUS).is_file():
-        return open_stored(path, split, stream=stream)
-    files = [] if path.is_file() else audio_files(path)
-    if files and stream:
-        raise PartitaError(f"{path}: is a folder of audio, which is read at random anyhow; set data.stream to none")
-    if files:
-        return _open_folder(path, files, split)
-    if path.is_file() or any(path.rglob("*.parquet")):
-        return _open_parquet(path, split, stream=stream)
-    raise PartitaError(f"{path}: no audio files in it; {', '.join(SUFFIXES)} are looked for")
+    found = _find(path_or_name, stream=stream)
+    name = chosen_split(split, list(found.splits))
+    if name is None:
+        raise PartitaError(found.missing(split))
+    return found.open(name, stream=stream)
+
+
+def dataset_splits(path_or_name: str | os.PathLike, *, stream: bool = False) -> list[str]:
+    """The splits that `open_dataset` finds there, the usual ones by their usual names; errors as it raises them."""
+    names = list(_find(path_or_name, stream=stream).splits)
+    meant = [split_called(name) or name for name in names]
+    return [name if meant.count(usual) > 1 else usual for name, usual in zip(names, meant)]
 
 
 def row_name(row: Mapping[str, Any], index: int | str) -> str:
@@ -107,151 +97,85 @@ def names_hash(dataset: "Dataset") -> str:
     return digest.hexdigest()[:16]
 
 
-def spread_rows(total: int, count: int) -> list[int]:
-    """At most `count` of `total` rows, spread evenly from the first on."""
-    count = min(count, total)
-    return [i * total // count for i in range(count)]
-
-
-def dataset_splits(path_or_name: str | os.PathLike) -> list[str]:
-    """The splits that `open_dataset` finds there, in the usual order; errors as it raises them."""
-    path = _locate(path_or_name)
-    if (path / CORPUS).is_file():
-        return stored_splits(path)
-    files = [] if path.is_file() else audio_files(path)
-    if files:
-        return _splits(_collection(files)) or ["train"]
-    if path.is_dir() and any(path.rglob("*.parquet")):
-        from datasets import get_dataset_split_names
-
-        return list(get_dataset_split_names(str(path)))
-    open_dataset(path)
-    return ["train"]
-
-
-def _locate(path_or_name: str | os.PathLike) -> Path:
-    path = Path(path_or_name).expanduser()
-    if not path.exists():
-        path = _download(str(path_or_name))
-    if path.is_file() and path.suffix != ".parquet":
-        raise PartitaError(f"{path}: is a file; name the folder that it is in")
-    return path
-
-
 def audio_files(folder: Path) -> list[str]:
     """The audio files under `folder`, relative to it with forward slashes, sorted; hidden ones are left out.
 
     Raises:
         PartitaError: the name of one is not UTF-8, which no table holds.
     """
-    found = []
-    for where, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        relative = Path(where).relative_to(folder)
-        found += [
-            (relative / name).as_posix()
-            for name in names
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        ]
-    for name in found:
-        try:
-            f"{folder / name}".encode()
-        except UnicodeEncodeError:
-            raise PartitaError(f"{os.fsencode(folder / name)!r}: the name is not UTF-8; rename the file") from None
-    return sorted(found)
+    return list_folder(folder).audio
 
 
-def _open_folder(folder: Path, files: list[str], split: str) -> "Dataset":
-    from datasets import Audio, Dataset
+class _Source(Protocol):
+    """A data set that was found: the names of its splits, each of which can be opened."""
 
-    parts = _collection(files)
-    splits = _splits(parts)
-    if splits and split not in splits:
-        raise PartitaError(f"{folder}: has no split {split!r}; it has {', '.join(splits)}")
-    if not splits and split != "train":
-        raise PartitaError(f"{folder}: has no split folders, so that all of it is 'train'; {split!r} is not there")
-    inside = {prefix: f"{prefix}{split}/" if splits else prefix for prefix in parts}
-    chosen = [prefix + name for prefix, names in parts.items() for name in names]
-    chosen = [name for name in chosen if name.startswith(tuple(inside.values()))]
-    described: dict[str, dict[str, Any]] = {}
-    for place in dict.fromkeys(("", *parts, *inside.values())):
-        described |= _metadata(folder / place, place)
-    rows = [described.get(name, {}) for name in chosen]
-    columns = {key: None for row in rows for key in row}
-    table = {key: [row.get(key) for row in rows] for key in columns}
-    table |= {"audio": [str(folder / name) for name in chosen], "file_name": chosen}
-    return Dataset.from_dict(table).cast_column("audio", Audio(decode=False))
+    @property
+    def splits(self) -> Iterable[str]: ...
+
+    def missing(self, split: str) -> str: ...
+
+    def open(self, split: str, *, stream: bool) -> "Dataset | IterableDataset": ...
 
 
-def _collection(files: list[str]) -> dict[str, list[str]]:
-    """The files of each part, relative to it, by what is before them: sub-folders if each has splits, else one part."""
-    parts: dict[str, list[str]] = {}
-    for name in files:
-        top, slash, rest = name.partition("/")
-        parts.setdefault(top + slash, []).append(rest)
-    whole = bool(_split_folders(files)) or not all(map(_split_folders, parts.values()))
-    return {"": files} if whole else parts
+def _find(path_or_name: str | os.PathLike, *, stream: bool) -> _Source:
+    """The data set of a path or name, of whatever kind; errors as `open_dataset`."""
+    if stream and not Path(path_or_name).expanduser().exists():
+        return Tables.named(str(path_or_name))
+    path = Path(path_or_name).expanduser()
+    if not path.exists():
+        path = _download(str(path_or_name))
+    if path.is_file():
+        kinds = {".parquet": "parquet", ".tar": "webdataset"}
+        if path.suffix not in kinds:
+            raise PartitaError(f"{path}: is a file; name the folder that it is in")
+        return Tables.of_files(path, kinds[path.suffix], [])
+    if (path / CORPUS).is_file():
+        return StoredCorpus(path)
+    saved = Tables.saved(path)
+    if saved is not None:
+        return saved
+    listing = list_folder(path)
+    kind, tables = _tables_of(listing)
+    if tables:
+        return Tables.of_files(path, kind, tables)
+    if not listing.audio:
+        raise PartitaError(f"{path}: no audio files in it; {', '.join(SUFFIXES)} are looked for")
+    return AudioFolder(listing)
 
 
-def _split_folders(files: list[str]) -> list[str]:
-    tops = {name.split("/")[0] for name in files if "/" in name}
-    return [name for name in SPLITS if name in tops]
+def _tables_of(listing: Listing) -> tuple[str, list[str]]:
+    """The Parquet files or archives that a folder is made of, and which they are; none where it is a folder of audio.
+
+    Beside audio files, tables without a column of audio describe these; tables with one are another data set.
+
+    Raises:
+        PartitaError: it is both.
+    """
+    folder, audio = listing.folder, counted(listing.audio, "audio file") if listing.audio else ""
+    parquet = counted(listing.parquet, "Parquet file") if listing.parquet else ""
+    tar = counted(listing.tar, "archive") if listing.tar else ""
+    kind, tables = ("parquet", listing.parquet) if parquet else ("webdataset", listing.tar)
+    if listing.audio and parquet and _has_audio(folder / tables[0]):
+        parquet += " with audio"
+    elif listing.audio:
+        if tables:
+            note(f"{folder}: left out {' and '.join(filter(None, (parquet, tar)))} beside {audio}")
+        return kind, []
+    kinds = [what for what in (audio, parquet, tar) if what]
+    if len(kinds) > 1:
+        both = " and ".join(kinds)
+        raise PartitaError(f"{folder}: holds {both}, and the data is either; move one of them, or name a folder of one")
+    return kind, tables
 
 
-def _splits(parts: dict[str, list[str]]) -> list[str]:
-    found = {name for files in parts.values() for name in _split_folders(files)}
-    return [name for name in SPLITS if name in found]
-
-
-def _metadata(folder: Path, prefix: str) -> dict[str, dict[str, Any]]:
-    """The rows of a folder's metadata.csv, by file name with `prefix` before it; empty without one."""
-    path = folder / METADATA
-    if not path.is_file():
-        return {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return {prefix + row["file_name"]: row for row in _rows(csv.DictReader(file, strict=True))}
-    except KeyError:
-        raise PartitaError(f"{path}: has no column file_name") from None
-    except (csv.Error, OSError, ValueError) as error:
-        raise PartitaError(f"{path}: cannot be read ({error})") from None
-
-
-def _rows(reader: csv.DictReader) -> Iterator[dict[str, Any]]:
-    for row in reader:
-        if None in row:
-            raise ValueError(f"line {reader.line_num} has more cells than the header")
-        if row.get("file_name", "?") in ("", None):
-            raise ValueError(f"line {reader.line_num} has no file_name")
-        yield {key: _NUMBERS.get(key, str)(cell) if cell else None for key, cell in row.items()}
-
-
-def _open_parquet(path: Path | str, split: str, *, stream: bool) -> "Dataset | IterableDataset":
+def _has_audio(path: Path) -> bool:
     import pyarrow as pa
-    from datasets import Audio, load_dataset
-    from datasets.exceptions import DatasetsError
+    import pyarrow.parquet as pq
 
     try:
-        if isinstance(path, Path) and path.is_file():
-            dataset = load_dataset("parquet", data_files={"train": str(path)}, split=split, streaming=stream)
-        else:
-            dataset = load_dataset(str(path), split=split, streaming=stream)
-    except (ValueError, OSError, DatasetsError) as error:
-        raise PartitaError(f"{path}: {with_cause(error)}") from None
-    columns = dataset.column_names or []
-    if "audio" not in columns:
-        raise PartitaError(f"{path}: has no column audio; {nearest('audio', columns)}")
-    features: Any = dataset.features
-    kind = features.arrow_schema.field("audio").type
-    try:
-        Audio(decode=False).cast_storage(pa.array([], kind))
-    except (pa.ArrowException, TypeError):
-        raise PartitaError(f"{path}: its column audio is {shorten(str(kind))}; audio is a path and bytes") from None
-    dataset = dataset.cast_column("audio", Audio(decode=False))
-    if not stream and "file_name" not in columns:
-        names = [row_name({"audio": cell}, i) for i, cell in enumerate(dataset["audio"])]
-        dataset = dataset.add_column("file_name", names)
-    return dataset
+        return "audio" in pq.read_schema(path).names
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def _download(name: str) -> Path:

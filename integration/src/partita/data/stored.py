@@ -84,8 +84,12 @@ class CorpusSpec:
             spaces = f"of the space {self.space_id}, the codec's is {codec.space_id}"
             raise PartitaError(f"the stored latents are {spaces}; encode the audio with this codec")
 
-    def pack(self, latents: Latents) -> dict[str, Any]:
-        """The columns that a corpus adds, for the one item of `latents`; those that it does not keep are None."""
+    def pack(self, latents: Latents, file_name: str) -> dict[str, Any]:
+        """Columns that a corpus adds, for the one item of `latents` of a file; None in those that it does not keep.
+
+        Raises:
+            PartitaError: `unpack` would refuse the row, as of values beyond the range of float16.
+        """
         kept = {"latents": (latents.values, self.dtype), "codes": (latents.codes, self.codes_dtype)}
         row: dict[str, Any] = dict.fromkeys(COLUMNS)
         row |= {"audio_length": int(latents.audio_lengths[0]), "layout": int(latents.layout[0])}
@@ -93,10 +97,12 @@ class CorpusSpec:
         for name, (tensor, dtype) in kept.items():
             if dtype is not None:
                 assert tensor is not None
-                row[name] = tensor[0].T.cpu().numpy().astype(dtype).tobytes()
+                with np.errstate(over="ignore"):  # `unpack` looks for what does not fit
+                    row[name] = tensor[0].T.cpu().numpy().astype(dtype).tobytes()
         if self.gain:
             assert latents.gain is not None
             row["gain"] = latents.gain[0].float().cpu().numpy().tobytes()
+        self.unpack(row | {"file_name": file_name})
         return row
 
     def unpack(self, row: Mapping[str, Any], start: int = 0, frames: int | None = None) -> dict[str, Tensor]:
@@ -194,12 +200,14 @@ class CorpusRecord:
         layout: that all files were encoded as; None for each file's own.
         num_quantizers: levels of codes that were asked for; None for all.
         splits: by name.
+        precision: of the weights that encoded, as torch calls it; empty where it was not recorded.
     """
 
     corpus: CorpusSpec
     layout: str | None
     num_quantizers: int | None
     splits: dict[str, SplitPlan]
+    precision: str = ""
 
 
 def read_record(folder: Path) -> CorpusRecord:
@@ -248,36 +256,50 @@ def stored_latents(dataset: "Dataset") -> Iterator[Latents]:
         yield spec.latents(row)  # pyright: ignore[reportArgumentType]
 
 
-def stored_splits(folder: Path) -> list[str]:
-    """The splits of a corpus."""
-    return list(read_record(folder).splits)
+class StoredCorpus:
+    """A corpus of latents as a data set.
 
-
-def open_stored(folder: Path, split: str, *, stream: bool = False) -> "Dataset":
-    """Opens a split of a corpus; as a stream, shard by shard, where that is wanted.
-
-    Raises:
-        PartitaError: there is no such split, or its encoding is not finished.
+    Attributes:
+        path: its folder.
+        splits: the names of its splits.
     """
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
 
-    record = read_record(folder)
-    if split not in record.splits:
-        raise PartitaError(f"{folder}: has no split {split!r}; it has {', '.join(record.splits)}")
-    count = len(record.splits[split].ends)
-    files = [shard_path(folder, split, number) for number in range(count)]
-    missing = sum(not file.is_file() for file in files)
-    if missing:
-        left = f"{missing} of {count} shards of {split!r} are missing"
-        raise PartitaError(f"{folder}: {left}; give the command that encodes it once more, and it goes on")
-    try:
-        shards = {split: [str(file) for file in files]}
-        dataset = load_dataset("parquet", data_files=shards, split=split, streaming=stream)
-    except (ValueError, OSError, DatasetsError) as error:
-        raise PartitaError(f"{folder}: {with_cause(error)}") from None
-    dataset.info.description = json.dumps({_KEY: to_dict(record.corpus)})
-    return dataset  # pyright: ignore[reportReturnType]
+    def __init__(self, path: Path) -> None:
+        """Read what the corpus says of itself.
+
+        Raises:
+            PartitaError: that cannot be read.
+        """
+        self.path, self._record = path, read_record(path)
+        self.splits = tuple(self._record.splits)
+
+    def missing(self, split: str) -> str:
+        """One line for a split that is not there."""
+        return f"{self.path}: has no split {split!r}; it has {', '.join(self.splits)}"
+
+    def open(self, split: str, *, stream: bool = False) -> "Dataset":
+        """The rows of a split; as a stream, shard by shard, where that is wanted.
+
+        Raises:
+            PartitaError: its encoding is not finished, or a shard cannot be read.
+        """
+        from datasets import load_dataset
+        from datasets.exceptions import DatasetsError
+
+        folder, record = self.path, self._record
+        count = len(record.splits[split].ends)
+        files = [shard_path(folder, split, number) for number in range(count)]
+        missing = sum(not file.is_file() for file in files)
+        if missing:
+            left = f"{missing} of {count} shards of {split!r} are missing"
+            raise PartitaError(f"{folder}: {left}; give the command that encodes it once more, and it goes on")
+        try:
+            shards = {split: [str(file) for file in files]}
+            dataset = load_dataset("parquet", data_files=shards, split=split, streaming=stream)
+        except (ValueError, OSError, DatasetsError) as error:
+            raise PartitaError(f"{folder}: {with_cause(error)}") from None
+        dataset.info.description = json.dumps({_KEY: to_dict(record.corpus)})
+        return dataset  # pyright: ignore[reportReturnType]
 
 
 def shard_path(folder: Path, split: str, number: int) -> Path:

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 from collections.abc import Callable
 from math import pi
 from pathlib import Path
@@ -11,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.random import Generator
-from partita_core import PartitaError, hashed_seed
+from partita_core import PartitaError, hashed_seed, write_json, written_aside
 
 from .audio import write_audio
 from .composition import Note, Piece, compose
 from .drums import DRUMS
 from .instruments import INSTRUMENTS, SAMPLE_RATE
-from .sources import METADATA, SPLITS
+from .metadata import METADATA
+from .splits import SPLITS
 from .styles import STYLES
 
 CLIP_SECONDS = 10
@@ -57,17 +57,10 @@ def synthesise(
     mark = {"made_by": "partita synth", "version": _VERSION, "clips": clips, "seed": seed}
     if _is_there(out_dir, mark):
         return False
-    partial = out_dir.parent / f".{out_dir.name}.{os.getpid()}"
-    try:
-        out_dir.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
-        _write_clips(partial, clips, seed, progress)
-        (partial / _MARK).write_text(json.dumps(mark, indent=2) + "\n")
-        os.replace(partial, out_dir)
-    except OSError as error:
-        raise PartitaError(f"{out_dir}: cannot be made ({error.strerror})") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with written_aside(out_dir) as aside:
+        aside.mkdir()
+        _write_clips(aside, clips, seed, progress)
+        write_json(aside / _MARK, mark)
     return True
 
 

@@ -1,7 +1,7 @@
 """Texts to supervise with: what is asked and answered about a crop, made of the columns of its row."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from string import Formatter
 from typing import Any
 
@@ -52,6 +52,16 @@ class TextTask:
         if any(row[column] in (None, "") for column in self.columns):
             return None
         return self.prompt.format_map(row), self.answer.format_map(row)
+
+
+# Columns that say what is heard from the first second to the last.
+_TRANSCRIPTS = frozenset({"lyrics", "sentence", "text", "transcript", "transcription"})
+
+
+def condition(template: str) -> TextTask:
+    """The task that conditions on a template over columns; of the whole file only where one of them is a transcript."""
+    task = TextTask("", template)
+    return replace(task, whole=not task.columns.isdisjoint(_TRANSCRIPTS))
 
 
 def check_texts(tasks: Iterable[TextTask], columns: Sequence[str]) -> None:

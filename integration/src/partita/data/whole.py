@@ -1,4 +1,4 @@
-"""Whether a file is all there, by what its header promises and its end says; nothing is decoded.
+"""Files that were cut short, found by what the header promises and the end says; nothing is decoded.
 
 libsndfile takes a file of these formats that was cut short for a shorter one. A length that the writer did not know,
 since it wrote to a pipe, promises nothing; nor does a file in which the samples are not found.
@@ -37,7 +37,7 @@ _LAST = 0x04
 
 
 def what_is_missing(file: BinaryIO) -> str | None:
-    """Says how a WAV, AIFF, AU, CAF or Ogg file was cut short; None for one that is whole, or that nothing is known of.
+    """The part of a WAV, AIFF, AU, CAF or Ogg file that is missing; None if it is whole, or nothing is known of it.
 
     Args:
         file: the file, at any place; it is left at another.
@@ -50,7 +50,18 @@ def what_is_missing(file: BinaryIO) -> str | None:
     if magic == b".snd":
         begin, length = struct.unpack(">II", file.read(8).ljust(8, b"\0"))
         return _cut(begin, length, size)
-    chunked = _CHUNKED.get(magic)
+    place = samples_at(file)
+    return place and _cut(*place, size)
+
+
+def samples_at(file: BinaryIO) -> tuple[int, int] | None:
+    """The first byte of the samples of a WAV, AIFF or CAF file, and how many bytes they are; None if none are found.
+
+    Args:
+        file: the file, at any place; it is left at another.
+    """
+    file.seek(0)
+    chunked = _CHUNKED.get(file.read(4))
     if chunked is None:
         return None
     at = chunked.begin
@@ -62,7 +73,7 @@ def what_is_missing(file: BinaryIO) -> str | None:
         name, length = chunked.header.unpack(header)
         at += len(header)
         if name == chunked.samples:
-            return _cut(at, length, size)
+            return at, length
         at += max(0, length + -length % chunked.pad)
     return None
 
@@ -75,7 +86,7 @@ def _cut(begin: int, length: int, size: int) -> str | None:
 
 
 def _ogg(file: BinaryIO, size: int) -> str | None:
-    """Looks at the last page, which has to be marked as such and all there."""
+    """The part that is missing of the last page, which has to be marked as such and complete."""
     file.seek(max(0, size - _LONGEST_PAGE))
     tail = file.read()
     at = len(tail)

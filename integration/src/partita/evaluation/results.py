@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from partita_core import from_dict, read_json, to_dict, write_json, written_aside
+from partita_core import from_dict, printable, read_json, to_dict, write_json, written_aside
 
 from .bootstrap import Interval
 from .latent_statistics import LatentStatistics
@@ -179,7 +179,8 @@ class Evaluation:
                 figures = [self.scores[system.name][name][index] for name in names]
                 figures += [each.distances[system.name] for each in self.frechet]
                 cells = ("" if figure is None else repr(figure) for figure in figures)
-                table.writerow([clip.name, clip.layout, f"{clip.seconds:.6f}", system.name, *cells])
+                named = (_csv_text(clip.name), clip.layout, f"{clip.seconds:.6f}", _csv_text(system.name))
+                table.writerow([*named, *cells])
         with written_aside(path) as aside:
             aside.write_text(text.getvalue(), encoding="utf-8", newline="")
 
@@ -291,7 +292,13 @@ def _speed(figure: float) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return printable(text).replace("|", "\\|")
+
+
+def _csv_text(text: str) -> str:
+    """A name as a cell that no spreadsheet takes for a formula."""
+    text = printable(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def _markdown_table(heading: list[str], rows: list[list[str]]) -> list[str]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
-from partita_core import ChannelLayout, Config, PartitaError, first_line, register
+from partita_core import ChannelLayout, Config, PartitaError, first_line, register, shown
+from partita_core.ranges import Heads, Layers, Proportion, Width
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -99,14 +100,15 @@ class LlamaBackboneConfig(Config):
         dropout: of the attention, in training.
     """
 
-    width: int = 512
-    layers: int = 8
-    heads: int = 8
-    mlp_width: int = 1536
-    dropout: float = 0.0
+    width: Width = 512
+    layers: Layers = 8
+    heads: Heads = 8
+    mlp_width: Width = 1536
+    dropout: Proportion = 0.0
 
     def __post_init__(self) -> None:
-        """Refuses heads that do not share the width evenly."""
+        """Refuse heads that do not divide the width into even parts."""
+        super().__post_init__()
         if self.width % (2 * self.heads):
             raise PartitaError(f"width is {self.width}; {self.heads} heads need a multiple of {2 * self.heads}")
 
@@ -206,3 +208,16 @@ def _empty(settings: Any, output: bool) -> Any:
 
     kind = AutoModelForCausalLM if output else AutoModel
     return kind.from_config(settings, trust_remote_code=False, dtype=torch.get_default_dtype())
+
+
+def check_prompts(prompts: Any) -> None:
+    """Raise a `PartitaError` unless these are texts, one for each item; a single text would be one for each letter."""
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+        raise PartitaError(f"prompts are a {type(prompts).__name__}; a list of texts is expected, one for each item")
+    for text in prompts:
+        if not isinstance(text, str):
+            raise PartitaError(f"a prompt is {shown(text)}; a text is expected, or an empty one for none")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise PartitaError(f"the prompt {shown(text)} is not UTF-8") from None

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from partita_blocks import AdaptiveLayerNorm, ChunkTransformerBlock, sinusoidal_embedding
-from partita_bottlenecks import NoiseRegularized
 from partita_core import (
     Codec,
     Frozen,
@@ -15,15 +13,16 @@ from partita_core import (
     RepresentationEncoder,
     Streamable,
     keyed_noise,
-    process_mean,
     register,
 )
-from partita_losses import euler_flow, flow_interpolation, flow_matching_loss, flow_velocity, guided
+from partita_core.ranges import Extras, Frames, Heads, Layers, Width
+from partita_losses import euler_flow, guided
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .backbone import Backbone
-from .heads import GenerationHead, GenerationHeadConfig, HeadOutput, Rollout, Sampling
+from .heads import GenerationHead, GenerationHeadConfig, HeadOutput, Rollout, Sampling, Start
+from .patch_flow import PatchFlow
 
 # Steps from noise to a patch, unless said otherwise.
 _STEPS = 10
@@ -32,7 +31,9 @@ _STEPS = 10
 @register("generation_head/flow")
 @dataclass(frozen=True)
 class FlowHeadConfig(GenerationHeadConfig):
-    """Patches of latents by rectified flow, one for every step of the language model (F3-Tokenizer, arXiv 2606.06357).
+    """Patches of latents by rectified flow, one for every step of the language model.
+
+    As in F3-Tokenizer (arXiv 2606.06357), whose sizes and sampling are not known.
 
     Attributes:
         patch: frames of a patch.
@@ -41,24 +42,16 @@ class FlowHeadConfig(GenerationHeadConfig):
         layers: of attention and MLP.
         heads: of the attention.
         head_dim: width of a head.
-        renormalize: whether every vector that was generated is brought back to mean 0 and variance 1 over its
-            channels; None where the codec's bottleneck makes all of them so.
+        renormalize: bring every generated vector back to where the codec's latents lie; see `Bottleneck.project`.
     """
 
-    patch: int = 2
-    history: int = 1
-    width: int = 512
-    layers: int = 6
-    heads: int = 8
-    head_dim: int = 64
-    renormalize: bool | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be."""
-        if self.patch < 1 or self.history < 0:
-            raise PartitaError(
-                f"patch {self.patch} must be at least 1 frame, history {self.history} at least 0 patches"
-            )
+    patch: Frames = 2
+    history: Extras = 1
+    width: Width = 512
+    layers: Layers = 6
+    heads: Heads = 8
+    head_dim: Width = 64
+    renormalize: bool = True
 
     def own_ids(self, spec: LatentSpec) -> int:
         """None."""
@@ -67,8 +60,7 @@ class FlowHeadConfig(GenerationHeadConfig):
     def build(
         self, *, codec: Codec, encoder: RepresentationEncoder | None, scale: LatentScale, states: int
     ) -> "FlowHead":
-        """Builds it; see `GenerationHeadConfig`. The encoder must go step by step."""
-        regular = isinstance(getattr(codec, "bottleneck", None), NoiseRegularized)
+        """Build it; see `GenerationHeadConfig`. The encoder must go step by step."""
         return FlowHead(
             codec.latent_spec.dim,
             tokens_per_frame=codec.latent_spec.tokens_per_frame,
@@ -81,7 +73,7 @@ class FlowHeadConfig(GenerationHeadConfig):
             layers=self.layers,
             heads=self.heads,
             head_dim=self.head_dim,
-            renormalize=regular if self.renormalize is None else self.renormalize,
+            codec=codec if self.renormalize else None,
         )
 
     @classmethod
@@ -93,10 +85,8 @@ class FlowHeadConfig(GenerationHeadConfig):
 class FlowHead(GenerationHead):
     """Noise to a patch of latents, conditioned on the state of the language model and on the patches before.
 
-    A transformer sees the state, the patches before and the noisy patch, a token each latent vector, so that the K
-    vectors of a frame without order are positions like others; the time enters through the scales of its norms. The
-    language model hears a patch as one embedding, a linear map of its latents or of what a representation encoder
-    makes of them.
+    See `PatchFlow`. A patch enters the language model as one embedding, a linear map of its latents or of what a
+    representation encoder makes of them.
     """
 
     of_codes = False
@@ -115,52 +105,33 @@ class FlowHead(GenerationHead):
         layers: int,
         heads: int,
         head_dim: int,
-        renormalize: bool,
+        codec: Codec | None,
     ) -> None:
-        """Builds the head for latents of width `dim`; see `FlowHeadConfig`."""
+        """Build the head for latents of width `dim`; see `FlowHeadConfig`.
+
+        Generated vectors are brought back to where the latents of `codec` lie; None leaves them as they are.
+        """
         super().__init__()
         if encoder is not None and not (isinstance(encoder, Streamable) and encoder.context[1] == 0):
             name = type(encoder).__name__
             raise PartitaError(f"{name} does not go step by step: it sees what comes after a frame, or has no state")
-        self.dim, self.scale, self.patch, self.renormalize = dim, scale, patch, renormalize
+        self.dim, self.scale, self.patch = dim, scale, patch
+        self.codec = None if codec is None else Frozen(codec)
         self.tokens_per_frame = tokens_per_frame
         self.tokens, self.history = patch * tokens_per_frame, history * patch * tokens_per_frame
         self.encoder = None if encoder is None else Frozen(encoder)
         heard = tokens_per_frame * dim if encoder is None else encoder.width
         self.hearing = nn.Linear(patch * heard, states)
-        self.state_in = nn.Linear(states, width)
-        self.clean_in, self.noisy_in = nn.Linear(dim, width), nn.Linear(dim, width)
-        self.positions = nn.Parameter(torch.randn(1 + self.history + self.tokens, width) * 0.02)
-        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        self.blocks = nn.ModuleList(
-            ChunkTransformerBlock(
-                width, heads=heads, head_dim=head_dim, condition_dim=width, dropout=0.0, zero_init=True
-            )
-            for _ in range(layers)
+        self.flow = PatchFlow(
+            dim,
+            states=states,
+            tokens=self.tokens,
+            history=self.history,
+            width=width,
+            layers=layers,
+            heads=heads,
+            head_dim=head_dim,
         )
-        self.last_norm = AdaptiveLayerNorm(width, condition_dim=width)
-        self.last = nn.Linear(width, dim)
-        nn.init.zeros_(self.last.weight)
-
-    def velocity(self, x: Tensor, time: Tensor, states: Tensor, history: Tensor) -> Tensor:
-        """The velocity of noisy patches.
-
-        Args:
-            x: `(n, patch * K, dim)`.
-            time: `(n,)` in [0, 1].
-            states: `(n, width of the language model)`.
-            history: `(n, history * patch * K, dim)`, zeros where there is nothing before.
-
-        Returns:
-            As `x`.
-        """
-        tokens = [self.state_in(states)[:, None], self.clean_in(history), self.noisy_in(x)]
-        y = torch.cat(tokens, dim=1) + self.positions
-        embedded = sinusoidal_embedding(1000 * time, self.positions.shape[-1]).to(self.positions.dtype)
-        condition = self.time(embedded)[:, None]
-        for block in self.blocks:
-            y = block(y, 1, condition)
-        return self.last(self.last_norm(y[:, -self.tokens :], condition))
 
     def steps(self, frames: Any) -> Any:
         """Patches, the last one padded."""
@@ -181,7 +152,7 @@ class FlowHead(GenerationHead):
         return self._hear(F.pad(heard, (0, 0, 0, -heard.shape[1] % self.patch)))
 
     def _normalize(self, target: Tensor) -> Tensor:
-        return self.scale.normalize(target.to(self.positions.dtype))
+        return self.scale.normalize(target.to(self.hearing.weight.dtype))
 
     def _hear(self, frames: Tensor) -> Tensor:
         """`(batch, patches * patch, width of a frame)` to `(batch, patches, width of the language model)`."""
@@ -189,49 +160,39 @@ class FlowHead(GenerationHead):
 
     def forward(self, states: Tensor, target: Tensor, frames: Tensor, backbone: Backbone) -> HeadOutput:
         """The error of the velocity at a time drawn for each patch; see `GenerationHead`."""
-        values = self._normalize(target)
-        values = F.pad(values, (0, -values.shape[-1] % self.tokens))
-        vectors = values.mT  # (batch, tokens, dim)
-        data = vectors.unflatten(1, (-1, self.tokens)).flatten(0, 1)
-        before = F.pad(vectors, (0, 0, self.history, 0))[:, : vectors.shape[1] + self.history - self.tokens]
-        before = before.unfold(1, self.history, self.tokens).mT if self.history else vectors[:, :0]
-        history = before.reshape(len(data), self.history, self.dim)
-        noise = torch.randn_like(data)
-        time = torch.rand(len(data), device=data.device, dtype=data.dtype)
-        x = flow_interpolation(noise, data, time)
-        error = flow_matching_loss(self.velocity(x, time, states.flatten(0, 1), history), noise, data)
-        inside = torch.arange(vectors.shape[1], device=frames.device) < (frames * self.tokens_per_frame)[:, None]
-        weight = inside.to(error).reshape(len(data), self.tokens, 1)
-        total, count = (error * weight).sum(), weight.sum() * self.dim
-        velocity = flow_velocity(noise, data)
-        mean = (velocity * weight).sum() / count
-        spread = ((velocity - mean).square() * weight).sum()
-        return HeadOutput(process_mean(total, count), {"velocity_error": (total / spread).detach()})
+        return HeadOutput(*self.flow(states, self._normalize(target), frames * self.tokens_per_frame))
 
-    def rollout(self, frames: int, seeds: Tensor, sampling: Sampling, backbone: Backbone) -> "FlowRollout":
-        """See `GenerationHead`."""
+    def rollout(
+        self, frames: int, seeds: Tensor, sampling: Sampling, backbone: Backbone, start: Start | None = None
+    ) -> "FlowRollout":
+        """See `GenerationHead`. Given frames that do not fill a patch are drawn, with the rest of it."""
         if sampling.top_k is not None:
             raise PartitaError("top_k is for codes; these latents are continuous")
-        return FlowRollout(self, frames, seeds, sampling)
+        return FlowRollout(self, frames, seeds, sampling, start)
 
     def regular(self, values: Tensor) -> Tensor:
-        """Vectors `(batch, dim, tokens)` as they were generated, back to where the codec's latents all lie."""
-        if not self.renormalize:
+        """Generated vectors `(batch, dim, tokens)`, back to where the codec's latents lie."""
+        codec: Any = None if self.codec is None else self.codec.module
+        if codec is None:
             return values
-        values = self.scale.denormalize(values)
-        values = values - values.mean(dim=1, keepdim=True)
-        return self.scale.normalize(values / (values.std(dim=1, correction=0, keepdim=True) + 1e-5))
+        plain = self.scale.denormalize(values)
+        projected = codec.project(plain)
+        return values if projected is plain else self.scale.normalize(projected)
 
 
 class FlowRollout(Rollout):
     """Patches as they are generated."""
 
-    def __init__(self, head: FlowHead, frames: int, seeds: Tensor, sampling: Sampling) -> None:
+    def __init__(self, head: FlowHead, frames: int, seeds: Tensor, sampling: Sampling, start: Start | None) -> None:
         """Begins with nothing generated."""
         self.head, self.seeds, self.sampling = head, seeds, sampling
         self.count = frames * head.tokens_per_frame
-        self.like = head.last.weight
+        self.like = head.hearing.weight
         self.patches: list[Tensor] = []
+        self.given, self.given_patches = self.like.new_zeros(len(seeds), head.dim, 0), seeds.new_zeros(len(seeds))
+        if start is not None:
+            self.given = head.scale.normalize(start.target.to(self.like))
+            self.given_patches = (start.frames // head.patch).cpu()
         encoder = None if head.encoder is None else head.encoder.module
         self.encoder: Any = encoder
         if encoder is not None:
@@ -241,6 +202,23 @@ class FlowRollout(Rollout):
     def push(self, states: Tensor, unconditional: Tensor | None) -> Tensor:
         """See `Rollout`."""
         head, step = self.head, len(self.patches)
+        is_given = step < self.given_patches
+        patch = self._drawn(step, states, unconditional) if not is_given.all() else None
+        if is_given.any():
+            given = self.given[..., step * head.tokens : (step + 1) * head.tokens]
+            given = F.pad(given, (0, head.tokens - given.shape[-1]))
+            patch = given if patch is None else torch.where(is_given[:, None, None].to(given.device), given, patch)
+        assert patch is not None
+        self.patches.append(patch)
+        if self.encoder is None:
+            frames = patch.mT.unflatten(1, (head.patch, head.tokens_per_frame)).flatten(2)
+        else:
+            frames, self.state = self.encoder.step(patch.to(self.dtype), self.state)
+        return head._hear(frames)[:, 0]
+
+    def _drawn(self, step: int, states: Tensor, unconditional: Tensor | None) -> Tensor:
+        """The next patch `(batch, dim, tokens)`, by the flow."""
+        head = self.head
         noise = keyed_noise(self.seeds, "patch", step, shape=(head.tokens, head.dim)).to(self.like)
         recent = self.patches[max(0, step - head.history // head.tokens) :]
         before = torch.cat([self.like.new_zeros(len(noise), head.dim, head.history), *recent], dim=-1)
@@ -248,20 +226,14 @@ class FlowRollout(Rollout):
 
         def velocity(x: Tensor, time: Tensor) -> Tensor:
             if unconditional is None:
-                return head.velocity(x, time, states, history)
+                return head.flow.velocity(x, time, states, history)
             both = torch.cat([states, unconditional])
-            found = head.velocity(torch.cat([x, x]), torch.cat([time, time]), both, torch.cat([history, history]))
+            found = head.flow.velocity(torch.cat([x, x]), torch.cat([time, time]), both, torch.cat([history, history]))
             conditional, free = found.chunk(2)
             return guided(conditional, free, self.sampling.guidance)
 
         patch = euler_flow(velocity, noise * self.sampling.temperature, steps=self.sampling.steps or _STEPS)
-        patch = head.regular(patch.mT)
-        self.patches.append(patch)
-        if self.encoder is None:
-            frames = patch.mT.unflatten(1, (head.patch, head.tokens_per_frame)).flatten(2)
-        else:
-            frames, self.state = self.encoder.step(patch.to(self.dtype), self.state)
-        return head._hear(frames)[:, 0]
+        return head.regular(patch.mT)
 
     def result(self) -> Tensor:
         """Values as the codec makes them."""

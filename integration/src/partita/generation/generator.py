@@ -19,14 +19,16 @@ from partita_core import (
     as_layouts,
     as_seeds,
     component,
+    length_mask,
     register,
+    shown,
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import Backbone, LlamaBackboneConfig, self_contained
+from .backbone import Backbone, LlamaBackboneConfig, check_prompts, self_contained
 from .flow_head import FlowHeadConfig
-from .heads import GenerationHead, GenerationHeadConfig, HeadOutput, Sampling
+from .heads import GenerationHead, GenerationHeadConfig, HeadOutput, Sampling, Start
 
 if TYPE_CHECKING:
     from partita.representation import RepresentationModel
@@ -81,7 +83,7 @@ class GeneratorOutput(NamedTuple):
 
 
 class Generator(Saved):
-    """Prompt, start, and then latents, patch by patch or code by code (F3-Tokenizer, arXiv 2606.06357, section 3.3).
+    """Prompt, start, and then latents, patch by patch or code by code (as in F3-Tokenizer, arXiv 2606.06357).
 
     The codec is frozen. The language model sees the prompt's bytes or tokens, the start of a channel layout, and each
     step of the latents as the head, or the representation encoder before it, lets it be heard; of its states the head
@@ -143,10 +145,11 @@ class Generator(Saved):
         top_k: int | None = None,
         layout: Layouts | None = None,
         stop: bool = False,
+        audio: Latents | None = None,
     ) -> Latents:
         """Latents of audio of a length, for `codec.decode`.
 
-        An item depends on its prompt, layout and seed only, not on the others of the batch.
+        An item depends on its prompts, layout and seed only, not on the others of the batch.
 
         Args:
             prompts: a text for each item, empty for none.
@@ -160,22 +163,29 @@ class Generator(Saved):
             layout: of each item or one for all, of those that the codec's network knows; None for stereo where it
                 does, else for its first.
             stop: end an item earlier where the recording has ended.
+            audio: prompt of latents for each item, which it begins with and goes on from, as for the voice of a
+                speaker; whole frames of it, and for a flow whole patches. None for none.
 
         Raises:
             PartitaError: there is nothing to generate, or more than the language model has positions for, it has not
-                learned to stop, the codec does not know the layout, or a setting is out of range or not one of the
-                head.
+                learned to stop, the codec does not know the layout, a setting is out of range or not one of the
+                head, or the audio is as long as what is asked for, or not of this codec.
         """
         sampling = Sampling(guidance, temperature, steps, top_k)
         spec = self.codec.latent_spec
-        if not math.isfinite(seconds):
-            raise PartitaError(f"{seconds} seconds cannot be generated; name a length")
+        check_prompts(prompts)
+        if not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
+            raise PartitaError(f"{shown(seconds)} seconds cannot be generated; name a length")
+        if audio is not None and not isinstance(audio, Latents):
+            raise PartitaError(f"an audio prompt is Latents of the codec, and this is a {type(audio).__name__}")
         samples, batch = round(seconds * spec.sample_rate), len(prompts)
         if samples < 1 or not batch:
             raise PartitaError(f"{batch} prompts and {seconds} seconds: there is nothing to generate")
         if stop and self.stop is None:
             raise PartitaError("this model has not learned to stop; train it with model.stop=true")
-        layouts = self._layouts(layout, batch)
+        if audio is not None and len(audio) != batch:
+            raise PartitaError(f"there are {batch} prompts and audio of {len(audio)} items; give one for each")
+        layouts = self._layouts(audio.layout if layout is None and audio is not None else layout, batch)
         seeds, frames = as_seeds(seed, batch), spec.frames(samples)
         steps_ahead, positions = self.head.steps(frames), self.backbone.positions
         length = self.backbone.read(prompts, layouts)[0].shape[1] + steps_ahead
@@ -184,20 +194,41 @@ class Generator(Saved):
                 f"{seconds:g} seconds are {steps_ahead} steps, {length} with the prompt; the language model has "
                 f"{positions} positions: ask for less"
             )
+        start = None if audio is None else self._start(audio, batch, frames)
         ended = torch.full((batch,), frames)
         with torch.autocast(self.backbone.model.device.type, enabled=False):
-            rollout = self.head.rollout(frames, seeds, sampling, self.backbone)
+            rollout = self.head.rollout(frames, seeds, sampling, self.backbone, start)
             for step, states in enumerate(self._states(rollout, frames, list(prompts), layouts, sampling.guidance)):
                 whole = self.head.frames(step)
                 if stop and whole:
                     assert self.stop is not None
                     over = self.stop(states).squeeze(-1).cpu() > 0
+                    if start is not None:
+                        over &= whole >= start.frames
                     ended = torch.where(over, ended.clamp(max=whole), ended)
                     if int(ended.max()) <= whole:
                         break
         result = rollout.result()
         ended = ended.clamp(max=result.shape[-1] // spec.tokens_per_frame)
         return self._latents(result, (ended * spec.hop).clamp(max=samples), layouts)
+
+    def _start(self, audio: Latents, batch: int, frames: int) -> Start:
+        """The audio prompt as the head takes it.
+
+        Raises:
+            PartitaError: it is not of this codec, too long, or lacks what the head makes.
+        """
+        self.codec.check_latents(audio)
+        given = audio.audio_lengths // self.codec.latent_spec.hop
+        if int(given.max()) >= frames:
+            raise PartitaError(
+                f"the audio prompt has {int(given.max())} frames and {frames} are asked for; ask for more"
+            )
+        target = audio.codes if self.head.of_codes else audio.denormalize().values if audio.normalized else audio.values
+        if target is None:
+            kind = "codes" if self.head.of_codes else "continuous latents"
+            raise PartitaError(f"this model continues {kind}, and the audio prompt has none; encode it with the codec")
+        return Start(target, given)
 
     def _states(self, rollout: Any, frames: int, prompts: list[str], layout: Tensor, guidance: float) -> Any:
         """The state `(batch, width)` before each step; between one and the next, the step is generated."""
@@ -229,10 +260,10 @@ class Generator(Saved):
 
     def _latents(self, result: Tensor, lengths: Tensor, layout: Tensor) -> Latents:
         codec, spec = self.codec, self.codec.latent_spec
-        tokens = -(-lengths // spec.hop) * spec.tokens_per_frame
+        tokens = spec.tokens(lengths)
         result = result[..., : int(tokens.max())]
-        inside = torch.arange(result.shape[-1], device=result.device) < tokens.to(result.device)[:, None, None]
-        result = torch.where(inside, result, -1 if self.head.of_codes else 0)
+        inside = length_mask(tokens, result.shape[-1]).to(result.device)
+        result = torch.where(inside[:, None], result, -1 if self.head.of_codes else 0)
         values, codes = (None, result) if self.head.of_codes else (result, None)
         codes_id = codec.codes_id if self.head.of_codes else None
         return Latents(values, codes, lengths, layout, spec, codec.space_id, codes_id)

@@ -4,7 +4,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from partita_core import Codec, Config, LatentScale, LatentSpec, PartitaError, RepresentationEncoder
+from partita_core import Codec, Config, LatentScale, LatentSpec, RepresentationEncoder
+from partita_core.ranges import Count, NonNegative, Ranged
 from torch import Tensor, nn
 
 from .backbone import Backbone
@@ -23,7 +24,7 @@ class HeadOutput(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(Ranged):
     """How latents are drawn; see `Generator.generate`.
 
     Attributes:
@@ -33,19 +34,22 @@ class Sampling:
         top_k: codes that are considered.
     """
 
-    guidance: float
-    temperature: float
-    steps: int | None
-    top_k: int | None
+    guidance: NonNegative
+    temperature: NonNegative
+    steps: Count | None
+    top_k: Count | None
 
-    def __post_init__(self) -> None:
-        """Refuses what cannot be."""
-        if self.temperature < 0 or self.guidance < 0:
-            raise PartitaError(f"temperature {self.temperature} and guidance {self.guidance} must be at least 0")
-        for name in ("steps", "top_k"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise PartitaError(f"{name} is {value}; it must be at least 1")
+
+class Start(NamedTuple):
+    """Latents that are given, not drawn, at the start of each item.
+
+    Attributes:
+        target: values as the codec makes them or codes, `(batch, ..., frames * K)`.
+        frames: `(batch,)` int64, those of each item.
+    """
+
+    target: Tensor
+    frames: Tensor
 
 
 class Rollout(ABC):
@@ -98,8 +102,10 @@ class GenerationHead(nn.Module, ABC):
         """
 
     @abstractmethod
-    def rollout(self, frames: int, seeds: Tensor, sampling: Sampling, backbone: Backbone) -> Rollout:
-        """Begins to generate `frames` frames for each of the seeds `(batch,)`.
+    def rollout(
+        self, frames: int, seeds: Tensor, sampling: Sampling, backbone: Backbone, start: Start | None = None
+    ) -> Rollout:
+        """Begins to generate `frames` frames for each of the seeds `(batch,)`, those of `start` as they are given.
 
         Raises:
             PartitaError: `sampling` names what this head does not have.

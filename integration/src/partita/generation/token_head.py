@@ -11,17 +11,19 @@ from partita_core import (
     PartitaError,
     RepresentationEncoder,
     keyed_noise,
+    length_mask,
     process_mean,
     register,
     upcast,
 )
+from partita_core.ranges import Layers
 from partita_losses import guided
 from partita_quantizers import TokenSpace, delay_codes, flatten_codes
 from torch import Tensor
 from torch.nn import functional as F
 
 from .backbone import Backbone
-from .heads import GenerationHead, GenerationHeadConfig, HeadOutput, Rollout, Sampling
+from .heads import GenerationHead, GenerationHeadConfig, HeadOutput, Rollout, Sampling, Start
 
 
 @register("generation_head/tokens")
@@ -36,7 +38,7 @@ class TokenHeadConfig(GenerationHeadConfig):
             levels, and nothing is drawn without what goes before.
     """
 
-    num_quantizers: int | None = None
+    num_quantizers: Layers | None = None
     layout: Literal["flat", "delay"] = "delay"
 
     def own_ids(self, spec: LatentSpec) -> int:
@@ -112,8 +114,7 @@ class TokenHead(GenerationHead):
     def forward(self, states: Tensor, target: Tensor, frames: Tensor, backbone: Backbone) -> HeadOutput:
         """The cross-entropy of the codes, a mean over all levels; see `GenerationHead`."""
         tokens = target.shape[-1]
-        ends = (frames * self.tokens_per_frame)[:, None]
-        inside = torch.arange(tokens, device=target.device) < ends.to(target.device)
+        inside = length_mask(frames * self.tokens_per_frame, tokens).to(target.device)
         losses, correct, counts = [], [], []
         for level in range(self.levels):
             flat = self.space.layout == "flat"
@@ -131,21 +132,36 @@ class TokenHead(GenerationHead):
         metrics |= {f"accuracy_{level}": share for level, share in enumerate(shares)}
         return HeadOutput(process_mean(total.sum(), count.sum()), {name: x.detach() for name, x in metrics.items()})
 
-    def rollout(self, frames: int, seeds: Tensor, sampling: Sampling, backbone: Backbone) -> "TokenRollout":
+    def rollout(
+        self, frames: int, seeds: Tensor, sampling: Sampling, backbone: Backbone, start: Start | None = None
+    ) -> "TokenRollout":
         """See `GenerationHead`."""
         if sampling.steps is not None:
             raise PartitaError("steps are those of a flow; codes are drawn in one")
-        return TokenRollout(self, frames, seeds, sampling, backbone)
+        return TokenRollout(self, frames, seeds, sampling, backbone, start)
 
 
 class TokenRollout(Rollout):
     """Codes as they are generated."""
 
-    def __init__(self, head: TokenHead, frames: int, seeds: Tensor, sampling: Sampling, backbone: Backbone) -> None:
+    def __init__(
+        self,
+        head: TokenHead,
+        frames: int,
+        seeds: Tensor,
+        sampling: Sampling,
+        backbone: Backbone,
+        start: Start | None,
+    ) -> None:
         """Begins with nothing generated."""
         self.head, self.seeds, self.sampling, self.backbone = head, seeds, sampling, backbone
         tokens = frames * head.tokens_per_frame
         self.codes = torch.full((len(seeds), len(head.space.codebook_sizes), tokens), -1)
+        self.given = torch.full_like(self.codes, -1)
+        if start is not None:
+            count = min(start.target.shape[-1], tokens)
+            inside = torch.arange(count) < (start.frames.cpu() * head.tokens_per_frame)[:, None, None]
+            self.given[..., :count] = torch.where(inside, start.target[..., :count].cpu(), -1)
         self.step = 0
 
     def push(self, states: Tensor, unconditional: Tensor | None) -> Tensor:
@@ -160,6 +176,8 @@ class TokenRollout(Rollout):
                 logits = guided(logits, backbone.logits(unconditional, of_level), self.sampling.guidance)
             normal = keyed_noise(self.seeds, "code", token, level, shape=())
             code = draw(logits.cpu(), normal, temperature=self.sampling.temperature, top_k=self.sampling.top_k)
+            given = self.given[:, level, token]
+            code = torch.where(given >= 0, given, code)
             self.codes[:, level, token] = code
             ids[:, level] = of_level.start + code
         self.step += 1

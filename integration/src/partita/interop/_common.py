@@ -17,7 +17,6 @@ from partita_core import (
     Saved,
     from_dict,
     to_dict,
-    weights_hash,
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -42,6 +41,18 @@ class ForeignCodec(Saved, Codec):
     def synthesize(self, values: Tensor) -> Tensor:
         """Audio `(batch, channels, about hop * frames)` of values `(batch, dim, frames)`."""
 
+    def _look_up(self, codes: Tensor) -> Tensor:
+        """Values of codes that are known to be in range."""
+        return super().codes_to_values(codes)
+
+    def codes_to_values(self, codes: Tensor) -> Tensor:
+        """Values of codes; see `Codec`."""
+        if self.latent_spec.codebook_sizes:
+            codes = self.check_codes(codes)
+            if not codes.shape[-1]:
+                raise PartitaError(f"there are no tokens in codes of {tuple(codes.shape)}; at least one is needed")
+        return self._look_up(codes)
+
     def decode_frames(
         self, values: Tensor | None, codes: Tensor | None, layout: Tensor, sampler: Any, seeds: Tensor | None
     ) -> Tensor:
@@ -65,11 +76,7 @@ class ForeignCodec(Saved, Codec):
     def saved_config(self) -> tuple[Config, dict[str, Any]]:
         """Its settings, the spec and the ids; see `Saved`."""
         self._check_savable()
-        space_id = self._hash_space()  # anew, as for an autoencoder
-        self._space_id = self._codes_id = None if self.training else space_id
-        codes_id = space_id if self.latent_spec.codebook_sizes else None
-        facts = {"latent_spec": to_dict(self.latent_spec), "space_id": space_id, "codes_id": codes_id}
-        return self.config, facts
+        return self.config, {"latent_spec": to_dict(self.latent_spec)} | self._ids()
 
     def restore(self, facts: dict[str, Any]) -> None:
         """Takes back the measured statistics and the ids; see `Saved`."""
@@ -79,10 +86,11 @@ class ForeignCodec(Saved, Codec):
         self.latent_spec = spec
         self._take_ids(facts)
 
-    def _hash_space(self) -> str:
-        spec = self.latent_spec
-        kept = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("decoder.")}
-        return weights_hash(kept, [type(self).__name__, spec.sample_rate, spec.hop])
+    def _space_weights(self) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in super()._space_weights().items() if not name.startswith("decoder.")}
+
+    def _space_facts(self) -> Any:
+        return [type(self).__name__, self.latent_spec.sample_rate, self.latent_spec.hop]
 
 
 def audio_spec(sample_rate: int, channels: int) -> AudioSpec:

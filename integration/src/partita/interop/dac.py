@@ -36,10 +36,10 @@ class DacCodec(ForeignCodec):
     def encode_frames(self, audio: Tensor, layout: Tensor, num_quantizers: int | None) -> tuple[Tensor, Tensor]:
         """Codes, and their values; see `Codec`."""
         codes = drop_levels(self.quantizer(self.encoder(audio))[1], num_quantizers)
-        return self.codes_to_values(codes), codes
+        return self._look_up(codes), codes
 
-    def codes_to_values(self, codes: Tensor) -> Tensor:
-        """See `Codec`. The projections have a bias, so it is their result that a dropped level loses."""
+    def _look_up(self, codes: Tensor) -> Tensor:
+        # The projections have a bias, so it is their result that a dropped level loses.
         quantizer: Any = self.quantizer
         levels = zip(quantizer.quantizers, codes.unbind(1))
         values = (level.out_proj(look_up(level.codebook.weight, row)) * (row >= 0)[:, None] for level, row in levels)

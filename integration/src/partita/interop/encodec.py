@@ -26,10 +26,9 @@ class _Encodec(ForeignCodec):
         """Values and codes of hidden frames."""
         quantizer: Any = self.quantizer
         codes = drop_levels(quantizer.encode(hidden).transpose(0, 1), num_quantizers)
-        return self.codes_to_values(codes), codes
+        return self._look_up(codes), codes
 
-    def codes_to_values(self, codes: Tensor) -> Tensor:
-        """See `Codec`."""
+    def _look_up(self, codes: Tensor) -> Tensor:
         quantizer: Any = self.quantizer
         levels = zip(quantizer.layers, codes.unbind(1))
         return reduce(torch.add, (look_up(level.codebook.embed, row) for level, row in levels))

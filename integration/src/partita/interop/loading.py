@@ -5,11 +5,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from partita_core import Codec, PartitaError, first_line, nearest, read_json
+from partita_core import Codec, PartitaError, check_finite, first_line, limited_build, nearest, read_json
 
 from ._common import ForeignCodec
 from .oobleck import OobleckCodec
 from .transformers_codecs import MODELS, wrap_transformers
+
+# Tensors of a large model, and bytes of its largest; `limited_build` allows several times as many.
+_MAX_TENSORS, _MAX_BYTES = 300, 1 << 31
 
 # By what config.json calls it (diffusers' _class_name, transformers' model_type): the library and its class.
 _MODELS = {"AutoencoderOobleck": ("diffusers", "AutoencoderOobleck")}
@@ -63,7 +66,8 @@ def load_pretrained(loader: Any, name: str, cls: str) -> Any:
         cls: what it is called in messages.
 
     Raises:
-        PartitaError: it cannot be loaded from safetensors, or lacks weights, which would be left at random.
+        PartitaError: it cannot be loaded from safetensors, or lacks weights, which would be left at random, or holds
+            numbers that are not finite.
     """
     repository, subfolder = repository_of(name)
     try:
@@ -76,7 +80,9 @@ def load_pretrained(loader: Any, name: str, cls: str) -> Any:
     missing = sorted(found["missing_keys"])
     if missing:
         raise PartitaError(f"{name} lacks {len(missing)} weights of a {cls}, first {missing[0]}")
-    return model.float()
+    model = model.float()
+    check_finite(model.state_dict(), name)
+    return model
 
 
 def _load(name: str) -> Any:
@@ -88,14 +94,27 @@ def _load(name: str) -> Any:
         loader = getattr(import_module(library), cls)
     except (ImportError, AttributeError):
         raise PartitaError(f"{name} is a {cls}: install what it needs with `pip install 'partita[interop]'`") from None
+    _check_size(loader, name)
     return load_pretrained(loader, name, cls)
+
+
+def _check_size(loader: Any, name: str) -> None:
+    """Refuse a config of a model that would take the machine before its weights are looked at."""
+    facts = read_json(_config_file(name, *repository_of(name)))
+    with warnings.catch_warnings(), limited_build(name, max_tensors=_MAX_TENSORS, max_bytes=_MAX_BYTES):
+        warnings.simplefilter("ignore", FutureWarning)  # as below
+        if hasattr(loader, "from_config"):
+            loader.from_config(facts)
+        else:
+            loader(loader.config_class.from_dict(facts))
 
 
 def _tag(name: str) -> str | None:
     """What the model's `config.json` says that it is."""
     config = read_json(_config_file(name, *repository_of(name)))
     config = config if isinstance(config, dict) else {}
-    return config.get("_class_name") or config.get("model_type")
+    tag = config.get("_class_name") or config.get("model_type")
+    return tag if isinstance(tag, str) else None
 
 
 def repository_of(name: str) -> tuple[str, str]:

@@ -50,10 +50,9 @@ class MimiCodec(ForeignCodec):
         quantizer: Any = self.quantizer
         codes = quantizer.encode(self.encoder(audio, use_streaming=False).latents).transpose(0, 1)
         codes = drop_levels(codes, num_quantizers)
-        return self.codes_to_values(codes), codes
+        return self._look_up(codes), codes
 
-    def codes_to_values(self, codes: Tensor) -> Tensor:
-        """See `Codec`."""
+    def _look_up(self, codes: Tensor) -> Tensor:
         self._forget_codebooks()
         quantizer: Any = self.quantizer
         split = quantizer.num_semantic_quantizers

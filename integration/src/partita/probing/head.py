@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from partita_core import PartitaError, hashed_seed
+from partita_core import hashed_seed
+from partita_core.ranges import Count, Positive, Ranged
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,7 +18,7 @@ class Examples(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ProbeSettings:
+class ProbeSettings(Ranged):
     """How probes are trained.
 
     Attributes:
@@ -27,16 +28,10 @@ class ProbeSettings:
         seeds: probes of each source, from other weights and in another order of the items.
     """
 
-    epochs: int = 10
-    lr: float = 1e-3
-    batch_size: int = 8
-    seeds: int = 3
-
-    def __post_init__(self) -> None:
-        """Refuses what trains nothing."""
-        for name in ("epochs", "lr", "batch_size", "seeds"):
-            if getattr(self, name) <= 0:
-                raise PartitaError(f"{name} is {getattr(self, name)}; it must be positive")
+    epochs: Count = 10
+    lr: Positive = 1e-3
+    batch_size: Count = 8
+    seeds: Count = 3
 
 
 class LinearProbe(nn.Module):

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from partita_core import PartitaError, nearest
 
+from ..data.notes import note
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -36,15 +38,13 @@ def open_splits(data: str) -> dict[str, "Dataset"]:
     Raises:
         PartitaError: train or test are not there, or the rows hold no audio.
     """
-    from ..data import open_dataset
+    from ..data import dataset_splits, open_dataset
 
     found = {split: open_dataset(data, split) for split in ("train", "test")}
     if "audio" not in found["train"].column_names:
         raise PartitaError(f"{data}: has no column audio; a probe computes its latents itself")
-    try:
+    if "validation" in dataset_splits(data):  # else the last epoch is the one that counts
         found["validation"] = open_dataset(data, "validation")
-    except PartitaError:
-        pass  # the last epoch is then the one that counts
     return found
 
 
@@ -92,9 +92,18 @@ def find_tasks(rows: Mapping[str, Rows], *, column: str, where: Mapping[str, str
             figures = f"{len(task.classes)} classes to train on and {tests} test items of these"
             raise PartitaError(f"column {column!r} of {name} has {figures}; a probe needs 2 and 1")
         return [task]
-    values = sorted({str(row["task"]) for row in rows["train"] if row.get("task") not in (None, "")})
-    tasks = [_task(value, rows, column, {"task": value}) for value in values]
-    tasks = [task for task in tasks if len(task.classes) > 1 and "test" in task.items]
+    found = [str(row["task"]) for table in rows.values() for row in table if row.get("task") not in (None, "")]
+    without = sum(map(len, rows.values())) - len(found)
+    if without:
+        note(f"{without} of {sum(map(len, rows.values()))} rows have no task and are left out of probes")
+    tasks = []
+    for task in (_task(value, rows, column, {"task": value}) for value in sorted(set(found))):
+        if len(task.classes) > 1 and "test" in task.items:
+            tasks.append(task)
+            continue
+        tests = len(task.items.get("test", ()))
+        figures = f"{len(task.classes)} classes to train on and {tests} test items of these"
+        note(f"the task {task.name!r} is left out of probes: it has {figures}, which takes 2 and 1")
     if not tasks:
         raise PartitaError(f"no task has two classes in column {column!r} to train on, and a test item")
     return tasks
@@ -115,6 +124,12 @@ def _task(name: str, rows: Mapping[str, Rows], column: str, where: Mapping[str, 
         split: tuple((index, number[label]) for index, label in found if label in number)
         for split, found in labelled.items()
     }
+    matching = [row for table in rows.values() for row in table if matches(row, where)]
+    empty = sum(row.get(column) in (None, "") for row in matching)
+    if 0 < empty < len(matching):
+        note(f"{name}: {empty} of {len(matching)} rows have no {column} and are left out")
+    if (lost := len(labelled.get("validation", ())) - len(items.get("validation", ()))) > 0:
+        note(f"{name}: {lost} validation items are left out; no training item has their class")
     unknown = len(labelled["test"]) - len(items["test"])
     return LabelTask(name, tuple(classes), {split: found for split, found in items.items() if found}, unknown)
 

@@ -9,6 +9,7 @@ import torch
 from partita_core import PartitaError, hashed_seed, to_dict, write_json
 
 from ..data.clips import whole_files
+from ..data.notes import note
 from ..evaluation.bootstrap import Bootstrap, Interval
 from ..evaluation.results import format_interval
 from .features import encode_clip
@@ -141,6 +142,9 @@ def probe_answers(
     if not wanted:
         which = "".join(f" with {key}={value}" for key, value in where.items())
         raise PartitaError(f"{data}: no test item{which} has a text in column {column!r}")
+    without = sum(matches(row, where) for row in rows) - len(wanted)
+    if without:
+        note(f"{data}: {without} test items have no text in column {column!r} and are left out")
     longest = max(len(str(rows[i][column]).encode()) for i in wanted)
     clips = whole_files(dataset.select(wanted), broken=broken)
     references: list[str] = []

@@ -10,7 +10,7 @@ from partita.training import RunConfig
 from .f3 import f3_48khz, f3_base, f3_small, f3_tiny
 from .genae import genae_36hz, genae_base, genae_small, genae_tiny
 from .generation import generation_base, generation_small, generation_tiny
-from .music2latent2 import codicodec_tiny, music2latent2_base, music2latent2_small, music2latent2_tiny
+from .music2latent2 import codicodec_base, codicodec_tiny, music2latent2_base, music2latent2_small, music2latent2_tiny
 from .oobleck import oobleck_base, oobleck_tiny
 from .quantization import vq_base, vq_tiny
 from .representation import representation_base, representation_small, representation_tiny
@@ -18,6 +18,7 @@ from .representation import representation_base, representation_small, represent
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     recipe.__name__: recipe
     for recipe in (
+        codicodec_base,
         codicodec_tiny,
         f3_48khz,
         f3_base,
@@ -68,6 +69,7 @@ def recipe(name: str, codec: str | None = None, **settings: Any) -> RunConfig:
 __all__ = [
     "CODEC_RECIPES",
     "RECIPES",
+    "codicodec_base",
     "codicodec_tiny",
     "f3_48khz",
     "f3_base",

@@ -1,5 +1,7 @@
-"""Recipes for F3-Tokenizer (arXiv 2606.06357). Stage 0: the SpectroStream autoencoder with a regularised bottleneck.
+"""Recipes for F3-Tokenizer (arXiv 2606.06357): the autoencoder, that of SpectroStream with a regularised bottleneck.
 
+Published is the bottleneck in place of a KL term. Training follows an open reimplementation of SpectroStream
+(arXiv 2508.05207) where that is known; its losses are not, and those here are ours (docs/provenance.md).
 Latents are 64 numbers at 25 Hz throughout. The bottleneck is one override, as `model.bottleneck=vae`.
 """
 
@@ -12,11 +14,11 @@ from partita_decoders import SpectroStreamDecoderConfig
 from partita_encoders import SpectroStreamEncoderConfig
 from partita_losses import ComplexSTFTDiscriminatorsConfig, MultiResolutionSTFTConfig, MultiScaleMelConfig
 
-from partita.data import DataConfig
+from partita.data import Augmentation, DataConfig
 from partita.training import AdversarialReconstructionConfig, OptimizerConfig, RunConfig, TrainerConfig
 
 _MONO_24 = AudioSpec(24_000, 1, (ChannelLayout.MONO,))
-# The layout is not told to these networks; mono comes as two equal channels, and mid/side as left and right.
+# These networks have no input for the layout; mono comes as two equal channels, and mid/side as left and right.
 _STEREO_48 = AudioSpec(48_000, 2, (ChannelLayout.STEREO,))
 _MONO_16 = AudioSpec(16_000, 1, (ChannelLayout.MONO,))
 
@@ -24,13 +26,26 @@ _MONO_16 = AudioSpec(16_000, 1, (ChannelLayout.MONO,))
 _STRIDES_24 = ((1, 2), (1, 2), (1, 3), (1, 2), (1, 2), (2, 1), (2, 1))
 _STRIDES_TINY = ((1, 4), (1, 4), (1, 2), (2, 1), (2, 1))
 _CROP_SECONDS = 1.28
+# All at one level; a mono model takes the mean of two channels.
+_LEVELED = Augmentation(
+    stereo=1.0,
+    mid_side=0.0,
+    mono_average=1.0,
+    mono_channel=0.0,
+    pseudo_stereo=0.0,
+    swap=0.0,
+    switch_target=0.0,
+    flip=0.0,
+    level_range_db=0.0,
+)
 
 
 def f3_base() -> RunConfig:
     """F3's autoencoder at full width: 24 kHz mono, 64 channels at 25 Hz, 5.9 M + 23.4 M parameters.
 
-    Training is SpectroStream's as reimplemented in the open: mel losses, and discriminators on complex spectra, whose
-    feature matching teaches phase. Its weight is a hundred times theirs, as there.
+    Optimizers, batches, crops and levels are those of an open reimplementation of SpectroStream. Losses are ours: STFT
+    and mel distances, and EnCodec's discriminators on complex spectra. Feature matching, which teaches phase, weighs a
+    hundred times the adversarial loss, as there.
     """
     encoder = SpectroStreamEncoderConfig(stft_hop=240, strides=_STRIDES_24)
     decoder = SpectroStreamDecoderConfig(stft_hop=240, strides=_STRIDES_24[::-1])
@@ -49,35 +64,39 @@ def f3_base() -> RunConfig:
                 n_ffts=(4096, 2048, 1024, 512, 256, 128), hops=(2048, 1024, 512, 256, 128, 64), channels=32
             ),
         ),
-        data=DataConfig(crop_seconds=_CROP_SECONDS, batch_size=64, num_workers=8),
+        data=DataConfig(crop_seconds=_CROP_SECONDS, batch_size=64, num_workers=8, augmentation=_LEVELED),
         trainer=TrainerConfig(
             steps=500_000,
             optimizers={
                 "generator": OptimizerConfig(**optimizer, warmup_steps=1000, clip=1e3),
-                "discriminator": OptimizerConfig(**optimizer, clip=10.0),
+                "discriminator": OptimizerConfig(**optimizer, warmup_steps=1000, clip=10.0),
             },
             precision="bf16",
             log_every=100,
             evaluate_every=10_000,
+            statistics_seconds=1800.0,
         ),
     )
 
 
 def f3_48khz() -> RunConfig:
-    """The same for 48 kHz stereo, as SpectroStream is published but for the width of its latents."""
+    """F3's autoencoder for 48 kHz stereo, 8.8 M + 34.7 M parameters: SpectroStream with latents of 64 channels."""
     encoder, decoder = SpectroStreamEncoderConfig(), SpectroStreamDecoderConfig()
     return replace(f3_base(), model=AutoencoderConfig(_STEREO_48, 64, encoder, NoiseRegularizedConfig(), decoder))
 
 
 def f3_small() -> RunConfig:
-    """F3's autoencoder at half width for a single GPU: 24 kHz mono, 1.5 M + 5.9 M parameters, batches of 16."""
+    """F3's autoencoder at half width for a single GPU: 24 kHz mono, 1.5 M + 5.9 M parameters, batches of 16.
+
+    Crops are varied in level, polarity and channels, which is ours.
+    """
     base = f3_base()
     encoder = SpectroStreamEncoderConfig(stft_hop=240, width=16, strides=_STRIDES_24)
     decoder = SpectroStreamDecoderConfig(stft_hop=240, width=32, strides=_STRIDES_24[::-1])
     return replace(
         base,
         model=AutoencoderConfig(_MONO_24, 64, encoder, NoiseRegularizedConfig(), decoder),
-        data=replace(base.data, batch_size=16),
+        data=replace(base.data, batch_size=16, augmentation=Augmentation()),
         trainer=replace(base.trainer, steps=50_000, ema_decay=0.999, evaluate_every=2000),
     )
 

@@ -1,4 +1,9 @@
-"""Recipes for GenAE (arXiv 2602.15749)."""
+"""Recipes for GenAE (arXiv 2602.15749).
+
+Published are the downsampling of 3360, the kinds of layers and losses, and one model for three channel formats. Widths,
+depths, weights and training are ours, anchored on the public configuration of Stable Audio Open; docs/provenance.md
+lists both.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -17,24 +22,32 @@ from partita.training import AdversarialReconstructionConfig, OptimizerConfig, R
 
 _AUDIO = AudioSpec(44_100, 2, (ChannelLayout.MONO, ChannelLayout.STEREO, ChannelLayout.MID_SIDE))
 
+# Adam's first steps move every weight by the learning rate, whatever the gradient: at full rate a single one multiplies
+# the scale of the latents.
+_WARMUP_STEPS = 1000
+_OPTIMIZERS = {
+    "generator": OptimizerConfig(warmup_steps=_WARMUP_STEPS),
+    "discriminator": OptimizerConfig(lr=3e-4, warmup_steps=_WARMUP_STEPS),
+}
+
 
 def genae_base() -> RunConfig:
-    """GenAE at the paper's scale: 44.1 kHz, three formats, 3360x, 13.125 Hz, 64 channels, 35 M + 35 M parameters.
+    """GenAE at full size: 44.1 kHz, three formats, 3360x, 13.125 Hz, 64 channels, 35.4 M + 35.1 M parameters.
 
-    Sections 2 to 6 of the paper, with defaults where it is silent. Batches are a GPU's of eight.
+    Latent width, parameter count and training are not published. Batches are eight items for each of eight GPUs.
     """
     return RunConfig(
         model=AutoencoderConfig(_AUDIO, 64, GenAEEncoderConfig(), VAEConfig(), GenAEDecoderConfig()),
         objective=AdversarialReconstructionConfig(),
         data=DataConfig(crop_seconds=134_400 / 44_100, batch_size=64, num_workers=8),
-        trainer=TrainerConfig(steps=1_000_000, precision="bf16", log_every=100, evaluate_every=10_000),
+        trainer=_trainer(steps=1_000_000),
     )
 
 
 def genae_36hz() -> RunConfig:
-    """GenAE at the paper's second operating point: 1200x, 36.75 Hz; everything else as `genae_base`.
+    """GenAE at the second rate that is reported: 1200x, 36.75 Hz, 34.7 M + 34.4 M parameters.
 
-    The mel side input joins after the first three stages, so its hop is 120.
+    All else is as in `genae_base`. The mel side input joins after the first three stages, so its hop is 120.
     """
     encoder, decoder = GenAEEncoderConfig(strides=(4, 5, 6, 10)), GenAEDecoderConfig(strides=(10, 6, 5, 4))
     base = genae_base()
@@ -44,8 +57,8 @@ def genae_36hz() -> RunConfig:
 def genae_small() -> RunConfig:
     """GenAE of 15 M parameters for a single GPU: to compare variants, and for smaller data sets.
 
-    Hop, latents, formats and objective are those of `genae_base`, so what is found here speaks for it; widths are
-    halved, attention has two layers a side instead of four, and crops are 26 frames.
+    Hop, latents, formats and objective are those of `genae_base`, so that results carry over to it; widths are halved,
+    attention has two layers per side instead of four, and crops are 26 frames.
     """
     widths: dict[str, Any] = {"attention_dim": 256, "attention_layers": 2, "heads": 4}
     encoder = GenAEEncoderConfig(channels=(64, 64, 128, 256, 512), **widths)
@@ -54,15 +67,15 @@ def genae_small() -> RunConfig:
         model=AutoencoderConfig(_AUDIO, 64, encoder, VAEConfig(), decoder),
         objective=AdversarialReconstructionConfig(),
         data=DataConfig(crop_seconds=26 * 3360 / 44_100, batch_size=16, num_workers=8),
-        trainer=TrainerConfig(steps=400_000, precision="bf16", log_every=100, evaluate_every=10_000),
+        trainer=_trainer(steps=400_000),
     )
 
 
 def genae_tiny() -> RunConfig:
-    """GenAE of 3 M parameters that trains on two CPU cores in minutes, without discriminators.
+    """GenAE of 2.9 M parameters that trains on two CPU cores in minutes, without discriminators.
 
     Hop, latents and formats are those of `genae_base`; widths, depth and crops are small, and the learning rate is
-    higher and falls to nothing by the end of the run.
+    higher and falls to a twentieth by the end of the run.
     """
     widths: dict[str, Any] = {
         "attention_dim": 128,
@@ -91,4 +104,15 @@ def genae_tiny() -> RunConfig:
             optimizers={"generator": adamw, "discriminator": OptimizerConfig(lr=3e-4)},
             ema_decay=0.995,
         ),
+    )
+
+
+def _trainer(*, steps: int) -> TrainerConfig:
+    return TrainerConfig(
+        steps=steps,
+        optimizers=_OPTIMIZERS,
+        precision="bf16",
+        log_every=100,
+        evaluate_every=10_000,
+        statistics_seconds=1800.0,
     )

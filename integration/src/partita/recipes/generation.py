@@ -1,4 +1,8 @@
-"""Recipes for generating the latents of a codec that is trained already (F3-Tokenizer, arXiv 2606.06357, section 3.3).
+"""Recipes for generating the latents of a codec that is trained already, as in F3-Tokenizer (arXiv 2606.06357).
+
+Published is that its normalised latents are what is generated. The language model with a flow head per patch of two
+frames, at 12.5 Hz, is from a secondary source; sizes and training are ours (docs/provenance.md). Counts of parameters
+are for latents of 64 numbers.
 
 They take the name of the codec, or of a representation model on it: a folder, or what else `load_model` takes. A codec
 that makes codes is modelled by them, every other by its continuous latents. The condition is the column `caption`;
@@ -30,7 +34,7 @@ _CAPTIONS = (TextTask(prompt="", answer="{caption}"),)
 
 
 def generation_base(codec: str) -> RunConfig:
-    """A language model of 24 layers of width 1024, 400 M parameters, with a flow head of 155 M; for several GPUs."""
+    """A language model of 24 layers of width 1024 with a flow head of 12, 559 M parameters, for several GPUs."""
     adamw = OptimizerConfig(lr=2e-4, betas=(0.9, 0.95), weight_decay=0.1, schedule="cosine", warmup_steps=5000)
     return RunConfig(
         codec=codec,
@@ -52,7 +56,7 @@ def generation_base(codec: str) -> RunConfig:
 
 
 def generation_small(codec: str) -> RunConfig:
-    """A language model of 8 layers of width 512 with a flow head of 6, together 48 M parameters, for a single GPU."""
+    """A language model of 8 layers of width 512 with a flow head of 6, 48 M parameters, for a single GPU."""
     adamw = OptimizerConfig(lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, schedule="cosine", warmup_steps=1000)
     return RunConfig(
         codec=codec,
@@ -71,9 +75,9 @@ def generation_small(codec: str) -> RunConfig:
 
 
 def generation_tiny(codec: str) -> RunConfig:
-    """A language model of 4 layers of width 128 with a flow head of 2, 1.4 M parameters in all: two CPU cores, minutes.
+    """A language model of 4 layers of width 128 with a flow head of 2, 1.4 M parameters: two CPU cores, minutes.
 
-    That is on stored latents; on audio, most of the time is the frozen encoder's.
+    These are minutes on stored latents; on audio, the frozen encoder takes most of the time.
     """
     adamw = OptimizerConfig(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, schedule="cosine", warmup_steps=100)
     return RunConfig(

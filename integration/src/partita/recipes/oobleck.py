@@ -1,4 +1,7 @@
-"""Recipes for the baseline: the Oobleck autoencoder of Stable Audio Open (arXiv 2407.14358)."""
+"""Recipes for the baseline: the Oobleck autoencoder of Stable Audio Open (arXiv 2407.14358).
+
+The networks are the published ones. They are trained as GenAE is here, so that the two differ in their networks alone.
+"""
 
 from dataclasses import replace
 
@@ -11,7 +14,7 @@ from partita.training import RunConfig
 
 from .genae import genae_base, genae_tiny
 
-# Its networks are not told the layout, so they serve one.
+# The networks have no input for the layout, so they serve one.
 _AUDIO = AudioSpec(44_100, 2, (ChannelLayout.STEREO,))
 
 
@@ -25,7 +28,7 @@ def oobleck_base() -> RunConfig:
 
 
 def oobleck_tiny() -> RunConfig:
-    """The same with an eighth of the widths, 2.6 M parameters: the baseline for `genae_tiny`.
+    """Oobleck with an eighth of the widths, 2.6 M parameters: the baseline for `genae_tiny`.
 
     Objective, data and trainer are that recipe's.
     """

@@ -1,4 +1,7 @@
-"""Recipes for representation encoders on the latents of a codec: stage 1 of F3-Tokenizer (arXiv 2606.06357).
+"""Recipes for representation encoders on the latents of a codec, as in F3-Tokenizer (arXiv 2606.06357).
+
+Published are the frozen latents, RQ-MTP and supervision through a frozen language model. Sizes, weights and training
+are ours; docs/provenance.md lists both. Counts of parameters are for latents of 64 numbers, without a language model.
 
 They take the codec's name, and that of a frozen language model, a folder or a repository on the hub; without one there
 is no supervision by text. `partita llm` makes a small one of the texts that a data set has.
@@ -16,17 +19,22 @@ from partita_representation import (
 
 from partita.data import DataConfig
 from partita.data.texts import SPEECH_AND_SOUND_TEXTS
+from partita.generation import FlowSupervisionConfig
 from partita.representation import RepresentationModelConfig
 from partita.training import OptimizerConfig, RepresentationSupervisionConfig, RunConfig, TrainerConfig
 
 
 def representation_base(codec: str, llm: str | None = None) -> RunConfig:
-    """24 layers of width 1024, 8192 codes; the size is that of dots.tts, since F3's is not published."""
+    """24 layers of width 1024, 8192 codes, 403 M parameters; the size of dots.tts, since F3's is not published.
+
+    Beside it, a flow head of 6 layers learns to generate the next patch of latents from its features.
+    """
     return _run(
         codec,
         llm,
         encoder=CausalRepresentationConfig(width=1024, layers=24, heads=16),
         rq=RQMTPConfig(codes=8192),
+        flow=FlowSupervisionConfig(),
         data=DataConfig(crop_seconds=10.0, batch_size=64, num_workers=8, augmentation=None),
         trainer=TrainerConfig(
             steps=200_000,
@@ -40,7 +48,7 @@ def representation_base(codec: str, llm: str | None = None) -> RunConfig:
 
 
 def representation_small(codec: str, llm: str | None = None) -> RunConfig:
-    """8 layers of width 512 for a single GPU, 26 M parameters."""
+    """8 layers of width 512 for a single GPU, 34 M parameters."""
     return _run(
         codec,
         llm,
@@ -60,7 +68,7 @@ def representation_small(codec: str, llm: str | None = None) -> RunConfig:
 
 
 def representation_tiny(codec: str, llm: str | None = None) -> RunConfig:
-    """4 layers of width 192, 2 M parameters, that train on two CPU cores in minutes."""
+    """4 layers of width 192, 2.4 M parameters, that train on two CPU cores in minutes."""
     return _run(
         codec,
         llm,
@@ -82,10 +90,11 @@ def _run(
     *,
     encoder: CausalRepresentationConfig,
     rq: RQMTPConfig,
+    flow: FlowSupervisionConfig | None = None,
     data: DataConfig,
     trainer: TrainerConfig,
 ) -> RunConfig:
-    supervisions: dict[str, Config] = {"rq": rq}
+    supervisions: dict[str, Config] = {"rq": rq} if flow is None else {"rq": rq, "flow": flow}
     adapter = None
     if llm is not None:
         supervisions["llm"], adapter = FrozenLLMConfig(), SwiGLUAdapterConfig(hidden=4 * encoder.width)

@@ -3,6 +3,7 @@
 from .adversarial import AdversarialReconstruction, AdversarialReconstructionConfig
 from .consistency import ConsistencyTraining, ConsistencyTrainingConfig
 from .generation import LatentGeneration, LatentGenerationConfig
+from .interruption import Interrupted
 from .latent_quantization import LatentQuantization, LatentQuantizationConfig
 from .nonfinite import NonFiniteError
 from .objective import Objective, TrainState
@@ -18,6 +19,7 @@ __all__ = [
     "AdversarialReconstructionConfig",
     "ConsistencyTraining",
     "ConsistencyTrainingConfig",
+    "Interrupted",
     "LatentGeneration",
     "LatentGenerationConfig",
     "LatentQuantization",

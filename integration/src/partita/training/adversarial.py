@@ -16,6 +16,7 @@ from partita_core import (
     register,
     upcast,
 )
+from partita_core.ranges import NonNegative
 from partita_losses import (
     ComplexSTFTDiscriminatorsConfig,
     MultiResolutionSTFTConfig,
@@ -48,7 +49,8 @@ def _default_weights() -> dict[str, float]:
 class AdversarialReconstructionConfig(Config):
     """Reconstruction by spectral losses, with discriminators or without (GenAE).
 
-    From arXiv 2602.15749, section 6, with defaults where the paper is silent.
+    Multi-resolution losses with coprime settings and a mel loss are those of arXiv 2602.15749; weights, settings and
+    discriminators are ours, anchored on the public configuration of Stable Audio Open.
 
     Attributes:
         losses: distances of the reconstruction to the target, by the names that `weights` uses.
@@ -59,7 +61,7 @@ class AdversarialReconstructionConfig(Config):
     """
 
     losses: dict[str, Config] = field(default_factory=_default_losses, metadata={"roles": ("loss",)})
-    weights: dict[str, float] = field(default_factory=_default_weights)
+    weights: dict[str, NonNegative] = field(default_factory=_default_weights)
     discriminator: Config | None = component("discriminator", default=ComplexSTFTDiscriminatorsConfig())
     balancer: Config | None = component("balancer", default=None)
 
@@ -127,10 +129,12 @@ class AdversarialReconstruction(Objective):
         return [{"params": [parameter for parameter in trained.parameters() if parameter.requires_grad]}]
 
     def _generator(self, batch: Batch, state: TrainState) -> StepOutput:
-        reconstruction, bottleneck = self.model(batch["audio"], batch["layout"], batch["target_layout"])
+        lengths = batch["audio_lengths"]
+        reconstruction, bottleneck = self.model(
+            batch["audio"], batch["layout"], batch["target_layout"], lengths=lengths
+        )
         with torch.autocast(reconstruction.device.type, enabled=False):
             samples, target = heard(upcast(reconstruction), batch, batch["target_layout"]), target_audio(batch)
-            lengths = batch["audio_lengths"]
             terms = {name: loss(samples, target, lengths=lengths).mean() for name, loss in self.losses.items()}
         if self.discriminator is not None:
             judged = frozen_call(self.discriminator, samples)

@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors and JSON, written aside and renamed, so that a kill leaves the last good one."""
+"""Checkpoints: safetensors and JSON, written whole, so that a kill leaves the last good one."""
 
 import json
 import re
@@ -12,6 +12,7 @@ import torch
 from partita_core import (
     PartitaError,
     check_finite,
+    check_vacant,
     from_dict,
     load_weights,
     read_json,
@@ -30,7 +31,7 @@ from partita.data import Place
 
 from .objective import TrainState
 from .optimization import EMA
-from .run import first_difference
+from .run import RunFolder, first_difference
 
 _PREFIX = "step_"
 _NAME = re.compile(_PREFIX + r"\d{8,}")
@@ -48,6 +49,7 @@ class Facts:
         places: where the streams of each process stand, if the data is one; see `StreamLoader`.
         broken: files that were left out: of each the first reason, and how often.
         data: what the files are called by, all in all; empty of a stream.
+        contents: digests of some of the files, by name.
     """
 
     seconds: float
@@ -57,6 +59,7 @@ class Facts:
     places: tuple[tuple[Place, ...], ...] = ()
     broken: dict[str, tuple[str, int]] = field(default_factory=dict)
     data: str = ""
+    contents: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,17 +69,20 @@ class _Saved:
     step: int
     total_steps: int
     facts: Facts
+    since: tuple[int, float] = (0, 0.0)
 
     def __post_init__(self) -> None:
         """Refuses what no run has come to."""
         if not 0 <= self.step <= self.total_steps:
             raise PartitaError(f"step is {self.step}, of {self.total_steps}")
+        if not (0 <= self.since[0] <= self.step and 0 <= self.since[1] <= 1):
+            raise PartitaError(f"step is {self.step}, and schedules were changed at {self.since}")
         if self.facts.seconds < 0 or self.facts.skipped < 0:
             raise PartitaError(f"the run has taken {self.facts.seconds} s and skipped {self.facts.skipped} steps")
 
 
 def save_checkpoint(
-    folder: Path,
+    run: RunFolder,
     *,
     objective: nn.Module,
     optimizers: Mapping[str, torch.optim.Optimizer],
@@ -85,19 +91,25 @@ def save_checkpoint(
     facts: Facts,
     keep: int,
 ) -> Path:
-    """Writes `folder/step_00000400` and removes all but the last `keep`.
+    """Write `checkpoints/step_00000400` and remove all but the last `keep` that the run wrote.
 
     Args:
-        folder: of the checkpoints.
+        run: the folder of the run.
         objective: with the model, the discriminators and the balancer.
         optimizers: by phase.
         ema: the averages, or None.
         state: where the run is.
         facts: what else must come back.
         keep: checkpoints to leave.
+
+    Raises:
+        PartitaError: the place cannot be written, or holds what the run did not write.
     """
-    path = folder / f"{_PREFIX}{state.step:08d}"
-    with written_aside(path) as aside:
+    path = run.checkpoints / f"{_PREFIX}{state.step:08d}"
+    if path.name not in run.written():
+        check_vacant(path)
+        run.note("write", path.name)
+    with written_aside(path, own=True) as aside:
         aside.mkdir()
         write_tensors(aside / "objective.safetensors", objective.state_dict())
         for phase, optimizer in optimizers.items():
@@ -106,9 +118,11 @@ def save_checkpoint(
             write_json(aside / f"optimizer_{phase}.json", groups)
         if ema is not None:
             write_tensors(aside / "ema.safetensors", ema.tensors)
-        write_json(aside / "state.json", to_dict(_Saved(state.step, state.total_steps, facts)))
-    for old in checkpoints(folder)[:-keep]:
+        write_json(aside / "state.json", to_dict(_Saved(state.step, state.total_steps, facts, state.since)))
+    own = run.written()
+    for old in [found for found in checkpoints(run.checkpoints) if found.name in own][:-keep]:
         shutil.rmtree(old)
+        run.note("delete", old.name)
     return path
 
 
@@ -132,7 +146,7 @@ def load_checkpoint(
     if ema is not None:
         ema.load(read_tensors(path / "ema.safetensors")[0], path)
     saved = from_dict(_Saved, read_json(path / "state.json"), where=str(path / "state.json"))
-    return TrainState(saved.step, saved.total_steps), saved.facts
+    return TrainState(saved.step, saved.total_steps, saved.since), saved.facts
 
 
 def model_shapes(path: Path) -> dict[str, Tensor]:
@@ -162,14 +176,15 @@ def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
+    found = [path for path in folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)))
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Removes what a kill in the middle of writing has left in the folder of a run that nobody writes to."""
-    for pattern in (f"checkpoints/.{_PREFIX}*", ".model.*", ".config.json.*", ".log.jsonl.*"):  # see `written_aside`
-        for path in folder.glob(pattern):
-            shutil.rmtree(path, ignore_errors=True)
+def last_checkpoint(run: RunFolder) -> Path | None:
+    """The last checkpoint that the run wrote; of a run that kept no list of them, the last that is there."""
+    found = checkpoints(run.checkpoints)
+    own = run.written()
+    return next((path for path in reversed(found) if path.name in own), found[-1] if found and not own else None)
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Any]:
@@ -189,7 +204,6 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
     Raises:
         PartitaError: the state is of an optimizer of other parameters or settings.
     """
-    check_finite(tensors, "the state of the optimizer")
     own = optimizer.state_dict()["param_groups"]
     difference = _changed(own, groups)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -200,7 +214,7 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
         if index not in indices:
             difference = difference or f"{shown(name)} is of none of the {len(parameters)} parameters"
             break
-        state.setdefault(int(index), {})[key] = tensor
+        state.setdefault(int(index), {})[key] = tensor.to(parameters[int(index)].dtype)
     for index, entries in state.items():
         like = tuple(parameters[index].shape)
         shapes = {key: tuple(tensor.shape) for key, tensor in sorted(entries.items())}
@@ -208,6 +222,8 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
         difference = difference or first_difference(shapes, wanted, str(index))
     if difference:
         raise PartitaError(f"the checkpoint is of another optimizer: {shorten(difference)}")
+    for index, entries in state.items():
+        check_finite({f"{index}.{key}": tensor for key, tensor in entries.items()}, "the state of the optimizer")
     optimizer.load_state_dict({"state": state, "param_groups": own})
 
 

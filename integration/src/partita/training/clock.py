@@ -12,17 +12,28 @@ _SPEED_STEPS = 10
 
 
 class Clock:
-    """Time spent training, and what a time limit makes of the number of steps."""
+    """Time spent training, what a time limit makes of the number of steps, and when a checkpoint is due."""
 
-    def __init__(self, elapsed: float, minutes: float | None, *, first_step: int, steps: int) -> None:
+    def __init__(
+        self,
+        elapsed: float,
+        minutes: float | None,
+        *,
+        first_step: int,
+        steps: int,
+        checkpoint_minutes: float | None = None,
+    ) -> None:
         """Begins now, of a run of `steps` steps that stands at `first_step` and has taken `elapsed` seconds.
 
         Raises:
-            PartitaError: the limit is no length of time.
+            PartitaError: a limit is no length of time.
         """
-        if minutes is not None and not 0 < minutes < math.inf:
-            raise PartitaError(f"minutes is {minutes}; it must be positive, or None for no limit")
+        for name, value in {"minutes": minutes, "checkpoint_minutes": checkpoint_minutes}.items():
+            if value is not None and not 0 < value < math.inf:
+                raise PartitaError(f"{name} is {value}; it must be positive, or None for no limit")
         self._before, self._limit = elapsed, None if minutes is None else 60 * minutes
+        self._save_every = math.inf if checkpoint_minutes is None else 60 * checkpoint_minutes
+        self._saved = time.monotonic()
         self._first_step, self._steps = first_step, steps
         self._begin = time.monotonic()
         self._idle = 0.0
@@ -37,12 +48,22 @@ class Clock:
         return state.step >= self._steps or (self._limit is not None and self.elapsed >= self._limit)
 
     def total_steps(self, state: TrainState) -> int:
-        """How many steps there will be, by the speed so far."""
+        """How many steps there will be, by the speed so far; until there is one, as many as there were to be."""
         done = state.step - self._first_step
-        if self._limit is None or done < _SPEED_STEPS:
+        if self._limit is None:
             return self._steps
+        if done < _SPEED_STEPS:
+            return max(state.step, state.total_steps)
         rate = done / (self.elapsed - self._before)
         return max(state.step, min(self._steps, state.step + int(rate * (self._limit - self.elapsed))))
+
+    def save_due(self) -> bool:
+        """Whether the last checkpoint, or the start, is long ago; pauses count."""
+        return time.monotonic() - self._saved >= self._save_every
+
+    def saved(self) -> None:
+        """A checkpoint has been written."""
+        self._saved = time.monotonic()
 
     def paused(self) -> "Pause":
         """Within it, the time does not count."""

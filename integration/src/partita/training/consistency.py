@@ -1,7 +1,7 @@
 """Consistency training: a denoising decoder learns to say the same at neighbouring noise levels."""
 
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import torch
 from partita_core import (
@@ -17,6 +17,7 @@ from partita_core import (
     register,
     upcast,
 )
+from partita_core.ranges import Finite, NonNegative, Positive, Proportion, Range
 from partita_losses import draw_times, pseudo_huber, step_size
 from torch import Tensor
 
@@ -35,7 +36,9 @@ _NAMES = (*(f"below_{level:g}" for level in _LEVELS), f"above_{_LEVELS[-1]:g}")
 class ConsistencyTrainingConfig(Config):
     """Consistency training of an autoencoder with a denoising decoder (Music2Latent2).
 
-    From arXiv 2501.17578 and 2408.06500; `uniform_share`, `conditioning_start` and `warm_start` are not in the papers.
+    From arXiv 2408.06500, per chunk and with a noise level each, as the figures of arXiv 2501.17578 show. Ours are
+    `uniform_share`, `conditioning_start`, `warm_start`, `pointwise` and `max_gap`; `min_gap` is of an open
+    reimplementation.
 
     Attributes:
         initial_step: how far the teacher's time lies before the student's at first.
@@ -52,33 +55,25 @@ class ConsistencyTrainingConfig(Config):
         pointwise: take this distance element by element, not of a chunk at once. Each then counts by its size, not by
             its square: what is rare and large does not decide how large all is made. Where features tell little, the
             deviation of a point and its magnitude are far apart, and noise would be raised to the mean power.
-        min_gap: the difference of two levels, by which a distance is divided, counts as this much at least.
+        autocast_denoiser: run the denoiser in the trainer's half precision, too. That is faster, but with the small
+            steps of the end of training most of what student and teacher differ by is rounding then.
+        min_gap: the difference of two levels, by which a distance is divided, counts as this much at least; 0 for no
+            limit.
         max_gap: and as this much at most; None for no limit, which all but leaves out the large levels.
     """
 
-    initial_step: float = 0.1
-    step_exponent: float = 3.0
-    level_mean: float = -1.1
-    level_std: float = 2.0
-    uniform_share: float = 0.0
-    conditioning_start: float = 0.0
-    warm_start: float = 0.0
-    offset: float = 0.00054
+    initial_step: Annotated[float, Range(0, 1, open_low=True)] = 0.1
+    step_exponent: Positive = 3.0
+    level_mean: Finite = -1.1
+    level_std: Positive = 2.0
+    uniform_share: Proportion = 0.0
+    conditioning_start: Proportion = 0.0
+    warm_start: Proportion = 0.0
+    offset: Positive = 0.00054
     pointwise: bool = False
-    min_gap: float = 1e-3
-    max_gap: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses what is no fraction or not positive."""
-        for name in ("uniform_share", "conditioning_start", "warm_start"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise PartitaError(f"{name} is {value}; a fraction is from 0 to 1")
-        for name in ("step_exponent", "level_std", "offset", "min_gap"):
-            if getattr(self, name) <= 0:
-                raise PartitaError(f"{name} is {getattr(self, name)}; it must be positive")
-        if not 0 < self.initial_step <= 1:
-            raise PartitaError(f"initial_step is {self.initial_step}; it must be above 0 and at most 1")
+    autocast_denoiser: bool = False
+    min_gap: NonNegative = 1e-3
+    max_gap: Positive | None = None
 
     def build(self, *, model: Autoencoder) -> "ConsistencyTraining":
         """Builds the objective around `model`."""
@@ -138,6 +133,7 @@ class ConsistencyTraining(Objective):
         warm_start: float,
         offset: float,
         pointwise: bool,
+        autocast_denoiser: bool,
         min_gap: float,
         max_gap: float | None,
     ) -> None:
@@ -159,6 +155,7 @@ class ConsistencyTraining(Objective):
             )
         self.conditioning_start, self.warm_start = conditioning_start, warm_start
         self.offset, self.pointwise = offset, pointwise
+        self.autocast_denoiser = autocast_denoiser
         self.min_gap, self.max_gap = min_gap, max_gap
         self.chunk = model.decoder.hop * model.decoder.frames_per_chunk
         self.crop_multiple = model.decoder.window * self.chunk
@@ -212,9 +209,10 @@ class ConsistencyTraining(Objective):
     def _encode(self, batch: Batch) -> tuple[Tensor, list[tuple[Bottleneck, BottleneckOutput]]]:
         """What the decoder takes, and what each part between it and the encoder put out."""
         audio, bottleneck, quantizer = batch["audio"], self.model.bottleneck, self.model.quantizer
-        parts = [(bottleneck, bottleneck(self.model.encoder(audio, batch["layout"])))]
+        tokens = self.model.latent_spec.tokens(batch["audio_lengths"])
+        parts = [(bottleneck, bottleneck(self.model.encoder(audio, batch["layout"]), lengths=tokens))]
         if quantizer is not None:
-            parts.append((quantizer, quantizer(parts[0][1].values)))
+            parts.append((quantizer, quantizer(parts[0][1].values, lengths=tokens)))
         return bottleneck.expand(parts[-1][1].values).to(audio.dtype), parts
 
     def _chunks(self, hidden: Tensor, batch: Batch) -> _Chunks:
@@ -240,29 +238,44 @@ class ConsistencyTraining(Objective):
         uniform = torch.rand(counted.shape, dtype=torch.float64)
         time, earlier = self.times(uniform, state.progress)
         sigma, before = schedule.sigma(time), schedule.sigma(earlier)
-        noise = torch.randn_like(clean)
-
-        def denoised(level: Tensor) -> Tensor:
-            level = level.to(clean)
-            frames = clean.shape[-1] // level.shape[1]
-            return self._decoder(clean + level.repeat_interleave(frames, 1)[:, None, None] * noise, level, features)
-
-        # The student goes first: what autocast casts under no_grad and keeps would take the gradients from it.
-        with _forked(clean.device):
-            student = denoised(sigma)
-        with torch.no_grad():
-            # At time 0 a denoiser returns its input, which is clean: in the warm start there is no teacher to run.
-            teacher = denoised(before) if earlier.any() else clean
+        student, teacher = self.denoised(chunks, time, earlier)
         with torch.autocast(clean.device.type, enabled=False):
             student, teacher, clean = (_items(x, counted) for x in (student, teacher, clean))
             deviation = self._decoder.deviation(features)
             unit = 1.0 if deviation is None else _items(deviation, counted)
             distance = self._distance(student / unit, teacher / unit)
-            gap = (sigma - before).clamp(self.min_gap, self.max_gap).to(distance).flatten()
+            tiny = torch.finfo(distance.dtype).tiny
+            gap = (sigma - before).to(distance).clamp(max(self.min_gap, tiny), self.max_gap).flatten()
             counted = counted.to(distance).flatten()
             by_chunk = distance / gap
             loss = process_mean((by_chunk * counted).sum(), counted.sum())
             return loss, _by_level(by_chunk.detach(), student.detach(), clean, sigma.flatten(), counted)
+
+    def denoised(self, chunks: _Chunks, time: Tensor, earlier: Tensor) -> tuple[Tensor, Tensor]:
+        """Chunks as the student denoises them at `time`, and as its teacher does at an `earlier` one, with one noise.
+
+        Late in training the two differ by less than a half type resolves, and that difference is all the loss sees. So
+        both run without autocast, on features that are the same for both, unless `autocast_denoiser` says otherwise.
+        """
+        clean, features, _ = chunks
+        noise = torch.randn_like(clean)
+        device = clean.device.type
+        autocast = self.autocast_denoiser and torch.is_autocast_enabled(device)
+
+        def at(moment: Tensor) -> Tensor:
+            level = self._decoder.schedule.sigma(moment).to(clean)
+            frames = clean.shape[-1] // level.shape[1]
+            noisy = clean + level.repeat_interleave(frames, 1)[:, None, None] * noise
+            with torch.autocast(device, enabled=autocast):
+                return self._decoder(noisy, level, features)
+
+        # The student goes first: what autocast casts under no_grad and keeps would take the gradients from it.
+        with _forked(clean.device):
+            student = at(time)
+        with torch.no_grad():
+            # At time 0 a denoiser returns its input, which is clean: in the warm start there is no teacher to run.
+            teacher = at(earlier) if earlier.any() else clean
+        return student, teacher
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
         """`(chunks,)`. Where all points differ alike both ways give the same: that, times the root of their number."""

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from partita_core import Codec, Frozen, PartitaError, measure_latents
+from partita_core import Codec, Frozen, Latents, PartitaError, measure_latents
 
 from partita.cards import Measured, Training, model_card
-from partita.data import audio_info, corpus_spec, first_rows, spread_rows, stored_latents, whole_files
+from partita.data import audio_info, corpus_spec, first_rows, random_pieces, spread_rows, stored_latents
 
 from .objective import Objective
 from .optimization import EMA, averaged
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 # Headers that are read to know how much audio there is; of more files, the rest is taken to be like these.
 _HEADERS = 500
+
+# Statistics of latents are measured on at least so many pieces, of so many seconds if there is time for them.
+_MIN_PIECES, _PIECE_SECONDS = 8, 5.0
 
 
 def finish(
@@ -55,7 +58,7 @@ def finish(
     )
     with averaged(objective, ema) as model:
         if isinstance(model, Codec) and model.latent_spec.mean is None:
-            model.latent_spec = measure_latents(model, _pieces(model, known, config.trainer.statistics_seconds))
+            model.latent_spec = measure_latents(model, _pieces(model, known, config, objective.crop_multiple))
         model.save_pretrained(run.model, card=model_card(model, training))
 
 
@@ -80,20 +83,38 @@ def hours_of(dataset: "Dataset") -> float | None:
     return seconds / 3600 * len(dataset) / len(picked) if readable else None
 
 
-def _pieces(codec: Any, dataset: "Dataset", seconds: float) -> Iterable[Any]:
-    """Latents of about so many seconds, in an order of their own: a set of sets begins with one of them."""
-    shuffled = dataset.select(torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist())
+def _pieces(codec: Any, dataset: "Dataset", config: RunConfig, crop_multiple: int) -> Iterable[Latents]:
+    """Latents of `statistics_seconds` of audio, in pieces from anywhere in the files."""
+    spec, seconds, seed = codec.audio_spec, config.trainer.statistics_seconds, config.trainer.seed
+    samples = config.data.crop_samples(spec.sample_rate, crop_multiple)
     if corpus_spec(dataset) is not None:
-        for latents in stored_latents(shuffled):
-            if seconds <= 0:
-                break
-            seconds -= float(latents.audio_lengths[0]) / codec.audio_spec.sample_rate
-            yield latents
+        yield from _stored_pieces(dataset, max(samples, round(seconds * spec.sample_rate / len(dataset))), seconds)
         return
-    spec = codec.audio_spec
-    for clip in whole_files(shuffled, sample_rate=spec.sample_rate, mono=spec.channels == 1):
+    # Latents at the edges of a piece differ from those of a whole file, so that short pieces are not like it.
+    longer = round(min(_PIECE_SECONDS, seconds / _MIN_PIECES) * spec.sample_rate)
+    for clip in random_pieces(
+        dataset,
+        seconds=seconds,
+        samples=max(samples, longer),
+        sample_rate=spec.sample_rate,
+        mono=spec.channels == 1,
+        silence_db=config.data.silence_db,
+        seed=seed,
+    ):
+        yield codec.encode(clip.audio[None], layout=clip.layout)
+
+
+def _stored_pieces(dataset: "Dataset", samples: int, seconds: float) -> Iterable[Latents]:
+    """Stored latents of at most `samples` samples per file, from anywhere in it, until there are `seconds` in all."""
+    generator = torch.Generator().manual_seed(0)
+    for latents in stored_latents(dataset.select(torch.randperm(len(dataset), generator=generator).tolist())):
         if seconds <= 0:
-            break
-        taken = min(seconds, 10.0, clip.audio.shape[-1] / clip.sample_rate)
-        seconds -= taken
-        yield codec.encode(clip.audio[None, :, : max(1, int(taken * clip.sample_rate))], layout=clip.layout)
+            return
+        assert latents.values is not None
+        spec, held = latents.spec, int(latents.frames[0])
+        frames = min(held, spec.frames(samples))
+        start = int(torch.randint(held - frames + 1, (), generator=generator))
+        seconds -= float(frames / spec.frame_rate)
+        k = spec.tokens_per_frame
+        values = latents.values[..., start * k : (start + frames) * k]
+        yield Latents(values, None, torch.tensor([frames * spec.hop]), latents.layout, spec)

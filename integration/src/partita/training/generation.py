@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import torch
 from partita_core import Codec, Config, Frozen, PartitaError, StepOutput, process_mean, register, upcast
+from partita_core.ranges import NonNegative, Proportion
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,7 +24,7 @@ def _default_weights() -> dict[str, float]:
 @register("objective/latent_generation")
 @dataclass(frozen=True)
 class LatentGenerationConfig(Config):
-    """The next latents of those before, and of a text (F3-Tokenizer, arXiv 2606.06357, section 3.3).
+    """The next latents of those before, and of a text (as in F3-Tokenizer, arXiv 2606.06357).
 
     The text is the batch's `answer`, what is to be said of the audio; an item without one has no condition.
 
@@ -33,13 +34,8 @@ class LatentGenerationConfig(Config):
         drop: probability that an item's text is left out, for guidance.
     """
 
-    weights: dict[str, float] = field(default_factory=_default_weights)
-    drop: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Refuses what is no probability."""
-        if not 0 <= self.drop <= 1:
-            raise PartitaError(f"drop is {self.drop}; a probability lies in 0..1")
+    weights: dict[str, NonNegative] = field(default_factory=_default_weights)
+    drop: Proportion = 0.1
 
     def build(self, *, model: Generator, codec: Frozen) -> "LatentGeneration":
         """Builds the objective around a generator.
@@ -88,6 +84,8 @@ class LatentGeneration(Objective):
         terms, metrics = {"latents": output.head.loss}, dict(output.head.metrics)
         if self.model.stop is not None:
             terms["stop"], metrics["stop_accuracy"] = self._stop(output.states, frames)
+        if "answer" in batch:
+            metrics["with_text"] = torch.tensor(sum(map(bool, batch["answer"])) / len(frames), device=frames.device)
         losses = {name: upcast(term.detach()) for name, term in terms.items()}
         return StepOutput(weighted_sum(terms, self.weights), losses, metrics, None)
 

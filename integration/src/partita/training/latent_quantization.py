@@ -1,5 +1,6 @@
 """Latent quantization: codes for the continuous latents of a frozen codec."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,10 +16,12 @@ from partita_core import (
     StepOutput,
     component,
     frozen_call,
-    process_mean,
+    mean_within,
     register,
+    tokens_within,
     upcast,
 )
+from partita_core.ranges import Count, NonNegative, Proportion
 from partita_losses import (
     LatentDiscriminatorConfig,
     feature_matching_loss,
@@ -46,8 +49,8 @@ def _default_weights() -> dict[str, float]:
 class LatentQuantizationConfig(Config):
     """A quantizer for the latents of a frozen codec (GenAE-VQ).
 
-    From arXiv 2602.15749, section 5, and Re-Bottleneck (arXiv 2507.07867), with defaults where they are silent. The
-    quantizer's own terms are weighed by the quantizer.
+    An RVQ after training is published (arXiv 2602.15749); the losses are after Re-Bottleneck (arXiv 2507.07867), by the
+    same first author, and their weights are ours. The quantizer's own terms are weighed by the quantizer.
 
     Attributes:
         weights: of "latent" (the mean absolute error of latents of unit variance), of "adversarial" and
@@ -56,14 +59,15 @@ class LatentQuantizationConfig(Config):
         losses: distances of the audio that the frozen decoder makes of the quantized latents to the target, by the
             names that `weights` uses.
         losses_from: fraction of the run from which `losses` count.
-        start_tokens: latents that their scale is measured on, and each level's k-means.
+        start_tokens: latents that their scale is measured on, and each level's k-means; as many as the data holds, and
+            one for each code, where that is less.
     """
 
-    weights: dict[str, float] = field(default_factory=_default_weights)
+    weights: dict[str, NonNegative] = field(default_factory=_default_weights)
     discriminator: Config | None = component("latent_discriminator", default=LatentDiscriminatorConfig())
     losses: dict[str, Config] = field(default_factory=dict, metadata={"roles": ("loss",)})
-    losses_from: float = 0.8
-    start_tokens: int = 20_000
+    losses_from: Proportion = 0.8
+    start_tokens: Count = 20_000
 
     def build(self, *, model: Quantizer, codec: Frozen) -> "LatentQuantization":
         """Builds the objective for `model` on the latents of `codec`."""
@@ -87,8 +91,8 @@ class LatentQuantizationConfig(Config):
 class LatentQuantization(Objective):
     """Latents of a frozen codec, stored or encoded on the fly, and a quantizer that learns them.
 
-    See `LatentQuantizationConfig`. An item shorter than a crop is repeated for the quantizer, and counts once; losses
-    on audio need audio.
+    See `LatentQuantizationConfig`. An item shorter than a crop is repeated, so that the discriminator and
+    the context of the quantizer are latents, and counts once; losses on audio need audio.
     """
 
     model: Quantizer
@@ -141,21 +145,27 @@ class LatentQuantization(Objective):
         """The frozen codec with the quantizer attached."""
         return attach_quantizer(self._frozen, self.model)  # pyright: ignore[reportReturnType]
 
-    def begin(self, batches: Iterable[Batch]) -> None:
-        """Measures the latents' scale, and starts the quantizer on latents if it has a start."""
-        gathered, tokens = [], 0
+    def begin(self, batches: Iterable[Batch], *, seconds: float | None = None) -> str:
+        """Measure the latents' scale, and start the quantizer on latents if it has a start; see `Objective`."""
+        spec, start = self._frozen.latent_spec, getattr(self.model, "initialise", None)
+        held = math.inf if seconds is None else math.ceil(seconds * spec.frame_rate * spec.tokens_per_frame)
+        needed = 0 if start is None else max(self.model.codebook_sizes)
+        wanted = min(self.start_tokens, max(held, needed))
+        gathered, lengths, tokens = [], [], 0
         for batch in batches:
-            values = self._latents(batch)
-            gathered.append(values)
-            tokens += values.shape[0] * values.shape[2]
-            if tokens >= self.start_tokens:
+            gathered.append(self._latents(batch))
+            lengths.append(tokens_of(batch, spec))
+            tokens += int(lengths[-1].sum())
+            if tokens >= wanted:
                 break
         values = torch.cat(gathered)
-        self.mean.copy_(values.mean((0, 2))[:, None])
-        self.std.copy_(values.std((0, 2))[:, None].clamp_min(torch.finfo(values.dtype).eps))
-        start = getattr(self.model, "initialise", None)
+        counted = tokens_within(values, torch.cat(lengths))
+        self.mean.copy_(counted.mean(0)[:, None])
+        self.std.copy_(counted.std(0)[:, None].clamp_min(torch.finfo(values.dtype).eps))
         if start is not None:
             start(values)
+        limit = f", {self.start_tokens} were asked for and the data holds {held}" if held < self.start_tokens else ""
+        return f"started on {tokens} latents{limit}"
 
     def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
         """One phase; see `Objective`."""
@@ -169,7 +179,7 @@ class LatentQuantization(Objective):
 
     def _generator(self, batch: Batch, state: TrainState) -> StepOutput:
         values = self._latents(batch)
-        output = self.model(values)
+        output = self.model(values, lengths=tokens_of(batch, self._frozen.latent_spec))
         real, fake = self._normalize(values), self._normalize(upcast(output.values))
         terms = {"latent": self._distance(real, fake, batch)}
         if self.discriminator is not None:
@@ -204,9 +214,7 @@ class LatentQuantization(Objective):
 
     def _distance(self, real: Tensor, fake: Tensor, batch: Batch) -> Tensor:
         """Mean absolute error over the frames that hold audio."""
-        tokens = tokens_of(batch, self._frozen.latent_spec).to(real.device)
-        inside = (torch.arange(real.shape[-1], device=real.device) < tokens[:, None]).to(real.dtype)
-        return process_mean(((real - fake).abs().mean(1) * inside).sum(), inside.sum())
+        return mean_within((real - fake).abs().mean(1), tokens_of(batch, self._frozen.latent_spec))
 
     def _audio_terms(self, values: Tensor, batch: Batch) -> dict[str, Tensor]:
         with torch.autocast(values.device.type, enabled=False):

@@ -48,7 +48,7 @@ def codes_of(batch: Batch, codec: Codec) -> Tensor:
 
 def tokens_of(batch: Batch, spec: LatentSpec) -> Tensor:
     """`(batch,)` int64 on the CPU: the tokens of each item that are no padding."""
-    return -(-batch["audio_lengths"].cpu() // spec.hop) * spec.tokens_per_frame
+    return spec.tokens(batch["audio_lengths"].cpu())
 
 
 def repeated(values: Tensor, tokens: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from partita_core import PartitaError, shown, written_aside
+from partita_core import PartitaError, parse_json, shown, written_aside
 from tqdm import tqdm
 
 
@@ -29,12 +29,20 @@ class Log:
             aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
     def write(self, step: int, **values: Any) -> None:
-        """Adds a line."""
+        """Add a line; a number that is not finite, which JSON does not have, is null in it."""
+        values = {name: None if _infinite(value) else value for name, value in values.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | values) + "\n")
         numbers = {name: value for name, value in values.items() if isinstance(value, (int, float))}
         for tracker in self._trackers if numbers else ():
             tracker.log(numbers, step=step)
+
+    def finite(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
+        """The values that are finite, as losses are; a metric that is not is left out, with a warning."""
+        for name, value in values.items():
+            if not math.isfinite(value):
+                self.warn(step, name, f"step {step}: {name} is {value}; it is left out of the log")
+        return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def warn(self, step: int, kind: str, text: str) -> None:
         """Adds a line with a `warning`; the first of a kind is also written to stderr, without breaking a bar."""
@@ -57,15 +65,27 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     lines = []
     for number, text in enumerate(texts, 1):
         try:
-            line = json.loads(text.decode("utf-8"))
-        except (ValueError, RecursionError):  # what is no UTF-8, too
+            line = parse_json(text.decode("utf-8"))
+        except ValueError:  # what is no UTF-8, too
             if number == len(texts):
                 break
             line = None
-        if not isinstance(line, dict) or type(line.get("step")) is not int:
+        if not isinstance(line, dict) or not all(_fits(name, value) for name, value in ({"step": None} | line).items()):
             raise PartitaError(f"{path} is no log of a run: line {number} is {shown(text.decode('utf-8', 'replace'))}")
         lines.append(line)
     return lines
+
+
+def _infinite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a value of a log is what `Log` writes: counters and clocks are numbers, and numbers are no larger."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if name == "step":
+        return type(value) is int and 0 <= value < 1 << 63
+    return (number and abs(value) <= sys.float_info.max) if number or name == "seconds" else True
 
 
 class Progress:

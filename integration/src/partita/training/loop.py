@@ -5,8 +5,10 @@ schedules read the state. So a resumed run goes on as if it had never stopped, a
 """
 
 import math
+import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +17,24 @@ from partita_core import Frozen, PartitaError, hashed_seed
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from partita.data import changed_file
+
 from .checkpoints import Facts, load_checkpoint, save_checkpoint
 from .clock import Clock
+from .finish import hours_of
+from .interruption import Interrupted, Signals
 from .logs import Log, Progress
 from .nonfinite import Guard, NonFiniteError
 from .objective import Objective, TrainState
-from .optimization import EMA
+from .optimization import EMA, kept_rates
 from .periodic import Periodic
 from .run import RunConfig, RunFolder
-from .together import agree, all_left_out, everywhere, gathered, of_main
+from .together import Word, agree, all_left_out, everywhere, gathered, of_main
 from .watch import Watch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from datasets import Dataset, IterableDataset
 
 
 class Loop:
@@ -41,6 +48,7 @@ class Loop:
         run: RunFolder,
         *,
         data: str,
+        contents: Mapping[str, str],
     ) -> None:
         self.accelerator, self.objective, self.config, self.run = accelerator, objective, config, run
         trainer = config.trainer
@@ -61,11 +69,16 @@ class Loop:
         self.places: tuple[Any, ...] = ()  # of a checkpoint, for each process
         self.watch = Watch(trainer.watch)
         self.stop = ""  # why the run is to end
+        self.started = ""  # what was done before the first step
         self.data = data  # what the files are called by, all in all; empty where nobody knows
+        self.contents = dict(contents)  # digests of some of them, by name
         self.broken: dict[str, tuple[str, int]] = {}  # files that this process left out: the first reason, how often
 
-    def restore(self, checkpoint: Path) -> tuple[TrainState, float]:
-        """Where the run stood, and the seconds that it had taken."""
+    def restore(self, checkpoint: Path, minutes: float | None = None) -> tuple[TrainState, float]:
+        """Where the run stood, and the seconds that it had taken.
+
+        With another number of steps than before, or a time limit, schedules go on from where they were.
+        """
         optimizers = self._plain_optimizers()
         state, facts = load_checkpoint(checkpoint, objective=self.objective, optimizers=optimizers, ema=self.ema)
         if list(facts.frozen) != self._frozen():
@@ -75,10 +88,27 @@ class Loop:
         self.broken = dict(facts.broken) if self.accelerator.is_main_process else {}
         if facts.data and self.data and facts.data != self.data:
             raise PartitaError(f"{self.run.path} was started on other files; give it the same data, unchanged")
+        if changed := changed_file(facts.contents, self.contents):
+            raise PartitaError(
+                f"{self.run.path} was started on other files: {changed} has other contents now; put it back as it was"
+            )
+        self.contents = facts.contents | self.contents
+        steps, planned = self.config.trainer.steps, state.total_steps
+        if minutes is not None:
+            state.go_on(planned)
+        elif steps != planned:
+            state.go_on(steps)
+            optimizers = {phase: self.config.trainer.optimizers[phase] for phase in self.optimizers}
+            if self.accelerator.is_main_process and (told := kept_rates(optimizers, state, planned)):
+                print(told, file=sys.stderr)
         return state, facts.seconds
 
-    def begin(self, batches: Iterable[Any], *, progress: bool) -> None:
-        """What the objective does with data before the first step, as if it were in one process."""
+    def begin(self, batches: Iterable[Any], dataset: "Dataset | IterableDataset", *, progress: bool) -> None:
+        """Prepare the objective with data before the first step, as if it were in one process."""
+        if type(self.objective).begin is Objective.begin:
+            return
+        streamed = self.config.data.stream is not None  # then its hours are not known
+        hours = None if streamed else hours_of(dataset)  # pyright: ignore[reportArgumentType]
         torch.manual_seed(hashed_seed(self.config.trainer.seed, "begin"))
         shown = progress and self.accelerator.is_main_process
 
@@ -86,7 +116,9 @@ class Loop:
             for batch in tqdm(batches, desc="starting", unit="batch", disable=not shown, leave=False):
                 yield _to(batch, self.accelerator.device)
 
-        self.objective.begin(counted())
+        self.started = self.objective.begin(counted(), seconds=None if hours is None else 3600 * hours)
+        if shown:
+            tqdm.write(self.started)
         if self.ema is not None:
             self.ema = EMA(self.objective.model, self.ema.decay)
 
@@ -98,38 +130,55 @@ class Loop:
         minutes: float | None,
         elapsed: float,
         checkpoint_every: int | None,
+        checkpoint_minutes: float | None,
         keep: int,
         periodic: Periodic | None,
         progress: bool,
     ) -> float:
-        """Takes the steps, and returns the seconds of training, those before a resumption included."""
+        """Takes the steps, and returns the seconds of training, those before a resumption included.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM has come, and a checkpoint is written.
+        """
         trainer, main = self.config.trainer, self.accelerator.is_main_process
         log = Log(self.run.log, step=state.step, trackers=self.accelerator.trackers) if main else None
+        if log is not None and self.started:
+            log.write(state.step, start=self.started)
         bar = Progress(state.total_steps, start=state.step, shown=progress and main)
-        clock = Clock(elapsed, minutes, first_step=state.step, steps=trainer.steps)
+        times = {"first_step": state.step, "steps": trainer.steps, "checkpoint_minutes": checkpoint_minutes}
+        clock = Clock(elapsed, minutes, **times)
         reader = iter(batches)
         self.prepared.train()
+        held = ExitStack()
         try:
-            last, _ = agree(self.accelerator, clock.over(state), state.total_steps)
+            last = agree(self.accelerator, Word(clock.over(state), state.total_steps)).last
             if log is not None and periodic is not None and periodic.missed(state, last, log):
                 with clock.paused():
                     periodic.evaluate(state, log)
+            signals = held.enter_context(Signals())  # before the first step there is nothing to lose
             while not last and not self.stop:
                 figures, waited = self._try_step(reader, state, bar, log)
                 state.step += 1
-                last, state.total_steps = agree(self.accelerator, clock.over(state), clock.total_steps(state))
+                ending, asked = signals.take()
+                mine = Word(clock.over(state), clock.total_steps(state), asked or clock.save_due(), ending)
+                last, state.total_steps, save, ending = agree(self.accelerator, mine)
                 if self.ema is not None and figures:
                     self.ema.update(self.objective.model, state.step)
                 if figures and (state.step % trainer.log_every == 0 or last):
                     values = everywhere(self.accelerator, figures)
                     if log is not None:
-                        values = _finite_values(values, state, log)
+                        values = log.finite(state.step, values)
                         bar.update(state.step, state.total_steps, {"loss": values["total"]})
                         log.write(state.step, seconds=round(clock.elapsed, 3), waited=round(waited, 4), **values)
                         self._warn(values, state, log)
                     self.stop = of_main(self.accelerator, self.stop)
-                if last or (checkpoint_every and state.step % checkpoint_every == 0):
-                    self._checkpoint(state, clock.elapsed, keep, getattr(batches, "places", ()))
+                if last or save or ending or (checkpoint_every and state.step % checkpoint_every == 0):
+                    path = self._checkpoint(state, clock.elapsed, keep, getattr(batches, "places", ()))
+                    clock.saved()
+                    if ending:
+                        stands = f"interrupted after step {state.step} of {state.total_steps}; {path} is written"
+                        resume = "give the command again with --resume, and the run goes on from there"
+                        raise Interrupted(f"{stands}: {resume}" if main else "", ending)
                 if periodic is not None and periodic.due(state, last):
                     with clock.paused():
                         periodic.evaluate(state, log)
@@ -137,6 +186,7 @@ class Loop:
                 raise PartitaError(self.stop)
             self.broken = all_left_out(self.accelerator, self.broken)
         finally:
+            held.close()
             bar.close()
             if log is not None and self.broken:
                 log.write(state.step, broken=dict(self.broken.values()))
@@ -242,11 +292,12 @@ class Loop:
             )
         return self.places[self.accelerator.process_index] if self.places else None
 
-    def _checkpoint(self, state: TrainState, seconds: float, keep: int, places: tuple[Any, ...]) -> None:
+    def _checkpoint(self, state: TrainState, seconds: float, keep: int, places: tuple[Any, ...]) -> Path | None:
+        """Write a checkpoint, in the main process; returns its folder there."""
         everyone = gathered(self.accelerator, [places] if places else [])
         broken = all_left_out(self.accelerator, self.broken)
         if not self.accelerator.is_main_process:
-            return
+            return None
         facts = Facts(
             seconds,
             frozen=tuple(self._frozen()),
@@ -255,9 +306,10 @@ class Loop:
             places=tuple(everyone),
             broken=broken,
             data=self.data,
+            contents=self.contents,
         )
-        save_checkpoint(
-            self.run.checkpoints,
+        return save_checkpoint(
+            self.run,
             objective=self.objective,
             optimizers=self._plain_optimizers(),
             ema=self.ema,
@@ -271,14 +323,6 @@ class Loop:
 
     def _plain_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {phase: optimizer.optimizer for phase, optimizer in self.optimizers.items()}
-
-
-def _finite_values(figures: Mapping[str, float], state: TrainState, log: Log) -> dict[str, float]:
-    """The figures of a line of the log. Losses are finite; a metric that is not is left out, and warned of."""
-    values = dict(figures)
-    for name in [name for name, value in values.items() if not math.isfinite(value)]:
-        log.warn(state.step, name, f"step {state.step}: {name} is {values.pop(name)}; it is left out of the log")
-    return values
 
 
 def _to(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -156,9 +156,9 @@ class Guard:
         mine, problem = found[self._accelerator.process_index], ""
         try:
             if self._accelerator.is_main_process:
-                with written_aside(folder) as aside:
+                with written_aside(folder, own=(folder / "failure.json").is_file()) as aside:
                     aside.mkdir()
-                    write_tensors(aside / "objective.safetensors", self._objective.state_dict())
+                    write_tensors(aside / "objective.safetensors", self._objective.state_dict(), finite=False)
                     failure = {"step": state.step + 1, "total_steps": state.total_steps, "phase": phase}
                     write_json(aside / "failure.json", failure | {"seed": self._trainer.seed, "processes": found})
         except PartitaError as error:
@@ -167,7 +167,7 @@ class Guard:
         try:
             for forward, report in zip(forwards, mine):
                 tensors = {name: value for name, value in forward.batch.items() if isinstance(value, Tensor)}
-                write_tensors(folder / report["batch"], tensors)
+                write_tensors(folder / report["batch"], tensors, finite=False)
         except PartitaError as error:
             problem = str(error)
         return f"it could not be kept ({problem})" if problem else f"batch and weights are in {folder}"

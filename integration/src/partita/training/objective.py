@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from partita_core import ChannelLayout, Codec, PartitaError, Saved, StepOutput, convert_pairs, upcast
+from partita_core import ChannelLayout, Codec, PartitaError, Saved, StepOutput, convert_pairs, length_mask, upcast
 from partita_losses import DiscriminatorOutput
 from torch import Tensor, nn
 
@@ -20,15 +20,24 @@ class TrainState:
     Attributes:
         step: optimizer steps done.
         total_steps: how many there will be; an estimate, growing better, where time is the limit.
+        since: a step and the progress there, from which on it rises to 1 at the last step; the step at which the run
+            was given another number of steps, if it was.
     """
 
     step: int = 0
     total_steps: int = 1
+    since: tuple[int, float] = (0, 0.0)
 
     @property
     def progress(self) -> float:
         """From 0 to 1."""
-        return min(1.0, self.step / max(1, self.total_steps))
+        step, done = self.since
+        return min(1.0, done + (1.0 - done) * ((self.step - step) / max(1, self.total_steps - step)))
+
+    def go_on(self, total_steps: int) -> None:
+        """Change the number of steps: progress goes on from where it is, and none that was made is taken back."""
+        self.since = self.step, self.progress
+        self.total_steps = total_steps
 
 
 class Objective(nn.Module, ABC):
@@ -68,12 +77,17 @@ class Objective(nn.Module, ABC):
         """What is saved in the end, with the weights of the moment; a codec is listened to on the way."""
         return self.model
 
-    def begin(self, batches: Iterable[Batch]) -> None:
-        """What is to be done with data before the first step, as a start of codebooks; not done on resuming.
+    def begin(self, batches: Iterable[Batch], *, seconds: float | None = None) -> str:
+        """Prepare with data before the first step, as a start of codebooks does; not done on resuming.
 
         Args:
             batches: on the device, without end, the same in every process; reading them leaves training's alone.
+            seconds: audio that the data holds, beyond which batches are more of the same; None where it is unknown.
+
+        Returns:
+            One line for the log; empty where nothing was done.
         """
+        return ""
 
     def check_batch(self, batch: Mapping[str, Any]) -> None:
         """Refuses data that lacks what the objective needs.
@@ -100,10 +114,14 @@ def check_weights(terms: set[str], weights: Mapping[str, float]) -> None:
     """
     unweighed, unclaimed = sorted(terms - weights.keys()), sorted(weights.keys() - terms)
     if unweighed:
-        raise PartitaError(f"no weight is given for the loss {unweighed[0]!r}; weights: {', '.join(sorted(weights))}")
+        known = ", ".join(sorted(weights))
+        raise PartitaError(
+            f"no weight is given for the loss {unweighed[0]!r}; set weights.{unweighed[0]} beside those of {known}"
+        )
     if unclaimed:
         raise PartitaError(
-            f"nothing makes the loss {unclaimed[0]!r} that has a weight; losses: {', '.join(sorted(terms))}"
+            f"nothing makes the loss {unclaimed[0]!r} that has a weight; losses: {', '.join(sorted(terms))}; add it to "
+            "the losses, or leave out the weight"
         )
 
 
@@ -111,8 +129,8 @@ def heard(audio: Tensor, batch: Batch, layout: Tensor) -> Tensor:
     """Network audio of `layout` as the losses take it: left and right (mono twice its mean), zero past the end."""
     wanted = torch.where(layout == ChannelLayout.MID_SIDE, int(ChannelLayout.STEREO), layout)
     audio = convert_pairs(audio, layout, wanted)
-    inside = torch.arange(audio.shape[-1], device=audio.device) < batch["audio_lengths"].to(audio.device)[:, None, None]
-    return torch.where(inside, audio, 0)
+    inside = length_mask(batch["audio_lengths"], audio.shape[-1])
+    return torch.where(inside[:, None].to(audio.device), audio, 0)
 
 
 def target_audio(batch: Batch) -> Tensor:

@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from partita_core import PartitaError, Saved, check_finite, check_weights
+from partita_core.ranges import Count, NonNegative, Positive, Range, Ranged, Steps
 from torch import Tensor, nn
 
 from .objective import Objective, TrainState
@@ -22,8 +23,11 @@ _SCHEDULES: dict[str, Callable[[TrainState, "OptimizerConfig"], float]] = {
 _HIGHEST_LR = 1e30
 
 
+_Beta = Annotated[float, Range(0, 1, open_high=True)]
+
+
 @dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Ranged):
     """How the parameters of one phase are moved.
 
     Attributes:
@@ -39,26 +43,14 @@ class OptimizerConfig:
     """
 
     name: Literal["adamw", "radam"] = "adamw"
-    lr: float = 1.5e-4
-    betas: tuple[float, float] = (0.8, 0.99)
-    weight_decay: float = 1e-3
+    lr: Annotated[float, Range(0, 1e30)] = 1.5e-4
+    betas: tuple[_Beta, _Beta] = (0.8, 0.99)
+    weight_decay: NonNegative = 1e-3
     schedule: Literal["constant", "cosine", "inverse_sqrt"] = "inverse_sqrt"
-    warmup_steps: int = 0
-    decay_steps: int = 200_000
-    final: float = 0.05
-    clip: float | None = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be."""
-        if not 0 <= self.lr <= _HIGHEST_LR:
-            raise PartitaError(f"lr is {self.lr}; it must be from 0 to {_HIGHEST_LR:g}")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise PartitaError(f"betas are {self.betas}; each must be in [0, 1)")
-        for name, least in {"weight_decay": 0, "warmup_steps": 0, "decay_steps": 1, "final": 0}.items():
-            if not least <= getattr(self, name) < math.inf:
-                raise PartitaError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        if self.clip is not None and not self.clip > 0:
-            raise PartitaError(f"clip is {self.clip}; it must be positive, or None for no limit")
+    warmup_steps: Steps = 0
+    decay_steps: Count = 200_000
+    final: NonNegative = 0.05
+    clip: Positive | None = 1.0
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """The optimizer over parameter groups."""
@@ -69,6 +61,26 @@ class OptimizerConfig:
         """The learning rate of the step that is about to be taken."""
         warmup = min(1.0, (state.step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         return self.lr * warmup * _SCHEDULES[self.schedule](state, self)
+
+
+def kept_rates(optimizers: Mapping[str, OptimizerConfig], state: TrainState, planned: int) -> str:
+    """One line on the learning rates of a run that is given more steps than planned; empty where nothing differs.
+
+    They go on from where they were, and are not those of a run that was to have as many steps from its start.
+
+    Args:
+        optimizers: by phase.
+        state: of the longer run, at its first step.
+        planned: number of steps before.
+    """
+    anew = TrainState(state.step, state.total_steps)
+    rates = {phase: (config.lr_at(state), config.lr_at(anew)) for phase, config in optimizers.items()}
+    told = [f"{phase} {rate:.3g} (not {other:.3g})" for phase, (rate, other) in rates.items() if rate != other]
+    if not told:
+        return ""
+    steps = f"{state.total_steps} steps, where {planned} were planned"
+    what = f"learning rates go on from step {state.step}, and are not those of one run of as many steps"
+    return f"{steps}: {what}: {', '.join(told)}"
 
 
 class EMA:
@@ -99,9 +111,10 @@ class EMA:
             PartitaError: they are of another module, or not finite.
         """
         check_weights(self.tensors, tensors, source)
-        check_finite(tensors, source)
+        cast = {name: tensors[name].to(average.dtype) for name, average in self.tensors.items()}
+        check_finite(cast, source)
         for name, average in self.tensors.items():
-            average.copy_(tensors[name])
+            average.copy_(cast[name])
 
     @contextmanager
     def swapped_in(self, module: nn.Module) -> Iterator[None]:

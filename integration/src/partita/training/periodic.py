@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,8 @@ from partita_core import ChannelLayout, Codec, PartitaError, hashed_seed
 from torch import Tensor
 
 from partita.cards import Measured
-from partita.data import build_loader, first_rows, open_dataset, whole_files
+from partita.data import build_loader, dataset_splits, first_rows, open_dataset, random_piece
+from partita.data.notes import note
 from partita.evaluation import evaluate
 
 from .logs import Log
@@ -48,11 +49,10 @@ class Periodic:
         self._every, self._looked_in_the_middle = config.trainer.evaluate_every, False
         self.measured: list[Measured] = []  # by the last evaluation
         stream = config.data.stream is not None
-        try:
-            found, self.split = open_dataset(data, split="validation", stream=stream), "validation"
-        except PartitaError:
-            found, self.split = open_dataset(data, split="train", stream=stream), "train"
-        dataset = first_rows(found)
+        self.split = "validation" if "validation" in dataset_splits(data, stream=stream) else "train"
+        if self.split == "train":
+            note(f"{data}: has no split validation; evaluations during training are of training files")
+        dataset = first_rows(open_dataset(data, split=self.split, stream=stream))
         listens = isinstance(objective.result, Codec) and "audio" in dataset.column_names
         kind: Callable[..., Any] = _Clips if listens else _Losses
         self._look = kind(dataset, objective, ema, config, device, samples)
@@ -111,13 +111,19 @@ class _Clips:
         self._rate = spec.sample_rate
         count = min(_CLIPS, len(dataset))
         rows = [round(i * (len(dataset) - 1) / max(1, count - 1)) for i in range(count)]
-        length = int(config.trainer.evaluate_seconds / count * self._rate)
         self._clips: list[tuple[str, Tensor, ChannelLayout]] = []
-        try:
-            for clip in whole_files(dataset.select(rows), sample_rate=self._rate, mono=spec.channels == 1):
-                self._clips.append((clip.name, clip.audio[:, :length], clip.layout))
-        except PartitaError:
-            self._clips = []  # nothing to listen to is no reason not to train
+        for row in rows:
+            with suppress(PartitaError):  # a run without validation audio still trains
+                clip = random_piece(
+                    dataset,
+                    row,
+                    samples=max(1, int(config.trainer.evaluate_seconds / count * self._rate)),
+                    sample_rate=self._rate,
+                    mono=spec.channels == 1,
+                    silence_db=config.data.silence_db,
+                    key=(config.trainer.seed, "evaluation"),
+                )
+                self._clips.append((clip.name, clip.audio, clip.layout))
 
     def __call__(self, state: TrainState) -> list[Measured]:
         if not self._clips:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from partita_core import Codec, Config, Frozen, PartitaError, StepOutput, register, upcast
+from partita_core.ranges import NonNegative
 from partita_representation import FrozenLLMConfig, RQMTPConfig, Supervision, SupervisionInput
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ def _default_supervisions() -> dict[str, Config]:
 @register("objective/representation_supervision")
 @dataclass(frozen=True)
 class RepresentationSupervisionConfig(Config):
-    """Features of latents, for understanding: stage 1 of F3-Tokenizer (arXiv 2606.06357, section 3.2).
+    """Features of latents, for understanding: as in F3-Tokenizer (arXiv 2606.06357).
 
     Attributes:
         supervisions: what teaches, by the names that `weights` uses.
@@ -30,7 +31,7 @@ class RepresentationSupervisionConfig(Config):
     """
 
     supervisions: dict[str, Config] = field(default_factory=_default_supervisions, metadata={"roles": ("supervision",)})
-    weights: dict[str, float] = field(default_factory=lambda: {"rq": 1.0, "llm": 1.0})
+    weights: dict[str, NonNegative] = field(default_factory=lambda: {"rq": 1.0, "llm": 1.0})
 
     def build(self, *, model: RepresentationModel, codec: Frozen) -> "RepresentationSupervision":
         """Builds the objective around `model`, which was built on `codec`.

@@ -1,13 +1,29 @@
 """A run: one record that says all of it, and the folder that it leaves."""
 
 import dataclasses
-import math
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from partita_core import Config, PartitaError, component, from_dict, read_json, to_dict, write_json
+from partita_core import (
+    Config,
+    PartitaError,
+    check_vacant,
+    component,
+    from_dict,
+    locked,
+    read_json,
+    remove_saved,
+    remove_unfinished,
+    settle,
+    to_dict,
+    write_json,
+)
+from partita_core.ranges import Count, Positive, Proportion, Ranged, Seed
 
 from partita.data import DataConfig
 
@@ -23,7 +39,7 @@ def _default_optimizers() -> dict[str, OptimizerConfig]:
 
 
 @dataclass(frozen=True)
-class TrainerConfig:
+class TrainerConfig(Ranged):
     """How a run is driven; nothing here is about what is learned.
 
     Attributes:
@@ -35,8 +51,9 @@ class TrainerConfig:
         ema_decay: of the averaged weights that are evaluated and saved; None for none.
         log_every: steps between lines of the log.
         evaluate_every: steps between evaluations; None for the start, the middle and the end.
-        evaluate_seconds: audio of the validation split that an evaluation takes.
-        statistics_seconds: audio of the training split that the latents' statistics are measured on.
+        evaluate_seconds: audio of the validation split that an evaluation takes, in pieces from anywhere in its files.
+        statistics_seconds: audio of the training split that the latents' statistics are measured on, in pieces from
+            anywhere in its files; as much as they hold, where that is less.
         on_nonfinite: what becomes of a step with a loss or a gradient that is not finite: the run stops, or it goes on
             without the step. Either way the batch is kept in `failed/`.
         max_skipped: steps in a row that may be left out before the run stops anyhow.
@@ -46,30 +63,20 @@ class TrainerConfig:
     The last four may be others when a run is resumed.
     """
 
-    steps: int = 1000
-    seed: int = 0
+    steps: Count = 1000
+    seed: Seed = 0
     optimizers: dict[str, OptimizerConfig] = field(default_factory=_default_optimizers)
     precision: Literal["no", "bf16", "fp16"] = "no"
-    accumulation: int = 1
-    ema_decay: float | None = 0.9999
-    log_every: int = 10
-    evaluate_every: int | None = None
-    evaluate_seconds: float = 20.0
-    statistics_seconds: float = 120.0
+    accumulation: Count = 1
+    ema_decay: Proportion | None = 0.9999
+    log_every: Count = 10
+    evaluate_every: Count | None = None
+    evaluate_seconds: Positive = 20.0
+    statistics_seconds: Positive = 120.0
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    max_skipped: int = 10
+    max_skipped: Count = 10
     watch: WatchConfig = WatchConfig()
     trackers: tuple[Literal["tensorboard"], ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be."""
-        for name in ("steps", "accumulation", "log_every", "evaluate_every", "max_skipped"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise PartitaError(f"{name} is {value}; it must be at least 1")
-        for name in ("evaluate_seconds", "statistics_seconds"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise PartitaError(f"{name} is {getattr(self, name)}; it must be positive")
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,11 @@ class RunConfig:
 
 
 class RunFolder:
-    """The folder of a run: `config.json`, `log.jsonl`, `model/`, `checkpoints/`, `samples/`, and perhaps `failed/`."""
+    """The folder of a run: `config.json`, `log.jsonl`, `model/`, `checkpoints/`, `samples/`, and perhaps `failed/`.
+
+    Beside them, `.partita` is the lock of the process that writes, and lists the checkpoints that the run wrote: no
+    others are deleted.
+    """
 
     def __init__(self, path: str | Path) -> None:
         """Names the places; nothing is made yet."""
@@ -100,6 +111,7 @@ class RunFolder:
         self.config, self.log = self.path / "config.json", self.path / "log.jsonl"
         self.model, self.checkpoints = self.path / "model", self.path / "checkpoints"
         self.samples, self.failed = self.path / "samples", self.path / "failed"
+        self.mark = self.path / ".partita"
 
     @classmethod
     def of_model(cls, model: str | Path) -> Self | None:
@@ -112,15 +124,70 @@ class RunFolder:
         )
 
     def check_new(self) -> None:
-        """Refuses a folder that a run cannot start in.
+        """Refuse a folder that a run cannot start in.
 
         Raises:
-            PartitaError: there is a run already, or it is a file.
+            PartitaError: there is a run already, or anything else, or it is a file.
         """
         if self.config.exists():
             raise PartitaError(f"{self.path} holds a run already; --resume it, or choose another folder")
-        if self.path.exists() and not self.path.is_dir():
-            raise PartitaError(f"{self.path} is a file; a run needs a folder")
+        check_vacant(self.path, but=[self.mark.name])
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock of the run, whose folder is made where there is none.
+
+        Raises:
+            PartitaError: another process writes the run, or the folder cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PartitaError(f"cannot write {self.path}: {error.strerror or error}") from None
+        with locked(self.mark):
+            yield
+
+    def tidy(self) -> None:
+        """Remove what a kill in the middle of writing has left, and complete what can be."""
+        for folder in (self.path, self.model, self.checkpoints, self.failed):
+            remove_unfinished(folder)
+        settle(self.model)
+
+    def written(self) -> set[str]:
+        """The names of the checkpoints that the run wrote and did not delete."""
+        found: set[str] = set()
+        for line in self.mark.read_text(encoding="utf-8").splitlines() if self.mark.exists() else ():
+            event, _, name = line.partition(" ")
+            (found.add if event == "write" else found.discard)(name)
+        return found
+
+    def note(self, event: Literal["write", "delete"], checkpoint: str) -> None:
+        """Add a line on a checkpoint that is about to be written, or was deleted."""
+        with self.mark.open("a", encoding="utf-8") as file:
+            file.write(f"{event} {checkpoint}\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def check_own(self) -> None:
+        """Refuse a folder that holds what no run writes.
+
+        Raises:
+            PartitaError: so it is; the first is named.
+        """
+        written = (self.config, self.log, self.model, self.checkpoints, self.samples, self.failed, self.mark)
+        check_vacant(self.path, but=[*(path.name for path in written), "tensorboard"])
+
+    def discard(self) -> None:
+        """Remove what the run wrote; the folder stays if anything else is in it."""
+        for folder in (*(self.checkpoints / name for name in self.written()), self.samples, self.failed):
+            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+        remove_saved(self.model)
+        for file in (self.config, self.log, self.mark):
+            file.unlink(missing_ok=True)
+        for folder in (self.checkpoints, self.path):
+            with suppress(OSError):
+                folder.rmdir()
 
     def check_resumed(self, config: RunConfig) -> None:
         """Holds a run to the config it was started with; steps may become more, and what is watched change.

@@ -6,7 +6,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from partita_core import PartitaError
+from partita_core import PartitaError, written_aside
 from torch import Tensor
 
 from partita.data import write_audio
@@ -57,7 +57,8 @@ class Samples:
         place = self._folder / folder
         place.mkdir(parents=True, exist_ok=True)
         write_audio(place / f"{stem}.wav", audio, sample_rate)
-        (place / f"{stem}.png").write_bytes(png)
+        with written_aside(place / f"{stem}.png", sync=False) as aside:
+            aside.write_bytes(png)
         tag = "original" if folder == "original" else "sample"
         for tracker in self._trackers:
             writer = tracker.tracker

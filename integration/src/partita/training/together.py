@@ -1,8 +1,9 @@
 """What the processes of a run tell each other, beside gradients; in one alone nothing is told."""
 
+import signal
 from collections.abc import Mapping
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,15 +12,33 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def agree(accelerator: "Accelerator", last: bool, total_steps: int) -> tuple[bool, int]:
-    """The main process's word on whether the run is over and how long it is, since each has a clock of its own."""
-    if accelerator.num_processes == 1:
-        return last, total_steps
-    from accelerate.utils import broadcast
+class Word(NamedTuple):
+    """The state of a run after a step, the same in all processes.
 
-    word: Any = broadcast(torch.tensor([int(last), total_steps], device=accelerator.device))
-    over, steps = word.tolist()
-    return bool(over), steps
+    Attributes:
+        last: whether it is over.
+        total_steps: how many steps there will be.
+        save: whether a checkpoint is due.
+        ending: the signal that ends it, or 0.
+    """
+
+    last: bool
+    total_steps: int
+    save: bool = False
+    ending: int = 0
+
+
+def agree(accelerator: "Accelerator", mine: Word) -> Word:
+    """One word for all: the main process's clock, and signals that have come to any process."""
+    if accelerator.num_processes == 1:
+        return mine
+    main = accelerator.is_main_process
+    ends = [mine.ending == number for number in (signal.SIGINT, signal.SIGTERM)]
+    flags = [mine.last * main, mine.total_steps * main, mine.save, *ends]
+    sums: Any = accelerator.reduce(torch.tensor(flags, dtype=torch.int64, device=accelerator.device), "sum")
+    last, total_steps, save, interrupted, terminated = sums.tolist()
+    ending = signal.SIGINT if interrupted else signal.SIGTERM if terminated else 0
+    return Word(bool(last), total_steps, bool(save), int(ending))
 
 
 def of_main(accelerator: "Accelerator", text: str) -> str:

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from partita_core import PartitaError
+from partita_core.ranges import NonNegative, Proportion, Ranged, Steps
 
 # Lines of the log that a figure is averaged over, and that there must be before it is judged.
 _LINES = 10
 
 
 @dataclass(frozen=True)
-class WatchConfig:
+class WatchConfig(Ranged):
     """From where on a figure of the log is worth a warning; None never warns of it.
 
     Attributes:
@@ -30,21 +30,12 @@ class WatchConfig:
             everything by a margin and teach the model nothing.
     """
 
-    after: int = 1000
-    saturated: float | None = 0.2
-    saturated_stop: float | None = 0.5
-    codes: float | None = 0.25
-    channel: float | None = 0.01
-    discriminator: float | None = 0.2
-
-    def __post_init__(self) -> None:
-        """Refuses what is no fraction and no step."""
-        if self.after < 0:
-            raise PartitaError(f"after is {self.after}; it must be at least 0")
-        for name in ("saturated", "saturated_stop", "codes", "channel"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise PartitaError(f"{name} is {value}; a fraction is from 0 to 1")
+    after: Steps = 1000
+    saturated: Proportion | None = 0.2
+    saturated_stop: Proportion | None = 0.5
+    codes: Proportion | None = 0.25
+    channel: Proportion | None = 0.01
+    discriminator: NonNegative | None = 0.2
 
 
 class Alarm(NamedTuple):
@@ -98,8 +89,8 @@ class Watch:
                 yield Alarm(
                     f"codes {level}",
                     f"dead codes: {value:.1%} of those of level {level} were in use within a thousand steps, below "
-                    f"{config.codes:.0%}; raise the quantizer's threshold_ema_dead_code, start it on more latents, or "
-                    "give it fewer codes",
+                    f"{config.codes:.0%}; give each step more tokens (data.batch_size, data.crop_seconds), start the "
+                    "quantizer on more latents (objective.start_tokens), or give it a smaller codebook_size",
                 )
             elif name == "loss/discriminator" and config.discriminator is not None and value < config.discriminator:
                 yield Alarm(

@@ -1,9 +1,10 @@
 """Periodic activations: Snake, its two-parameter form, and SnakeLite, which needs no sine.
 
-Snake is `x + sin^2(a x) / a` (Ziyin et al. 2020, "Neural networks fail to learn periodic functions"). SnakeLite
-(GenAE, arXiv 2602.15749, section 2) wraps the argument to [-pi/2, pi/2], where the Taylor polynomial of sin^2 of
-degree 8 is within 0.0121 of it. It is one kernel each way where there is one: on a GPU in Triton, on a CPU in C++ for
-large tensors in float32 (`native`). Other large tensors on a CPU are worked out piece by piece.
+Snake is `x + sin^2(a x) / a` (Ziyin et al. 2020, "Neural networks fail to learn periodic functions"). SnakeLite, by the
+formula of an open reimplementation of GenAE (arXiv 2602.15749), wraps the argument to [-pi/2, pi/2], where the Taylor
+polynomial of sin^2 of degree 8 is within 0.0121 of it. It is one kernel each way where there is one: on a GPU in
+Triton, on a CPU in C++ for large tensors in float32 (`native`). Other large tensors on a CPU are worked out piece by
+piece.
 """
 
 import math

@@ -1,8 +1,8 @@
 """Batch normalisation without anything learned, for latents that are to differ from recording to recording."""
 
 import torch
-from partita_core import is_distributed, upcast
-from torch import Tensor, distributed, nn
+from partita_core import is_distributed, move_average, upcast
+from torch import Tensor, nn
 from torch.distributed.nn import functional
 
 _EPS = 1e-6  # added to variances: a number that never varies stays zero, and one that hardly does is raised
@@ -28,34 +28,34 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_variance", torch.ones(shape))
         self.register_buffer("steps", torch.zeros(1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`(items, *shape)` to as much, at least float32; in training the running statistics move."""
+    def forward(self, x: Tensor, counted: Tensor | None = None) -> Tensor:
+        """Normalize `(items, *shape)`, to at least float32; in training the running statistics move.
+
+        Args:
+            x: the items.
+            counted: mask `(items,)` of those that the statistics are of, as those that hold audio; None, or where it
+                holds for none: all.
+        """
         x = upcast(x)
         if not self.training:
             return (x - self.running_mean.to(x.dtype)) * (self.running_variance.to(x.dtype) + _EPS).rsqrt()
-        self._update(x.detach())
-        if is_distributed():
-            mean = _over_processes(x.mean(0))
-            variance = _over_processes((x - mean).square().mean(0))
-        else:
-            variance, mean = torch.var_mean(x, dim=0, correction=0)
+        weight = x.new_ones(len(x)) if counted is None else (counted | ~counted.any()).to(x)
+        weight = weight.view(-1, *(1 for _ in x.shape[1:]))
+        count = _over_processes(weight.sum())
+        mean = _over_processes((x * weight).sum(0)) / count
+        variance = _over_processes(((x - mean).square() * weight).sum(0)) / count
+        self._update(mean.detach(), variance.detach())
         return (x - mean) * (variance + _EPS).rsqrt()
 
     @torch.no_grad()
-    def _update(self, x: Tensor) -> None:
-        """Moves the statistics towards those over the batches of all processes; the first ones are taken over."""
-        sums = torch.cat([x.sum(0)[None], x.square().sum(0)[None], torch.full_like(x[:1], x.shape[0])])
-        if is_distributed():
-            distributed.all_reduce(sums)
-        total, squares, count = sums.unbind()
-        mean = total / count
-        variance = (squares / count - mean.square()).clamp_min(0)
-        self.steps += 1
-        share = (1 / self.steps).clamp_min(1 - self.decay)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_variance.lerp_(variance.to(self.running_variance.dtype), share)
+    def _update(self, mean: Tensor, variance: Tensor) -> None:
+        """Moves the running statistics towards those of a step; the first ones are taken over."""
+        self.steps += (mean + variance).isfinite().all()
+        share = (1 / self.steps.clamp_min(1)).clamp_min(1 - self.decay)
+        move_average(self.running_mean, mean, share)
+        move_average(self.running_variance, variance, share)
 
 
 def _over_processes(x: Tensor) -> Tensor:
-    """The mean over processes, whose batches are of one size; gradients come back from all of them."""
-    return functional.all_reduce(x) / distributed.get_world_size()
+    """The sum over processes; gradients come back from all of them."""
+    return functional.all_reduce(x) if is_distributed() else x

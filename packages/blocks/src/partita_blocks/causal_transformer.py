@@ -45,7 +45,7 @@ class CausalBlock(nn.Module):
         self.mlp = SwiGLU(dim, hidden=mlp_dim, out_dim=dim)
 
     def forward(self, x: Tensor, angles: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
-        """`(batch, length, dim)` at the positions of `angles`, after those in `cache`, to as much and the new cache."""
+        """`(batch, length, dim)` at the positions of `angles`, after those in `cache`, with all keys and values."""
         qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.heads, self.head_dim))
         q, k, v = qkv.transpose(1, 3).unbind(2)
         q, k = rotate(q, angles), rotate(k, angles)
@@ -56,8 +56,7 @@ class CausalBlock(nn.Module):
         else:
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=self._seen(q, k))
         x = x + self.out(y.transpose(1, 2).flatten(2))
-        kept = (k, v) if self.window is None else (k[:, :, -self.window :], v[:, :, -self.window :])
-        return x + self.mlp(self.mlp_norm(x)), kept
+        return x + self.mlp(self.mlp_norm(x)), (k, v)
 
     def _seen(self, q: Tensor, k: Tensor) -> Tensor:
         """Which keys each query sees, `(queries, keys)`; the last key is the last query's own."""
@@ -86,7 +85,7 @@ class CausalTransformer(nn.Module):
             window: positions to the left that a layer sees, at least 1, which bounds the state; None for all.
         """
         super().__init__()
-        self.heads, self.head_dim = heads, head_dim
+        self.heads, self.head_dim, self.window = heads, head_dim, window
         self.reach = None if window is None else layers * window
         self.blocks = nn.ModuleList(
             CausalBlock(dim, heads=heads, head_dim=head_dim, mlp_dim=mlp_dim, window=window) for _ in range(layers)
@@ -114,5 +113,11 @@ class CausalTransformer(nn.Module):
         kept = []
         for block, cache in zip(self.blocks, caches):
             x, cache = block(x, angles, cache)
-            kept.append(cache)
+            kept.append(_recent(cache, self.window))
         return x, (position + length, tuple(kept))
+
+
+def _recent(cache: Cache, window: int | None) -> Cache:
+    """The keys and values that later positions may see."""
+    k, v = cache
+    return cache if window is None else (k[:, :, -window:], v[:, :, -window:])

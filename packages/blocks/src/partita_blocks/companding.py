@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from partita_core import AudioTransform, PartitaError, upcast
+from partita_core import AudioTransform, Constant, PartitaError, upcast
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,8 +29,6 @@ class CompandedSTFT(AudioTransform):
         bins: rows, `n_fft / 2`.
         padding: samples before the first block of `hop` samples that its frame sees, and as many behind it.
     """
-
-    weights: Tensor
 
     def __init__(
         self,
@@ -65,9 +63,9 @@ class CompandedSTFT(AudioTransform):
         self.stft = STFT(n_fft=n_fft, win_length=n_fft, hop=hop, padding="none", nyquist=True)
         self.hop, self.bins, self.padding = hop, n_fft // 2, (n_fft - hop) // 2
         self.companding, self.scale, self.exponent = companding, scale, exponent
-        octaves = torch.log2(1 + (64 * torch.arange(self.bins, dtype=torch.float64) / self.bins).square()) / 2
-        weights = (10 ** (tilt * octaves / 20)).to(torch.get_default_dtype())
-        self.register_buffer("weights", weights[:, None], persistent=False)
+        bins = torch.arange(self.bins, dtype=torch.float64, device="cpu")
+        octaves = torch.log2(1 + (64 * bins / self.bins).square()) / 2
+        self.weights = Constant((10 ** (tilt * octaves / 20))[:, None])
         reach = -(-self.padding // hop)
         self.context = (reach, reach)
 
@@ -80,14 +78,14 @@ class CompandedSTFT(AudioTransform):
             spectrum = self.stft(F.pad(audio, (self.padding, self.padding)))
             real, imaginary = spectrum.real, spectrum.imag
             imaginary = torch.cat([real[..., -1:, :], imaginary[..., 1:-1, :]], dim=-2)
-            x = torch.stack([real[..., :-1, :], imaginary], dim=2) * self.weights.to(real.dtype)
+            x = torch.stack([real[..., :-1, :], imaginary], dim=2) * self.weights.like(real)
             return (self.scale * self._power(x, self.exponent, _FLOOR)).flatten(1, 2)
 
     def inverse(self, x: Tensor) -> Tensor:
         """`(batch, 2 * channels, bins, frames)` to `(batch, channels, hop * frames)`, at least float32."""
         with torch.autocast(x.device.type, enabled=False):
             x = upcast(x).unflatten(1, (-1, 2)) / self.scale
-            x = self._power(x, 1 / self.exponent, _FLOOR**self.exponent) / self.weights.to(x.dtype)
+            x = self._power(x, 1 / self.exponent, _FLOOR**self.exponent) / self.weights.like(x)
             real, imaginary = x.unbind(2)
             real = torch.cat([real, imaginary[..., :1, :]], dim=-2)
             spectrum = torch.complex(real, F.pad(imaginary[..., 1:, :], (0, 0, 1, 1)))

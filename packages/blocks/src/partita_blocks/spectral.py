@@ -4,7 +4,7 @@ import math
 from typing import Literal
 
 import torch
-from partita_core import PartitaError, upcast
+from partita_core import Constant, PartitaError, upcast
 from torch import Tensor, nn
 
 # Added to squared magnitudes, so that roots and quotients of them stay finite at silence; no audible figure moves, and
@@ -175,7 +175,7 @@ def mel_filterbank(*, sample_rate: int, n_fft: int, num_mels: int, f_min: float,
         f_max: upper edge of the last, in Hz.
 
     Returns:
-        `(n_fft // 2 + 1, num_mels)` float64; a magnitude spectrum times it gives the bands.
+        `(n_fft // 2 + 1, num_mels)` float64, on the CPU; a magnitude spectrum times it gives the bands.
 
     Raises:
         PartitaError: the edges are not in order, or above half the sample rate.
@@ -189,9 +189,9 @@ def mel_filterbank(*, sample_rate: int, n_fft: int, num_mels: int, f_min: float,
 
     first, last = to_mel(f_min), to_mel(f_max)
     # Not by linspace: torch may not know it for a maker of meta tensors once transformers has loaded a model.
-    mels = first + (last - first) / (num_mels + 1) * torch.arange(num_mels + 2, dtype=torch.float64)
+    mels = first + (last - first) / (num_mels + 1) * torch.arange(num_mels + 2, dtype=torch.float64, device="cpu")
     edges = torch.where(mels < knee, mels * 200 / 3, 1000 * torch.exp(step * (mels - knee)))
-    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64).unsqueeze(1) * sample_rate / n_fft
+    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device="cpu").unsqueeze(1) * sample_rate / n_fft
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
     return torch.minimum(rising, falling).clamp_min(0) * 2 / (edges[2:] - edges[:-2])
@@ -212,13 +212,11 @@ def a_weighting(frequencies: Tensor) -> Tensor:
         middle = ((f2 + 107.65265**2) * (f2 + 737.86223**2)).sqrt()
         return 12194.217**2 * f2.square() / ((f2 + 20.598997**2) * middle * (f2 + 12194.217**2))
 
-    return curve(frequencies.double()) / curve(torch.tensor(1000.0, dtype=torch.float64))
+    return curve(frequencies.double()) / curve(torch.tensor(1000.0, dtype=torch.float64, device=frequencies.device))
 
 
 class LogMel(nn.Module):
     """Natural logarithm of mel-band magnitudes."""
-
-    filterbank: Tensor
 
     def __init__(
         self,
@@ -248,11 +246,11 @@ class LogMel(nn.Module):
         self.stft = STFT(n_fft=n_fft, win_length=n_fft, hop=hop, padding=padding, nyquist=True)
         self.floor = floor
         bank = mel_filterbank(sample_rate=sample_rate, n_fft=n_fft, num_mels=num_mels, f_min=f_min, f_max=f_max)
-        self.register_buffer("filterbank", bank.to(torch.get_default_dtype()), persistent=False)
+        self.filterbank = Constant(bank)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Maps `(..., samples)` to `(..., num_mels, frames)`, at least float32; frames as `STFT` counts them."""
         with torch.autocast(audio.device.type, enabled=False):
             magnitudes = power(self.stft(audio).transpose(-1, -2)).sqrt()
-            mel = magnitudes @ self.filterbank.to(magnitudes.dtype)
+            mel = magnitudes @ self.filterbank.like(magnitudes)
             return mel.clamp_min(self.floor).log().transpose(-1, -2)

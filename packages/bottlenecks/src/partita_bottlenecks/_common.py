@@ -1,6 +1,6 @@
-"""What every bottleneck does with its input, and the one figure that all of them log."""
+"""The input check of every bottleneck, and the metrics that all of them log."""
 
-from partita_core import Bottleneck, PartitaError, upcast
+from partita_core import Bottleneck, PartitaError, as_tensor, tokens_within, upcast
 from torch import Tensor
 
 
@@ -8,11 +8,13 @@ def receive(bottleneck: Bottleneck, hidden: Tensor) -> Tensor:
     """`hidden` in at least float32: statistics and noise of half precision would shape the latents.
 
     Raises:
-        PartitaError: it is not `(batch, in_dim, tokens)`.
+        PartitaError: it is not `(batch, in_dim, tokens)`, or there are no tokens.
     """
-    name = type(bottleneck).__name__
+    name, hidden = type(bottleneck).__name__, as_tensor(hidden, "hidden frames")
     if hidden.dim() != 3:
         raise PartitaError(f"{name} takes (batch, {bottleneck.in_dim}, tokens), got {tuple(hidden.shape)}")
+    if not hidden.shape[2]:
+        raise PartitaError(f"{name} takes at least one token, got {tuple(hidden.shape)}")
     if hidden.shape[1] != bottleneck.in_dim:
         raise PartitaError(
             f"{name} with dim {bottleneck.dim} takes {bottleneck.in_dim} channels, got {hidden.shape[1]}; "
@@ -21,11 +23,11 @@ def receive(bottleneck: Bottleneck, hidden: Tensor) -> Tensor:
     return upcast(hidden)
 
 
-def rms(x: Tensor) -> Tensor:
-    """Root mean square over everything, detached, for the log."""
-    return x.detach().square().mean().sqrt()
+def rms(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Root mean square of `(batch, dim, tokens)` within `lengths`, detached, for the log."""
+    return tokens_within(x.detach(), lengths).square().mean().sqrt()
 
 
-def channel_std(x: Tensor) -> Tensor:
+def channel_std(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Population standard deviation of each channel over batch and time, `(dim,)`, detached, for the log."""
-    return x.detach().std(dim=(0, 2), correction=0)
+    return tokens_within(x.detach(), lengths).std(dim=0, correction=0)

@@ -1,65 +1,40 @@
 """The noise-regularised bottleneck of F3-Tokenizer: fixed scale, random perturbation, no loss."""
 
-from dataclasses import dataclass
-from typing import Self
-
 import torch
-from partita_core import Bottleneck, BottleneckOutput, Config, PartitaError, register
+from partita_core import Bottleneck, BottleneckOutput, PartitaError, config_of, register, tokens_within
+from partita_core.ranges import NonNegative, Positive, Proportion
 from torch import Tensor
 
 from ._common import channel_std, receive, rms
 
 
 @register("bottleneck/noise_regularized")
-@dataclass(frozen=True)
-class NoiseRegularizedConfig(Config):
-    """Frames normalised over their channels, then perturbed by noise of a random size.
+class NoiseRegularized(Bottleneck):
+    """Each frame normalised over its channels, then perturbed (F3-Tokenizer, arXiv 2606.06357).
 
-    Attributes:
+    The paper's abstract has channel normalisation and random perturbation; the formula is from a secondary source.
+    `z = (h - mean) / (std + eps)` with the mean and the population standard deviation over the channels of a frame;
+    no affine, no running statistics, so training and evaluation normalise alike and no frame sees another. While
+    stochastic the decoder gets `z + alpha * e`, `e ~ N(0, 1)`, `alpha ~ U(0, gamma)`. Since the power of `z` is
+    fixed, the encoder cannot outgrow the noise. Every frame of `z` has mean 0 and norm `sqrt(dim)`.
+
+    Args:
+        dim: width of the latents.
         gamma: largest amplitude of the noise, relative to the RMS of the latents (1: down to 0 dB SNR).
         per_frame: an amplitude for every latent vector instead of one for every example.
         clean_fraction: probability that an amplitude is zero, on top of what the uniform draw gives.
         eps: added to the standard deviation; a frame far below it is not brought up to scale.
     """
 
-    gamma: float = 1.0
-    per_frame: bool = False
-    clean_fraction: float = 0.0
-    eps: float = 1e-5
-
-    def __post_init__(self) -> None:
-        """Refuses what is no amplitude and no probability."""
-        if self.gamma < 0:
-            raise PartitaError(f"gamma is {self.gamma}; an amplitude is at least 0")
-        if not 0 <= self.clean_fraction <= 1:
-            raise PartitaError(f"clean_fraction is {self.clean_fraction}; a probability lies in 0..1")
-
-    def build(self, *, dim: int) -> "NoiseRegularized":
-        """Builds it for latents of width `dim`."""
-        return NoiseRegularized(
-            dim,
-            gamma=self.gamma,
-            per_frame=self.per_frame,
-            clean_fraction=self.clean_fraction,
-            eps=self.eps,
-        )
-
-    @classmethod
-    def example(cls) -> Self:
-        """A tiny instance."""
-        return cls()
-
-
-class NoiseRegularized(Bottleneck):
-    """Each frame normalised over its channels, then perturbed (F3-Tokenizer, arXiv 2606.06357, section 3.1).
-
-    `z = (h - mean) / (std + eps)` with the mean and the population standard deviation over the channels of a frame;
-    no affine, no running statistics, so training and evaluation normalise alike and no frame sees another. While
-    stochastic the decoder gets `z + alpha * e`, `e ~ N(0, 1)`, `alpha ~ U(0, gamma)`. Since the power of `z` is
-    fixed, the encoder cannot outgrow the noise. Every frame of `z` has mean 0 and norm `sqrt(dim)`.
-    """
-
-    def __init__(self, dim: int, *, gamma: float, per_frame: bool, clean_fraction: float, eps: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        gamma: NonNegative = 1.0,
+        per_frame: bool = False,
+        clean_fraction: Proportion = 0.0,
+        eps: Positive = 1e-5,
+    ) -> None:
         super().__init__()
         if dim < 2:
             raise PartitaError(f"dim is {dim}; frames are normalised over their channels, of which there must be 2")
@@ -67,12 +42,15 @@ class NoiseRegularized(Bottleneck):
         self.gamma, self.per_frame = gamma, per_frame
         self.clean_fraction, self.eps = clean_fraction, eps
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
         """Normalises, and perturbs while stochastic.
 
         Args:
             hidden: `(batch, dim, tokens)`.
-            stochastic: whether to add noise; None means `self.training`.
+            stochastic: True to add noise; None means `self.training`.
+            lengths: `(batch,)` tokens of each item that count; None for all.
 
         Returns:
             values `(batch, dim, tokens)`; metrics `hidden_std` and `hidden_std_min` (of frames before they are
@@ -80,21 +58,28 @@ class NoiseRegularized(Bottleneck):
             clean latents; only frames are balanced, channels need not be) and `latent_rms`.
         """
         hidden = receive(self, hidden)
-        # torch.std has gradient 0 where it is 0; the root of a mean square would give NaN on digital silence.
-        std = hidden.std(dim=1, correction=0, keepdim=True)
-        clean = (hidden - hidden.mean(dim=1, keepdim=True)) / (std + self.eps)
+        clean, std = self._normalize(hidden)
         values = clean
         if self.is_stochastic(stochastic):
             values = clean + self._amplitude(clean) * torch.randn_like(clean)
-        spread = channel_std(clean)
+        spread, scale = channel_std(clean, lengths), tokens_within(std.detach(), lengths)
         metrics = {
-            "hidden_std": std.detach().mean(),
-            "hidden_std_min": std.detach().amin(),
+            "hidden_std": scale.mean(),
+            "hidden_std_min": scale.amin(),
             "channel_std_min": spread.amin(),
             "channel_std_max": spread.amax(),
-            "latent_rms": rms(values),
+            "latent_rms": rms(values, lengths),
         }
         return BottleneckOutput(values, None, {}, metrics)
+
+    def project(self, values: Tensor) -> Tensor:
+        """Vectors `(batch, dim, tokens)` brought back to mean 0 and variance 1 over their channels."""
+        return self._normalize(values)[0]
+
+    def _normalize(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        # torch.std has gradient 0 where it is 0; the root of a mean square would give NaN on digital silence.
+        std = hidden.std(dim=1, correction=0, keepdim=True)
+        return (hidden - hidden.mean(dim=1, keepdim=True)) / (std + self.eps), std
 
     def _amplitude(self, clean: Tensor) -> Tensor:
         tokens = clean.shape[2] if self.per_frame else 1
@@ -102,3 +87,6 @@ class NoiseRegularized(Bottleneck):
         if self.clean_fraction > 0:
             alpha = alpha * (torch.rand_like(alpha) >= self.clean_fraction)
         return alpha
+
+
+NoiseRegularizedConfig = config_of(NoiseRegularized)

@@ -1,10 +1,20 @@
 """The soft-norm bottleneck of SAME: one running scale, a gentle pull to unit statistics, a little noise."""
 
-from dataclasses import dataclass
-from typing import Self
-
 import torch
-from partita_core import Bottleneck, BottleneckOutput, Config, is_distributed, register, upcast
+from partita_core import (
+    Bottleneck,
+    BottleneckOutput,
+    config_of,
+    is_distributed,
+    length_mask,
+    mean_within,
+    move_average,
+    process_mean,
+    register,
+    tokens_within,
+    upcast,
+)
+from partita_core.ranges import NonNegative, Proportion
 from torch import Tensor, distributed, nn
 
 from ._common import channel_std, receive, rms
@@ -13,47 +23,37 @@ _MIN_VARIANCE = 1e-6  # under the logarithm: a channel that never moves must cos
 
 
 @register("bottleneck/soft_norm")
-@dataclass(frozen=True)
-class SoftNormConfig(Config):
-    """A learned affine for every channel over one running scale, with a little noise.
+class SoftNorm(Bottleneck):
+    """`y = (h * s_c + b_c) / r`: a learned affine for every channel over one running scalar (SAME).
 
-    Attributes:
+    As in the released code of SAME (arXiv 2605.18613). `r` is the exponential average of the standard deviation of all
+    of `h * s_c + b_c`. The values are `y`, which is what is stored and generated; `expand` multiplies by `r` for the
+    decoder. Noise of `noise` is added to `y` itself, so that after `expand` the decoder gets the released `y * r + N(0,
+    (noise * r)^2)`. There noise stays at `0.001 * r` at inference; here evaluation is never random, so there is none.
+
+    The loss `soft_norm` is the mean of `m^2 + v - ln v - 1` over batch and channels, with mean and variance of `y`
+    over time, plus `frame_weight` times the same over batch and frames, with those over channels. A short item counts
+    by its number of tokens.
+
+    Args:
+        dim: width of the latents.
         noise: standard deviation of the noise in training, relative to the running one of the latents.
         decay: of the running standard deviation, per training step.
         weight: of the regulariser.
         frame_weight: inside it, share of the statistics of frames beside those of channels.
     """
 
-    noise: float = 0.05
-    decay: float = 0.999
-    weight: float = 1e-5
-    frame_weight: float = 0.4
-
-    def build(self, *, dim: int) -> "SoftNorm":
-        """Builds it for latents of width `dim`."""
-        return SoftNorm(dim, noise=self.noise, decay=self.decay, weight=self.weight, frame_weight=self.frame_weight)
-
-    @classmethod
-    def example(cls) -> Self:
-        """A tiny instance."""
-        return cls()
-
-
-class SoftNorm(Bottleneck):
-    """`y = (h * s_c + b_c) / r`: a learned affine for every channel over one running scalar (SAME, arXiv 2605.18613).
-
-    `r` is the exponential average of the standard deviation of all of `h * s_c + b_c`. The values are `y`, which is
-    what is stored and generated; `expand` multiplies by `r` for the decoder. Noise of `noise` is added to `y`
-    itself, so that after `expand` the decoder gets the published `y * r + N(0, (noise * r)^2)`. The paper keeps
-    noise of `0.001 * r` at inference; here evaluation is never random, so there is none.
-
-    The loss `soft_norm` is the mean of `m^2 + v - ln v - 1` over batch and channels, with mean and variance of `y`
-    over time, plus `frame_weight` times the same over batch and frames, with those over channels.
-    """
-
     running_std: Tensor
 
-    def __init__(self, dim: int, *, noise: float, decay: float, weight: float, frame_weight: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        noise: NonNegative = 0.05,
+        decay: Proportion = 0.999,
+        weight: NonNegative = 1e-5,
+        frame_weight: NonNegative = 0.4,
+    ) -> None:
         super().__init__()
         self.dim = self.in_dim = dim
         self.noise, self.decay, self.frame_weight = noise, decay, frame_weight
@@ -62,12 +62,15 @@ class SoftNorm(Bottleneck):
         self.bias = nn.Parameter(torch.zeros(dim))
         self.register_buffer("running_std", torch.ones(1))
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """Normalises; adds noise and moves the running statistic while stochastic.
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
+        """Normalize; add noise while stochastic, and then update the running statistic in training.
 
         Args:
             hidden: `(batch, dim, tokens)`.
-            stochastic: None means `self.training`.
+            stochastic: True to add noise; None means `self.training`.
+            lengths: `(batch,)` tokens of each item that count; None for all.
 
         Returns:
             values `(batch, dim, tokens)`, the loss `soft_norm`; metrics `latent_rms`, `running_std`,
@@ -76,14 +79,14 @@ class SoftNorm(Bottleneck):
         hidden = receive(self, hidden)
         stochastic = self.is_stochastic(stochastic)
         scaled = hidden * upcast(self.scale)[:, None] + upcast(self.bias)[:, None]
-        if stochastic:
-            self._update(scaled.detach())
+        if stochastic and self.training:
+            self._update(tokens_within(scaled.detach(), lengths))
         clean = scaled / self._current_std()
         values = clean + self.noise * torch.randn_like(clean) if stochastic else clean
-        loss = _distance(clean, dim=2) + self.frame_weight * _distance(clean, dim=1)
-        spread = channel_std(clean)
+        loss = _channels_loss(clean, lengths) + self.frame_weight * _frames_loss(clean, lengths)
+        spread = channel_std(clean, lengths)
         metrics = {
-            "latent_rms": rms(clean),
+            "latent_rms": rms(clean, lengths),
             "running_std": self._current_std().mean(),
             "channel_std_min": spread.amin(),
             "channel_std_max": spread.amax(),
@@ -100,17 +103,38 @@ class SoftNorm(Bottleneck):
 
     @torch.no_grad()
     def _update(self, scaled: Tensor) -> None:
-        """Moves the running statistic towards the standard deviation over the batches of all processes."""
-        count = torch.full_like(scaled[0, 0, :1], scaled.numel())
+        """Move the running statistic towards the standard deviation of `(count, dim)` of all processes."""
+        count = scaled.new_full((1,), scaled.numel())
         total, count = _sum_over_processes(torch.stack([scaled.sum().view(1), count])).unbind()
         squares = _sum_over_processes((scaled - total / count).square().sum().view(1))
-        self.running_std.lerp_((squares / count).sqrt().to(self.running_std.dtype), 1 - self.decay)
+        move_average(self.running_std, (squares / count).sqrt(), 1 - self.decay)
 
 
-def _distance(x: Tensor, *, dim: int) -> Tensor:
-    """Mean of `m^2 + v - ln v - 1`, with the statistics over `dim`; zero at mean 0 and variance 1."""
-    variance, mean = torch.var_mean(x, dim=dim, correction=0)
-    return (mean.square() + variance - (variance + _MIN_VARIANCE).log() - 1).mean()
+SoftNormConfig = config_of(SoftNorm)
+
+
+def _channels_loss(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Mean of `_distance` over items and channels, with the statistics over time."""
+    if lengths is None:
+        variance, mean = torch.var_mean(x, dim=2, correction=0)
+        return _distance(mean, variance).mean()
+    mask = length_mask(lengths, x.shape[2])[:, None].to(x.device)
+    count = mask.sum(2).to(x)
+    divisor = count.clamp(min=1)  # an item without tokens weighs nothing
+    mean = torch.where(mask, x, 0).sum(2) / divisor
+    variance = torch.where(mask, x - mean[..., None], 0).square().sum(2) / divisor
+    return process_mean((_distance(mean, variance).mean(1) * count[:, 0]).sum(), count.sum())
+
+
+def _frames_loss(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Mean of `_distance` over tokens, with the statistics over channels."""
+    variance, mean = torch.var_mean(x, dim=1, correction=0)
+    return mean_within(_distance(mean, variance), lengths)
+
+
+def _distance(mean: Tensor, variance: Tensor) -> Tensor:
+    """`m^2 + v - ln v - 1`; zero at mean 0 and variance 1."""
+    return mean.square() + variance - (variance + _MIN_VARIANCE).log() - 1
 
 
 def _sum_over_processes(x: Tensor) -> Tensor:

@@ -1,10 +1,8 @@
 """The bounded bottleneck of Music2Latent2, guarded against saturation."""
 
-from dataclasses import dataclass
-from typing import Self
-
 import torch
-from partita_core import Bottleneck, BottleneckOutput, Config, register, upcast
+from partita_core import Bottleneck, BottleneckOutput, config_of, mean_within, register, tokens_within, upcast
+from partita_core.ranges import NonNegative, Positive
 from torch import Tensor, nn
 
 from ._common import channel_std, receive, rms
@@ -13,51 +11,42 @@ _EPS = 1e-6  # inside the root of the RMS: a silent frame stays zero, with a fin
 _SATURATED = 0.95
 
 
-@register("bottleneck/tanh")
-@dataclass(frozen=True)
-class TanhConfig(Config):
-    """Latents in (-1, 1), kept away from saturation.
-
-    Attributes:
-        gain: each vector is divided by its RMS and multiplied by a learned gain that starts here; None: a plain
-            tanh, as published, which is known to collapse to plus and minus one in stereo training.
-        hinge_weight: weight of the penalty on what enters the tanh beyond `hinge_threshold`; 0: no such loss.
-        hinge_threshold: magnitude from which on it counts.
-    """
-
-    gain: float | None = 0.5
-    hinge_weight: float = 0.0
-    hinge_threshold: float = 3.0
-
-    def build(self, *, dim: int) -> "Tanh":
-        """Builds it for latents of width `dim`."""
-        return Tanh(dim, gain=self.gain, hinge_weight=self.hinge_weight, hinge_threshold=self.hinge_threshold)
-
-    @classmethod
-    def example(cls) -> Self:
-        """A tiny instance, with the penalty."""
-        return cls(hinge_weight=1e-3)
-
-
+@register("bottleneck/tanh", example={"hinge_weight": 1e-3})
 class Tanh(Bottleneck):
-    """Latents in (-1, 1), without noise and without KL (Music2Latent2, Pasini et al. 2025).
+    """Latents in (-1, 1), without noise and without KL (Music2Latent, arXiv 2408.06500).
 
     Guards: the vector of every token is RMS-normalised over its channels and scaled by one learned gain, so the
     encoder cannot push the tanh into its flat ends by growing; the metrics show how near it is; a hinge penalty may
     be added (`hinge`: the mean over everything of how far the input of the tanh lies beyond the threshold).
+
+    Args:
+        dim: width of the latents.
+        gain: each vector is divided by its RMS and multiplied by a learned gain that starts here, which is ours; None:
+            a plain tanh, as in Music2Latent, which others report to collapse to plus and minus one in stereo training.
+        hinge_weight: weight of the penalty on what enters the tanh beyond `hinge_threshold`; 0: no such loss.
+        hinge_threshold: magnitude from which on it counts.
     """
 
     bounded = True
 
-    def __init__(self, dim: int, *, gain: float | None, hinge_weight: float, hinge_threshold: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        gain: Positive | None = 0.5,
+        hinge_weight: NonNegative = 0.0,
+        hinge_threshold: NonNegative = 3.0,
+    ) -> None:
         super().__init__()
         self.dim = self.in_dim = dim
         self.gain = None if gain is None else nn.Parameter(torch.full((1,), gain))
         self.hinge_threshold = hinge_threshold
         self.loss_weights = {"hinge": hinge_weight} if hinge_weight > 0 else {}
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """Bounds `(batch, dim, tokens)`; `stochastic` has nothing to decide.
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
+        """Bound `(batch, dim, tokens)`; `stochastic` has no effect.
 
         Returns:
             values strictly inside (-1, 1), so that atanh of them is finite; metrics `pre_tanh_rms`,
@@ -73,13 +62,17 @@ class Tanh(Bottleneck):
         values = hidden.tanh().clamp(-limit, limit)
         losses = {}
         if self.loss_weights:
-            losses["hinge"] = (hidden.abs() - self.hinge_threshold).relu().mean()
-        spread = channel_std(values)
+            losses["hinge"] = mean_within((hidden.abs() - self.hinge_threshold).relu().mean(dim=1), lengths)
+        spread = channel_std(values, lengths)
+        saturated = tokens_within(values.detach(), lengths).abs() > _SATURATED
         metrics = {
-            "pre_tanh_rms": rms(hidden),
-            "saturated_fraction": (values.detach().abs() > _SATURATED).to(values.dtype).mean(),
+            "pre_tanh_rms": rms(hidden, lengths),
+            "saturated_fraction": saturated.to(values.dtype).mean(),
             "channel_std_min": spread.amin(),
             "channel_std_mean": spread.mean(),
-            "latent_rms": rms(values),
+            "latent_rms": rms(values, lengths),
         }
         return BottleneckOutput(values, None, losses, metrics)
+
+
+TanhConfig = config_of(Tanh)

@@ -1,10 +1,8 @@
 """The variational bottleneck with a small KL weight, as latent generators commonly use it."""
 
-from dataclasses import dataclass
-from typing import Self
-
 import torch
-from partita_core import Bottleneck, BottleneckOutput, Config, register
+from partita_core import Bottleneck, BottleneckOutput, Posterior, config_of, mean_within, register, tokens_within
+from partita_core.ranges import NonNegative, Positive
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,61 +10,54 @@ from ._common import channel_std, receive, rms
 
 
 @register("bottleneck/vae")
-@dataclass(frozen=True)
-class VAEConfig(Config):
-    """A diagonal Gaussian for every latent vector, with a KL term.
-
-    Attributes:
-        kl_weight: weight of the KL term, which sums over channels.
-        min_std: added to every standard deviation, so that the logarithm stays finite.
-    """
-
-    kl_weight: float = 1e-4
-    min_std: float = 1e-4
-
-    def build(self, *, dim: int) -> "VAE":
-        """Builds it for latents of width `dim`."""
-        return VAE(dim, kl_weight=self.kl_weight, min_std=self.min_std)
-
-    @classmethod
-    def example(cls) -> Self:
-        """A tiny instance."""
-        return cls()
-
-
 class VAE(Bottleneck):
     """A diagonal Gaussian for every latent vector (Kingma and Welling, arXiv 1312.6114), KL to the unit Gaussian.
 
     The first half of the hidden channels is the mean, the second half the scale: `std = softplus(scale) + min_std`.
     The loss `kl` is the mean over batch and time of the sum over channels of `mean^2 + var - ln var - 1`: twice the
     KL divergence, as in the public recipes that the weight 1e-4 comes from.
+
+    Args:
+        dim: width of the latents.
+        kl_weight: weight of the KL term, which sums over channels.
+        min_std: added to every standard deviation, so that the logarithm stays finite.
     """
 
-    def __init__(self, dim: int, *, kl_weight: float, min_std: float) -> None:
+    def __init__(self, dim: int, *, kl_weight: NonNegative = 1e-4, min_std: Positive = 1e-4) -> None:
         super().__init__()
         self.dim, self.in_dim = dim, 2 * dim
         self.min_std = min_std
         self.loss_weights = {"kl": kl_weight}
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """A sample of the posterior while stochastic, its mean otherwise.
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
+        """A sample of the posterior while stochastic, or else its mean.
 
         Args:
             hidden: `(batch, 2 * dim, tokens)`.
-            stochastic: whether to sample; None means `self.training`.
+            stochastic: True to sample; None means `self.training`.
+            lengths: `(batch,)` tokens of each item that count; None for all.
 
         Returns:
             values `(batch, dim, tokens)`, the loss `kl`; metrics `kl_per_channel`, the mean `posterior_std`,
             `latent_rms`, and the smallest standard deviation of a channel's mean, `channel_std_min`.
         """
-        mean, scale = receive(self, hidden).chunk(2, dim=1)
-        std = F.softplus(scale) + self.min_std
+        mean, std = self.posterior(hidden)
         values = mean + std * torch.randn_like(std) if self.is_stochastic(stochastic) else mean
-        kl = (mean.square() + std.square() - 2 * std.log() - 1).sum(dim=1).mean()
+        kl = mean_within((mean.square() + std.square() - 2 * std.log() - 1).sum(dim=1), lengths)
         metrics = {
             "kl_per_channel": kl.detach() / self.dim,
-            "posterior_std": std.detach().mean(),
-            "latent_rms": rms(values),
-            "channel_std_min": channel_std(mean).amin(),
+            "posterior_std": tokens_within(std.detach(), lengths).mean(),
+            "latent_rms": rms(values, lengths),
+            "channel_std_min": channel_std(mean, lengths).amin(),
         }
         return BottleneckOutput(values, None, {"kl": kl}, metrics)
+
+    def posterior(self, hidden: Tensor) -> Posterior:
+        """Mean and standard deviation of the latents, each `(batch, dim, tokens)`, in any mode."""
+        mean, scale = receive(self, hidden).chunk(2, dim=1)
+        return Posterior(mean, F.softplus(scale) + self.min_std)
+
+
+VAEConfig = config_of(VAE)

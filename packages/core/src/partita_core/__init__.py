@@ -1,12 +1,23 @@
 """What every Partita package agrees on: specs, layouts, latents, roles, streaming, saving and conformance."""
 
 from ._checks import as_seeds
+from .arrays import as_integers, as_tensor
 from .autoencoder import Autoencoder, AutoencoderConfig, latent_spec, measure_latents
 from .codec import Codec
-from .configs import build, from_dict, named, override, to_dict
+from .codes import check_codes, count_levels
+from .configs import build, from_dict, to_dict
+from .constants import Constant
 from .denoising import DenoisingDecoder, NoiseSchedule
-from .errors import PartitaError, first_line, nearest, shorten, shown
-from .files import parse_json, read_json, read_shapes, read_tensors, write_json, write_tensors, written_aside
+from .errors import PartitaError, first_line, nearest, printable, shorten, shown
+from .files import (
+    check_finite,
+    parse_json,
+    read_json,
+    read_shapes,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
 from .frozen import Frozen, frozen_call
 from .latent_scale import LatentScale
 from .latents import Latents, regroup
@@ -20,12 +31,16 @@ from .layouts import (
     network_layout,
     to_network,
 )
-from .loading import build_for, check_finite, check_folder, check_weights
-from .naming import weights_hash
+from .lengths import codes_within, length_mask, mean_within, move_average, tokens_within
+from .loading import build_for, check_folder, check_weights, limited_build
+from .locks import locked
+from .naming import plain, plain_state, weights_hash
 from .noise import hashed_seed, keyed_noise
+from .outputs import check_vacant, remove_unfinished, settle, written_aside, written_into
+from .overrides import named, override
 from .precision import Precision, compile_frozen, upcast
 from .processes import is_distributed, process_mean
-from .registry import Config, component, components, lookup, register
+from .registry import Config, component, components, lookup
 from .roles import (
     AudioTransform,
     Bottleneck,
@@ -35,6 +50,7 @@ from .roles import (
     Encoder,
     FeedForwardDecoder,
     Loss,
+    Posterior,
     Quantizer,
     RepresentationEncoder,
     Role,
@@ -42,13 +58,21 @@ from .roles import (
     StepOutput,
     sum_contexts,
 )
-from .saving import Saved, load_weights
+from .saving import Saved, load_weights, remove_saved
+from .settings import ConfigClass, config_of, register
 from .specs import AudioSpec, LatentSpec
 from .stream_codec import StreamDecoder, StreamEncoder
 from .streams import Bounded, Chain, Stepped, Stream, Streamable, UnboundedError, Whole
 
 __all__ = [
+    "as_integers",
     "as_layouts",
+    "as_tensor",
+    "check_codes",
+    "count_levels",
+    "plain",
+    "plain_state",
+    "Posterior",
     "as_seeds",
     "AudioSpec",
     "AudioTransform",
@@ -63,12 +87,17 @@ __all__ = [
     "ChannelLayout",
     "check_finite",
     "check_folder",
+    "check_vacant",
     "check_weights",
     "Codec",
+    "codes_within",
     "component",
     "compile_frozen",
     "components",
     "Config",
+    "config_of",
+    "ConfigClass",
+    "Constant",
     "Context",
     "convert",
     "convert_pairs",
@@ -88,10 +117,15 @@ __all__ = [
     "LatentScale",
     "Latents",
     "LatentSpec",
+    "length_mask",
+    "limited_build",
     "load_weights",
+    "locked",
     "lookup",
     "Loss",
+    "mean_within",
     "measure_latents",
+    "move_average",
     "named",
     "natural_layout",
     "nearest",
@@ -101,6 +135,7 @@ __all__ = [
     "parse_json",
     "PartitaError",
     "Precision",
+    "printable",
     "process_mean",
     "Quantizer",
     "read_json",
@@ -108,10 +143,13 @@ __all__ = [
     "read_tensors",
     "register",
     "regroup",
+    "remove_saved",
+    "remove_unfinished",
     "RepresentationEncoder",
     "Role",
     "Sampler",
     "Saved",
+    "settle",
     "shorten",
     "shown",
     "StepOutput",
@@ -123,6 +161,7 @@ __all__ = [
     "sum_contexts",
     "to_dict",
     "to_network",
+    "tokens_within",
     "UnboundedError",
     "upcast",
     "weights_hash",
@@ -130,4 +169,5 @@ __all__ = [
     "write_json",
     "write_tensors",
     "written_aside",
+    "written_into",
 ]

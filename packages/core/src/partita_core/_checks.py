@@ -1,23 +1,37 @@
-"""What a codec is given, checked: each function returns it in one form or raises `PartitaError`."""
+"""The arguments of a codec, checked: each function returns them in one form or raises `PartitaError`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .arrays import as_integers, as_tensor
 from .errors import PartitaError, shown
 from .layouts import ChannelLayout, as_layouts, natural_layout, network_layout
-from .specs import AudioSpec, LatentSpec
+from .specs import AudioSpec
 
 Layouts = ChannelLayout | str | int | Sequence[ChannelLayout | str | int] | Tensor
 
 
-def check_audio(
-    spec: AudioSpec, audio: Tensor, lengths: Tensor | Sequence[int] | None, layout: Layouts | None
-) -> tuple[Tensor, list[ChannelLayout]]:
-    """The lengths `(batch,)`, on the CPU, and the layouts of a batch of audio for a network of `spec`."""
+def as_audio(audio: Any) -> Tensor:
+    """Audio `(batch, channels, samples)` as a floating tensor.
+
+    Raises:
+        PartitaError: it is of another shape, or of integers.
+    """
+    audio = as_tensor(audio, "audio")
     if audio.dim() != 3 or not audio.is_floating_point():
-        raise PartitaError(f"audio is {tuple(audio.shape)}; floating (batch, channels, samples) is expected")
+        given = f"audio is {tuple(audio.shape)} {audio.dtype}"
+        raise PartitaError(f"{given}; floating (batch, channels, samples) in [-1, 1] is expected")
+    return audio
+
+
+def check_audio(
+    spec: AudioSpec, audio: Any, lengths: Tensor | Sequence[int] | None, layout: Layouts | None
+) -> tuple[Tensor, Tensor, list[ChannelLayout]]:
+    """A batch of audio for a network of `spec`: the audio, its lengths `(batch,)` on the CPU, and its layouts."""
+    audio = as_audio(audio)
     batch, channels, samples = audio.shape
     layout = natural_layout(channels) if layout is None else layout
     layouts = layout_list(layout, batch)
@@ -25,25 +39,56 @@ def check_audio(
         network_layout(item, spec.layouts)
         if item.width > channels or channels > 2:
             raise PartitaError(f"{item.name.lower()} audio has {item.width} channels, this has {channels}")
-    sizes = torch.as_tensor([samples] * batch if lengths is None else lengths, dtype=torch.int64).cpu()
+    sizes = as_integers([samples] * batch if lengths is None else lengths, "lengths").cpu()
     if batch == 0 or sizes.shape != (batch,) or (sizes < 1).any() or (sizes > samples).any():
-        raise PartitaError(f"lengths must be {batch} figures from 1 to {samples}, and there must be an item")
+        raise PartitaError(
+            f"lengths are {shown(sizes.tolist())}; {batch} lengths from 1 to {samples} samples are needed, "
+            "and at least one item"
+        )
     if not torch.isfinite(audio).all():
         raise PartitaError("the audio has samples that are not finite (NaN or infinite)")
-    return sizes, layouts
+    return audio, sizes, layouts
 
 
-def check_levels(spec: LatentSpec, num_quantizers: int | None) -> None:
-    """Refuses more levels of codes than there are, and none."""
-    levels = len(spec.codebook_sizes)
-    if num_quantizers is not None and not 1 <= num_quantizers <= levels:
-        raise PartitaError(f"num_quantizers is {num_quantizers}; this model has {levels} levels of codes")
+def batch_lengths(lengths: Tensor | Sequence[int], batch_size: int, samples: int) -> Tensor:
+    """Lengths `(batch,)` int64 of padded items of `samples`; those on an accelerator are not read.
+
+    Raises:
+        PartitaError: they are not one for each item, or one is not from 1 to `samples`.
+    """
+    sizes = as_integers(lengths, "lengths")
+    read = sizes.device.type == "cpu" and not torch.compiler.is_compiling()
+    if sizes.shape != (batch_size,) or read and bool(((sizes < 1) | (sizes > samples)).any()):
+        given = shown(sizes.tolist()) if read else tuple(sizes.shape)
+        raise PartitaError(f"lengths are {given}; {batch_size} lengths from 1 to {samples} samples are needed")
+    return sizes
+
+
+def known_layouts(spec: AudioSpec, layout: Layouts | None, batch_size: int) -> Tensor:
+    """Layouts `(batch,)` int64 as a network of `spec` takes them; None for the only one that it knows.
+
+    A tensor on an accelerator is not read, since training would wait for it, nor is one of a graph that is traced.
+
+    Raises:
+        PartitaError: the network does not know a layout, or knows several and none is named.
+    """
+    names = ", ".join(known.name.lower() for known in spec.layouts)
+    if layout is None and len(spec.layouts) > 1:
+        raise PartitaError(f"this model knows several layouts ({names}); name that of the audio")
+    layout = next(iter(spec.layouts)) if layout is None else layout
+    if isinstance(layout, Tensor) and (layout.device.type != "cpu" or torch.compiler.is_compiling()):
+        return layout
+    layouts = as_layouts(layout, batch_size)
+    for item in layouts.tolist():
+        if item not in spec.layouts:
+            raise PartitaError(f"this model knows {names}, not {ChannelLayout(item).name.lower()}")
+    return layouts
 
 
 def decoder_layouts(
     spec: AudioSpec, source: list[ChannelLayout], target: list[ChannelLayout]
 ) -> tuple[Tensor, list[ChannelLayout]]:
-    """The layouts that a network of `spec` is told so that `source` comes out as `target`, as tensor and list."""
+    """The layouts that make a network of `spec` decode `source` as `target`, as a tensor and as a list."""
     for was, wanted in zip(source, target):
         if was is ChannelLayout.MONO and wanted is not ChannelLayout.MONO:
             raise PartitaError(f"mono cannot be decoded as {wanted.name.lower()}: it would be invented")
@@ -55,20 +100,20 @@ def decoder_layouts(
 
 
 def layout_list(layout: Layouts, batch_size: int) -> list[ChannelLayout]:
-    """One layout, or one an item, as a list."""
+    """One layout, or one per item, as a list."""
     return [ChannelLayout(item) for item in as_layouts(layout, batch_size).tolist()]
 
 
 def as_seeds(seed: int | Sequence[int] | Tensor, batch_size: int) -> Tensor:
-    """One seed, or one an item, as `(batch,)` int64 on the CPU.
+    """One seed, or one per item, as `(batch,)` int64 on the CPU.
 
     Raises:
-        PartitaError: there are others than one or `batch_size`, or one does not fit in 64 bits.
+        PartitaError: there are others than one or `batch_size`, or one is no integer of 64 bits.
     """
     try:
-        seeds = torch.as_tensor(seed, dtype=torch.int64).cpu()
-    except (OverflowError, RuntimeError, ValueError):  # one of them, by how far it is
-        raise PartitaError(f"the seed is {shown(seed)}; it must be from -2**63 to 2**63 - 1") from None
+        seeds = as_integers(seed, "seeds").cpu()
+    except PartitaError:
+        raise PartitaError(f"the seed is {shown(seed)}; it must be an integer from -2**63 to 2**63 - 1") from None
     if seeds.dim() == 0:
         return seeds.expand(batch_size)
     if seeds.shape != (batch_size,):

@@ -1,30 +1,38 @@
 """The codec that is assembled from parts: encoder, bottleneck, decoder, and a quantizer if there is one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from ._checks import Layouts, as_audio, batch_lengths, known_layouts
+from .arrays import as_tensor
 from .codec import Codec
 from .configs import from_dict, to_dict
 from .errors import PartitaError
 from .layouts import ChannelLayout
-from .naming import weights_hash
-from .precision import Precision
-from .registry import Config, component, components, lookup, register
+from .naming import plain, plain_state, weights_hash
+from .precision import Precision, check_precision
+from .ranges import Width
+from .registry import Config, component, components, lookup
 from .roles import (
     Bottleneck,
     BottleneckOutput,
     Context,
     Decoder,
     Encoder,
+    FeedForwardDecoder,
+    Posterior,
     Quantizer,
     Role,
     sum_contexts,
 )
 from .saving import Saved
+from .settings import register
 from .specs import AudioSpec, LatentSpec
 from .streams import Chain, Stream
 
@@ -52,12 +60,18 @@ class Autoencoder(Saved, Codec):
     def __init__(
         self, encoder: Encoder, bottleneck: Bottleneck, decoder: Decoder, quantizer: Quantizer | None = None
     ) -> None:
-        """Assembles the parts.
+        """Assemble the parts.
 
         Raises:
-            PartitaError: they do not fit: width, hop, tokens a frame, or context on tokens that have no order.
+            PartitaError: one is not of its role, or they do not fit: width, hop, tokens per frame, or context on tokens
+                that have no order.
         """
         super().__init__()
+        roles = {"encoder": (encoder, Encoder), "bottleneck": (bottleneck, Bottleneck), "decoder": (decoder, Decoder)}
+        for name, (part, role) in (roles | {"quantizer": (quantizer, Quantizer)}).items():
+            if not isinstance(plain(part), role) and not (part is None and name == "quantizer"):
+                kind = type(plain(part)).__name__
+                raise PartitaError(f"the {name} is a {kind}; a partita_core.{role.__name__} is expected")
         self.encoder, self.bottleneck, self.decoder, self.quantizer = encoder, bottleneck, decoder, quantizer
         self.audio_spec = encoder.audio_spec
         self.latent_spec = latent_spec(encoder, bottleneck)
@@ -65,7 +79,7 @@ class Autoencoder(Saved, Codec):
         _require("the encoder's hop", encoder.hop, "the decoder's hop", decoder.hop)
         _require("the bottleneck's dim", bottleneck.dim, "the decoder's in_dim", decoder.in_dim)
         _require(
-            "the encoder's tokens a frame",
+            "the encoder's tokens per frame",
             encoder.tokens_per_frame,
             "the decoder's",
             decoder.tokens_per_frame,
@@ -77,7 +91,7 @@ class Autoencoder(Saved, Codec):
                 raise PartitaError(f"{pair}, but {tokens}; take one without context")
         if quantizer is not None:
             _require("the bottleneck's dim", bottleneck.dim, "the quantizer's dim", quantizer.dim)
-            if isinstance(bottleneck, Quantizer):
+            if isinstance(plain(bottleneck), Quantizer):
                 raise PartitaError("the bottleneck quantizes already; a second quantizer cannot be attached")
             self.latent_spec = replace(self.latent_spec, codebook_sizes=quantizer.codebook_sizes)
         self.encode_context = sum_contexts(encoder.context, bottleneck.context, _context(quantizer))
@@ -86,31 +100,71 @@ class Autoencoder(Saved, Codec):
 
     @property
     def _quantizing(self) -> Quantizer | None:
-        """What makes the codes, in whichever place; not an attribute, or its weights would be saved twice."""
-        return self.bottleneck if isinstance(self.bottleneck, Quantizer) else self.quantizer
+        """The quantizer, in whichever place; not an attribute, or its weights would be saved twice."""
+        return self.bottleneck if isinstance(plain(self.bottleneck), Quantizer) else self.quantizer  # pyright: ignore
 
     def forward(
         self,
         audio: Tensor,
-        layout: Tensor,
-        target_layout: Tensor | None = None,
+        layout: Layouts | None = None,
+        target_layout: Layouts | None = None,
         *,
         stochastic: bool | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
     ) -> tuple[Tensor, BottleneckOutput]:
         """The training path of a feed-forward decoder.
 
         Args:
-            audio: `(batch, channels, hop * frames)` as the network sees it.
-            layout: `(batch,)` int64, of the input.
-            target_layout: `(batch,)` int64, of the output; None for the same.
-            stochastic: whether the bottleneck's noise acts; None means `self.training`.
+            audio: `(batch, channels, samples)` as the network sees it; zeros fill the last frame.
+            layout: layout of each item, or one for all; None for the only one that the model knows.
+            target_layout: layout of the output, likewise; None for that of the input.
+            stochastic: True for the bottleneck's noise; None means `self.training`.
+            lengths: `(batch,)` int64, samples of each item that are not padding; None where all items are full.
 
         Returns:
-            The reconstruction `(batch, channels, hop * frames)`, and the bottleneck's output.
+            The reconstruction `(batch, channels, samples)`, and the bottleneck's output.
+
+        Raises:
+            PartitaError: shapes, lengths or layouts are not those of the network, or the decoder is trained otherwise.
         """
-        output = self.bottleneck(self.encoder(audio, layout), stochastic=stochastic)
-        target_layout = layout if target_layout is None else target_layout
-        return self.decoder(self.bottleneck.expand(output.values).to(audio.dtype), target_layout), output
+        if not isinstance(plain(self.decoder), FeedForwardDecoder):
+            kind = type(plain(self.decoder)).__name__
+            raise PartitaError(f"{kind} does not decode in one pass; use encode and decode, or ConsistencyTraining")
+        audio = as_audio(audio)
+        samples = audio.shape[-1]
+        whole, layout = self._received(audio, layout)
+        target = layout if target_layout is None else self._layouts(target_layout, whole)
+        tokens = None if lengths is None else self.latent_spec.tokens(batch_lengths(lengths, len(whole), samples))
+        output = self.bottleneck(self.encoder(whole, layout), stochastic=stochastic, lengths=tokens)
+        decoded = self.decoder(self.bottleneck.expand(output.values).to(whole.dtype), target)
+        return decoded[..., :samples], output
+
+    def posterior(self, audio: Tensor, layout: Layouts | None = None) -> Posterior:
+        """Distribution of the latents of audio, which `Posterior.sample` draws from; see `Bottleneck.posterior`.
+
+        Args:
+            audio: `(batch, channels, samples)` as the network sees it; zeros fill the last frame.
+            layout: layout of each item, or one for all; None for the only one that the model knows.
+
+        Raises:
+            PartitaError: shapes or layouts are not those of the network.
+        """
+        return self.bottleneck.posterior(self.encoder(*self._received(audio, layout)))
+
+    def _received(self, audio: Any, layout: Layouts | None) -> tuple[Tensor, Tensor]:
+        """Audio of whole frames, and layouts, as the encoder takes them."""
+        audio = as_audio(audio)
+        batch, channels, samples = audio.shape
+        if channels != self.audio_spec.channels or not batch or not samples:
+            expected = f"the network takes (batch, {self.audio_spec.channels}, samples), neither empty"
+            raise PartitaError(f"audio is {tuple(audio.shape)}; {expected}")
+        audio = audio.to(self._parameter().dtype)
+        missing = -samples % self.encoder.hop
+        whole = F.pad(audio, (0, missing)) if missing else audio
+        return whole, self._layouts(layout, whole)
+
+    def _layouts(self, layout: Layouts | None, audio: Tensor) -> Tensor:
+        return known_layouts(self.audio_spec, layout, len(audio)).to(audio.device)
 
     def encode_frames(self, audio: Tensor, layout: Tensor, num_quantizers: int | None) -> tuple[Tensor, Tensor | None]:
         """Latents, and codes if there is a quantizer; see `Codec`."""
@@ -127,6 +181,10 @@ class Autoencoder(Saved, Codec):
         if self._quantizing is None:
             return super().codes_to_values(codes)
         return self._quantizing.codes_to_values(codes)
+
+    def project(self, values: Tensor) -> Tensor:
+        """The bottleneck's projection; see `Codec`."""
+        return self.bottleneck.project(as_tensor(values, "values"))
 
     def encode_stream(self, layout: Tensor, *, num_quantizers: int | None, width: int) -> Stream:
         """As `Codec.encode_stream`, through the encoder's own stream."""
@@ -153,12 +211,13 @@ class Autoencoder(Saved, Codec):
         GenAE's encoder then runs fused kernels where the machine can build them. Bottleneck and quantizer stay in
         float32.
         """
-        self._fix()
-        for module in list(self.modules()):
-            if parametrize.is_parametrized(module):
-                _fold(module)
-        for part in (self.encoder, self.decoder):
-            part.optimize(precision=precision, compile=compile)
+        check_precision(precision)
+        with self._fixed():
+            for module in list(self.modules()):
+                if parametrize.is_parametrized(module):
+                    _fold(module)
+            for part in (self.encoder, self.decoder):
+                part.optimize(precision=precision, compile=compile)
         return self
 
     def saved_config(self) -> tuple[Config, dict[str, Any]]:
@@ -168,18 +227,10 @@ class Autoencoder(Saved, Codec):
         parts |= {"quantizer": self.quantizer} if self.quantizer is not None else {}
         for name, part in parts.items():
             if not isinstance(getattr(part, "config", None), Config):
-                raise PartitaError(f"the {name} {type(part).__name__} was not built from a registered Config")
+                raise PartitaError(f"the {name} {type(plain(part)).__name__} was not built from a registered Config")
         configs = {name: part.config for name, part in parts.items()}
         config = AutoencoderConfig(audio=self.audio_spec, latent_dim=self.latent_spec.dim, **configs)
-        # Hashed anew: these names go with these weights, whatever has been done since they were last asked for.
-        space_id = self._hash_space()
-        self._space_id = None if self.training else space_id
-        facts = {
-            "latent_spec": to_dict(self.latent_spec),
-            "space_id": space_id,
-            "codes_id": self._hash_codes() if self.latent_spec.codebook_sizes else None,
-        }
-        return config, facts
+        return config, {"latent_spec": to_dict(self.latent_spec)} | self._ids()
 
     def restore(self, facts: dict[str, Any]) -> None:
         """Takes back the measured statistics and the ids; see `Saved`."""
@@ -190,9 +241,10 @@ class Autoencoder(Saved, Codec):
         self._take_ids(facts)
 
     def _quantize(self, hidden: Tensor, num_quantizers: int | None) -> tuple[Tensor, Tensor | None]:
-        if isinstance(self.bottleneck, Quantizer):
-            codes = self.bottleneck.encode_codes(hidden, num_quantizers)
-            return self.bottleneck.codes_to_values(codes), codes
+        quantizer = self._quantizing
+        if quantizer is not None and quantizer is self.bottleneck:
+            codes = quantizer.encode_codes(hidden, num_quantizers)
+            return quantizer.codes_to_values(codes), codes
         values = self.bottleneck(hidden, stochastic=False).values
         codes = None if self.quantizer is None else self.quantizer.encode_codes(values, num_quantizers)
         return values, codes
@@ -203,16 +255,19 @@ class Autoencoder(Saved, Codec):
             values = self.codes_to_values(codes)
         return self.bottleneck.expand(values).to(_dtype(self.decoder))
 
-    def _hash_space(self) -> str:
-        tensors = {}
-        for name, part in (("encoder", self.encoder), ("bottleneck", self.bottleneck)):
-            tensors |= {f"{name}.{key}": tensor for key, tensor in part.state_dict().items()}
-        return weights_hash(tensors, self._described(self.encoder, self.bottleneck))
+    def _space_weights(self) -> dict[str, Tensor]:
+        return plain_state(self.encoder, "encoder.") | plain_state(self.bottleneck, "bottleneck.")
+
+    def _space_facts(self) -> Any:
+        return self._described(self.encoder, self.bottleneck)
+
+    def _codes_weights(self) -> dict[str, Tensor]:
+        return {} if self.quantizer is None else plain_state(self.quantizer)
 
     def _hash_codes(self) -> str:
         if self.quantizer is None:
             return self.space_id
-        return weights_hash(self.quantizer.state_dict(), [self.space_id, self._described(self.quantizer)])
+        return weights_hash(self._codes_weights(), [self.space_id, self._described(self.quantizer)])
 
     def _described(self, *parts: Any) -> Any:
         return [to_dict(config) if (config := getattr(part, "config", None)) else None for part in parts]
@@ -235,7 +290,7 @@ class AutoencoderConfig(Config):
     """
 
     audio: AudioSpec
-    latent_dim: int
+    latent_dim: Width
     encoder: Config = component("encoder")
     bottleneck: Config = component("bottleneck", "quantizer")
     decoder: Config = component("decoder")

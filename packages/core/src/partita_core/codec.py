@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._checks import Layouts, as_seeds, check_audio, check_levels, decoder_layouts, layout_list
-from .errors import PartitaError
+from ._checks import Layouts, as_seeds, check_audio, decoder_layouts, known_layouts, layout_list
+from .arrays import as_integers, as_tensor
+from .codes import check_codes, count_levels
+from .errors import PartitaError, shown
 from .latents import Latents
 from .layouts import ChannelLayout, from_network, network_layout, to_network
 from .naming import Named
-from .precision import Precision, upcast
+from .precision import Precision, check_precision, upcast
 from .roles import Context
 from .specs import AudioSpec, LatentSpec
 from .streams import Bounded, Stream, UnboundedError
@@ -44,9 +46,6 @@ class Codec(Named, ABC):
     max_batch_size: int = 16
     tile_seconds: float = 30.0
 
-    _space_id: str | None = None
-    _codes_id: str | None = None
-
     @abstractmethod
     def encode_frames(
         self, audio: Tensor, layout: Tensor, num_quantizers: int | None
@@ -71,9 +70,61 @@ class Codec(Named, ABC):
         """Values `(batch, dim, tokens)` of codes `(batch, num_quantizers, tokens)`.
 
         Raises:
-            PartitaError: the codec has no quantizer.
+            PartitaError: the codec has no quantizer, or a code is none of its own; see `check_codes`.
         """
         raise PartitaError(f"{type(self).__name__} has no quantizer: there are no codes to look up")
+
+    def check_codes(self, codes: Any) -> Tensor:
+        """Codes as int64, each of its codebook; see `partita_core.check_codes`."""
+        return check_codes(codes, self.latent_spec.codebook_sizes)
+
+    def project(self, values: Tensor) -> Tensor:
+        """Values `(batch, dim, tokens)` brought back to where this codec's latents lie; see `Bottleneck.project`."""
+        values = as_tensor(values, "values")
+        return values.clamp(-1, 1) if self.latent_spec.bounded else values
+
+    def latents(
+        self,
+        values: Any = None,
+        *,
+        codes: Any = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        layout: Layouts | None = None,
+        gain: Any = None,
+        normalized: bool = False,
+    ) -> Latents:
+        """Values or codes from elsewhere as latents of this model, to be decoded, saved or normalized.
+
+        Args:
+            values: `(batch, dim, frames * K)`; or None.
+            codes: `(batch, num_quantizers, frames * K)`; or None.
+            lengths: number of audio samples of each item; None for whole frames.
+            layout: layout of each item, or one for all; None for the only one that the model knows.
+            gain: `(batch, frames)`, for a codec that scales each frame.
+            normalized: the values are on the scale of `Latents.normalize`.
+
+        Raises:
+            PartitaError: shapes do not fit the model, or a number is out of range; see `Latents.check`.
+        """
+        content = [as_tensor(x, name) for x, name in ((values, "values"), (codes, "codes")) if x is not None]
+        if any(x.dim() != 3 for x in content):
+            raise PartitaError(f"values or codes are {tuple(content[0].shape)}; (batch, channels, tokens) is expected")
+        if content and lengths is None:
+            batch, _, tokens = content[0].shape
+            lengths = [tokens // self.latent_spec.tokens_per_frame * self.latent_spec.hop] * batch
+        if layout is None:
+            layout = known_layouts(self.audio_spec, None, 1)[0]
+        lengths = as_integers([] if lengths is None else lengths, "lengths")
+        if lengths.dim() != 1:
+            raise PartitaError(f"lengths are {shown(lengths.tolist())}; one for each item is expected")
+        layouts = layout_list(layout, len(lengths))
+        for item in layouts:
+            network_layout(item, self.audio_spec.layouts)
+        codes_id = None if codes is None else self.codes_id
+        spec, layouts = self.latent_spec, torch.tensor(layouts, dtype=torch.int64)
+        latents = Latents(values, codes, lengths, layouts, spec, self.space_id, codes_id, gain, normalized)
+        latents.check()
+        return latents
 
     # ------------------------------------------------------------------ encode and decode, final
 
@@ -86,21 +137,23 @@ class Codec(Named, ABC):
         layout: Layouts | None = None,
         num_quantizers: int | None = None,
     ) -> Latents:
-        """Encodes a batch of audio.
+        """Encode a batch of audio.
 
-        Runs without gradients, without autocast, in the dtype of the weights.
+        Runs without gradients, without autocast, in the dtype of the weights. Arrays and nested lists are taken as well
+        as tensors.
 
         Args:
             audio: `(batch, channels, samples)` at `audio_spec.sample_rate`, in [-1, 1].
-            lengths: samples of each item; None where all are full. What is behind an item's end is ignored.
-            layout: of each item, or one for all; None means mono for one channel and stereo for two.
-            num_quantizers: levels of codes to compute; None for all.
+            lengths: number of samples of each item; None where all are full. Samples past an item's end are ignored.
+            layout: layout of each item, or one for all; None means mono for one channel and stereo for two.
+            num_quantizers: number of levels of codes to compute; None for all.
 
         Raises:
             PartitaError: the audio is empty, not finite, or of a layout the model does not take.
         """
-        lengths, layouts = check_audio(self.audio_spec, audio, lengths, layout)
-        check_levels(self.latent_spec, num_quantizers)
+        audio, lengths, layouts = check_audio(self.audio_spec, audio, lengths, layout)
+        if num_quantizers is not None:
+            count_levels(num_quantizers, len(self.latent_spec.codebook_sizes), "this model")
         hop, tokens = self.latent_spec.hop, self.latent_spec.tokens_per_frame
         frames = -(-lengths // hop)
         parameter = self._parameter()
@@ -141,23 +194,23 @@ class Codec(Named, ABC):
         sampler: Any = None,
         seed: int | Sequence[int] | Tensor = 0,
     ) -> Tensor:
-        """Decodes to audio of exactly the length that was encoded.
+        """Decode to audio of exactly the length that was encoded.
 
         Args:
-            latents: of this model's latent space; codes are used only where there are no values.
-            layout: wanted, of each item or one for all; None for the layout that was encoded.
-            sampler: how a denoising decoder is run; None for its default.
-            seed: of the noise of every item, or one an item.
+            latents: latents of this model's space; codes are used only where there are no values.
+            layout: layout wanted of each item, or one for all; None for the layout that was encoded.
+            sampler: sampler of a denoising decoder; None for its default.
+            seed: noise seed, one for the batch or one per item.
 
         Returns:
             `(batch, c, max(audio_lengths))`, at least float32, zero past an item's end; c is 1 where every item is
             mono, else 2, with mono repeated.
 
         Raises:
-            PartitaError: the latents are of another space, or the layout cannot be had from what was encoded.
+            PartitaError: the latents are of another space, or hold numbers that `Latents.load` would not take; or the
+                layout cannot be had from what was encoded.
         """
-        latents = latents.denormalize()
-        self.check_latents(latents)
+        latents = self.check_latents(latents)
         source = latents.layouts()
         target = source if layout is None else layout_list(layout, len(latents))
         seeds = as_seeds(seed, len(latents))
@@ -294,12 +347,13 @@ class Codec(Named, ABC):
                 clips of one length.
 
         Raises:
-            PartitaError: it is to be compiled, and is not made of parts.
+            PartitaError: it is to be compiled, and is not made of parts; or there is no such precision.
         """
+        check_precision(precision)
         if compile:
             raise PartitaError(f"{type(self).__name__} is not made of parts that could be compiled")
-        self._fix()
-        return self.to(torch.bfloat16) if precision == "bf16" else self
+        with self._fixed():
+            return self.to(torch.bfloat16) if precision == "bf16" else self
 
     # ------------------------------------------------------------------ records and checks
 
@@ -320,12 +374,21 @@ class Codec(Named, ABC):
         gain = None if gain is None else gain[..., :: self.latent_spec.tokens_per_frame]
         return Latents(values, codes, lengths, layout, self.latent_spec, self.space_id, codes_id, gain)
 
-    def check_latents(self, latents: Latents) -> None:
-        """Refuses latents that this model cannot decode.
+    def check_latents(self, latents: Latents, *, piece: bool = False) -> Latents:
+        """Latents that this model can decode, at the decoder's scale.
+
+        Args:
+            latents: the record.
+            piece: the record is a piece of a stream, which may be empty.
 
         Raises:
-            PartitaError: they are of another shape, space or quantizer, or have a gain that it does not take.
+            PartitaError: they are no `Latents`, or of another shape, space or quantizer, or have a gain that the model
+                does not take, or a number that is out of range; see `Latents.check`.
         """
+        if not isinstance(latents, Latents):
+            kind = type(latents).__name__
+            raise PartitaError(f"decoding takes Latents, and this is a {kind}; wrap values by model.latents(values)")
+        latents = latents.denormalize()
         for name in ("dim", "sample_rate", "hop", "tokens_per_frame"):
             theirs, ours = getattr(latents.spec, name), getattr(self.latent_spec, name)
             if theirs != ours:
@@ -340,6 +403,13 @@ class Codec(Named, ABC):
                 "have no gain, and this model scales each frame" if scaled else "have a gain, this model takes none"
             )
             raise PartitaError(f"these latents {problem}")
+        if latents.values is None and not self.latent_spec.codebook_sizes:
+            raise PartitaError(f"{type(self).__name__} has no quantizer: there are no codes to look up")
+        sizes, ours = latents.spec.codebook_sizes, self.latent_spec.codebook_sizes
+        if latents.values is None and sizes != ours:
+            raise PartitaError(f"these codes are of codebooks {shown(sizes)}, the model's are {shown(ours)}")
+        latents.check(piece=piece)
+        return latents
 
 
 def _width(layout: ChannelLayout, audio: Tensor) -> int:

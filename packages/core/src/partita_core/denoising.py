@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .errors import PartitaError
+from .ranges import Positive, Ranged
 from .roles import AudioTransform, Decoder, Sampler
 from .streams import Bounded, Stream, Whole
 
 
 @dataclass(frozen=True)
-class NoiseSchedule:
+class NoiseSchedule(Ranged):
     """Noise levels by time in [0, 1], evenly spaced in `sigma ** (1 / rho)` (Karras et al., arXiv 2206.00364, eq. 5).
 
     Attributes:
@@ -24,14 +25,15 @@ class NoiseSchedule:
         rho: the larger, the more of the times lie at small levels.
     """
 
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-    rho: float = 7.0
+    sigma_min: Positive = 0.002
+    sigma_max: Positive = 80.0
+    rho: Positive = 7.0
 
     def __post_init__(self) -> None:
-        """Refuses levels out of order."""
-        if not 0 < self.sigma_min < self.sigma_max:
-            raise PartitaError(f"sigma_min {self.sigma_min} and sigma_max {self.sigma_max} must be 0 < min < max")
+        """Refuse levels out of order."""
+        super().__post_init__()
+        if not self.sigma_min < self.sigma_max:
+            raise PartitaError(f"sigma_min is {self.sigma_min}; it must be below sigma_max, {self.sigma_max}")
 
     def sigma(self, time: Any) -> Any:
         """The level at a time, a float or a tensor."""

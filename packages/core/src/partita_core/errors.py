@@ -1,5 +1,6 @@
-"""The one exception for what a caller can put right."""
+"""The one exception for what a caller can put right, and texts as messages show them."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -9,8 +10,34 @@ class PartitaError(ValueError):
     """Something the caller can put right, said in one line.
 
     The command line prints the message and exits with code 2; everything else that is raised is a
-    defect of ours and keeps its traceback.
+    defect of ours and keeps its traceback. Its text is one line without control characters, whatever names it holds.
     """
+
+    def __str__(self) -> str:
+        return printable(_BREAKS.sub(" ", super().__str__()))
+
+
+# Line breaks as `str.splitlines` knows them, and tabs, with the spaces around them.
+_BREAKS = re.compile(r"[ ]*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*")
+
+
+def printable(text: str) -> str:
+    """A text of a foreign file as a terminal or a table may show it: what does not print is escaped.
+
+    Escaped are control characters, which would be obeyed, marks that turn the direction of text, and the halves of
+    pairs that stand for bytes of a file name that is no UTF-8.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in _SPACES else _escaped(char) for char in text)
+
+
+# Spaces of typography, which Python does not call printable.
+_SPACES = "\u00a0\u2009\u202f"
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -1,10 +1,7 @@
-"""Safe files: safetensors and JSON only, written aside and renamed, refused in one line when they are not right."""
+"""Safe files: safetensors and JSON only, written whole (see `outputs`), and one line where they are not right."""
 
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import PartitaError, first_line, shorten, shown
+from .outputs import written_aside
 
 # JSON of ours is far smaller; what is larger would take memory without saying anything.
 _MOST_JSON = 16 << 20
@@ -36,60 +34,18 @@ _DTYPES = {
 }
 
 
-@contextmanager
-def written_aside(path: str | Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to, a file or a folder, which then takes its place; or leaves no trace.
-
-    It is on the disk before it takes the place, so that not even a power cut leaves half of it there.
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all.
 
     Raises:
-        PartitaError: the place cannot be written.
+        PartitaError: the place cannot be written, or a number is not finite, which `read_json` would refuse.
     """
-    path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise PartitaError(f"cannot write {path}: {error.strerror or error}") from None
-    try:
-        aside = holder / path.name
-        yield aside
-        for inner in (*aside.rglob("*"), aside):
-            _sync(inner)
-        replaced = holder / f"{path.name}.replaced"
-        if aside.is_dir() and path.is_dir():
-            path.rename(replaced)  # a folder cannot be renamed onto a full one
-        try:
-            os.replace(aside, path)
-        except OSError:
-            if replaced.exists():
-                replaced.rename(path)
-            raise
-        _sync(path.parent)
-    except OSError as error:
-        raise PartitaError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file is on the disk, or what a folder holds is known there by its name."""
-    if os.name == "nt":  # it opens no folders
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:
-        if not path.is_dir():  # of folders, not every file system can do it
-            raise
-    finally:
-        os.close(handle)
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON, whole or not at all."""
+        text = json.dumps(value, indent=2, allow_nan=False)
+    except ValueError:
+        raise PartitaError(f"cannot write {path}: a number in it is not finite (NaN or infinite)") from None
     with written_aside(path) as aside:
-        aside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        aside.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: str | Path) -> Any:
@@ -150,15 +106,39 @@ def _finite(text: str) -> float:
     return value
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes tensors as safetensors, whole or not at all.
+def check_finite(tensors: Mapping[str, Tensor], source: Any) -> None:
+    """Refuse numbers that no later step can use: anything computed from NaN is NaN.
 
     Raises:
-        PartitaError: the place cannot be written, or the disk is full.
+        PartitaError: a number is NaN or infinite; the first tensor is named.
+    """
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise PartitaError(f"{source} holds numbers that are not finite (NaN or infinite), first {shorten(name)}")
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None, *, finite: bool = True
+) -> None:
+    """Write tensors as safetensors, whole or not at all.
+
+    Args:
+        path: file to write.
+        tensors: tensors by name.
+        metadata: texts by name.
+        finite: refuse numbers that are not finite, as every reader here does.
+
+    Raises:
+        PartitaError: the place cannot be written, the disk is full, or a number is not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    if finite:
+        try:
+            check_finite(tensors, "it")
+        except PartitaError as error:
+            raise PartitaError(f"cannot write {path}: {error}") from None
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with written_aside(path) as aside:
         aside.touch()
@@ -216,4 +196,6 @@ def _opened(path: str | Path) -> Iterator[Any]:
         raise
     except Exception as error:  # the library's own, and torch's of shapes that no tensor has
         reason = shorten(first_line(error))
+        if "Cannot allocate memory" in reason:
+            raise PartitaError(f"cannot read {path}: there is not enough memory") from None
         raise PartitaError(f"{path} is not a safetensors file, or is damaged: {reason}") from None

@@ -1,7 +1,7 @@
 """The record that users hold: latents that say what they are."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Self
@@ -9,11 +9,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from .arrays import as_integers, as_tensor
+from .codes import check_codes
 from .configs import from_dict, to_dict
 from .errors import PartitaError, shown
 from .files import parse_json, read_tensors, write_tensors
 from .latent_scale import LatentScale
 from .layouts import ChannelLayout
+from .lengths import length_mask
 from .specs import LatentSpec
 
 # Ours have 16 characters.
@@ -37,7 +40,7 @@ def regroup(values: Tensor, dim: int) -> Tensor:
         PartitaError: the numbers of an item cannot be divided so.
     """
     batch, width, tokens = values.shape
-    if width * tokens % dim:
+    if not isinstance(dim, int) or dim < 1 or width * tokens % dim:
         raise PartitaError(f"{tokens} tokens of {width} channels cannot be regrouped to tokens of {dim}")
     return values.transpose(1, 2).reshape(batch, width * tokens // dim, dim).transpose(1, 2)
 
@@ -63,12 +66,20 @@ class _Header:
     normalized: bool
 
 
-_TENSORS = ("values", "codes", "audio_lengths", "layout", "gain")
+_TENSORS = {
+    "values": as_tensor,
+    "codes": as_integers,
+    "audio_lengths": as_integers,
+    "layout": as_integers,
+    "gain": as_tensor,
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Latents:
     """A batch of latents, with all that is needed to decode them or to model them.
+
+    Arrays and nested lists are taken as well as tensors, and integers of any width; they are held as tensors.
 
     Attributes:
         values: `(batch, dim, frames * K)`, what the decoder was trained on; zero past an item's end. None where only
@@ -94,18 +105,24 @@ class Latents:
     normalized: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses a record that contradicts itself."""
+        """Check that the fields agree with each other."""
         if self.values is None and self.codes is None:
             raise PartitaError("latents need values or codes")
+        if not isinstance(self.spec, LatentSpec):
+            raise PartitaError(f"spec is {shown(self.spec)}; a LatentSpec is expected")
         check_ids(self.space_id, self.codes_id)
+        for name, convert in _TENSORS.items():
+            if (value := getattr(self, name)) is not None or name in ("audio_lengths", "layout"):
+                object.__setattr__(self, name, convert(value, name))
         for name in ("audio_lengths", "layout"):
             tensor = getattr(self, name)
-            if tensor.dim() != 1 or tensor.dtype != torch.int64 or len(tensor) != len(self):
-                raise PartitaError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}; int64 (batch,) is expected")
+            if tensor.dim() != 1 or len(tensor) != len(self):
+                raise PartitaError(f"{name} is {tuple(tensor.shape)}; (batch,) is expected")
+            object.__setattr__(self, name, tensor.cpu())
         if self.values is not None and (self.values.dim() != 3 or self.values.shape[1] != self.spec.dim):
             raise PartitaError(f"values are {tuple(self.values.shape)}; (batch, {self.spec.dim}, tokens) is expected")
-        if self.codes is not None and (self.codes.dim() != 3 or self.codes.dtype != torch.int64):
-            raise PartitaError(f"codes are {tuple(self.codes.shape)} {self.codes.dtype}; 3-D int64 is expected")
+        if self.codes is not None and self.codes.dim() != 3:
+            raise PartitaError(f"codes are {tuple(self.codes.shape)}; (batch, num_quantizers, tokens) is expected")
         tokens = int(self.frames.max()) * self.spec.tokens_per_frame if len(self) else 0
         for name in ("values", "codes"):
             tensor = getattr(self, name)
@@ -116,17 +133,20 @@ class Latents:
         if self.gain is not None and self.gain.shape != frames:
             raise PartitaError(f"gain is {tuple(self.gain.shape)}, but audio_lengths say {frames}")
 
-    def check(self) -> None:
-        """Looks at every number of a record that comes from elsewhere.
+    def check(self, *, piece: bool = False) -> None:
+        """Check every number of a record that comes from elsewhere.
+
+        Args:
+            piece: the record is a piece of a stream, which may be empty.
 
         Raises:
-            PartitaError: there are no items, or one is of no length or layout, or holds numbers that are not finite,
-                beyond the bound of the spec, or no codes of its levels.
+            PartitaError: there are no items, or one has no length or layout, or holds numbers that are not finite,
+                beyond the bound of the spec, or codes out of range.
         """
         if len(self) == 0:
             raise PartitaError("there are no items")
-        if (self.audio_lengths < 1).any():
-            raise PartitaError(f"audio_lengths holds {int(self.audio_lengths.min())}; an item has a sample at least")
+        if (self.audio_lengths < (0 if piece else 1)).any():
+            raise PartitaError(f"audio_lengths holds {int(self.audio_lengths.min())}; an item has at least one sample")
         if len(wrong := self.layout[(self.layout < 0) | (self.layout >= len(ChannelLayout))]):
             raise PartitaError(f"layout holds {int(wrong[0])}, which is no channel layout")
         for name in ("values", "gain"):
@@ -140,13 +160,7 @@ class Latents:
         if self.values is not None and self.spec.bounded and not self.normalized and (self.values.abs() > 1).any():
             raise PartitaError("values lie beyond 1, and the spec says that they are bounded")
         if self.codes is not None:
-            if self.codes.shape[1] != (levels := len(self.spec.codebook_sizes)):
-                raise PartitaError(f"codes are {tuple(self.codes.shape)}; (batch, {levels}, tokens) is expected")
-            sizes = self.codes.new_tensor(self.spec.codebook_sizes)[:, None]
-            if len(wrong := ((self.codes < -1) | (self.codes >= sizes)).nonzero()):
-                item, level, token = wrong[0].tolist()
-                code, size = int(self.codes[item, level, token]), self.spec.codebook_sizes[level]
-                raise PartitaError(f"item {item}: {code} is no code of level {level}, which has {size}")
+            check_codes(self.codes, self.spec.codebook_sizes)
 
     def __len__(self) -> int:
         return len(self.audio_lengths)
@@ -156,10 +170,19 @@ class Latents:
         """`(batch,)` int64: frames of each item."""
         return -(-self.audio_lengths // self.spec.hop)
 
+    def __iter__(self) -> Iterator["Latents"]:
+        return (self[i] for i in range(len(self)))
+
     def __getitem__(self, index: int) -> "Latents":
-        """Item `index` alone, without what pads it in the batch."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
+        """Item `index` alone, without its padding.
+
+        Raises:
+            PartitaError: `index` is no integer, or there is no such item.
+        """
+        if not isinstance(index, int) or not -len(self) <= index < len(self):
+            raise PartitaError(
+                f"there is no item {shown(index)}; these latents have {len(self)} items, 0 to {len(self) - 1}"
+            )
         index %= len(self)
         frames = int(self.frames[index])
         tokens = frames * self.spec.tokens_per_frame
@@ -209,14 +232,22 @@ class Latents:
         return replace(self, values=self._within(scale.denormalize(values)), normalized=False)
 
     def save(self, path: str | Path) -> None:
-        """Writes the record as one `.safetensors` file, whole or not at all."""
+        """Write the record as one `.safetensors` file, whole or not at all.
+
+        Raises:
+            PartitaError: `load` would refuse the file; see `check`. Or the place cannot be written.
+        """
+        try:
+            self.check()
+        except PartitaError as error:
+            raise PartitaError(f"cannot write {path}: {error}") from None
         tensors = {name: getattr(self, name) for name in _TENSORS if getattr(self, name) is not None}
         header = _Header(self.spec, self.space_id, self.codes_id, self.normalized)
         write_tensors(path, tensors, {"partita_latents": json.dumps(to_dict(header))})
 
     @classmethod
     def load(cls, path: str | Path) -> "Latents":
-        """Reads what `save` wrote, and looks at every number.
+        """Read a record that `save` wrote, and check every number.
 
         Raises:
             PartitaError: it is no such file, or is damaged, or not what its spec says; see `check`.
@@ -240,8 +271,13 @@ class Latents:
         """Joins consecutive pieces of one recording, as `StreamEncoder.push` returns them.
 
         Raises:
-            PartitaError: a piece before the last one does not fill its frames.
+            PartitaError: there are no pieces, or one before the last does not fill its frames.
         """
+        if not isinstance(pieces, Sequence) or not pieces:
+            raise PartitaError("there are no pieces to join")
+        for piece in pieces:
+            if not isinstance(piece, cls):
+                raise PartitaError(f"pieces to join are Latents, and one is a {type(piece).__name__}")
         first = pieces[0]
         for piece in pieces[:-1]:
             if (piece.audio_lengths % first.spec.hop).any():
@@ -266,6 +302,5 @@ class Latents:
         return self.values, LatentScale(self.spec)
 
     def _within(self, values: Tensor) -> Tensor:
-        ends = (self.frames * self.spec.tokens_per_frame).to(values.device)
-        inside = torch.arange(values.shape[-1], device=values.device) < ends[:, None, None]
-        return torch.where(inside, values, 0)
+        inside = length_mask(self.spec.tokens(self.audio_lengths), values.shape[-1])
+        return torch.where(inside[:, None].to(values.device), values, 0)

@@ -7,11 +7,13 @@ by the mean of the two.
 
 from collections.abc import Sequence
 from enum import IntEnum
+from operator import index
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .errors import PartitaError, nearest
+from .errors import PartitaError, nearest, shown
 
 
 class ChannelLayout(IntEnum):
@@ -40,9 +42,9 @@ class ChannelLayout(IntEnum):
                 raise PartitaError(f"unknown channel layout {name!r}; {nearest(name.lower(), valid)}")
             return cls[key]
         try:
-            return cls(int(name))
-        except ValueError:
-            raise PartitaError(f"unknown channel layout {name!r}; valid: 0, 1, 2") from None
+            return cls(index(name))
+        except (TypeError, ValueError):
+            raise PartitaError(f"unknown channel layout {shown(name)}; valid: 0, 1, 2") from None
 
 
 def natural_layout(channels: int) -> ChannelLayout:
@@ -174,11 +176,15 @@ def convert_pairs(audio: Tensor, source: Tensor, target: Tensor) -> Tensor:
 
 
 def as_layouts(layout: "ChannelLayout | str | int | Sequence | Tensor", batch_size: int) -> Tensor:
-    """One layout, or one for each item, as the `(batch,)` int64 tensor on the CPU that records hold."""
-    if isinstance(layout, Tensor):
-        layout = layout.tolist()
-    if isinstance(layout, (str, int)):
-        layout = [layout] * batch_size
-    if len(layout) != batch_size:
-        raise PartitaError(f"{len(layout)} layouts for {batch_size} items")
-    return torch.tensor([ChannelLayout.parse(item) for item in layout], dtype=torch.int64)
+    """One layout, or one per item, as the `(batch,)` int64 tensor on the CPU that records hold.
+
+    Raises:
+        PartitaError: a layout is unknown, or there are neither one nor `batch_size` of them.
+    """
+    items: Any = layout
+    items = items.tolist() if hasattr(items, "tolist") else items  # of a tensor or an array
+    if not isinstance(items, (list, tuple)):
+        items = [items] * batch_size
+    if len(items) != batch_size:
+        raise PartitaError(f"{len(items)} layouts for {batch_size} items")
+    return torch.tensor([ChannelLayout.parse(item) for item in items], dtype=torch.int64)

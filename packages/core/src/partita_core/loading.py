@@ -81,11 +81,8 @@ def build_for(
             figure = shorten(str(value), 40)
             raise PartitaError(f"{source} describes a model with a figure of {figure}; {_MOST} is the most there is")
     size = sum(tensor.nbytes for tensor in weights.values())
-    with _described(source), torch.device("meta"), _Budget(len(weights), size + _FREE_BYTES, source):
-        shell = build()
-    if not isinstance(shell, kind):
-        raise PartitaError(f"{source} holds a {type(shell).__name__}, not a {kind.__name__}")
-    check_weights(shell.state_dict(), weights, source)
+    with _Budget(len(weights), size + _FREE_BYTES, source):
+        shell = build_shell(weights, build, source, kind=kind)
     made = sum(tensor.nbytes for tensor in (*shell.parameters(), *shell.buffers()))
     if made > 2 * size + _FREE_BYTES:
         raise PartitaError(f"{source} describes a model of {made} bytes, and holds weights of {size}")
@@ -93,6 +90,36 @@ def build_for(
         module = build()
     assert isinstance(module, kind)
     return module
+
+
+def build_shell(weights: Mapping[str, Tensor], build: Callable[[], Any], source: Any, *, kind: type[M]) -> M:
+    """Build a module on the meta device, which takes no memory, and hold it against weights; see `build_for`.
+
+    Raises:
+        PartitaError: it cannot be built, is of another kind, or is not of these weights.
+    """
+    with _described(source), torch.device("meta"):
+        shell = build()
+    if not isinstance(shell, kind):
+        raise PartitaError(f"{source} holds a {type(shell).__name__}, not a {kind.__name__}")
+    check_weights(shell.state_dict(), weights, source)
+    return shell
+
+
+@contextmanager
+def limited_build(source: Any, *, max_tensors: int, max_bytes: int) -> Iterator[None]:
+    """Build within on the meta device, as `build_for` does, a module whose weights are not at hand.
+
+    Args:
+        source: name of the model in messages.
+        max_tensors: tensors of the largest model that is expected.
+        max_bytes: bytes of its largest tensor.
+
+    Raises:
+        PartitaError: it cannot be built, or is larger.
+    """
+    with _described(source), torch.device("meta"), _Budget(max_tensors, max_bytes, source):
+        yield
 
 
 def check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: Any) -> None:
@@ -114,17 +141,6 @@ def check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], sour
         if tensor.dtype != expected.dtype and not (tensor.is_floating_point() and expected.is_floating_point()):
             types = f"{name} is {tensor.dtype}, expected {expected.dtype}"
             raise PartitaError(f"{source} holds the weights of another model: {types}")
-
-
-def check_finite(tensors: Mapping[str, Tensor], source: Any) -> None:
-    """Refuses weights that no training can have meant: what a model makes of NaN is NaN.
-
-    Raises:
-        PartitaError: a number is NaN or infinite; the first tensor is named.
-    """
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise PartitaError(f"{source} holds numbers that are not finite (NaN or infinite), first {shorten(name)}")
 
 
 @contextmanager
@@ -149,8 +165,8 @@ class _Budget(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        made = [tensor for tensor in tree_leaves(result) if isinstance(tensor, Tensor) and tensor.is_meta]
-        self._calls -= bool(made)
+        made = [tensor for tensor in tree_leaves(result) if isinstance(tensor, Tensor)]
+        self._calls -= any(tensor.is_meta for tensor in made)
         for tensor in made:
             if tensor.nbytes > self._most_bytes:
                 shape = tuple(tensor.shape)

@@ -1,12 +1,20 @@
 """Precision: what runs in "float32" runs in at least that."""
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from .errors import PartitaError, shown
+
 Precision = Literal["float32", "bf16"]
 """Of inference: at least float32, or bfloat16 where it is multiplied."""
+
+
+def check_precision(precision: Any) -> None:
+    """Raise a `PartitaError` for what is no `Precision`."""
+    if not isinstance(precision, str) or precision not in get_args(Precision):
+        raise PartitaError(f"precision is {shown(precision)}; 'float32' or 'bf16' is expected")
 
 
 def upcast(x: Tensor) -> Tensor:

@@ -1,30 +1,30 @@
-"""Components by name: every part is announced by the Config that builds it.
+"""Components by name: each is registered with the Config that builds it.
 
-A component is one file with a frozen `Config` dataclass, the only place that holds defaults, and the module class,
-which takes widths and modules as keyword arguments. Packages, ours and anybody's, name the module that registers their
-components as an entry point of the group `partita.components`; nothing here is edited to add one.
+Packages, ours and anybody's, name the module that registers their components as an entry point of the group
+`partita.components`; nothing here is edited to add one.
 """
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import MISSING, field, is_dataclass
 from fnmatch import fnmatch
 from functools import cache, wraps
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 from .errors import PartitaError, nearest, shown
+from .ranges import Ranged
 
 GROUP = "partita.components"
 
 _registry: dict[str, type["Config"]] = {}
 
 
-class Config(ABC):
+class Config(Ranged, ABC):
     """The configuration of a component: a frozen dataclass, each field with its default.
 
-    Widths that follow from other parts are not in it; they come to `build`.
+    Each number declares its range in its type (`layers: Layers = 4`, see `partita_core.ranges`), which is checked when
+    an instance is built. Widths that follow from other parts are not in it; they come to `build`.
     """
 
     tag: ClassVar[str]
@@ -39,35 +39,27 @@ class Config(ABC):
         """A tiny instance, for conformance and listing."""
 
 
-C = TypeVar("C", bound=type[Config])
-
-
-def register(tag: str) -> Callable[[C], C]:
-    """Registers the decorated Config as `role/name`.
+def register_config(tag: str, cls: type[Config]) -> None:
+    """Register a frozen Config class as `role/name`; see `register`.
 
     What it builds carries it as the attribute `config`, which is what saving writes.
     """
+    if not (is_dataclass(cls) and cls.__dataclass_params__.frozen):  # pyright: ignore
+        raise TypeError(f"{cls.__name__} must be a frozen dataclass")
+    if tag in _registry and _registry[tag].__qualname__ != cls.__qualname__:
+        raise TypeError(f"{tag} is already registered by {_registry[tag].__module__}")
+    plain_build: Any = cls.build
 
-    def decorate(cls: C) -> C:
-        if not (is_dataclass(cls) and cls.__dataclass_params__.frozen):  # pyright: ignore
-            raise TypeError(f"{cls.__name__} must be a frozen dataclass")
-        if tag in _registry and _registry[tag].__qualname__ != cls.__qualname__:
-            raise TypeError(f"{tag} is already registered by {_registry[tag].__module__}")
-        plain_build: Any = cls.build
+    @wraps(plain_build)
+    def build(self: Config, **derived: Any) -> Any:
+        module = plain_build(self, **derived)
+        if module is not self:  # settings that are used as they stand, such as a sampler's, build themselves
+            module.config = self
+        return module
 
-        @wraps(plain_build)
-        def build(self: Config, **derived: Any) -> Any:
-            module = plain_build(self, **derived)
-            if module is not self:  # settings that are used as they stand, such as a sampler's, build themselves
-                module.config = self
-            return module
-
-        cls.build = build
-        cls.tag = tag
-        _registry[tag] = cls
-        return cls
-
-    return decorate
+    cls.build = build
+    cls.tag = tag
+    _registry[tag] = cls
 
 
 @cache

@@ -6,12 +6,16 @@ batches of whole frames; padding, grouping and trimming are `Codec`'s.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ._checks import as_seeds
+from .codes import check_codes
 from .errors import PartitaError
+from .noise import keyed_noise
 from .precision import Precision, compile_frozen
 from .specs import AudioSpec
 from .streams import Bounded, Stepped, Stream, Streamable, UnboundedError
@@ -43,6 +47,24 @@ class BottleneckOutput(NamedTuple):
     codes: Tensor | None
     losses: dict[str, Tensor]
     metrics: dict[str, Tensor]
+
+
+class Posterior(NamedTuple):
+    """A Gaussian for every latent: the mean is what encoding gives.
+
+    Attributes:
+        mean: `(batch, dim, frames * K)`.
+        std: standard deviations, likewise.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def sample(self, seeds: Tensor | Sequence[int] | int) -> Tensor:
+        """A sample as large as the mean, by a seed for the batch or one per item; independent of other items."""
+        batch, dim, tokens = self.mean.shape
+        noise = keyed_noise(as_seeds(seeds, batch), "posterior", shape=(tokens, dim))
+        return self.mean + self.std * noise.mT.to(self.mean)
 
 
 class StepOutput(NamedTuple):
@@ -136,22 +158,41 @@ class Bottleneck(Role, ABC):
     bounded: bool = False
 
     @abstractmethod
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """Maps `(batch, in_dim, tokens)` to latents.
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
+        """Map `(batch, in_dim, tokens)` to latents.
+
+        Losses, metrics, running statistics and codebooks are over the tokens within `lengths`, those that hold audio:
+        the padding behind a short item is not learned from. Its codes are -1, and its values are not specified.
 
         Args:
             hidden: hidden frames.
-            stochastic: whether noise, sampling and dropout act, and running statistics move; None means
-                `self.training`. In eval mode nothing is random.
+            stochastic: True for noise, sampling and dropout, also in eval mode; None means `self.training`. Running
+                statistics and codebooks move only in training, and not with False.
+            lengths: `(batch,)` int64, tokens of each item that hold audio; None where all do.
         """
 
     def expand(self, values: Tensor) -> Tensor:
         """Latents as stored, `(batch, dim, tokens)`, at the scale the decoder takes; the identity for most."""
         return values
 
+    def project(self, values: Tensor) -> Tensor:
+        """The nearest latents that the bottleneck can make without noise, for values `(batch, dim, tokens)`.
+
+        Generated latents are brought back by it to a sphere, say. Latents that were encoded stay as they are; the
+        identity for bottlenecks whose latents lie anywhere, and the nearest values within the bounds of bounded ones.
+        """
+        return values.clamp(-1, 1) if self.bounded else values
+
+    def posterior(self, hidden: Tensor) -> Posterior:
+        """Distribution of the latents of hidden frames `(batch, in_dim, tokens)`; a point where nothing is sampled."""
+        mean = self(hidden, stochastic=False).values
+        return Posterior(mean, torch.zeros_like(mean))
+
     def is_stochastic(self, stochastic: bool | None) -> bool:
-        """What the argument `stochastic` of `forward` means right now."""
-        return self.training if stochastic is None else stochastic and self.training
+        """Value of the argument `stochastic` of `forward`, with None resolved."""
+        return self.training if stochastic is None else stochastic
 
 
 class Quantizer(Bottleneck, ABC):
@@ -169,14 +210,22 @@ class Quantizer(Bottleneck, ABC):
 
     @abstractmethod
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
-        """The codes `(batch, num_quantizers, tokens)` int64 of what `forward` takes.
+        """Codes `(batch, num_quantizers, tokens)` int64 of the hidden frames that `forward` takes.
 
         With fewer levels than there are, the rest is -1.
         """
 
     @abstractmethod
     def codes_to_values(self, codes: Tensor) -> Tensor:
-        """The values `(batch, dim, tokens)` of codes; a level that is -1 contributes zero."""
+        """Values `(batch, dim, tokens)` of codes, as `check_codes` takes them; a level that is -1 contributes zero."""
+
+    def check_codes(self, codes: Any) -> Tensor:
+        """Codes as int64, each of its codebook; the first line of `codes_to_values`.
+
+        Raises:
+            PartitaError: shape, type or a code does not fit; see `partita_core.check_codes`.
+        """
+        return check_codes(codes, self.codebook_sizes)
 
 
 class Decoder(Role, ABC):
@@ -326,10 +375,11 @@ class Loss(nn.Module, ABC):
     """A distance between two signals, one figure an item, so that training, evaluation and tests share it."""
 
     @abstractmethod
-    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """The distance of `(batch, channels, samples)` to as much, as `(batch,)`, at least float32.
 
-        Samples from `lengths` (`(batch,)` int64) on are padding and do not count. Different shapes are an error.
+        Samples from `lengths` on, `(batch,)` integers as a tensor, an array or a list, are padding and do not count.
+        Different shapes are an error.
         """
 
 

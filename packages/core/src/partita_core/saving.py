@@ -1,7 +1,9 @@
 """Models as folders: `config.json`, `model.safetensors` and a card. Never a pickle."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -11,11 +13,16 @@ from torch import Tensor, nn
 
 from .configs import from_dict, to_dict
 from .errors import PartitaError, first_line, shorten, shown
-from .files import read_json, read_shapes, read_tensors, write_json, write_tensors, written_aside
-from .loading import build_for, check_finite, check_folder, check_weights
+from .files import check_finite, read_json, read_shapes, read_tensors, write_json, write_tensors
+from .loading import build_for, build_shell, check_folder, check_weights
+from .naming import plain_state
+from .outputs import settle, written_into
 from .registry import Config
 
 SCHEMA = 1
+
+# The files of a model.
+_CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
 
 S = TypeVar("S", bound="Saved")
 
@@ -43,26 +50,35 @@ class Saved(nn.Module, ABC):
         return {}
 
     def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> None:
-        """Writes the model as a folder, whole or not at all; an earlier model there is replaced.
+        """Write the model as files of a folder, all or none; those of an earlier model are replaced, the rest stays.
+
+        Names of weights are those before `torch.compile`. The weights are held against the model that will be built of
+        its Config, so that what is saved can be loaded.
 
         Args:
-            folder: where to.
+            folder: where to; what else it holds is left alone.
             card: the README.md; None for a short one that says what the model is made of.
 
         Raises:
-            PartitaError: the model cannot be rebuilt from Configs, or the folder cannot be written.
+            PartitaError: the model cannot be rebuilt from Configs, or its weights would not be loaded; the folder
+                cannot be written, or a file in it that would be replaced is not of a model of this kind.
         """
         config, facts = self.saved_config()
-        nested = self.nested()
+        nested, weights = self.nested(), plain_state(self)
+        name = f"this {type(self).__name__}"
+        build_shell(weights, lambda: config.build(**nested), name, kind=type(self))
+        check_finite(weights, name)
         facts = facts | ({"nested": list(nested)} if nested else {})
         card = f"# {type(self).__name__}\n\nBuilt from:\n\n```\n{config}\n```\n" if card is None else card
-        with written_aside(folder) as aside:
-            aside.mkdir()
-            write_json(aside / "config.json", {"schema": SCHEMA, "model": to_dict(config)} | facts)
-            write_tensors(aside / "model.safetensors", self.state_dict())
-            (aside / "README.md").write_text(card, encoding="utf-8")
+        earlier = _nested_before(Path(folder), [_CONFIG, _WEIGHTS, _CARD, *nested])
+        with written_into(folder) as aside:
+            write_json(aside / _CONFIG, {"schema": SCHEMA, "model": to_dict(config)} | facts)
+            write_tensors(aside / _WEIGHTS, weights)
+            (aside / _CARD).write_text(card, encoding="utf-8")
             for name, model in nested.items():
                 model.save_pretrained(aside / name)
+        for name in set(earlier) - set(nested):
+            remove_saved(Path(folder) / name)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Self:
@@ -72,8 +88,9 @@ class Saved(nn.Module, ABC):
             PartitaError: there is none, or it is no such model, or its weights do not fit.
         """
         folder = Path(name)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # unlike the method, False of a name that no file system takes
             folder = _download(str(name), revision)
+        settle(folder)
         return _load(cls, folder, root=folder)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
@@ -89,21 +106,52 @@ class Saved(nn.Module, ABC):
             return str(api.upload_folder(repo_id=repo_id, folder_path=Path(scratch) / "model"))
 
 
+def _nested_before(folder: Path, names: list[str]) -> list[str]:
+    """The models within an earlier model in a folder; refuse to replace files that are not of a model.
+
+    Raises:
+        PartitaError: one of `names` is there, and no `config.json` of a model; the first is named.
+    """
+    found = [name for name in names if (folder / name).exists()]
+    if not found:
+        return []
+    try:
+        facts = read_json(folder / _CONFIG)
+    except PartitaError:
+        facts = None
+    if not isinstance(facts, dict) or not {"schema", "model"} <= facts.keys():
+        raise PartitaError(f"{folder} holds a {found[0]} that is not of a Partita model; name another folder")
+    nested = facts.get("nested", [])
+    return [name for name in nested if isinstance(name, str) and Path(name).name == name] if nested else []
+
+
+def remove_saved(folder: Path) -> None:
+    """Remove the files of a model and of those within it, and the folder if nothing else is in it."""
+    with suppress(PartitaError, OSError):
+        for name in _nested_before(folder, [_CONFIG]):
+            remove_saved(folder / name)
+        for name in (_WEIGHTS, _CARD, _CONFIG):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
+
+
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: Any) -> None:
-    """Loads `tensors` into `module`; all names, shapes and types must fit, and all numbers be finite.
+    """Load `tensors` into `module`; all names, shapes and types must fit, and all numbers be finite in its types.
 
     Raises:
         PartitaError: one does not; the first is named.
     """
-    check_weights(module.state_dict(), tensors, source)
-    check_finite(tensors, source)
+    own = module.state_dict()
+    check_weights(own, tensors, source)
+    cast = {name: tensor.to(own[name].dtype) for name, tensor in tensors.items()}
+    check_finite(cast, source)
     with torch.no_grad():
-        module.load_state_dict(dict(tensors))
+        module.load_state_dict(cast)
 
 
 def _load(cls: type[S], folder: Path, *, root: Path) -> S:
     """The model of a folder, which lies in `root`, in eval mode."""
-    facts_file, weights_file = folder / "config.json", folder / "model.safetensors"
+    facts_file, weights_file = folder / _CONFIG, folder / _WEIGHTS
     check_folder(folder, [facts_file.name, weights_file.name], root)
     facts = read_json(facts_file)
     if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
@@ -125,10 +173,10 @@ def _load_nested(config: Config, folder: Path, names: Any, root: Path) -> dict[s
     taken = signature(config.build).parameters
     needed = {name for name, parameter in taken.items() if parameter.default is Parameter.empty}
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise PartitaError(f"{folder / 'config.json'} does not name the models within it: {shown(names)}")
+        raise PartitaError(f"{folder / _CONFIG} does not name the models within it: {shown(names)}")
     if not needed <= set(names) <= taken.keys():
         built, named = ", ".join(taken) or "no other model", shorten(", ".join(names)) or "none"
-        raise PartitaError(f"a {config.tag} is built on {built}; {folder / 'config.json'} names {named}")
+        raise PartitaError(f"a {config.tag} is built on {built}; {folder / _CONFIG} names {named}")
     check_folder(folder, names, root)
     for name in names:
         if not (folder / name).is_dir():

@@ -1,15 +1,18 @@
 """What audio and latents are: the two frozen records that everything else is derived from."""
 
-import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Annotated
+
+from torch import Tensor
 
 from .errors import PartitaError
 from .layouts import ChannelLayout
+from .ranges import Count, Finite, Positive, Range, Ranged
 
 
 @dataclass(frozen=True)
-class AudioSpec:
+class AudioSpec(Ranged):
     """The audio a network sees.
 
     Attributes:
@@ -18,23 +21,25 @@ class AudioSpec:
         layouts: the channel layouts it knows; with several, mono travels as the pair (m, m).
     """
 
-    sample_rate: int
-    channels: int
+    sample_rate: Count
+    channels: Annotated[int, Range(1, 2)]
     layouts: tuple[ChannelLayout, ...]
 
     def __post_init__(self) -> None:
-        """Refuses what no network can be."""
-        _check_figure("sample_rate", self.sample_rate)
+        """Check that the layouts fit the channels; layouts may be given by name."""
+        super().__post_init__()
+        object.__setattr__(self, "layouts", tuple(ChannelLayout.parse(layout) for layout in self.layouts))
         if not self.layouts or len(set(self.layouts)) != len(self.layouts):
             raise PartitaError("layouts must name each channel layout once, and at least one")
         width = 1 if self.layouts == (ChannelLayout.MONO,) else 2
         if self.channels != width:
             names = ", ".join(layout.name.lower() for layout in self.layouts)
-            raise PartitaError(f"channels is {self.channels}, but the layouts {names} need {width}")
+            remedy = f"set channels to {width}" + (', or layouts to ["mono"]' if self.channels == 1 else "")
+            raise PartitaError(f"channels is {self.channels}, but the layouts {names} need {width}; {remedy}")
 
 
 @dataclass(frozen=True)
-class LatentSpec:
+class LatentSpec(Ranged):
     """The latents a model makes; enough to read them without the model.
 
     Attributes:
@@ -50,31 +55,23 @@ class LatentSpec:
             `std` are those of the result.
     """
 
-    dim: int
-    sample_rate: int
-    hop: int
-    tokens_per_frame: int = 1
+    dim: Count
+    sample_rate: Count
+    hop: Count
+    tokens_per_frame: Count = 1
     ordered: bool = True
-    codebook_sizes: tuple[int, ...] = ()
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    codebook_sizes: tuple[Annotated[int, Range(1, (1 << 63) - 1)], ...] = ()
+    mean: tuple[Finite, ...] | None = None
+    std: tuple[Positive, ...] | None = None
     bounded: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses what no latent can be."""
-        for name in ("dim", "sample_rate", "hop", "tokens_per_frame"):
-            _check_figure(name, getattr(self, name))
-        for size in self.codebook_sizes:
-            if not 1 <= size < 2**63:
-                raise PartitaError(f"codebook_sizes has a level of {size}; a level has from 1 to 2**63 - 1 codes")
+        """Refuse statistics of another width."""
+        super().__post_init__()
         for name in ("mean", "std"):
             statistic = getattr(self, name)
-            if statistic is None:
-                continue
-            if len(statistic) != self.dim:
+            if statistic is not None and len(statistic) != self.dim:
                 raise PartitaError(f"{name} has {len(statistic)} channels, the latents have {self.dim}")
-            if not all(map(math.isfinite, statistic)) or (name == "std" and min(statistic) <= 0):
-                raise PartitaError(f"{name} holds what no {name} is; measure the latents again")
 
     @property
     def frame_rate(self) -> Fraction:
@@ -85,8 +82,6 @@ class LatentSpec:
         """Frames that `samples` samples take, the last one padded."""
         return -(-samples // self.hop)
 
-
-def _check_figure(name: str, value: int) -> None:
-    """Rates, widths and hops are positive, and small enough to be counted with in 64 bits."""
-    if not 1 <= value < 2**31:
-        raise PartitaError(f"{name} is {value}; it must be positive, and less than 2**31")
+    def tokens(self, lengths: Tensor) -> Tensor:
+        """Tokens that hold audio of items of `lengths` `(batch,)` samples; what follows them is padding."""
+        return -(-lengths // self.hop) * self.tokens_per_frame

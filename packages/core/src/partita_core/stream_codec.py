@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._checks import as_seeds, check_levels, decoder_layouts
+from ._checks import as_audio, as_seeds, decoder_layouts
 from .codec import Codec
+from .codes import count_levels
 from .errors import PartitaError
 from .latents import Latents
 from .layouts import ChannelLayout, from_network, network_layout, to_network
@@ -40,7 +41,8 @@ class StreamEncoder:
         Raises:
             PartitaError: the codec cannot be streamed, or does not take the layout.
         """
-        check_levels(codec.latent_spec, num_quantizers)
+        if num_quantizers is not None:
+            count_levels(num_quantizers, len(codec.latent_spec.codebook_sizes), "this model")
         self._codec = codec
         self._layout = ChannelLayout.parse(layout)
         known = torch.tensor([network_layout(self._layout, codec.audio_spec.layouts)])
@@ -58,10 +60,12 @@ class StreamEncoder:
             PartitaError: the stream has ended, the audio does not fit the layout or is not finite, or a recording
                 ends with no sample.
         """
-        codec = self._codec
-        self._ended = _continue(self._ended, last)
+        codec, audio = self._codec, as_audio(audio)
+        if len(audio) != 1:
+            raise PartitaError(f"a stream encodes one recording, and this is a batch of {len(audio)}")
         if not torch.isfinite(audio).all():
             raise PartitaError("the audio has samples that are not finite (NaN or infinite)")
+        self._ended = _continue(self._ended, last)
         self._pushed += audio.shape[-1]
         if last and not self._pushed:
             raise PartitaError("the recording has no samples")
@@ -123,11 +127,10 @@ class StreamDecoder:
             PartitaError: the stream has ended, or the latents are several, or of another space or layout.
         """
         codec = self._codec
-        self._ended = _continue(self._ended, last)
+        latents = codec.check_latents(latents, piece=True)
         if len(latents) != 1:
             raise PartitaError(f"a stream decodes one item, these latents are {len(latents)}; take latents[i]")
-        latents = latents.denormalize()
-        codec.check_latents(latents)
+        self._ended = _continue(self._ended, last)
         decoder_layouts(codec.audio_spec, latents.layouts(), [self._target])
         content = codec._content(latents)
         self._owed += int(latents.audio_lengths[0])

@@ -55,7 +55,12 @@ class Upsampler(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """The network of the consistency model: convolutions chunk by chunk, and between them attention to the past."""
+    """The network of the consistency model: convolutions chunk by chunk, and between them attention to the past.
+
+    Its first and last layer and the embedding of the noise level are never autocast, so that what runs between them is
+    a sum in float32 to which every block adds. Late in training a student and its teacher differ by less than a half
+    type resolves, and rounding at the two ends would decide that difference.
+    """
 
     def __init__(
         self,
@@ -93,11 +98,12 @@ class Denoiser(nn.Module):
         Returns:
             As much as `x`.
         """
-        chunks = sigma.shape[1]
-        sinusoids, condition = self.embedding(sigma)
-        entering, leaving = self.gains(sinusoids.flatten(0, 1))
-        each = condition.flatten(0, 1)
-        x = self.stem(x.contiguous(memory_format=torch.channels_last)) * entering
+        chunks, dtype = sigma.shape[1], self.head.weight.dtype
+        with _not_autocast(x):
+            sinusoids, condition = self.embedding(sigma)
+            entering, leaving = self.gains(sinusoids.flatten(0, 1))
+            each = condition.flatten(0, 1)
+            x = self.stem(x.to(dtype).contiguous(memory_format=torch.channels_last)) * entering
         down = self.patchifier(x, features=maps, condition=each)
         grid = down[-1].shape[-2:]
         tokens = [down[-1].permute(0, 2, 3, 1).flatten(1, 2), *([] if latents is None else [latents])]
@@ -105,7 +111,13 @@ class Denoiser(nn.Module):
         tokens = self.transformer(tokens.unflatten(0, (-1, chunks)).flatten(1, 2), condition)
         tokens = tokens.unflatten(1, (chunks, -1)).flatten(0, 1)
         up = self.depatchifier(_as_map(tokens, grid), skips=down[::-1], condition=each)
-        return self.head(self.norm(up[-1], each) * leaving)
+        with _not_autocast(x):
+            return self.head(self.norm(up[-1].to(dtype), each) * leaving)
+
+
+def _not_autocast(x: Tensor) -> torch.autocast:
+    """A context in which everything runs in the dtype of the weights."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def _registers(count: int, dim: int) -> nn.Parameter | None:

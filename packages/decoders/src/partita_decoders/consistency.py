@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from partita_blocks import ChunkTransformer, CompandedSTFT, Depatchifier, Patchifier, Preconditioning, patch_grid
@@ -17,6 +17,19 @@ from partita_core import (
     component,
     register,
     upcast,
+)
+from partita_core.ranges import (
+    Extras,
+    Finite,
+    Frames,
+    Heads,
+    Layers,
+    NonNegative,
+    Positive,
+    Proportion,
+    Range,
+    Samples,
+    Width,
 )
 from torch import Tensor, nn
 
@@ -38,8 +51,8 @@ _WINDOW = 2
 class ConsistencyDecoderConfig(Config):
     """A consistency model of pairs of chunks, conditioned on feature maps that are made of latents (Music2Latent2).
 
-    From arXiv 2501.17578, with sizes of CoDiCodec (arXiv 2509.09836) where the paper is silent. A chunk of
-    `chunk_frames * stft_hop` samples is one frame of latents or several. The layout is not told: give it audio of one.
+    From arXiv 2501.17578, with the sizes of CoDiCodec (arXiv 2509.09836), since its own are not known. A chunk of
+    `chunk_frames * stft_hop` samples is one frame of latents or several. The layout has no input: give audio of one.
 
     Attributes:
         n_fft: window and FFT of the spectrogram, samples.
@@ -47,7 +60,7 @@ class ConsistencyDecoderConfig(Config):
         companding: of magnitudes ("polar"), or of real and imaginary parts each ("component").
         companding_scale: see `CompandedSTFT`.
         companding_exponent: see `CompandedSTFT`.
-        tilt: dB an octave by which high frequencies are raised before; 0 in the papers.
+        tilt: dB an octave by which high frequencies are raised before; ours, off at 0.
         chunk_frames: frames of the spectrogram in a chunk.
         channels: width of each level of convolutions, from full resolution on; the last is that of both transformers.
         strides: frequencies and frames that become one between the levels.
@@ -59,10 +72,10 @@ class ConsistencyDecoderConfig(Config):
         condition_dim: width of the embedding of the noise level.
         registers: further learned tokens of each chunk, in both transformers, which are dropped.
         direct: channels of every place of the smallest map that one matrix makes of all latents of a chunk, beside
-            attention; None, as in the papers, for no such matrix. See `SummaryEncoderConfig`.
+            attention, which is ours; None for no such matrix. See `SummaryEncoderConfig`.
         latents_in_decoder: whether the denoising transformer sees the latents as tokens, too.
-        envelope_weight: of the loss of a spectral envelope; None, as in the papers, for none. With it the features also
-            tell the magnitude of every point of the spectrogram, which is learned by itself, and takes the place of
+        envelope_weight: of the loss of a spectral envelope, which is ours; None for none. With it the features also
+            give the magnitude of every point of the spectrogram, which is learned by itself, and takes the place of
             `sigma_data`; what the network adds to is noise of this spectrum. Magnitudes range over four powers of ten,
             and what is quiet hardly weighs in consistency training: runs of some thousand steps learn little of it
             otherwise.
@@ -74,30 +87,30 @@ class ConsistencyDecoderConfig(Config):
         sampler: how it is run unless another sampler is named.
     """
 
-    n_fft: int = 2048
-    stft_hop: int = 512
+    n_fft: Samples = 2048
+    stft_hop: Samples = 512
     companding: Literal["polar", "component"] = "polar"
-    companding_scale: float = 0.34
-    companding_exponent: float = 0.65
-    tilt: float = 0.0
-    chunk_frames: int = 64
-    channels: tuple[int, ...] = (64, 128, 256, 512)
-    strides: tuple[tuple[int, int], ...] = ((4, 2), (2, 2), (2, 2))
-    blocks: tuple[int, ...] = (3, 3, 3, 1)
-    upsampler_layers: int = 12
-    layers: int = 12
-    heads: int = 4
-    head_dim: int = 128
-    condition_dim: int = 512
-    registers: int = 0
-    direct: int | None = None
+    companding_scale: Positive = 0.34
+    companding_exponent: Annotated[float, Range(0, 1, open_low=True)] = 0.65
+    tilt: Finite = 0.0
+    chunk_frames: Frames = 64
+    channels: tuple[Width, ...] = (64, 128, 256, 512)
+    strides: tuple[tuple[Samples, Samples], ...] = ((4, 2), (2, 2), (2, 2))
+    blocks: tuple[Layers, ...] = (3, 3, 3, 1)
+    upsampler_layers: Layers = 12
+    layers: Layers = 12
+    heads: Heads = 4
+    head_dim: Width = 128
+    condition_dim: Width = 512
+    registers: Extras = 0
+    direct: Width | None = None
     latents_in_decoder: bool = False
-    envelope_weight: float | None = None
-    dropout: float = 0.0
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-    sigma_data: float = 0.5
-    rho: float = 7.0
+    envelope_weight: NonNegative | None = None
+    dropout: Proportion = 0.0
+    sigma_min: Positive = 0.002
+    sigma_max: Positive = 80.0
+    sigma_data: Positive = 0.5
+    rho: Positive = 7.0
     sampler: Config = component("sampler", default=TwoStep())
 
     def build(self, *, latent_spec: LatentSpec, audio_spec: AudioSpec) -> "ConsistencyDecoder":

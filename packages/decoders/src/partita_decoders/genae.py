@@ -19,6 +19,7 @@ from partita_core import (
     register,
     sum_contexts,
 )
+from partita_core.ranges import Extras, Frames, Heads, Layers, Samples, Width
 from torch import Tensor, nn
 
 from ._common import check_fit
@@ -29,14 +30,14 @@ from ._common import check_fit
 class GenAEDecoderConfig(Config):
     """Windowed attention, then transposed convolutions with full residual units (GenAE).
 
-    From arXiv 2602.15749, section 2, with defaults where the paper is silent.
+    The kinds of layers are those of arXiv 2602.15749; all sizes are ours (docs/provenance.md).
 
     Attributes:
         strides: upsampling of each stage, from the latents to audio; their product is the hop.
         channels: width before the first stage and after each.
         dilations: of the residual units of a stage.
         kernel: taps of the residual units.
-        separable: separable residual units; the paper keeps full ones in the decoder.
+        separable: separable residual units; full ones are reported to be faster in a decoder on GPUs.
         activation: a name in `partita_blocks.ACTIVATIONS`.
         attention_dim: width of the transformer.
         attention_layers: its blocks; 0 for none.
@@ -47,18 +48,18 @@ class GenAEDecoderConfig(Config):
         format: how the layout is told, as a token or added to every frame.
     """
 
-    strides: tuple[int, ...] = (10, 8, 7, 6)
-    channels: tuple[int, ...] = (1024, 512, 256, 128, 128)
-    dilations: tuple[int, ...] = (1, 3, 9)
-    kernel: int = 7
+    strides: tuple[Samples, ...] = (10, 8, 7, 6)
+    channels: tuple[Width, ...] = (1024, 512, 256, 128, 128)
+    dilations: tuple[Samples, ...] = (1, 3, 9)
+    kernel: Samples = 7
     separable: bool = False
     activation: Literal["snake_lite", "snake", "snake_beta", "elu"] = "snake_lite"
-    attention_dim: int = 512
-    attention_layers: int = 4
-    heads: int = 8
-    head_dim: int = 64
-    window: int = 16
-    mlp_ratio: int = 4
+    attention_dim: Width = 512
+    attention_layers: Extras = 4
+    heads: Heads = 8
+    head_dim: Width = 64
+    window: Frames = 16
+    mlp_ratio: Layers = 4
     format: Literal["token", "add"] = "token"
 
     def build(self, *, latent_spec: LatentSpec, audio_spec: AudioSpec) -> "GenAEDecoder":

@@ -5,6 +5,7 @@ from typing import Literal
 
 from partita_blocks import ACTIVATIONS, UpStage, conv, conv_reach, up_stages
 from partita_core import AudioSpec, Config, FeedForwardDecoder, LatentSpec, register
+from partita_core.ranges import Samples, Width
 from torch import Tensor, nn
 
 from ._common import check_fit
@@ -26,10 +27,10 @@ class OobleckDecoderConfig(Config):
         activation: a name in `partita_blocks.ACTIVATIONS`.
     """
 
-    strides: tuple[int, ...] = (8, 8, 4, 4, 2)
-    channels: tuple[int, ...] = (2048, 1024, 512, 256, 128, 128)
-    dilations: tuple[int, ...] = (1, 3, 9)
-    kernel: int = 7
+    strides: tuple[Samples, ...] = (8, 8, 4, 4, 2)
+    channels: tuple[Width, ...] = (2048, 1024, 512, 256, 128, 128)
+    dilations: tuple[Samples, ...] = (1, 3, 9)
+    kernel: Samples = 7
     activation: Literal["snake_lite", "snake", "snake_beta", "elu"] = "snake_beta"
 
     def build(self, *, latent_spec: LatentSpec, audio_spec: AudioSpec) -> "OobleckDecoder":
@@ -63,7 +64,7 @@ class OobleckDecoderConfig(Config):
 class OobleckDecoder(FeedForwardDecoder):
     """Latents to audio; see `OobleckDecoderConfig`."""
 
-    tile_seconds = 6.0  # at the paper's size a second takes 0.3 GB, for layers near the rate of audio are wide
+    tile_seconds = 6.0  # at the published size a second takes 0.3 GB, for layers near the rate of audio are wide
 
     def __init__(
         self,

@@ -18,12 +18,13 @@ from partita_core import (
     register,
     upcast,
 )
+from partita_core.ranges import Extras, NonNegative, Samples, Width
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._common import check_fit
 
-Strides = tuple[tuple[int, int], ...]
+Strides = tuple[tuple[Samples, Samples], ...]
 
 
 @register("decoder/spectrostream")
@@ -45,14 +46,14 @@ class SpectroStreamDecoderConfig(Config):
         init_std: see `SpectroStreamEncoderConfig`.
     """
 
-    stft_hop: int = 480
-    width: int = 64
-    multiples: tuple[int, ...] = (8, 8, 4, 4, 4, 2, 2, 1)
+    stft_hop: Samples = 480
+    width: Width = 64
+    multiples: tuple[Width, ...] = (8, 8, 4, 4, 4, 2, 2, 1)
     strides: Strides = ((2, 1), (2, 2), (1, 2), (1, 2), (1, 3), (1, 2), (1, 2))
-    split: int = 1
-    lookahead: int = 1
+    split: Extras = 1
+    lookahead: Extras = 1
     weight_norm: bool = False
-    init_std: float | None = None
+    init_std: NonNegative | None = None
 
     def build(self, *, latent_spec: LatentSpec, audio_spec: AudioSpec) -> "SpectroStreamDecoder":
         """Builds the decoder for latents of `latent_spec` and audio of `audio_spec`."""

@@ -30,6 +30,7 @@ from partita_core import (
     register,
     sum_contexts,
 )
+from partita_core.ranges import Extras, Frames, Heads, Layers, Samples, Width
 from torch import Tensor, nn
 
 # Frames that the late half of a stream takes at a time, in tiles of the early one: they are small, their context long.
@@ -41,7 +42,7 @@ _LATE = 8
 class GenAEEncoderConfig(Config):
     """Early-downsampling separable convolutions, a mel side input and windowed attention (GenAE).
 
-    From arXiv 2602.15749, section 2, with defaults where the paper is silent.
+    The kinds of layers are those of arXiv 2602.15749; all sizes are ours (docs/provenance.md).
 
     Attributes:
         strides: downsampling of each stage; their product is the hop.
@@ -63,22 +64,22 @@ class GenAEEncoderConfig(Config):
         format: how the layout is told, as a token or added to every frame.
     """
 
-    strides: tuple[int, ...] = (6, 7, 8, 10)
-    channels: tuple[int, ...] = (128, 128, 256, 512, 1024)
-    dilations: tuple[int, ...] = (1, 3, 9)
-    kernel: int = 7
+    strides: tuple[Samples, ...] = (6, 7, 8, 10)
+    channels: tuple[Width, ...] = (128, 128, 256, 512, 1024)
+    dilations: tuple[Samples, ...] = (1, 3, 9)
+    kernel: Samples = 7
     separable: bool = True
     early: bool = True
     activation: Literal["snake_lite", "snake", "snake_beta", "elu"] = "snake_lite"
-    mel_stage: int = 3
-    mel_fft: int = 2048
-    mels: int = 128
-    attention_dim: int = 512
-    attention_layers: int = 4
-    heads: int = 8
-    head_dim: int = 64
-    window: int = 16
-    mlp_ratio: int = 4
+    mel_stage: Extras = 3
+    mel_fft: Samples = 2048
+    mels: Width = 128
+    attention_dim: Width = 512
+    attention_layers: Extras = 4
+    heads: Heads = 8
+    head_dim: Width = 64
+    window: Frames = 16
+    mlp_ratio: Layers = 4
     format: Literal["token", "add"] = "token"
 
     def build(self, *, out_dim: int, audio_spec: AudioSpec) -> "GenAEEncoder":

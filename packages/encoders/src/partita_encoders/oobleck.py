@@ -6,6 +6,7 @@ from typing import Literal
 
 from partita_blocks import ACTIVATIONS, DownStage, conv, conv_reach, down_stages
 from partita_core import AudioSpec, Config, Encoder, register
+from partita_core.ranges import Samples, Width
 from torch import Tensor, nn
 
 
@@ -28,10 +29,10 @@ class OobleckEncoderConfig(Config):
         activation: a name in `partita_blocks.ACTIVATIONS`.
     """
 
-    strides: tuple[int, ...] = (2, 4, 4, 8, 8)
-    channels: tuple[int, ...] = (128, 128, 256, 512, 1024, 2048)
-    dilations: tuple[int, ...] = (1, 3, 9)
-    kernel: int = 7
+    strides: tuple[Samples, ...] = (2, 4, 4, 8, 8)
+    channels: tuple[Width, ...] = (128, 128, 256, 512, 1024, 2048)
+    dilations: tuple[Samples, ...] = (1, 3, 9)
+    kernel: Samples = 7
     separable: bool = False
     early: bool = False
     activation: Literal["snake_lite", "snake", "snake_beta", "elu"] = "snake_beta"
@@ -65,7 +66,7 @@ class OobleckEncoderConfig(Config):
 class OobleckEncoder(Encoder):
     """Audio to hidden frames; see `OobleckEncoderConfig`."""
 
-    tile_seconds = 6.0  # at the paper's size a second takes 0.3 GB, for layers near the rate of audio are wide
+    tile_seconds = 6.0  # at the published size a second takes 0.3 GB, for layers near the rate of audio are wide
 
     def __init__(
         self,

@@ -16,9 +16,10 @@ from partita_core import (
     Stream,
     register,
 )
+from partita_core.ranges import Extras, NonNegative, Samples, Width
 from torch import Tensor, nn
 
-Strides = tuple[tuple[int, int], ...]
+Strides = tuple[tuple[Samples, Samples], ...]
 
 
 @register("encoder/spectrostream")
@@ -39,17 +40,17 @@ class SpectroStreamEncoderConfig(Config):
         fusion: units before left and right are joined.
         weight_norm: whether convolutions are weight-normalised.
         init_std: of the truncated normal that weights are drawn from; None for the root of 1 / inputs of each layer.
-            The published recipe has 0.02, which suits its widths; narrow networks begin with silence then, and losses
-            on spectra alone take long to leave it.
+            An open reimplementation has 0.02, which suits its widths; narrow networks begin with silence then, and
+            losses on spectra alone take long to leave it.
     """
 
-    stft_hop: int = 480
-    width: int = 32
-    multiples: tuple[int, ...] = (1, 2, 2, 4, 4, 4, 8, 8)
+    stft_hop: Samples = 480
+    width: Width = 32
+    multiples: tuple[Width, ...] = (1, 2, 2, 4, 4, 4, 8, 8)
     strides: Strides = ((1, 2), (1, 2), (1, 3), (1, 2), (1, 2), (2, 2), (2, 1))
-    fusion: int = 6
+    fusion: Extras = 6
     weight_norm: bool = False
-    init_std: float | None = None
+    init_std: NonNegative | None = None
 
     def build(self, *, out_dim: int, audio_spec: AudioSpec) -> "SpectroStreamEncoder":
         """Builds the encoder of audio of `audio_spec` to frames of width `out_dim`."""

@@ -1,11 +1,24 @@
 """The summary encoder: a chunk of audio becomes a set of vectors, each of which may say something of the whole."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from partita_blocks import BatchNorm, ChunkTransformer, CompandedSTFT, Gather, Patchifier, patch_grid
 from partita_core import AudioSpec, Config, Encoder, PartitaError, register
+from partita_core.ranges import (
+    Extras,
+    Finite,
+    Frames,
+    Heads,
+    Layers,
+    NonNegative,
+    Positive,
+    Proportion,
+    Range,
+    Samples,
+    Width,
+)
 from torch import Tensor, nn
 
 Tokens = Literal["summary", "ordered", "local"]
@@ -16,8 +29,8 @@ Tokens = Literal["summary", "ordered", "local"]
 class SummaryEncoderConfig(Config):
     """Chunks of a companded spectrogram through convolutions and a transformer to K summary embeddings (Music2Latent2).
 
-    From arXiv 2501.17578, with sizes of CoDiCodec (arXiv 2509.09836) where the paper is silent. A frame is a chunk of
-    `chunk_frames * stft_hop` samples. The layout is not told: give it audio of one.
+    From arXiv 2501.17578, with the sizes of CoDiCodec (arXiv 2509.09836), since its own are not known. A frame is a
+    chunk of `chunk_frames * stft_hop` samples. The layout has no input: give audio of one.
 
     `tokens` also offers two ordered variants, to compare with: "ordered" has the same network, but the tokens of each
     column (a time slot) are averaged, so there are as many latents as columns, and each sees the whole chunk; in
@@ -29,7 +42,7 @@ class SummaryEncoderConfig(Config):
         companding: of magnitudes ("polar"), or of real and imaginary parts each ("component").
         companding_scale: see `CompandedSTFT`.
         companding_exponent: see `CompandedSTFT`.
-        tilt: dB an octave by which high frequencies are raised before; 0 in the papers.
+        tilt: dB an octave by which high frequencies are raised before; ours, off at 0.
         chunk_frames: frames of the spectrogram in a chunk.
         channels: width of each level of convolutions, from full resolution on; the last is the transformer's.
         strides: frequencies and frames that become one between the levels.
@@ -41,40 +54,41 @@ class SummaryEncoderConfig(Config):
         tokens_per_frame: latents of a chunk (K).
         registers: further learned tokens, which the transformer may use and which are dropped.
         direct: channels of every place of the map that one matrix takes to the latents beside the transformer, to all
-            summary embeddings, or to that of its column in the variants; None, as in the papers, for no such matrix.
-            Attention tells places apart only after it has learned where to look; what latents of runs of some
-            thousand steps say of single places goes this way.
+            summary embeddings, or to that of its column in the variants, which is ours; None for no such matrix.
+            Attention separates places only late in training; in runs of some thousand steps, what latents hold of
+            single places goes this way.
         out_std: standard deviation of the last layer's weights at first; 0 in CoDiCodec, where all latents begin equal.
         zero_init: residual branches start at zero, as in CoDiCodec, so that the latents are the same for all audio
             at first.
-        magnitudes: whether the network is given log-magnitudes beside real and imaginary parts. Averages of these over
-            a patch tell nothing of loudness, and norms take out what they would.
+        magnitudes: whether the network gets log-magnitudes beside real and imaginary parts, which is ours. Averages of
+            the parts over a patch hold nothing of loudness.
         norm_decay: what the running statistics of a batch norm of the latents, before the bottleneck, keep of
-            themselves in a training step; None leaves it out, as in CoDiCodec. Without it what is the same for all
-            audio grows first: in runs of some thousand steps the latents end up equal, and the decoder without them.
+            themselves in a training step, which is ours; None leaves it out, as in CoDiCodec. Without it what is the
+            same for all audio grows first: after some thousand steps the latents are equal, and the decoder ignores
+            them.
     """
 
-    n_fft: int = 2048
-    stft_hop: int = 512
+    n_fft: Samples = 2048
+    stft_hop: Samples = 512
     companding: Literal["polar", "component"] = "polar"
-    companding_scale: float = 0.34
-    companding_exponent: float = 0.65
-    tilt: float = 0.0
-    chunk_frames: int = 64
-    channels: tuple[int, ...] = (64, 128, 256, 512)
-    strides: tuple[tuple[int, int], ...] = ((4, 2), (2, 2), (2, 2))
-    blocks: tuple[int, ...] = (3, 3, 3, 1)
-    layers: int = 12
-    heads: int = 4
-    head_dim: int = 128
+    companding_scale: Positive = 0.34
+    companding_exponent: Annotated[float, Range(0, 1, open_low=True)] = 0.65
+    tilt: Finite = 0.0
+    chunk_frames: Frames = 64
+    channels: tuple[Width, ...] = (64, 128, 256, 512)
+    strides: tuple[tuple[Samples, Samples], ...] = ((4, 2), (2, 2), (2, 2))
+    blocks: tuple[Layers, ...] = (3, 3, 3, 1)
+    layers: Layers = 12
+    heads: Heads = 4
+    head_dim: Width = 128
     tokens: Tokens = "summary"
-    tokens_per_frame: int = 8
-    registers: int = 0
-    direct: int | None = None
-    out_std: float = 0.02
+    tokens_per_frame: Width = 8
+    registers: Extras = 0
+    direct: Width | None = None
+    out_std: NonNegative = 0.02
     zero_init: bool = False
     magnitudes: bool = False
-    norm_decay: float | None = 0.99
+    norm_decay: Proportion | None = 0.99
 
     def build(self, *, out_dim: int, audio_spec: AudioSpec) -> "SummaryEncoder":
         """Builds the encoder of audio of `audio_spec` to frames of width `out_dim`."""
@@ -218,7 +232,11 @@ class SummaryEncoder(Encoder):
             hidden = hidden + self._straight(self.direct, grid)
         hidden = self.head(self.norm(hidden))
         if self.batch_norm is not None:
-            hidden = self.batch_norm(hidden).to(hidden.dtype)
+            # Chunks of digital silence, such as the padding of short files, are in no statistic.
+            counted = None
+            if self.training:
+                counted = (audio != 0).unflatten(-1, (-1, self.hop)).any(dim=3).any(dim=1).flatten()
+            hidden = self.batch_norm(hidden, counted).to(hidden.dtype)
         return hidden.unflatten(0, (batch, -1)).flatten(1, 2).transpose(1, 2)
 
     def _mix(self, grid: Tensor) -> Tensor:

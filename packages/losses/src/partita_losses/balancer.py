@@ -6,6 +6,7 @@ from typing import Self
 
 import torch
 from partita_core import Config, PartitaError, is_distributed, nearest, register, upcast
+from partita_core.ranges import Positive, Proportion
 from torch import Tensor, distributed, nn
 
 SMALLEST_NORM = 1e-12
@@ -21,8 +22,8 @@ class GradientBalancerConfig(Config):
         norm: that the gradient of one item's samples has in all, over the number of items.
     """
 
-    decay: float = 0.999
-    norm: float = 1.0
+    decay: Proportion = 0.999
+    norm: Positive = 1.0
 
     def build(self, *, names: tuple[str, ...]) -> "GradientBalancer":
         """Builds the balancer of the losses called `names`."""
@@ -42,6 +43,7 @@ class GradientBalancer(nn.Module):
     `norm / B * sum_i (w_i / sum_j w_j) * g_i / m_i`. Norms are those of one item, averaged over the batch and over all
     processes; the running mean is corrected for its start, so that the first step is balanced too. In EnCodec there is
     no B: a larger batch, or fewer processes, there weighs the balanced losses more beside all others, which are means.
+    A step with a gradient that is not finite moves no running mean.
 
     The gradients by the samples are taken inside; what is returned needs one ordinary `backward`, which goes through
     the model once. It belongs in the `forward` that made the samples.
@@ -110,13 +112,14 @@ class GradientBalancer(nn.Module):
 
     @torch.no_grad()
     def _update(self, norms: Tensor) -> Tensor:
-        """The running means with `norms` in them; kept in training only."""
+        """The running means with `norms` in them; kept in training only. Norms that are not finite leave them alone."""
         if is_distributed():
             distributed.all_reduce(norms)
             norms = norms / distributed.get_world_size()
-        running = torch.lerp(norms.to(self.running.dtype), self.running, self.decay)
-        seen = torch.lerp(torch.ones_like(self.seen), self.seen, self.decay)
+        norms, finite = norms.to(self.running.dtype), norms.isfinite().all()
+        running = torch.where(finite, torch.lerp(norms, self.running, self.decay), self.running)
+        seen = torch.where(finite, torch.lerp(torch.ones_like(self.seen), self.seen, self.decay), self.seen)
         if self.training:
             self.running.copy_(running)
             self.seen.copy_(seen)
-        return running / seen
+        return running / seen.clamp_min(torch.finfo(seen.dtype).tiny)  # nothing seen: the first step was not finite

@@ -6,6 +6,7 @@ from typing import NamedTuple, Self
 import torch
 from partita_blocks import STFT
 from partita_core import AudioSpec, Config, PartitaError, register
+from partita_core.ranges import Samples, Width
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -37,9 +38,9 @@ class ComplexSTFTDiscriminatorsConfig(Config):
         channels: filters of each hidden layer.
     """
 
-    n_ffts: tuple[int, ...] = (2048, 1024, 512, 256, 128)
-    hops: tuple[int, ...] = (521, 263, 131, 67, 37)
-    channels: int = 64
+    n_ffts: tuple[Samples, ...] = (2048, 1024, 512, 256, 128)
+    hops: tuple[Samples, ...] = (521, 263, 131, 67, 37)
+    channels: Width = 64
 
     def build(self, *, audio_spec: AudioSpec) -> "ComplexSTFTDiscriminators":
         """Builds them for audio of `audio_spec`."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from partita_core import Config, PartitaError, register
+from partita_core.ranges import Layers, Samples, Width
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -23,14 +24,15 @@ class LatentDiscriminatorConfig(Config):
         kernel: taps of every convolution, an odd number.
     """
 
-    channels: int = 128
-    layers: int = 4
-    kernel: int = 5
+    channels: Width = 128
+    layers: Layers = 4
+    kernel: Samples = 5
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be."""
-        if self.layers < 1 or self.kernel < 1 or self.kernel % 2 == 0:
-            raise PartitaError(f"layers is {self.layers}, kernel {self.kernel}; take at least one, and an odd number")
+        """Refuse an even kernel, which has no center."""
+        super().__post_init__()
+        if self.kernel % 2 == 0:
+            raise PartitaError(f"kernel is {self.kernel}; it must be odd")
 
     def build(self, *, dim: int) -> "LatentDiscriminator":
         """Builds it for latents of width `dim`."""

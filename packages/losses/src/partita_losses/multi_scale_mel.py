@@ -1,12 +1,12 @@
 """Multi-scale mel loss."""
 
 import math
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Sequence
 
 import torch
 from partita_blocks import STFT, mel_filterbank, power
-from partita_core import AudioSpec, Config, Loss, PartitaError, register
+from partita_core import Constant, Loss, PartitaError, config_of, register
+from partita_core.ranges import Positive, Samples, Width
 from torch import Tensor, nn
 
 from .spectral import SpectralScale, spectral_distance
@@ -14,58 +14,32 @@ from .spectral import SpectralScale, spectral_distance
 GROUP = 40  # bands whose product with the magnitudes is one matrix product
 
 
-@register("loss/multi_scale_mel")
-@dataclass(frozen=True)
-class MultiScaleMelConfig(Config):
-    """L1 of log mel-band magnitudes over several scales; the defaults are DAC's.
-
-    Attributes:
-        num_mels: bands, one figure a scale.
-        win_lengths: lengths of the Fourier transforms and their windows; the hop is a quarter.
-        floor: magnitude of a band below which logarithms do not go.
-    """
-
-    num_mels: tuple[int, ...] = (5, 10, 20, 40, 80, 160, 320)
-    win_lengths: tuple[int, ...] = (32, 64, 128, 256, 512, 1024, 2048)
-    floor: float = 1e-5
-
-    def build(self, *, audio_spec: AudioSpec) -> "MultiScaleMel":
-        """Builds the loss for audio of `audio_spec`."""
-        return MultiScaleMel(
-            sample_rate=audio_spec.sample_rate,
-            num_mels=self.num_mels,
-            win_lengths=self.win_lengths,
-            floor=self.floor,
-        )
-
-    @classmethod
-    def example(cls) -> Self:
-        """Two small scales."""
-        return cls(num_mels=(5, 20), win_lengths=(32, 128))
-
-
+@register("loss/multi_scale_mel", example={"num_mels": (5, 20), "win_lengths": (32, 128)})
 class MultiScaleMel(Loss):
     """L1 of log10 mel-band magnitudes: the mean over channels, frames and bands, summed over scales.
 
     From DAC (Kumar et al., 2023, arXiv 2306.06546, section 3.5). Bands span 0 Hz to half the sample rate. Where the
     prediction lies below `floor` and the target above, the gradient is that at `floor`, so that silence is left. It
     can be taken once, and not by the target.
+
+    Args:
+        sample_rate: samples per second.
+        num_mels: bands of each scale.
+        win_lengths: lengths of the Fourier transforms and their windows; the hop is a quarter.
+        floor: magnitude of a band below which logarithms do not go.
+
+    Raises:
+        PartitaError: the lists differ in length.
     """
 
     def __init__(
-        self, *, sample_rate: int, num_mels: tuple[int, ...], win_lengths: tuple[int, ...], floor: float
+        self,
+        sample_rate: int,
+        *,
+        num_mels: tuple[Width, ...] = (5, 10, 20, 40, 80, 160, 320),
+        win_lengths: tuple[Samples, ...] = (32, 64, 128, 256, 512, 1024, 2048),
+        floor: Positive = 1e-5,
     ) -> None:
-        """Takes the sizes of the scales.
-
-        Args:
-            sample_rate: samples a second.
-            num_mels: bands, one figure a scale.
-            win_lengths: samples in a window, one figure a scale; the hop is a quarter.
-            floor: magnitude of a band below which logarithms do not go.
-
-        Raises:
-            PartitaError: the lists differ in length.
-        """
         super().__init__()
         if not len(num_mels) == len(win_lengths) > 0:
             raise PartitaError(f"{len(num_mels)} numbers of mels and {len(win_lengths)} windows; need as many of each")
@@ -75,7 +49,7 @@ class MultiScaleMel(Loss):
             bank = mel_filterbank(sample_rate=sample_rate, n_fft=length, num_mels=mels, f_min=0, f_max=sample_rate / 2)
             self.scales.append(_MelScale(stft=stft, filterbank=bank, floor=floor))
 
-    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """The distance of each item, `(batch,)`, at least float32.
 
         Args:
@@ -89,6 +63,9 @@ class MultiScaleMel(Loss):
         return spectral_distance(list(self.scales), prediction, target, lengths)  # pyright: ignore
 
 
+MultiScaleMelConfig = config_of(MultiScaleMel)
+
+
 class _MelScale(SpectralScale):
     """One scale. A band holds few bins: the product with the filterbank is taken by groups of bands, of their bins."""
 
@@ -96,14 +73,15 @@ class _MelScale(SpectralScale):
         super().__init__()
         self.stft, self.floor, self.num_mels = stft, floor, filterbank.shape[1]
         self.bins: list[slice] = []
-        for i, bank in enumerate(filterbank.to(torch.get_default_dtype()).split(GROUP, dim=1)):
+        self.banks: list[Constant] = []
+        for bank in filterbank.split(GROUP, dim=1):
             held = bank.any(1).nonzero()
             first, last = (int(held[0]), int(held[-1])) if len(held) else (0, 0)
             self.bins.append(slice(first, last + 1))
-            self.register_buffer(f"bank_{i}", bank[self.bins[-1]].contiguous(), persistent=False)
+            self.banks.append(Constant(bank[self.bins[-1]].contiguous()))
 
-    def _banks(self) -> list[tuple[slice, Tensor]]:
-        return [(bins, self.get_buffer(f"bank_{i}")) for i, bins in enumerate(self.bins)]
+    def _banks(self, x: Tensor) -> list[tuple[slice, Tensor]]:
+        return [(bins, bank.like(x)) for bins, bank in zip(self.bins, self.banks)]
 
     def compare(
         self, prediction: Tensor, target: Tensor, frames: Tensor, need_gradient: bool
@@ -120,12 +98,12 @@ class _MelScale(SpectralScale):
 
     def _mel(self, magnitudes: Tensor) -> Tensor:
         rows = magnitudes.flatten(0, 2)
-        mel = torch.cat([rows[:, bins] @ bank.to(rows.dtype) for bins, bank in self._banks()], dim=1)
+        mel = torch.cat([rows[:, bins] @ bank for bins, bank in self._banks(rows)], dim=1)
         return mel.unflatten(0, magnitudes.shape[:3])
 
     def _mel_adjoint(self, slope: Tensor) -> Tensor:
         rows = slope.flatten(0, 2)
         out = rows.new_zeros(len(rows), self.stft.bins)
-        for (bins, bank), part in zip(self._banks(), rows.split(GROUP, dim=1)):
-            out[:, bins] += part @ bank.T.to(rows.dtype)
+        for (bins, bank), part in zip(self._banks(rows), rows.split(GROUP, dim=1)):
+            out[:, bins] += part @ bank.T
         return out.unflatten(0, slope.shape[:3])

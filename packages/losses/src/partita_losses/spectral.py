@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from partita_blocks import STFT
-from partita_core import PartitaError, upcast
+from partita_core import PartitaError, as_integers, as_tensor, length_mask, shown, upcast
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -48,7 +48,7 @@ class SpectralScale(nn.Module, ABC):
 
 
 def spectral_distance(
-    scales: Sequence[SpectralScale], prediction: Tensor, target: Tensor, lengths: Tensor | None
+    scales: Sequence[SpectralScale], prediction: Tensor, target: Tensor, lengths: Tensor | Sequence[int] | None
 ) -> Tensor:
     """The sum over `scales` of their distances, differentiable once by the prediction.
 
@@ -64,22 +64,39 @@ def spectral_distance(
     Raises:
         PartitaError: the shapes differ, or the target requires a gradient.
     """
-    check_pair(prediction, target, lengths)
+    prediction, target, lengths = check_pair(prediction, target, lengths)
     if target.requires_grad and torch.is_grad_enabled():
         raise PartitaError("a spectral loss has no gradient by its target, and the target requires one; detach it")
     need_gradient = prediction.requires_grad and torch.is_grad_enabled()
     return _SpectralDistance.apply(upcast(prediction), upcast(target), lengths, tuple(scales), need_gradient)
 
 
-def check_pair(prediction: Tensor, target: Tensor, lengths: Tensor | None) -> None:
-    """Refuses what cannot be compared: different shapes, no `(batch, channels, samples)`, lengths of another batch."""
-    if prediction.shape != target.shape or prediction.ndim != 3:
+def check_pair(
+    prediction: Tensor, target: Tensor, lengths: Tensor | Sequence[int] | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Two signals that can be compared, and their lengths, as tensors; lists and arrays are taken as well.
+
+    Lengths on an accelerator are not read, since training would wait for them.
+
+    Raises:
+        PartitaError: the signals are of different shapes, empty, not floating or not `(batch, channels, samples)`, or
+            the lengths are those of another batch, or longer than the signals.
+    """
+    prediction, target = as_tensor(prediction, "prediction"), as_tensor(target, "target")
+    if prediction.shape != target.shape or prediction.ndim != 3 or not prediction.numel():
         raise PartitaError(
             f"prediction is {tuple(prediction.shape)}, target {tuple(target.shape)}; "
-            "both must be the same (batch, channels, samples)"
+            "both must be the same (batch, channels, samples), and not empty"
         )
+    if not (prediction.is_floating_point() and target.is_floating_point()):
+        raise PartitaError(f"prediction is {prediction.dtype}, target {target.dtype}; floating signals are expected")
+    lengths = None if lengths is None else as_integers(lengths, "lengths")
     if lengths is not None and lengths.shape != prediction.shape[:1]:
         raise PartitaError(f"lengths are {tuple(lengths.shape)} for a batch of {prediction.shape[0]}")
+    samples = prediction.shape[-1]
+    if lengths is not None and lengths.device.type == "cpu" and bool(((lengths < 0) | (lengths > samples)).any()):
+        raise PartitaError(f"lengths are {shown(lengths.tolist())}; the signals have {samples} samples")
+    return prediction, target, lengths
 
 
 class _SpectralDistance(torch.autograd.Function):
@@ -137,7 +154,7 @@ def _compare(
         frames = torch.full((batch,), spectra.shape[-2], device=spectra.device)
         if lengths is not None:
             frames = frames_that_count(scale.stft, lengths, samples, spectra.shape[-2])
-            counts = torch.arange(spectra.shape[-2], device=frames.device) < frames.unsqueeze(1)
+            counts = length_mask(frames, spectra.shape[-2])
             spectra = spectra * counts.repeat(2, 1)[:, None, :, None].to(prediction.dtype)
         distance, derivative = scale.compare(*spectra.chunk(2), frames, gradient is not None)
         value += distance

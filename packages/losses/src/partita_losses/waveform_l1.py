@@ -1,34 +1,19 @@
 """Waveform L1 loss."""
 
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Sequence
 
 import torch
-from partita_core import AudioSpec, Config, Loss, register, upcast
+from partita_core import Loss, config_of, length_mask, register, upcast
 from torch import Tensor
 
 from .spectral import check_pair
 
 
 @register("loss/waveform_l1")
-@dataclass(frozen=True)
-class WaveformL1Config(Config):
-    """The mean absolute difference of samples; it has no settings."""
-
-    def build(self, *, audio_spec: AudioSpec) -> "WaveformL1":
-        """Builds the loss; it is the same for every `audio_spec`."""
-        return WaveformL1()
-
-    @classmethod
-    def example(cls) -> Self:
-        """The only instance there is."""
-        return cls()
-
-
 class WaveformL1(Loss):
     """The mean absolute difference of samples."""
 
-    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """The mean over channels and samples of each item, `(batch,)`, at least float32.
 
         Args:
@@ -39,10 +24,13 @@ class WaveformL1(Loss):
         Raises:
             PartitaError: the shapes differ.
         """
-        check_pair(prediction, target, lengths)
+        prediction, target, lengths = check_pair(prediction, target, lengths)
         distance = (upcast(prediction) - upcast(target)).abs().mean(1)
         if lengths is None:
             return distance.mean(1)
         lengths = lengths.to(distance.device)
-        counted = torch.arange(distance.shape[1], device=distance.device) < lengths.unsqueeze(1)
+        counted = length_mask(lengths, distance.shape[1])
         return torch.where(counted, distance, 0).sum(1) / lengths.clamp_min(1)
+
+
+WaveformL1Config = config_of(WaveformL1)

@@ -1,7 +1,7 @@
-"""What both quantizers share: their door, and the arithmetic around dropped levels."""
+"""Input checks that both quantizers share, and the arithmetic around dropped levels."""
 
 import torch
-from partita_core import PartitaError, Quantizer, upcast
+from partita_core import PartitaError, Quantizer, as_tensor, tokens_within, upcast
 from torch import Tensor
 
 
@@ -11,38 +11,10 @@ def receive(quantizer: Quantizer, hidden: Tensor) -> Tensor:
     Raises:
         PartitaError: it is not `(batch, dim, tokens)`.
     """
-    name = type(quantizer).__name__
+    name, hidden = type(quantizer).__name__, as_tensor(hidden, "hidden frames")
     if hidden.dim() != 3 or hidden.shape[1] != quantizer.dim:
         raise PartitaError(f"{name} takes (batch, {quantizer.dim}, tokens), got {tuple(hidden.shape)}")
     return upcast(hidden)
-
-
-def receive_codes(quantizer: Quantizer, codes: Tensor) -> Tensor:
-    """`codes` as they are.
-
-    Raises:
-        PartitaError: they are not `(batch, num_quantizers, tokens)`.
-    """
-    name, count = type(quantizer).__name__, quantizer.num_quantizers
-    if codes.dim() != 3 or codes.shape[1] != count:
-        shape = tuple(codes.shape)
-        raise PartitaError(f"{name} takes codes (batch, {count}, tokens), got {shape}; a missing level is -1")
-    return codes
-
-
-def count_of(quantizer: Quantizer, num_quantizers: int | None) -> int:
-    """How many levels `num_quantizers` asks for; None asks for all.
-
-    Raises:
-        PartitaError: for none, or for more than there are.
-    """
-    if num_quantizers is None:
-        return quantizer.num_quantizers
-    if not 1 <= num_quantizers <= quantizer.num_quantizers:
-        raise PartitaError(
-            f"num_quantizers is {num_quantizers}; this {type(quantizer).__name__} has 1..{quantizer.num_quantizers}"
-        )
-    return num_quantizers
 
 
 def straight_through(value: Tensor, source: Tensor) -> Tensor:
@@ -50,8 +22,9 @@ def straight_through(value: Tensor, source: Tensor) -> Tensor:
     return value + (source - source.detach())
 
 
-def relative_error(values: Tensor, target: Tensor) -> Tensor:
-    """Power of what quantisation lost over the power of `target`, detached, for the log."""
+def relative_error(values: Tensor, target: Tensor, lengths: Tensor | None) -> Tensor:
+    """Power of the quantization error over the power of `target` within `lengths`, detached, for the log."""
     target = target.detach()
-    error = (values.detach() - target).square().mean()
+    error = tokens_within(values.detach() - target, lengths).square().mean()
+    target = tokens_within(target, lengths)
     return error / target.square().mean().clamp(min=torch.finfo(error.dtype).tiny)

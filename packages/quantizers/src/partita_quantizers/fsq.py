@@ -1,59 +1,30 @@
 """Finite scalar quantization: every scalar is rounded to a few levels, and a group of scalars is one code."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal
 
 import torch
-from partita_core import BottleneckOutput, Config, PartitaError, Quantizer, register, upcast
+from partita_core import (
+    BottleneckOutput,
+    Constant,
+    PartitaError,
+    Quantizer,
+    codes_within,
+    config_of,
+    count_levels,
+    register,
+    tokens_within,
+    upcast,
+)
+from partita_core.ranges import Proportion, Range
 from torch import Tensor
 
-from ._common import count_of, receive, receive_codes, relative_error, straight_through
+from ._common import receive, relative_error, straight_through
 
 _MARGIN = 1e-3  # by how much the bounded range exceeds the outermost levels, so that they are reached
 
 
-@register("quantizer/fsq")
-@dataclass(frozen=True)
-class FSQConfig(Config):
-    """Finite scalar quantization, a code for each group of scalars.
-
-    Attributes:
-        levels: number of levels of each scalar of a group, each at least 3.
-        bound: "tanh" for hidden frames of any size; "clamp" for latents that are bounded already, each of which
-            is then rounded to the nearest level.
-        rounding_dropout: probability that an example is left unrounded in training, so that the same weights
-            serve continuous latents and codes (CoDiCodec uses 0.75).
-    """
-
-    levels: tuple[int, ...] = (11, 11, 11, 11)
-    bound: Literal["tanh", "clamp"] = "tanh"
-    rounding_dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuses levels that cannot be packed, and what is no probability."""
-        if not self.levels or min(self.levels) < 3:
-            raise PartitaError(f"levels is {self.levels}; a group needs scalars of at least 3 levels each")
-        if math.prod(self.levels) > 2**63 - 1:
-            raise PartitaError(
-                f"levels {self.levels} make {math.prod(self.levels)} codes, int64 holds {2**63 - 1}; "
-                "use fewer scalars a group"
-            )
-        if self.bound not in ("tanh", "clamp"):
-            raise PartitaError(f"bound is {self.bound!r}; it is 'tanh' or 'clamp'")
-        if not 0 <= self.rounding_dropout <= 1:
-            raise PartitaError(f"rounding_dropout is {self.rounding_dropout}; a probability lies in 0..1")
-
-    def build(self, *, dim: int) -> "FSQ":
-        """Builds it for latents of width `dim`, a multiple of the number of levels."""
-        return FSQ(dim, levels=self.levels, bound=self.bound, rounding_dropout=self.rounding_dropout)
-
-    @classmethod
-    def example(cls) -> Self:
-        """A tiny instance, with an even and an odd number of levels."""
-        return cls(levels=(4, 5))
-
-
+@register("quantizer/fsq", example={"levels": (4, 5)})
 class FSQ(Quantizer):
     """Finite scalar quantization (Mentzer et al., arXiv 2309.15505) in groups.
 
@@ -62,18 +33,36 @@ class FSQ(Quantizer):
     an even `L` that is one more below zero than above, and the tanh is offset by half a step so that all of them are
     reached. A dropped group (-1) is the centre, zero. No codebook is stored; codes are integer arithmetic.
 
+    Args:
+        dim: width of the latents, a multiple of the number of levels; None for that number.
+        levels: number of levels of each scalar of a group, each at least 3.
+        bound: "tanh" for hidden frames of any size; "clamp" for latents that are bounded already, each of which
+            is then rounded to the nearest level.
+        rounding_dropout: probability that an example is left unrounded in training, so that the same weights
+            serve continuous latents and codes (CoDiCodec uses 0.75).
+
     Raises:
-        PartitaError: `dim` is no multiple of the number of levels.
+        PartitaError: `dim` is not a multiple of the number of levels, or a group has too many codes.
     """
 
-    levels: Tensor
-    basis: Tensor
     reference: Tensor
 
     def __init__(
-        self, dim: int, *, levels: tuple[int, ...], bound: Literal["tanh", "clamp"], rounding_dropout: float
+        self,
+        dim: int | None = None,
+        *,
+        levels: tuple[Annotated[int, Range(3, (1 << 31) - 1)], ...] = (11, 11, 11, 11),
+        bound: Literal["tanh", "clamp"] = "tanh",
+        rounding_dropout: Proportion = 0.0,
     ) -> None:
         super().__init__()
+        if not levels:
+            raise PartitaError("levels is empty; a group needs at least one scalar")
+        if math.prod(levels) > 2**63 - 1:
+            raise PartitaError(
+                f"levels {levels} make {math.prod(levels)} codes, int64 holds {2**63 - 1}; use fewer scalars per group"
+            )
+        dim = len(levels) if dim is None else dim
         if dim % len(levels):
             raise PartitaError(
                 f"FSQ packs groups of {len(levels)} scalars, and the latents have {dim} channels; "
@@ -83,17 +72,19 @@ class FSQ(Quantizer):
         self.bound, self.rounding_dropout = bound, rounding_dropout
         self.codebook_sizes = (math.prod(levels),) * (dim // len(levels))
         basis = [math.prod(levels[:i]) for i in range(len(levels))]
-        self.register_buffer("levels", torch.tensor(levels)[:, None], persistent=False)
-        self.register_buffer("basis", torch.tensor(basis)[:, None], persistent=False)
+        self._levels, self._basis = (Constant(torch.tensor(x, device="cpu")[:, None]) for x in (levels, basis))
         # Holds nothing but the dtype of the module, which values of codes alone must have.
         self.register_buffer("reference", torch.empty(0), persistent=False)
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
         """Rounds, with the gradient passing straight through.
 
         Args:
             hidden: `(batch, dim, tokens)`.
             stochastic: whether rounding dropout acts; None means `self.training`.
+            lengths: `(batch,)` tokens of each item that count; None for all.
 
         Returns:
             values `(batch, dim, tokens)`, in [-1, 1]; codes `(batch, dim / len(levels), tokens)`, which an example
@@ -102,7 +93,8 @@ class FSQ(Quantizer):
         """
         scalars = self._bounded(receive(self, hidden))
         digits = self._digits(scalars)
-        half = (self.levels // 2).to(scalars.dtype)
+        levels = self._levels.on(hidden.device)
+        half = (levels // 2).to(scalars.dtype)
         continuous = (scalars / half).flatten(1, 2)
         rounded = self._values(digits, scalars.dtype)
         values = straight_through(rounded, continuous)
@@ -110,52 +102,59 @@ class FSQ(Quantizer):
             skip = torch.rand(len(hidden), 1, 1, device=hidden.device) < self.rounding_dropout
             values = torch.where(skip, continuous, values)
         codes = self._pack(digits)
-        edges = (digits == 0) | (digits == self.levels - 1)
+        edges = (digits == 0) | (digits == levels - 1)
         metrics = {
-            "distinct_codes": self._distinct(codes).to(values.dtype).mean(),
-            "edge_fraction": edges.to(values.dtype).mean(),
-            "relative_error": relative_error(rounded, continuous),
+            "distinct_codes": _distinct(tokens_within(codes, lengths)).to(values.dtype).mean(),
+            "edge_fraction": tokens_within(edges.flatten(1, 2), lengths).to(values.dtype).mean(),
+            "relative_error": relative_error(rounded, continuous, lengths),
         }
-        return BottleneckOutput(values, codes, {}, metrics)
+        return BottleneckOutput(values, codes_within(codes, lengths), {}, metrics)
 
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
         """The codes `(batch, num_quantizers, tokens)` of `forward`; groups from `num_quantizers` on are -1."""
-        count = count_of(self, num_quantizers)
+        count = count_levels(num_quantizers, self.num_quantizers, "this FSQ")
         codes = self._pack(self._digits(self._bounded(receive(self, hidden))))
         dropped = torch.arange(self.num_quantizers, device=codes.device) >= count
         return codes.masked_fill(dropped[:, None], -1)
 
     def codes_to_values(self, codes: Tensor) -> Tensor:
         """The values `(batch, dim, tokens)` of codes; a group that is -1 is zero."""
-        groups = receive_codes(self, codes)[:, :, None]
-        digits = groups // self.basis % self.levels
-        centre = self.levels // 2
+        codes = self.check_codes(codes)
+        groups = codes[:, :, None]
+        levels = self._levels.on(codes.device)
+        digits = groups // self._basis.on(codes.device) % levels
+        centre = levels // 2
         return self._values(torch.where(groups < 0, centre, digits), upcast(self.reference).dtype)
 
     def _bounded(self, hidden: Tensor) -> Tensor:
         """Scalars in units of a step, `(batch, groups, len(levels), tokens)`, in the range of their digits."""
         scalars = hidden.unflatten(1, (self.num_quantizers, -1))
-        levels = self.levels.to(hidden.dtype)
-        half = (self.levels // 2).to(hidden.dtype)
+        counts = self._levels.on(hidden.device)
+        levels, half = counts.to(hidden.dtype), (counts // 2).to(hidden.dtype)
         if self.bound == "clamp":
             return torch.clamp(scalars * half, -half, levels - 1 - half)
         reach = (levels - 1) * (1 + _MARGIN) / 2
-        offset = 0.5 * (self.levels % 2 == 0).to(hidden.dtype)
+        offset = 0.5 * (counts % 2 == 0).to(hidden.dtype)
         return torch.tanh(scalars + torch.atanh(offset / reach)) * reach - offset
 
     def _digits(self, scalars: Tensor) -> Tensor:
         """Digits 0 .. L-1, int64; with many levels the margin would reach past the outermost, hence the clamp."""
-        digits = scalars.detach().round().long() + self.levels // 2
-        return torch.minimum(digits.clamp(min=0), self.levels - 1)
+        levels = self._levels.on(scalars.device)
+        digits = scalars.detach().round().long() + levels // 2
+        return torch.minimum(digits.clamp(min=0), levels - 1)
 
     def _pack(self, digits: Tensor) -> Tensor:
-        return (digits * self.basis).sum(dim=2)
+        return (digits * self._basis.on(digits.device)).sum(dim=2)
 
     def _values(self, digits: Tensor, dtype: torch.dtype) -> Tensor:
-        half = self.levels // 2
+        half = self._levels.on(digits.device) // 2
         return ((digits - half).to(dtype) / half.to(dtype)).flatten(1, 2)
 
-    def _distinct(self, codes: Tensor) -> Tensor:
-        """Number of distinct codes of each group, by sorting: a histogram of `prod(levels)` bins might not fit."""
-        ordered = codes.movedim(1, 0).flatten(1).sort(dim=1).values
-        return (ordered.diff(dim=1) != 0).sum(dim=1) + 1
+
+FSQConfig = config_of(FSQ)
+
+
+def _distinct(codes: Tensor) -> Tensor:
+    """Distinct codes per group of `(count, groups)`, by sorting: a histogram of `prod(levels)` bins might not fit."""
+    ordered = codes.sort(dim=0).values
+    return (ordered.diff(dim=0) != 0).sum(dim=0) + 1

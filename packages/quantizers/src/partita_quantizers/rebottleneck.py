@@ -5,7 +5,19 @@ from typing import Self
 
 import torch
 from partita_blocks import WindowedTransformer, conv_reach
-from partita_core import BottleneckOutput, Config, Quantizer, Role, component, register, sum_contexts, upcast
+from partita_core import (
+    BottleneckOutput,
+    Config,
+    PartitaError,
+    Quantizer,
+    Role,
+    as_integers,
+    component,
+    register,
+    sum_contexts,
+    upcast,
+)
+from partita_core.ranges import Frames, Heads, Layers, Width
 from torch import Tensor, nn
 
 from ._codebook import equal_everywhere
@@ -32,12 +44,12 @@ class ReBottleneckConfig(Config):
     """
 
     quantizer: Config = component("quantizer", default=ResidualVQConfig())
-    width: int = 512
-    layers: int = 2
-    heads: int = 8
-    head_dim: int = 64
-    window: int = 16
-    mlp_ratio: int = 4
+    width: Width = 512
+    layers: Layers = 2
+    heads: Heads = 8
+    head_dim: Width = 64
+    window: Frames = 16
+    mlp_ratio: Layers = 4
 
     def build(self, *, dim: int) -> "ReBottleneck":
         """Builds it for latents of width `dim`."""
@@ -74,9 +86,10 @@ class ReBottleneck(Quantizer):
     """A bottleneck inside a frozen autoencoder's: `decoder(quantizer(encoder(latents)))`.
 
     Latents that were trained to be continuous are ill placed for codes; two small networks around the quantizer learn a
-    space that suits it (Re-Bottleneck, Bralios et al., arXiv 2507.07867; GenAE, arXiv 2602.15749, section 5). Latents
-    are taken to zero mean and unit variance first, so that those of any codec will do: `initialise` measures them.
-    Codes are decided in float32 whatever the autocast, which costs little at the rate of latents.
+    space that suits it. The idea is that of Re-Bottleneck (Bralios et al., arXiv 2507.07867); that GenAE quantizes its
+    latents in this way is our inference. Latents are taken to zero mean and unit variance first, so that those of any
+    codec will do: `initialise` measures them. Codes are decided in float32 whatever the autocast, which costs little at
+    the rate of latents.
     """
 
     mean: Tensor
@@ -99,12 +112,15 @@ class ReBottleneck(Quantizer):
         self.register_buffer("mean", torch.zeros(dim, 1))
         self.register_buffer("std", torch.ones(dim, 1))
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """Quantizes; the quantizer learns and drops levels while stochastic.
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
+        """Quantize; see the quantizer for the effect of `stochastic`.
 
         Args:
             hidden: `(batch, dim, tokens)`.
             stochastic: None means `self.training`.
+            lengths: `(batch,)` tokens of each item that count; None for all.
 
         Returns:
             values `(batch, dim, tokens)`; codes, losses and metrics of the quantizer, with `relative_error` that of
@@ -112,12 +128,12 @@ class ReBottleneck(Quantizer):
         """
         hidden = receive(self, hidden)
         with torch.autocast(hidden.device.type, enabled=False):
-            inner = self.quantizer(self._encode(hidden), stochastic=self.is_stochastic(stochastic))
+            inner = self.quantizer(self._encode(hidden), stochastic=self.is_stochastic(stochastic), lengths=lengths)
             values = self._decode(inner.values)
         metrics = dict(inner.metrics)
         if "relative_error" in metrics:
             metrics["inner_relative_error"] = metrics["relative_error"]
-        metrics["relative_error"] = relative_error(values, hidden)
+        metrics["relative_error"] = relative_error(values, hidden, lengths)
         return BottleneckOutput(values, inner.codes, inner.losses, metrics)
 
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
@@ -128,6 +144,7 @@ class ReBottleneck(Quantizer):
 
     def codes_to_values(self, codes: Tensor) -> Tensor:
         """The values `(batch, dim, tokens)` of codes; to a level that is -1 the inner decoder sees a zero."""
+        codes = as_integers(codes, "codes")
         with torch.autocast(codes.device.type, enabled=False):
             return self._decode(self.quantizer.codes_to_values(codes))
 
@@ -148,12 +165,19 @@ class ReBottleneck(Quantizer):
                 start(self._encode(values))
 
     def _encode(self, hidden: Tensor) -> Tensor:
+        _check_tokens(hidden)
         return self.encoder((hidden.to(self.std.dtype) - self.mean) / self.std)
 
     def _decode(self, values: Tensor) -> Tensor:
+        _check_tokens(values)
         # Contiguous, because convolutions round differently for another order in memory.
         values = self.decoder(values.to(self.std.dtype).contiguous())
         return upcast(values * self.std + self.mean)
+
+
+def _check_tokens(x: Tensor) -> None:
+    if not x.shape[-1]:
+        raise PartitaError(f"there are no tokens in {tuple(x.shape)}; a re-bottleneck takes at least one")
 
 
 class _Half(Role):

@@ -1,79 +1,30 @@
 """Residual vector quantization with factorised codebooks."""
 
-from dataclasses import dataclass
-from typing import Self, cast
+from typing import Annotated, cast
 
 import torch
-from partita_core import BottleneckOutput, Config, PartitaError, Quantizer, register, upcast
+from partita_core import (
+    BottleneckOutput,
+    PartitaError,
+    Quantizer,
+    config_of,
+    count_levels,
+    length_mask,
+    mean_within,
+    register,
+    upcast,
+)
+from partita_core.ranges import Layers, NonNegative, Proportion, Range, Width
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._codebook import ema_codebook, start_by_kmeans, synchronise
-from ._common import count_of, receive, receive_codes, relative_error, straight_through
+from ._codebook import DeadCodes, ema_codebook, learn, start_by_kmeans, synchronise
+from ._common import receive, relative_error, straight_through
 
 _NORM_EPS = 1e-6  # the library's; a silent frame stays zero
 
 
-@register("quantizer/residual")
-@dataclass(frozen=True)
-class ResidualVQConfig(Config):
-    """Residual vector quantization with factorised codebooks.
-
-    Attributes:
-        num_quantizers: levels.
-        codebook_size: codes of each level.
-        codebook_dim: width of the space in which codes are looked up; None: that of the latents, without
-            projections.
-        normalize: look up by direction: vectors and codes have unit length.
-        quantizer_dropout: probability that an example is given a random number of levels in training.
-        commitment_weight: weight of the pull of vectors towards their codes, a sum over levels.
-        decay: of the running averages that codes are, per training step.
-        threshold_ema_dead_code: a code whose running count of tokens per step falls below it is replaced by a
-            vector of the batch; 0: never.
-    """
-
-    num_quantizers: int = 16
-    codebook_size: int = 2048
-    codebook_dim: int | None = 8
-    normalize: bool = False
-    quantizer_dropout: float = 0.5
-    commitment_weight: float = 0.25
-    decay: float = 0.99
-    threshold_ema_dead_code: float = 0.02
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be trained."""
-        for name in ("num_quantizers", "codebook_size"):
-            if getattr(self, name) < 1:
-                raise PartitaError(f"{name} is {getattr(self, name)}; it must be positive")
-        if self.normalize and self.codebook_dim is None:
-            raise PartitaError(
-                "normalize without codebook_dim: codes of unit length need a projection to give them back their "
-                "scale; set codebook_dim"
-            )
-        if not 0 <= self.quantizer_dropout <= 1:
-            raise PartitaError(f"quantizer_dropout is {self.quantizer_dropout}; a probability lies in 0..1")
-
-    def build(self, *, dim: int) -> "ResidualVQ":
-        """Builds it for latents of width `dim`."""
-        return ResidualVQ(
-            dim,
-            num_quantizers=self.num_quantizers,
-            codebook_size=self.codebook_size,
-            codebook_dim=self.codebook_dim,
-            normalize=self.normalize,
-            quantizer_dropout=self.quantizer_dropout,
-            commitment_weight=self.commitment_weight,
-            decay=self.decay,
-            threshold_ema_dead_code=self.threshold_ema_dead_code,
-        )
-
-    @classmethod
-    def example(cls) -> Self:
-        """A tiny instance."""
-        return cls(num_quantizers=3, codebook_size=16, codebook_dim=4)
-
-
+@register("quantizer/residual", example={"num_quantizers": 3, "codebook_size": 16, "codebook_dim": 4})
 class ResidualVQ(Quantizer):
     """Each level quantizes what those before it left over (SoundStream, Zeghidour et al., arXiv 2107.03312).
 
@@ -85,22 +36,43 @@ class ResidualVQ(Quantizer):
 
     With quantizer dropout the levels left away are -1 in an example's codes and contribute nothing to its values; they
     learn from it nevertheless.
+
+    Args:
+        dim: width of the latents.
+        num_quantizers: levels.
+        codebook_size: codes of each level.
+        codebook_dim: width of the space in which codes are looked up; None: that of the latents, without
+            projections.
+        normalize: look up by direction: vectors and codes have unit length.
+        quantizer_dropout: probability that an example is given a random number of levels in training.
+        commitment_weight: weight of the pull of vectors towards their codes, a sum over levels.
+        decay: of the running averages that codes are, per training step.
+        dead_after: patience with unused codes, in tokens that even use would have given a code: one that got none of
+            so many is replaced by a vector of the batch, and its patience doubles; 0: never.
+
+    Raises:
+        PartitaError: `normalize` without `codebook_dim`.
     """
 
     def __init__(
         self,
         dim: int,
         *,
-        num_quantizers: int,
-        codebook_size: int,
-        codebook_dim: int | None,
-        normalize: bool,
-        quantizer_dropout: float,
-        commitment_weight: float,
-        decay: float,
-        threshold_ema_dead_code: float,
+        num_quantizers: Layers = 16,
+        codebook_size: Annotated[int, Range(1, 1 << 20)] = 2048,
+        codebook_dim: Width | None = 8,
+        normalize: bool = False,
+        quantizer_dropout: Proportion = 0.5,
+        commitment_weight: NonNegative = 0.25,
+        decay: Annotated[float, Range(0, 1, open_high=True)] = 0.99,
+        dead_after: NonNegative = 50.0,
     ) -> None:
         super().__init__()
+        if normalize and codebook_dim is None:
+            raise PartitaError(
+                "normalize without codebook_dim: codes of unit length need a projection to give them back their "
+                "scale; set codebook_dim"
+            )
         self.dim = self.in_dim = dim
         self.codebook_sizes = (codebook_size,) * num_quantizers
         self.quantizer_dropout = quantizer_dropout
@@ -112,18 +84,21 @@ class ResidualVQ(Quantizer):
                 codebook_dim=codebook_dim,
                 normalize=normalize,
                 decay=decay,
-                threshold_ema_dead_code=threshold_ema_dead_code,
+                dead_after=dead_after,
             )
             for _ in range(num_quantizers)
         )
         self.levels = cast("list[_Level]", levels)  # a ModuleList, which does not say what it holds
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """Quantizes; updates the codebooks and drops levels while stochastic.
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
+        """Quantize; drop levels while stochastic, and then update the codebooks in training.
 
         Args:
             hidden: `(batch, dim, tokens)`.
-            stochastic: None means `self.training`.
+            stochastic: True to drop levels; None means `self.training`.
+            lengths: `(batch,)` tokens of each item that count; None for all.
 
         Returns:
             values `(batch, dim, tokens)`, codes `(batch, num_quantizers, tokens)`; the loss `commitment`: the mean
@@ -135,35 +110,35 @@ class ResidualVQ(Quantizer):
         stochastic = self.is_stochastic(stochastic)
         kept = self._draw_counts(hidden) if stochastic and self.quantizer_dropout > 0 else None
         residual = hidden.transpose(1, 2)
+        shape = residual.shape[:2]
+        inside = hidden.new_ones(shape, dtype=torch.bool)
+        if lengths is not None:
+            inside = length_mask(lengths, shape[1]).to(hidden.device)
         values, commitment = torch.zeros_like(residual), hidden.new_zeros(())
         codes = []
         with torch.autocast(hidden.device.type, enabled=False):
             for i, level in enumerate(self.levels):
-                code, part, distance = level(residual, update=stochastic)
+                code, part, distance = level(residual, learned=inside if stochastic and self.training else None)
                 residual = residual - part
-                if kept is not None:
-                    dropped = kept <= i
-                    code = code.masked_fill(dropped[:, None], -1)
-                    part = part.masked_fill(dropped[:, None, None], 0)
-                    distance = distance.masked_fill(dropped, 0)
-                codes.append(code)
-                values = values + part
-                commitment = commitment + distance.mean()
+                dropped = ~inside if kept is None else ~inside | (kept <= i)[:, None]
+                codes.append(code.masked_fill(dropped, -1))
+                values = values + part.masked_fill(dropped[..., None], 0)
+                commitment = commitment + mean_within(distance.masked_fill(dropped, 0), lengths)
         stacked, values = torch.stack(codes, dim=1), values.transpose(1, 2)
         if not stochastic:  # the codebooks are what they were, and values those of codes to the last bit
-            values = straight_through(self.codes_to_values(stacked).detach(), values)
-        metrics = {**self._metrics(stacked, hidden.dtype), "relative_error": relative_error(values, hidden)}
+            values = straight_through(self._look_up(stacked).detach(), values)
+        metrics = {**self._metrics(stacked, hidden.dtype), "relative_error": relative_error(values, hidden, lengths)}
         return BottleneckOutput(values, stacked, {"commitment": commitment}, metrics)
 
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
         """The codes `(batch, num_quantizers, tokens)` of `forward` in eval; levels beyond `num_quantizers` are -1."""
-        count = count_of(self, num_quantizers)
+        count = count_levels(num_quantizers, self.num_quantizers, "this ResidualVQ")
         residual = receive(self, hidden).transpose(1, 2)
         codes = []
         with torch.autocast(hidden.device.type, enabled=False):
             for i, level in enumerate(self.levels):
                 if i < count:
-                    code, part, _ = level(residual, update=False)
+                    code, part, _ = level(residual, learned=None)
                     residual = residual - part
                 else:
                     code = torch.full_like(codes[0], -1)
@@ -172,7 +147,9 @@ class ResidualVQ(Quantizer):
 
     def codes_to_values(self, codes: Tensor) -> Tensor:
         """The values `(batch, dim, tokens)` of codes; a level that is -1 contributes zero."""
-        codes = receive_codes(self, codes)
+        return self._look_up(self.check_codes(codes))
+
+    def _look_up(self, codes: Tensor) -> Tensor:
         with torch.autocast(codes.device.type, enabled=False):
             parts = [
                 F.embedding(code.clamp(min=0), level.table()).masked_fill((code < 0)[..., None], 0)
@@ -203,7 +180,7 @@ class ResidualVQ(Quantizer):
         with torch.autocast(values.device.type, enabled=False):
             for level in self.levels:
                 level.initialise(residual)
-                residual = residual - level(residual, update=False)[1]
+                residual = residual - level(residual, learned=None)[1]
 
     def _draw_counts(self, hidden: Tensor) -> Tensor:
         """Levels that each example keeps, `(batch,)`: all, or with the probability of dropout 1 to all."""
@@ -224,6 +201,9 @@ class ResidualVQ(Quantizer):
         return metrics
 
 
+ResidualVQConfig = config_of(ResidualVQ)
+
+
 class _Level(nn.Module):
     """One codebook between its projections, `(batch, tokens, dim)` in and out.
 
@@ -239,7 +219,7 @@ class _Level(nn.Module):
         codebook_dim: int | None,
         normalize: bool,
         decay: float,
-        threshold_ema_dead_code: float,
+        dead_after: float,
     ) -> None:
         super().__init__()
         self.normalize = normalize
@@ -256,22 +236,30 @@ class _Level(nn.Module):
             dim=codebook_dim or dim,
             normalize=normalize,
             decay=decay,
-            threshold_ema_dead_code=threshold_ema_dead_code,
         )
+        self.dead = DeadCodes(codebook_size, after=dead_after)
 
-    def forward(self, residual: Tensor, *, update: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes `(batch, tokens)`, their part of the values, and the distance `(batch,)` of vectors to codes."""
+    def forward(self, residual: Tensor, *, learned: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes `(batch, tokens)`, their part of the values, and the distance, as much, of vectors to codes.
+
+        Args:
+            residual: `(batch, tokens, dim)`.
+            learned: mask `(batch, tokens)` of the vectors that the codebook learns from; None leaves it as it is. The
+                codes of all other vectors are 0.
+        """
         encoded = self.encode(residual)
         table = self.table()
         with torch.no_grad():
-            if update:
+            if learned is not None:
                 table = table.clone()  # what these codes mean; the update moves the codebook in place
                 synchronise(self.codebook)
-                code = self.codebook(encoded.detach())[1]
+                learned = learned & encoded.isfinite().all(dim=-1)  # one that is not finite would stay for ever
+                code = torch.zeros_like(learned, dtype=torch.int64)
+                code[learned] = learn(self.codebook, encoded.detach()[learned], self.dead)
             else:
                 code = (table.square().sum(dim=1) - 2 * encoded @ table.T).argmin(dim=-1)
         vectors = table[code]
-        distance = (encoded - vectors).square().mean(dim=(1, 2))
+        distance = (encoded - vectors).square().mean(dim=2)
         return code, self.decode(straight_through(vectors, encoded)), distance
 
     def table(self) -> Tensor:
@@ -290,6 +278,7 @@ class _Level(nn.Module):
     def initialise(self, residual: Tensor) -> None:
         """Sets the codebook by k-means."""
         start_by_kmeans(self.codebook, self.encode(residual).flatten(0, 1))
+        self.dead.start()
 
 
 def _linear(layer: nn.Linear | None, x: Tensor) -> Tensor:

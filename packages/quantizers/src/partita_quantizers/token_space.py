@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import ClassVar, Literal, TypeVar
 
 import torch
-from partita_core import PartitaError
+from partita_core import PartitaError, as_integers, as_tensor, check_codes, count_levels, length_mask, shown
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -78,14 +78,17 @@ class TokenSpace:
 
     def __post_init__(self) -> None:
         """Refuses what no quantizer has."""
-        levels = len(self.codebook_sizes)
+        sizes = self.codebook_sizes
+        if not isinstance(sizes, (list, tuple)) or not all(isinstance(size, int) for size in sizes):
+            raise PartitaError(f"codebook_sizes is {shown(sizes)}; one whole number for each level is expected")
+        object.__setattr__(self, "codebook_sizes", tuple(sizes))
+        levels = len(sizes)
         if not levels:
             raise PartitaError("codebook_sizes is empty; continuous latents have no token ids")
         if min(self.codebook_sizes) < 1:
             raise PartitaError(f"codebook_sizes is {self.codebook_sizes}; each level needs a code")
-        if self.num_quantizers is not None and not 1 <= self.num_quantizers <= levels:
-            raise PartitaError(f"num_quantizers is {self.num_quantizers}; this quantizer has {levels} levels")
-        if self.layout not in ("flat", "delay"):
+        count_levels(self.num_quantizers, levels, "this quantizer")
+        if not isinstance(self.layout, str) or self.layout not in ("flat", "delay"):
             raise PartitaError(f"layout is {self.layout!r}; it is 'flat' or 'delay'")
         if self.vocab_size > 2**63 - 1:
             raise PartitaError(f"{self.vocab_size} ids do not fit int64; use a quantizer of smaller codebooks")
@@ -125,17 +128,13 @@ class TokenSpace:
         Raises:
             PartitaError: the levels are not the quantizer's, a code is none, or a kept level is missing.
         """
-        if codes.dim() != 3 or codes.is_floating_point() or codes.shape[1] != len(self.codebook_sizes):
+        codes = as_integers(codes, "codes")
+        if codes.dim() != 3 or codes.shape[1] != len(self.codebook_sizes):
             shape = f"(batch, {len(self.codebook_sizes)}, tokens)"
-            raise PartitaError(f"codes are {tuple(codes.shape)} {codes.dtype}; integer {shape} is expected")
-        codes = codes[:, : len(self.kept)].long()
-        sizes = codes.new_tensor(self.kept)[:, None]
-        if len(wrong := ((codes < -1) | (codes >= sizes)).nonzero()):
-            item, level, token = wrong[0].tolist()
-            code = int(codes[item, level, token])
-            raise PartitaError(f"item {item}: {code} is no code of level {level}, which has {self.kept[level]}")
+            raise PartitaError(f"codes are {tuple(codes.shape)}; {shape} is expected")
+        codes = check_codes(codes[:, : len(self.kept)], self.kept)
         counts = (codes[:, 0] >= 0).sum(-1)
-        inside = _inside(counts, codes.shape[-1])
+        inside = length_mask(counts, codes.shape[-1])
         if len(wrong := ((codes >= 0) != inside[:, None]).nonzero()):
             item, level, token = wrong[0].tolist()
             reason = f"level {level} is missing; leave it away for all with num_quantizers={level}"
@@ -172,12 +171,12 @@ class TokenSpace:
             raise PartitaError(f"item {place[0]}, position {place[-1]}: id {int(ids[place])} where {what} belongs")
         body = ids[..., 1 : 1 + self._body(longest)]
         codes = unflatten_codes(body, len(self.kept)) if self.layout == "flat" else undelay_codes(body)
-        codes = torch.where(_inside(counts, longest)[:, None], codes - self._offsets(ids), -1)
+        codes = torch.where(length_mask(counts, longest)[:, None], codes - self._offsets(ids), -1)
         return F.pad(codes, (0, 0, 0, len(self.codebook_sizes) - len(self.kept)), value=-1)
 
     def _arrange(self, codes: Tensor, counts: Tensor) -> Tensor:
         """The ids of items of `counts` tokens; codes `(batch, kept levels, max(counts))`."""
-        ids = torch.where(_inside(counts, codes.shape[-1])[:, None], codes + self._offsets(codes), self.pad_id)
+        ids = torch.where(length_mask(counts, codes.shape[-1])[:, None], codes + self._offsets(codes), self.pad_id)
         body = flatten_codes(ids) if self.layout == "flat" else delay_codes(ids, self.pad_id)
         ids = F.pad(body, (1, 1), value=self.pad_id)
         ids[..., 0] = self.bos_id
@@ -188,6 +187,7 @@ class TokenSpace:
     def _checked(self, ids: Tensor) -> Tensor:
         """`ids` as int64, each within the vocabulary."""
         expected = "(batch, length)" if self.layout == "flat" else f"(batch, {len(self.kept)}, length)"
+        ids = as_tensor(ids, "ids")
         fits = ids.dim() == 2 if self.layout == "flat" else ids.dim() == 3 and ids.shape[1] == len(self.kept)
         if not fits or ids.is_floating_point():
             raise PartitaError(
@@ -231,11 +231,6 @@ class TokenSpace:
         level = self._starts.index(lowest)
         ids = self.level_ids(level)
         return f"a code of level {level} ({ids[0]}..{ids[-1]})"
-
-
-def _inside(counts: Tensor, width: int) -> Tensor:
-    """`(batch, width)`: whether a token is before its item's end."""
-    return torch.arange(width, device=counts.device) < counts[:, None]
 
 
 def _longest(counts: Tensor) -> int:

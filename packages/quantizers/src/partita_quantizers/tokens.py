@@ -5,11 +5,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, Self
 
-import torch
 from partita_core import (
     Latents,
     LatentSpec,
     PartitaError,
+    as_integers,
+    as_tensor,
+    count_levels,
     from_dict,
     parse_json,
     read_tensors,
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from .token_space import TokenSpace
 
-_TENSORS = ("ids", "audio_lengths", "channel_layout", "gain")
+_TENSORS = {"ids": as_integers, "audio_lengths": as_integers, "channel_layout": as_integers, "gain": as_tensor}
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,18 @@ class Tokens:
     gain: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Refuses a record that contradicts itself."""
+        """Check that the fields agree with each other; arrays and lists are taken as well as tensors."""
+        for name, convert in _TENSORS.items():
+            if (value := getattr(self, name)) is not None or name != "gain":
+                object.__setattr__(self, name, convert(value, name))
+        for name, kind in (("space", TokenSpace), ("spec", LatentSpec)):
+            if not isinstance(value := getattr(self, name), kind):
+                raise PartitaError(f"{name} is {shown(value)}; a {kind.__name__} is expected")
         for name in ("audio_lengths", "channel_layout"):
             tensor = getattr(self, name)
-            if tensor.dim() != 1 or tensor.dtype != torch.int64 or len(tensor) != len(self):
-                raise PartitaError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}; int64 (batch,) is expected")
+            if tensor.dim() != 1 or len(tensor) != len(self):
+                raise PartitaError(f"{name} is {tuple(tensor.shape)}; (batch,) is expected")
+            object.__setattr__(self, name, tensor.cpu())
         if self.space.codebook_sizes != self.spec.codebook_sizes:
             raise PartitaError(
                 f"the ids are of codebooks {self.space.codebook_sizes}, the latents have {self.spec.codebook_sizes}"
@@ -86,6 +95,8 @@ class Tokens:
         Raises:
             PartitaError: there are no codes, or not as many levels.
         """
+        if not isinstance(latents, Latents):
+            raise PartitaError(f"token ids are made of Latents, and this is a {type(latents).__name__}")
         latents = latents.only_codes()
         assert latents.codes is not None
         space = TokenSpace(latents.spec.codebook_sizes, num_quantizers, layout)
@@ -109,17 +120,14 @@ class Tokens:
         Raises:
             PartitaError: the ids are not of the space, or not as many as the audio is long; or they have fewer levels.
         """
-        levels = len(self.space.kept)
-        if num_quantizers is not None and not 1 <= num_quantizers <= levels:
-            raise PartitaError(f"num_quantizers is {num_quantizers}; these ids have {levels} levels")
+        kept = count_levels(num_quantizers, len(self.space.kept), "this sequence of ids")
         codes = self.space.decode(self.ids)
         counts = (codes[:, 0] >= 0).sum(-1).tolist()
         frames = (self.spec.frames(samples) for samples in self.audio_lengths.tolist())
         expected = [count * self.spec.tokens_per_frame for count in frames]
         if counts != expected:
             raise PartitaError(f"the ids are {counts} tokens, but audio_lengths say {expected}")
-        if num_quantizers is not None:
-            codes[:, num_quantizers:] = -1
+        codes[:, kept:] = -1
         return Latents(
             values=None,
             codes=codes,
@@ -132,7 +140,15 @@ class Tokens:
         )
 
     def save(self, path: str | Path) -> None:
-        """Writes the record as one `.safetensors` file, whole or not at all."""
+        """Write the record as one `.safetensors` file, whole or not at all.
+
+        Raises:
+            PartitaError: `load` would refuse the file; see `to_latents`. Or the place cannot be written.
+        """
+        try:
+            self.to_latents().check()
+        except PartitaError as error:
+            raise PartitaError(f"cannot write {path}: {error}") from None
         tensors = {name: getattr(self, name) for name in _TENSORS if getattr(self, name) is not None}
         header = _Header(self.space, self.spec, self.space_id, self.codes_id)
         write_tensors(path, tensors, {"partita_tokens": json.dumps(to_dict(header))})

@@ -5,7 +5,7 @@ from .frozen_llm import FrozenLLM, FrozenLLMConfig, embed_audio
 from .language_model import SEPARATOR, FrozenLanguageModel, padded
 from .random_projection import RandomProjectionQuantizer
 from .rq_mtp import RQMTP, RQMTPConfig
-from .supervision import Supervision, SupervisionInput, SupervisionOutput, valid_frames
+from .supervision import Supervision, SupervisionInput, SupervisionOutput
 from .swiglu import SwiGLUAdapter, SwiGLUAdapterConfig
 from .whitening import Whitening
 
@@ -28,5 +28,4 @@ __all__ = [
     "embed_audio",
     "padded",
     "stack_frames",
-    "valid_frames",
 ]

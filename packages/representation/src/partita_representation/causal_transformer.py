@@ -1,4 +1,4 @@
-"""The representation encoder of F3-Tokenizer (arXiv 2606.06357, section 3.2)."""
+"""A representation encoder of latents, as F3-Tokenizer has one (arXiv 2606.06357)."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import torch
 from partita_blocks import CausalTransformer, RMSNorm
 from partita_blocks.causal_transformer import CausalState
 from partita_core import Config, LatentSpec, PartitaError, RepresentationEncoder, register
+from partita_core.ranges import Frames, Heads, Layers, Width
 from torch import Tensor, nn
 
 
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 class CausalRepresentationConfig(Config):
     """A causal transformer on latents.
 
-    The paper does not give its architecture; this is the kind that its authors argue for elsewhere, in the size of a
-    small one. The paper's own is likely 1024 wide and 24 layers deep.
+    F3-Tokenizer's architecture is not public. This is the kind that its authors use in an earlier public system
+    (causal, without convolutions), and its size is ours.
 
     Attributes:
         width: of the features, and of the transformer.
@@ -25,18 +26,17 @@ class CausalRepresentationConfig(Config):
         window: frames to the left that a layer sees; None for all of them, where the state grows with the recording.
     """
 
-    width: int = 512
-    layers: int = 8
-    heads: int = 8
-    mlp_ratio: int = 4
-    window: int | None = None
+    width: Width = 512
+    layers: Layers = 8
+    heads: Heads = 8
+    mlp_ratio: Layers = 4
+    window: Frames | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be built."""
+        """Refuse heads that do not divide the width into even parts."""
+        super().__post_init__()
         if self.width % (2 * self.heads):
             raise PartitaError(f"width is {self.width}; it must be a multiple of twice the {self.heads} heads")
-        if self.window is not None and self.window < 1:
-            raise PartitaError(f"window is {self.window}; it must be at least 1, or None for all of the past")
 
     def build(self, *, latent_spec: LatentSpec) -> "CausalRepresentation":
         """Builds the encoder for latents of `latent_spec`."""

@@ -1,15 +1,27 @@
-"""Supervision through a frozen language model, of F3-Tokenizer (arXiv 2606.06357, section 3.2, equation 7)."""
+"""Supervision through a frozen language model, as in F3-Tokenizer (arXiv 2606.06357).
+
+The sequence of prompt, audio, separator and answer is that of the transcription task of X-ARES (arXiv 2505.16369).
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from partita_core import Config, LatentSpec, PartitaError, RepresentationEncoder, process_mean, register, upcast
+from partita_core import (
+    Config,
+    LatentSpec,
+    PartitaError,
+    RepresentationEncoder,
+    length_mask,
+    process_mean,
+    register,
+    upcast,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .language_model import FrozenLanguageModel, padded
-from .supervision import Supervision, SupervisionInput, SupervisionOutput, valid_frames
+from .supervision import Supervision, SupervisionInput, SupervisionOutput
 
 _NO_TARGET = -100
 
@@ -107,5 +119,5 @@ def embed_audio(adapter: Any, features: Tensor, frames: Tensor) -> tuple[Tensor,
         frames: `(batch,)` int64, frames of each item.
     """
     frames = frames.to(features.device)
-    inside = valid_frames(features.shape[1], frames).unsqueeze(-1)
+    inside = length_mask(frames, features.shape[1]).unsqueeze(-1)
     return adapter(torch.where(inside, features, 0)), -(-frames // adapter.stack)

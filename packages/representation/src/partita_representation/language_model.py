@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from partita_core import Frozen, PartitaError, first_line
+from partita_core import Frozen, PartitaError, first_line, length_mask
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -127,7 +127,7 @@ def padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Sequences `(length, width)` as one batch, with zeros on their right, and the mask `(batch, length)` int64."""
     lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
     batch = pad_sequence(list(rows), batch_first=True)
-    return batch, (torch.arange(batch.shape[1], device=batch.device) < lengths[:, None]).long()
+    return batch, length_mask(lengths, batch.shape[1]).long()
 
 
 def _load(name: str, dtype: torch.dtype) -> tuple[Any, Any]:

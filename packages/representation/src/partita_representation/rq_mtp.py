@@ -1,10 +1,12 @@
-"""RQ-MTP: random-quantised multi-token prediction, of F3-Tokenizer (arXiv 2606.06357, section 3.2).
+"""RQ-MTP, random-quantised multi-token prediction, which F3-Tokenizer trains with (arXiv 2606.06357).
 
-The labels are those of BEST-RQ (arXiv 2202.01855), of the latents themselves; predicting several that come next,
-without masking, is NEST-RQ (arXiv 2409.08680).
+Its abstract has the name; the details here are put together from the work before it: labels as in BEST-RQ (arXiv
+2202.01855), of the latents themselves, and a prediction of several that come next without masking, as in NEST-RQ (arXiv
+2409.08680).
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from partita_core import (
@@ -13,17 +15,19 @@ from partita_core import (
     PartitaError,
     RepresentationEncoder,
     is_distributed,
+    length_mask,
     process_mean,
     register,
     upcast,
 )
+from partita_core.ranges import Frames, Layers, Range, Seed, Steps, Width
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from .causal_transformer import stack_frames
 from .language_model import FrozenLanguageModel
 from .random_projection import RandomProjectionQuantizer
-from .supervision import Supervision, SupervisionInput, SupervisionOutput, valid_frames
+from .supervision import Supervision, SupervisionInput, SupervisionOutput
 from .whitening import Whitening
 
 
@@ -38,26 +42,18 @@ class RQMTPConfig(Config):
         codebooks: with one head each, on one projection.
         offsets: how many frames ahead is predicted, 1 to this many.
         stack: frames that make one code, the first of which is that at the offset.
-        whitening_steps: batches whose covariance whitens what is quantized, before it is layer-normed; 0 for latents as
-            they are, as the paper presumably has them.
+        whitening_steps: batches whose covariance whitens what is quantized, before it is layer-normed, which is ours;
+            0 for latents as they are.
         seed: of projection and codebooks.
     """
 
-    codes: int = 1024
-    code_dim: int = 16
-    codebooks: int = 1
-    offsets: int = 4
-    stack: int = 1
-    whitening_steps: int = 100
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be built."""
-        for name in ("codes", "code_dim", "codebooks", "offsets", "stack"):
-            if getattr(self, name) < 1:
-                raise PartitaError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.whitening_steps < 0:
-            raise PartitaError(f"whitening_steps is {self.whitening_steps}; it must be at least 0")
+    codes: Annotated[int, Range(1, 1 << 20)] = 1024
+    code_dim: Width = 16
+    codebooks: Layers = 1
+    offsets: Layers = 4
+    stack: Frames = 1
+    whitening_steps: Steps = 100
+    seed: Seed = 0
 
     def build(
         self,
@@ -163,7 +159,7 @@ class RQMTP(Supervision):
         stacked = stack_frames(values, self.tokens_per_frame)
         padded = F.pad(stacked, (0, 0, 0, self.stack - 1))
         vectors = padded.unfold(1, self.stack, 1).mT.flatten(2)
-        return vectors, valid_frames(stacked.shape[1], frames - (self.stack - 1))
+        return vectors, length_mask(frames - (self.stack - 1), stacked.shape[1])
 
     @torch.no_grad()
     def _count(self, labels: Tensor, valid: Tensor) -> None:

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-import torch
 from partita_core import Role
 from torch import Tensor
 
@@ -50,8 +49,3 @@ class Supervision(Role, ABC):
     @abstractmethod
     def forward(self, inputs: SupervisionInput) -> SupervisionOutput:
         """The loss of a batch; padding does not count."""
-
-
-def valid_frames(count: int, frames: Tensor) -> Tensor:
-    """`(batch, count)` bool: which of `count` frames an item has, of `frames` `(batch,)` int64."""
-    return torch.arange(count, device=frames.device) < frames[:, None]

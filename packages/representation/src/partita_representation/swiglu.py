@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from partita_blocks import SwiGLU
-from partita_core import Config, PartitaError, register
+from partita_core import Config, register
+from partita_core.ranges import Frames, Width
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,13 +19,8 @@ class SwiGLUAdapterConfig(Config):
         hidden: gated units.
     """
 
-    stack: int = 2
-    hidden: int = 2048
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be built."""
-        if self.stack < 1:
-            raise PartitaError(f"stack is {self.stack}; it must be at least 1")
+    stack: Frames = 2
+    hidden: Width = 2048
 
     def build(self, *, width: int, out_dim: int) -> "SwiGLUAdapter":
         """Builds the adapter from features of `width` to embeddings of `out_dim`."""

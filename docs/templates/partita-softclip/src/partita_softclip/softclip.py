@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from partita_core import Bottleneck, BottleneckOutput, Config, register, upcast
+from partita_core import Bottleneck, BottleneckOutput, Config, register, tokens_within, upcast
+from partita_core.ranges import Positive
 from torch import Tensor, nn
 
 
@@ -17,7 +18,7 @@ class SoftClipConfig(Config):
         initial_gain: what the hidden frames are multiplied by before training, in every channel.
     """
 
-    initial_gain: float = 1.0
+    initial_gain: Positive = 1.0
 
     def build(self, *, dim: int) -> "SoftClip":
         """The bottleneck for latents of width `dim`."""
@@ -43,11 +44,13 @@ class SoftClip(Bottleneck):
         self.dim = self.in_dim = dim
         self.gain = nn.Parameter(torch.full((dim,), initial_gain))
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
-        """Maps `(batch, dim, tokens)` to as much, strictly inside (-1, 1); nothing in it is random."""
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
+        """Map `(batch, dim, tokens)` to as much, strictly inside (-1, 1); the metric is of the tokens in `lengths`."""
         scaled = upcast(hidden) * self.gain[:, None]
         # hypot, because the square of a large input would overflow; the limit, because the quotient rounds to 1.
         values = scaled / torch.hypot(scaled, torch.ones_like(scaled))
         limit = 1 - torch.finfo(values.dtype).eps
-        used = {"values_rms": values.detach().square().mean().sqrt()}
+        used = {"values_rms": tokens_within(values.detach(), lengths).square().mean().sqrt()}
         return BottleneckOutput(values.clamp(-limit, limit), None, {}, used)

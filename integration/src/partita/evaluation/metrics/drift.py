@@ -5,6 +5,7 @@ from typing import ClassVar, Self
 
 import torch
 from partita_core import Config, PartitaError, register
+from partita_core.ranges import Count, Positive
 from torch import Tensor
 
 from ..chunks import known_chunk
@@ -25,8 +26,8 @@ class DriftConfig(Config):
 
     any_clip: ClassVar[bool] = False
 
-    chunk: float | None = None
-    chunks: int = 60
+    chunk: Positive | None = None
+    chunks: Count = 60
 
     def build(self, *, sample_rate: int) -> "Drift":
         """Builds the metric, on top of `log_mel_l1` as it is by default, for audio of `sample_rate` Hz.

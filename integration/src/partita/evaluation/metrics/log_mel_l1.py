@@ -5,6 +5,7 @@ from typing import Self
 
 import torch
 from partita_core import Config, register
+from partita_core.ranges import Positive, Samples, Width
 from torch import Tensor
 
 from .base import Metric, pair
@@ -23,10 +24,10 @@ class LogMelL1Config(Config):
         floor: bands are not taken as less than this; a full-scale sine has 1 where it is, so 1e-5 is -100 dB.
     """
 
-    window: int = 2048
-    hop: int = 512
-    num_mels: int = 80
-    floor: float = 1e-5
+    window: Samples = 2048
+    hop: Samples = 512
+    num_mels: Width = 80
+    floor: Positive = 1e-5
 
     def build(self, *, sample_rate: int) -> "LogMelL1":
         """Builds the metric for audio of `sample_rate` Hz."""

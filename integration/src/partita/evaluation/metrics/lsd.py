@@ -5,6 +5,7 @@ from typing import Self
 
 import torch
 from partita_core import Config, register
+from partita_core.ranges import Positive, Samples
 from torch import Tensor
 
 from .base import Metric, pair
@@ -22,9 +23,9 @@ class LogSpectralDistanceConfig(Config):
         floor: magnitudes below it are taken as it; a full-scale sine has 1.
     """
 
-    window: int = 2048
-    hop: int = 512
-    floor: float = 1e-5
+    window: Samples = 2048
+    hop: Samples = 512
+    floor: Positive = 1e-5
 
     def build(self, *, sample_rate: int) -> "LogSpectralDistance":
         """Builds the metric; its windows are in samples, whatever the rate."""

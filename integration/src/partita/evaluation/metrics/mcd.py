@@ -6,6 +6,7 @@ from typing import Self
 
 import torch
 from partita_core import Config, PartitaError, register
+from partita_core.ranges import Positive, Samples, Width
 from torch import Tensor
 
 from .base import Metric, pair
@@ -25,15 +26,16 @@ class MelCepstralDistortionConfig(Config):
         floor: bands are not taken as less than this; a full-scale sine has 1 where it is.
     """
 
-    window: int = 2048
-    hop: int = 512
-    num_mels: int = 80
-    coefficients: int = 13
-    floor: float = 1e-5
+    window: Samples = 2048
+    hop: Samples = 512
+    num_mels: Width = 80
+    coefficients: Width = 13
+    floor: Positive = 1e-5
 
     def __post_init__(self) -> None:
-        """Refuses more coefficients than bands have."""
-        if not 0 < self.coefficients < self.num_mels:
+        """Refuse more coefficients than bands have."""
+        super().__post_init__()
+        if not self.coefficients < self.num_mels:
             raise PartitaError(f"{self.coefficients} coefficients of {self.num_mels} bands; take 1 to one fewer")
 
     def build(self, *, sample_rate: int) -> "MelCepstralDistortion":

@@ -6,6 +6,7 @@ from typing import Self
 
 import torch
 from partita_core import Config, register
+from partita_core.ranges import Positive, Samples
 from torch import Tensor
 
 from .base import Metric, pair
@@ -23,9 +24,9 @@ class PhaseErrorConfig(Config):
         floor: what has a smaller magnitude has no phase; a full-scale sine has 1.
     """
 
-    window: int = 2048
-    hop: int = 512
-    floor: float = 1e-5
+    window: Samples = 2048
+    hop: Samples = 512
+    floor: Positive = 1e-5
 
     def build(self, *, sample_rate: int) -> "PhaseError":
         """Builds the metric; its windows are in samples, whatever the rate."""

@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 import torch
 from partita_blocks.spectral import STFT
 from partita_core import Config, PartitaError, register
+from partita_core.ranges import Count, Positive, Samples, Steps
 from torch import Tensor
 
 from ..chunks import known_chunk
@@ -34,16 +35,17 @@ class SeamExcessConfig(Config):
 
     any_clip: ClassVar[bool] = False
 
-    chunk: float | None = None
-    window: int = 512
-    hop: int = 128
-    floor: float = 1e-4
-    near: int = 320
-    far: int = 4096
-    edge: int = 40_000
+    chunk: Positive | None = None
+    window: Samples = 512
+    hop: Samples = 128
+    floor: Positive = 1e-4
+    near: Count = 320
+    far: Count = 4096
+    edge: Steps = 40_000
 
     def __post_init__(self) -> None:
-        """Refuses a grid on which nothing is far from a seam, or nothing near."""
+        """Refuse a grid on which nothing is far from a seam, or nothing near."""
+        super().__post_init__()
         if self.chunk is not None and not self.hop / 2 <= self.near <= self.far < (self.chunk - self.hop) / 2:
             raise PartitaError(
                 f"seams every {self.chunk:g} samples, near {self.near} and far {self.far}: need "

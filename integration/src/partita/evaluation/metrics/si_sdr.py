@@ -5,6 +5,7 @@ from typing import Self
 
 import torch
 from partita_core import Config, register
+from partita_core.ranges import Finite
 from torch import Tensor
 
 from .base import Metric, pair
@@ -20,8 +21,8 @@ class SISDRConfig(Config):
         silence_db: the level, as RMS in dB of full scale, under which a channel counts as silent.
     """
 
-    limit_db: float = 100.0
-    silence_db: float = -100.0
+    limit_db: Finite = 100.0
+    silence_db: Finite = -100.0
 
     def build(self, *, sample_rate: int) -> "SISDR":
         """Builds the metric; the sample rate does not matter to it."""

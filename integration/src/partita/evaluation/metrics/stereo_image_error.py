@@ -5,6 +5,7 @@ from typing import Self
 
 import torch
 from partita_core import Config, PartitaError, register
+from partita_core.ranges import Positive, Samples, Width
 from torch import Tensor
 
 from .base import Metric, pair
@@ -23,10 +24,10 @@ class StereoImageErrorConfig(Config):
         floor: bands with a smaller magnitude are silent; a full-scale sine has 1 where it is.
     """
 
-    window: int = 2048
-    hop: int = 512
-    num_mels: int = 24
-    floor: float = 1e-5
+    window: Samples = 2048
+    hop: Samples = 512
+    num_mels: Width = 24
+    floor: Positive = 1e-5
 
     def build(self, *, sample_rate: int) -> "StereoImageError":
         """Builds the metric for audio of `sample_rate` Hz."""

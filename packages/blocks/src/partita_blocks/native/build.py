@@ -121,8 +121,12 @@ def _run(*command: str, folder: str) -> None:
 
 def _openmp() -> list[str]:
     """The OpenMP runtimes that this process has loaded with torch."""
-    maps = Path("/proc/self/maps").read_text()
-    return sorted(set(re.findall(r"/.*/lib[^/]*omp[^/]*\.so[^/]*$", maps, re.MULTILINE)))
+    return openmp_runtimes(Path("/proc/self/maps").read_text())
+
+
+def openmp_runtimes(maps: str) -> list[str]:
+    """Paths of the OpenMP runtimes of GCC, LLVM and Intel in a memory map as `/proc/PID/maps` lists it."""
+    return sorted(set(re.findall(r"/.*/lib(?:gomp|i?omp\d?)[-.\w]*\.so[.\d]*$", maps, re.MULTILINE)))
 
 
 def _compiler() -> str:

@@ -1,7 +1,6 @@
 """A codec under test."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -53,17 +52,6 @@ def layouts_taken(codec: Codec) -> list[ChannelLayout]:
         except PartitaError:
             pass
     return taken
-
-
-@contextmanager
-def refused(what: str) -> Iterator[None]:
-    """What happens inside is a PartitaError of one line."""
-    try:
-        yield
-    except PartitaError as error:
-        expect(bool(str(error)) and "\n" not in str(error), f"{what} is not refused in one line, but: {error}")
-    else:
-        raise AssertionError(f"{what} is accepted")
 
 
 def content_of(latents: Latents) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

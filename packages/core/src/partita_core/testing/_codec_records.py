@@ -1,5 +1,6 @@
 """What codecs say of their latents, and what they refuse."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,8 +11,8 @@ import torch
 from ..latents import Latents
 from ..layouts import ChannelLayout
 from ..saving import Saved
-from ._codec_case import CodecCase, content_of, layouts_taken, refused
-from ._common import expect, expect_equal
+from ._codec_case import CodecCase, content_of, layouts_taken
+from ._common import expect, expect_equal, refused
 
 
 def codes_are_consistent(case: CodecCase) -> None:
@@ -91,14 +92,41 @@ def foreign_latents_are_refused(case: CodecCase) -> None:
     if latents.codes is not None:
         with refused("codes of another quantizer"):
             codec.decode(replace(latents.only_codes(), codes_id="0" * 16))
+        for code in (latents.spec.codebook_sizes[0], 2**40, -2):
+            wrong = latents.codes.clone()
+            wrong[0, 0, 0] = code
+            with refused(f"the code {code} of {latents.spec.codebook_sizes[0]}"):
+                codec.decode(replace(latents, values=None, codes=wrong))
+    if latents.values is not None:
+        with refused("latents with NaN"):
+            codec.decode(replace(latents, values=torch.full_like(latents.values, float("nan"))))
+    with refused("a bare tensor"):
+        codec.decode(latents.values if latents.values is not None else latents.codes)  # pyright: ignore
     codec.decode(replace(latents, space_id=None, codes_id=None))
 
 
-# ------------------------------------------------------------------ what latents are called, and saving
+def arrays_serve_as_tensors(case: CodecCase) -> None:
+    """Audio as an array with lengths as a list, and latents of bare values, give the same as tensors and records."""
+    codec = case.build()
+    layout, hop = layouts_taken(codec)[0], codec.latent_spec.hop
+    audio = case.audio(codec, 2, 2 * hop, layout)
+    latents = codec.encode(audio, lengths=torch.tensor([2 * hop, hop]), layout=layout)
+    array: Any = audio.numpy()
+    expect_equal(
+        content_of(codec.encode(array, lengths=[2 * hop, hop], layout=int(layout))), content_of(latents), "of an array"
+    )
+    names = ("values", "codes", "gain")
+    bare: Any = {name: None if (t := getattr(latents, name)) is None else t.numpy() for name in names}
+    own = codec.latents(**bare, lengths=latents.audio_lengths.tolist(), layout=layout)
+    expect_equal(codec.decode(own), codec.decode(latents), "decoded from bare values", exact=True)
+    expect(own.space_id == codec.space_id, f"own values are of the space {own.space_id}, not {codec.space_id}")
+
+
+# ------------------------------------------------------------------ names of latents, and saving
 
 
 def space_id_names_the_weights(case: CodecCase) -> None:
-    """The names survive `half` and `to`; what is trained or loaded is called otherwise."""
+    """The names survive `half`, `to` and a copy; weights that are trained, written to or loaded have another."""
     codec = case.build()
     names = codec.space_id, codec.codes_id
     expect(len(names[0]) == 16 and set(names[0]) <= set("0123456789abcdef"), f"space_id is {names[0]!r}")
@@ -106,6 +134,8 @@ def space_id_names_the_weights(case: CodecCase) -> None:
     expect((codec.space_id, codec.codes_id) == names, f"half() renames {names} to {codec.space_id, codec.codes_id}")
     codec.to(case.dtype)
     expect((codec.space_id, codec.codes_id) == names, "to() renames the latents")
+    twin = copy.deepcopy(codec)
+    expect((twin.space_id, twin.codes_id) == names, "a copy gives its latents another name")
     codec = case.build()
     expect((codec.space_id, codec.codes_id) == names, "an equal codec gives its latents another name")
     if not any(p.is_floating_point() for p in codec.parameters()):
@@ -121,6 +151,12 @@ def space_id_names_the_weights(case: CodecCase) -> None:
     change()
     codec.eval()
     expect(codec.space_id != names[0], "after training the latents are still called the same")
+    audio = case.audio(codec, 1, codec.latent_spec.hop, layouts_taken(codec)[0])
+    stale = codec.encode(audio, layout=layouts_taken(codec)[0])
+    change()  # in eval mode
+    expect(codec.space_id != stale.space_id, "weights that change in eval mode keep the name of their latents")
+    with refused("latents of the weights before"):
+        codec.decode(stale)
     codec.load_state_dict(state)
     expect(codec.space_id == names[0], "weights that are loaded back do not bring back the name")
 

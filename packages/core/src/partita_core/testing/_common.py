@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -176,6 +177,17 @@ def deviation(actual: Tensor, expected: Tensor) -> float:
         return 0.0
     difference = (actual.detach().double() - expected.detach().double()).abs().max()
     return float(difference / rms(expected).clamp_min(1e-30)) if difference else 0.0
+
+
+@contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Expect a PartitaError of one line."""
+    try:
+        yield
+    except PartitaError as error:
+        expect(bool(str(error)) and "\n" not in str(error), f"{what} is not refused in one line, but: {error}")
+    else:
+        raise AssertionError(f"{what} is accepted")
 
 
 def expect_equal(actual: Any, expected: Any, what: str, *, exact: bool = False) -> None:

@@ -260,17 +260,39 @@ def builds_on_the_meta_device(case: PartCase) -> None:
     expect(not different, f"{different[:1]} differs between the meta device and the CPU")
 
 
+@torch.no_grad()
+def materialized_from_meta_is_right(case: PartCase) -> None:
+    """Built on the meta device, given memory with anything in it and then its state dict, it gives the same results."""
+    part = case.build()
+    with torch.device("meta"):
+        shell = case.make()
+    shell = shell.to_empty(device="cpu").to(torch.float64).eval()
+    for tensor in (*shell.parameters(), *shell.buffers()):
+        tensor.fill_(float("nan") if tensor.is_floating_point() else 1)
+    shell.load_state_dict(part.state_dict())
+    inputs = case.inputs(part)
+    expect_equal(case.run(shell, *inputs), case.run(part, *inputs), "materialized from the meta device", exact=True)
+
+
 def exports(case: PartCase) -> None:
-    """`torch.export` takes it in eval mode, with any batch size and number of frames, and computes the same."""
+    """`torch.export` takes it in eval mode, with any batch size and number of frames, and computes the same.
+
+    The program is run on both sides of the part's context, and so of its windows, chunks and tiles. A single item or
+    frame is left out: to torch one is a size of its own.
+    """
     part = case.build(torch.float32)
-    small = cast(case.inputs(part, batch=2, frames=4), torch.float32)
-    large = cast(case.inputs(part, batch=3, frames=7, seed=2), torch.float32)
-    for (module, inputs, free), (_, others, _) in zip(case.exported(part, small), case.exported(part, large)):
+    reach = 1 + max(side or 0 for side in part.context)
+    examples = case.exported(part, cast(case.inputs(part, batch=2, frames=4), torch.float32))
+    sizes = [(2, 4), (3, 2), (2, 3), (3, 7), (2, 16), (2, max(2, reach)), (3, reach + 1), (2, 2 * reach + 3)]
+    for i, (module, inputs, free) in enumerate(examples):
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter's own
             program = torch.export.export(module, inputs, dynamic_shapes=free).module()
-            expect_equal(program(*inputs), module(*inputs), "exported")
-            expect_equal(program(*others), module(*others), "exported, on another batch size and length")
+            for batch, frames in sizes:
+                other = cast(case.inputs(part, batch=batch, frames=frames, seed=2), torch.float32)
+                given = case.exported(part, other)[i][1]
+                what = f"exported at 4 frames, run on {batch} items of {frames}"
+                expect_equal(program(*given), module(*given), what)
 
 
 EVERY_PART: tuple[Callable[[Any], None], ...] = (
@@ -288,5 +310,6 @@ EVERY_PART: tuple[Callable[[Any], None], ...] = (
     state_dict_round_trip,
     config_round_trip,
     builds_on_the_meta_device,
+    materialized_from_meta_is_right,
     exports,
 )

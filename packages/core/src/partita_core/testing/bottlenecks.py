@@ -9,9 +9,23 @@ from torch import Tensor
 from ..registry import Config
 from ..roles import Bottleneck, BottleneckOutput
 from ..streams import Bounded, Stream, UnboundedError
-from ._common import Suite, accepted, expect, expect_equal, expect_state, flatten, noise, state_of
+from ._common import (
+    Suite,
+    accepted,
+    deviation,
+    expect,
+    expect_equal,
+    expect_finite,
+    expect_state,
+    flatten,
+    noise,
+    state_of,
+)
 from ._context import WITH_CONTEXT
 from ._parts import EVERY_PART, PartCase
+
+# A change by less than this, relative to the RMS, is rounding.
+_FELT = 1e-9
 
 
 @dataclass(frozen=True)
@@ -67,14 +81,51 @@ def shapes_are_as_declared(case: BottleneckCase) -> None:
             expect(coded == bool(part.codebook_sizes), f"codes are {output.codes}, sizes {part.codebook_sizes}")
 
 
-def eval_ignores_stochastic(case: BottleneckCase) -> None:
-    """In eval mode nothing is random, whatever `stochastic` says."""
+def noise_in_eval_is_asked_for(case: BottleneckCase) -> None:
+    """In eval mode nothing is random unless `stochastic=True`, which then acts as in training and moves no state."""
     part = case.build()
     inputs = case.inputs(part)
     expected, before = part(*inputs), torch.get_rng_state()
-    for stochastic in (True, False):
-        expect_equal(part(*inputs, stochastic=stochastic), expected, f"eval, stochastic={stochastic}", exact=True)
-    expect(torch.equal(before, torch.get_rng_state()), "eval draws random numbers where stochastic=True")
+    expect_equal(part(*inputs, stochastic=False), expected, "eval, stochastic=False", exact=True)
+    expect(torch.equal(before, torch.get_rng_state()), "eval draws random numbers")
+    state = state_of(part)
+    torch.manual_seed(1)
+    noisy = part(*inputs, stochastic=True).values
+    expect_state(part, state, "stochastic=True in eval")
+    part = case.build().train()
+    clean = part(*inputs, stochastic=False).values
+    torch.manual_seed(1)
+    trained = part(*inputs, stochastic=True).values
+    off = deviation(noisy, expected.values)
+    acts = deviation(trained, clean) > _FELT
+    expect(acts == (off > _FELT), f"stochastic=True changes eval values by {off:.2g} of the RMS; in training: {acts}")
+
+
+def posterior_is_of_the_latents(case: BottleneckCase) -> None:
+    """The posterior's mean is what eval gives, in training mode too; deviations are finite, none negative."""
+    part = case.build()
+    inputs = case.inputs(part)
+    values = part(*inputs).values
+    for mode in (False, True):
+        posterior = part.train(mode).posterior(*inputs)
+        expect_equal(posterior.mean, values, "the mean of the posterior")
+        expect_finite(posterior.std, "the deviations of the posterior")
+        expect(posterior.std.shape == values.shape, f"deviations are {tuple(posterior.std.shape)}")
+        expect(bool((posterior.std >= 0).all()), f"a deviation is {float(posterior.std.min()):.2g}")
+        expect_equal(posterior.sample(3), posterior.sample([3] * len(values)), "samples of one seed", exact=True)
+
+
+def projection_keeps_latents(case: BottleneckCase) -> None:
+    """`project` leaves latents that were encoded where they are, and what it moved before."""
+    part = case.build()
+    values = part(*case.inputs(part)).values
+    # Frames near silence are not quite at the scale of others, hence a tolerance of its own.
+    off = deviation(part.project(values), values)
+    expect(off < 1e-3, f"project moves encoded latents by {off:.2g} of the RMS")
+    moved = part.project(values + noise(*values.shape, seed=5))
+    expect(moved.shape == values.shape, f"project gives {tuple(moved.shape)} of {tuple(values.shape)}")
+    off = deviation(part.project(moved), moved)
+    expect(off < 1e-3, f"projected twice, latents move by {off:.2g} of the RMS")
 
 
 def not_stochastic_in_training(case: BottleneckCase) -> None:
@@ -121,15 +172,66 @@ def bounded_as_declared(case: BottleneckCase) -> None:
         expect(most <= 1, f"declared bounded, values reach {most:.3g}")
 
 
+def padding_does_not_count(case: BottleneckCase) -> None:
+    """Losses, metrics, running statistics are the same whatever and however much padding follows; its codes are -1.
+
+    Tokens count with all that `context` says they depend on. Where that is unbounded nothing is compared.
+    """
+    right = case.build().context[1]
+    if right is None:
+        return
+    lengths = torch.tensor([9, 2, 5])
+    ends = [int(length) + right for length in lengths]
+    (hidden,) = case.inputs(case.build(), frames=max(ends) + 4)
+    other = case.inputs(case.build(), frames=max(ends) + 4, seed=2)[0] * 3
+    for row, end in enumerate(ends):
+        other[row, :, :end] = hidden[row, :, :end]
+    for training in (False, True):
+        made, states = [], []
+        for x in (hidden, other, hidden[..., : max(ends)]):
+            part = case.build().train(training)
+            torch.manual_seed(0)
+            output = part(x, lengths=lengths)
+            made.append(output)
+            states.append(state_of(part))
+        # Noise in values depends on how many there are, and metrics of noisy values with it.
+        comparable = made[:2] if training else made
+        for what, output in zip(("other padding", "less padding"), comparable[1:]):
+            expect_equal(output.losses, made[0].losses, f"losses with {what}")
+            expect_equal(output.metrics, made[0].metrics, f"metrics with {what}")
+        for what, state in zip(("other padding", "less padding"), states[1:]):
+            expect_equal(state, states[0], f"state after a step with {what}")
+        if made[0].codes is not None:
+            for row, length in enumerate(lengths.tolist()):
+                behind = made[0].codes[row, :, length:]
+                expect(bool((behind == -1).all()), f"codes behind the end reach {int(behind.max())}, not -1")
+
+
+def recovers_from_a_step_that_is_not_finite(case: BottleneckCase) -> None:
+    """A batch with an item of infinities leaves no parameter or running statistic that is not finite."""
+    part = case.build().train()
+    (hidden,) = case.inputs(part, frames=8)
+    broken = hidden.clone()
+    broken[0] = torch.inf
+    part.train()(broken)
+    for name, tensor in state_of(part).items():
+        expect_finite(tensor, f"{name} after a batch that is not finite")
+    expect_finite(part.eval()(hidden).values, "values after a batch that is not finite")
+
+
 EVERY_BOTTLENECK = (
     shapes_are_as_declared,
     *EVERY_PART,
     *WITH_CONTEXT,
-    eval_ignores_stochastic,
+    noise_in_eval_is_asked_for,
     not_stochastic_in_training,
     losses_are_claimed,
     half_types_are_lifted,
     bounded_as_declared,
+    posterior_is_of_the_latents,
+    projection_keeps_latents,
+    padding_does_not_count,
+    recovers_from_a_step_that_is_not_finite,
 )
 BOTTLENECK_CHECKS = Suite("bottleneck", BottleneckCase, EVERY_BOTTLENECK)
 

@@ -12,6 +12,7 @@ from ..stream_codec import StreamDecoder, StreamEncoder
 from ..streams import UnboundedError
 from ._codec_case import CodecCase, content_of, layouts_taken
 from ._codec_records import (
+    arrays_serve_as_tensors,
     bad_audio_is_refused,
     codes_are_consistent,
     foreign_latents_are_refused,
@@ -189,6 +190,7 @@ CODEC_CHECKS = Suite(
         autocast_does_not_matter,
         latents_serve_training,
         codes_are_consistent,
+        arrays_serve_as_tensors,
         bad_audio_is_refused,
         foreign_latents_are_refused,
         space_id_names_the_weights,

@@ -18,6 +18,7 @@ from ._parts import (
     deepcopy_is_independent,
     eval_is_deterministic,
     eval_leaves_state_unchanged,
+    materialized_from_meta_is_right,
     parameters_have_dimensions,
     runs_in_float64,
     runs_under_autocast,
@@ -138,6 +139,8 @@ def padding_does_not_count(case: LossCase) -> None:
     expect_equal(part(prediction, target, lengths=full), part(prediction, target), "with full lengths")
     past = torch.arange(case.samples) >= lengths[:, None, None]
     figures = part(prediction, target, lengths=lengths)
+    listed = part(prediction, target, lengths=lengths.tolist())
+    expect_equal(listed, figures, "with lengths as a list", exact=True)
     expect(bool((figures > 0).all()), f"with lengths, different signals are at distances {figures.tolist()}")
     for seed, scale in ((5, 1.0), (6, 0.0)):
         junk = [torch.where(past, scale * noise(*x.shape, seed=seed), x) for x in (prediction, target)]
@@ -168,6 +171,7 @@ LOSS_CHECKS = Suite(
         deepcopy_is_independent,
         state_dict_round_trip,
         config_round_trip,
+        materialized_from_meta_is_right,
     ),
 )
 

@@ -6,7 +6,7 @@ import torch
 
 from ..registry import Config
 from ..roles import Quantizer
-from ._common import Suite, expect, expect_equal, expect_finite, expect_state, state_of
+from ._common import Suite, expect, expect_equal, expect_finite, expect_state, refused, state_of
 from .bottlenecks import EVERY_BOTTLENECK, BottleneckCase
 
 
@@ -73,6 +73,29 @@ def dropped_levels_contribute_zero(case: BottleneckCase) -> None:
         expect_equal(values, inner.codes_to_values(codes), "the sum of single levels")
 
 
+def foreign_codes_are_refused(case: BottleneckCase) -> None:
+    """Codes beyond their codebook, below -1, of another shape or not integers are refused; narrow integers serve."""
+    part = case.build()
+    codes = part.encode_codes(*case.inputs(part))
+    for level, size in enumerate(part.codebook_sizes):
+        for code in (size, 2**40, -2, -(2**40)):
+            wrong = codes.clone()
+            wrong[-1, level, -1] = code
+            if not -1 <= code < size:
+                with refused(f"code {code} of level {level}, which has {size}"):
+                    part.codes_to_values(wrong)
+    for what, wrong in (
+        ("floats", codes.double()),
+        ("one level more", codes[:, :1].expand(-1, codes.shape[1] + 1, -1)),
+    ):
+        with refused(f"codes of {what}"):
+            part.codes_to_values(wrong)
+    if max(part.codebook_sizes) <= 2**31:
+        expect_equal(
+            part.codes_to_values(codes.int()), part.codes_to_values(codes), "values of int32 codes", exact=True
+        )
+
+
 def codes_survive_autocast(case: BottleneckCase) -> None:
     """The codes of one float32 input are the same under bfloat16 autocast, and so are their values."""
     part = case.build(torch.float32)
@@ -105,6 +128,7 @@ QUANTIZER_CHECKS = Suite(
         forward_looks_up,
         fewer_levels_are_a_prefix,
         dropped_levels_contribute_zero,
+        foreign_codes_are_refused,
         codes_survive_autocast,
         encoding_leaves_state_unchanged,
     ),

@@ -17,18 +17,6 @@ def levels(schedule: NoiseSchedule, steps: int) -> list[float]:
     return [schedule.sigma_max, *(schedule.sigma(1 - step / steps) for step in range(1, steps))]
 
 
-def check_count(name: str, value: int) -> None:
-    """Refuses a setting that is below 1."""
-    if value < 1:
-        raise PartitaError(f"{name} is {value}; it must be at least 1")
-
-
-def check_level(name: str, sigma: float) -> None:
-    """Refuses a setting that is no noise level."""
-    if not 0 <= sigma < math.inf:
-        raise PartitaError(f"{name} is {sigma}; a noise level is 0 (clean) or more")
-
-
 class ChunkStream(ABC):
     """From the features of chunks to the chunks themselves, `(batch, C, F, frames)`, at least float32.
 

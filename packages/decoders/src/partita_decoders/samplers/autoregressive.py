@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from partita_core import Config, DenoisingDecoder, register
+from partita_core.ranges import Count, NonNegative
 from torch import Tensor
 
-from ._chunks import ChunkStream, check_count, check_level
+from ._chunks import ChunkStream
 from ._sequential import SequentialStream
 
 
@@ -23,13 +24,8 @@ class Autoregressive(Config):
         sigma_context: noise level of the context; 0 for a clean one.
     """
 
-    steps: int = 2
-    sigma_context: float = 0.965
-
-    def __post_init__(self) -> None:
-        """Refuses no steps, and what is no noise level."""
-        check_count("steps", self.steps)
-        check_level("sigma_context", self.sigma_context)
+    steps: Count = 2
+    sigma_context: NonNegative = 0.965
 
     def build(self) -> "Autoregressive":
         """The sampler is its settings."""

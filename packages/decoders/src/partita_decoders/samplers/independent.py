@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from partita_core import Config, DenoisingDecoder, register
+from partita_core.ranges import Count
 from torch import Tensor
 
-from ._chunks import ChunkStream, check_count
+from ._chunks import ChunkStream
 from ._sequential import SequentialStream
 
 
@@ -20,11 +21,7 @@ class Independent(Config):
         steps: denoising steps a chunk, at times 1, 1 - 1/steps, ...
     """
 
-    steps: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuses no steps."""
-        check_count("steps", self.steps)
+    steps: Count = 1
 
     def build(self) -> "Independent":
         """The sampler is its settings."""

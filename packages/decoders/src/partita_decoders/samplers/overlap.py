@@ -4,10 +4,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from partita_core import Config, DenoisingDecoder, PartitaError, register
+from partita_core import Config, DenoisingDecoder, register
+from partita_core.ranges import Positive
 from torch import Tensor
 
-from ._chunks import ChunkStream, Features, check_level
+from ._chunks import ChunkStream, Features
 
 
 @register("sampler/overlap")
@@ -33,13 +34,7 @@ class Overlap(Config):
         sigma: noise level of the pairs: the higher, the more of the first version is made anew.
     """
 
-    sigma: float = 0.965
-
-    def __post_init__(self) -> None:
-        """Refuses what is no noise level, and the one at which nothing is made anew."""
-        check_level("sigma", self.sigma)
-        if not self.sigma:
-            raise PartitaError("sigma is 0, and a clean pair comes back as it was; take a level above")
+    sigma: Positive = 0.965
 
     def build(self) -> "Overlap":
         """The sampler is its settings."""

@@ -5,9 +5,10 @@ from itertools import pairwise
 
 import torch
 from partita_core import Config, DenoisingDecoder, register
+from partita_core.ranges import Count
 from torch import Tensor
 
-from ._chunks import ChunkStream, Features, check_count, levels
+from ._chunks import ChunkStream, Features, levels
 
 
 @register("sampler/parallel")
@@ -16,10 +17,10 @@ class Parallel(Config):
     """Many chunks together, from one noise level to the next, in pairs whose partners alternate.
 
     From CoDiCodec (Pasini, Lattner, Fazekas, ISMIR 2025): the pairs are (0, 1), (2, 3), ... in even steps and (1, 2),
-    (3, 4), ... in odd ones, so that every boundary lies within a pair in every other step. Where the paper completes
-    a pair with an empty chunk to the right, which the left one does not see, a chunk goes alone.
+    (3, 4), ... in odd ones, so that every boundary lies within a pair in every other step. Where its released code
+    completes a pair with an empty chunk to the right, which the left one does not see, a chunk goes alone.
 
-    The paper takes all chunks through a step before the next. But a chunk depends on those within `steps` of it only,
+    There, all chunks go through a step before the next. But a chunk depends on those within `steps` of it only,
     and the same comes out of a wave: whenever `batch` pairs of new chunks are there, each step goes on as far as the
     one before it allows, which is one chunk less, and what has been through the last step is final. So n chunks cost
     about n * steps / 2 pairs, `batch` a call, and at most `steps + 2 * batch - 2` chunks are held back.
@@ -30,13 +31,8 @@ class Parallel(Config):
             matter of speed, memory and latency, not of results.
     """
 
-    steps: int = 4
-    batch: int = 8
-
-    def __post_init__(self) -> None:
-        """Refuses no steps, and nothing at a time."""
-        check_count("steps", self.steps)
-        check_count("batch", self.batch)
+    steps: Count = 4
+    batch: Count = 8
 
     def build(self) -> "Parallel":
         """The sampler is its settings."""

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from partita_core import Config, DenoisingDecoder, register
+from partita_core.ranges import NonNegative
 from torch import Tensor
 
-from ._chunks import ChunkStream, check_level
+from ._chunks import ChunkStream
 from ._sequential import SequentialStream
 
 
@@ -23,12 +24,8 @@ class TwoStep(Config):
         refine: return the second version of a chunk, one chunk later; else the first, at once, for n calls.
     """
 
-    sigma_context: float = 0.965
+    sigma_context: NonNegative = 0.965
     refine: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuses what is no noise level."""
-        check_level("sigma_context", self.sigma_context)
 
     def build(self) -> "TwoStep":
         """The sampler is its settings."""

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...lengths import codes_within, mean_within, move_average
 from ...precision import upcast
-from ...registry import register
 from ...roles import Bottleneck, BottleneckOutput, Quantizer
+from ...settings import register
 from ._base import Tiny
 
 
@@ -43,13 +44,16 @@ class NoisyBottleneck(Bottleneck):
         self.gain = nn.Parameter(torch.full((dim, 1), gain))
         self.register_buffer("power", torch.ones(1))
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
         """See `Bottleneck`."""
         values = torch.tanh(upcast(hidden) * self.gain / self.power.clone())
-        loss = values.square().mean()
+        loss = mean_within(values.square().mean(dim=1), lengths)
         if self.is_stochastic(stochastic):
             values = values + self.noise * torch.randn_like(values)
-            self._update(loss.detach())
+            if self.training:
+                self._update(loss.detach())
         return BottleneckOutput(values, None, {"power": loss}, {"power": loss.detach()})
 
     @torch.no_grad()
@@ -59,7 +63,7 @@ class NoisyBottleneck(Bottleneck):
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(mean)
             mean = mean / distributed.get_world_size()
-        self.power.lerp_(mean.to(self.power), 0.1)
+        move_average(self.power, mean, 0.1)
 
 
 @register("quantizer/rounding")
@@ -81,21 +85,24 @@ class RoundingConfig(Tiny):
 class RoundingQuantizer(Quantizer):
     """Tanh, rounded to steps of its range, with the gradient passing straight through."""
 
-    step: Tensor
+    reference: Tensor
 
     def __init__(self, dim: int, *, levels: int) -> None:
         super().__init__()
         self.dim = self.in_dim = dim
         self.reach = levels // 2
         self.codebook_sizes = (levels,) * dim
-        self.register_buffer("step", torch.tensor([1 / self.reach]), persistent=False)
+        # Holds nothing but the dtype of the module, which the values of codes must have.
+        self.register_buffer("reference", torch.empty(0), persistent=False)
 
-    def forward(self, hidden: Tensor, *, stochastic: bool | None = None) -> BottleneckOutput:
+    def forward(
+        self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+    ) -> BottleneckOutput:
         """See `Bottleneck`."""
         bounded = torch.tanh(upcast(hidden))
         codes = self.encode_codes(hidden)
         values = self.codes_to_values(codes) + (bounded - bounded.detach())
-        return BottleneckOutput(values, codes, {}, {})
+        return BottleneckOutput(values, codes_within(codes, lengths), {}, {})
 
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
         """See `Quantizer`."""
@@ -105,4 +112,5 @@ class RoundingQuantizer(Quantizer):
 
     def codes_to_values(self, codes: Tensor) -> Tensor:
         """See `Quantizer`."""
-        return torch.where(codes < 0, 0, codes - self.reach) * upcast(self.step)
+        codes = self.check_codes(codes)
+        return torch.where(codes < 0, 0, codes - self.reach).to(upcast(self.reference)) / self.reach

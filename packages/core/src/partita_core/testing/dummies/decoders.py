@@ -1,15 +1,18 @@
 """A decoder that makes audio in one pass, and a loss."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ...arrays import as_integers
 from ...errors import PartitaError
 from ...layouts import ChannelLayout
+from ...lengths import length_mask
 from ...precision import upcast
-from ...registry import register
 from ...roles import FeedForwardDecoder, Loss
+from ...settings import register
 from ...specs import AudioSpec, LatentSpec
 from ._base import HOP, Tiny
 
@@ -62,12 +65,13 @@ class MeanSquareConfig(Tiny):
 class MeanSquare(Loss):
     """The mean squared difference of samples."""
 
-    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """See `Loss`."""
         if prediction.shape != target.shape:
             raise PartitaError(f"the prediction is {tuple(prediction.shape)}, the target {tuple(target.shape)}")
         distance = (upcast(prediction) - upcast(target)).square().mean(1)
         if lengths is None:
             return distance.mean(1)
-        counted = torch.arange(distance.shape[1]) < lengths[:, None]
+        lengths = as_integers(lengths, "lengths")
+        counted = length_mask(lengths, distance.shape[1])
         return torch.where(counted, distance, 0).sum(1) / lengths

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...constants import Constant
 from ...denoising import DenoisingDecoder, NoiseSchedule
 from ...errors import PartitaError
 from ...layouts import ChannelLayout
 from ...noise import keyed_noise
-from ...registry import register
 from ...roles import AudioTransform
+from ...settings import register
 from ...specs import AudioSpec, LatentSpec
 from ._base import Tiny
 
@@ -31,26 +32,23 @@ class Lapped(AudioTransform):
     """The modified discrete cosine transform with a sine window: frames of `2 * hop` samples, `hop` bins."""
 
     context = (1, 0)
-    basis: Tensor
 
     def __init__(self, hop: int) -> None:
         super().__init__()
         self.hop = hop
-        n, k = torch.arange(2 * hop, dtype=torch.float64)[:, None], torch.arange(hop, dtype=torch.float64)
+        n, k = (torch.arange(size, dtype=torch.float64, device="cpu") for size in (2 * hop, hop))
+        n = n[:, None]
         basis = torch.cos(math.pi / hop * (n + 0.5 + hop / 2) * (k + 0.5)) * torch.sin(math.pi / (2 * hop) * (n + 0.5))
-        self.register_buffer("basis", basis * math.sqrt(2 / hop), persistent=False)
+        self.basis = Constant(basis * math.sqrt(2 / hop))
 
     def forward(self, audio: Tensor) -> Tensor:
         """See `AudioTransform`."""
-        return (F.pad(audio, (0, self.hop)).unfold(-1, 2 * self.hop, self.hop) @ self._basis(audio)).transpose(2, 3)
+        return (F.pad(audio, (0, self.hop)).unfold(-1, 2 * self.hop, self.hop) @ self.basis.like(audio)).transpose(2, 3)
 
     def inverse(self, x: Tensor) -> Tensor:
         """See `AudioTransform`."""
-        first, second = (x.transpose(2, 3) @ self._basis(x).T).chunk(2, dim=-1)
+        first, second = (x.transpose(2, 3) @ self.basis.like(x).T).chunk(2, dim=-1)
         return (first + F.pad(second, (0, 0, 1, 0))[..., :-1, :]).flatten(2)
-
-    def _basis(self, x: Tensor) -> Tensor:
-        return self.basis.to(x.dtype)
 
 
 @dataclass(frozen=True)

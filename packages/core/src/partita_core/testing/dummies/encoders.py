@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from ...errors import PartitaError
 from ...layouts import ChannelLayout
-from ...registry import register
 from ...roles import Encoder
+from ...settings import register
 from ...specs import AudioSpec
 from ._base import HOP, Tiny
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...registry import register
 from ...roles import RepresentationEncoder
+from ...settings import register
 from ...specs import LatentSpec
 from ._base import Tiny
 

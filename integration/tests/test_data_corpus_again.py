@@ -1,0 +1,109 @@
+"""Corpora that are gone on with: by one writer, in one precision, from the same files, and those that were away."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from partita.data import dataset_splits, encode_corpus, open_dataset
+from partita_core import Autoencoder, PartitaError, locked
+
+SMALL = 6000  # bytes of a shard
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    datasets.disable_progress_bars()
+
+
+@pytest.fixture
+def codec(run):
+    return Autoencoder.from_pretrained(run / "model")
+
+
+@pytest.fixture
+def corpus(codec, tones, tmp_path) -> Path:
+    encode_corpus(codec, tones, tmp_path / "corpus", shard_bytes=SMALL, progress=False)
+    return tmp_path / "corpus"
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*/latents-*.parquet"))
+
+
+def test_a_corpus_is_of_one_precision(codec, tones, corpus):
+    assert json.loads((corpus / "corpus.json").read_text())["precision"] == "float32"
+    with pytest.raises(PartitaError, match="was begun with precision float32, not bfloat16"):
+        encode_corpus(codec.optimize(precision="bf16"), tones, corpus, progress=False)
+
+
+def test_files_that_were_replaced_are_not_mixed_with_those_that_were_encoded(codec, tones, tmp_path):
+    sources = shutil.copytree(tones, tmp_path / "in")
+    encode_corpus(codec, sources, tmp_path / "out", shard_bytes=SMALL, progress=False)
+    before = [path.read_bytes() for path in shards(tmp_path / "out")]
+    shards(tmp_path / "out")[0].unlink()
+    for file in sources.rglob("*.wav"):
+        os.utime(file, (1, 1))  # copied elsewhere, they are still the same
+    encode_corpus(codec, sources, tmp_path / "out", progress=False)
+    assert [path.read_bytes() for path in shards(tmp_path / "out")] == before
+    audio = bytearray((sources / "train" / "tone_4.wav").read_bytes())
+    audio[len(audio) // 2] ^= 1
+    (sources / "train" / "tone_4.wav").write_bytes(audio)  # of the same name and size
+    with pytest.raises(PartitaError, match=r"train/tone_4\.wav has other contents now"):
+        encode_corpus(codec, sources, tmp_path / "out", progress=False)
+    assert [path.read_bytes() for path in shards(tmp_path / "out")] == before
+
+
+def test_a_file_that_was_away_for_a_while_is_encoded_by_the_next_start(codec, tones, corpus, tmp_path):
+    source = shutil.copytree(tones, tmp_path / "in")
+    away = source / "train" / "tone_2.wav"
+    audio = away.read_bytes()
+    away.write_bytes(b"")
+    done = encode_corpus(codec, source, tmp_path / "out", shard_bytes=SMALL, progress=False)
+    assert (done.encoded, len(done.broken)) == (10, 1)
+    others = {path: path.stat().st_mtime_ns for path in shards(tmp_path / "out")}
+    away.write_bytes(audio)
+    done = encode_corpus(codec, source, tmp_path / "out", progress=False)
+    assert (done.encoded, len(done.broken)) == (11, 0)
+    assert sum(path.stat().st_mtime_ns != then for path, then in others.items()) == 1
+    for one, other in zip(open_dataset(corpus), open_dataset(tmp_path / "out"), strict=True):
+        assert all(one[name] == other[name] for name in ("file_name", "frames", "audio_length"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such locks")
+def test_a_corpus_has_one_writer(codec, tones, corpus):
+    missing = shards(corpus)[0]
+    missing.unlink()
+    with locked(corpus / "corpus.json"), pytest.raises(PartitaError, match="corpus is being written by another"):
+        encode_corpus(codec, tones, corpus, progress=False)
+    assert not missing.exists()
+    encode_corpus(codec, tones, corpus, progress=False)
+    assert missing.exists()
+
+
+def test_what_else_lies_in_a_corpus_stays(codec, tmp_path, monkeypatch):
+    from partita.data import corpus
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.wav").write_text("no audio")
+    made = corpus.shards_to_make
+
+    def beside(*arguments):
+        (tmp_path / "out" / "notes").write_text("mine")
+        return made(*arguments)
+
+    monkeypatch.setattr(corpus, "shards_to_make", beside)
+    with pytest.raises(PartitaError, match="none of 1 files could be encoded"):
+        encode_corpus(codec, tmp_path / "in", tmp_path / "out", progress=False)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes"]
+
+
+def test_the_name_of_a_corpus_may_have_a_dot(run, tones, tmp_path, ok, refused):
+    ok("encode", run / "model", tones, "-o", tmp_path / "corpus.v1")
+    assert dataset_splits(tmp_path / "corpus.v1") == ["train", "validation", "test"]
+    assert "must be one too" in refused("encode", run / "model", tones, "-o", tmp_path / "corpus.safetensors")

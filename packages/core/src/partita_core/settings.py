@@ -1,0 +1,127 @@
+"""Config classes derived from the constructors of components, so that each setting and its default stand once.
+
+The keyword-only parameters of a component's constructor are its settings; the positional ones are derived, that is,
+given by the parts around it (an encoder's `out_dim` and `audio_spec`, a bottleneck's `dim`).
+"""
+
+from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import field, fields, make_dataclass
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints, overload
+
+from .registry import Config, register_config
+from .roles import Bottleneck, Decoder, Encoder, Loss
+from .specs import AudioSpec, LatentSpec
+
+P = ParamSpec("P")
+C = TypeVar("C", bound=type[Any])
+
+
+class ConfigClass(Protocol[P]):
+    """A derived Config class: called with the settings of its component, it returns a frozen Config."""
+
+    tag: str
+
+    def __call__(self, *args: P.args, **settings: P.kwargs) -> Config:
+        """Build a Config; settings that are not given have the defaults of the constructor."""
+        ...
+
+    def example(self) -> Config:
+        """Return a tiny instance, for conformance and listing."""
+        ...
+
+
+def register(tag: str, *, example: Mapping[str, Any] | None = None) -> Callable[[C], C]:
+    """Register the decorated class as the component `role/name`.
+
+    A module class is registered by its constructor: `config_of(cls)` is its Config class, which holds its settings. A
+    module that was built by hand carries them as the attribute `config`, like one that was built from a Config, so that
+    whatever is assembled from modules can be saved. A component that takes other components as settings, or is none
+    but settings, is registered by a Config class of its own.
+
+    Args:
+        tag: role and name, as "bottleneck/vae".
+        example: settings of a tiny instance of a module, for conformance and listing; defaults where none are given.
+    """
+
+    def decorate(cls: C) -> C:
+        if issubclass(cls, Config):
+            register_config(tag, cls)
+            return cls
+        config = _derive(cls, dict(example or {}))
+        register_config(tag, config)
+        _record_settings(cls, config)
+        return cls
+
+    return decorate
+
+
+@overload
+def config_of(cls: Callable[Concatenate[LatentSpec, AudioSpec, P], Decoder]) -> ConfigClass[P]: ...
+@overload
+def config_of(cls: Callable[Concatenate[int, AudioSpec, P], Encoder]) -> ConfigClass[P]: ...
+@overload
+def config_of(cls: Callable[Concatenate[int, P], Bottleneck]) -> ConfigClass[P]: ...
+@overload
+def config_of(cls: Callable[Concatenate[int, int, P], Loss]) -> ConfigClass[P]: ...
+@overload
+def config_of(cls: Callable[Concatenate[int, P], Loss]) -> ConfigClass[P]: ...
+@overload
+def config_of(cls: Callable[P, Loss]) -> ConfigClass[P]: ...
+def config_of(cls: Any) -> Any:
+    """Return the Config class of a component, typed by the settings of its constructor."""
+    return cls.Config
+
+
+def _derive(cls: Any, example: dict[str, Any]) -> type[Config]:
+    hints = get_type_hints(cls.__init__, include_extras=True)
+    settings: list[tuple[str, Any, Any]] = []
+    derived: list[str] = []
+    for name, parameter in list(signature(cls.__init__).parameters.items())[1:]:
+        if parameter.kind is Parameter.KEYWORD_ONLY:
+            if parameter.default is Parameter.empty:
+                raise TypeError(f"{cls.__name__}: the setting {name!r} has no default")
+            settings.append((name, hints[name], _field(parameter.default)))
+        else:
+            derived.append(name)
+
+    def build(self: Config, **around: Any) -> Any:
+        if isinstance(spec := around.get("audio_spec"), AudioSpec):
+            around = {"sample_rate": spec.sample_rate, "channels": spec.channels} | around
+        given = {name: around[name] for name in derived if name in around}
+        return cls(**given, **{name: getattr(self, name) for name, _, _ in settings})
+
+    body = {
+        "build": build,
+        "example": classmethod(lambda own: own(**example)),
+        "__reduce__": lambda self: (_restore, (cls, {name: getattr(self, name) for name, _, _ in settings})),
+        "__doc__": cls.__doc__,
+    }
+    made = make_dataclass(f"{cls.__name__}Config", settings, bases=(Config,), namespace=body, frozen=True)
+    made.__module__ = cls.__module__
+    return made
+
+
+def _field(default: Any) -> Any:
+    mutable = isinstance(default, (dict, list))
+    return field(default_factory=lambda: copy(default)) if mutable else field(default=default)
+
+
+def _record_settings(cls: Any, config: type[Config]) -> None:
+    """Make the constructor check the ranges of its settings, and leave them on the module as `config`."""
+    plain, names = cls.__init__, tuple(one.name for one in fields(config))  # pyright: ignore[reportArgumentType]
+
+    @wraps(plain)
+    def __init__(self: Any, *args: Any, **arguments: Any) -> None:
+        settings = config(**{name: arguments[name] for name in names if name in arguments})
+        plain(self, *args, **arguments)
+        if type(self) is cls:
+            self.config = settings
+
+    cls.__init__, cls.Config = __init__, config
+
+
+def _restore(cls: Any, settings: dict[str, Any]) -> Config:
+    return cls.Config(**settings)

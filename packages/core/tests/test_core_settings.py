@@ -1,0 +1,107 @@
+"""Config classes derived from constructors: one list of settings, whichever way a component is built."""
+
+import pickle
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from partita_core import (
+    AudioSpec,
+    Bottleneck,
+    BottleneckOutput,
+    ChannelLayout,
+    Loss,
+    PartitaError,
+    components,
+    config_of,
+    from_dict,
+    override,
+    register,
+    registry,
+    to_dict,
+)
+from partita_core.ranges import Positive, Width
+
+
+class Scaled(Bottleneck):
+    """Multiplies by a gain."""
+
+    def __init__(self, dim: int, *, gain: Positive = 2.0, sizes: tuple[Width, ...] = (1, 2)) -> None:
+        super().__init__()
+        self.dim = self.in_dim = dim
+        self.gain, self.sizes = gain, sizes
+
+    def forward(self, hidden, *, stochastic=None, lengths=None):
+        return BottleneckOutput(hidden * self.gain, None, {}, {})
+
+
+class Rated(Loss):
+    """Takes what it needs of the audio."""
+
+    def __init__(self, sample_rate: int, channels: int = 1, *, weight: Positive = 1.0) -> None:
+        super().__init__()
+        self.sample_rate, self.channels, self.weight = sample_rate, channels, weight
+
+    def forward(self, prediction, target, *, lengths=None):
+        return (prediction - target).abs().mean((1, 2)) * self.weight
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
+    plain = Scaled.__init__, Rated.__init__
+    register("bottleneck/test_scaled", example={"gain": 0.5})(Scaled)
+    register("loss/test_rated")(Rated)
+    yield
+    Scaled.__init__, Rated.__init__ = plain
+
+
+def test_settings_are_the_keyword_only_parameters_with_their_defaults():
+    config = config_of(Scaled)()
+    assert [field.name for field in fields(config)] == ["gain", "sizes"]
+    assert (config.gain, config.sizes) == (2.0, (1, 2)) and config_of(Scaled).example().gain == 0.5
+    assert components("bottleneck/test_*") == {"bottleneck/test_scaled": config_of(Scaled)}
+
+
+def test_a_module_is_the_same_whichever_way_it_is_built():
+    by_hand, built = Scaled(3, gain=4.0), config_of(Scaled)(gain=4.0).build(dim=3)
+    assert by_hand.config == built.config == config_of(Scaled)(gain=4.0)
+    assert (built.dim, built.gain, built.sizes) == (by_hand.dim, by_hand.gain, by_hand.sizes) == (3, 4.0, (1, 2))
+    assert torch.equal(by_hand(torch.ones(1, 3, 2)).values, torch.full((1, 3, 2), 4.0))
+
+
+def test_what_other_parts_fix_is_taken_as_far_as_it_is_wanted():
+    stereo = AudioSpec(8000, 2, (ChannelLayout.STEREO,))
+    loss = config_of(Rated)(weight=3.0).build(audio_spec=stereo)
+    assert (loss.sample_rate, loss.channels, loss.weight) == (8000, 2, 3.0)
+    assert (Rated(16_000).sample_rate, Rated(16_000).channels) == (16_000, 1)
+
+
+def test_configs_are_written_read_changed_and_pickled():
+    config = config_of(Scaled)(gain=0.25)
+    assert to_dict(config) == {"type": "bottleneck/test_scaled", "gain": 0.25, "sizes": [1, 2]}
+    assert from_dict(registry.Config, to_dict(config)) == config == pickle.loads(pickle.dumps(config))
+    assert override(config, ["gain=8", "sizes=[3]"]) == replace(config, gain=8.0, sizes=(3,))
+
+
+@pytest.mark.parametrize("make", [lambda **s: config_of(Scaled)(**s), lambda **s: Scaled(3, **s)])
+@pytest.mark.parametrize("wrong", [{"gain": 0.0}, {"gain": float("nan")}, {"sizes": (1, 0)}])
+def test_ranges_are_checked_either_way(make, wrong):
+    with pytest.raises(PartitaError, match="gain is|sizes.1. is 0"):
+        make(**wrong)
+
+
+def test_a_subclass_does_not_pass_for_the_component():
+    class Derived(Scaled):
+        pass
+
+    assert not hasattr(Derived(3), "config") and Scaled(3).config == config_of(Scaled)()
+
+
+def test_a_setting_without_a_default_is_an_error():
+    class Incomplete(Bottleneck):
+        def __init__(self, dim: int, *, gain: float) -> None:
+            super().__init__()
+
+    with pytest.raises(TypeError, match="'gain' has no default"):
+        register("bottleneck/test_incomplete")(Incomplete)
