@@ -5,7 +5,7 @@ and columns frames. They are fastest in the channels-last memory format, which a
 of a map are a view of it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -139,11 +139,11 @@ class Patchifier(nn.Module):
         Returns:
             The map after each block; the last is the result.
         """
-        maps, given = [], iter(features)
+        maps: list[Tensor] = []
         for index, level in enumerate(self.levels):
             if index:
                 x = self.downs[index - 1](x, condition)
-            x = _run(level, x, given, condition, maps)
+            x = _run(level, x, features, condition, maps)
         return maps
 
 
@@ -186,11 +186,11 @@ class Depatchifier(nn.Module):
             The map after each block, each of the size that the patchifier's has at its mirrored place; the last is
             the result.
         """
-        maps, given = [], iter(skips)
+        maps: list[Tensor] = []
         for index, level in enumerate(self.levels):
             if index:
                 x = self.ups[index - 1](x, condition)
-            x = _run(level, x, given, condition, maps)
+            x = _run(level, x, skips, condition, maps)
         return maps
 
 
@@ -224,10 +224,9 @@ def _levels(channels: Sequence[int], blocks: Sequence[int], **settings: Any) -> 
     )
 
 
-def _run(level: nn.Module, x: Tensor, given: Iterator[Tensor], condition: Tensor | None, maps: list[Tensor]) -> Tensor:
+def _run(level: nn.Module, x: Tensor, given: Sequence[Tensor], condition: Tensor | None, maps: list[Tensor]) -> Tensor:
     assert isinstance(level, nn.ModuleList)
     for block in level:
-        other = next(given, None)
-        x = block(x if other is None else merge(x, other), condition)
+        x = block(merge(x, given[len(maps)]) if len(maps) < len(given) else x, condition)
         maps.append(x)
     return x
