@@ -46,7 +46,7 @@ class Newcomer(Loss):
         Raises:
             PartitaError: the shapes differ.
         """
-        lengths = check_pair(prediction, target, lengths)
+        prediction, target, lengths = check_pair(prediction, target, lengths)
         squares = (self.scale * (upcast(prediction) - upcast(target))).square().mean(1)
         if lengths is None:
             return squares.mean(1)

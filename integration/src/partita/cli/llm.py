@@ -7,8 +7,6 @@ transcripts, captions and labels of the columns task, label, text, text_kind and
 import argparse
 from pathlib import Path
 
-from ._files import check_writable
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
@@ -23,6 +21,8 @@ def run(options: argparse.Namespace) -> None:
     from partita_core import PartitaError
 
     from partita.byte_lm import train_byte_lm
+
+    from ._files import check_writable
 
     if options.steps <= 0:
         raise PartitaError(f"--steps is {options.steps}; it must be positive")
