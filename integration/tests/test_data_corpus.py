@@ -203,7 +203,8 @@ done = encode_corpus(codec, source, output, shard_bytes=6000, progress=False)
 from accelerate import PartialState
 state = PartialState()
 said = ["process", state.process_index, "of", state.num_processes, "calls", len(calls)]
-print(*said, "encoded", done.encoded, "broken", len(done.broken))
+said += ["encoded", done.encoded, "broken", len(done.broken)]
+print(" ".join(map(str, said)) + "\\n", end="")  # in one write, so that two processes do not write into one line
 state.destroy_process_group()
 """
 

@@ -432,7 +432,7 @@ def test_inverse_that_sees_more_than_declared_is_caught():
 
 def test_export_that_holds_on_one_side_of_a_window_is_caught():
     broken = forward(lambda self, x, values: values + 0 * x[..., -12:].sum() if x.shape[-1] > 12 else values)
-    with pytest.raises(AssertionError, match="exports: raised"):
+    with pytest.raises(AssertionError, match="bottleneck Broken: exports: "):
         BOTTLENECK_CHECKS["exports"](broken(NoisyConfig()))
 
 
