@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,43 @@ def test_import_costs_little_over_torch():
     }
     assert foreign == dict.fromkeys(IMPORTS, [])
     assert max(len(line.split()) for line in lines) <= 100
+
+
+def internal_imports(package: str) -> dict[str, set[str]]:
+    """Module -> modules of the same package that it imports, inside functions too."""
+    source = IMPORTS[package] / "src"
+    files = {}
+    for path in (source / package).rglob("*.py"):
+        parts = path.relative_to(source).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    found = {}
+    for name, path in files.items():
+        base = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+        targets = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                above = base[: len(base) - node.level + 1] if node.level else []
+                module = ".".join([*above, *([node.module] if node.module else [])])
+                for alias in node.names:
+                    targets.add(f"{module}.{alias.name}" if f"{module}.{alias.name}" in files else module)
+            elif isinstance(node, ast.Import):
+                targets |= {alias.name for alias in node.names}
+        found[name] = targets & files.keys() - {name}
+    return found
+
+
+@pytest.mark.parametrize("package", sorted(IMPORTS))
+def test_modules_and_folders_import_each_other_in_one_direction(package):
+    modules = internal_imports(package)
+    top = {name: name.split(".")[1] for name in modules if "." in name}
+    folders: dict[str, set[str]] = {}
+    for name, targets in modules.items():
+        if name in top:
+            folders.setdefault(top[name], set()).update({top[one] for one in targets & top.keys()} - {top[name]})
+    # A package's own names are for others; its modules import each other.
+    parts = {name: targets - {package} for name, targets in modules.items() if name != package}
+    for graph in (folders, parts):
+        TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 # ------------------------------------------------------------------ public names

@@ -61,7 +61,7 @@ class DataConfig(Ranged):
         augmentation: how crops are varied; None leaves them as they are.
         silence_db: a crop is drawn again when, with its channels in the format of the network, the root mean square of
             its deviation from the mean is below this level, in dB of full scale; None takes all.
-        max_silent_retries: how often at most; then the file is left out this time, as one that cannot be read is, and named.
+        max_silent_retries: maximum number of such draws; the file is then skipped and reported, like an unreadable one.
         texts: what may be asked about a crop; one of those that apply to it is drawn.
         stream: rows that are mixed at a time, where a data set is to be read as a stream, shard by shard, instead of
             being copied to the cache and read at random; None for that.

@@ -3,13 +3,16 @@
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import Tensor
 
 from .errors import PartitaError
 from .layouts import ChannelLayout
 from .ranges import Count, Finite, Positive, Range, Ranged
+
+# Default of a field that follows from the others.
+_DERIVED: Any = None
 
 
 @dataclass(frozen=True)
@@ -27,20 +30,23 @@ class AudioSpec(Ranged):
     """
 
     sample_rate: Count
-    channels: Annotated[int, Range(1, 2)] = 0
-    layouts: tuple[ChannelLayout, ...] = ()
+    channels: Annotated[int, Range(1, 2)] = _DERIVED
+    layouts: tuple[ChannelLayout, ...] = _DERIVED
 
     def __post_init__(self) -> None:
         """Fill in what was left out, and check that channels and layouts agree."""
-        named = [self.layouts] if isinstance(self.layouts, str | ChannelLayout) else self.layouts
+        named: Any = self.layouts
+        if named is _DERIVED:
+            named = ChannelLayout.STEREO if self.channels == 2 else ChannelLayout.MONO
+        named = [named] if isinstance(named, str | ChannelLayout) else named
         layouts = tuple(ChannelLayout.parse(layout) for layout in named)
-        layouts = layouts or (ChannelLayout.STEREO if self.channels == 2 else ChannelLayout.MONO,)
         width = 1 if layouts == (ChannelLayout.MONO,) else 2
         object.__setattr__(self, "layouts", layouts)
-        object.__setattr__(self, "channels", self.channels or width)
+        if self.channels is _DERIVED:
+            object.__setattr__(self, "channels", width)
         super().__post_init__()
-        if len(set(layouts)) != len(layouts):
-            raise PartitaError("layouts must name each channel layout once")
+        if not layouts or len(set(layouts)) != len(layouts):
+            raise PartitaError("layouts must name each channel layout once, and at least one")
         if self.channels != width:
             names = ", ".join(layout.name.lower() for layout in self.layouts)
             remedy = f"set channels to {width}" + (', or layouts to ["mono"]' if self.channels == 1 else "")

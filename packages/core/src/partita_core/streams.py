@@ -1,7 +1,7 @@
 """Streaming, tiling and sampling are one idea: a stream takes whole units and returns the units that are final.
 
-Whole-file tiling is `TiledStream` with big pushes; batch decoding is a stream pushed once. Nothing is ever None: what is
-not ready yet is an empty tensor, and the drivers here, not the networks, handle emptiness.
+Whole-file tiling is `TiledStream` with big pushes; batch decoding is a stream pushed once. Nothing is ever None: what
+is not ready yet is an empty tensor, and the drivers here, not the networks, handle emptiness.
 """
 
 from collections.abc import Callable
