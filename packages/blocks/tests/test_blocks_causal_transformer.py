@@ -90,9 +90,9 @@ def test_nothing_that_comes_later_is_seen(window):
     x = torch.randn(1, 20, 16, dtype=torch.float64, requires_grad=True)
     model(x)[0, 9].sum().backward()
     felt = x.grad[0].abs().sum(-1) > 0
-    first = 0 if window is None else 9 - model.reach
+    first = 0 if window is None else 9 - model.left_context
     assert felt.nonzero().flatten().tolist() == list(range(first, 10))
-    assert model.reach == (None if window is None else 6)
+    assert model.left_context == (None if window is None else 6)
 
 
 def test_only_distances_matter_also_far_from_the_start():

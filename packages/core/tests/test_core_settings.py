@@ -21,6 +21,7 @@ from partita_core import (
     to_dict,
 )
 from partita_core.ranges import Positive, Width
+from torch import nn
 
 
 class Scaled(Bottleneck):
@@ -46,14 +47,26 @@ class Rated(Loss):
         return (prediction - target).abs().mean((1, 2)) * self.weight
 
 
+class Mapped(nn.Module):
+    """Map between two widths that other parts determine."""
+
+    def __init__(self, width: int, out_dim: int, *, hidden: Width = 4) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(width, hidden), nn.Linear(hidden, out_dim))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     monkeypatch.setattr(registry, "_registry", dict(registry._registry))
-    plain = Scaled.__init__, Rated.__init__
+    plain = Scaled.__init__, Rated.__init__, Mapped.__init__
     register("bottleneck/test_scaled", example={"gain": 0.5})(Scaled)
     register("loss/test_rated")(Rated)
+    register("adapter/test_mapped")(Mapped)
     yield
-    Scaled.__init__, Rated.__init__ = plain
+    Scaled.__init__, Rated.__init__, Mapped.__init__ = plain
 
 
 def test_settings_are_the_keyword_only_parameters_with_their_defaults():
@@ -75,6 +88,11 @@ def test_what_other_parts_fix_is_taken_as_far_as_it_is_wanted():
     loss = config_of(Rated)(weight=3.0).build(audio_spec=stereo)
     assert (loss.sample_rate, loss.channels, loss.weight) == (8000, 2, 3.0)
     assert (Rated(16_000).sample_rate, Rated(16_000).channels) == (16_000, 1)
+
+
+def test_any_module_can_be_a_component():
+    mapped = config_of(Mapped)(hidden=3).build(width=2, out_dim=5, latent_spec=None)
+    assert mapped(torch.ones(7, 2)).shape == (7, 5) and mapped.config == config_of(Mapped)(hidden=3)
 
 
 def test_configs_are_written_read_changed_and_pickled():

@@ -70,7 +70,7 @@ class CausalTransformer(nn.Module):
     """Causal blocks over `(batch, length, dim)`, without a final norm; a position never sees what comes after it.
 
     Attributes:
-        reach: positions to the left that the output at a position depends on; None where that is all of them.
+        left_context: positions to the left that the output at a position depends on; None for all of them.
     """
 
     def __init__(self, dim: int, *, layers: int, heads: int, head_dim: int, mlp_dim: int, window: int | None) -> None:
@@ -86,7 +86,7 @@ class CausalTransformer(nn.Module):
         """
         super().__init__()
         self.heads, self.head_dim, self.window = heads, head_dim, window
-        self.reach = None if window is None else layers * window
+        self.left_context = None if window is None else layers * window
         self.blocks = nn.ModuleList(
             CausalBlock(dim, heads=heads, head_dim=head_dim, mlp_dim=mlp_dim, window=window) for _ in range(layers)
         )

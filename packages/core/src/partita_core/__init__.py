@@ -63,6 +63,7 @@ from .settings import ConfigClass, config_of, register
 from .specs import AudioSpec, LatentSpec
 from .stream_codec import StreamDecoder, StreamEncoder
 from .streams import Bounded, Chain, Stepped, Stream, Streamable, UnboundedError, Whole
+from .typed_module import TypedModule
 
 __all__ = [
     "as_integers",
@@ -162,6 +163,7 @@ __all__ = [
     "to_dict",
     "to_network",
     "tokens_within",
+    "TypedModule",
     "UnboundedError",
     "upcast",
     "weights_hash",

@@ -11,8 +11,10 @@ from functools import wraps
 from inspect import Parameter, signature
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints, overload
 
+from torch import nn
+
 from .registry import Config, register_config
-from .roles import Bottleneck, Decoder, Encoder, Loss
+from .roles import Bottleneck, Decoder, Encoder, Loss, RepresentationEncoder
 from .specs import AudioSpec, LatentSpec
 
 P = ParamSpec("P")
@@ -70,6 +72,10 @@ def config_of(cls: Callable[Concatenate[int, int, P], Loss]) -> ConfigClass[P]: 
 def config_of(cls: Callable[Concatenate[int, P], Loss]) -> ConfigClass[P]: ...
 @overload
 def config_of(cls: Callable[P, Loss]) -> ConfigClass[P]: ...
+@overload
+def config_of(cls: Callable[Concatenate[LatentSpec, P], RepresentationEncoder]) -> ConfigClass[P]: ...
+@overload  # adapters of two widths, and supervisions of an encoder or an adapter
+def config_of(cls: Callable[Concatenate[Any, Any, P], nn.Module]) -> ConfigClass[P]: ...
 def config_of(cls: Any) -> Any:
     """Return the Config class of a component, typed by the settings of its constructor."""
     return cls.Config
