@@ -181,7 +181,7 @@ def test_in_bfloat16_the_spectrum_is_made_in_float32():
         ({"multiples": (1, 2)}, "7 strides need 8 multiples"),
         ({"split": 8}, "split is 8; the decoder has 7 units"),
         ({"lookahead": -1}, "lookahead is -1"),
-        ({"stft_hop": 240}, "240 bins cannot be lowered by 96"),
+        ({"stft_hop": 240}, "240 bins .* 96"),
         ({"stft_hop": 960}, "make a hop of 3840, the encoder's is 1920"),
     ],
 )

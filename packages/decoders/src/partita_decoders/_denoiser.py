@@ -8,7 +8,7 @@ from partita_blocks import (
     FrequencyGains,
     NoiseEmbedding,
     Patchifier,
-    Spread,
+    VectorsToGrid,
 )
 from torch import Tensor, nn
 
@@ -40,7 +40,7 @@ class Upsampler(nn.Module):
         self.direct = None
         if direct is not None:
             places = grid[0] * grid[1]
-            self.direct = Spread(dim, vectors=latents, vector_dim=latent_dim, places=places, width=direct)
+            self.direct = VectorsToGrid(dim, vectors=latents, vector_dim=latent_dim, positions=places, width=direct)
         self.transformer, self.depatchifier = transformer, depatchifier
 
     def forward(self, latents: Tensor) -> list[Tensor]:

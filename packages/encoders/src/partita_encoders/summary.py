@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from partita_blocks import BatchNorm, ChunkTransformer, CompandedSTFT, Gather, Patchifier, patch_grid
+from partita_blocks import BatchNorm, ChunkTransformer, CompandedSTFT, GridToVectors, Patchifier, patch_grid
 from partita_core import AudioSpec, Config, Encoder, PartitaError, register
 from partita_core.ranges import (
     Extras,
@@ -131,7 +131,7 @@ class SummaryEncoderConfig(Config):
         direct = None
         if self.direct is not None:
             places, vectors = (rows * columns, self.tokens_per_frame) if summary else (rows, 1)
-            direct = Gather(self.channels[-1], places=places, vectors=vectors, width=self.direct)
+            direct = GridToVectors(self.channels[-1], positions=places, vectors=vectors, width=self.direct)
             if self.zero_init:
                 nn.init.zeros_(direct.across.weight)
         return SummaryEncoder(
@@ -185,7 +185,7 @@ class SummaryEncoder(Encoder):
         stem: nn.Module,
         patchifier: Patchifier,
         transformer: ChunkTransformer,
-        direct: Gather | None,
+        direct: GridToVectors | None,
         dim: int,
         chunk_frames: int,
         tokens: Tokens,
@@ -254,7 +254,7 @@ class SummaryEncoder(Encoder):
             return mixed[:, :count].unflatten(1, (rows, columns)).mean(1)
         return mixed[:, :count].mean(1).unflatten(0, (-1, columns))
 
-    def _straight(self, direct: Gather, grid: Tensor) -> Tensor:
+    def _straight(self, direct: GridToVectors, grid: Tensor) -> Tensor:
         """The same grid by the matrix, `(chunks, K, dim)`."""
         if self.tokens == "summary":
             return direct(grid.flatten(1, 2))
