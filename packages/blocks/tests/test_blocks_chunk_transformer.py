@@ -83,7 +83,7 @@ def test_scale_of_queries_and_keys_has_no_effect():
     torch.testing.assert_close(module(x), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_parameters_are_ten_times_the_square_of_the_width_a_layer():
+def test_parameter_count_per_layer():
     module = ChunkTransformer(
         64, tokens=1, chunks=1, layers=1, heads=4, head_dim=16, condition_dim=None, dropout=0.0, zero_init=True
     )

@@ -1,7 +1,7 @@
 """Position-dependent linear maps between a feature grid and a few vectors: a shortcut around attention.
 
-Attention sums over positions until its heads have learned to tell them apart. One dense matrix keeps the content of
-different positions separate from the first step on.
+Attention averages over positions until its heads have learned to distinguish them. One dense matrix keeps the content
+of different positions separate from the first step on.
 """
 
 from einops import rearrange

@@ -198,7 +198,7 @@ def mel_filterbank(*, sample_rate: int, n_fft: int, num_mels: int, f_min: float,
         return hertz * 3 / 200 if hertz < 1000 else knee + math.log(hertz / 1000) / step
 
     first, last = to_mel(f_min), to_mel(f_max)
-    # Without linspace, which stays on the meta device once transformers has loaded a model.
+    # Without linspace: after transformers has loaded a model, device contexts may not recognize it as a factory.
     mels = first + (last - first) / (num_mels + 1) * torch.arange(num_mels + 2, dtype=torch.float64, device="cpu")
     edges = torch.where(mels < knee, mels * 200 / 3, 1000 * torch.exp(step * (mels - knee)))
     bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device="cpu").unsqueeze(1) * sample_rate / n_fft
