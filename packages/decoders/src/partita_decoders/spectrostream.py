@@ -16,7 +16,7 @@ from partita_core import (
     register,
     upcast,
 )
-from partita_core.ranges import Extras, Samples, Width
+from partita_core.ranges import Extras, NonNegative, Samples, Width
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,6 +44,7 @@ class SpectroStreamDecoder(FeedForwardDecoder):
         split: number of units before left and right are split; the features at that point have as many channels for
             each of the two.
         lookahead: frames of look-ahead, which include the overlap of windows.
+        init_std: standard deviation of the initial weights; see `SpectroStreamEncoder`.
 
     Attributes:
         latency: samples held back by a stream, those of the look-ahead.
@@ -64,6 +65,7 @@ class SpectroStreamDecoder(FeedForwardDecoder):
         strides: tuple[tuple[Samples, Samples], ...] = ((2, 1), (2, 2), (1, 2), (1, 2), (1, 3), (1, 2), (1, 2)),
         split: Extras = 1,
         lookahead: Extras = 1,
+        init_std: NonNegative | None = None,
     ) -> None:
         super().__init__()
         if len(multiples) != len(strides) + 1:
@@ -90,7 +92,7 @@ class SpectroStreamDecoder(FeedForwardDecoder):
         ]
         self.units = nn.ModuleList([UpUnit2d(first, first, stride=(1, 1), weight_norm=False), *units])
         self.head = CausalConv2d(widths[-1], 2, kernel=(7, 7), stride=(1, 1), weight_norm=False)
-        init_truncated_normal(self, None)
+        init_truncated_normal(self, init_std)
         # The first samples of a frame also depend on the spectrum before it.
         first, last = -1, latent_spec.hop // stft_hop - 1
         for layer in reversed(self._layers):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from partita_blocks import STFT, CausalConv2d, CausalLayer, DownUnit2d, coarsest_bins, init_truncated_normal
 from partita_core import AudioSpec, Encoder, PartitaError, Precision, Stepped, Stream, config_of, register
-from partita_core.ranges import Extras, Samples, Width
+from partita_core.ranges import Extras, NonNegative, Samples, Width
 from torch import Tensor, nn
 
 
@@ -37,6 +37,8 @@ class SpectroStreamEncoder(Encoder):
         multiples: number of channels of the stem and of each unit, in multiples of `width`.
         strides: (time, frequency) strides of each unit, from the spectrum on.
         fusion: number of units before left and right are joined.
+        init_std: standard deviation of the truncated normal distribution of the initial weights; None for
+            `inputs ** -0.5` in each layer. An open reimplementation has 0.02, with which narrow networks start silent.
 
     Raises:
         PartitaError: `multiples` does not have one entry more than `strides`, `fusion` exceeds the number of units, or
@@ -53,6 +55,7 @@ class SpectroStreamEncoder(Encoder):
         multiples: tuple[Width, ...] = (1, 2, 2, 4, 4, 4, 8, 8),
         strides: tuple[tuple[Samples, Samples], ...] = ((1, 2), (1, 2), (1, 3), (1, 2), (1, 2), (2, 2), (2, 1)),
         fusion: Extras = 6,
+        init_std: NonNegative | None = None,
     ) -> None:
         super().__init__()
         if len(multiples) != len(strides) + 1:
@@ -77,7 +80,7 @@ class SpectroStreamEncoder(Encoder):
         self.units = nn.ModuleList([*units, DownUnit2d(joined, joined, stride=(1, 1), weight_norm=False)])
         self.linear = nn.Linear(features, out_dim)
         self.nonlinear = nn.Sequential(nn.ELU(), nn.Linear(features, features), nn.ELU(), nn.Linear(features, out_dim))
-        init_truncated_normal(self, None)
+        init_truncated_normal(self, init_std)
         first = last = 0
         for layer in reversed(self._layers):
             first, last = layer.reach(first, last)
