@@ -22,8 +22,6 @@ from ._denoiser import Denoiser, Upsampler
 from ._envelope import SpectralEnvelope, to_deviation
 from .samplers import TwoStep
 
-_TWO_STEP = TwoStep()
-
 
 @register(
     "decoder/consistency",
@@ -124,7 +122,7 @@ class ConsistencyDecoder(DenoisingDecoder):
         sigma_max: Positive = 80.0,
         sigma_data: Positive = 0.5,
         rho: Positive = 7.0,
-        sampler: Sampler = _TWO_STEP,
+        sampler: Sampler = TwoStep(),  # noqa: B008 - immutable
     ) -> None:
         super().__init__()
         chunk = chunk_frames * stft_hop
