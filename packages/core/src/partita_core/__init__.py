@@ -7,7 +7,7 @@ from .codec import Codec
 from .codes import check_codes, count_levels
 from .configs import build, from_dict, to_dict
 from .constants import Constant
-from .denoising import DenoisingDecoder, NoiseSchedule
+from .denoising import DenoisingDecoder, NoiseSchedule, Sampler
 from .errors import PartitaError, first_line, nearest, printable, shorten, shown
 from .files import (
     check_finite,
@@ -41,21 +41,18 @@ from .overrides import named, override
 from .precision import Precision, compile_frozen, upcast
 from .processes import is_distributed, process_mean
 from .registry import Config, component, components, lookup
+from .role_outputs import BottleneckOutput, Posterior, StepOutput
 from .roles import (
     AudioTransform,
     Bottleneck,
-    BottleneckOutput,
     Context,
     Decoder,
     Encoder,
     FeedForwardDecoder,
     Loss,
-    Posterior,
     Quantizer,
     RepresentationEncoder,
     Role,
-    Sampler,
-    StepOutput,
     sum_contexts,
 )
 from .saving import Saved, load_weights, remove_saved
