@@ -78,7 +78,7 @@ class ConsistencyDecoder(DenoisingDecoder):
         rho: exponent of the noise schedule.
         sampler: default sampler.
 
-        Ours, not published:
+        Ours (not published):
         tilt: boost of high frequencies in the spectrogram, in dB per octave; 0 for none.
         direct: channels per position of the coarsest feature map that a linear map computes from all latents of a
             chunk, in parallel to attention; None for no such map. See `SummaryEncoder`.

@@ -65,7 +65,7 @@ class SummaryEncoder(Encoder):
         registers: number of additional learned tokens, which are dropped after the transformer.
         zero_init: initialize residual branches to zero, as in CoDiCodec, so that all latents start equal.
 
-        Ours, not published:
+        Ours (not published):
         tilt: boost of high frequencies before the network, in dB per octave; 0 for none.
         tokens: "summary" for learned queries, or an ordered variant for comparison with one latent per time column of
             the patch grid: the mean of the column's tokens, with attention to the entire chunk ("ordered") or limited
