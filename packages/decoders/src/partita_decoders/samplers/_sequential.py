@@ -7,7 +7,7 @@ from ._chunks import ChunkStream, Features, levels
 
 
 class SequentialStream(ChunkStream):
-    """Denoises each chunk from pure noise, together with the re-noised chunk before it.
+    """Stream that denoises each chunk from pure noise, together with the re-noised chunk before it.
 
     Args:
         decoder: denoising decoder.

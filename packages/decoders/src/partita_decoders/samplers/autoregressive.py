@@ -13,7 +13,7 @@ from ._sequential import SequentialStream
 @register("sampler/autoregressive")
 @dataclass(frozen=True)
 class Autoregressive(SamplerSettings):
-    """Denoises each chunk in several steps, together with the re-noised chunk before it.
+    """Sampler that denoises each chunk in several steps, together with the re-noised chunk before it.
 
     From CoDiCodec (Pasini, Lattner, Fazekas, ISMIR 2025). The steps are at times 1, 1 - 1/steps, ...; between them, the
     chunk is re-noised to the next level. The context is re-noised once, and its new version is dropped. n chunks take

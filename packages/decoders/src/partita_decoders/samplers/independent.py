@@ -13,7 +13,7 @@ from ._sequential import SequentialStream
 @register("sampler/independent")
 @dataclass(frozen=True)
 class Independent(SamplerSettings):
-    """Denoises each chunk without context, as a baseline for the other samplers.
+    """Sampler that denoises each chunk without context, as a baseline for the other samplers.
 
     n chunks take n * steps calls of the decoder, with one chunk of each item per call.
 

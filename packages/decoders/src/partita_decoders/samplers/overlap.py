@@ -14,7 +14,7 @@ from ._chunks import ChunkStream, Features, SamplerSettings
 @register("sampler/overlap")
 @dataclass(frozen=True)
 class Overlap(SamplerSettings):
-    """Denoises overlapping pairs of chunks a second time and cross-fades the two versions of each chunk.
+    """Sampler that denoises overlapping pairs of chunks a second time and cross-fades both versions of each chunk.
 
     Ours, not published. Two-step decoding joins versions from different calls: the final version of a chunk is the
     left half of a call that does not include the chunk before. Here each chunk t takes two steps:

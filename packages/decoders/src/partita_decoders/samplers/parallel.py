@@ -14,7 +14,7 @@ from ._chunks import ChunkStream, Features, SamplerSettings, levels
 @register("sampler/parallel")
 @dataclass(frozen=True)
 class Parallel(SamplerSettings):
-    """Denoises many chunks together, from one noise level to the next, in pairs whose partners alternate.
+    """Sampler that denoises many chunks together, from one noise level to the next, in pairs whose partners alternate.
 
     From CoDiCodec (Pasini, Lattner, Fazekas, ISMIR 2025): the pairs are (0, 1), (2, 3), ... in even steps and (1, 2),
     (3, 4), ... in odd steps, so that every seam lies inside a pair in every other step. A chunk without a partner is

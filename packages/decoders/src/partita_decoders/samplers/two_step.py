@@ -13,7 +13,7 @@ from ._sequential import SequentialStream
 @register("sampler/two_step")
 @dataclass(frozen=True)
 class TwoStep(SamplerSettings):
-    """Denoises each chunk together with the re-noised chunk before it, which is refined in the same call.
+    """Sampler that denoises each chunk together with the re-noised chunk before it, which is refined in the same call.
 
     From Music2Latent2 (arXiv 2501.17578, diagram of inference). Since the context passes through the network anyway,
     two steps per chunk take only n + 1 calls of the decoder for n chunks. Noise in the context also masks earlier
