@@ -2,7 +2,7 @@
 
 import pytest
 from partita_core import components, lookup
-from partita_core.testing import LOSS_CHECKS
+from partita_testing import LOSS_CHECKS
 
 COMPONENTS = [
     "loss/multi_resolution_stft",

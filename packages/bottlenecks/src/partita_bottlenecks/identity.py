@@ -8,7 +8,7 @@ from ._common import channel_std, receive, rms
 
 @register("bottleneck/identity")
 class Identity(Bottleneck):
-    """Hidden frames are the latents: nothing is normalised, bounded, random or penalised.
+    """Hidden frames are the latents: nothing is normalized, bounded, random or penalized.
 
     The baseline that others are measured against. Nothing ties the scale of its latents, so the metrics watch it:
     `latent_rms`, and `channel_std_min` (a channel near zero is dead).

@@ -10,11 +10,11 @@ from ._common import channel_std, receive, rms
 
 @register("bottleneck/noise_regularized")
 class NoiseRegularized(Bottleneck):
-    """Each frame normalised over its channels, then perturbed (F3-Tokenizer, arXiv 2606.06357).
+    """Each frame normalized over its channels, then perturbed (F3-Tokenizer, arXiv 2606.06357).
 
-    The paper's abstract has channel normalisation and random perturbation; the formula is from a secondary source.
+    The paper's abstract has channel normalization and random perturbation; the formula is from a secondary source.
     `z = (h - mean) / (std + eps)` with the mean and the population standard deviation over the channels of a frame;
-    no affine, no running statistics, so training and evaluation normalise alike and no frame sees another. While
+    no affine, no running statistics, so training and evaluation normalize alike and no frame sees another. While
     stochastic the decoder gets `z + alpha * e`, `e ~ N(0, 1)`, `alpha ~ U(0, gamma)`. Since the power of `z` is
     fixed, the encoder cannot outgrow the noise. Every frame of `z` has mean 0 and norm `sqrt(dim)`.
 
@@ -37,7 +37,7 @@ class NoiseRegularized(Bottleneck):
     ) -> None:
         super().__init__()
         if dim < 2:
-            raise PartitaError(f"dim is {dim}; frames are normalised over their channels, of which there must be 2")
+            raise PartitaError(f"dim is {dim}; frames are normalized over their channels, of which there must be 2")
         self.dim = self.in_dim = dim
         self.gamma, self.per_frame = gamma, per_frame
         self.clean_fraction, self.eps = clean_fraction, eps
@@ -45,7 +45,7 @@ class NoiseRegularized(Bottleneck):
     def forward(
         self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
     ) -> BottleneckOutput:
-        """Normalises, and perturbs while stochastic.
+        """Normalizes, and perturbs while stochastic.
 
         Args:
             hidden: `(batch, dim, tokens)`.
@@ -54,7 +54,7 @@ class NoiseRegularized(Bottleneck):
 
         Returns:
             values `(batch, dim, tokens)`; metrics `hidden_std` and `hidden_std_min` (of frames before they are
-            normalised; near `eps` the scale is no longer fixed), `channel_std_min` and `channel_std_max` (of the
+            normalized; near `eps` the scale is no longer fixed), `channel_std_min` and `channel_std_max` (of the
             clean latents; only frames are balanced, channels need not be) and `latent_rms`.
         """
         hidden = receive(self, hidden)

@@ -6,13 +6,13 @@ import torch
 from partita_blocks import ACTIVATIONS, WindowedTransformer, conv, conv_reach, up_stages
 from partita_core import (
     AudioSpec,
-    Bounded,
     Chain,
     ChannelLayout,
     FeedForwardDecoder,
     LatentSpec,
     Precision,
     Stream,
+    TiledStream,
     compile_frozen,
     config_of,
     register,
@@ -142,12 +142,12 @@ class GenAEDecoder(FeedForwardDecoder):
         """
         self._reject_sampler(sampler)
         settings: dict[str, Any] = {"units_in": 1, "hop": self.hop}
-        attend = Bounded(
+        attend = TiledStream(
             lambda x: self._attend(x, layout.to(x.device)), units_out=1, context=self._early, width=width, **settings
         )
         # Layers near the audio rate take much memory and have a short context: they run on fewer frames at a time.
         narrow = max(1, width // 10)
-        convolve = Bounded(self._convolve, units_out=self.hop, context=self._late, width=narrow, **settings)
+        convolve = TiledStream(self._convolve, units_out=self.hop, context=self._late, width=narrow, **settings)
         return Chain(attend, convolve)
 
     def optimize(self, *, precision: Precision, compile: bool) -> None:

@@ -10,7 +10,7 @@ from partita_core import (
     LatentSpec,
     PartitaError,
     Precision,
-    Stepped,
+    StatefulStream,
     Stream,
     config_of,
     register,
@@ -156,7 +156,7 @@ class SpectroStreamDecoder(FeedForwardDecoder):
         """Return a stream, as `FeedForwardDecoder.stream` does; with its state, no frame is computed twice."""
         self._reject_sampler(sampler)
         device = next(self.parameters()).device
-        return Stepped(self, len(layout), layout=layout, device=device, dtype=dtype, width=width)
+        return StatefulStream(self, len(layout), layout=layout, device=device, dtype=dtype, width=width)
 
     def optimize(self, *, precision: Precision, compile: bool) -> None:
         """Prepare for inference, as `Role.optimize` does; with "bf16" the head stays in float32."""

@@ -16,13 +16,13 @@ from partita_blocks import (
 )
 from partita_core import (
     AudioSpec,
-    Bounded,
     Chain,
     ChannelLayout,
     Encoder,
     PartitaError,
     Precision,
     Stream,
+    TiledStream,
     compile_frozen,
     config_of,
     register,
@@ -222,7 +222,7 @@ class GenAEEncoder(Encoder):
         Convolutions and attention are streamed separately, so that the expensive convolutions are not recomputed over
         attention's seconds of context.
         """
-        convolve = Bounded(
+        convolve = TiledStream(
             self._convolve,
             units_in=self.hop,
             units_out=self._steps,
@@ -230,7 +230,7 @@ class GenAEEncoder(Encoder):
             hop=self.hop,
             width=width,
         )
-        attend = Bounded(
+        attend = TiledStream(
             lambda x: self._attend(x, layout.to(x.device)),
             units_in=self._steps,
             units_out=1,

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from partita_blocks import STFT, CausalConv2d, CausalLayer, DownUnit2d, coarsest_bins, init_truncated_normal
-from partita_core import AudioSpec, Encoder, PartitaError, Precision, Stepped, Stream, config_of, register
+from partita_core import AudioSpec, Encoder, PartitaError, Precision, StatefulStream, Stream, config_of, register
 from partita_core.ranges import Extras, NonNegative, Samples, Width
 from torch import Tensor, nn
 
@@ -123,7 +123,7 @@ class SpectroStreamEncoder(Encoder):
     def stream(self, layout: Tensor, *, dtype: torch.dtype = torch.float32, width: int = 1) -> Stream:
         """Return a stream, as `Encoder.stream` does; with its state, no frame is computed twice."""
         device = next(self.parameters()).device
-        return Stepped(self, len(layout), layout=layout, device=device, dtype=dtype, width=width * self.hop)
+        return StatefulStream(self, len(layout), layout=layout, device=device, dtype=dtype, width=width * self.hop)
 
     def optimize(self, *, precision: Precision, compile: bool) -> None:
         """Prepare for inference, as `Role.optimize` does; with "bf16" the stem stays in float32."""

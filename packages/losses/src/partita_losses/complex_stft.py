@@ -58,7 +58,7 @@ class ComplexSTFTDiscriminators(nn.Module):
     """One convolutional discriminator for each resolution of the complex spectrum.
 
     From EnCodec (Defossez et al., 2022, arXiv 2210.13438, section 3.4): 2-D convolutions over the real and imaginary
-    parts of all channels, dilated 1, 2 and 4 in time and strided by 2 in frequency, with weight normalisation and
+    parts of all channels, dilated 1, 2 and 4 in time and strided by 2 in frequency, with weight normalization and
     leaky ReLU. Spectra are scaled such that white noise of unit variance has unit variance in every bin.
     """
 

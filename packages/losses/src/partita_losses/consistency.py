@@ -68,8 +68,8 @@ def draw_times(uniform: Tensor, schedule: NoiseSchedule, *, mean: float, std: fl
     Returns:
         Times in [0, 1] of the shape of `uniform`, float64.
     """
-    centres = (torch.arange(_CELLS, dtype=torch.float64, device=uniform.device) + 0.5) / _CELLS
-    density = (-0.5 * ((schedule.sigma(centres).log() - mean) / std).square()).exp()
+    centers = (torch.arange(_CELLS, dtype=torch.float64, device=uniform.device) + 0.5) / _CELLS
+    density = (-0.5 * ((schedule.sigma(centers).log() - mean) / std).square()).exp()
     chances = (1 - uniform_share) * density / density.sum() + uniform_share / _CELLS
     ends = chances.cumsum(0)
     # The inverse of the distribution function, which is straight within a cell.

@@ -45,7 +45,7 @@ class LatentDiscriminatorConfig(Config):
 
 
 class LatentDiscriminator(nn.Module):
-    """Judges every few neighbouring latents by weight-normalised 1-D convolutions with leaky ReLU.
+    """Judges every few neighboring latents by weight-normalised 1-D convolutions with leaky ReLU.
 
     A patch discriminator, as those of audio codecs are, one dimension lower; Re-Bottleneck (Bralios et al., arXiv
     2507.07867) trains with latent adversarial and feature-matching losses.

@@ -86,7 +86,7 @@ def learn(codebook: Any, vectors: Tensor, dead: DeadCodes) -> Tensor:
     return codes
 
 
-def synchronise(codebook: Any) -> None:
+def synchronize(codebook: Any) -> None:
     """Makes a codebook the same in all processes from now on, if there are several; done once."""
     if codebook.use_ddp or not is_distributed():
         return

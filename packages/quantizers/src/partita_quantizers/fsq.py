@@ -28,10 +28,10 @@ _MARGIN = 1e-3  # by how much the bounded range exceeds the outermost levels, so
 class FSQ(Quantizer):
     """Finite scalar quantization (Mentzer et al., arXiv 2309.15505) in groups.
 
-    `dim` scalars a token, in groups of `len(levels)` neighbours; a group is one code of `prod(levels)`, with its first
+    `dim` scalars a token, in groups of `len(levels)` neighbors; a group is one code of `prod(levels)`, with its first
     scalar the least significant digit. A scalar of `L` levels takes the values `-h/h .. (L-1-h)/h`, `h = L // 2`; with
     an even `L` that is one more below zero than above, and the tanh is offset by half a step so that all of them are
-    reached. A dropped group (-1) is the centre, zero. No codebook is stored; codes are integer arithmetic.
+    reached. A dropped group (-1) is the center, zero. No codebook is stored; codes are integer arithmetic.
 
     Args:
         dim: width of the latents, a multiple of the number of levels; None for that number.
@@ -123,8 +123,8 @@ class FSQ(Quantizer):
         groups = codes[:, :, None]
         levels = self._levels.on(codes.device)
         digits = groups // self._basis.on(codes.device) % levels
-        centre = levels // 2
-        return self._values(torch.where(groups < 0, centre, digits), upcast(self.reference).dtype)
+        center = levels // 2
+        return self._values(torch.where(groups < 0, center, digits), upcast(self.reference).dtype)
 
     def _bounded(self, hidden: Tensor) -> Tensor:
         """Scalars in units of a step, `(batch, groups, len(levels), tokens)`, in the range of their digits."""
