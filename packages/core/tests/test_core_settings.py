@@ -1,7 +1,7 @@
 """Config classes derived from constructors: one list of settings, whichever way a component is built."""
 
 import pickle
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from partita_core import (
     Bottleneck,
     BottleneckOutput,
     ChannelLayout,
+    Config,
     Loss,
     PartitaError,
     components,
@@ -98,7 +99,7 @@ def test_any_module_can_be_a_component():
 def test_configs_are_written_read_changed_and_pickled():
     config = config_of(Scaled)(gain=0.25)
     assert to_dict(config) == {"type": "bottleneck/test_scaled", "gain": 0.25, "sizes": [1, 2]}
-    assert from_dict(registry.Config, to_dict(config)) == config == pickle.loads(pickle.dumps(config))
+    assert from_dict(Config, to_dict(config)) == config == pickle.loads(pickle.dumps(config))
     assert override(config, ["gain=8", "sizes=[3]"]) == replace(config, gain=8.0, sizes=(3,))
 
 
@@ -123,3 +124,37 @@ def test_a_setting_without_a_default_is_an_error():
 
     with pytest.raises(TypeError, match="'gain' has no default"):
         register("bottleneck/test_incomplete")(Incomplete)
+
+
+@dataclass(frozen=True)
+class Pace(Config):
+    """A component that is its own settings."""
+
+    steps: int = 1
+
+    def build(self):
+        return self
+
+    @classmethod
+    def example(cls):
+        return cls()
+
+
+def test_setting_that_holds_a_component():
+    register("sampler/test_pace")(Pace)
+
+    class Paced(Loss):
+        def __init__(self, *, pace: Pace = Pace()) -> None:
+            super().__init__()
+            self.pace = pace
+
+        def forward(self, prediction, target, *, lengths=None):
+            return prediction.sum((1, 2))
+
+    register("loss/test_paced")(Paced)
+    config = override(config_of(Paced)(), ["pace=test_pace", "pace.steps=3"])
+    assert config.build().pace == Paced(pace=Pace(3)).config.pace == Pace(3)
+    assert to_dict(config) == {"type": "loss/test_paced", "pace": {"type": "sampler/test_pace", "steps": 3}}
+    assert from_dict(Config, to_dict(config)) == config
+    with pytest.raises(PartitaError, match="loss/test_rated|test_rated"):
+        from_dict(Config, {"type": "loss/test_paced", "pace": {"type": "loss/test_rated"}})
