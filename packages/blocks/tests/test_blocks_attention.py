@@ -28,7 +28,7 @@ def test_windowed_attention_equals_masked_dense_attention(length, extra):
 
 @pytest.mark.parametrize("traced", [2, 13])
 def test_exported_program_runs_at_any_length(traced):
-    model = transformer("token")  # window 3
+    model = transformer()  # window 3
 
     def inputs(batch: int, frames: int) -> tuple[Tensor, Tensor]:
         return torch.randn(batch, 16, frames, dtype=torch.float64), torch.arange(batch)
@@ -61,17 +61,14 @@ def test_rotated_products_depend_on_the_distance_only():
     assert abs(near[0] - float(rotate(q, angles[0]) @ rotate(k, angles[6]))) > 1e-3
 
 
-def transformer(condition: str, layers: int = 2) -> WindowedTransformer:
+def transformer(conditions: int = 3, layers: int = 2) -> WindowedTransformer:
     torch.manual_seed(0)
-    model = WindowedTransformer(
-        16, layers=layers, heads=2, head_dim=8, window=3, mlp_ratio=2, conditions=3, condition=condition
-    )
+    model = WindowedTransformer(16, layers=layers, heads=2, head_dim=8, window=3, mlp_ratio=2, conditions=conditions)
     return model.double().eval()
 
 
-@pytest.mark.parametrize("condition", ["token", "add"])
-def test_tiles_with_context_equal_the_full_forward(condition):
-    model = transformer(condition)
+def test_tiles_with_context_equal_the_full_forward():
+    model = transformer()
     x, index = torch.randn(1, 16, 40, dtype=torch.float64), torch.tensor([1])
     first, last = model.reach(15, 20)
     assert (first, last) == (9, 26)
@@ -79,9 +76,8 @@ def test_tiles_with_context_equal_the_full_forward(condition):
     torch.testing.assert_close(tile[:, :, 6:12], model(x, index)[:, :, 15:21], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("condition", ["token", "add"])
-def test_conditions_are_per_item(condition):
-    model = transformer(condition)
+def test_conditions_are_per_item():
+    model = transformer()
     x = torch.randn(1, 16, 10, dtype=torch.float64).expand(3, -1, -1)
     y = model(x, torch.tensor([0, 1, 2]))
     for item in range(3):
@@ -90,7 +86,7 @@ def test_conditions_are_per_item(condition):
 
 
 def test_without_layers_is_the_identity():
-    model = transformer("token", layers=0)
+    model = transformer(layers=0)
     x = torch.randn(2, 16, 5, dtype=torch.float64)
     assert model(x, torch.tensor([0, 2])) is x
     assert not list(model.parameters())
@@ -106,13 +102,10 @@ def test_rms_norm_under_autocast_equals_float32():
 
 
 def test_without_conditions_no_index_is_needed():
-    torch.manual_seed(0)
-    model = WindowedTransformer(
-        16, layers=2, heads=2, head_dim=8, window=3, mlp_ratio=2, conditions=0, condition=None
-    ).double()
+    model = transformer(conditions=0)
     x = torch.randn(1, 16, 40, dtype=torch.float64)
     tile = model(x[:, :, 9:27])
     torch.testing.assert_close(tile[:, :, 6:12], model(x)[:, :, 15:21], rtol=1e-12, atol=1e-12)
     assert model.table is None
     with pytest.raises(AssertionError, match="`index`"):
-        transformer("token")(x)
+        transformer()(x)

@@ -5,8 +5,6 @@ position that all queries attend to. Results depend on relative positions only, 
 forward.
 """
 
-from typing import Literal
-
 import torch
 from einops import rearrange
 from partita_core import TypedModule, upcast
@@ -124,8 +122,8 @@ class TransformerBlock(TypedModule):
 class WindowedTransformer(TypedModule):
     """Transformer blocks with windowed attention over `(batch, dim, frames)`, conditioned on a class per item.
 
-    A condition is either a `token`, a learned key and value per layer that every frame attends to (the format tokens of
-    GenAE, arXiv 2602.15749), or a learned vector to `add` to every frame.
+    The condition is a token: a learned key and value per layer and class that every frame attends to (the format tokens
+    of GenAE, arXiv 2602.15749).
 
     Args:
         dim: width of input and output.
@@ -135,12 +133,9 @@ class WindowedTransformer(TypedModule):
         window: frames on either side that each block attends to.
         mlp_ratio: width of the MLPs, in multiples of `dim`.
         conditions: number of classes; 0 without conditions.
-        condition: kind of condition, "token" or "add"; None without conditions.
 
     Example:
-        >>> model = WindowedTransformer(
-        ...     64, layers=2, heads=4, head_dim=16, window=25, mlp_ratio=4, conditions=3, condition="token"
-        ... )
+        >>> model = WindowedTransformer(64, layers=2, heads=4, head_dim=16, window=25, mlp_ratio=4, conditions=3)
         >>> model(torch.randn(2, 64, 100), torch.tensor([0, 2])).shape
         torch.Size([2, 64, 100])
         >>> model.reach(40, 40)  # input frames that output frame 40 depends on
@@ -156,16 +151,15 @@ class WindowedTransformer(TypedModule):
         head_dim: int,
         window: int,
         mlp_ratio: int,
-        conditions: int,
-        condition: Literal["token", "add"] | None,
+        conditions: int = 0,
     ) -> None:
         super().__init__()
-        self.head_dim, self.window, self.condition = head_dim, window, condition
+        self.head_dim, self.window = head_dim, window
         self.blocks = nn.ModuleList(
             TransformerBlock(dim, heads=heads, head_dim=head_dim, window=window, mlp_ratio=mlp_ratio)
             for _ in range(layers)
         )
-        shape = (conditions, layers, 2, heads, 1, head_dim) if condition == "token" else (conditions, dim)
+        shape = (conditions, layers, 2, heads, 1, head_dim)
         # No empty parameter for zero layers: optimizers and DDP do not accept it.
         self.table = nn.Parameter(torch.randn(shape) * 0.02) if 0 not in shape else None
 
@@ -178,8 +172,6 @@ class WindowedTransformer(TypedModule):
         if self.table is not None:
             assert index is not None, "the transformer is conditioned; pass the class of each item as `index`"
             chosen = self.table[index]
-        if chosen is not None and self.condition == "add":
-            x, chosen = x + chosen.unsqueeze(1), None
         angles = rotary_angles(x.shape[1], self.head_dim, x.device)
         for layer, block in enumerate(self.blocks):
             x = block(x, angles, None if chosen is None else (chosen[:, layer, 0], chosen[:, layer, 1]))

@@ -17,7 +17,6 @@ from einops import rearrange
 from partita_core import PartitaError, TypedModule
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import weight_norm as normalized
 
 from .convolutions import conv_reach, conv_transpose_reach
 
@@ -32,7 +31,7 @@ class CausalLayer(TypedModule, ABC):
         stride: factors (time, frequency) by which the layer lowers or raises both resolutions.
 
     Example:
-        >>> layer = DownUnit2d(2, 16, stride=(1, 4), weight_norm=False)
+        >>> layer = DownUnit2d(2, 16, stride=(1, 4))
         >>> state = layer.init_state(1, 480, device=torch.device("cpu"), dtype=torch.float32)
         >>> y, state = layer(torch.randn(1, 2, 10, 480), state)  # streaming, some frames at a time
         >>> y.shape
@@ -62,12 +61,11 @@ class CausalLayer(TypedModule, ABC):
 class CausalConv2d(CausalLayer):
     """Convolution that lowers both resolutions by its stride, with a kernel at least as long as it."""
 
-    def __init__(self, channels_in: int, channels_out: int, *, kernel: Pair, stride: Pair, weight_norm: bool) -> None:
+    def __init__(self, channels_in: int, channels_out: int, *, kernel: Pair, stride: Pair) -> None:
         super().__init__()
         self.stride, self.kernel = stride, kernel[0]
         self.channels, self.past = channels_in, kernel[0] - stride[0]
-        conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=(0, (kernel[1] - stride[1] + 1) // 2))
-        self.conv = normalized(conv) if weight_norm else conv
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=(0, (kernel[1] - stride[1] + 1) // 2))
 
     def init_state(self, batch_size: int, bins: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Zero frames before the first, `(batch, channels_in, past, bins)`."""
@@ -86,14 +84,13 @@ class CausalConv2d(CausalLayer):
 class CausalConvTranspose2d(CausalLayer):
     """Transposed convolution that raises both resolutions by its stride, with a kernel at least as long as it."""
 
-    def __init__(self, channels_in: int, channels_out: int, *, kernel: Pair, stride: Pair, weight_norm: bool) -> None:
+    def __init__(self, channels_in: int, channels_out: int, *, kernel: Pair, stride: Pair) -> None:
         super().__init__()
         self.stride, self.kernel = stride, kernel[0]
         self.channels, self.past = channels_in, -(-(kernel[0] - stride[0]) // stride[0])
         overlap = kernel[1] - stride[1]
         padding, output_padding = (0, (overlap + 1) // 2), (0, overlap % 2)
-        conv = nn.ConvTranspose2d(channels_in, channels_out, kernel, stride, padding, output_padding)
-        self.conv = normalized(conv, dim=1) if weight_norm else conv
+        self.conv = nn.ConvTranspose2d(channels_in, channels_out, kernel, stride, padding, output_padding)
 
     def init_state(self, batch_size: int, bins: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Zero frames before the first, `(batch, channels_in, past, bins)`."""
@@ -117,14 +114,12 @@ class DownUnit2d(CausalLayer):
     a pointwise convolution if the widths differ. A stride of (1, 1) keeps both resolutions.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, *, stride: Pair, weight_norm: bool) -> None:
+    def __init__(self, channels_in: int, channels_out: int, *, stride: Pair) -> None:
         super().__init__()
         self.stride = stride
-        self.inner = CausalConv2d(channels_in, channels_in, kernel=(3, 3), stride=(1, 1), weight_norm=weight_norm)
-        self.outer = CausalConv2d(
-            channels_in, channels_out, kernel=_kernel(stride), stride=stride, weight_norm=weight_norm
-        )
-        self.shortcut = _pointwise(channels_in, channels_out, weight_norm)
+        self.inner = CausalConv2d(channels_in, channels_in, kernel=(3, 3), stride=(1, 1))
+        self.outer = CausalConv2d(channels_in, channels_out, kernel=_kernel(stride), stride=stride)
+        self.shortcut = _pointwise(channels_in, channels_out)
 
     def init_state(self, batch_size: int, bins: int, *, device: torch.device, dtype: torch.dtype) -> Any:
         """States of the two convolutions."""
@@ -152,13 +147,13 @@ class UpUnit2d(CausalLayer):
     the widths differ.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, *, stride: Pair, weight_norm: bool) -> None:
+    def __init__(self, channels_in: int, channels_out: int, *, stride: Pair) -> None:
         super().__init__()
         self.stride = stride
         first = CausalConv2d if stride == (1, 1) else CausalConvTranspose2d
-        self.inner = first(channels_in, channels_out, kernel=_kernel(stride), stride=stride, weight_norm=weight_norm)
-        self.outer = CausalConv2d(channels_out, channels_out, kernel=(3, 3), stride=(1, 1), weight_norm=weight_norm)
-        self.shortcut = _pointwise(channels_in, channels_out, weight_norm)
+        self.inner = first(channels_in, channels_out, kernel=_kernel(stride), stride=stride)
+        self.outer = CausalConv2d(channels_out, channels_out, kernel=(3, 3), stride=(1, 1))
+        self.shortcut = _pointwise(channels_in, channels_out)
 
     def init_state(self, batch_size: int, bins: int, *, device: torch.device, dtype: torch.dtype) -> Any:
         """States of the two convolutions."""
@@ -212,7 +207,7 @@ def init_truncated_normal(module: nn.Module, std: float | None) -> None:
             # By the inverse of the distribution: torch's own rejection loop does not run on meta tensors.
             bound = math.erf(math.sqrt(2))
             weight = torch.empty_like(layer.weight).uniform_(-bound, bound).erfinv() * (scale * math.sqrt(2))
-            layer.weight = weight if hasattr(layer, "parametrizations") else nn.Parameter(weight)
+            layer.weight = nn.Parameter(weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
@@ -227,11 +222,10 @@ def _kernel(stride: Pair) -> Pair:
     return max(3, 2 * stride[0]), max(3, 2 * stride[1])
 
 
-def _pointwise(channels_in: int, channels_out: int, weight_norm: bool) -> nn.Module:
+def _pointwise(channels_in: int, channels_out: int) -> nn.Module:
     if channels_in == channels_out:
         return nn.Identity()
-    conv = nn.Conv2d(channels_in, channels_out, 1)
-    return normalized(conv) if weight_norm else conv
+    return nn.Conv2d(channels_in, channels_out, 1)
 
 
 def _zeros(batch_size: int, channels: int, frames: int, bins: int, device: torch.device, dtype: torch.dtype) -> Tensor:

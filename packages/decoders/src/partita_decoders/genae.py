@@ -104,7 +104,6 @@ class GenAEDecoder(FeedForwardDecoder):
             window=window,
             mlp_ratio=mlp_ratio,
             conditions=len(ChannelLayout),
-            condition="token",
         )
         self.stem = conv(latent_spec.dim, attention_dim, 3)
         self.transformer = transformer

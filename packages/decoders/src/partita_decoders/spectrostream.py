@@ -87,11 +87,11 @@ class SpectroStreamDecoder(FeedForwardDecoder):
         self.linear = nn.Linear(latent_spec.dim, features)
         self.nonlinear = nn.Sequential(nn.Linear(latent_spec.dim, features), nn.ELU(), nn.Linear(features, features))
         units = [
-            UpUnit2d(channels_in, channels_out, stride=stride, weight_norm=False)
+            UpUnit2d(channels_in, channels_out, stride=stride)
             for channels_in, channels_out, stride in zip(widths, outputs[1:], strides)
         ]
-        self.units = nn.ModuleList([UpUnit2d(first, first, stride=(1, 1), weight_norm=False), *units])
-        self.head = CausalConv2d(widths[-1], 2, kernel=(7, 7), stride=(1, 1), weight_norm=False)
+        self.units = nn.ModuleList([UpUnit2d(first, first, stride=(1, 1)), *units])
+        self.head = CausalConv2d(widths[-1], 2, kernel=(7, 7), stride=(1, 1))
         init_truncated_normal(self, init_std)
         # The first samples of a frame also depend on the spectrum before it.
         first, last = -1, latent_spec.hop // stft_hop - 1

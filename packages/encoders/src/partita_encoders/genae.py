@@ -184,7 +184,6 @@ class GenAEEncoder(Encoder):
             window=window,
             mlp_ratio=mlp_ratio,
             conditions=len(ChannelLayout),
-            condition="token",
         )
         self.stem = conv(audio_spec.channels, channels[0], 7)
         self.stages, self.mel, self.mel_stage = nn.ModuleList(stages), mel, mel_stage

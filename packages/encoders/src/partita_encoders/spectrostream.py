@@ -72,12 +72,12 @@ class SpectroStreamEncoder(Encoder):
         inputs[fusion] *= audio_spec.channels
         joined, features = inputs[-1], inputs[-1] * coarsest_bins(stft_hop, strides)
         self.stft = STFT(n_fft=2 * stft_hop, win_length=2 * stft_hop, hop=stft_hop, padding="none", nyquist=False)
-        self.stem = CausalConv2d(2, widths[0], kernel=(7, 7), stride=(1, 1), weight_norm=False)
+        self.stem = CausalConv2d(2, widths[0], kernel=(7, 7), stride=(1, 1))
         units = [
-            DownUnit2d(channels_in, channels_out, stride=stride, weight_norm=False)
+            DownUnit2d(channels_in, channels_out, stride=stride)
             for channels_in, channels_out, stride in zip(inputs, widths[1:], strides)
         ]
-        self.units = nn.ModuleList([*units, DownUnit2d(joined, joined, stride=(1, 1), weight_norm=False)])
+        self.units = nn.ModuleList([*units, DownUnit2d(joined, joined, stride=(1, 1))])
         self.linear = nn.Linear(features, out_dim)
         self.nonlinear = nn.Sequential(nn.ELU(), nn.Linear(features, features), nn.ELU(), nn.Linear(features, out_dim))
         init_truncated_normal(self, init_std)
