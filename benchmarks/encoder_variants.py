@@ -1,6 +1,7 @@
 """Encoder variants from Stable Audio Open's to GenAE's, one change per step."""
 
 from dataclasses import replace
+from typing import Any
 
 from partita_core import Config
 from partita_encoders import GenAEEncoderConfig, OobleckEncoderConfig
@@ -12,8 +13,8 @@ def encoder_ladder() -> dict[str, Config]:
     The order of the changes is that reported of the ablation in arXiv 2602.15749; all sizes are ours. The first three
     keep the strides, widths and activation of the baseline; the others have GenAE's.
     """
-    genae = GenAEEncoderConfig()
-    baseline = OobleckEncoderConfig()
+    genae: Any = GenAEEncoderConfig()
+    baseline: Any = OobleckEncoderConfig()
     early = replace(baseline, early=True)
     strides = replace(early, strides=genae.strides, channels=genae.channels, activation=genae.activation)
     return {

@@ -114,7 +114,7 @@ def test_a_set_of_vectors_needs_a_decoder_that_takes_sets():
     with pytest.raises(PartitaError, match="hop of 24, the encoder's is 48"):
         config.build()
     config = replace(config, decoder=replace(config.decoder, strides=(3, 4, 4)))
-    with pytest.raises(PartitaError, match="takes 1 token a frame, the encoder makes 2"):
+    with pytest.raises(PartitaError, match="1 token.* makes 2"):
         config.build()
     model = replace(config, encoder=replace(config.encoder, tokens_per_frame=1)).build().eval()
     assert model.decode(model.encode(torch.rand(1, 2, 100))).shape == (1, 2, 100)

@@ -64,7 +64,7 @@ def test_the_bits_are_those_of_answers_and_their_ends(trained, data):
     nats, count = 0.0, 0
     for question, answer in [("Say.", "yes"), ("Name.", "a bell")]:
         before, after = model.tokenize([question + SEPARATOR, answer])
-        ids = torch.tensor([*before, *after, model.end])[None]
+        ids = torch.tensor([*before, *after, model.eos_id])[None]
         with torch.no_grad():
             logits = model(model.embed(ids), torch.ones_like(ids))[0].double().log_softmax(-1)
         for place in range(len(before), ids.shape[1]):

@@ -5,19 +5,19 @@ from torch import Tensor
 
 
 def dense_attention(q: Tensor, k: Tensor, v: Tensor, angles: Tensor, window: int, prefix: tuple | None) -> Tensor:
-    """The definition: all pairs, masked, with the prefix unrotated beside them."""
+    """Attention by definition: all pairs, masked, plus the prefix without rotation."""
     scale, position = q.shape[-1] ** -0.5, torch.arange(q.shape[2])
     logits = rotate(q, angles) @ rotate(k, angles).transpose(-1, -2) * scale
     logits = logits.masked_fill((position[:, None] - position).abs() > window, float("-inf"))
     if prefix is None:
         return logits.softmax(-1) @ v
-    beside = q @ prefix[0].transpose(-1, -2) * scale
-    return torch.cat([beside, logits], -1).softmax(-1) @ torch.cat([prefix[1], v], 2)
+    prefix_logits = q @ prefix[0].transpose(-1, -2) * scale
+    return torch.cat([prefix_logits, logits], -1).softmax(-1) @ torch.cat([prefix[1], v], 2)
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 37])
 @pytest.mark.parametrize("extra", [0, 1, 2])
-def test_windowed_attention_is_masked_dense_attention(length, extra):
+def test_windowed_attention_equals_masked_dense_attention(length, extra):
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 2, length, 8, dtype=torch.float64).unbind()
     prefix = tuple(torch.randn(2, 2, 2, extra, 8, dtype=torch.float64).unbind()) if extra else None
@@ -27,8 +27,8 @@ def test_windowed_attention_is_masked_dense_attention(length, extra):
 
 
 @pytest.mark.parametrize("traced", [2, 13])
-def test_one_program_serves_both_sides_of_the_window(traced):
-    model = transformer("token")  # a window of 3
+def test_exported_program_runs_at_any_length(traced):
+    model = transformer()  # window 3
 
     def inputs(batch: int, frames: int) -> tuple[Tensor, Tensor]:
         return torch.randn(batch, 16, frames, dtype=torch.float64), torch.arange(batch)
@@ -52,7 +52,7 @@ def test_cost_is_linear_in_length():
     assert cost(4000) == 10 * cost(400)
 
 
-def test_rotation_makes_products_depend_on_distance_only():
+def test_rotated_products_depend_on_the_distance_only():
     torch.manual_seed(0)
     q, k = torch.randn(2, 8, dtype=torch.float64)
     angles = rotary_angles(30, 8, q.device)
@@ -61,17 +61,14 @@ def test_rotation_makes_products_depend_on_distance_only():
     assert abs(near[0] - float(rotate(q, angles[0]) @ rotate(k, angles[6]))) > 1e-3
 
 
-def transformer(condition: str, layers: int = 2) -> WindowedTransformer:
+def transformer(conditions: int = 3, layers: int = 2) -> WindowedTransformer:
     torch.manual_seed(0)
-    model = WindowedTransformer(
-        16, layers=layers, heads=2, head_dim=8, window=3, mlp_ratio=2, conditions=3, condition=condition
-    )
+    model = WindowedTransformer(16, layers=layers, heads=2, head_dim=8, window=3, mlp_ratio=2, conditions=conditions)
     return model.double().eval()
 
 
-@pytest.mark.parametrize("condition", ["token", "add"])
-def test_tiles_with_context_equal_the_whole(condition):
-    model = transformer(condition)
+def test_tiles_with_context_equal_the_full_forward():
+    model = transformer()
     x, index = torch.randn(1, 16, 40, dtype=torch.float64), torch.tensor([1])
     first, last = model.reach(15, 20)
     assert (first, last) == (9, 26)
@@ -79,9 +76,8 @@ def test_tiles_with_context_equal_the_whole(condition):
     torch.testing.assert_close(tile[:, :, 6:12], model(x, index)[:, :, 15:21], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("condition", ["token", "add"])
-def test_each_item_follows_its_own_condition(condition):
-    model = transformer(condition)
+def test_conditions_are_per_item():
+    model = transformer()
     x = torch.randn(1, 16, 10, dtype=torch.float64).expand(3, -1, -1)
     y = model(x, torch.tensor([0, 1, 2]))
     for item in range(3):
@@ -89,14 +85,14 @@ def test_each_item_follows_its_own_condition(condition):
     assert (y[0] - y[1]).abs().max() > 1e-4
 
 
-def test_without_layers_nothing_happens():
-    model = transformer("token", layers=0)
+def test_without_layers_is_the_identity():
+    model = transformer(layers=0)
     x = torch.randn(2, 16, 5, dtype=torch.float64)
     assert model(x, torch.tensor([0, 2])) is x
     assert not list(model.parameters())
 
 
-def test_rms_norm_under_autocast_is_that_in_float32():
+def test_rms_norm_under_autocast_equals_float32():
     x = torch.randn(2, 5, 16)
     norm = RMSNorm(16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -105,14 +101,11 @@ def test_rms_norm_under_autocast_is_that_in_float32():
     torch.testing.assert_close(found, norm(x.bfloat16().float()).bfloat16(), rtol=0, atol=0)
 
 
-def test_without_conditions_nothing_has_to_be_told():
-    torch.manual_seed(0)
-    model = WindowedTransformer(
-        16, layers=2, heads=2, head_dim=8, window=3, mlp_ratio=2, conditions=0, condition=None
-    ).double()
+def test_without_conditions_no_index_is_needed():
+    model = transformer(conditions=0)
     x = torch.randn(1, 16, 40, dtype=torch.float64)
     tile = model(x[:, :, 9:27])
     torch.testing.assert_close(tile[:, :, 6:12], model(x)[:, :, 15:21], rtol=1e-12, atol=1e-12)
     assert model.table is None
-    with pytest.raises(AssertionError, match="which of them"):
-        transformer("token")(x)
+    with pytest.raises(AssertionError, match="`index`"):
+        transformer()(x)

@@ -21,7 +21,7 @@ def streamed(model: CausalTransformer, x: Tensor, splits: list[int]) -> Tensor:
 
 
 def block_by_definition(block, x: Tensor, window: int | None) -> Tensor:
-    """One layer, position by position: a softmax over the positions seen, one head at a time."""
+    """One layer by definition: a softmax per position and head over the visible positions."""
     q, k, v = block.qkv(block.attention_norm(x)).unflatten(-1, (3, 2, 8)).unbind(2)
     angles = rotary_angles(x.shape[1], 8, x.device)
     rows = []
@@ -39,7 +39,7 @@ def block_by_definition(block, x: Tensor, window: int | None) -> Tensor:
 
 
 @pytest.mark.parametrize("window", [None, 3])
-def test_it_is_the_layers_of_llama(window):
+def test_layers_match_their_definition(window):
     model = transformer(window)
     x = torch.randn(2, 9, 16, dtype=torch.float64)
     expected = x
@@ -53,15 +53,15 @@ def test_it_is_the_layers_of_llama(window):
 @pytest.mark.parametrize("window", [None, 1, 3, 100])
 @pytest.mark.parametrize("splits", [[40], [1] * 40, [3, 0, 7, 20, 0, 10], [25, 15], [0, 39, 1, 0]])
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-9), (torch.float32, 1e-4)])
-def test_streamed_equals_whole(window, splits, dtype, tolerance):
+def test_streaming_equals_the_full_forward(window, splits, dtype, tolerance):
     model = transformer(window, dtype)
     x = torch.randn(2, 40, 16, dtype=dtype)
-    whole = model(x)
-    difference = (streamed(model, x, splits) - whole).abs().max()
-    assert difference <= tolerance * whole.square().mean().sqrt()
+    full = model(x)
+    difference = (streamed(model, x, splits) - full).abs().max()
+    assert difference <= tolerance * full.square().mean().sqrt()
 
 
-def test_the_state_holds_no_more_than_the_window():
+def test_state_is_bounded_by_the_window():
     model = transformer(3)
     x = torch.randn(2, 40, 16, dtype=torch.float64)
     state = model.init_state(2, device=x.device, dtype=x.dtype)
@@ -73,7 +73,7 @@ def test_the_state_holds_no_more_than_the_window():
     assert caches[0][0].shape == (2, 2, 40, 8)
 
 
-def test_a_step_changes_nothing_in_place():
+def test_step_does_not_modify_the_state():
     model = transformer(3)
     x = torch.randn(1, 5, 16, dtype=torch.float64)
     _, state = model.step(x, model.init_state(1, device=x.device, dtype=x.dtype))
@@ -85,18 +85,18 @@ def test_a_step_changes_nothing_in_place():
 
 
 @pytest.mark.parametrize("window", [None, 3])
-def test_nothing_that_comes_later_is_seen(window):
+def test_outputs_depend_on_the_left_context_only(window):
     model = transformer(window)
     x = torch.randn(1, 20, 16, dtype=torch.float64, requires_grad=True)
     model(x)[0, 9].sum().backward()
-    felt = x.grad[0].abs().sum(-1) > 0
-    first = 0 if window is None else 9 - model.reach
-    assert felt.nonzero().flatten().tolist() == list(range(first, 10))
-    assert model.reach == (None if window is None else 6)
+    used = x.grad[0].abs().sum(-1) > 0
+    first = 0 if window is None else 9 - model.left_context
+    assert used.nonzero().flatten().tolist() == list(range(first, 10))
+    assert model.left_context == (None if window is None else 6)
 
 
-def test_only_distances_matter_also_far_from_the_start():
-    """With a window, what is before it is forgotten: the same input later gives the same output."""
+def test_output_is_independent_of_the_absolute_position():
+    """With a window, the same input later gives the same output."""
     model = transformer(3)
     x = torch.randn(1, 12, 16, dtype=torch.float64)
     _, (position, caches) = model.step(x, model.init_state(1, device=x.device, dtype=x.dtype))
@@ -106,7 +106,7 @@ def test_only_distances_matter_also_far_from_the_start():
     torch.testing.assert_close(model.step(x, late)[0], model(x), rtol=0, atol=1e-8)
 
 
-def test_under_autocast_streamed_is_near_whole():
+def test_streaming_under_autocast_is_close():
     model = transformer(None, torch.float32)
     x = torch.randn(2, 20, 16)
     with torch.autocast("cpu", torch.bfloat16):
@@ -115,7 +115,7 @@ def test_under_autocast_streamed_is_near_whole():
 
 
 @torch.no_grad()
-def test_a_step_exports_with_its_state():
+def test_step_exports_with_its_state():
     class Step(torch.nn.Module):
         def __init__(self, model):
             super().__init__()

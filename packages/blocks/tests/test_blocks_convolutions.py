@@ -6,12 +6,12 @@ from torch import nn
 
 
 def measured_reach(module: nn.Module, channels: int, length: int, position: int) -> tuple[int, int]:
-    """The first and last input that output `position` sees, by its gradient."""
+    """First and last input with a gradient from output `position`."""
     x = torch.randn(1, channels, length, dtype=torch.float64, requires_grad=True)
     y = module.double()(x)
     (gradient,) = torch.autograd.grad(y[0, :, position].sum(), x)
-    seen = gradient.abs().sum((0, 1)).nonzero().flatten()
-    return int(seen[0]), int(seen[-1])
+    used = gradient.abs().sum((0, 1)).nonzero().flatten()
+    return int(used[0]), int(used[-1])
 
 
 SETTINGS = {"dilations": (1, 3), "kernel": 7, "activation": ACTIVATIONS["snake_lite"]}
@@ -20,7 +20,7 @@ SETTINGS = {"dilations": (1, 3), "kernel": 7, "activation": ACTIVATIONS["snake_l
 @pytest.mark.parametrize("early", [True, False])
 @pytest.mark.parametrize("separable", [True, False])
 @pytest.mark.parametrize("stride", [2, 3, 7, 10])
-def test_a_down_stage_makes_length_over_stride_and_knows_its_reach(stride, separable, early):
+def test_down_stage_length_and_reach(stride, separable, early):
     torch.manual_seed(0)
     stage = DownStage(3, 4, stride=stride, separable=separable, early=early, **SETTINGS)
     frames = 60
@@ -30,7 +30,7 @@ def test_a_down_stage_makes_length_over_stride_and_knows_its_reach(stride, separ
 
 @pytest.mark.parametrize("separable", [True, False])
 @pytest.mark.parametrize("stride", [2, 3, 7, 10])
-def test_an_up_stage_makes_length_times_stride_and_knows_its_reach(stride, separable):
+def test_up_stage_length_and_reach(stride, separable):
     torch.manual_seed(0)
     stage = UpStage(3, 4, stride=stride, separable=separable, **SETTINGS)
     assert stage.double()(torch.zeros(1, 3, 40, dtype=torch.float64)).shape == (1, 4, 40 * stride)
@@ -38,7 +38,7 @@ def test_an_up_stage_makes_length_times_stride_and_knows_its_reach(stride, separ
         assert measured_reach(stage, 3, 40, position) == stage.reach(position, position)
 
 
-def test_early_units_cost_the_stride_less():
+def test_early_units_divide_the_cost_by_the_stride():
     from torch.utils.flop_counter import FlopCounterMode
 
     def cost(early: bool) -> int:
@@ -50,25 +50,25 @@ def test_early_units_cost_the_stride_less():
     assert cost(False) == 4 * cost(True)
 
 
-def test_a_separable_unit_has_the_parameters_of_its_parts():
+def test_separable_unit_parameter_count():
     unit = ResidualUnit(16, kernel=7, dilation=3, separable=True, activation=ACTIVATIONS["elu"])
     weights = sum(p.numel() for name, p in unit.named_parameters() if name.endswith("original1"))
     assert weights == 16 * 7 + 16 * 16 + 16 * 16
 
 
-def test_a_residual_unit_is_its_input_plus_its_layers():
+def test_residual_unit_formula():
     torch.manual_seed(0)
     unit = ResidualUnit(4, kernel=7, dilation=1, separable=False, activation=ACTIVATIONS["elu"])
     x = torch.randn(2, 4, 30)
     torch.testing.assert_close(unit(x) - x, unit.layers(x), rtol=1e-5, atol=1e-6)
 
 
-def test_stages_are_made_from_widths_and_strides():
+def test_stages_from_widths_and_strides():
     down = down_stages((2, 3, 5), (4, 6), separable=False, early=True, **SETTINGS)
     assert nn.Sequential(*down)(torch.zeros(1, 2, 24 * 7)).shape == (1, 5, 7)
     up = up_stages((5, 3, 2), (6, 4), separable=False, **SETTINGS)
     assert nn.Sequential(*up)(torch.zeros(1, 5, 7)).shape == (1, 2, 24 * 7)
-    with pytest.raises(PartitaError, match="2 strides need 3 channel widths.* not 2"):
+    with pytest.raises(PartitaError, match="2 channel widths for 2 strides.* 3"):
         down_stages((2, 3), (4, 6), separable=False, early=True, **SETTINGS)
-    with pytest.raises(PartitaError, match="2 strides need 3 channel widths.* not 4"):
+    with pytest.raises(PartitaError, match="4 channel widths for 2 strides.* 3"):
         up_stages((2, 3, 5, 7), (4, 6), separable=False, **SETTINGS)

@@ -1,5 +1,4 @@
 import copy
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -17,7 +16,7 @@ TINY = (16, 32, 64, 128, 192)
 
 
 def layers(channels=TINY, strides=(6, 7, 8, 10), **changes) -> tuple[nn.Module, nn.ModuleList]:
-    """Stem and stages with betas that differ."""
+    """Stem and stages with random betas."""
     torch.manual_seed(0)
     options = {"dilations": (1, 3, 9), "kernel": 7, "separable": True, "early": True, "activation": "snake_lite"}
     options |= changes
@@ -46,14 +45,14 @@ def noise(batch: int, samples: int) -> Tensor:
     return 0.3 * torch.randn(batch, 2, samples, generator=torch.Generator().manual_seed(1))
 
 
-def error(found: Tensor, wanted: Tensor) -> float:
-    """The largest, in RMS of what is wanted."""
-    return float((found - wanted).abs().max() / wanted.square().mean().sqrt())
+def error(found: Tensor, expected: Tensor) -> float:
+    """Largest deviation, relative to the RMS of the expected output."""
+    return float((found - expected).abs().max() / expected.square().mean().sqrt())
 
 
 @pytest.fixture
 def unloaded():
-    """The kernels of this process forgotten, before and after."""
+    """Unload the kernels of this process, before and after."""
     build._attempt.cache_clear()
     yield
     build._attempt.cache_clear()
@@ -61,7 +60,7 @@ def unloaded():
 
 @pytest.fixture
 def unbuilt(unloaded, monkeypatch, tmp_path):
-    """Likewise those on disk: the folder where they would be."""
+    """Unload the kernels, and hide those on disk; returns the empty cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("PARTITA_KERNELS", raising=False)
     return tmp_path / "partita"
@@ -73,7 +72,7 @@ def unbuilt(unloaded, monkeypatch, tmp_path):
 @needs_kernels
 @torch.no_grad()
 @pytest.mark.parametrize("batch, frames", [(1, 1), (3, 1), (1, 2), (3, 5), (1, 40)])
-def test_equal_to_the_modules(batch, frames):
+def test_output_equals_the_modules(batch, frames):
     stem, stages = layers()
     fused, audio = fuse(stem, stages), noise(batch, 3360 * frames)
     assert fused is not None and fused.serves(audio)
@@ -86,7 +85,7 @@ def test_equal_to_the_modules(batch, frames):
 @torch.no_grad()
 @pytest.mark.parametrize("channels", [(128, 128, 256), (64, 64, 128), (8, 12, 16), (16, 48, 80), (24, 40, 100)])
 @pytest.mark.parametrize("strides", [(2, 3), (6, 7), (5, 8)])
-def test_any_width_and_stride(channels, strides):
+def test_widths_and_strides(channels, strides):
     stem, stages = layers(channels, strides, dilations=(1, 9))
     fused, audio = fuse(stem, stages), noise(2, strides[0] * strides[1] * 60)
     assert error(fused(audio), eager(stem, stages, audio)) < 2e-5
@@ -94,48 +93,48 @@ def test_any_width_and_stride(channels, strides):
 
 @needs_kernels
 @torch.no_grad()
-def test_batch_and_threads_do_not_change_a_bit():
+def test_output_is_bitwise_independent_of_batch_and_threads():
     stem, stages = layers()
     fused, audio = fuse(stem, stages), noise(3, 3360 * 7)
-    whole, before = fused(audio), torch.get_num_threads()
-    assert torch.equal(torch.cat([fused(audio[i : i + 1]) for i in range(3)]), whole)
+    full, before = fused(audio), torch.get_num_threads()
+    assert torch.equal(torch.cat([fused(audio[i : i + 1]) for i in range(3)]), full)
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            assert torch.equal(fused(audio), whole)
+            assert torch.equal(fused(audio), full)
     finally:
         torch.set_num_threads(before)
 
 
 @needs_kernels
 @torch.no_grad()
-def test_a_large_batch_goes_in_groups(monkeypatch):
+def test_large_batches_are_split(monkeypatch):
     stem, stages = layers()
     fused, audio = fuse(stem, stages), noise(5, 3360 * 2)
-    whole, side = fused(audio), torch.randn(5, 64, 3360 * 2 // 42)
-    beside = fused(audio, side=side, side_stage=2)
+    full, side = fused(audio), torch.randn(5, 64, 3360 * 2 // 42)
+    with_side = fused(audio, side=side, side_stage=2)
     monkeypatch.setattr("partita_blocks.fused._WORKSPACE", 2 * 4 * 32 * 1120)
     fused._packed = None
-    assert torch.equal(fused(audio), whole) and torch.equal(fused(audio, side=side, side_stage=2), beside)
+    assert torch.equal(fused(audio), full) and torch.equal(fused(audio, side=side, side_stage=2), with_side)
     assert sum(buffer.numel() for buffer in fused._packed._local.buffers) == 2 * 2 * 32 * 1120
-    assert error(beside, eager(stem, stages, audio, side, 2)) < 2e-5
+    assert error(with_side, eager(stem, stages, audio, side, 2)) < 2e-5
 
 
 @needs_kernels
 @needs_bf16
 @torch.no_grad()
 @pytest.mark.parametrize("channels", [TINY, (64, 64, 128, 256, 512)])
-def test_bf16_has_40_db(channels):
+def test_bf16_signal_to_noise_ratio(channels):
     stem, stages = layers(channels)
     fused, audio = fuse(stem, stages, "bf16"), noise(2, 3360 * 3)
-    wanted = eager(stem, stages, audio)
-    snr = 10 * torch.log10(wanted.square().mean() / (fused(audio) - wanted).square().mean())
+    expected = eager(stem, stages, audio)
+    snr = 10 * torch.log10(expected.square().mean() / (fused(audio) - expected).square().mean())
     assert 40 < snr < 60
 
 
 @needs_kernels
 @torch.no_grad()
-def test_float32_kernels_where_bf16_has_no_instructions(monkeypatch):
+def test_bf16_without_instructions_is_float32(monkeypatch):
     stem, stages = layers()
     fused = fuse(stem, stages, "bf16")
     fused.bf16 = False
@@ -148,7 +147,7 @@ def test_float32_kernels_where_bf16_has_no_instructions(monkeypatch):
 @pytest.mark.parametrize("features", [{"avx2", "fma"}, {"avx2", "fma", *build._AVX512}])
 def test_older_instruction_sets(unbuilt, monkeypatch, features):
     if not features <= build.cpu_features():
-        pytest.skip("the CPU has less")
+        pytest.skip(f"the CPU lacks {sorted(features - build.cpu_features())}")
     monkeypatch.setattr(build, "cpu_features", lambda: features)
     stem, stages = layers((16, 48, 40), (6, 7))
     fused, audio = fuse(stem, stages, "bf16"), noise(2, 42 * 100)
@@ -156,23 +155,23 @@ def test_older_instruction_sets(unbuilt, monkeypatch, features):
     assert error(fused(audio), eager(stem, stages, audio)) < 2e-5
 
 
-# ------------------------------------------------------------------ when they serve
+# ------------------------------------------------------------------ supported layers and calls
 
 
 @needs_kernels
 @pytest.mark.parametrize("change", [{"separable": False}, {"early": False}, {"activation": "snake"}, {"kernel": 5}])
-def test_other_layers_have_no_kernels(change):
+def test_unsupported_layers_have_no_kernels(change):
     assert fuse(*layers((16, 16, 16), (2, 3))) is not None
     assert fuse(*layers((16, 16, 16), (2, 3), **change)) is None
 
 
 @needs_kernels
-def test_a_stride_of_one_has_no_kernels():
+def test_stride_one_has_no_kernels():
     assert fuse(*layers((16, 16, 16), (1, 3))) is None
 
 
 @needs_kernels
-def test_other_calls_are_not_served():
+def test_unsupported_calls():
     stem, stages = layers()
     fused, audio = fuse(stem, stages), noise(1, 3360)
     assert not fused.serves(audio), "gradients are on"
@@ -199,7 +198,7 @@ def test_precision_is_checked():
 
 @needs_kernels
 @torch.no_grad()
-def test_changed_weights_are_read_again():
+def test_changed_weights_are_packed_again():
     stem, stages = layers()
     fused, audio = fuse(stem, stages), noise(1, 3360)
     first = fused(audio)
@@ -213,16 +212,16 @@ def test_changed_weights_are_read_again():
 
 @needs_kernels
 @torch.no_grad()
-def test_copies_work_and_carry_no_packed_weights():
+def test_copies_have_no_packed_weights():
     stem, stages = layers()
     fused, audio = fuse(stem, stages), noise(1, 3360)
-    wanted = fused(audio)
+    expected = fused(audio)
     other, other_stages = copy.deepcopy((fused, stages))
-    assert other._packed is None and other.stages is other_stages and torch.equal(other(audio), wanted)
+    assert other._packed is None and other.stages is other_stages and torch.equal(other(audio), expected)
 
 
 @needs_kernels
-def test_inference_mode_leaves_memory_that_others_can_use():
+def test_buffers_from_inference_mode_are_reusable():
     stem, stages = layers()
     fused, audio = fuse(stem, stages), noise(1, 3360)
     side = torch.randn(1, 192, 1)
@@ -237,7 +236,7 @@ def test_inference_mode_leaves_memory_that_others_can_use():
 
 @needs_kernels
 @pytest.mark.slow
-def test_the_library_is_built_once(unbuilt, monkeypatch):
+def test_library_is_compiled_once(unbuilt, monkeypatch):
     commands = []
 
     def run(command, **options):
@@ -246,27 +245,32 @@ def test_the_library_is_built_once(unbuilt, monkeypatch):
 
     real = subprocess.run
     monkeypatch.setattr(subprocess, "run", run)
-    assert build.kernels() is not None and len(commands) == 3  # compiled, linked, tried
-    (library,) = unbuilt.iterdir()  # nothing is left beside it
+    assert build.kernels() is not None and len(commands) == 3  # compile, link, check
+    (library,) = unbuilt.iterdir()  # no temporary files remain
     built = library.stat().st_mtime_ns
     build._attempt.cache_clear()
     monkeypatch.setenv("CXX", "")
-    monkeypatch.setenv("PATH", "")  # what is built needs no compiler any more
+    monkeypatch.setenv("PATH", "")  # a stored library needs no compiler
     assert build.kernels() is not None and len(commands) == 3
     assert library.stat().st_mtime_ns == built
 
 
 @needs_kernels
-def test_the_library_brings_no_second_openmp():
+def test_library_loads_no_second_openmp():
     mapped = Path("/proc/self/maps").read_text().splitlines()
     assert len({line.split()[-1] for line in mapped if "gomp" in line}) == 1
 
 
 @pytest.mark.parametrize(
     "what, reason",
-    [("compiler", "install g|need Linux"), ("cpu", "need Linux"), ("broken", "cannot build|need Linux"), ("full", "")],
+    [
+        ("compiler", "install g|need Linux"),
+        ("cpu", "need Linux"),
+        ("broken", "cannot compile|need Linux"),
+        ("full", ""),
+    ],
 )
-def test_without_kernels_the_modules_serve(unbuilt, monkeypatch, what, reason):
+def test_missing_kernels_have_a_reason(unbuilt, monkeypatch, what, reason):
     monkeypatch.delenv("CXX", raising=False)
     if what == "compiler":
         monkeypatch.setenv("PATH", "")
@@ -282,7 +286,7 @@ def test_without_kernels_the_modules_serve(unbuilt, monkeypatch, what, reason):
 
 
 @needs_kernels
-def test_a_model_that_had_kernels_does_without(unloaded, monkeypatch):
+def test_kernels_may_become_unavailable(unloaded, monkeypatch):
     fused = fuse(*layers())
     build._attempt.cache_clear()
     monkeypatch.setattr(build, "cpu_features", lambda: set())
@@ -290,5 +294,8 @@ def test_a_model_that_had_kernels_does_without(unloaded, monkeypatch):
         assert not fused.serves(noise(1, 3360))
 
 
-def test_the_source_is_shipped():
-    assert os.path.getsize(Path(build.__file__).with_name("kernels.cpp")) > 0
+def test_every_include_is_hashed():
+    """A change of any source compiles the library again."""
+    sources = [path.read_text() for path in (*build._HEADERS, build._SOURCE)]
+    included = {name for source in sources for name in re.findall(r'#include "(.+)"', source)}
+    assert included == {path.name for path in build._HEADERS}

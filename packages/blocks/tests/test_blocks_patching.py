@@ -14,7 +14,7 @@ def seeded():
     torch.manual_seed(0)
 
 
-def shaken(module):
+def perturbed(module):
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -30,15 +30,15 @@ def build(kind, condition_dim=None, dropout=0.0, **changed):
     return kind(**LEVELS | settings | changed, condition_dim=condition_dim, dropout=dropout)
 
 
-def test_maps_mirror_each_other():
-    down, up = shaken(build(Patchifier)), shaken(build(Depatchifier))
+def test_shapes_of_maps():
+    down, up = perturbed(build(Patchifier)), perturbed(build(Depatchifier))
     maps = down(noise(2, 4, 32, 8))
     assert [tuple(m.shape[1:]) for m in maps] == SIZES
     assert [tuple(m.shape[1:]) for m in up(maps[-1])] == SIZES[::-1]
     assert patch_grid(32, 8, LEVELS["strides"]) == (4, 4)
 
 
-def test_at_first_there_are_only_shortcuts():
+def test_initial_output_is_that_of_the_shortcuts():
     x = noise(2, 4, 32, 8)
     down, up = build(Patchifier).double(), build(Depatchifier).double()
     maps = down(x)
@@ -48,20 +48,20 @@ def test_at_first_there_are_only_shortcuts():
     torch.testing.assert_close(up(maps[-1])[-1], F.interpolate(F.avg_pool2d(x, (8, 2)), scale_factor=(8.0, 2.0)))
 
 
-def test_branches_of_an_encoder_need_not_start_at_zero():
+def test_zero_init_can_be_turned_off():
     zeroed = [name for name, p in build(Patchifier, zero_init=False).named_parameters() if not p.any()]
     assert zeroed == []
 
 
-def test_shortcut_up_undoes_shortcut_down():
+def test_shortcut_of_patch_down_undoes_that_of_patch_up():
     low = noise(1, 4, 2, 2)
     up = PatchUp(8, 4, stride=(2, 3), condition_dim=None).double()
     down = PatchDown(4, 8, stride=(2, 3), condition_dim=None, zero_init=True).double()
     torch.testing.assert_close(down(up(torch.cat([low, low], dim=1), None), None), torch.cat([low, low], dim=1))
 
 
-def test_block_is_norm_conv_silu_conv():
-    block = shaken(ConvBlock(8, condition_dim=None, dropout=0.0, zero_init=True))
+def test_conv_block_formula():
+    block = perturbed(ConvBlock(8, condition_dim=None, dropout=0.0, zero_init=True))
     x = noise(2, 8, 5, 4)
     inner = F.conv2d(F.group_norm(x, 2, block.norm.norm.weight), block.inner.weight, padding=1)
     expected = x + F.conv2d(F.silu(inner), block.outer.weight, padding=1)
@@ -69,20 +69,20 @@ def test_block_is_norm_conv_silu_conv():
 
 
 def test_features_are_merged_before_each_block():
-    """With features that equal what comes, each merge multiplies by the root of 2."""
+    """Merging a map with itself multiplies it by the square root of 2."""
     x = noise(2, 4, 32, 8)
     down = build(Patchifier).double()
     plain = down(x)
     factors = [2 ** (i / 2) for i in range(len(plain))]
-    told = down(x, features=[m * factor for m, factor in zip(plain, factors)])
-    for i, (own, other) in enumerate(zip(plain, told)):
+    merged = down(x, features=[m * factor for m, factor in zip(plain, factors)])
+    for i, (own, other) in enumerate(zip(plain, merged)):
         torch.testing.assert_close(other, own * 2 ** ((i + 1) / 2))
     torch.testing.assert_close(merge(x, x), x * 2**0.5)
 
 
-def test_each_feature_and_skip_matters():
+def test_each_feature_and_skip_has_an_effect():
     x = noise(1, 4, 32, 8)
-    down, up = shaken(build(Patchifier)), shaken(build(Depatchifier))
+    down, up = perturbed(build(Patchifier)), perturbed(build(Depatchifier))
     maps = down(x)
     for run, given in ((lambda f: down(x, features=f), maps), (lambda f: up(maps[-1], skips=f), maps[::-1])):
         reference = run(given)[-1]
@@ -91,8 +91,8 @@ def test_each_feature_and_skip_matters():
             assert (run(changed)[-1] - reference).abs().max() > 1e-3
 
 
-def test_condition_reaches_every_norm():
-    down, up = shaken(build(Patchifier, condition_dim=6)), shaken(build(Depatchifier, condition_dim=6))
+def test_every_norm_is_conditioned():
+    down, up = perturbed(build(Patchifier, condition_dim=6)), perturbed(build(Depatchifier, condition_dim=6))
     condition = noise(2, 6).requires_grad_()
     maps = down(noise(2, 4, 32, 8), condition=condition)
     up(maps[-1], condition=condition)[-1].square().sum().backward()
@@ -103,14 +103,14 @@ def test_condition_reaches_every_norm():
         down(noise(2, 4, 32, 8))
 
 
-def test_items_do_not_mix():
-    down = shaken(build(Patchifier))
+def test_output_is_batch_independent():
+    down = perturbed(build(Patchifier))
     x = noise(3, 4, 32, 8)
     for i in range(3):
         torch.testing.assert_close(down(x)[-1][i : i + 1], down(x[i : i + 1])[-1], rtol=0, atol=1e-12)
 
 
-def test_channels_last_is_kept_and_tokens_are_a_view():
+def test_channels_last_is_preserved_and_tokens_are_a_view():
     x = torch.randn(2, 4, 32, 8).contiguous(memory_format=torch.channels_last)
     down, up = build(Patchifier), build(Depatchifier)
     maps = down(x)
@@ -120,8 +120,8 @@ def test_channels_last_is_kept_and_tokens_are_a_view():
     assert tokens.data_ptr() == maps[-1].data_ptr()
 
 
-def test_dropout_acts_in_training_only():
-    down = shaken(build(Patchifier, dropout=0.5))
+def test_dropout_is_off_in_eval():
+    down = perturbed(build(Patchifier, dropout=0.5))
     x = noise(1, 4, 32, 8)
     assert not torch.equal(down(x)[-1], down(x)[-1])
     down.eval()
@@ -132,17 +132,17 @@ def test_dropout_acts_in_training_only():
 @pytest.mark.parametrize(
     "changed, message",
     [
-        ({"channels": (4, 8)}, "2 widths, 3 numbers of blocks and 2 strides"),
-        ({"blocks": (1, 1)}, "3 widths, 2 numbers of blocks and 2 strides"),
-        ({"blocks": (1, 0, 1)}, "each needs at least one"),
-        ({"channels": (4, 8, 12)}, "each must be a multiple of the one before"),
+        ({"channels": (4, 8)}, "2 channels, 3 blocks and 2 strides"),
+        ({"blocks": (1, 1)}, "3 channels, 2 blocks and 2 strides"),
+        ({"blocks": (1, 0, 1)}, r"\(1, 0, 1\)"),
+        ({"channels": (4, 8, 12)}, r"\(4, 8, 12\)"),
     ],
 )
-def test_levels_that_do_not_fit_are_refused(kind, changed, message):
+def test_invalid_levels_raise(kind, changed, message):
     with pytest.raises(PartitaError, match=message):
         build(kind, **changed)
 
 
-def test_maps_that_do_not_divide_are_refused():
-    with pytest.raises(PartitaError, match="do not divide a map of 36 rows and 8 columns"):
+def test_indivisible_maps_raise():
+    with pytest.raises(PartitaError, match="36 rows and 8 columns; .* 8 and 2"):
         patch_grid(36, 8, LEVELS["strides"])

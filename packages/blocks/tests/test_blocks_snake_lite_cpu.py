@@ -12,19 +12,19 @@ SHAPES = [
     (1, 1, 1),
     (2, 3, 50),
     (3, 5, 257),
-    (2, 3, 8192),  # just one block of the kernel
-    (2, 2, 20_011),  # several, and an odd rest
+    (2, 3, 8192),  # exactly one block of the kernel
+    (2, 2, 20_011),  # several blocks and an odd remainder
 ]
 
 
 @pytest.fixture
 def small(monkeypatch):
-    """Kernels for tensors of any size."""
-    monkeypatch.setattr(activations, "_PIECE", 0)
+    """Use the kernels for tensors of any size."""
+    monkeypatch.setattr(activations, "_CHUNK", 0)
 
 
 def problem(*shape: int) -> tuple[SnakeLite, Tensor, Tensor]:
-    """Layer, input and gradient of the output, which is zero where rounding decides the side of a wrap point."""
+    """Layer, input, and gradient of the output, zero near wrap points, where rounding decides the side."""
     torch.manual_seed(0)
     layer = SnakeLite(shape[1])
     layer.log_beta.data.normal_(0, 0.5)
@@ -35,13 +35,13 @@ def problem(*shape: int) -> tuple[SnakeLite, Tensor, Tensor]:
 
 
 def results(layer: SnakeLite, x: Tensor, grad: Tensor) -> list[Tensor]:
-    """Output and gradients by input and betas."""
+    """Output, and gradients of input and betas."""
     y = layer(x)
     return [y.detach(), *torch.autograd.grad(y, [x, layer.log_beta], grad)]
 
 
 def formula(layer: SnakeLite, x: Tensor, grad: Tensor) -> list[Tensor]:
-    """Likewise in float64, as one would write it down."""
+    """Reference of `results` in float64, straight from the formula."""
     log_beta, wide = (t.detach().double().requires_grad_() for t in (layer.log_beta, x))
     beta = log_beta.exp() + 1e-9
     a = wide * beta - math.pi * torch.round(wide * beta / math.pi)
@@ -50,15 +50,15 @@ def formula(layer: SnakeLite, x: Tensor, grad: Tensor) -> list[Tensor]:
     return [y.detach(), *torch.autograd.grad(y, [wide, log_beta], grad.double())]
 
 
-def assert_near(found: list[Tensor], wanted: list[Tensor]) -> None:
-    for one, other, tolerance in zip(found, wanted, (2e-6, 1e-5, 5e-5)):
+def assert_near(found: list[Tensor], expected: list[Tensor]) -> None:
+    for one, other, tolerance in zip(found, expected, (2e-6, 1e-5, 5e-5)):
         assert one.dtype == torch.float32 and one.shape == other.shape
         error = (one - other).abs() / (1 + other.abs())
         assert error.max() <= tolerance
 
 
-def assert_same(found: list[Tensor], wanted: list[Tensor]) -> None:
-    assert all(torch.equal(one, other) for one, other in zip(found, wanted))
+def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
+    assert all(torch.equal(one, other) for one, other in zip(found, expected))
 
 
 # ------------------------------------------------------------------ results
@@ -66,14 +66,14 @@ def assert_same(found: list[Tensor], wanted: list[Tensor]) -> None:
 
 @needs_kernels
 @pytest.mark.parametrize("shape", SHAPES)
-def test_output_and_gradients_are_those_of_float64(small, shape):
+def test_output_and_gradients_match_float64(small, shape):
     layer, x, grad = problem(*shape)
     assert activations._fused(x, layer.log_beta) is not None
     assert_near(results(layer, x, grad), formula(layer, x, grad))
 
 
 @needs_kernels
-def test_every_length_up_to_some_vectors(small):
+def test_every_length_up_to_several_vectors(small):
     layer, x, grad = problem(2, 3, 70)
     for length in range(1, 71):
         short = x.detach()[..., :length].requires_grad_(), grad[..., :length]
@@ -82,7 +82,7 @@ def test_every_length_up_to_some_vectors(small):
 
 @needs_kernels
 @pytest.mark.parametrize("length", [1, 7, 8, 15, 16, 17, 31, 33])
-def test_nothing_is_written_behind_the_end(length):
+def test_kernels_do_not_write_past_the_end(length):
     library = kernels()
     assert library is not None
     x, beta, y, by_beta = torch.ones(64), torch.ones(1), torch.full((64,), -7.0), torch.empty(1)
@@ -96,7 +96,7 @@ def test_nothing_is_written_behind_the_end(length):
 
 @needs_kernels
 @pytest.mark.parametrize("shape", [(2, 3, 20_011), (30, 7, 33)])
-def test_threads_make_no_difference(small, shape):
+def test_result_is_independent_of_the_threads(small, shape):
     layer, x, grad = problem(*shape)
     before, found = torch.get_num_threads(), []
     try:
@@ -110,29 +110,29 @@ def test_threads_make_no_difference(small, shape):
 
 
 @needs_kernels
-def test_what_is_not_contiguous(small):
+def test_non_contiguous_inputs(small):
     layer, x, grad = problem(2, 3, 40)
-    slanted = x.detach().mT.contiguous().mT.requires_grad_()
-    assert_same(results(layer, slanted, grad.mT.contiguous().mT), results(layer, x, grad))
-    (by_x,) = torch.autograd.grad(layer(x).sum(), x)  # the gradient of a sum is one number, expanded
+    strided = x.detach().mT.contiguous().mT.requires_grad_()
+    assert_same(results(layer, strided, grad.mT.contiguous().mT), results(layer, x, grad))
+    (by_x,) = torch.autograd.grad(layer(x).sum(), x)  # the gradient of a sum is an expanded scalar
     torch.testing.assert_close(by_x, results(layer, x, torch.ones_like(x))[1], rtol=0, atol=0)
 
 
 @needs_kernels
-def test_pieces_give_the_same(monkeypatch):
+def test_chunks_match_the_kernel(monkeypatch):
     layer, x, grad = problem(2, 3, 2000)
-    monkeypatch.setattr(activations, "_PIECE", 512)
+    monkeypatch.setattr(activations, "_CHUNK", 512)
     fused = results(layer, x, grad)
     monkeypatch.setattr("partita_blocks.native.kernels", lambda: None)
     assert activations._fused(x, layer.log_beta) is None
-    pieces = results(layer, x, grad)
-    assert_near(pieces, formula(layer, x, grad))
-    for one, other in zip(fused, pieces):
+    chunks = results(layer, x, grad)
+    assert_near(chunks, formula(layer, x, grad))
+    for one, other in zip(fused, chunks):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
 @needs_kernels
-def test_far_from_zero_it_is_the_identity_to_rounding_and_so_is_its_gradient(small):
+def test_large_inputs_pass_unchanged(small):
     layer, _, _ = problem(1, 2, 1)
     x = torch.tensor([3e7, -1e8, 1e20, -1e30]).expand(1, 2, 4).contiguous().requires_grad_()
     y, by_x, _ = results(layer, x, torch.ones(1, 2, 4))
@@ -141,26 +141,26 @@ def test_far_from_zero_it_is_the_identity_to_rounding_and_so_is_its_gradient(sma
 
 
 @needs_kernels
-def test_copies_other_parameters_and_autocast(small):
+def test_copies_functional_call_and_autocast(small):
     layer, x, grad = problem(2, 3, 50)
-    wanted = results(layer, x, grad)
-    assert_same(results(copy.deepcopy(layer), x, grad), wanted)
+    expected = results(layer, x, grad)
+    assert_same(results(copy.deepcopy(layer), x, grad), expected)
     parameters = {"log_beta": layer.log_beta.detach()}
-    assert torch.equal(torch.func.functional_call(SnakeLite(3), parameters, (x,)), wanted[0])
+    assert torch.equal(torch.func.functional_call(SnakeLite(3), parameters, (x,)), expected[0])
     with torch.autocast("cpu", torch.bfloat16):
-        assert_same(results(layer, x, grad), wanted)
+        assert_same(results(layer, x, grad), expected)
     with torch.inference_mode():
-        assert torch.equal(layer(x), wanted[0])
+        assert torch.equal(layer(x), expected[0])
 
 
-def test_channels_that_do_not_fit_are_refused(small):
+def test_wrong_number_of_channels_raises(small):
     with pytest.raises(RuntimeError, match="size"), torch.no_grad():
         SnakeLite(3)(torch.ones(1, 5, 8))
 
 
 @needs_kernels
 @pytest.mark.slow
-def test_without_avx512(small, monkeypatch, tmp_path):
+def test_avx2_kernels_match_float64(small, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(build, "cpu_features", lambda: {"avx2", "fma"})
     library = build._load()
@@ -173,12 +173,12 @@ def test_without_avx512(small, monkeypatch, tmp_path):
 # ------------------------------------------------------------------ choice
 
 
-def test_small_tensors_never_ask_for_kernels(monkeypatch):
-    def asked() -> None:
+def test_small_tensors_do_not_load_kernels(monkeypatch):
+    def load() -> None:
         raise AssertionError
 
-    monkeypatch.setattr(activations, "_PIECE", 100)
-    monkeypatch.setattr(activations, "_cpu_kernels", asked)
+    monkeypatch.setattr(activations, "_CHUNK", 100)
+    monkeypatch.setattr(activations, "_cpu_kernels", load)
     layer, x, grad = problem(2, 5, 10)
     results(layer, x, grad)
     with pytest.raises(AssertionError), torch.no_grad():
@@ -186,7 +186,7 @@ def test_small_tensors_never_ask_for_kernels(monkeypatch):
 
 
 @needs_kernels
-def test_other_types_are_not_for_the_kernels(small):
+def test_unsupported_tensors_have_no_kernels(small):
     x, beta = torch.randn(1, 2, 3), torch.ones(2, 1)
     fused = activations._fused
     assert fused(x, beta) is not None

@@ -1,4 +1,4 @@
-"""SnakeLite's Triton kernels: on a GPU where there is one, and anywhere by Triton's interpreter, in another process."""
+"""Triton kernels of SnakeLite, on a GPU if there is one, and with Triton's interpreter in a subprocess."""
 
 import math
 import os
@@ -15,14 +15,14 @@ pytest.importorskip("triton")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 SHAPES = [
-    (2, 3, 2048),  # one tile a row
-    (1, 2, 2049),  # and one element
-    (2, 3, 37),  # rows share a tile
-    (3, 50, 5),  # the last tile has rows to spare
+    (2, 3, 2048),  # one tile per row
+    (1, 2, 2049),  # one tile per row and one more element
+    (2, 3, 37),  # several rows per tile
+    (3, 50, 5),  # the last tile has unused rows
     (1, 1, 1),
     (5, 1, 4100),
 ]
-# Of the output and of the gradients. The interpreter does not round to bfloat16, it cuts off.
+# Tolerances of the output and of the gradients. The interpreter truncates to bfloat16 instead of rounding.
 BFLOAT16 = 2**-7 if INTERPRETED else 2**-8
 TOLERANCE = {torch.float32: (2e-6, 1e-5), torch.bfloat16: (BFLOAT16, 1.1 * BFLOAT16), torch.float16: (2**-11, 2**-10)}
 
@@ -67,8 +67,8 @@ def assert_near(found: Tensor, wanted: Tensor, tolerance: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(INTERPRETED, reason="this is the inner process")
-def test_by_the_interpreter():
+@pytest.mark.skipif(INTERPRETED, reason="this is the subprocess")
+def test_kernels_in_the_interpreter():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, __file__]
     options = ["--import-mode=importlib", "-W", "ignore::pytest.PytestUnknownMarkWarning"]
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
@@ -81,31 +81,31 @@ class TestKernels:
 
     @pytest.mark.parametrize("dtype", TOLERANCE)
     @pytest.mark.parametrize("shape", SHAPES)
-    def test_output_and_gradients_are_those_of_float64(self, kernels, shape, dtype):
+    def test_output_and_gradients_match_float64(self, kernels, shape, dtype):
         layer, x, grad = problem(shape, dtype)
         y = layer(x)
         by_x, by_log_beta = torch.autograd.grad(y, [x, layer.log_beta], grad)
         assert y.dtype == by_x.dtype == dtype and by_log_beta.dtype == torch.float32
         for one, other, tolerance in zip((y, by_x), expected(layer, x, grad), TOLERANCE[dtype]):
             assert_near(one, other, tolerance)
-        # A sum of up to 2 * 10^4 terms in float32, whatever the type of x.
+        # A sum of up to 2 * 10^4 terms in float32, for any dtype of x.
         assert_near(by_log_beta, expected(layer, x, grad)[2], 2e-5)
 
-    def test_what_is_not_contiguous(self, kernels):
+    def test_non_contiguous_inputs(self, kernels):
         layer, x, _ = problem((2, 3, 40), torch.float32)
-        slanted = x.detach().mT.contiguous().mT.requires_grad_()
-        (by_x,) = torch.autograd.grad(layer(slanted).sum(), slanted)  # the gradient of a sum is one number, expanded
+        strided = x.detach().mT.contiguous().mT.requires_grad_()
+        (by_x,) = torch.autograd.grad(layer(strided).sum(), strided)  # the gradient of a sum is an expanded scalar
         (other,) = torch.autograd.grad(layer(x).sum(), x)
-        torch.testing.assert_close(layer(slanted), layer(x), rtol=0, atol=0)
+        torch.testing.assert_close(layer(strided), layer(x), rtol=0, atol=0)
         torch.testing.assert_close(by_x, other, rtol=0, atol=0)
 
-    def test_gradients_are_the_same_each_time(self, kernels):
+    def test_gradients_are_deterministic(self, kernels):
         layer, x, grad = problem((2, 3, 4100), torch.float32)
         first = torch.autograd.grad(layer(x), [x, layer.log_beta], grad)
         second = torch.autograd.grad(layer(x), [x, layer.log_beta], grad)
         assert all(torch.equal(one, other) for one, other in zip(first, second))
 
-    def test_far_from_zero_it_is_the_identity_to_rounding_and_so_is_its_gradient(self, kernels):
+    def test_large_inputs_pass_unchanged(self, kernels):
         layer, _, _ = problem((1, 2, 1), torch.float32)
         x = torch.tensor([3e7, -1e8, 1e20, -1e30], device=DEVICE).expand(1, 2, 4).contiguous().requires_grad_()
         y = layer(x)
@@ -123,7 +123,7 @@ class TestKernels:
         assert_near(y, wanted[0], TOLERANCE[x.dtype][0])
         assert_near(by_x, wanted[1], TOLERANCE[x.dtype][1])
 
-    def test_a_second_derivative_is_refused(self, kernels):
+    def test_second_derivative_raises(self, kernels):
         layer, x, grad = problem((1, 3, 20), torch.float32)
         (by_x,) = torch.autograd.grad(layer(x), x, grad.requires_grad_(), create_graph=True)
         with pytest.raises(RuntimeError, match="once_differentiable"):
@@ -133,7 +133,7 @@ class TestKernels:
 @pytest.mark.gpu
 @pytest.mark.skipif(INTERPRETED or not torch.cuda.is_available(), reason="no GPU")
 class TestChoice:
-    def test_a_gpu_uses_the_kernels_for_what_they_serve(self, kernels):
+    def test_gpu_tensors_use_the_kernels(self, kernels):
         x, beta = torch.randn(1, 2, 3, device="cuda"), torch.ones(2, 1, device="cuda")
         fused = activations._fused
         assert fused(x, beta) is kernels and fused(x.half(), beta) is kernels and fused(x.bfloat16(), beta) is kernels

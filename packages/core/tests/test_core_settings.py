@@ -1,7 +1,7 @@
 """Config classes derived from constructors: one list of settings, whichever way a component is built."""
 
 import pickle
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from partita_core import (
     Bottleneck,
     BottleneckOutput,
     ChannelLayout,
+    Config,
     Loss,
     PartitaError,
     components,
@@ -21,6 +22,7 @@ from partita_core import (
     to_dict,
 )
 from partita_core.ranges import Positive, Width
+from torch import nn
 
 
 class Scaled(Bottleneck):
@@ -46,14 +48,26 @@ class Rated(Loss):
         return (prediction - target).abs().mean((1, 2)) * self.weight
 
 
+class Mapped(nn.Module):
+    """Map between two widths that other parts determine."""
+
+    def __init__(self, width: int, out_dim: int, *, hidden: Width = 4) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(width, hidden), nn.Linear(hidden, out_dim))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     monkeypatch.setattr(registry, "_registry", dict(registry._registry))
-    plain = Scaled.__init__, Rated.__init__
+    plain = Scaled.__init__, Rated.__init__, Mapped.__init__
     register("bottleneck/test_scaled", example={"gain": 0.5})(Scaled)
     register("loss/test_rated")(Rated)
+    register("adapter/test_mapped")(Mapped)
     yield
-    Scaled.__init__, Rated.__init__ = plain
+    Scaled.__init__, Rated.__init__, Mapped.__init__ = plain
 
 
 def test_settings_are_the_keyword_only_parameters_with_their_defaults():
@@ -77,10 +91,15 @@ def test_what_other_parts_fix_is_taken_as_far_as_it_is_wanted():
     assert (Rated(16_000).sample_rate, Rated(16_000).channels) == (16_000, 1)
 
 
+def test_any_module_can_be_a_component():
+    mapped = config_of(Mapped)(hidden=3).build(width=2, out_dim=5, latent_spec=None)
+    assert mapped(torch.ones(7, 2)).shape == (7, 5) and mapped.config == config_of(Mapped)(hidden=3)
+
+
 def test_configs_are_written_read_changed_and_pickled():
     config = config_of(Scaled)(gain=0.25)
     assert to_dict(config) == {"type": "bottleneck/test_scaled", "gain": 0.25, "sizes": [1, 2]}
-    assert from_dict(registry.Config, to_dict(config)) == config == pickle.loads(pickle.dumps(config))
+    assert from_dict(Config, to_dict(config)) == config == pickle.loads(pickle.dumps(config))
     assert override(config, ["gain=8", "sizes=[3]"]) == replace(config, gain=8.0, sizes=(3,))
 
 
@@ -105,3 +124,37 @@ def test_a_setting_without_a_default_is_an_error():
 
     with pytest.raises(TypeError, match="'gain' has no default"):
         register("bottleneck/test_incomplete")(Incomplete)
+
+
+@dataclass(frozen=True)
+class Pace(Config):
+    """A component that is its own settings."""
+
+    steps: int = 1
+
+    def build(self):
+        return self
+
+    @classmethod
+    def example(cls):
+        return cls()
+
+
+def test_setting_that_holds_a_component():
+    register("sampler/test_pace")(Pace)
+
+    class Paced(Loss):
+        def __init__(self, *, pace: Pace = Pace()) -> None:
+            super().__init__()
+            self.pace = pace
+
+        def forward(self, prediction, target, *, lengths=None):
+            return prediction.sum((1, 2))
+
+    register("loss/test_paced")(Paced)
+    config = override(config_of(Paced)(), ["pace=test_pace", "pace.steps=3"])
+    assert config.build().pace == Paced(pace=Pace(3)).config.pace == Pace(3)
+    assert to_dict(config) == {"type": "loss/test_paced", "pace": {"type": "sampler/test_pace", "steps": 3}}
+    assert from_dict(Config, to_dict(config)) == config
+    with pytest.raises(PartitaError, match="loss/test_rated|test_rated"):
+        from_dict(Config, {"type": "loss/test_paced", "pace": {"type": "loss/test_rated"}})

@@ -275,7 +275,7 @@ DECODERS = {name: broken(TransposedConfig()) for name, broken in BREAK_DECODER.i
     "generates_as_declared": method(
         "generate", lambda parent, self, *args, **kwargs: parent.generate(self, *args, **kwargs)[..., 1:]
     )(TransposedConfig()),
-    "sampler_is_refused_in_one_pass": method("_refuse", lambda parent, self, sampler: None)(TransposedConfig()),
+    "sampler_is_refused_in_one_pass": method("_reject_sampler", lambda parent, self, sampler: None)(TransposedConfig()),
     "context_of_one_pass_is_as_declared": CONTEXT["context_is_as_declared"](TransposedConfig()),
     "tiled_one_pass_equals_whole": CONTEXT["tiled_equals_whole"](TransposedConfig()),
     "steps_change_nothing_in_place": with_state(TransposedConfig()),

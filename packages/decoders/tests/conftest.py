@@ -1,4 +1,4 @@
-"""A tiny denoiser, features for it, and a sampler's stream over them."""
+"""Fixtures: a tiny denoiser, features for it, and the output of a sampler."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def tiny() -> DenoisingDecoder:
 
 @pytest.fixture
 def features():
-    """Features for `tiny`."""
+    """Random features for `tiny`."""
 
     def random(chunks: int, seed: int = 1, batch: int = 2) -> tuple[Tensor]:
         generator = torch.Generator().manual_seed(seed)
@@ -32,7 +32,7 @@ def features():
 
 @pytest.fixture
 def sampled(seeds):
-    """All chunks of a sampler's stream."""
+    """Output of a sampler's stream, with features pushed in the given splits."""
 
     @torch.no_grad()
     def run(sampler, decoder, given, splits=None, seeds=seeds) -> Tensor:
@@ -44,8 +44,8 @@ def sampled(seeds):
 
 
 @pytest.fixture
-def noted(tiny):
-    """The calls of `tiny`: noise levels of one item, and the features."""
+def recorded_calls(tiny):
+    """Noise levels of the first item and features of each call of `tiny`."""
     calls: list[tuple[list[float], Tensor]] = []
     tiny.register_forward_pre_hook(lambda _, inputs: calls.append((inputs[1][0].tolist(), inputs[2][0].clone())))
     return calls

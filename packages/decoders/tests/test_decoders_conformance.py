@@ -1,4 +1,4 @@
-"""Every component of this package against the suite of its role: one entry each."""
+"""Conformance of every decoder, with one entry per component."""
 
 import pytest
 from partita_core import components, lookup
@@ -12,12 +12,12 @@ COMPONENTS = [
 ]
 
 
-def test_every_component_has_an_entry():
+def test_list_of_components_is_complete():
     registered = components("decoder/*").items()
     assert COMPONENTS == [tag for tag, config in registered if config.__module__.startswith("partita_decoders.")]
 
 
 @pytest.mark.parametrize("check", DECODER_CHECKS)
 @pytest.mark.parametrize("name", COMPONENTS)
-def test_conformance(name, check):
+def test_decoder_conformance(name, check):
     check(lookup(name).example())

@@ -1,4 +1,4 @@
-"""The consistency decoder under bfloat16 autocast: how well the difference of two neighboring noise levels survives."""
+"""The consistency decoder under bfloat16 autocast: accuracy of the difference of two neighboring noise levels."""
 
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,7 +11,7 @@ from partita_decoders import ConsistencyDecoderConfig
 from torch import nn
 
 AUDIO = AudioSpec(8000, 2, (ChannelLayout.STEREO,))
-STEP = 0.001  # of the times of student and teacher at the end of training
+STEP = 0.001  # time between student and teacher at the end of training
 
 
 @cache
@@ -22,14 +22,14 @@ def decoder(**changes):
     torch.manual_seed(0)
     latents = LatentSpec(dim=4, sample_rate=8000, hop=48, tokens_per_frame=2, ordered=False)
     built = config.build(latent_spec=latents, audio_spec=AUDIO).eval()
-    for module in built.modules():  # trained ones have no layers at zero
+    for module in built.modules():  # trained models have no zero layers
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, std=0.5 * module.weight[0].numel() ** -0.5)
     return built
 
 
 def difference(built, sigma: float, *, bf16: bool) -> torch.Tensor:
-    """Student less teacher, with the same features for both."""
+    """Difference of student and teacher, with the same features for both."""
     generator = torch.Generator().manual_seed(1)
     hidden = torch.randn(2, 4, 4, generator=generator).tanh()
     schedule = built.schedule
@@ -53,15 +53,15 @@ def relative_error(built, sigma: float) -> float:
 
 
 @pytest.mark.parametrize("sigma", [0.1, 1.0, 10.0])
-def test_autocast_of_the_branches_alone_costs_less_than_half(sigma, monkeypatch):
-    """With bfloat16 at the ends of the network as well, 0.08, 0.26 and 3.1 of the difference are rounding."""
+def test_float32_ends_halve_the_rounding_error(sigma, monkeypatch):
+    """With bfloat16 at both ends, the rounding error is 0.08, 0.26 and 3.1 of the difference."""
     built = decoder()
     error = relative_error(built, sigma)
     monkeypatch.setattr("partita_decoders._denoiser._not_autocast", lambda x: nullcontext())
     assert error < 0.5 * relative_error(built, sigma)
 
 
-def test_ends_and_stream_are_float32_and_branches_bfloat16():
+def test_autocast_dtypes_of_the_denoiser():
     built, seen = decoder(), {}
 
     def record(name):

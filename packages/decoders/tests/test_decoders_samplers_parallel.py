@@ -1,4 +1,4 @@
-"""Parallel decoding: a wave of pairs is what the paper takes all at once."""
+"""Parallel decoding: the stream of pairs equals all chunks at once, as published."""
 
 import math
 
@@ -12,7 +12,7 @@ SCHEDULE = NoiseSchedule()
 
 @torch.no_grad()
 def all_at_once(decoder, given, steps, seeds):
-    """All chunks through one step before the next, every pair in a call of its own."""
+    """Take all chunks through one step before the next, with one call per pair."""
     (f,), shape = given, (2, decoder.representation.hop, decoder.chunk_frames)
     clean = [torch.zeros(2, *shape, dtype=f.dtype)] * f.shape[1]
     for step in range(steps):
@@ -31,7 +31,7 @@ def all_at_once(decoder, given, steps, seeds):
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("chunks", [1, 2, 3, 4, 7, 12, 21])
-def test_every_batch_is_all_at_once(steps, chunks, tiny, features, sampled, seeds):
+def test_every_batch_size_equals_all_chunks_at_once(steps, chunks, tiny, features, sampled, seeds):
     given = (features(chunks)[0].double(),)
     whole = all_at_once(tiny.double(), given, steps, seeds)
     for batch in (1, 4, 6, 100):
@@ -40,41 +40,41 @@ def test_every_batch_is_all_at_once(steps, chunks, tiny, features, sampled, seed
 
 
 @pytest.mark.parametrize("chunks", [1, 2, 3, 4, 7, 10])
-def test_partners_alternate(chunks, tiny, sampled, noted):
-    """Which chunks are partners is read off their features."""
+def test_partners_alternate(chunks, tiny, sampled, recorded_calls):
+    """Features are chunk numbers, which identify the partners."""
     numbered = torch.arange(chunks, dtype=torch.float32).view(1, -1, 1).repeat(2, 1, 6)
     sampled(Parallel(steps=3, batch=2), tiny, (numbered,))
     for step in range(3):
         sigma = pytest.approx(SCHEDULE.sigma(1 - step / 3), rel=1e-6)
-        groups = [f[..., 0].tolist() for levels, f in noted if levels == [sigma] * len(levels)]
+        groups = [f[..., 0].tolist() for levels, f in recorded_calls if levels == [sigma] * len(levels)]
         pairs = [[t, t + 1] for t in range(step % 2, chunks - 1, 2)]
         alone = sorted(set(range(chunks)) - {t for pair in pairs for t in pair})
-        # A pair of each of the two items a call; the items come with each other.
+        # Each call has one pair of each of the two items.
         assert sorted(groups) == sorted([group] * 2 for group in (*pairs, *([t] for t in alone)))
 
 
 @torch.no_grad()
-def test_a_wave_goes_through_all_steps_in_full_batches(tiny, features, noted):
+def test_calls_are_full_batches_of_all_steps(tiny, features, recorded_calls):
     (f,), stream = features(30, batch=1), Parallel(steps=4, batch=3).start(tiny, torch.tensor([5]))
     stream.push((f[:, :6],))
     for t in range(6, 30):
-        noted.clear()
+        recorded_calls.clear()
         stream.push((f[:, t : t + 1],))
-        assert [call.shape for _, call in noted] == ([(3, 2, 6)] * 4 if t % 6 == 5 else [])
+        assert [call.shape for _, call in recorded_calls] == ([(3, 2, 6)] * 4 if t % 6 == 5 else [])
 
 
-def test_as_many_pairs_at_a_time_as_there_may(tiny, features, sampled, noted):
-    for batch, most in ((1, 2), (2, 2), (4, 4), (7, 6), (100, 10)):
-        noted.clear()
+def test_maximum_number_of_pairs_per_call(tiny, features, sampled, recorded_calls):
+    for batch, expected in ((1, 2), (2, 2), (4, 4), (7, 6), (100, 10)):
+        recorded_calls.clear()
         sampled(Parallel(batch=batch), tiny, features(10))
-        assert max(len(f) for _, f in noted) == most
+        assert max(len(f) for _, f in recorded_calls) == expected
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("steps", "batch"), [(1, 1), (4, 1), (4, 8), (3, 6)])
 @pytest.mark.parametrize("items", [1, 3])
-def test_latency_is_the_wave_and_the_pairs_before_it(steps, batch, items, tiny, features):
-    """Items share a batch, so that the latency of several is that of a smaller one."""
+def test_latency_of_parallel_is_as_declared(steps, batch, items, tiny, features):
+    """Items share the pairs of a call, so that several items have the latency of a smaller batch."""
     (f,), stream = features(50, batch=items), Parallel(steps, batch).start(tiny, torch.arange(items))
     final = 0
     late = []

@@ -1,4 +1,4 @@
-"""What all samplers have in common: streams of bounded memory, and what a result depends on."""
+"""Properties of all samplers: streams of bounded memory, and dependence on chunks, seeds and dtype."""
 
 import weakref
 
@@ -28,7 +28,7 @@ SPLITS = [[1] * 23, [3, 20], [0, 2, 0, 0, 21, 0], [22, 1], [1, 22], *(random_spl
 
 
 @pytest.mark.parametrize("sampler", ALL, ids=repr)
-def test_streamed_is_whole_bit_for_bit(sampler, tiny, features, sampled):
+def test_stream_is_bit_identical_for_any_split(sampler, tiny, features, sampled):
     given = features(23)
     whole = sampled(sampler, tiny, given)
     assert whole.shape == (2, 2, 8, 23 * 4)
@@ -38,7 +38,7 @@ def test_streamed_is_whole_bit_for_bit(sampler, tiny, features, sampled):
 
 @pytest.mark.parametrize("sampler", ALL, ids=repr)
 @pytest.mark.parametrize("chunks", [0, 1, 2])
-def test_short_ones(sampler, chunks, tiny, features, sampled):
+def test_zero_to_two_chunks(sampler, chunks, tiny, features, sampled):
     given = features(chunks)
     whole = sampled(sampler, tiny, given)
     assert whole.shape == (2, 2, 8, chunks * 4) and whole.isfinite().all()
@@ -47,7 +47,7 @@ def test_short_ones(sampler, chunks, tiny, features, sampled):
 
 @torch.no_grad()
 @pytest.mark.parametrize("sampler", ALL, ids=repr)
-def test_what_is_held_back_is_what_is_declared(sampler, tiny, features):
+def test_latency_is_as_declared(sampler, tiny, features):
     (given,), stream = features(40, batch=1), sampler.start(tiny, torch.tensor([5]))
     final, late = 0, []
     for t in range(40):
@@ -60,9 +60,9 @@ def test_what_is_held_back_is_what_is_declared(sampler, tiny, features):
 @torch.no_grad()
 @pytest.mark.parametrize("sampler", ALL, ids=repr)
 @pytest.mark.parametrize("size", [1, 60])
-def test_features_are_held_no_longer_than_chunks_are_held_back(sampler, size, tiny, features):
+def test_features_are_released_with_their_chunks(sampler, size, tiny, features):
     (given,), stream = features(60, batch=1), sampler.start(tiny, torch.tensor([5]))
-    memory: list[weakref.ref] = []  # a storage is alive as long as any view of it
+    memory: list[weakref.ref] = []  # a storage lives as long as any view of it
     alive: list[int] = []
     take = stream.take
 
@@ -76,13 +76,13 @@ def test_features_are_held_no_longer_than_chunks_are_held_back(sampler, size, ti
         piece = given[:, t : t + size].clone()
         memory.append(weakref.ref(piece.untyped_storage()))
         stream.push((piece,))
-    # The one being taken, what was pushed, and the context of the next, which is final or held back.
+    # The current chunk, the push, and the context, which is either final or held back.
     assert len(alive) == 60 and max(alive) <= 2 + max(1, sampler.latency)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("sampler", ALL, ids=repr)
-def test_a_decoder_conditions_chunks_as_the_sampler_takes_them(sampler, tiny):
+def test_decoder_conditions_one_chunk_at_a_time(sampler, tiny):
     memory: list[weakref.ref] = []
     alive: list[int] = []
     condition = tiny.condition
@@ -114,11 +114,11 @@ def test_codec_decodes_and_streams(sampler):
     torch.testing.assert_close(longer[..., :640], whole[..., :640], rtol=0, atol=1e-12)
 
 
-# ------------------------------------------------------------------ what a result depends on
+# ------------------------------------------------------------------ dependence of results
 
 
 @pytest.mark.parametrize("sampler", [one for one in SEQUENTIAL if one != Independent()], ids=repr)
-def test_no_chunk_depends_on_later_ones(sampler, tiny, features, sampled):
+def test_chunks_do_not_depend_on_later_chunks(sampler, tiny, features, sampled):
     given, other = features(6), features(6, seed=2)
     for t in (1, 3, 5):
         changed = torch.cat([given[0][:, :t], other[0][:, t:]], dim=1)
@@ -128,7 +128,7 @@ def test_no_chunk_depends_on_later_ones(sampler, tiny, features, sampled):
 
 
 @pytest.mark.parametrize("sampler", ALL, ids=repr)
-def test_each_item_has_its_own_noise_wherever_it_stands(sampler, tiny, features, sampled):
+def test_noise_depends_on_the_seed_of_the_item_alone(sampler, tiny, features, sampled):
     decoder = tiny.double()
     (one,) = features(5, batch=1)
     given = (one.double().repeat(3, 1, 1),)
@@ -142,7 +142,9 @@ def test_each_item_has_its_own_noise_wherever_it_stands(sampler, tiny, features,
 
 @pytest.mark.parametrize("sampler", ALL, ids=repr)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_all_is_at_least_float32_but_what_the_decoder_sees_of_half_features(sampler, dtype, tiny, features, sampled):
+def test_output_is_at_least_float32_and_decoder_input_has_the_dtype_of_features(
+    sampler, dtype, tiny, features, sampled
+):
     seen = []
     tiny.to(dtype).register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0].dtype, inputs[1].dtype)))
     out = sampled(sampler, tiny, (features(3)[0].to(dtype),))

@@ -1,4 +1,4 @@
-"""GenAE's encoder after `optimize()`: by fused kernels where there are any, and otherwise as before."""
+"""The GenAE encoder after `optimize()`, with and without fused kernels."""
 
 import copy
 from dataclasses import replace
@@ -27,8 +27,8 @@ CONFIG = GenAEEncoderConfig(
 )
 
 
-def encoders(config: GenAEEncoderConfig = CONFIG, precision: str = "float32") -> tuple[GenAEEncoder, GenAEEncoder]:
-    """An encoder, and the same optimized."""
+def encoders(config=CONFIG, precision: str = "float32") -> tuple[GenAEEncoder, GenAEEncoder]:
+    """An encoder, and an optimized copy."""
     torch.manual_seed(0)
     encoder = config.build(out_dim=12, audio_spec=AUDIO).eval()
     for module in encoder.modules():
@@ -53,7 +53,7 @@ def error(found: Tensor, wanted: Tensor) -> float:
 @torch.no_grad()
 @pytest.mark.parametrize("mel_stage", [0, 2, 3])
 @pytest.mark.parametrize("batch, frames", [(1, 1), (3, 2), (3, 5), (1, 40)])
-def test_equal_to_what_it_was(batch, frames, mel_stage):
+def test_fused_encoder_equals_modules(batch, frames, mel_stage):
     encoder, optimized = encoders(replace(CONFIG, mel_stage=mel_stage))
     given = inputs(batch, frames)
     assert optimized.fused is not None and optimized.fused.serves(given[0])
@@ -62,7 +62,7 @@ def test_equal_to_what_it_was(batch, frames, mel_stage):
 
 @needs_kernels
 @torch.no_grad()
-def test_bf16_is_close():
+def test_fused_bf16_is_close_to_float32():
     encoder, optimized = encoders(precision="bf16")
     given = inputs(2, 10)
     wanted = encoder(*given)
@@ -73,7 +73,7 @@ def test_bf16_is_close():
 @needs_kernels
 @torch.no_grad()
 @pytest.mark.parametrize("width", [1, 7])
-def test_pieces_equal_the_whole(width):
+def test_fused_stream_equals_forward(width):
     _, optimized = encoders()
     audio, layout = inputs(2, 60)
     stream = optimized.stream(layout, width=width)
@@ -82,7 +82,7 @@ def test_pieces_equal_the_whole(width):
 
 
 @needs_kernels
-def test_gradients_and_copies_and_state_are_as_before():
+def test_fused_encoder_keeps_gradients_copies_and_state():
     encoder, optimized = encoders()
     audio, layout = inputs(1, 3)
     audio.requires_grad_()
@@ -96,7 +96,7 @@ def test_gradients_and_copies_and_state_are_as_before():
 
 @needs_kernels
 @torch.no_grad()
-def test_float64_goes_the_old_way():
+def test_float64_runs_the_modules():
     encoder, optimized = encoders()
     audio, layout = inputs(1, 3)
     assert torch.equal(optimized.double()(audio.double(), layout), encoder.double()(audio.double(), layout))
@@ -105,7 +105,7 @@ def test_float64_goes_the_old_way():
 @needs_kernels
 @pytest.mark.slow
 @torch.no_grad()
-def test_can_still_be_exported():
+def test_fused_encoder_can_be_exported():
     config = GenAEEncoderConfig(strides=(2, 3), channels=(8, 8, 8), dilations=(1,), mel_stage=0, attention_layers=0)
     encoder, optimized = encoders(config)
     frames = torch.export.Dim("frames", min=2, max=1000)
@@ -114,7 +114,7 @@ def test_can_still_be_exported():
 
 
 @torch.no_grad()
-def test_without_kernels_it_stays_as_it_was(monkeypatch):
+def test_optimize_without_kernels_changes_nothing(monkeypatch):
     monkeypatch.setattr("partita_blocks.fused.kernels", lambda: None)
     torch.manual_seed(0)
     encoder = CONFIG.build(out_dim=12, audio_spec=AUDIO)
@@ -125,14 +125,14 @@ def test_without_kernels_it_stays_as_it_was(monkeypatch):
 
 
 @needs_kernels
-def test_another_precision_is_refused():
+def test_unknown_precision_raises():
     with pytest.raises(PartitaError, match="'int8'"):
         encoders(precision="int8")
 
 
 @torch.no_grad()
-def test_without_kernels_bf16_keeps_what_sees_the_audio(monkeypatch):
-    """A tone leaves most mel bands empty, and the rounding of its samples to bfloat16 would fill them."""
+def test_bf16_without_kernels_keeps_stem_and_mel_in_float32(monkeypatch):
+    """A tone leaves most mel bands empty; rounding its samples to bfloat16 would fill them."""
     monkeypatch.setattr("partita_blocks.fused.kernels", lambda: None)
     torch.manual_seed(0)
     encoder = CONFIG.build(out_dim=12, audio_spec=AUDIO).eval()

@@ -1,4 +1,4 @@
-"""A language model of bytes, small, that has read three words, saved as a folder."""
+"""Fixture: a tiny byte-level language model, trained on three words and saved as a folder."""
 
 import os
 
@@ -11,7 +11,7 @@ WORDS = ("do", "re", "mi")
 
 @pytest.fixture(scope="session")
 def byte_lm(tmp_path_factory):
-    """The folder of a tiny `LlamaForCausalLM` with `ByT5Tokenizer`, trained on "say: ", a line break and a word."""
+    """Folder of a tiny `LlamaForCausalLM` with `ByT5Tokenizer`, trained on "say: ", a line break and a word."""
     from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM
 
     folder = tmp_path_factory.mktemp("byte_lm")

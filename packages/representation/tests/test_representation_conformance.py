@@ -1,4 +1,4 @@
-"""Every representation encoder of this package against the suite of its role: one entry each."""
+"""Conformance suite of the representation role, for every encoder of this package."""
 
 import pytest
 from partita_core import LatentSpec, components, lookup
@@ -8,14 +8,14 @@ from partita_testing import REPRESENTATION_CHECKS, RepresentationCase
 COMPONENTS = [
     "representation/causal_transformer",
 ]
-WHOLE_PAST = CausalRepresentationConfig(width=16, layers=2, heads=2, mlp_ratio=2)
+UNBOUNDED = CausalRepresentationConfig(width=16, layers=2, heads=2, mlp_ratio=2)
 CASES = {
-    "all of the past": RepresentationCase(WHOLE_PAST),
-    "one token a frame": RepresentationCase(WHOLE_PAST, LatentSpec(4, 8000, 16)),
+    "unbounded past": RepresentationCase(UNBOUNDED),
+    "one token per frame": RepresentationCase(UNBOUNDED, LatentSpec(4, 8000, 16)),
 }
 
 
-def test_every_component_has_an_entry():
+def test_every_component_is_tested():
     registered = components("representation/*").items()
     assert COMPONENTS == [tag for tag, config in registered if config.__module__.startswith("partita_representation.")]
 

@@ -4,16 +4,15 @@ import pytest
 import torch
 from partita_core import LatentSpec, PartitaError
 from partita_representation import (
-    CausalRepresentationConfig,
+    RQMTP,
+    CausalRepresentation,
     RandomProjectionQuantizer,
-    RQMTPConfig,
     SupervisionInput,
 )
 from partita_testing.dummies import NeighbouringConfig
 from torch.nn import functional as F
 
 SPEC = LatentSpec(8, 24_000, 960)
-ENCODER = CausalRepresentationConfig(width=16, layers=1, heads=2, mlp_ratio=2)
 
 
 def quantizer(**changes):
@@ -23,9 +22,8 @@ def quantizer(**changes):
 
 def supervision(spec=SPEC, **settings):
     torch.manual_seed(0)
-    encoder = ENCODER.build(latent_spec=spec)
-    config = RQMTPConfig(**{"codes": 32, "code_dim": 4, "whitening_steps": 0} | settings)
-    return encoder, config.build(latent_spec=spec, representation=encoder)
+    encoder = CausalRepresentation(spec, width=16, layers=1, heads=2, mlp_ratio=2)
+    return encoder, RQMTP(spec, encoder, **{"codes": 32, "code_dim": 4, "whitening_steps": 0} | settings)
 
 
 def inputs(encoder, values, frames=None):
@@ -34,17 +32,17 @@ def inputs(encoder, values, frames=None):
     return SupervisionInput(encoder(values), values, frames)
 
 
-def spelled(task, codes):
-    """Latents, one for each code, `(1, 8, frames)`, that the quantizer gives these codes."""
+def latents_of(task, codes):
+    """Latents `(1, 8, frames)` that the quantizer maps to the given codes."""
     candidates = torch.randn(20_000, 8)
-    of = task.quantizer(candidates)[:, 0]
-    return torch.stack([candidates[(of == code).nonzero()[0, 0]] for code in codes], dim=1)[None]
+    found = task.quantizer(candidates)[:, 0]
+    return torch.stack([candidates[(found == code).nonzero()[0, 0]] for code in codes], dim=1)[None]
 
 
 # ------------------------------------------------------------------ the quantizer
 
 
-def test_a_code_is_the_entry_of_the_largest_cosine():
+def test_code_is_the_entry_of_largest_cosine():
     it = quantizer(codebooks=3)
     x = 3 + 5 * torch.randn(2, 7, 64)
     normed = (x - x.mean(-1, keepdim=True)) / x.std(-1, correction=0, keepdim=True)
@@ -58,7 +56,7 @@ def test_a_code_is_the_entry_of_the_largest_cosine():
     assert abs(it.projection.std() - (6 / 80 / 3) ** 0.5) < 0.01
 
 
-def test_labels_depend_on_the_seed_alone_and_are_frozen():
+def test_labels_depend_on_the_seed_only():
     torch.manual_seed(1)
     one = quantizer()
     torch.manual_seed(2)
@@ -68,11 +66,11 @@ def test_labels_depend_on_the_seed_alone_and_are_frozen():
     assert not list(one.parameters()) and set(one.state_dict()) == {"projection", "codebooks"}
     third.load_state_dict(one.state_dict())
     assert torch.equal(one(x), third(x))
-    # What is drawn is the same on every machine.
+    # The draw is the same on every machine.
     assert quantizer(dim=4, code_dim=2).projection[0].tolist() == pytest.approx([0.9401060, 0.4156397], abs=1e-6)
 
 
-def test_labels_see_neither_level_nor_offset_nor_autocast():
+def test_labels_are_invariant_to_scale_offset_and_autocast():
     it = quantizer()
     x = torch.randn(500, 64)
     assert torch.equal(it(x), it(20 * x + 3))
@@ -82,8 +80,8 @@ def test_labels_see_neither_level_nor_offset_nor_autocast():
 
 
 @pytest.mark.parametrize("codes", [256, 1024])
-def test_most_codes_are_used_on_latents_like_gaussian_noise(codes):
-    """V8: more than half of the codes, also where channels have very different scales."""
+def test_most_codes_are_used_on_gaussian_noise(codes):
+    """More than half of the codes are used, even if the channels have very different scales."""
     torch.manual_seed(0)
     spread = torch.linspace(-1, 1, 64).exp()
     for x in (torch.randn(20_000, 64), torch.randn(20_000, 64) * spread):
@@ -113,13 +111,13 @@ def by_definition(task, given):
 
 @pytest.mark.parametrize("settings", [{}, {"codebooks": 3, "offsets": 2}, {"offsets": 12}])
 @pytest.mark.parametrize("frames", [None, [10, 4, 1]])
-def test_the_loss_is_the_mean_over_offsets_of_the_mean_over_frames(settings, frames):
+def test_loss_is_the_mean_over_offsets_of_the_mean_over_frames(settings, frames):
     encoder, task = supervision(**settings)
     given = inputs(encoder, torch.randn(3, 8, 10), frames)
     torch.testing.assert_close(task(given).loss, by_definition(task, given))
 
 
-def test_padding_does_not_count():
+def test_padding_has_no_effect():
     encoder, task = supervision()
     values = torch.randn(3, 8, 10)
     spoilt = values.clone()
@@ -132,14 +130,13 @@ def test_padding_does_not_count():
     torch.testing.assert_close(task(inputs(encoder, longer, [10, 4, 7])).loss, found[0].loss, rtol=1e-6, atol=0)
 
 
-def test_a_stack_is_labelled_at_its_first_frame_and_predicted_whole():
+def test_stacked_frames_share_the_label_of_their_first_frame():
     encoder, task = supervision(stack=2, offsets=1)
     values = torch.randn(2, 8, 6)
     labels, valid = task.labels(values, torch.tensor([6, 3]))
     assert valid.tolist() == [[True] * 5 + [False], [True, True] + [False] * 4]
     for t in range(5):
         pair = torch.cat([values[:, :, t], values[:, :, t + 1]], dim=-1)
-        # A stack is normed as a whole, the order of its numbers is the quantizer's own affair.
         assert torch.equal(labels[:, t], task.quantizer(pair))
     given = inputs(encoder, values, [6, 3])
     found = task(given)
@@ -152,10 +149,10 @@ def test_a_stack_is_labelled_at_its_first_frame_and_predicted_whole():
     assert float(found.metrics["repeat_1"]) == pytest.approx(sum(hits) / 3)
 
 
-def test_the_baselines_of_a_sequence_that_is_known():
+def test_baselines_on_a_periodic_sequence():
     encoder, task = supervision(codes=8, offsets=3)
-    codes = [5, 5, 2, 5, 5, 2, 5, 5, 2, 5]  # of period 3; the most frequent is 7 of 10
-    found = task(inputs(encoder, spelled(task, codes))).metrics
+    codes = [5, 5, 2, 5, 5, 2, 5, 5, 2, 5]  # period 3; the most frequent code has 7 of 10
+    found = task(inputs(encoder, latents_of(task, codes))).metrics
     assert float(found["unigram"]) == pytest.approx(0.7)
     for k, hits in ((1, 3 / 9), (2, 3 / 8), (3, 7 / 7)):
         assert float(found[f"repeat_{k}"]) == pytest.approx(hits)
@@ -164,35 +161,35 @@ def test_the_baselines_of_a_sequence_that_is_known():
     assert float(found["perplexity"]) == pytest.approx(math.exp(entropy), rel=1e-5)
 
 
-def test_accuracy_counts_the_hits_of_each_offset():
+def test_accuracy_per_offset():
     encoder, task = supervision(codes=8, offsets=2)
     codes = [5, 5, 2, 5, 5, 2, 5, 5, 2, 5]
-    with torch.no_grad():  # the first head always says 5, the second always 2
+    with torch.no_grad():  # the first head always predicts 5, the second always 2
         task.heads.weight.zero_()
         task.heads.bias.copy_(torch.stack([F.one_hot(torch.tensor(code), 8) for code in (5, 2)]).flatten().float())
-    found = task(inputs(encoder, spelled(task, codes))).metrics
+    found = task(inputs(encoder, latents_of(task, codes))).metrics
     assert float(found["accuracy_1"]) == pytest.approx(6 / 9)
     assert float(found["accuracy_2"]) == pytest.approx(3 / 8)
 
 
-def test_frequencies_are_over_all_that_was_trained_on():
+def test_frequencies_accumulate_over_training_batches():
     encoder, task = supervision(codes=8, offsets=1)
-    task(inputs(encoder, spelled(task, [1] * 6)))
-    found = task(inputs(encoder, spelled(task, [3, 3, 3, 1]))).metrics
-    assert float(found["unigram"]) == pytest.approx(1 / 4)  # 1 has come up 7 times, 3 three times
+    task(inputs(encoder, latents_of(task, [1] * 6)))
+    found = task(inputs(encoder, latents_of(task, [3, 3, 3, 1]))).metrics
+    assert float(found["unigram"]) == pytest.approx(1 / 4)  # code 1 has occurred 7 times, code 3 three times
     assert task.counts[0].tolist() == [0, 7, 0, 3, 0, 0, 0, 0]
-    task.eval()(inputs(encoder, spelled(task, [3] * 6)))
+    task.eval()(inputs(encoder, latents_of(task, [3] * 6)))
     assert task.counts.sum() == 10
     assert {"counts", "quantizer.projection", "quantizer.codebooks"} < set(task.state_dict())
 
 
-def test_frequencies_are_those_of_all_processes(monkeypatch):
+def test_frequencies_are_summed_over_processes(monkeypatch):
     encoder, task = supervision(codes=8, offsets=1)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda counted: counted.add_(torch.tensor([10] + [0] * 7)))
-    with torch.no_grad():  # with gradients the loss would ask the others, too
-        found = task(inputs(encoder, spelled(task, [3, 3, 0])))
+    with torch.no_grad():  # with gradients the loss would be reduced over processes, too
+        found = task(inputs(encoder, latents_of(task, [3, 3, 0])))
     assert task.counts[0].tolist() == [11, 0, 0, 2, 0, 0, 0, 0]
     assert float(found.metrics["unigram"]) == pytest.approx(1 / 3)
 
@@ -207,15 +204,15 @@ def test_gradients_reach_the_encoder_and_every_head():
     assert bool((task.heads.weight.grad.unflatten(0, task.shape) != 0).any(-1).any(-1).all())
 
 
-def common(frames):
-    """Latents `(1, 8, frames)` of channels that say nearly the same, as those of a codec in its first minutes."""
+def correlated(frames):
+    """Latents `(1, 8, frames)` of strongly correlated channels, as of a codec in its first minutes of training."""
     mixed = torch.randn(8, 8) * torch.tensor([5, 2, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1])[:, None]
     return (torch.randn(frames, 8) @ mixed + 2).mT[None]
 
 
-def test_whitened_latents_use_most_codes_evenly_and_bring_out_what_channels_do_not_share():
+def test_whitening_raises_code_use_on_correlated_latents():
     torch.manual_seed(0)
-    values = common(4000)
+    values = correlated(4000)
     found = {}
     for steps in (0, 1):
         encoder, task = supervision(codes=64, code_dim=8, whitening_steps=steps)
@@ -224,9 +221,9 @@ def test_whitened_latents_use_most_codes_evenly_and_bring_out_what_channels_do_n
     assert float(found[0]["code_use"]) < 0.6 and float(found[0]["perplexity"]) < 8
 
 
-def test_whitening_is_by_the_covariance_of_the_frames_of_the_first_batches():
+def test_whitening_uses_the_covariance_of_the_first_batches():
     encoder, task = supervision(whitening_steps=2)
-    values = common(600).reshape(8, 3, 200).transpose(0, 1).contiguous()
+    values = correlated(600).reshape(8, 3, 200).transpose(0, 1).contiguous()
     values[1, :, 150:] = 1e6  # padding
     task(inputs(encoder, values, [200, 150, 200]))
     task.eval()(inputs(encoder, values))
@@ -239,33 +236,31 @@ def test_whitening_is_by_the_covariance_of_the_frames_of_the_first_batches():
     eigenvalues = eigenvalues + 1e-3 * eigenvalues.mean() + 1e-8
     expected = directions @ torch.diag(eigenvalues**-0.5) @ directions.mT
     torch.testing.assert_close(matrix.double(), expected, rtol=1e-4, atol=1e-4)
-    task(inputs(encoder, 3 * values[:1]))  # it has had its two batches
+    task(inputs(encoder, 3 * values[:1]))  # a third batch changes nothing
     assert torch.equal(mean, task.whitening.mean) and torch.equal(matrix, task.whitening.matrix)
     labels, _ = task.labels(values[:1], torch.tensor([200]))
     assert torch.equal(labels, task.quantizer((values[:1].mT - mean) @ matrix))
 
 
-def test_whitening_withstands_a_batch_without_frames_and_silence():
+def test_whitening_stays_finite_without_frames_and_on_silence():
     encoder, task = supervision(whitening_steps=3)
     for values, frames in ((torch.zeros(1, 8, 4), [0]), (torch.zeros(1, 8, 4), [4]), (torch.ones(1, 8, 4), [4])):
         assert bool(task(inputs(encoder, values, frames)).loss.isfinite())
         assert bool(task.whitening.matrix.isfinite().all())
 
 
-def test_nothing_but_a_causal_encoder_can_be_taught_so():
+def test_invalid_settings_raise():
     encoder = NeighbouringConfig().build(latent_spec=SPEC)
-    with pytest.raises(
-        PartitaError, match="NeighbouringEncoder sees 1 frames to the right, which rq_mtp would predict"
-    ):
-        RQMTPConfig().build(latent_spec=SPEC, representation=encoder)
-    with pytest.raises(PartitaError, match="offsets is 0; it must be at least 1"):
-        RQMTPConfig(offsets=0)
-    with pytest.raises(PartitaError, match="whitening_steps is -1; it must be at least 0"):
-        RQMTPConfig(whitening_steps=-1)
+    with pytest.raises(PartitaError, match="NeighbouringEncoder .* 1 future frames"):
+        RQMTP(SPEC, encoder)
+    with pytest.raises(PartitaError, match="offsets is 0"):
+        supervision(offsets=0)
+    with pytest.raises(PartitaError, match="whitening_steps is -1"):
+        supervision(whitening_steps=-1)
 
 
-def test_learned_it_is_better_than_both_baselines_and_worse_further_ahead():
-    """V8, on latents of a process that is predictable in part: more is known of the next frame than of later ones."""
+def test_rq_mtp_beats_unigram_and_repeat_baselines():
+    """On latents of a partly predictable process, accuracy falls with the offset."""
     spec = LatentSpec(4, 24_000, 960, tokens_per_frame=2)
     encoder, task = supervision(spec, codes=16, offsets=3, whitening_steps=10)
     turn = torch.linalg.qr(torch.randn(8, 8))[0]

@@ -38,9 +38,11 @@ def oobleck_from_diffusers(model: nn.Module) -> Autoencoder:
     ours = AutoencoderConfig(
         AudioSpec(config.sampling_rate, config.audio_channels, (layout,)),
         dim,
-        OobleckEncoderConfig(strides, tuple(width * multiple for multiple in multiples)),
+        OobleckEncoderConfig(strides=strides, channels=tuple(width * multiple for multiple in multiples)),
         VAEConfig(),
-        OobleckDecoderConfig(strides[::-1], tuple(config.decoder_channels * multiple for multiple in multiples[::-1])),
+        OobleckDecoderConfig(
+            strides=strides[::-1], channels=tuple(config.decoder_channels * multiple for multiple in multiples[::-1])
+        ),
     ).build()
     weights = model.state_dict()
     for name, part, change in (("encoder", ours.encoder, "down"), ("decoder", ours.decoder, "up")):

@@ -1,4 +1,4 @@
-"""Layers for neural audio autoencoders: activations, convolutions, attention, spectra, patches, noise levels."""
+"""Layers of neural audio autoencoders: activations, convolutions, attention, spectra, patching, noise conditioning."""
 
 from .activations import ACTIVATIONS, ELU, Snake, SnakeBeta, SnakeLite
 from .attention import RMSNorm, TransformerBlock, WindowedTransformer, rotary_angles, rotate, windowed_attention
@@ -27,8 +27,9 @@ from .convolutions import (
     up_stages,
 )
 from .fused import FusedStages, fuse_stages
+from .grid_vectors import GridToVectors, VectorsToGrid
 from .native import why_no_kernels
-from .noise_level import (
+from .noise_conditioning import (
     AdaptiveGroupNorm,
     AdaptiveLayerNorm,
     AdaptiveScale,
@@ -38,8 +39,7 @@ from .noise_level import (
     sinusoidal_embedding,
 )
 from .patching import Depatchifier, Patchifier, patch_grid
-from .places import Gather, Spread
-from .spectral import STFT, LogMel, a_weighting, mel_filterbank, mirrored, overlap_add, power, reflect
+from .spectral import STFT, LogMel, a_weighting, mel_filterbank, overlap_add, power, reflect_pad, reflected_positions
 
 __all__ = [
     "ACTIVATIONS",
@@ -62,7 +62,7 @@ __all__ = [
     "DownUnit2d",
     "FrequencyGains",
     "FusedStages",
-    "Gather",
+    "GridToVectors",
     "LogMel",
     "NoiseEmbedding",
     "Patchifier",
@@ -72,11 +72,11 @@ __all__ = [
     "Snake",
     "SnakeBeta",
     "SnakeLite",
-    "Spread",
     "SwiGLU",
     "TransformerBlock",
     "UpStage",
     "UpUnit2d",
+    "VectorsToGrid",
     "WindowedTransformer",
     "a_weighting",
     "chunk_causal_attention",
@@ -88,11 +88,11 @@ __all__ = [
     "fuse_stages",
     "init_truncated_normal",
     "mel_filterbank",
-    "mirrored",
     "overlap_add",
     "patch_grid",
     "power",
-    "reflect",
+    "reflect_pad",
+    "reflected_positions",
     "residual_units",
     "rotary_angles",
     "rotate",

@@ -1,4 +1,4 @@
-"""Weights in the order that the kernels read, and calls of them; the structures are those of `kernels.cpp`."""
+"""Weights in the memory layout of the kernels, and calls of them; the structures are those of `kernels.cpp`."""
 
 import ctypes
 import threading
@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import record_function
@@ -13,7 +14,7 @@ from torch.profiler import record_function
 from .activations import SnakeLite
 from .convolutions import DownStage, ResidualUnit
 
-LANE = 16  # channels are padded to a multiple of it
+LANE = 16  # channels are padded to a multiple of this
 
 
 class _SnakeFields(ctypes.Structure):
@@ -50,12 +51,12 @@ def _padded(channels: int) -> int:
 
 
 class Packed:
-    """Packed weights of stem and stages, and the memory that activations lie in."""
+    """Packed weights of stem and stages, and the buffers for activations."""
 
     def __init__(
         self, library: ctypes.CDLL, stem: nn.Conv1d, stages: list[DownStage], *, bf16: bool, state: Any
     ) -> None:
-        """Packs for `library`; `state` tells of which weights."""
+        """Pack the weights for `library`; `state` is their fingerprint."""
         self.library, self.bf16, self.state = library, bf16, state
         self.panel = library.partita_panel()
         self._kept: list[Tensor] = []
@@ -78,7 +79,7 @@ class Packed:
         self._local = threading.local()
 
     def bytes_of_item(self, length: int) -> int:
-        """Memory that the widest activations of one item take."""
+        """Bytes of the largest activations of one item."""
         sizes = []
         for down, _ in self.layers:
             length //= down.stride
@@ -86,7 +87,7 @@ class Packed:
         return max(sizes)
 
     def run(self, audio: Tensor, side: Tensor | None, side_stage: int) -> Tensor:
-        """See `FusedStages`."""
+        """Run the kernels; see `FusedStages`."""
         x, (batch, _, length) = audio, audio.shape
         buffers = self._buffers(batch * self.bytes_of_item(length) // 4)
         threads, bf16 = torch.get_num_threads(), int(self.bf16)
@@ -108,10 +109,10 @@ class Packed:
         return x.view(batch, length, -1)[..., : self.channels_out].transpose(1, 2).contiguous()
 
     def _buffers(self, floats: int) -> tuple[Tensor, Tensor]:
-        """Two, which layers read and write in turn, kept from call to call: fresh pages are dear."""
+        """Two buffers that layers read and write in turn, kept between calls since fresh memory pages are expensive."""
         kept = getattr(self._local, "buffers", None)
         if kept is None or kept[0].numel() < floats:
-            with torch.inference_mode(False):  # or they could not be written to outside of it
+            with torch.inference_mode(False):  # writable outside of inference mode, too
                 empty = partial(torch.empty, floats, dtype=torch.float32, device="cpu")
                 self._local.buffers = kept = (empty(), empty())
         return kept
@@ -135,14 +136,14 @@ class Packed:
     def _matrix(
         self, layer: nn.Module, *, rows: int | None = None, pieces: int = 1, packed: bool = True, bf16: bool = True
     ) -> _MatrixFields:
-        """Weight `(out, in, kernel)` as `pieces` matrices `(kernel * rows, out)` one behind the other, and the bias.
+        """Pack a weight `(out, in, kernel)` as matrix `(kernel * rows, out)`, split into `pieces`, and the bias.
 
-        `rows` is what one frame of the input has, `in` padded for most.
+        `rows` is the number of channels per input frame, by default `in`, padded.
         """
         conv = cast(nn.Conv1d, layer)
-        weight = _pad(conv.weight.detach().permute(2, 1, 0))
+        weight = _pad(rearrange(conv.weight.detach(), "out rows taps -> taps rows out"))
         rows = _padded(weight.shape[1]) if rows is None else rows
-        matrix = F.pad(weight, (0, 0, 0, rows - weight.shape[1])).flatten(0, 1)
+        matrix = rearrange(F.pad(weight, (0, 0, 0, rows - weight.shape[1])), "taps rows out -> (taps rows) out")
         if packed:
             bf16 = bf16 and self.bf16
             matrix = torch.cat([_panels(piece, self.panel, bf16=bf16) for piece in matrix.chunk(pieces)])
@@ -150,19 +151,19 @@ class Packed:
         return _MatrixFields(self._keep(matrix), self._keep(_pad(bias)))
 
     def _keep(self, tensor: Tensor) -> int:
-        """The address of the tensor's memory, which lives as long as this."""
+        """Address of a copy of the tensor that lives as long as this object."""
         self._kept.append(tensor.contiguous().clone())
         return self._kept[-1].data_ptr()
 
 
 def _pad(x: Tensor) -> Tensor:
-    """Zeros behind the last axis, up to a multiple of the lane."""
+    """Pad the last axis with zeros to a multiple of `LANE`."""
     return F.pad(x, (0, -x.shape[-1] % LANE))
 
 
 def _panels(matrix: Tensor, panel: int, *, bf16: bool) -> Tensor:
-    """`(k, n)` as panels of columns one behind the other; in bf16 two neighbors along k lie together."""
+    """Flatten a matrix `(k, n)` to consecutive panels of columns; in bf16, pairs of neighbors along k are adjacent."""
     columns = matrix.split(panel, dim=1)
     if bf16:
-        columns = [c.bfloat16().unflatten(0, (-1, 2)).transpose(1, 2) for c in columns]
+        columns = [rearrange(c.bfloat16(), "(k pair) n -> k n pair", pair=2) for c in columns]
     return torch.cat([c.flatten() for c in columns])

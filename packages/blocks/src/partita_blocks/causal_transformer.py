@@ -1,41 +1,50 @@
-"""A causal transformer with a key-value state: streamed, it makes what it makes of the whole.
+"""Causal transformer with a key-value state, whose streamed output equals that of the full forward.
 
-The layers are those of Llama (arXiv 2302.13971, section 2.2): RMSNorm before each half, rotary positions, SwiGLU
-(arXiv 2002.05202), no biases.
+The layers are those of Llama (arXiv 2302.13971, section 2.2): RMSNorm before attention and MLP, rotary positions,
+SwiGLU (arXiv 2002.05202), no biases.
 """
 
 import torch
+from einops import rearrange
+from partita_core import TypedModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import RMSNorm, rotary_angles, rotate
 
 Cache = tuple[Tensor, Tensor]
-"""Keys, rotated, and values of positions gone by, each `(batch, heads, positions, head_dim)`."""
+"""Rotated keys, and values, of past positions, each `(batch, heads, positions, head_dim)`."""
 
 CausalState = tuple[Tensor, tuple[Cache, ...]]
-"""How many positions have gone by, `(1,)` int64, and the cache of each layer."""
+"""Number of past positions, `(1,)` int64, and the cache of each layer."""
 
 
-class SwiGLU(nn.Module):
-    """Gated feed-forward layer: `down(silu(gate(x)) * up(x))` (arXiv 2002.05202)."""
+class SwiGLU(TypedModule):
+    """Gated feed-forward layer `down(silu(gate(x)) * up(x))` (arXiv 2002.05202).
+
+    Args:
+        dim: width of the input.
+        hidden: number of gated units.
+        out_dim: width of the output.
+    """
 
     def __init__(self, dim: int, *, hidden: int, out_dim: int) -> None:
-        """Maps width `dim` to `out_dim` through `hidden` gated units."""
         super().__init__()
         self.gate, self.up = (nn.Linear(dim, hidden, bias=False) for _ in range(2))
         self.down = nn.Linear(hidden, out_dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(..., dim)` to `(..., out_dim)`."""
+        """Map `(..., dim)` to `(..., out_dim)`."""
         return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
-class CausalBlock(nn.Module):
-    """Pre-norm block: RMSNorm, causal attention with rotary positions; RMSNorm, SwiGLU."""
+class CausalBlock(TypedModule):
+    """Pre-norm block: RMSNorm, causal attention with rotary positions; RMSNorm, SwiGLU.
+
+    See `CausalTransformer` for the arguments.
+    """
 
     def __init__(self, dim: int, *, heads: int, head_dim: int, mlp_dim: int, window: int | None) -> None:
-        """Builds a block of width `dim`."""
         super().__init__()
         self.heads, self.head_dim, self.window = heads, head_dim, window
         self.attention_norm = RMSNorm(dim)
@@ -45,66 +54,78 @@ class CausalBlock(nn.Module):
         self.mlp = SwiGLU(dim, hidden=mlp_dim, out_dim=dim)
 
     def forward(self, x: Tensor, angles: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
-        """`(batch, length, dim)` at the positions of `angles`, after those in `cache`, with all keys and values."""
-        qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.heads, self.head_dim))
-        q, k, v = qkv.transpose(1, 3).unbind(2)
+        """Map `(batch, length, dim)` to the same shape.
+
+        Args:
+            x: inputs.
+            angles: rotary angles of their positions.
+            cache: keys and values of the positions before; None for none.
+
+        Returns:
+            The outputs, and the keys and values of all positions.
+        """
+        qkv = self.qkv(self.attention_norm(x))
+        q, k, v = rearrange(qkv, "b n (qkv h d) -> qkv b h n d", qkv=3, h=self.heads)
         q, k = rotate(q, angles), rotate(k, angles)
         if cache is not None:
             k, v = (torch.cat([past.to(new.dtype), new], dim=2) for past, new in zip(cache, (k, v)))
         if cache is None and self.window is None:
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         else:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=self._seen(q, k))
-        x = x + self.out(y.transpose(1, 2).flatten(2))
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=self._mask(q, k))
+        x = x + self.out(rearrange(y, "b h n d -> b n (h d)"))
         return x + self.mlp(self.mlp_norm(x)), (k, v)
 
-    def _seen(self, q: Tensor, k: Tensor) -> Tensor:
-        """Which keys each query sees, `(queries, keys)`; the last key is the last query's own."""
+    def _mask(self, q: Tensor, k: Tensor) -> Tensor:
+        """Mask `(queries, keys)` of the keys that each query attends to; the last key belongs to the last query."""
         keys = torch.arange(k.shape[2], device=k.device)
         queries = torch.arange(q.shape[2], device=k.device)[:, None] + (k.shape[2] - q.shape[2])
-        seen = keys <= queries
-        return seen if self.window is None else seen & (queries - keys <= self.window)
+        causal = keys <= queries
+        return causal if self.window is None else causal & (queries - keys <= self.window)
 
 
-class CausalTransformer(nn.Module):
-    """Causal blocks over `(batch, length, dim)`, without a final norm; a position never sees what comes after it.
+class CausalTransformer(TypedModule):
+    """Causal blocks over `(batch, length, dim)`, without a final norm.
+
+    Args:
+        dim: width of input and output.
+        layers: number of blocks.
+        heads: number of attention heads per block.
+        head_dim: width of a head, an even number.
+        mlp_dim: number of gated units in the SwiGLU of a block.
+        window: positions to the left that each block attends to, at least 1, which bounds the state; None for all.
 
     Attributes:
-        reach: positions to the left that the output at a position depends on; None where that is all of them.
+        left_context: positions to the left that an output depends on; None for all of them.
+
+    Example:
+        >>> model = CausalTransformer(64, layers=2, heads=4, head_dim=16, mlp_dim=256, window=50)
+        >>> state = model.init_state(1, device=torch.device("cpu"), dtype=torch.float32)
+        >>> y, state = model.step(torch.randn(1, 10, 64), state)  # streaming, any number of positions at a time
     """
 
     def __init__(self, dim: int, *, layers: int, heads: int, head_dim: int, mlp_dim: int, window: int | None) -> None:
-        """Builds `layers` blocks.
-
-        Args:
-            dim: width of input and output.
-            layers: how many blocks.
-            heads: of attention in a block.
-            head_dim: width of a head, even.
-            mlp_dim: gated units of a block's SwiGLU.
-            window: positions to the left that a layer sees, at least 1, which bounds the state; None for all.
-        """
         super().__init__()
         self.heads, self.head_dim, self.window = heads, head_dim, window
-        self.reach = None if window is None else layers * window
+        self.left_context = None if window is None else layers * window
         self.blocks = nn.ModuleList(
             CausalBlock(dim, heads=heads, head_dim=head_dim, mlp_dim=mlp_dim, window=window) for _ in range(layers)
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, length, dim)` to as much: a step from a fresh state."""
+        """Map `(batch, length, dim)` to the same shape, as one step from the initial state."""
         angles = rotary_angles(x.shape[1], self.head_dim, x.device)
         for block in self.blocks:
             x, _ = block(x, angles, None)
         return x
 
     def init_state(self, batch_size: int, *, device: torch.device, dtype: torch.dtype) -> CausalState:
-        """The state before the first position."""
-        nothing = torch.zeros(batch_size, self.heads, 0, self.head_dim, device=device, dtype=dtype)
-        return torch.zeros(1, dtype=torch.int64, device=device), ((nothing, nothing),) * len(self.blocks)
+        """State before the first position."""
+        empty = torch.zeros(batch_size, self.heads, 0, self.head_dim, device=device, dtype=dtype)
+        return torch.zeros(1, dtype=torch.int64, device=device), ((empty, empty),) * len(self.blocks)
 
     def step(self, x: Tensor, state: CausalState) -> tuple[Tensor, CausalState]:
-        """Continues by `(batch, length, dim)`, of any length; returns as much and the new state."""
+        """Continue with `(batch, length, dim)` of any length; return outputs of the same shape and the new state."""
         length = x.shape[1]
         if length == 0:
             return x, state
@@ -118,6 +139,6 @@ class CausalTransformer(nn.Module):
 
 
 def _recent(cache: Cache, window: int | None) -> Cache:
-    """The keys and values that later positions may see."""
+    """Keys and values that later positions may attend to."""
     k, v = cache
     return cache if window is None else (k[:, :, -window:], v[:, :, -window:])

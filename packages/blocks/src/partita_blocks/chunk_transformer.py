@@ -1,43 +1,45 @@
-"""A transformer over the tokens of a chunk, or of some chunks in a row: full attention within, causal between them."""
+"""Transformer over the tokens of consecutive chunks: full attention within a chunk, causal between chunks."""
 
 import torch
+from einops import rearrange
+from partita_core import TypedModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import RMSNorm
-from .noise_level import AdaptiveLayerNorm
+from .noise_conditioning import AdaptiveLayerNorm
 
 
 def chunk_causal_attention(q: Tensor, k: Tensor, v: Tensor, chunks: int) -> Tensor:
-    """Attention of every token to all of its own chunk and of those before.
+    """Attention of every token to all tokens of its own chunk and of the chunks before.
 
-    One call a chunk, each without a mask, which keeps fused kernels and never builds a matrix of all pairs.
+    There is one attention call per chunk without a mask, which permits fused kernels and avoids a matrix of all pairs.
 
     Args:
-        q: `(batch, heads, chunks * n, head_dim)`.
-        k: likewise.
-        v: likewise.
-        chunks: how many chunks the tokens are of.
+        q: queries `(batch, heads, chunks * n, head_dim)`.
+        k: keys of the same shape.
+        v: values of the same shape.
+        chunks: number of chunks.
 
     Returns:
         `(batch, heads, chunks * n, head_dim)`.
     """
     n = q.shape[2] // chunks
     ends = [n * (i + 1) for i in range(chunks)]
-    seen = [F.scaled_dot_product_attention(q[:, :, end - n : end], k[:, :, :end], v[:, :, :end]) for end in ends]
-    return seen[0] if chunks == 1 else torch.cat(seen, dim=2)
+    outputs = [F.scaled_dot_product_attention(q[:, :, end - n : end], k[:, :, :end], v[:, :, :end]) for end in ends]
+    return outputs[0] if chunks == 1 else torch.cat(outputs, dim=2)
 
 
-class ChunkTransformerBlock(nn.Module):
-    """`x + attention(norm(x))`, then `x + mlp(norm(x))`. There are no biases.
+class ChunkTransformerBlock(TypedModule):
+    """Pre-norm block `x + attention(norm(x))`, then `x + mlp(norm(x))`, without biases.
 
-    Queries and keys are RMS-normalised in each head; the MLP is `silu(a) * b` of width `2 * dim`.
+    Queries and keys are RMS-normalized in each head; the MLP is `silu(a) * b` of width `2 * dim`. See
+    `ChunkTransformer` for the arguments.
     """
 
     def __init__(
         self, dim: int, *, heads: int, head_dim: int, condition_dim: int | None, dropout: float, zero_init: bool
     ) -> None:
-        """Builds a block of width `dim`; see `ChunkTransformer`."""
         super().__init__()
         self.heads, self.head_dim = heads, head_dim
         self.attention_norm = AdaptiveLayerNorm(dim, condition_dim=condition_dim)
@@ -53,19 +55,36 @@ class ChunkTransformerBlock(nn.Module):
             nn.init.zeros_(self.mlp_out.weight)
 
     def forward(self, x: Tensor, chunks: int, condition: Tensor | None) -> Tensor:
-        """`(batch, chunks * n, dim)` to as much."""
-        qkv = self.qkv(self.attention_norm(x, condition)).unflatten(-1, (3, self.heads, self.head_dim))
-        q, k, v = qkv.transpose(1, 3).unbind(2)
+        """Map tokens `(batch, chunks * n, dim)` to the same shape; `condition` is `(batch, chunks, condition_dim)`."""
+        qkv = self.qkv(self.attention_norm(x, condition))
+        q, k, v = rearrange(qkv, "b n (qkv h d) -> qkv b h n d", qkv=3, h=self.heads)
         y = chunk_causal_attention(self.q_norm(q), self.k_norm(k), v, chunks)
-        x = x + self.out(y.transpose(1, 2).flatten(2))
+        x = x + self.out(rearrange(y, "b h n d -> b n (h d)"))
         a, b = self.mlp_in(self.mlp_norm(x, condition)).chunk(2, dim=-1)
         return x + self.mlp_out(self.dropout(F.silu(a) * b))
 
 
-class ChunkTransformer(nn.Module):
+class ChunkTransformer(TypedModule):
     """Learned positions, a norm, and blocks (CoDiCodec, arXiv 2509.09836; Music2Latent2, arXiv 2501.17578).
 
-    Learned positions make the tokens distinct: a set is what comes out of it, not what it treats alike.
+    The learned positions distinguish the tokens; the transformer is not equivariant to their order.
+
+    Args:
+        dim: width of the tokens.
+        tokens: tokens per chunk.
+        chunks: maximum number of chunks per call.
+        layers: number of blocks.
+        heads: number of attention heads per block.
+        head_dim: width of a head.
+        condition_dim: width of the condition of the norms of the blocks; None without one.
+        dropout: dropout probability in the MLPs.
+        zero_init: initialize the outputs of attention and MLPs with zeros, so that the blocks start as the identity.
+
+    Example:
+        >>> sizes = {"layers": 2, "heads": 4, "head_dim": 16, "condition_dim": None, "dropout": 0.0}
+        >>> model = ChunkTransformer(64, tokens=8, chunks=3, zero_init=True, **sizes)
+        >>> model(torch.randn(1, 24, 64)).shape  # the tokens of three chunks; those of the first ignore the others
+        torch.Size([1, 24, 64])
     """
 
     def __init__(
@@ -81,19 +100,6 @@ class ChunkTransformer(nn.Module):
         dropout: float,
         zero_init: bool,
     ) -> None:
-        """Builds `layers` blocks of width `dim`.
-
-        Args:
-            dim: width of the tokens.
-            tokens: tokens of a chunk.
-            chunks: chunks that one call takes at most.
-            layers: blocks.
-            heads: attention heads.
-            head_dim: width of a head.
-            condition_dim: width of the condition of the blocks' norms; None for none.
-            dropout: in the MLPs, in training.
-            zero_init: attention and MLPs start at zero, so that the blocks start as the identity.
-        """
         super().__init__()
         self.tokens = tokens
         self.positions = nn.Parameter(torch.randn(chunks * tokens, dim) * dim**-0.5)
@@ -111,14 +117,11 @@ class ChunkTransformer(nn.Module):
         )
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Runs the blocks.
+        """Map tokens to the same shape; those of a chunk depend on that chunk and the ones before it.
 
         Args:
             x: `(batch, chunks * tokens, dim)`.
-            condition: `(batch, chunks, condition_dim)` where norms are conditioned.
-
-        Returns:
-            As much; the tokens of a chunk see those of chunks before, never those behind.
+            condition: `(batch, chunks, condition_dim)` condition of the norms; None without one.
         """
         chunks = x.shape[1] // self.tokens
         x = self.norm(x + self.positions[: x.shape[1]])

@@ -1,16 +1,17 @@
-"""Convolutions of 1-D autoencoders: residual units, and stages that lower or raise the rate.
+"""Weight-normalized 1-D convolutions of autoencoders: residual units, downsampling and upsampling stages.
 
-Every block tells its `reach`: for outputs `first` to `last`, the first and last input it sees. Encoders and decoders
-add these up to the context they declare.
+Every block has a method `reach`: the first and last input that the outputs `first` to `last` depend on. Encoders and
+decoders compute their context from these.
 """
 
 from collections.abc import Callable, Sequence
 
-from partita_core import PartitaError
+from partita_core import PartitaError, TypedModule
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 Activation = Callable[[int], nn.Module]
+"""Constructor of an activation, called with the number of channels."""
 
 
 def conv(
@@ -24,7 +25,7 @@ def conv(
     groups: int = 1,
     bias: bool = True,
 ) -> nn.Module:
-    """A weight-normalised Conv1d; `padding=None` keeps the length at stride 1."""
+    """Weight-normalized `nn.Conv1d`; `padding=None` keeps the length at stride 1."""
     padding = (kernel - 1) // 2 * dilation if padding is None else padding
     layer = nn.Conv1d(channels_in, channels_out, kernel, stride, padding, dilation=dilation, groups=groups, bias=bias)
     return weight_norm(layer)
@@ -33,59 +34,79 @@ def conv(
 def conv_reach(
     first: int, last: int, kernel: int, *, stride: int = 1, dilation: int = 1, padding: int | None = None
 ) -> tuple[int, int]:
-    """What outputs `first` to `last` of a convolution see of its input."""
+    """First and last input that the outputs `first` to `last` of a convolution depend on."""
     padding = (kernel - 1) // 2 * dilation if padding is None else padding
     return first * stride - padding, last * stride - padding + (kernel - 1) * dilation
 
 
 def conv_transpose_reach(first: int, last: int, kernel: int, *, stride: int, padding: int) -> tuple[int, int]:
-    """What outputs `first` to `last` of a transposed convolution see of its input."""
+    """First and last input that the outputs `first` to `last` of a transposed convolution depend on."""
     return -((kernel - 1 - padding - first) // stride), (last + padding) // stride
 
 
-class ResidualUnit(nn.Module):
-    """`x + conv1(act(conv7(act(x))))` with a dilated first convolution; the wide one may be separable.
+class ResidualUnit(TypedModule):
+    """Residual unit `x + pointwise(act(conv(act(x))))` with a dilated convolution.
 
-    The separable form is depthwise, then pointwise (GenAE, arXiv 2602.15749).
+    Args:
+        channels: width of input and output.
+        kernel: kernel size of the dilated convolution, an odd number.
+        dilation: its dilation.
+        separable: whether it is a depthwise, then a pointwise convolution (GenAE, arXiv 2602.15749).
+        activation: constructor of the activations.
     """
 
     def __init__(self, channels: int, *, kernel: int, dilation: int, separable: bool, activation: Activation) -> None:
-        """Builds a unit over `channels`, with `kernel` taps `dilation` apart."""
         super().__init__()
         self.kernel, self.dilation = kernel, dilation
         if separable:
-            wide = [
+            dilated = [
                 conv(channels, channels, kernel, dilation=dilation, groups=channels),
                 conv(channels, channels, 1),
             ]
         else:
-            wide = [conv(channels, channels, kernel, dilation=dilation)]
-        self.layers = nn.Sequential(activation(channels), *wide, activation(channels), conv(channels, channels, 1))
+            dilated = [conv(channels, channels, kernel, dilation=dilation)]
+        self.layers = nn.Sequential(activation(channels), *dilated, activation(channels), conv(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, channels, length)` to as much."""
+        """Map `(batch, channels, length)` to the same shape."""
         return x + self.layers(x)
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
-        """See the module."""
+        """First and last input that the outputs `first` to `last` depend on."""
         return conv_reach(first, last, self.kernel, dilation=self.dilation)
 
 
 def residual_units(
     channels: int, dilations: Sequence[int], *, kernel: int, separable: bool, activation: Activation
 ) -> list[ResidualUnit]:
-    """One residual unit for each dilation."""
+    """One residual unit per dilation; see `ResidualUnit`."""
     return [
         ResidualUnit(channels, kernel=kernel, dilation=dilation, separable=separable, activation=activation)
         for dilation in dilations
     ]
 
 
-class DownStage(nn.Module):
-    """Lowers the rate by `stride`: kernel 2 * stride, padding ceil(stride / 2), residual units before or after.
+class DownStage(TypedModule):
+    """Downsampling by `stride`, with residual units before or after.
 
-    With `early` the strided convolution comes first, so that the residual units run at the lower rate (GenAE); without
-    it they run at the higher one (DAC, Oobleck).
+    The strided convolution has kernel 2 * stride and padding ceil(stride / 2).
+
+    Args:
+        channels_in: width of the input.
+        channels_out: width of the output.
+        stride: factor by which the rate is lowered.
+        dilations: dilation of each residual unit.
+        kernel: kernel size of the residual units.
+        separable: whether their dilated convolutions are separable.
+        early: whether the strided convolution comes first, so that the residual units run at the lower rate (GenAE);
+            otherwise they run at the higher one (DAC, Oobleck).
+        activation: constructor of the activations.
+
+    Example:
+        >>> settings = {"dilations": (1, 3, 9), "kernel": 7, "separable": True, "activation": SnakeLite}
+        >>> stage = DownStage(2, 32, stride=6, early=True, **settings)
+        >>> stage(torch.randn(1, 2, 600)).shape, stage.reach(50, 50)  # output 50 depends on inputs 63 to 542
+        (torch.Size([1, 32, 100]), (63, 542))
     """
 
     def __init__(
@@ -100,7 +121,6 @@ class DownStage(nn.Module):
         early: bool,
         activation: Activation,
     ) -> None:
-        """Builds the stage; `dilations` has one entry a residual unit."""
         super().__init__()
         self.stride = stride
         down = [
@@ -118,11 +138,11 @@ class DownStage(nn.Module):
         self.down = nn.Sequential(*down)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, channels_in, stride * n)` to `(batch, channels_out, n)`."""
+        """Map `(batch, channels_in, stride * n)` to `(batch, channels_out, n)`."""
         return self.units(self.down(x)) if self.early else self.down(self.units(x))
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
-        """See the module."""
+        """First and last input that the outputs `first` to `last` depend on."""
         if self.early:
             first, last = _units_reach(self.units, first, last)
         stride = self.stride
@@ -130,8 +150,18 @@ class DownStage(nn.Module):
         return (first, last) if self.early else _units_reach(self.units, first, last)
 
 
-class UpStage(nn.Module):
-    """Raises the rate by `stride` with a transposed convolution of kernel 2 * stride, then residual units."""
+class UpStage(TypedModule):
+    """Upsampling by `stride` with a transposed convolution of kernel 2 * stride, then residual units.
+
+    Args:
+        channels_in: width of the input.
+        channels_out: width of the output.
+        stride: factor by which the rate is raised.
+        dilations: dilation of each residual unit.
+        kernel: kernel size of the residual units.
+        separable: whether their dilated convolutions are separable.
+        activation: constructor of the activations.
+    """
 
     def __init__(
         self,
@@ -144,7 +174,6 @@ class UpStage(nn.Module):
         separable: bool,
         activation: Activation,
     ) -> None:
-        """Builds the stage; `dilations` has one entry a residual unit."""
         super().__init__()
         self.stride, self.padding = stride, -(-stride // 2)
         up = nn.ConvTranspose1d(channels_in, channels_out, 2 * stride, stride, self.padding, output_padding=stride % 2)
@@ -153,11 +182,11 @@ class UpStage(nn.Module):
         self.units = nn.Sequential(*units)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, channels_in, n)` to `(batch, channels_out, stride * n)`."""
+        """Map `(batch, channels_in, n)` to `(batch, channels_out, stride * n)`."""
         return self.units(self.up(x))
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
-        """See the module."""
+        """First and last input that the outputs `first` to `last` depend on."""
         first, last = _units_reach(self.units, first, last)
         return conv_transpose_reach(first, last, 2 * self.stride, stride=self.stride, padding=self.padding)
 
@@ -172,19 +201,19 @@ def down_stages(
     early: bool,
     activation: Activation,
 ) -> list[DownStage]:
-    """One `DownStage` for each stride.
+    """One `DownStage` per stride; see there for the other arguments.
 
     Args:
-        channels: width before the first stage and after each.
-        strides: of the stages, from audio on.
-        dilations: see `DownStage`, as what follows.
-        kernel: likewise.
-        separable: likewise.
-        early: likewise.
-        activation: likewise.
+        channels: widths before the first stage and after each stage.
+        strides: strides of the stages, from audio on.
+        dilations: see `DownStage`.
+        kernel: see `DownStage`.
+        separable: see `DownStage`.
+        early: see `DownStage`.
+        activation: see `DownStage`.
 
     Raises:
-        PartitaError: there is not one width more than strides.
+        PartitaError: there is not exactly one width more than strides.
     """
     return [
         DownStage(
@@ -210,7 +239,7 @@ def up_stages(
     separable: bool,
     activation: Activation,
 ) -> list[UpStage]:
-    """One `UpStage` for each stride, from the latents on; see `down_stages`."""
+    """One `UpStage` per stride, from the latents on; see `down_stages`."""
     return [
         UpStage(
             channels_in,
@@ -228,8 +257,8 @@ def up_stages(
 def _widths(channels: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int, int]]:
     if len(channels) != len(strides) + 1:
         raise PartitaError(
-            f"{len(strides)} strides need {len(strides) + 1} channel widths, before the first stage and after each, "
-            f"not {len(channels)}"
+            f"{len(channels)} channel widths for {len(strides)} strides; "
+            f"give {len(strides) + 1}: before the first stage and after each"
         )
     return list(zip(channels[:-1], channels[1:], strides))
 

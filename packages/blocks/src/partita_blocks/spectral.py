@@ -1,90 +1,99 @@
-"""Spectra of audio: the short-time Fourier transform and its inverse, mel bands and A-weighting."""
+"""Spectra of audio: short-time Fourier transform and its inverse, mel bands, A-weighting."""
 
 import math
 from typing import Literal
 
 import torch
-from partita_core import Constant, PartitaError, upcast
+from partita_core import Constant, PartitaError, TypedModule, upcast
 from torch import Tensor, nn
 
-# Added to squared magnitudes, so that roots and quotients of them stay finite at silence; no audible figure moves, and
-# float32 holds the quotient of the loudest by it.
+# Added to squared magnitudes, so that roots and quotients of them stay finite for silence; inaudibly small, and the
+# quotient of the loudest audio by it is still a finite float32.
 TINY = 1e-28
 
 
-class STFT(nn.Module):
-    """The short-time Fourier transform with a periodic Hann window, and its inverse.
+class STFT(TypedModule):
+    """Short-time Fourier transform with a periodic Hann window, and its inverse.
 
-    A frame takes `n_fft` samples; a shorter window sits in their middle, as in `torch.stft`. The number of frames of
-    `samples` samples depends on how the ends are padded, by reflection, which works for every length:
+    A frame covers `n_fft` samples; a shorter window is centered in it, as in `torch.stft`. The number of frames of
+    `samples` samples depends on the padding, which is by reflection and works for every length:
 
-    * `"center"`: `n_fft // 2` at both ends, `1 + samples // hop` frames (of an even `n_fft`), frame t centered on
+    * `"center"`: `n_fft // 2` at both ends, `1 + samples // hop` frames (for an even `n_fft`), frame t centered on
       sample `t * hop`;
-    * `"same"`: `n_fft - hop` in all, `samples // hop` frames, frame t centered on the t-th block of `hop` samples;
-    * `"none"`: nothing, `1 + (samples - n_fft) // hop` frames.
+    * `"same"`: `n_fft - hop` in total, `samples // hop` frames, frame t centered on the t-th block of `hop` samples;
+    * `"none"`: no padding, `1 + (samples - n_fft) // hop` frames.
 
-    The window is made in float64 at each call, so that it is exact whatever the module is cast to.
+    The window is computed in float64 at each call, so that it is exact whatever dtype the module is cast to.
+
+    Args:
+        n_fft: length of the Fourier transform in samples.
+        hop: samples between frames.
+        win_length: length of the window in samples; None for `n_fft`.
+        padding: padding of the ends, see above.
+        nyquist: whether to keep the bin at half the sample rate; without it, an even `n_fft` has `n_fft // 2` bins.
+
+    Raises:
+        PartitaError: the window is longer than the transform, the hop is longer than the window, or there is no Nyquist
+            bin to drop.
+
+    Attributes:
+        bins: number of frequencies.
+
+    Example:
+        >>> stft = STFT(n_fft=1024, hop=256)
+        >>> spectrum = stft(torch.randn(1, 2, 44_100))
+        >>> spectrum.shape, stft.inverse(spectrum, 44_100).shape
+        (torch.Size([1, 2, 513, 173]), torch.Size([1, 2, 44100]))
     """
 
     def __init__(
         self,
         *,
         n_fft: int,
-        win_length: int,
         hop: int,
-        padding: Literal["center", "same", "none"],
-        nyquist: bool,
+        win_length: int | None = None,
+        padding: Literal["center", "same", "none"] = "center",
+        nyquist: bool = True,
     ) -> None:
-        """Takes the sizes in samples.
-
-        Args:
-            n_fft: length of the Fourier transform.
-            win_length: length of the window.
-            hop: samples from frame to frame.
-            padding: how the ends are padded, see above.
-            nyquist: whether the bin at half the sample rate is kept; without it an even `n_fft` has `n_fft // 2` bins.
-
-        Raises:
-            PartitaError: the window is longer than the transform, or the hop longer than the window.
-        """
         super().__init__()
+        win_length = n_fft if win_length is None else win_length
         if not 1 <= hop <= win_length <= n_fft:
             raise PartitaError(
-                f"STFT with hop {hop}, window {win_length} and FFT {n_fft}: need 1 <= hop <= window <= FFT"
+                f"hop is {hop}, win_length is {win_length} and n_fft is {n_fft}; need 1 <= hop <= win_length <= n_fft"
             )
         if not nyquist and n_fft % 2:
-            raise PartitaError(f"an FFT of {n_fft} has no Nyquist bin to drop; take an even one")
+            raise PartitaError(f"n_fft is {n_fft}, which has no Nyquist bin to drop; use an even number")
         self.n_fft, self.win_length, self.hop, self.padding, self.nyquist = n_fft, win_length, hop, padding, nyquist
         self.bins = n_fft // 2 + 1 if nyquist else n_fft // 2
-        around = {"center": 2 * (n_fft // 2), "same": n_fft - hop, "none": 0}[padding]
-        self.left, self.right = around // 2, around - around // 2
+        padded = {"center": 2 * (n_fft // 2), "same": n_fft - hop, "none": 0}[padding]
+        self.left, self.right = padded // 2, padded - padded // 2
 
     def window(self, like: Tensor) -> Tensor:
-        """The window, `(n_fft,)`, in the type and on the device of the tensor `like`."""
+        """Window `(n_fft,)` with the dtype and on the device of the tensor `like`."""
         margin = self.n_fft - self.win_length
         window = torch.hann_window(self.win_length, dtype=torch.float64, device=like.device).to(like.dtype)
         return nn.functional.pad(window, (margin // 2, margin - margin // 2))
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Transforms `(..., samples)` to complex `(..., bins, frames)`; half types are lifted to float32."""
+        """Transform audio `(..., samples)` to complex `(..., bins, frames)`, computed in at least float32."""
         audio = upcast(audio)
-        padded = reflect(audio, self.left, self.right) if self.padding != "none" else audio
+        padded = reflect_pad(audio, self.left, self.right) if self.padding != "none" else audio
         frames = padded.unfold(-1, self.n_fft, self.hop) * self.window(audio)
         return torch.fft.rfft(frames)[..., : self.bins].transpose(-1, -2)
 
     def inverse(self, spectrum: Tensor, length: int) -> Tensor:
-        """Overlap-add with the same window, divided by the sum of its squares.
+        """Transform spectra to audio, by overlap-add with the same window, divided by the sum of its squares.
 
-        Exact on what `forward` made wherever windows overlap, which at padded ends is everywhere, and, without the
-        Nyquist bin, on what has no energy there. Of other spectra it gives the audio whose transform is nearest
+        It is the exact inverse of `forward` wherever windows overlap, which with padding is everywhere, provided that a
+        dropped Nyquist bin has no energy. For other spectra the result is the audio whose transform is nearest to them
         (Griffin and Lim, 1984).
 
         Args:
             spectrum: complex `(..., bins, frames)`.
-            length: samples wanted, at most those that the frames reach.
+            length: number of samples to return, at most those that the frames cover.
 
         Returns:
-            `(..., length)`.
+            Audio `(..., length)`.
         """
         spectrum = spectrum.transpose(-1, -2)
         if not self.nyquist:
@@ -96,19 +105,20 @@ class STFT(nn.Module):
         return (audio / energy.clamp_min(TINY))[..., self.left : self.left + length]
 
     def adjoint(self, gradient: Tensor, length: int) -> Tensor:
-        """The transposed map: from the gradient of a real figure by the spectrum to that by the audio.
+        """Apply the transposed map: the gradient of a real value with respect to the spectrum, to that of the audio.
 
-        Autograd gets the same through a full complex transform; this takes a third of the time.
+        Autograd computes the same through a full complex transform, in three times the time.
 
         Args:
-            gradient: complex `(..., bins, frames)`, derivative by the real part + i * derivative by the imaginary.
-            length: samples of the audio that was transformed.
+            gradient: complex `(..., bins, frames)`: derivatives with respect to the real parts, plus i times those with
+                respect to the imaginary parts.
+            length: number of samples of the audio that was transformed.
 
         Returns:
             `(..., length)`.
         """
-        # The inverse real transform counts each bin twice (it stands for its mirror image), but for those that have
-        # no mirror image: the first, and with an even size the Nyquist bin.
+        # The inverse real transform counts each bin twice, once for its mirror image, except for the bins without one:
+        # the first, and for an even size the Nyquist bin.
         weights = gradient.real.new_full((self.bins,), 0.5)
         weights[0] = 1
         if self.nyquist and self.n_fft % 2 == 0:
@@ -116,37 +126,37 @@ class STFT(nn.Module):
         spectrum = gradient.transpose(-1, -2) * weights
         frames = torch.fft.irfft(spectrum, n=self.n_fft, norm="forward")
         padded = overlap_add(frames.mul_(self.window(frames)), self.hop)
-        # The samples after the last frame, which no frame saw, have no gradient.
+        # Samples after the last frame have no gradient.
         padded = nn.functional.pad(padded, (0, self.left + length + self.right - padded.shape[-1]))
         before, audio, after = padded.split((self.left, length, self.right), dim=-1)
         audio = audio.clone()
         for edge, start in ((before, -self.left), (after, length)):
-            index = mirrored(length, start, start + edge.shape[-1], audio.device)
+            index = reflected_positions(length, start, start + edge.shape[-1], audio.device)
             audio.scatter_add_(-1, index.expand(edge.shape), edge)
         return audio
 
 
-def mirrored(length: int, start: int, stop: int, device: torch.device) -> Tensor:
-    """Where the positions `start` to `stop` of a signal continued by reflection are in its `length` samples.
+def reflected_positions(length: int, start: int, stop: int, device: torch.device) -> Tensor:
+    """Positions, within the `length` samples of a signal, of the samples `start` to `stop` of its reflected extension.
 
-    Both ends mirror without repeating their sample, again and again for positions further out than the signal is
-    long; one sample alone repeats.
+    Both ends reflect without repeating their sample, and repeatedly for positions further out than the signal is long;
+    a single sample repeats.
     """
     period = torch.sym_max(2 * length - 2, 1)
     phase = torch.arange(start, stop, device=device) % period
     return torch.minimum(phase, period - phase)
 
 
-def reflect(audio: Tensor, left: int, right: int) -> Tensor:
-    """Pads `(..., samples)` by reflection; unlike `torch`'s, also by more than there are samples."""
+def reflect_pad(audio: Tensor, left: int, right: int) -> Tensor:
+    """Pad audio `(..., samples)` by reflection, also by more samples than it has, unlike `torch.nn.functional.pad`."""
     length = audio.shape[-1]
-    before = mirrored(length, -left, 0, audio.device)
-    after = mirrored(length, length, length + right, audio.device)
+    before = reflected_positions(length, -left, 0, audio.device)
+    after = reflected_positions(length, length, length + right, audio.device)
     return torch.cat([audio[..., before], audio, audio[..., after]], dim=-1)
 
 
 def overlap_add(frames: Tensor, hop: int) -> Tensor:
-    """Adds `(..., frames, size)`, each `hop` samples after the one before, to `(..., (frames - 1) * hop + size)`."""
+    """Add up frames `(..., frames, size)` that are `hop` samples apart, to `(..., (frames - 1) * hop + size)`."""
     count, size = frames.shape[-2:]
     audio = frames.new_zeros(*frames.shape[:-2], count + (size - 1) // hop, hop)
     for first, start in enumerate(range(0, size, hop)):
@@ -156,39 +166,39 @@ def overlap_add(frames: Tensor, hop: int) -> Tensor:
 
 
 def power(spectrum: Tensor) -> Tensor:
-    """Squared magnitudes of a complex tensor, never quite zero."""
+    """Squared magnitudes of a complex tensor, plus a tiny constant that keeps them above zero."""
     real, imaginary = torch.view_as_real(spectrum).square().unbind(-1)
     return (real + imaginary).add_(TINY)
 
 
 def mel_filterbank(*, sample_rate: int, n_fft: int, num_mels: int, f_min: float, f_max: float) -> Tensor:
-    """Triangular bands, equally spaced on Slaney's mel scale (Auditory Toolbox, 1998), each of unit area.
+    """Triangular filters of unit area, equally spaced on Slaney's mel scale (Auditory Toolbox, 1998).
 
-    The scale is linear up to 1 kHz and logarithmic above. Equal to `librosa.filters.mel` as it comes. A band narrower
-    than the distance of two bins may hold none, and is zero.
+    The scale is linear up to 1 kHz and logarithmic above. The result equals `librosa.filters.mel` with its defaults. A
+    band narrower than the distance between two bins may contain none of them, and is zero.
 
     Args:
-        sample_rate: samples a second.
-        n_fft: length of the Fourier transform.
+        sample_rate: samples per second.
+        n_fft: length of the Fourier transform in samples.
         num_mels: number of bands.
-        f_min: lower edge of the first, in Hz.
-        f_max: upper edge of the last, in Hz.
+        f_min: lower edge of the first band, in Hz.
+        f_max: upper edge of the last band, in Hz.
 
     Returns:
-        `(n_fft // 2 + 1, num_mels)` float64, on the CPU; a magnitude spectrum times it gives the bands.
+        Matrix `(n_fft // 2 + 1, num_mels)` float64 on the CPU, which maps magnitudes of bins to those of bands.
 
     Raises:
         PartitaError: the edges are not in order, or above half the sample rate.
     """
     if not 0 <= f_min < f_max <= sample_rate / 2:
-        raise PartitaError(f"mel bands from {f_min} to {f_max} Hz do not fit in 0 to {sample_rate / 2} Hz")
+        raise PartitaError(f"mel bands from {f_min} to {f_max} Hz; need 0 <= f_min < f_max <= {sample_rate / 2} Hz")
     step, knee = math.log(6.4) / 27, 15.0  # 27 mels from 1 kHz to 6.4 kHz; 1 kHz is mel 15
 
     def to_mel(hertz: float) -> float:
         return hertz * 3 / 200 if hertz < 1000 else knee + math.log(hertz / 1000) / step
 
     first, last = to_mel(f_min), to_mel(f_max)
-    # Not by linspace: torch may not know it for a maker of meta tensors once transformers has loaded a model.
+    # Without linspace: after transformers has loaded a model, device contexts may not recognize it as a factory.
     mels = first + (last - first) / (num_mels + 1) * torch.arange(num_mels + 2, dtype=torch.float64, device="cpu")
     edges = torch.where(mels < knee, mels * 200 / 3, 1000 * torch.exp(step * (mels - knee)))
     bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device="cpu").unsqueeze(1) * sample_rate / n_fft
@@ -198,10 +208,10 @@ def mel_filterbank(*, sample_rate: int, n_fft: int, num_mels: int, f_min: float,
 
 
 def a_weighting(frequencies: Tensor) -> Tensor:
-    """The A-weighting curve (IEC 61672-1) as a gain on magnitudes: 1 at 1 kHz, 0 at 0 Hz.
+    """A-weighting curve (IEC 61672-1) as a gain on magnitudes: 1 at 1 kHz, 0 at 0 Hz.
 
     Args:
-        frequencies: in Hz, any shape.
+        frequencies: frequencies in Hz, any shape.
 
     Returns:
         Gains of the same shape, float64.
@@ -215,8 +225,24 @@ def a_weighting(frequencies: Tensor) -> Tensor:
     return curve(frequencies.double()) / curve(torch.tensor(1000.0, dtype=torch.float64, device=frequencies.device))
 
 
-class LogMel(nn.Module):
-    """Natural logarithm of mel-band magnitudes."""
+class LogMel(TypedModule):
+    """Natural logarithm of the magnitudes in mel bands.
+
+    Args:
+        sample_rate: samples per second.
+        n_fft: length of the Fourier transform and of its window in samples.
+        hop: samples between frames.
+        num_mels: number of bands.
+        padding: padding of the ends, see `STFT`.
+        f_min: lower edge of the first band, in Hz.
+        f_max: upper edge of the last band, in Hz; None for half the sample rate.
+        floor: smallest magnitude of a band; below it the gradient is zero.
+
+    Example:
+        >>> mel = LogMel(sample_rate=24_000, n_fft=1024, hop=256, num_mels=80, padding="same")
+        >>> mel(torch.randn(1, 1, 25_600)).shape
+        torch.Size([1, 1, 80, 100])
+    """
 
     def __init__(
         self,
@@ -224,32 +250,21 @@ class LogMel(nn.Module):
         sample_rate: int,
         n_fft: int,
         hop: int,
-        padding: Literal["center", "same", "none"],
         num_mels: int,
-        f_min: float,
-        f_max: float,
-        floor: float,
+        padding: Literal["center", "same", "none"] = "center",
+        f_min: float = 0.0,
+        f_max: float | None = None,
+        floor: float = 1e-5,
     ) -> None:
-        """Takes the sizes of the transform (see `STFT`) and the bands (see `mel_filterbank`).
-
-        Args:
-            sample_rate: samples a second.
-            n_fft: length of the Fourier transform and of its window.
-            hop: samples from frame to frame.
-            padding: how the ends are padded.
-            num_mels: number of bands.
-            f_min: lower edge of the first, in Hz.
-            f_max: upper edge of the last, in Hz.
-            floor: smallest magnitude of a band; below it the gradient is zero.
-        """
         super().__init__()
-        self.stft = STFT(n_fft=n_fft, win_length=n_fft, hop=hop, padding=padding, nyquist=True)
+        self.stft = STFT(n_fft=n_fft, hop=hop, padding=padding)
+        f_max = sample_rate / 2 if f_max is None else f_max
         self.floor = floor
         bank = mel_filterbank(sample_rate=sample_rate, n_fft=n_fft, num_mels=num_mels, f_min=f_min, f_max=f_max)
         self.filterbank = Constant(bank)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Maps `(..., samples)` to `(..., num_mels, frames)`, at least float32; frames as `STFT` counts them."""
+        """Map audio `(..., samples)` to `(..., num_mels, frames)`, at least float32; see `STFT` for the frames."""
         with torch.autocast(audio.device.type, enabled=False):
             magnitudes = power(self.stft(audio).transpose(-1, -2)).sqrt()
             mel = magnitudes @ self.filterbank.like(magnitudes)

@@ -7,7 +7,7 @@ from .codec import Codec
 from .codes import check_codes, count_levels
 from .configs import build, from_dict, to_dict
 from .constants import Constant
-from .denoising import DenoisingDecoder, NoiseSchedule
+from .denoising import DenoisingDecoder, NoiseSchedule, Sampler
 from .distributed import is_distributed, process_mean
 from .errors import PartitaError, first_line, nearest, printable, shorten, shown
 from .files import check_finite, parse_json, read_json, read_shapes, read_tensors, write_json, write_tensors
@@ -34,21 +34,18 @@ from .overrides import named, override
 from .precision import Precision, compile_frozen, upcast
 from .quantized_codec import QuantizedCodec, QuantizedCodecConfig, attach_quantizer, check_continuous
 from .registry import Config, component, components, lookup
+from .role_outputs import BottleneckOutput, Posterior, StepOutput
 from .roles import (
     AudioTransform,
     Bottleneck,
-    BottleneckOutput,
     Context,
     Decoder,
     Encoder,
     FeedForwardDecoder,
     Loss,
-    Posterior,
     Quantizer,
     RepresentationEncoder,
     Role,
-    Sampler,
-    StepOutput,
     sum_contexts,
 )
 from .saving import Saved, load_weights, remove_saved
@@ -56,6 +53,7 @@ from .settings import ConfigClass, config_of, register
 from .specs import AudioSpec, LatentSpec
 from .stream_codec import StreamDecoder, StreamEncoder
 from .streams import Chain, FrameAligner, StatefulStream, Stream, Streamable, TiledStream, UnboundedError
+from .typed_module import TypedModule
 
 __all__ = [
     "QuantizedCodec",
@@ -159,6 +157,7 @@ __all__ = [
     "to_dict",
     "to_network",
     "tokens_within",
+    "TypedModule",
     "UnboundedError",
     "upcast",
     "weights_hash",

@@ -19,14 +19,13 @@ from .layouts import ChannelLayout
 from .precision import Precision, check_precision
 from .ranges import Width
 from .registry import Config, component, components, lookup
+from .role_outputs import BottleneckOutput, Posterior
 from .roles import (
     Bottleneck,
-    BottleneckOutput,
     Context,
     Decoder,
     Encoder,
     FeedForwardDecoder,
-    Posterior,
     Quantizer,
     Role,
     sum_contexts,

@@ -1,9 +1,9 @@
-"""Decoders that denoise: what a sampler drives, and how its result becomes audio."""
+"""Denoising decoders: noise schedule, the interface to samplers, and the stream from latents to audio."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .errors import PartitaError
 from .ranges import Positive, Ranged
-from .roles import AudioTransform, Decoder, Sampler
+from .roles import AudioTransform, Decoder
 from .streams import FrameAligner, Stream, TiledStream
 
 
@@ -20,9 +20,9 @@ class NoiseSchedule(Ranged):
     """Noise levels by time in [0, 1], evenly spaced in `sigma ** (1 / rho)` (Karras et al., arXiv 2206.00364, eq. 5).
 
     Attributes:
-        sigma_min: at time 0, where a denoiser returns its input.
-        sigma_max: at time 1, where nothing is left of the signal.
-        rho: the larger, the more of the times lie at small levels.
+        sigma_min: noise level at time 0, at which a denoiser returns its input.
+        sigma_max: noise level at time 1, at which nothing is left of the signal.
+        rho: exponent; larger values place more of the times at small levels.
     """
 
     sigma_min: Positive = 0.002
@@ -30,32 +30,49 @@ class NoiseSchedule(Ranged):
     rho: Positive = 7.0
 
     def __post_init__(self) -> None:
-        """Refuse levels out of order."""
+        """Check the order of the levels."""
         super().__post_init__()
         if not self.sigma_min < self.sigma_max:
             raise PartitaError(f"sigma_min is {self.sigma_min}; it must be below sigma_max, {self.sigma_max}")
 
     def sigma(self, time: Any) -> Any:
-        """The level at a time, a float or a tensor."""
+        """Noise level at a time, a float or a tensor."""
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
         return (low + time * (high - low)) ** self.rho
 
     def time(self, sigma: Any) -> Any:
-        """The time of a level, a float or a tensor."""
+        """Time of a noise level, a float or a tensor."""
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
         return (sigma ** (1 / self.rho) - low) / (high - low)
 
 
-class DenoisingDecoder(Decoder, ABC):
-    """A decoder that turns noise into a representation of audio, chunk by chunk, conditioned on latents.
+class Sampler(Protocol):
+    """Sampling procedure of a denoising decoder: a frozen dataclass of its settings.
 
     Attributes:
-        window: chunks that one denoising step sees at most.
-        frames_per_chunk: latent frames in a chunk.
-        schedule: the noise levels that it was made for.
-        representation: the transform it works in; `hop * frames_per_chunk` is a multiple of its hop.
-        sampler: how it is run unless another is named.
-        loss_weights: of its own `losses`, by their names.
+        latency: number of chunks held back; None if all chunks are needed first.
+    """
+
+    @property
+    def latency(self) -> int | None:
+        """Number of chunks held back, or None."""
+        ...
+
+    def start(self, decoder: Any, seeds: Tensor) -> Any:
+        """Start a stream, whose `push(features, last=)` takes the features of n chunks and returns final chunks."""
+        ...
+
+
+class DenoisingDecoder(Decoder, ABC):
+    """Decoder from noise to a representation of audio, chunk by chunk, conditioned on latents.
+
+    Attributes:
+        window: maximum number of chunks per denoising step.
+        frames_per_chunk: latent frames per chunk.
+        schedule: noise levels of training and sampling.
+        representation: transform of audio that is denoised; `hop * frames_per_chunk` is a multiple of its hop.
+        sampler: default sampler.
+        loss_weights: training weight of each name in `losses`.
     """
 
     window: int
@@ -67,35 +84,48 @@ class DenoisingDecoder(Decoder, ABC):
 
     @abstractmethod
     def condition(self, hidden: Tensor, layout: Tensor) -> tuple[Tensor, ...]:
-        """Features of the n whole chunks in `(batch, in_dim, n * frames_per_chunk * K)`.
+        """Compute features of the n chunks in latents `(batch, in_dim, n * frames_per_chunk * K)`.
 
-        Each is `(batch, n, ...)`, so that those of chunks i to j are `f[:, i:j]`. Chunks do not see each other.
+        Each is `(batch, n, ...)`, so that the features of chunks i to j are `f[:, i:j]`. The features of a chunk depend
+        only on its own latents.
         """
 
     @abstractmethod
     def forward(self, x: Tensor, sigma: Tensor, features: tuple[Tensor, ...]) -> Tensor:
-        """One denoising step: x `(batch, C, F, w * T)`, sigma `(batch, w)`, features of w chunks; w = 1 to window."""
-
-    def losses(self, features: tuple[Tensor, ...], clean: Tensor) -> dict[str, Tensor]:
-        """What it learns beside denoising, each `(batch, w)`, a figure a chunk, at least float32; nothing by default.
+        """Denoise w consecutive chunks in one step, with w from 1 to `window`.
 
         Args:
-            features: of w chunks, from `condition`.
-            clean: the representation of the same chunks, `(batch, C, F, w * T)`.
+            x: noisy representations `(batch, C, F, w * T)`.
+            sigma: noise level of each chunk, `(batch, w)`.
+            features: features of the same chunks, from `condition`.
+        """
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor, sigma: Tensor, features: tuple[Tensor, ...]) -> Tensor:
+            """Call `forward`."""
+            ...
+
+    def losses(self, features: tuple[Tensor, ...], clean: Tensor) -> dict[str, Tensor]:
+        """Compute losses besides denoising, one value per chunk, each `(batch, w)`, at least float32; none by default.
+
+        Args:
+            features: features of w chunks, from `condition`.
+            clean: clean representations of the same chunks, `(batch, C, F, w * T)`.
         """
         return {}
 
     def deviation(self, features: tuple[Tensor, ...]) -> Tensor | None:
-        """The standard deviation of every point of w chunks, `(batch, C, F, w * T)`, as far as features tell it.
+        """Predicted standard deviation of each point of w chunks, `(batch, C, F, w * T)`, or None (the default).
 
-        Training measures distances in it. None, the default, is for those that do not know.
+        Training divides distances by it.
         """
         return None
 
     def generate(
         self, hidden: Tensor, layout: Tensor, *, sampler: Sampler | None = None, seeds: Tensor | None = None
     ) -> Tensor:
-        """Audio `(batch, channels, hop * frames)`: the stream, pushed once."""
+        """Decode to audio `(batch, channels, hop * frames)`, by one push to a stream; see `Decoder.generate`."""
         stream = self.stream(layout, sampler=sampler, seeds=seeds, dtype=hidden.dtype)
         return stream.push(hidden, last=True)
 
@@ -108,21 +138,23 @@ class DenoisingDecoder(Decoder, ABC):
         dtype: torch.dtype = torch.float32,
         width: int = 1,
     ) -> Stream:
-        """A stream from latents to audio; chunks are generated one after the other whatever the `width`."""
+        """Return a stream from latents to audio, one chunk at a time for any `width`; see `Decoder.stream`."""
         seeds = torch.zeros(len(layout), dtype=torch.int64) if seeds is None else seeds
         return _DenoisingStream(self, layout, self.sampler if sampler is None else sampler, seeds)
 
 
 class _DenoisingStream:
-    """Whole chunks -> features -> the sampler's stream -> inverse transform, and the true length at the end."""
+    """Complete chunks -> features -> sampler -> inverse transform, cut to the true length at the end."""
 
     def __init__(self, decoder: DenoisingDecoder, layout: Tensor, sampler: Sampler, seeds: Tensor) -> None:
         transform = decoder.representation
         chunk_samples = decoder.hop * decoder.frames_per_chunk
         if chunk_samples % transform.hop:
-            raise PartitaError(f"a chunk of {chunk_samples} samples is no multiple of the transform's {transform.hop}")
+            raise PartitaError(
+                f"a chunk of {chunk_samples} samples is not a multiple of the transform's hop, {transform.hop}"
+            )
         if not hasattr(sampler, "start"):
-            raise PartitaError(f"{sampler!r} is no sampler")
+            raise PartitaError(f"{sampler!r} is not a sampler; choose one of `partita_core.components('sampler/*')`")
         self._decoder, self._layout = decoder, layout
         unit = decoder.frames_per_chunk * decoder.tokens_per_frame
         self._chunks = FrameAligner(unit, samples=decoder.hop // decoder.tokens_per_frame)
@@ -137,12 +169,12 @@ class _DenoisingStream:
         )
         held = chunk_samples * (sampler.latency or 0)
         self.latency = self._chunks.latency + held + self._inverse.latency
-        self._owed = 0  # samples that the latents pushed so far stand for, less those returned
+        self._owed = 0  # samples of the latents pushed so far, minus those returned
 
     def push(self, x: Tensor, *, last: bool = False) -> Tensor:
         decoder = self._decoder
         self._owed += x.shape[-1] // decoder.tokens_per_frame * decoder.hop
-        # One chunk at a time: memory does not grow with the push, nor does rounding depend on how it was cut.
+        # One chunk at a time, so that memory does not grow with the push, and rounding does not depend on the split.
         chunks = self._chunks.push(x, last=last).split(self._chunks.unit, dim=-1)
         audio = [self._denoise(chunk, last=last and i == len(chunks) - 1) for i, chunk in enumerate(chunks)]
         whole = torch.cat(audio, dim=-1)[..., : self._owed]  # the last chunk may have been padded
@@ -150,9 +182,9 @@ class _DenoisingStream:
         return whole
 
     def _denoise(self, chunk: Tensor, *, last: bool) -> Tensor:
-        """The audio that becomes final with one more chunk, or with none."""
+        """Return the audio that becomes final after one more chunk, or after none."""
         count = chunk.shape[-1] // self._chunks.unit
-        # Networks refuse nothing, so the features of one chunk tell what none look like.
+        # Networks cannot run on zero chunks: run one and slice it away, to get empty features of the right shape.
         chunk = F.pad(chunk, (0, self._chunks.unit * (1 - count)))
         features = self._decoder.condition(chunk, self._layout.to(chunk.device))
         features = tuple(f[:, :count] for f in features)

@@ -1,22 +1,24 @@
-"""The roles that parts play. Each is abstract; an implementation is final, and is adapted by wrapping it.
+"""Abstract base classes of the parts of a codec: encoder, bottleneck, quantizer, decoder, representation, loss.
 
-Shapes: audio `(batch, channels, samples)`; hidden and latents `(batch, dim, frames * K)`, frame-major, with K tokens a
-frame; codes `(batch, num_quantizers, frames * K)`; features `(batch, frames, width)`. A `forward` takes equal-length
-batches of whole frames; padding, grouping and trimming are `Codec`'s.
+Shapes: audio `(batch, channels, samples)`; hidden and latents `(batch, dim, frames * K)`, frame-major, with K tokens
+per frame; codes `(batch, num_quantizers, frames * K)`; features `(batch, frames, width)`. A `forward` takes
+equal-length batches of complete frames; `Codec` pads, groups and trims. Implementations are not subclassed further: to
+adapt one, wrap it.
+
+Each role declares `__call__` with the signature of its `forward`, for type checkers alone: torch types it as `Any`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ._checks import as_seeds
 from .codes import check_codes
 from .errors import PartitaError
-from .noise import keyed_noise
 from .precision import Precision, compile_frozen
+from .role_outputs import BottleneckOutput, Posterior
 from .specs import AudioSpec
 from .streams import StatefulStream, Stream, Streamable, TiledStream, UnboundedError
 
@@ -24,7 +26,7 @@ Context = tuple[int | None, int | None]
 
 
 def sum_contexts(*contexts: Context) -> Context:
-    """The context of parts in a row: (None, None) where one of them is unbounded."""
+    """Context of parts in sequence: (None, None) if one of them is unbounded."""
     left = right = 0
     for before, after in contexts:
         if before is None or after is None:
@@ -33,69 +35,23 @@ def sum_contexts(*contexts: Context) -> Context:
     return (left, right)
 
 
-class BottleneckOutput(NamedTuple):
-    """What a bottleneck makes of hidden frames.
-
-    Attributes:
-        values: `(batch, dim, frames * K)`, what the decoder is trained on (before `expand`).
-        codes: `(batch, num_quantizers, frames * K)` int64, or None for a continuous bottleneck.
-        losses: the bottleneck's own terms, raw scalars by name; weighed by `Bottleneck.loss_weights`.
-        metrics: detached scalars for the log.
-    """
-
-    values: Tensor
-    codes: Tensor | None
-    losses: dict[str, Tensor]
-    metrics: dict[str, Tensor]
-
-
-class Posterior(NamedTuple):
-    """A Gaussian for every latent: the mean is what encoding gives.
-
-    Attributes:
-        mean: `(batch, dim, frames * K)`.
-        std: standard deviations, likewise.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def sample(self, seeds: Tensor | Sequence[int] | int) -> Tensor:
-        """A sample as large as the mean, by a seed for the batch or one per item; independent of other items."""
-        batch, dim, tokens = self.mean.shape
-        noise = keyed_noise(as_seeds(seeds, batch), "posterior", shape=(tokens, dim))
-        return self.mean + self.std * noise.mT.to(self.mean)
-
-
-class StepOutput(NamedTuple):
-    """What one phase of an objective returns.
-
-    Attributes:
-        total: the weighted scalar, at least float32, to send backward.
-        losses: raw terms by name, detached, for the log.
-        metrics: further detached scalars for the log.
-        samples: what the phase made, detached, for the next phase; or None.
-    """
-
-    total: Tensor
-    losses: dict[str, Tensor]
-    metrics: dict[str, Tensor]
-    samples: Tensor | None
-
-
 class Role(nn.Module):
-    """Base of every role.
+    """Base class of all roles.
 
     Attributes:
-        context: frames to the left and right of a frame that `forward` sees; None where that is unbounded.
+        context: number of frames to the left and right of a frame that its output depends on; None if unbounded.
     """
 
     context: Context = (0, 0)
 
     def optimize(self, *, precision: Precision, compile: bool) -> None:
-        """Prepares for inference, once weight norm is folded: the weights' precision, and compiling if asked for.
+        """Prepare for inference, after weight norm has been folded.
 
-        A part that has something better overrides this; what it returns then is equal to 1e-4 of the RMS in float32.
+        Override to use a faster implementation; its outputs must match within 1e-4 of their RMS in float32.
+
+        Args:
+            precision: precision of the weights.
+            compile: whether to compile `forward`.
         """
         if precision == "bf16":
             self.to(torch.bfloat16)
@@ -108,11 +64,11 @@ class Encoder(Role, ABC):
 
     Attributes:
         out_dim: width of the hidden frames.
-        hop: samples in a frame.
-        audio_spec: the audio it takes.
-        tokens_per_frame: hidden vectors a frame (K).
-        ordered: False where the tokens of a frame have no order in time.
-        tile_seconds: audio that is best taken at a time, a matter of memory; see `Codec`.
+        hop: samples per frame.
+        audio_spec: format of the input audio.
+        tokens_per_frame: hidden vectors per frame (K).
+        ordered: False if the tokens of a frame have no order in time.
+        tile_seconds: preferred length of a tile in seconds, to bound memory; see `Codec`.
     """
 
     out_dim: int
@@ -124,10 +80,22 @@ class Encoder(Role, ABC):
 
     @abstractmethod
     def forward(self, audio: Tensor, layout: Tensor) -> Tensor:
-        """Encodes `(batch, channels, hop * frames)` of layouts `(batch,)` int64 to `(batch, out_dim, frames * K)`."""
+        """Encode `(batch, channels, hop * frames)` of layouts `(batch,)` int64 to `(batch, out_dim, frames * K)`."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, audio: Tensor, layout: Tensor) -> Tensor:
+            """Call `forward`."""
+            ...
 
     def stream(self, layout: Tensor, *, dtype: torch.dtype = torch.float32, width: int = 1) -> Stream:
-        """A stream from whole frames of audio to hidden frames; `width` bounds the frames of one call."""
+        """Return a stream from frames of audio to hidden frames.
+
+        Args:
+            layout: channel layout of each item, `(batch,)` int64.
+            dtype: dtype of the audio.
+            width: maximum number of frames per call of `forward`, context aside.
+        """
         return part_stream(
             self,
             lambda audio: self(audio, layout.to(audio.device)),
@@ -145,10 +113,10 @@ class Bottleneck(Role, ABC):
 
     Attributes:
         dim: width of the latents.
-        in_dim: width of the hidden frames it takes.
-        loss_weights: for each name in `BottleneckOutput.losses`, its weight in training.
+        in_dim: width of the hidden frames.
+        loss_weights: training weight of each name in `BottleneckOutput.losses`.
         codebook_sizes: number of codes of each level; empty for a continuous bottleneck.
-        bounded: the values lie in (-1, 1).
+        bounded: True if the values lie in (-1, 1).
     """
 
     dim: int
@@ -163,80 +131,90 @@ class Bottleneck(Role, ABC):
     ) -> BottleneckOutput:
         """Map `(batch, in_dim, tokens)` to latents.
 
-        Losses, metrics, running statistics and codebooks are over the tokens within `lengths`, those that hold audio:
-        the padding behind a short item is not learned from. Its codes are -1, and its values are not specified.
+        Losses, metrics, running statistics and codebooks use only the tokens within `lengths`: padding after a short
+        item does not affect training. Its codes are -1, and its values are unspecified.
 
         Args:
             hidden: hidden frames.
             stochastic: True for noise, sampling and dropout, also in eval mode; None means `self.training`. Running
-                statistics and codebooks move only in training, and not with False.
-            lengths: `(batch,)` int64, tokens of each item that hold audio; None where all do.
+                statistics and codebooks are updated only in training mode, and not if False.
+            lengths: number of valid tokens of each item, `(batch,)` int64; None if all are valid.
         """
 
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
+        ) -> BottleneckOutput:
+            """Call `forward`."""
+            ...
+
     def expand(self, values: Tensor) -> Tensor:
-        """Latents as stored, `(batch, dim, tokens)`, at the scale the decoder takes; the identity for most."""
+        """Scale stored latents `(batch, dim, tokens)` to the decoder's input range; identity by default."""
         return values
 
     def project(self, values: Tensor) -> Tensor:
-        """The nearest latents that the bottleneck can make without noise, for values `(batch, dim, tokens)`.
+        """Project values `(batch, dim, tokens)` to the nearest latents that the bottleneck can produce without noise.
 
-        Generated latents are brought back by it to a sphere, say. Latents that were encoded stay as they are; the
-        identity for bottlenecks whose latents lie anywhere, and the nearest values within the bounds of bounded ones.
+        This returns generated latents to a sphere, for example; encoded latents do not change. By default it clamps
+        to [-1, 1] if the bottleneck is bounded, and is the identity otherwise.
         """
         return values.clamp(-1, 1) if self.bounded else values
 
     def posterior(self, hidden: Tensor) -> Posterior:
-        """Distribution of the latents of hidden frames `(batch, in_dim, tokens)`; a point where nothing is sampled."""
+        """Distribution of the latents of hidden frames `(batch, in_dim, tokens)`; std is 0 without sampling."""
         mean = self(hidden, stochastic=False).values
         return Posterior(mean, torch.zeros_like(mean))
 
     def is_stochastic(self, stochastic: bool | None) -> bool:
-        """Value of the argument `stochastic` of `forward`, with None resolved."""
+        """Resolve the argument `stochastic` of `forward`: None means `self.training`."""
         return self.training if stochastic is None else stochastic
 
 
 class Quantizer(Bottleneck, ABC):
-    """A bottleneck whose latents are the values of codes; `in_dim == dim`.
+    """Bottleneck whose latents are the values of codes; `in_dim == dim`.
 
     In eval mode `forward(h).codes == encode_codes(h)` and `forward(h).values == codes_to_values(forward(h).codes)`.
-    That encoding a decoded code returns it is not promised. It serves in the bottleneck's slot, trained with the
-    autoencoder, or in the quantizer's, attached afterwards to continuous latents.
+    Re-encoding decoded values need not return the same codes. A quantizer is either the bottleneck of an autoencoder,
+    trained with it, or is trained afterwards on continuous latents.
     """
 
     @property
     def num_quantizers(self) -> int:
-        """Levels, or groups: rows of the codes."""
+        """Number of levels or groups, which are the rows of the codes."""
         return len(self.codebook_sizes)
 
     @abstractmethod
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
-        """Codes `(batch, num_quantizers, tokens)` int64 of the hidden frames that `forward` takes.
+        """Encode hidden frames `(batch, dim, tokens)` to codes `(batch, levels, tokens)` int64.
 
-        With fewer levels than there are, the rest is -1.
+        Args:
+            hidden: hidden frames, as in `forward`.
+            num_quantizers: number of levels to use; the codes of the others are -1. None for all.
         """
 
     @abstractmethod
     def codes_to_values(self, codes: Tensor) -> Tensor:
-        """Values `(batch, dim, tokens)` of codes, as `check_codes` takes them; a level that is -1 contributes zero."""
+        """Decode codes, as in `check_codes`, to values `(batch, dim, tokens)`; a level of -1 contributes zero."""
 
     def check_codes(self, codes: Any) -> Tensor:
-        """Codes as int64, each of its codebook; the first line of `codes_to_values`.
+        """Validate codes and convert them to int64; called first in `codes_to_values`.
 
         Raises:
-            PartitaError: shape, type or a code does not fit; see `partita_core.check_codes`.
+            PartitaError: wrong shape or type, or a code outside its codebook; see `partita_core.check_codes`.
         """
         return check_codes(codes, self.codebook_sizes)
 
 
 class Decoder(Role, ABC):
-    """Latents, expanded, to audio: what `Codec` sees of every decoder.
+    """Expanded latents to audio: the interface of all decoders to `Codec`.
 
     Attributes:
-        hop: samples in a frame.
-        in_dim: width of the latents it takes.
-        tokens_per_frame: latent vectors a frame (K).
-        audio_spec: the audio it makes.
-        tile_seconds: audio that is best made at a time, a matter of memory; see `Codec`.
+        hop: samples per frame.
+        in_dim: width of the latents.
+        tokens_per_frame: latent vectors per frame (K).
+        audio_spec: format of the output audio.
+        tile_seconds: preferred length of a tile in seconds, to bound memory; see `Codec`.
     """
 
     hop: int
@@ -247,7 +225,14 @@ class Decoder(Role, ABC):
 
     @abstractmethod
     def generate(self, hidden: Tensor, layout: Tensor, *, sampler: Any = None, seeds: Tensor | None = None) -> Tensor:
-        """Audio `(batch, channels, hop * frames)` from `(batch, in_dim, frames * K)`."""
+        """Decode `(batch, in_dim, frames * K)` to audio `(batch, channels, hop * frames)`.
+
+        Args:
+            hidden: latents.
+            layout: channel layout of each item, `(batch,)` int64.
+            sampler: sampler of a denoising decoder; None for its own.
+            seeds: noise seeds `(batch,)` int64; None for zeros.
+        """
 
     @abstractmethod
     def stream(
@@ -259,19 +244,33 @@ class Decoder(Role, ABC):
         dtype: torch.dtype = torch.float32,
         width: int = 1,
     ) -> Stream:
-        """A stream from whole frames of latents to their audio; `width` bounds the frames of one call."""
+        """Return a stream from frames of latents to audio.
+
+        Args:
+            layout: channel layout of each item, `(batch,)` int64.
+            sampler: sampler of a denoising decoder; None for its own.
+            seeds: noise seeds `(batch,)` int64; None for zeros.
+            dtype: dtype of the latents.
+            width: maximum number of frames per call of the networks, context aside.
+        """
 
 
 class FeedForwardDecoder(Decoder, ABC):
-    """A decoder that makes audio in one pass."""
+    """Decoder that generates audio in one pass."""
 
     @abstractmethod
     def forward(self, hidden: Tensor, layout: Tensor) -> Tensor:
-        """Decodes `(batch, in_dim, frames * K)` to exactly `(batch, channels, hop * frames)`."""
+        """Decode `(batch, in_dim, frames * K)` to exactly `(batch, channels, hop * frames)`."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, hidden: Tensor, layout: Tensor) -> Tensor:
+            """Call `forward`."""
+            ...
 
     def generate(self, hidden: Tensor, layout: Tensor, *, sampler: Any = None, seeds: Tensor | None = None) -> Tensor:
-        """One `forward`; a sampler is an error, seeds have nothing to decide."""
-        self._refuse(sampler)
+        """Call `forward`. Seeds are ignored; a sampler raises a PartitaError."""
+        self._reject_sampler(sampler)
         return self(hidden, layout)
 
     def stream(
@@ -283,8 +282,8 @@ class FeedForwardDecoder(Decoder, ABC):
         dtype: torch.dtype = torch.float32,
         width: int = 1,
     ) -> Stream:
-        """The stream of `forward`."""
-        self._refuse(sampler)
+        """Return a stream of `forward`. Seeds are ignored; a sampler raises a PartitaError."""
+        self._reject_sampler(sampler)
         return part_stream(
             self,
             lambda hidden: self(hidden, layout.to(hidden.device)),
@@ -296,17 +295,17 @@ class FeedForwardDecoder(Decoder, ABC):
             dtype=dtype,
         )
 
-    def _refuse(self, sampler: Any) -> None:
+    def _reject_sampler(self, sampler: Any) -> None:
         if sampler is not None:
             raise PartitaError(f"{type(self).__name__} decodes in one pass; it takes no sampler, and got {sampler!r}")
 
 
 class AudioTransform(nn.Module, ABC):
-    """An invertible transform of audio, as a denoising decoder works in.
+    """Invertible transform of audio, in which a denoising decoder works.
 
     Attributes:
-        hop: samples in one of its own frames.
-        context: its own frames that a frame's samples depend on, left and right, in `inverse`.
+        hop: samples per frame of the transform.
+        context: frames of the transform to the left and right that a frame of audio depends on in `inverse`.
     """
 
     hop: int
@@ -314,22 +313,29 @@ class AudioTransform(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, audio: Tensor) -> Tensor:
-        """`(batch, channels, hop * frames)` to `(batch, features, bins, frames)`."""
+        """Transform audio `(batch, channels, hop * frames)` to `(batch, features, bins, frames)`."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, audio: Tensor) -> Tensor:
+            """Call `forward`."""
+            ...
 
     @abstractmethod
     def inverse(self, x: Tensor) -> Tensor:
-        """The way back, exact on audio that has no energy at the Nyquist bin."""
+        """Invert the transform; exact for audio without energy at the Nyquist bin."""
 
 
 class RepresentationEncoder(Role, ABC):
     """Latents to features for understanding.
 
-    One that sees all of the past carries a state; see `Streamable`, whose `step` returns `(batch, frames, width)`.
+    An encoder with unbounded left context carries a state; see `Streamable`, whose `step` returns
+    `(batch, frames, width)`.
 
     Attributes:
-        dim: width of the latents it takes.
-        tokens_per_frame: latent vectors a frame (K).
-        width: of the features.
+        dim: width of the latents.
+        tokens_per_frame: latent vectors per frame (K).
+        width: width of the features.
     """
 
     dim: int
@@ -338,15 +344,26 @@ class RepresentationEncoder(Role, ABC):
 
     @abstractmethod
     def forward(self, values: Tensor) -> Tensor:
-        """`(batch, dim, frames * K)` to `(batch, frames, width)`."""
+        """Encode latents `(batch, dim, frames * K)` to features `(batch, frames, width)`."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, values: Tensor) -> Tensor:
+            """Call `forward`."""
+            ...
 
     def stream(self, batch_size: int, *, dtype: torch.dtype = torch.float32, width: int = 1) -> Stream:
-        """A stream from whole frames of latents to features, `(batch, width, frames)`: in streams, time is last.
+        """Return a stream from frames of latents to features `(batch, width, frames)`, with time last.
 
-        Its latency is in frames. `width` bounds the frames of one call.
+        Its latency is in frames.
+
+        Args:
+            batch_size: number of items.
+            dtype: dtype of the latents.
+            width: maximum number of frames per call of `forward`, context aside.
 
         Raises:
-            UnboundedError: its context is unbounded and it carries no state.
+            UnboundedError: the context is unbounded and there is no state to carry.
         """
         k = self.tokens_per_frame
         if isinstance(self, Streamable):
@@ -361,7 +378,7 @@ class RepresentationEncoder(Role, ABC):
 
 
 class _TimeLast:
-    """A representation encoder with a state, as streams take it."""
+    """Adapter of a representation encoder with a state to streams, which have time last."""
 
     def __init__(self, part: Any) -> None:
         self.init_state, self._step = part.init_state, part.step
@@ -372,32 +389,26 @@ class _TimeLast:
 
 
 class Loss(nn.Module, ABC):
-    """A distance between two signals, one figure an item, so that training, evaluation and tests share it."""
+    """Distance between two signals, one value per item, shared by training, evaluation and tests."""
 
     @abstractmethod
     def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
-        """The distance of `(batch, channels, samples)` to as much, as `(batch,)`, at least float32.
+        """Compute the distance of each item, `(batch,)`, at least float32.
 
-        Samples from `lengths` on, `(batch,)` integers as a tensor, an array or a list, are padding and do not count.
-        Different shapes are an error.
+        Args:
+            prediction: audio `(batch, channels, samples)`.
+            target: audio of the same shape; any other shape is an error.
+            lengths: number of valid samples of each item, `(batch,)`; samples from there on are padding and do not
+                count. None if all are valid.
         """
 
+    if TYPE_CHECKING:
 
-class Sampler(Protocol):
-    """How a denoising decoder is run: a frozen dataclass of its settings.
-
-    Attributes:
-        latency: chunks held back; None where the whole is needed first.
-    """
-
-    @property
-    def latency(self) -> int | None:
-        """Chunks held back, or None."""
-        ...
-
-    def start(self, decoder: Any, seeds: Tensor) -> Any:
-        """A stream: its `push(features of n chunks, last=)` returns the chunks that are final."""
-        ...
+        def __call__(
+            self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None
+        ) -> Tensor:
+            """Call `forward`."""
+            ...
 
 
 def part_stream(
@@ -411,10 +422,10 @@ def part_stream(
     layout: Tensor,
     dtype: torch.dtype,
 ) -> Stream:
-    """The stream of one part: `TiledStream` where its context is, else `StatefulStream` where it carries a state.
+    """Stream of one part: `TiledStream` if its context is bounded, or else `StatefulStream` if it carries a state.
 
     Raises:
-        UnboundedError: its context is unbounded and it carries no state; it is named.
+        UnboundedError: the context is unbounded and there is no state to carry; the message names the part.
     """
     left, right = part.context
     if left is not None and right is not None:

@@ -1,7 +1,8 @@
 """Config classes derived from the constructors of components, so that each setting and its default stand once.
 
 The keyword-only parameters of a component's constructor are its settings; the positional ones are derived, that is,
-given by the parts around it (an encoder's `out_dim` and `audio_spec`, a bottleneck's `dim`).
+given by the parts around it (an encoder's `out_dim` and `audio_spec`, a bottleneck's `dim`). A setting whose default
+is a Config holds a component of that role, such as a decoder's sampler; the constructor gets it built.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,8 +12,10 @@ from functools import wraps
 from inspect import Parameter, signature
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints, overload
 
-from .registry import Config, register_config
-from .roles import Bottleneck, Decoder, Encoder, Loss
+from torch import nn
+
+from .registry import Config, component, register_config
+from .roles import Bottleneck, Decoder, Encoder, Loss, RepresentationEncoder
 from .specs import AudioSpec, LatentSpec
 
 P = ParamSpec("P")
@@ -38,8 +41,8 @@ def register(tag: str, *, example: Mapping[str, Any] | None = None) -> Callable[
 
     A module class is registered by its constructor: `config_of(cls)` is its Config class, which holds its settings. A
     module that was built by hand carries them as the attribute `config`, like one that was built from a Config, so that
-    whatever is assembled from modules can be saved. A component that takes other components as settings, or is none
-    but settings, is registered by a Config class of its own.
+    whatever is assembled from modules can be saved. A component that takes components without a default as settings,
+    or consists of nothing but settings, is registered by a Config class of its own.
 
     Args:
         tag: role and name, as "bottleneck/vae".
@@ -70,6 +73,10 @@ def config_of(cls: Callable[Concatenate[int, int, P], Loss]) -> ConfigClass[P]: 
 def config_of(cls: Callable[Concatenate[int, P], Loss]) -> ConfigClass[P]: ...
 @overload
 def config_of(cls: Callable[P, Loss]) -> ConfigClass[P]: ...
+@overload
+def config_of(cls: Callable[Concatenate[LatentSpec, P], RepresentationEncoder]) -> ConfigClass[P]: ...
+@overload  # adapters of two widths, and supervisions of an encoder or an adapter
+def config_of(cls: Callable[Concatenate[Any, Any, P], nn.Module]) -> ConfigClass[P]: ...
 def config_of(cls: Any) -> Any:
     """Return the Config class of a component, typed by the settings of its constructor."""
     return cls.Config
@@ -83,7 +90,8 @@ def _derive(cls: Any, example: dict[str, Any]) -> type[Config]:
         if parameter.kind is Parameter.KEYWORD_ONLY:
             if parameter.default is Parameter.empty:
                 raise TypeError(f"{cls.__name__}: the setting {name!r} has no default")
-            settings.append((name, hints[name], _field(parameter.default)))
+            kind = Config if isinstance(parameter.default, Config) else hints[name]
+            settings.append((name, kind, _field(parameter.default)))
         else:
             derived.append(name)
 
@@ -91,7 +99,8 @@ def _derive(cls: Any, example: dict[str, Any]) -> type[Config]:
         if isinstance(spec := around.get("audio_spec"), AudioSpec):
             around = {"sample_rate": spec.sample_rate, "channels": spec.channels} | around
         given = {name: around[name] for name in derived if name in around}
-        return cls(**given, **{name: getattr(self, name) for name, _, _ in settings})
+        values = ((name, getattr(self, name)) for name, _, _ in settings)
+        return cls(**given, **{name: value.build() if isinstance(value, Config) else value for name, value in values})
 
     body = {
         "build": build,
@@ -105,6 +114,8 @@ def _derive(cls: Any, example: dict[str, Any]) -> type[Config]:
 
 
 def _field(default: Any) -> Any:
+    if isinstance(default, Config):
+        return component(default.tag.partition("/")[0], default=default)
     mutable = isinstance(default, (dict, list))
     return field(default_factory=lambda: copy(default)) if mutable else field(default=default)
 

@@ -1,4 +1,4 @@
-"""Decoders from latents to audio."""
+"""Decoders from latents to audio, and samplers for denoising decoders."""
 
 from .consistency import ConsistencyDecoder, ConsistencyDecoderConfig
 from .genae import GenAEDecoder, GenAEDecoderConfig

@@ -1,4 +1,4 @@
-"""The networks of the consistency decoder: latents to feature maps, and with these from noise to a spectrogram."""
+"""Networks of the consistency decoder: upsampling of latents to feature maps, and denoising of spectrograms."""
 
 import torch
 from partita_blocks import (
@@ -8,13 +8,25 @@ from partita_blocks import (
     FrequencyGains,
     NoiseEmbedding,
     Patchifier,
-    Spread,
+    VectorsToGrid,
 )
 from torch import Tensor, nn
 
 
 class Upsampler(nn.Module):
-    """Latents of a chunk to feature maps: a learned vector for each frequency, which attention to the latents fills."""
+    """Latents of a chunk to feature maps: learned vectors per frequency attend to the latents.
+
+    Args:
+        latent_dim: width of the latents.
+        dim: width of the tokens.
+        grid: rows and columns of the coarsest feature map.
+        latents: number of latents per chunk.
+        registers: number of additional learned tokens.
+        direct: width of a linear map from latents to the coarsest feature map, or None for no such map (ours, not
+            published).
+        transformer: transformer over positions, latents and registers.
+        depatchifier: convolutions from the coarsest feature map to full resolution.
+    """
 
     def __init__(
         self,
@@ -28,10 +40,6 @@ class Upsampler(nn.Module):
         transformer: ChunkTransformer,
         depatchifier: Depatchifier,
     ) -> None:
-        """Takes the widths of latents and tokens, rows and columns of the tokens, and the latents of a chunk.
-
-        Of `direct` channels, where there are any, one matrix makes part of the tokens.
-        """
         super().__init__()
         self.grid = grid
         self.project = nn.Linear(latent_dim, dim)
@@ -39,27 +47,37 @@ class Upsampler(nn.Module):
         self.registers = _registers(registers, dim)
         self.direct = None
         if direct is not None:
-            places = grid[0] * grid[1]
-            self.direct = Spread(dim, vectors=latents, vector_dim=latent_dim, places=places, width=direct)
+            positions = grid[0] * grid[1]
+            self.direct = VectorsToGrid(dim, vectors=latents, vector_dim=latent_dim, positions=positions, width=direct)
         self.transformer, self.depatchifier = transformer, depatchifier
 
     def forward(self, latents: Tensor) -> list[Tensor]:
-        """`(chunks, latents, latent_dim)` to the map after each block, from full resolution on."""
+        """Map latents `(chunks, latents, latent_dim)` to the output of each block, from full resolution on."""
         mask = self.mask.expand(-1, self.grid[1], -1).flatten(0, 1).to(latents.dtype)
-        places = mask.expand(latents.shape[0], -1, -1)
+        positions = mask.expand(latents.shape[0], -1, -1)
         if self.direct is not None:
-            places = places + self.direct(latents)
-        tokens = [places, self.project(latents)]
-        x = self.transformer(torch.cat(_with(self.registers, tokens), dim=1))
+            positions = positions + self.direct(latents)
+        x = self.transformer(_join([positions, self.project(latents)], self.registers))
         return self.depatchifier(_as_map(x, self.grid))[::-1]
 
 
 class Denoiser(nn.Module):
-    """The network of the consistency model: convolutions chunk by chunk, and between them attention to the past.
+    """Denoising network: convolutions within each chunk, and attention to the chunk before at the coarsest level.
 
-    Its first and last layer and the embedding of the noise level are never autocast, so that what runs between them is
-    a sum in float32 to which every block adds. Late in training a student and its teacher differ by less than a half
-    type resolves, and rounding at the two ends would decide that difference.
+    The first and last layer and the embedding of the noise level are never autocast, so that all blocks add to a
+    residual sum in float32. Late in training, student and teacher differ by less than the resolution of 16-bit types,
+    and rounding at both ends would dominate that difference.
+
+    Args:
+        channels: number of channels of the spectrograms.
+        width: width of the first level.
+        dim: width of the last level.
+        bins: number of frequencies.
+        condition_dim: width of the embedding of the noise level.
+        registers: number of additional learned tokens per chunk.
+        patchifier: convolutions from full resolution to the coarsest level.
+        transformer: transformer over all tokens of the chunks.
+        depatchifier: convolutions from the coarsest level to full resolution.
     """
 
     def __init__(
@@ -75,7 +93,6 @@ class Denoiser(nn.Module):
         transformer: ChunkTransformer,
         depatchifier: Depatchifier,
     ) -> None:
-        """Takes the channels of spectrograms, the widths of the first and the last level, and the frequencies."""
         super().__init__()
         self.embedding = NoiseEmbedding(condition_dim)
         self.gains = FrequencyGains(condition_dim, bins)
@@ -87,16 +104,16 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.head.weight)
 
     def forward(self, x: Tensor, sigma: Tensor, maps: list[Tensor], latents: Tensor | None) -> Tensor:
-        """Runs the network on w chunks.
+        """Denoise w chunks.
 
         Args:
             x: scaled spectrograms `(batch * w, channels, bins, frames)`.
-            sigma: `(batch, w)`, the noise levels they have.
-            maps: features to merge before each block of the patchifier, each `(batch * w, ...)`.
-            latents: further tokens `(batch * w, latents, dim)`, or None.
+            sigma: noise level of each chunk, `(batch, w)`.
+            maps: feature maps to merge before each block of the patchifier, each `(batch * w, ...)`.
+            latents: additional tokens `(batch * w, latents, dim)`, or None.
 
         Returns:
-            As much as `x`.
+            Output of the shape of `x`.
         """
         chunks, dtype = sigma.shape[1], self.head.weight.dtype
         with _not_autocast(x):
@@ -107,7 +124,7 @@ class Denoiser(nn.Module):
         down = self.patchifier(x, features=maps, condition=each)
         grid = down[-1].shape[-2:]
         tokens = [down[-1].permute(0, 2, 3, 1).flatten(1, 2), *([] if latents is None else [latents])]
-        tokens = torch.cat(_with(self.registers, tokens), dim=1)
+        tokens = _join(tokens, self.registers)
         tokens = self.transformer(tokens.unflatten(0, (-1, chunks)).flatten(1, 2), condition)
         tokens = tokens.unflatten(1, (chunks, -1)).flatten(0, 1)
         up = self.depatchifier(_as_map(tokens, grid), skips=down[::-1], condition=each)
@@ -116,7 +133,7 @@ class Denoiser(nn.Module):
 
 
 def _not_autocast(x: Tensor) -> torch.autocast:
-    """A context in which everything runs in the dtype of the weights."""
+    """Context that disables autocast, so that layers run in the dtype of their weights."""
     return torch.autocast(x.device.type, enabled=False)
 
 
@@ -124,13 +141,14 @@ def _registers(count: int, dim: int) -> nn.Parameter | None:
     return nn.Parameter(torch.randn(count, dim) * dim**-0.5) if count else None
 
 
-def _with(registers: Tensor | None, tokens: list[Tensor]) -> list[Tensor]:
-    if registers is None:
-        return tokens
-    return [*tokens, registers.to(tokens[0].dtype).expand(tokens[0].shape[0], -1, -1)]
+def _join(tokens: list[Tensor], registers: Tensor | None) -> Tensor:
+    """Concatenate tokens `(chunks, ..., dim)`, and the registers after them."""
+    if registers is not None:
+        tokens = [*tokens, registers.to(tokens[0].dtype).expand(tokens[0].shape[0], -1, -1)]
+    return torch.cat(tokens, dim=1)
 
 
 def _as_map(tokens: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
-    """The first tokens of `(chunks, tokens, dim)`, which are rows and columns, as a map in the channels-last format."""
+    """Reshape the first tokens of `(chunks, tokens, dim)` to rows and columns, in the channels-last format."""
     rows, columns = grid
     return tokens[:, : rows * columns].unflatten(1, (rows, columns)).permute(0, 3, 1, 2)

@@ -1,272 +1,211 @@
-"""The consistency decoder: latents tell a network, by way of its feature maps, what to make of noise in one step."""
+"""Consistency decoder: one-step denoising of spectrogram chunks, conditioned on feature maps of the latents."""
 
-import math
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
-import torch
 from partita_blocks import ChunkTransformer, CompandedSTFT, Depatchifier, Patchifier, Preconditioning, patch_grid
 from partita_core import (
     AudioSpec,
-    Config,
     DenoisingDecoder,
     LatentSpec,
     NoiseSchedule,
     PartitaError,
     Sampler,
-    component,
+    config_of,
     register,
     upcast,
 )
-from partita_core.ranges import (
-    Extras,
-    Finite,
-    Frames,
-    Heads,
-    Layers,
-    NonNegative,
-    Positive,
-    Proportion,
-    Range,
-    Samples,
-    Width,
-)
+from partita_core.ranges import Extras, Finite, Frames, Heads, Layers, NonNegative, Positive, Range, Samples, Width
 from torch import Tensor, nn
 
 from ._denoiser import Denoiser, Upsampler
+from ._envelope import SpectralEnvelope, to_deviation
 from .samplers import TwoStep
 
-# The median magnitude of complex noise whose real and imaginary parts have a standard deviation of 1.
-_MEDIAN = math.sqrt(2 * math.log(2))
 
-# Companded magnitudes below this are silence to the envelope: about -100 dB of a full-scale sine.
-_FLOOR = 3e-3
-
-# Chunks that one step sees: the one that is made, and the one before.
-_WINDOW = 2
-
-
-@register("decoder/consistency")
-@dataclass(frozen=True)
-class ConsistencyDecoderConfig(Config):
-    """A consistency model of pairs of chunks, conditioned on feature maps that are made of latents (Music2Latent2).
-
-    From arXiv 2501.17578, with the sizes of CoDiCodec (arXiv 2509.09836), since its own are not known. A chunk of
-    `chunk_frames * stft_hop` samples is one frame of latents or several. The layout has no input: give audio of one.
-
-    Attributes:
-        n_fft: window and FFT of the spectrogram, samples.
-        stft_hop: samples from frame to frame of it.
-        companding: of magnitudes ("polar"), or of real and imaginary parts each ("component").
-        companding_scale: see `CompandedSTFT`.
-        companding_exponent: see `CompandedSTFT`.
-        tilt: dB an octave by which high frequencies are raised before; ours, off at 0.
-        chunk_frames: frames of the spectrogram in a chunk.
-        channels: width of each level of convolutions, from full resolution on; the last is that of both transformers.
-        strides: frequencies and frames that become one between the levels.
-        blocks: residual blocks of each level.
-        upsampler_layers: blocks of the transformer that makes features of latents.
-        layers: blocks of the transformer that denoises.
-        heads: attention heads.
-        head_dim: width of a head.
-        condition_dim: width of the embedding of the noise level.
-        registers: further learned tokens of each chunk, in both transformers, which are dropped.
-        direct: channels of every place of the smallest map that one matrix makes of all latents of a chunk, beside
-            attention, which is ours; None for no such matrix. See `SummaryEncoderConfig`.
-        latents_in_decoder: whether the denoising transformer sees the latents as tokens, too.
-        envelope_weight: of the loss of a spectral envelope, which is ours; None for none. With it the features also
-            give the magnitude of every point of the spectrogram, which is learned by itself, and takes the place of
-            `sigma_data`; what the network adds to is noise of this spectrum. Magnitudes range over four powers of ten,
-            and what is quiet hardly weighs in consistency training: runs of some thousand steps learn little of it
-            otherwise.
-        dropout: of the denoising network, in training.
-        sigma_min: noise level at which the decoder returns its input.
-        sigma_max: noise level that decoding starts from.
-        sigma_data: standard deviation of companded spectrograms.
-        rho: of the noise schedule.
-        sampler: how it is run unless another sampler is named.
-    """
-
-    n_fft: Samples = 2048
-    stft_hop: Samples = 512
-    companding: Literal["polar", "component"] = "polar"
-    companding_scale: Positive = 0.34
-    companding_exponent: Annotated[float, Range(0, 1, open_low=True)] = 0.65
-    tilt: Finite = 0.0
-    chunk_frames: Frames = 64
-    channels: tuple[Width, ...] = (64, 128, 256, 512)
-    strides: tuple[tuple[Samples, Samples], ...] = ((4, 2), (2, 2), (2, 2))
-    blocks: tuple[Layers, ...] = (3, 3, 3, 1)
-    upsampler_layers: Layers = 12
-    layers: Layers = 12
-    heads: Heads = 4
-    head_dim: Width = 128
-    condition_dim: Width = 512
-    registers: Extras = 0
-    direct: Width | None = None
-    latents_in_decoder: bool = False
-    envelope_weight: NonNegative | None = None
-    dropout: Proportion = 0.0
-    sigma_min: Positive = 0.002
-    sigma_max: Positive = 80.0
-    sigma_data: Positive = 0.5
-    rho: Positive = 7.0
-    sampler: Config = component("sampler", default=TwoStep())
-
-    def build(self, *, latent_spec: LatentSpec, audio_spec: AudioSpec) -> "ConsistencyDecoder":
-        """Builds the decoder for latents of `latent_spec` and audio of `audio_spec`.
-
-        Raises:
-            PartitaError: a chunk is not whole frames of latents.
-        """
-        chunk = self.chunk_frames * self.stft_hop
-        if chunk % latent_spec.hop:
-            raise PartitaError(
-                f"a chunk of the consistency decoder is {self.chunk_frames} * {self.stft_hop} = {chunk} samples, the "
-                f"encoder's hop is {latent_spec.hop}; choose chunk_frames and stft_hop so that it divides the chunk"
-            )
-        stft = CompandedSTFT(
-            n_fft=self.n_fft,
-            hop=self.stft_hop,
-            companding=self.companding,
-            scale=self.companding_scale,
-            exponent=self.companding_exponent,
-            tilt=self.tilt,
-        )
-        grid = patch_grid(stft.bins, self.chunk_frames, self.strides)
-        latents = chunk // latent_spec.hop * latent_spec.tokens_per_frame
-        levels = {"channels": self.channels, "strides": self.strides, "blocks": self.blocks}
-        width = {"dim": self.channels[-1], "heads": self.heads, "head_dim": self.head_dim}
-        upsampler = Upsampler(
-            latent_dim=latent_spec.dim,
-            dim=self.channels[-1],
-            grid=grid,
-            latents=latents,
-            registers=self.registers,
-            direct=self.direct,
-            transformer=ChunkTransformer(
-                **width,
-                tokens=grid[0] * grid[1] + latents + self.registers,
-                chunks=1,
-                layers=self.upsampler_layers,
-                condition_dim=None,
-                dropout=0.0,
-                zero_init=True,
-            ),
-            depatchifier=Depatchifier(**levels, condition_dim=None, dropout=0.0),
-        )
-        beside = latents if self.latents_in_decoder else 0
-        denoiser = Denoiser(
-            channels=2 * audio_spec.channels,
-            width=self.channels[0],
-            dim=self.channels[-1],
-            bins=stft.bins,
-            condition_dim=self.condition_dim,
-            registers=self.registers,
-            patchifier=Patchifier(**levels, condition_dim=self.condition_dim, dropout=self.dropout, zero_init=True),
-            transformer=ChunkTransformer(
-                **width,
-                tokens=grid[0] * grid[1] + beside + self.registers,
-                chunks=_WINDOW,
-                layers=self.layers,
-                condition_dim=self.condition_dim,
-                dropout=self.dropout,
-                zero_init=True,
-            ),
-            depatchifier=Depatchifier(**levels, condition_dim=self.condition_dim, dropout=self.dropout),
-        )
-        return ConsistencyDecoder(
-            representation=stft,
-            chunk_frames=self.chunk_frames,
-            upsampler=upsampler,
-            project=nn.Linear(latent_spec.dim, self.channels[-1]) if self.latents_in_decoder else None,
-            envelope=None if self.envelope_weight is None else nn.Conv2d(self.channels[0], audio_spec.channels, 1),
-            envelope_weight=self.envelope_weight,
-            denoiser=denoiser,
-            schedule=NoiseSchedule(self.sigma_min, self.sigma_max, self.rho),
-            preconditioning=Preconditioning(self.sigma_min, self.sigma_data),
-            sampler=self.sampler.build(),
-            latent_spec=latent_spec,
-            audio_spec=audio_spec,
-        )
-
-    @classmethod
-    def example(cls) -> "ConsistencyDecoderConfig":
-        """Chunks of 48 samples, a few thousand parameters."""
-        return cls(
-            n_fft=24,
-            stft_hop=6,
-            chunk_frames=8,
-            channels=(4, 8, 16),
-            strides=((2, 2), (2, 2)),
-            blocks=(1, 2, 1),
-            upsampler_layers=1,
-            layers=2,
-            heads=2,
-            head_dim=8,
-            condition_dim=8,
-            registers=1,
-            direct=2,
-            latents_in_decoder=True,
-            envelope_weight=1.0,
-        )
-
-
+@register(
+    "decoder/consistency",
+    example={
+        "n_fft": 24,
+        "stft_hop": 6,
+        "chunk_frames": 8,
+        "channels": (4, 8, 16),
+        "strides": ((2, 2), (2, 2)),
+        "blocks": (1, 2, 1),
+        "upsampler_layers": 1,
+        "layers": 2,
+        "heads": 2,
+        "head_dim": 8,
+        "condition_dim": 8,
+        "registers": 1,
+        "direct": 2,
+        "latents_in_decoder": True,
+        "envelope_weight": 1.0,
+    },
+)
 class ConsistencyDecoder(DenoisingDecoder):
-    """Latents to audio; see `ConsistencyDecoderConfig`.
+    """Consistency model of pairs of chunks, conditioned on feature maps of the latents (Music2Latent2).
 
-    A chunk is denoised beside the one before and never sees the one behind: whatever that holds, the left result has
-    the same bits, and agrees with that of the chunk alone to rounding, since kernels round by the size of the batch.
-    At `sigma_min` the decoder returns its input, bit for bit, whatever its weights.
+    The architecture is that of arXiv 2501.17578, with the sizes of CoDiCodec (arXiv 2509.09836), since its own are not
+    known. A chunk of `chunk_frames * stft_hop` samples is one or more frames of latents.
+
+    A chunk is denoised together with the chunk before it and never depends on a later one: the left result is the same
+    bit for bit whatever the right chunk is, and agrees with that of the chunk alone up to rounding, since kernels round
+    differently for different batch sizes. At `sigma_min` the decoder returns its input bit for bit for all weights.
+
+    Args:
+        latent_spec: format of the latents.
+        audio_spec: format of the output audio. The network does not depend on the channel layout: use a single layout.
+        n_fft: window and FFT size of the spectrogram in samples.
+        stft_hop: hop of the spectrogram in samples.
+        companding: compand magnitudes ("polar"), or real and imaginary parts separately ("component").
+        companding_scale: scale of the companding; see `CompandedSTFT`.
+        companding_exponent: exponent of the companding; see `CompandedSTFT`.
+        chunk_frames: number of spectrogram frames per chunk.
+        channels: width of each level of convolutions, from full resolution on; the last is that of both transformers.
+        strides: (frequency, time) downsampling factors between the levels.
+        blocks: number of residual blocks of each level.
+        upsampler_layers: number of transformer blocks from latents to feature maps.
+        layers: number of transformer blocks of the denoiser.
+        heads: number of attention heads.
+        head_dim: width of each attention head.
+        condition_dim: width of the embedding of the noise level.
+        registers: number of additional learned tokens per chunk in both transformers.
+        latents_in_decoder: add the latents as tokens to the denoiser's transformer.
+        sigma_min: smallest noise level, at which the decoder returns its input.
+        sigma_max: largest noise level, at which decoding starts.
+        sigma_data: standard deviation of companded spectrograms.
+        rho: exponent of the noise schedule.
+        sampler: default sampler.
+
+        Ours (not published):
+        tilt: boost of high frequencies in the spectrogram, in dB per octave; 0 for none.
+        direct: channels per position of the coarsest feature map that a linear map computes from all latents of a
+            chunk, in parallel to attention; None for no such map. See `SummaryEncoder`.
+        envelope_weight: weight of the loss of a spectral envelope; None for no envelope. The envelope is the magnitude
+            of each point of the spectrogram, predicted from the feature maps with its own loss. It replaces
+            `sigma_data`, so that denoising starts from noise of this spectrum. Magnitudes span four orders of
+            magnitude, and quiet ones have little weight in consistency training: runs of some thousand steps learn
+            little of them otherwise.
+
+    Raises:
+        PartitaError: a chunk is not a multiple of the encoder's hop, or the strides do not divide its spectrogram.
     """
 
-    window = _WINDOW
+    window = 2  # the chunk that is generated, and the one before
 
     def __init__(
         self,
-        *,
-        representation: CompandedSTFT,
-        chunk_frames: int,
-        upsampler: Upsampler,
-        project: nn.Module | None,
-        envelope: nn.Conv2d | None,
-        envelope_weight: float | None,
-        denoiser: Denoiser,
-        schedule: NoiseSchedule,
-        preconditioning: Preconditioning,
-        sampler: Sampler,
         latent_spec: LatentSpec,
         audio_spec: AudioSpec,
+        *,
+        n_fft: Samples = 2048,
+        stft_hop: Samples = 512,
+        companding: Literal["polar", "component"] = "polar",
+        companding_scale: Positive = 0.34,
+        companding_exponent: Annotated[float, Range(0, 1, open_low=True)] = 0.65,
+        tilt: Finite = 0.0,
+        chunk_frames: Frames = 64,
+        channels: tuple[Width, ...] = (64, 128, 256, 512),
+        strides: tuple[tuple[Samples, Samples], ...] = ((4, 2), (2, 2), (2, 2)),
+        blocks: tuple[Layers, ...] = (3, 3, 3, 1),
+        upsampler_layers: Layers = 12,
+        layers: Layers = 12,
+        heads: Heads = 4,
+        head_dim: Width = 128,
+        condition_dim: Width = 512,
+        registers: Extras = 0,
+        direct: Width | None = None,
+        latents_in_decoder: bool = False,
+        envelope_weight: NonNegative | None = None,
+        sigma_min: Positive = 0.002,
+        sigma_max: Positive = 80.0,
+        sigma_data: Positive = 0.5,
+        rho: Positive = 7.0,
+        sampler: Sampler = TwoStep(),  # noqa: B008 - immutable
     ) -> None:
-        """Assembles the parts; `project` makes tokens of latents where the denoiser sees these.
-
-        `envelope` makes log-magnitudes of the feature map at full resolution; at first all are that of the data.
-        """
         super().__init__()
-        self.envelope = envelope
-        if envelope is not None and envelope.bias is not None:
-            nn.init.zeros_(envelope.weight)
-            nn.init.constant_(envelope.bias, math.log(_MEDIAN * float(preconditioning.sigma_data)))
-        self._envelope_place = -1 if project is None else -2  # among the features
-        self.loss_weights = {} if envelope_weight is None else {"envelope": envelope_weight}
-        self.representation, self.chunk_frames = representation, chunk_frames
-        self.upsampler, self.project, self.denoiser = upsampler, project, denoiser
-        self.schedule, self.preconditioning, self.sampler = schedule, preconditioning, sampler
+        chunk = chunk_frames * stft_hop
+        if chunk % latent_spec.hop:
+            raise PartitaError(
+                f"a chunk of the consistency decoder is {chunk_frames} * {stft_hop} = {chunk} samples, the "
+                f"encoder's hop is {latent_spec.hop}; choose chunk_frames and stft_hop so that it divides the chunk"
+            )
         self.in_dim, self.hop, self.audio_spec = latent_spec.dim, latent_spec.hop, audio_spec
         self.tokens_per_frame = latent_spec.tokens_per_frame
-        self.frames_per_chunk = chunk_frames * representation.hop // latent_spec.hop
+        self.chunk_frames, self.frames_per_chunk = chunk_frames, chunk // latent_spec.hop
+        self.schedule = NoiseSchedule(sigma_min, sigma_max, rho)
+        self.preconditioning = Preconditioning(sigma_min, sigma_data)
+        self.sampler = sampler
+        self.loss_weights = {} if envelope_weight is None else {"envelope": envelope_weight}
+        self._envelope_index = -2 if latents_in_decoder else -1  # among the features
+        stft = CompandedSTFT(
+            n_fft=n_fft,
+            hop=stft_hop,
+            companding=companding,
+            scale=companding_scale,
+            exponent=companding_exponent,
+            tilt=tilt,
+        )
+        rows, columns = grid = patch_grid(stft.bins, chunk_frames, strides)
+        latents, dim = self.frames_per_chunk * latent_spec.tokens_per_frame, channels[-1]
+        levels: dict[str, Any] = {"channels": channels, "strides": strides, "blocks": blocks, "dropout": 0.0}
+        attention: dict[str, Any] = {"heads": heads, "head_dim": head_dim, "dropout": 0.0, "zero_init": True}
+        # Layers are built in this order, which decides the weights that a seed gives.
+        upsampler = Upsampler(
+            latent_dim=latent_spec.dim,
+            dim=dim,
+            grid=grid,
+            latents=latents,
+            registers=registers,
+            direct=direct,
+            transformer=ChunkTransformer(
+                dim,
+                tokens=rows * columns + latents + registers,
+                chunks=1,
+                layers=upsampler_layers,
+                condition_dim=None,
+                **attention,
+            ),
+            depatchifier=Depatchifier(**levels, condition_dim=None),
+        )
+        denoiser = Denoiser(
+            channels=2 * audio_spec.channels,
+            width=channels[0],
+            dim=dim,
+            bins=stft.bins,
+            condition_dim=condition_dim,
+            registers=registers,
+            patchifier=Patchifier(**levels, condition_dim=condition_dim, zero_init=True),
+            transformer=ChunkTransformer(
+                dim,
+                tokens=rows * columns + (latents if latents_in_decoder else 0) + registers,
+                chunks=self.window,
+                layers=layers,
+                condition_dim=condition_dim,
+                **attention,
+            ),
+            depatchifier=Depatchifier(**levels, condition_dim=condition_dim),
+        )
+        project = nn.Linear(latent_spec.dim, dim) if latents_in_decoder else None
+        self.envelope = None
+        if envelope_weight is not None:
+            self.envelope = SpectralEnvelope(
+                channels[0], audio_spec.channels, sample_rate=audio_spec.sample_rate, sigma_data=sigma_data
+            )
+        self.representation, self.upsampler, self.project, self.denoiser = stft, upsampler, project, denoiser
 
     def condition(self, hidden: Tensor, layout: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of n chunks, from full resolution on, their envelope, and the latents as tokens.
+        """Compute the features of n chunks: feature maps, from full resolution on, envelope, and latents as tokens.
 
-        The last two only where there is an envelope, and where the denoiser sees the latents.
+        The envelope is included only if there is one, the latents only if the denoiser takes them.
 
         Args:
-            hidden: `(batch, in_dim, n * frames_per_chunk * K)`.
-            layout: `(batch,)`; changes nothing.
+            hidden: latents `(batch, in_dim, n * frames_per_chunk * K)`.
+            layout: channel layouts `(batch,)`, which are not used.
 
         Returns:
-            Tensors `(batch, n, ...)`, each of its own chunk only.
+            Tensors `(batch, n, ...)`; each chunk's depend only on its own latents.
         """
         latents = hidden.transpose(1, 2).unflatten(1, (-1, self.frames_per_chunk * self.tokens_per_frame))
         n = latents.shape[1]
@@ -278,15 +217,15 @@ class ConsistencyDecoder(DenoisingDecoder):
         return tuple(f.unflatten(0, (-1, n)) for f in features)
 
     def forward(self, x: Tensor, sigma: Tensor, features: tuple[Tensor, ...]) -> Tensor:
-        """One denoising step.
+        """Denoise one or two consecutive chunks in one step.
 
         Args:
-            x: noisy spectrograms of w chunks in a row, `(batch, channels, bins, w * chunk_frames)`, w = 1 or 2.
-            sigma: `(batch, w)`, the noise level of each.
-            features: of the same chunks, from `condition`.
+            x: noisy spectrograms of w chunks, `(batch, channels, bins, w * chunk_frames)`, with w = 1 or 2.
+            sigma: noise level of each chunk, `(batch, w)`.
+            features: features of the same chunks, from `condition`.
 
         Returns:
-            The denoised spectrograms, as much as `x`, at least float32. A chunk depends on itself and on the one
+            Denoised spectrograms of the shape of `x`, at least float32. Each chunk depends on itself and on the chunk
             before.
         """
         sigma, wide = upcast(sigma), upcast(x)
@@ -296,43 +235,23 @@ class ConsistencyDecoder(DenoisingDecoder):
         level, scales = sigma[..., None, None, None], self.preconditioning
         skip = scales.skip
         if self.envelope is not None:
-            scales = replace(scales, sigma_data=_deviation(maps.pop().unflatten(0, sigma.shape)))
+            scales = replace(scales, sigma_data=to_deviation(maps.pop().unflatten(0, sigma.shape)))
             skip = scales.scaling
         scaled = (scales.input(level) * noisy).flatten(0, 1).to(x.dtype)
         made = self.denoiser(scaled, sigma, maps, latents).unflatten(0, sigma.shape)
         return (skip(level) * noisy + scales.output(level) * made).movedim(1, 3).flatten(3)
 
     def deviation(self, features: tuple[Tensor, ...]) -> Tensor | None:
-        """What the envelope says, where there is one; see `DenoisingDecoder`."""
+        """Standard deviation of each point by the envelope, or None without one; see `DenoisingDecoder`."""
         if self.envelope is None:
             return None
-        return _deviation(features[self._envelope_place]).movedim(1, 3).flatten(3)
+        return to_deviation(features[self._envelope_index]).movedim(1, 3).flatten(3)
 
     def losses(self, features: tuple[Tensor, ...], clean: Tensor) -> dict[str, Tensor]:
-        """The distance of the envelope to the log-magnitudes, where there is one; see `DenoisingDecoder`.
-
-        A frequency weighs as much as there is of the mel scale around it: half of it lies below a fifth of the
-        frequencies of audio at 22.05 kHz.
-        """
+        """Loss of the envelope, if there is one; see `DenoisingDecoder` and `SpectralEnvelope.loss`."""
         if self.envelope is None:
             return {}
-        envelope = upcast(features[self._envelope_place])
-        magnitude = upcast(clean).unflatten(1, (-1, 2)).square().sum(2).sqrt()
-        target = (magnitude + _FLOOR).log().unflatten(-1, (-1, self.chunk_frames)).movedim(3, 1)
-        distance = (envelope - target).abs().mean((2, 4))
-        weights = _mel_density(distance.shape[-1], self.audio_spec.sample_rate).to(distance)
-        return {"envelope": (distance * weights).mean(2)}
+        return {"envelope": self.envelope.loss(features[self._envelope_index], clean)}
 
 
-def _mel_density(bins: int, sample_rate: int) -> Tensor:
-    """How much of the mel scale lies in each of `bins` even bands up to half the rate, `(bins,)`, 1 in the mean."""
-    edges = torch.linspace(0, sample_rate / 2, bins + 1, dtype=torch.float64)
-    return (1 + edges / 700).log().diff() / math.log1p(sample_rate / 1400) * bins
-
-
-def _deviation(envelope: Tensor) -> Tensor:
-    """Log-magnitudes `(batch, chunks, channels, bins, frames)` to deviations of real and imaginary parts.
-
-    Denoising is not to shape them: they would learn to be small where it is not sure.
-    """
-    return (upcast(envelope).detach().exp() / _MEDIAN).repeat_interleave(2, 2)
+ConsistencyDecoderConfig = config_of(ConsistencyDecoder)

@@ -1,4 +1,4 @@
-"""Encoders from audio to hidden frames."""
+"""Encoders from audio to the hidden frames of an autoencoder."""
 
 from .genae import GenAEEncoder, GenAEEncoderConfig, MelFusion
 from .oobleck import OobleckEncoder, OobleckEncoderConfig

@@ -1,96 +1,79 @@
-"""The Oobleck encoder: strided convolutions with dilated residual units, all the way down; the baseline for GenAE's."""
+"""Convolutional encoder of Stable Audio Open (Oobleck), the baseline of the GenAE encoder."""
 
-from dataclasses import dataclass
 from math import prod
-from typing import Literal
 
-from partita_blocks import ACTIVATIONS, DownStage, conv, conv_reach, down_stages
-from partita_core import AudioSpec, Config, Encoder, register
+from partita_blocks import ACTIVATIONS, conv, conv_reach, down_stages
+from partita_core import AudioSpec, Encoder, config_of, register
 from partita_core.ranges import Samples, Width
 from torch import Tensor, nn
 
+from ._common import ActivationName
 
-@register("encoder/oobleck")
-@dataclass(frozen=True)
-class OobleckEncoderConfig(Config):
-    """Residual units, then a strided convolution, stage by stage (Oobleck).
 
-    As it is, the encoder of Stable Audio Open (arXiv 2407.14358, section 3): the layers of DAC (arXiv 2306.06546) with
-    Snake's frequency and amplitude learned apart. `early`, `separable`, `activation` and `strides` are what GenAE
-    (arXiv 2602.15749) changes in it before it adds anything, one by one.
+@register("encoder/oobleck", example={"strides": (2, 4, 3), "channels": (6, 6, 8, 12), "dilations": (1, 3)})
+class OobleckEncoder(Encoder):
+    """Strided convolutions with dilated residual units (Oobleck).
 
-    Attributes:
-        strides: downsampling of each stage; their product is the hop.
+    The defaults are the encoder of Stable Audio Open (arXiv 2407.14358, section 3): the layers of DAC
+    (arXiv 2306.06546) with separate frequency and amplitude parameters in Snake. `early`, `separable`, `activation` and
+    `strides` cover the steps from this encoder to that of GenAE (arXiv 2602.15749) before its additions.
+
+    Args:
+        out_dim: width of the hidden frames.
+        audio_spec: format of the input audio; the network does not depend on the channel layout.
+        strides: downsampling factor of each stage; their product is the hop.
         channels: width of the stem and after each stage.
-        dilations: of the residual units of a stage.
-        kernel: taps of the residual units.
-        separable: depthwise and pointwise residual units instead of full ones.
-        early: the strided convolution before the residual units of its stage instead of behind them.
-        activation: a name in `partita_blocks.ACTIVATIONS`.
+        dilations: dilations of the residual units of each stage.
+        kernel: kernel size of the residual units.
+        separable: use depthwise-separable residual units instead of full convolutions.
+        early: place the strided convolution of a stage before its residual units instead of after them.
+        activation: activation function, a name in `partita_blocks.ACTIVATIONS`.
+
+    Raises:
+        PartitaError: `channels` does not have one entry more than `strides`.
     """
 
-    strides: tuple[Samples, ...] = (2, 4, 4, 8, 8)
-    channels: tuple[Width, ...] = (128, 128, 256, 512, 1024, 2048)
-    dilations: tuple[Samples, ...] = (1, 3, 9)
-    kernel: Samples = 7
-    separable: bool = False
-    early: bool = False
-    activation: Literal["snake_lite", "snake", "snake_beta", "elu"] = "snake_beta"
-
-    def build(self, *, out_dim: int, audio_spec: AudioSpec) -> "OobleckEncoder":
-        """Builds the encoder of audio of `audio_spec` to frames of width `out_dim`."""
-        activation = ACTIVATIONS[self.activation]
-        return OobleckEncoder(
-            stem=conv(audio_spec.channels, self.channels[0], 7),
-            stages=down_stages(
-                self.channels,
-                self.strides,
-                dilations=self.dilations,
-                kernel=self.kernel,
-                separable=self.separable,
-                early=self.early,
-                activation=activation,
-            ),
-            head=nn.Sequential(activation(self.channels[-1]), conv(self.channels[-1], out_dim, 3)),
-            out_dim=out_dim,
-            hop=prod(self.strides),
-            audio_spec=audio_spec,
-        )
-
-    @classmethod
-    def example(cls) -> "OobleckEncoderConfig":
-        """Hop 24, a few thousand parameters."""
-        return cls(strides=(2, 4, 3), channels=(6, 6, 8, 12), dilations=(1, 3))
-
-
-class OobleckEncoder(Encoder):
-    """Audio to hidden frames; see `OobleckEncoderConfig`."""
-
-    tile_seconds = 6.0  # at the published size a second takes 0.3 GB, for layers near the rate of audio are wide
+    tile_seconds = 6.0  # wide layers near the audio rate take 0.3 GB per second at the published size
 
     def __init__(
         self,
-        *,
-        stem: nn.Module,
-        stages: list[DownStage],
-        head: nn.Module,
         out_dim: int,
-        hop: int,
         audio_spec: AudioSpec,
+        *,
+        strides: tuple[Samples, ...] = (2, 4, 4, 8, 8),
+        channels: tuple[Width, ...] = (128, 128, 256, 512, 1024, 2048),
+        dilations: tuple[Samples, ...] = (1, 3, 9),
+        kernel: Samples = 7,
+        separable: bool = False,
+        early: bool = False,
+        activation: ActivationName = "snake_beta",
     ) -> None:
-        """Assembles stem (kernel 7), stages, head (kernel 3)."""
         super().__init__()
-        self.stem, self.stages, self.head = stem, nn.ModuleList(stages), head
-        self.out_dim, self.hop, self.audio_spec = out_dim, hop, audio_spec
+        self.out_dim, self.hop, self.audio_spec = out_dim, prod(strides), audio_spec
+        self.stem = conv(audio_spec.channels, channels[0], 7)
+        stages = down_stages(
+            channels,
+            strides,
+            dilations=dilations,
+            kernel=kernel,
+            separable=separable,
+            early=early,
+            activation=ACTIVATIONS[activation],
+        )
+        self.stages = nn.ModuleList(stages)
+        self.head = nn.Sequential(ACTIVATIONS[activation](channels[-1]), conv(channels[-1], out_dim, 3))
         first, last = conv_reach(0, 0, 3)
         for stage in reversed(stages):
             first, last = stage.reach(first, last)
         first, last = conv_reach(first, last, 7)
-        self.context = (-(first // hop), last // hop)
+        self.context = (-(first // self.hop), last // self.hop)
 
     def forward(self, audio: Tensor, layout: Tensor) -> Tensor:
-        """`(batch, channels, hop * frames)` to `(batch, out_dim, frames)`; layouts `(batch,)` change nothing."""
+        """Encode `(batch, channels, hop * frames)` to `(batch, out_dim, frames)`; layouts `(batch,)` are not used."""
         x = self.stem(audio)
         for stage in self.stages:
             x = stage(x)
         return self.head(x)
+
+
+OobleckEncoderConfig = config_of(OobleckEncoder)

@@ -71,8 +71,6 @@ class ReBottleneckConfig(Config):
             head_dim=self.head_dim,
             window=self.window,
             mlp_ratio=self.mlp_ratio,
-            conditions=0,  # one set of codebooks serves all formats
-            condition=None,
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Features for understanding, learned on the latents of a frozen audio codec."""
+"""Representation encoders and their training losses on the latents of a frozen audio codec."""
 
 from .causal_transformer import CausalRepresentation, CausalRepresentationConfig, stack_frames
 from .frozen_llm import FrozenLLM, FrozenLLMConfig, embed_audio

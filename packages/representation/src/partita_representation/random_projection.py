@@ -1,23 +1,35 @@
-"""The random-projection quantizer of BEST-RQ (arXiv 2202.01855): labels that nobody has to learn."""
+"""Random-projection quantizer of BEST-RQ (arXiv 2202.01855): training labels from a fixed random map."""
 
 import torch
-from torch import Tensor, nn
+from partita_core import TypedModule
+from torch import Tensor
 from torch.nn import functional as F
 
 
-class RandomProjectionQuantizer(nn.Module):
-    """Vectors to codes by a projection and codebooks that are drawn once and never change.
+class RandomProjectionQuantizer(TypedModule):
+    """Codes from a projection and codebooks that are drawn once and never trained.
 
-    A vector is layer-normed without parameters and projected; its code is the codebook's entry with the largest cosine.
-    Several codebooks share the projection (WeUSM). What is drawn depends on `seed` alone, on every machine, and is
-    saved all the same: labels outlive the generator that drew them.
+    A vector is layer-normalized without parameters and projected; its code is the codebook entry of largest cosine
+    similarity. Several codebooks share the projection (WeUSM). The draw depends on `seed` alone and is the same on
+    every machine; it is saved nevertheless, so that labels do not depend on later versions of the random generator.
+
+    Args:
+        dim: width of the vectors.
+        codes: entries per codebook.
+        code_dim: width of the projection, drawn from the uniform Xavier distribution.
+        codebooks: number of codebooks of unit vectors.
+        seed: seed of projection and codebooks.
+
+    Example:
+        >>> quantizer = RandomProjectionQuantizer(64, codes=1024, code_dim=16, codebooks=1, seed=0)
+        >>> quantizer(torch.randn(2, 50, 64)).shape  # one int64 code per vector and codebook
+        torch.Size([2, 50, 1])
     """
 
     projection: Tensor
     codebooks: Tensor
 
     def __init__(self, dim: int, *, codes: int, code_dim: int, codebooks: int, seed: int) -> None:
-        """Draws a projection of width `dim` to `code_dim` (Xavier, uniform) and unit vectors in all directions."""
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         bound = (6 / (dim + code_dim)) ** 0.5
@@ -28,7 +40,7 @@ class RandomProjectionQuantizer(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """Codes `(..., codebooks)` int64 of vectors `(..., dim)`; autocast does not touch them."""
+        """Quantize vectors `(..., dim)` to codes `(..., codebooks)` int64, unaffected by autocast."""
         with torch.autocast(x.device.type, enabled=False):
             x = F.layer_norm(x.to(self.projection.dtype), x.shape[-1:])
             projected = F.normalize(x @ self.projection, dim=-1)

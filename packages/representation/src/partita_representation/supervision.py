@@ -1,21 +1,21 @@
-"""What teaches a representation encoder: the role, and the records that cross it."""
+"""Interface of the losses that train a representation encoder."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-from partita_core import Role
+from partita_core import Role, TypedModule
 from torch import Tensor
 
 
 class SupervisionInput(NamedTuple):
-    """A batch as supervisions see it.
+    """Batch that a supervision computes its loss from.
 
     Attributes:
-        features: `(batch, frames, width)`, of the encoder that is taught.
-        values: `(batch, dim, frames * K)`, the normalized latents that it was given.
-        frames: `(batch,)` int64, frames of each item; what is behind them is padding.
-        prompts: an instruction for each item, or None where there are no texts.
-        answers: the text that each item is to be answered with, "" where it has none; or None.
+        features: `(batch, frames, width)` output of the encoder in training.
+        values: `(batch, dim, frames * K)` normalized latents, the input of the encoder.
+        frames: `(batch,)` int64 valid frames per item; the rest is padding.
+        prompts: instruction for each item, or None without texts.
+        answers: expected answer for each item, "" for items without one, or None without texts.
     """
 
     features: Tensor
@@ -26,7 +26,7 @@ class SupervisionInput(NamedTuple):
 
 
 class SupervisionOutput(NamedTuple):
-    """What a supervision makes of a batch.
+    """Loss and metrics of a batch.
 
     Attributes:
         loss: scalar, at least float32.
@@ -37,15 +37,15 @@ class SupervisionOutput(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-class Supervision(Role, ABC):
-    """A loss on features, with what it learns for itself.
+class Supervision(Role, TypedModule, ABC):
+    """Loss on features, with the parameters that it trains along with the encoder.
 
     Attributes:
-        needs_text: whether it makes use of prompts and answers.
+        needs_text: whether the loss uses prompts and answers.
     """
 
     needs_text: bool = False
 
     @abstractmethod
     def forward(self, inputs: SupervisionInput) -> SupervisionOutput:
-        """The loss of a batch; padding does not count."""
+        """Compute the loss of a batch; padding does not count."""

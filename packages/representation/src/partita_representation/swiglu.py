@@ -1,51 +1,40 @@
-"""Features to embeddings of a language model."""
+"""SwiGLU adapter from features to the embeddings of a language model."""
 
-from dataclasses import dataclass
-
+from einops import rearrange
 from partita_blocks import SwiGLU
-from partita_core import Config, register
+from partita_core import TypedModule, config_of, register
 from partita_core.ranges import Frames, Width
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 
-@register("adapter/swiglu")
-@dataclass(frozen=True)
-class SwiGLUAdapterConfig(Config):
-    """Neighboring frames side by side, then one gated layer, as the adapter of X-ARES' transcription task.
+@register("adapter/swiglu", example={"hidden": 16})
+class SwiGLUAdapter(TypedModule):
+    """Neighboring frames concatenated, then one gated layer, as in the transcription task of X-ARES (arXiv 2505.16369).
+
+    Args:
+        width: width of the features.
+        out_dim: width of the embeddings.
+        stack: frames per embedding; 2 turns 25 frames per second into 12.5 embeddings per second.
+        hidden: number of gated units.
 
     Attributes:
-        stack: frames that become one embedding: 25 a second become 12.5.
-        hidden: gated units.
+        stack: frames per embedding.
+
+    Example:
+        >>> SwiGLUAdapter(512, 896)(torch.randn(1, 50, 512)).shape
+        torch.Size([1, 25, 896])
     """
 
-    stack: Frames = 2
-    hidden: Width = 2048
-
-    def build(self, *, width: int, out_dim: int) -> "SwiGLUAdapter":
-        """Builds the adapter from features of `width` to embeddings of `out_dim`."""
-        return SwiGLUAdapter(width=width, out_dim=out_dim, stack=self.stack, hidden=self.hidden)
-
-    @classmethod
-    def example(cls) -> "SwiGLUAdapterConfig":
-        """16 units."""
-        return cls(hidden=16)
-
-
-class SwiGLUAdapter(nn.Module):
-    """SwiGLU of stacked frames.
-
-    Attributes:
-        stack: frames that become one embedding.
-    """
-
-    def __init__(self, *, width: int, out_dim: int, stack: int, hidden: int) -> None:
-        """Builds the adapter; see `SwiGLUAdapterConfig`."""
+    def __init__(self, width: int, out_dim: int, *, stack: Frames = 2, hidden: Width = 2048) -> None:
         super().__init__()
         self.stack = stack
         self.mlp = SwiGLU(stack * width, hidden=hidden, out_dim=out_dim)
 
     def forward(self, features: Tensor) -> Tensor:
-        """`(batch, frames, width)` to `(batch, ceil(frames / stack), out_dim)`; zeros fill up the last stack."""
+        """Map `(batch, frames, width)` to `(batch, ceil(frames / stack), out_dim)`; zeros pad the last stack."""
         features = F.pad(features, (0, 0, 0, -features.shape[1] % self.stack))
-        return self.mlp(features.unflatten(1, (-1, self.stack)).flatten(2))
+        return self.mlp(rearrange(features, "b (n stack) d -> b n (stack d)", stack=self.stack))
+
+
+SwiGLUAdapterConfig = config_of(SwiGLUAdapter)

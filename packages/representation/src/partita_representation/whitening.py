@@ -1,21 +1,25 @@
-"""Vectors to zero mean and unit covariance."""
+"""Whitening: vectors to zero mean and unit covariance."""
 
 import torch
-from partita_core import is_distributed
-from torch import Tensor, distributed, nn
+from partita_core import TypedModule, is_distributed
+from torch import Tensor, distributed
 from torch.nn import functional as F
 
-# Of the mean variance: directions that have less hold rounding errors, and are not raised further.
+# Floor of the variances, relative to their mean: directions below it hold rounding errors.
 _FLOOR = 1e-3
-_EPS = 1e-8  # for silence
+_EPS = 1e-8  # keeps the floor above zero for silence
 
 
-class Whitening(nn.Module):
-    """Zero mean and unit covariance by the statistics of the first batches; what it has not seen any yet, unchanged.
+class Whitening(TypedModule):
+    """Zero mean and unit covariance by the statistics of the first batches; the identity before any batch.
 
-    BEST-RQ (arXiv 2202.01855, section 3.1) normalizes what it quantizes: most codes would not come up else. Where
-    channels say nearly the same, as those of a codec do that has been trained for a short while, each channel by itself
-    is not enough. The map is the symmetric one (ZCA), which changes vectors as little as possible.
+    BEST-RQ (arXiv 2202.01855, section 3.1) normalizes its inputs, since otherwise most codes would stay unused. Where
+    channels are strongly correlated, as in codecs after short training, normalizing each channel separately is not
+    enough. The map is symmetric (ZCA), which changes the vectors as little as possible.
+
+    Args:
+        dim: width of the vectors.
+        steps: number of batches that statistics are collected from; 0 leaves vectors unchanged.
     """
 
     steps: Tensor
@@ -24,19 +28,24 @@ class Whitening(nn.Module):
     matrix: Tensor
 
     def __init__(self, dim: int, *, steps: int) -> None:
-        """Looks at as many batches of vectors of `dim` numbers; for 0 `steps` at none."""
         super().__init__()
-        self.limit = steps
+        self.max_steps = steps
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        # Sums of the products of all pairs of numbers, the last of which is one: so that their sums and count are here.
+        # Sums of the products of all pairs of channels, with a constant one appended as the last channel, so that the
+        # sums and the count of the vectors are in there, too.
         self.register_buffer("moments", torch.zeros(dim + 1, dim + 1, dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("matrix", torch.eye(dim))
 
     @torch.no_grad()
     def update(self, vectors: Tensor, valid: Tensor) -> None:
-        """Takes the `valid` `(...)` of vectors `(..., dim)` of all processes into account, unless it has had enough."""
-        if self.steps >= self.limit:
+        """Add the vectors of all processes to the statistics, during the first `steps` batches.
+
+        Args:
+            vectors: `(..., dim)`.
+            valid: mask `(...)` of the vectors that count.
+        """
+        if self.steps >= self.max_steps:
             return
         extended = F.pad(vectors[valid].to(self.moments), (0, 1), value=1)
         moments = extended.mT @ extended
@@ -52,6 +61,6 @@ class Whitening(nn.Module):
         self.matrix.copy_((directions * variances.rsqrt()) @ directions.mT)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """`(..., dim)` to as much, in the dtype of the buffers; autocast does not touch it."""
+        """Whiten vectors `(..., dim)`, in the dtype of the buffers and unaffected by autocast."""
         with torch.autocast(vectors.device.type, enabled=False):
             return (vectors.to(self.mean) - self.mean) @ self.matrix

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 from partita_core.registry import Config
-from partita_core.roles import Bottleneck, BottleneckOutput
+from partita_core.role_outputs import BottleneckOutput
+from partita_core.roles import Bottleneck
 from partita_core.streams import Stream, TiledStream, UnboundedError
 from torch import Tensor
 

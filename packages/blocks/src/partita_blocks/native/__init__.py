@@ -1,4 +1,4 @@
-"""Kernels of our own: in C++ for CPUs, built on the machine they run on, and in Triton for GPUs."""
+"""Custom kernels: in C++ for CPUs, compiled on the machine that they run on, and in Triton for GPUs."""
 
 from .build import kernels, why_no_kernels
 

@@ -1,38 +1,42 @@
-"""The functions of the kernels' library. As a script: the trial of a new library, in a process that may crash."""
+"""Functions of the kernel library. Run as a script, it checks a new library in a process that may crash."""
 
 import ctypes
 import math
 import sys
 
 
-def opened(path: str) -> ctypes.CDLL:
-    """The library with the types of its functions.
+def open_library(path: str) -> ctypes.CDLL:
+    """Load the library and declare the types of its functions.
 
     Raises:
-        OSError: it cannot be loaded.
-        AttributeError: it lacks a function.
+        OSError: the library cannot be loaded.
+        AttributeError: a function is missing.
     """
     library = ctypes.CDLL(path)
-    pointer, size, whole = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+    pointer, size, integer = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
     for function in (library.partita_down, library.partita_unit):
-        function.argtypes, function.restype = [pointer, pointer, pointer, size, size, whole, whole], None
+        function.argtypes, function.restype = [pointer, pointer, pointer, size, size, integer, integer], None
     for function, tensors in ((library.partita_snake_lite, 3), (library.partita_snake_lite_backward, 5)):
-        function.argtypes, function.restype = [*[pointer] * tensors, size, size, size, whole], None
+        function.argtypes, function.restype = [*[pointer] * tensors, size, size, size, integer], None
     for constant in (library.partita_panel, library.partita_has_bf16):
         constant.argtypes, constant.restype = [], size
     return library
 
 
-def trial(path: str, *runtimes: str) -> None:
-    """Compare the SnakeLite of a library with Snake, behind the OpenMP runtimes that torch would have loaded."""
+def check_library(path: str, *runtimes: str) -> None:
+    """Compare the SnakeLite of a library with Snake, after loading the OpenMP runtimes that torch loads.
+
+    Raises:
+        ValueError: the results differ by 1e-3 or more.
+    """
     for runtime in runtimes:
         ctypes.CDLL(runtime, ctypes.RTLD_GLOBAL)
     x, y, beta = (ctypes.c_float * 9)(*(k / 4 for k in range(-4, 5))), (ctypes.c_float * 9)(), ctypes.c_float(1.0)
-    opened(path).partita_snake_lite(x, ctypes.byref(beta), y, 1, 1, 9, 1)
+    open_library(path).partita_snake_lite(x, ctypes.byref(beta), y, 1, 1, 9, 1)
     error = max(abs(b - a - math.sin(a) ** 2) for a, b in zip(x, y))
     if not error < 1e-3:
-        raise ValueError(f"an error of {error} in SnakeLite, where at most 1e-3 is expected")
+        raise ValueError(f"SnakeLite has an error of {error}; at most 1e-3 is expected")
 
 
 if __name__ == "__main__":
-    trial(*sys.argv[1:])
+    check_library(*sys.argv[1:])

@@ -1,6 +1,6 @@
-"""SnakeLite and its gradients on a CPU: one kernel each, so that every tensor crosses the memory bus once.
+"""SnakeLite and its gradients on a CPU in float32: one kernel each, so that every tensor is read or written once.
 
-In float32. The formula is that of `activations`; the kernels are those of `kernels.cpp`, which must be there.
+The formula is that of `activations`; the kernels are those of `snake_lite.hpp`, which must be available.
 """
 
 from ctypes import CDLL
@@ -13,7 +13,7 @@ from .build import kernels
 
 
 def forward(x: Tensor, beta: Tensor) -> Tensor:
-    """SnakeLite of `(batch, channels, length)` with betas `(channels, 1)`, whatever the number of threads."""
+    """SnakeLite of `(batch, channels, length)` with betas `(channels, 1)`, identical for any number of threads."""
     x, beta = x.contiguous(), _betas(x, beta)
     y = torch.empty_like(x)
     cast(CDLL, kernels()).partita_snake_lite(x.data_ptr(), beta.data_ptr(), y.data_ptr(), *_sizes(x))
@@ -21,7 +21,7 @@ def forward(x: Tensor, beta: Tensor) -> Tensor:
 
 
 def backward(x: Tensor, beta: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients by x and by beta: the same to the last bit each time, whatever the number of threads."""
+    """Gradients of x and of beta, identical at each call and for any number of threads."""
     x, beta, grad = x.contiguous(), _betas(x, beta), grad.contiguous()
     by_x, by_beta = torch.empty_like(x), torch.empty_like(beta)
     tensors = (x, beta, grad, by_x, by_beta)
@@ -30,7 +30,7 @@ def backward(x: Tensor, beta: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _betas(x: Tensor, beta: Tensor) -> Tensor:
-    """One a channel, or an error of torch's: the kernels would read past the last."""
+    """One beta per channel; torch raises for any other number, for which the kernels would read out of bounds."""
     return beta.expand(x.shape[1], 1).contiguous()
 
 

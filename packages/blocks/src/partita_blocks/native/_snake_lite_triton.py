@@ -1,6 +1,6 @@
-"""SnakeLite and its gradients on a GPU: one kernel each, so that every tensor crosses the memory bus once.
+"""SnakeLite and its gradients on a GPU: one kernel each, so that every tensor is read or written once.
 
-Half types are read and written as they are and computed in float32. The formula is that of `activations`.
+Half-precision tensors are computed in float32. The formula is that of `activations`.
 """
 
 import math
@@ -11,10 +11,10 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-# Elements of a program: 16 a thread, so that a thread has several 16-byte loads in flight.
+# Elements per program: 16 per thread, so that each thread has several 16-byte loads in flight.
 _TILE = 2048
 _MIN_COLUMNS = 16
-# Said because the default changes with Triton 3.10.
+# Explicit because the default changes with Triton 3.10.
 _OPTIONS = {"enable_fp_fusion": True}
 
 # sin^2(pi f) = u (C1 + u (C2 + u (C3 + u C4))) with u = f^2, up to f^8.
@@ -27,12 +27,12 @@ _ONE_BY_PI = tl.constexpr(1 / math.pi)
 
 @triton.jit
 def _tile(beta, rows, channels, length, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """The offsets of this program's tile, which of them exist, and the betas of its rows."""
+    """Offsets of the tile of this program, the mask of those inside the tensor, and the betas of its rows."""
     across = tl.cdiv(length, COLUMNS)
     tile = tl.program_id(0)
     row = tile // across * ROWS + tl.arange(0, ROWS)
     column = (tile % across).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
-    # In 64 bits: a batch at the rate of the audio may have more than 2^31 elements.
+    # In 64 bits: a batch at the audio sample rate may have more than 2^31 elements.
     offsets = row.to(tl.int64)[:, None] * length + column[None, :]
     inside = (row < rows)[:, None] & (column < length)[None, :]
     return offsets, inside, tl.load(beta + row % channels)[:, None]
@@ -40,9 +40,9 @@ def _tile(beta, rows, channels, length, ROWS: tl.constexpr, COLUMNS: tl.constexp
 
 @triton.jit
 def _wrap(x, beta):
-    """`beta x / pi` less the nearest integer."""
+    """`beta x / pi` minus the nearest integer."""
     turns = x * (beta * _ONE_BY_PI)
-    # From 2^23 on every float32 is an integer, and adding a half would reach the next.
+    # Every float32 from 2^23 on is an integer, and adding 0.5 would round to the next one.
     return tl.where(tl.abs(turns) >= 8388608.0, 0.0, turns - tl.floor(turns + 0.5))
 
 
@@ -66,13 +66,13 @@ def _backward_kernel(x, beta, grad, by_x, sums, rows, channels, length, ROWS: tl
     p = u * (_C1 + u * (_C2 + u * (_C3 + u * _C4)))
     slope = f * (2 * _C1 + u * (4 * _C2 + u * (6 * _C3 + u * (8 * _C4)))) * _ONE_BY_PI
     tl.store(by_x + offsets, (g + g * slope).to(by_x.dtype.element_ty), mask=inside)
-    # A sum a row of the tile, for torch to add up: atomic additions would come in another order each time.
+    # One sum per row of the tile, added up by torch: the order of atomic additions would vary between calls.
     by_beta = tl.sum(g * (slope * wide - p * (1 / b)) * (1 / b), axis=1)
     tl.store(sums + tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS), by_beta)
 
 
 def _tiling(x: Tensor) -> tuple[int, int, list[Any]]:
-    """How many tiles there are down and across, and the sizes of x and of a tile that the kernels take."""
+    """Number of tiles down and across, and the sizes of x and of a tile as arguments of the kernels."""
     batch, channels, length = x.shape
     columns = min(_TILE, max(_MIN_COLUMNS, triton.next_power_of_2(length)))
     rows = _TILE // columns
@@ -91,7 +91,7 @@ def forward(x: Tensor, beta: Tensor) -> Tensor:
 
 
 def backward(x: Tensor, beta: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients by x, in its type, and by beta: the same to the last bit each time."""
+    """Gradients of x, in its dtype, and of beta, identical at each call."""
     x, beta, grad = x.contiguous(), beta.contiguous(), grad.contiguous()
     by_x = torch.empty_like(x)
     batch, channels, _ = x.shape

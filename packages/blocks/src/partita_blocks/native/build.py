@@ -1,11 +1,11 @@
-"""Build the fused kernels for the CPU at hand, once, and load them.
+"""Compilation of the fused kernels for the CPU of this machine, once, and loading.
 
-All it takes is Linux on x86-64 with AVX2 or AVX-512 and a C++ compiler (`CXX`, else `g++` or `c++`); neither torch's
-nor Python's headers are needed. The library is kept in `$XDG_CACHE_HOME/partita` (else `~/.cache/partita`), named by
-its source and flags, so that every later process finds it; building takes a few seconds.
+Requirements are Linux on x86-64 with AVX2 or AVX-512 and a C++ compiler (`CXX`, else `g++` or `c++`); the headers of
+torch and Python are not needed. The library is stored in `$XDG_CACHE_HOME/partita` (else `~/.cache/partita`) under a
+hash of its sources and flags, for all later processes; compilation takes a few seconds.
 
-`PARTITA_KERNELS` is the highest instruction set to build for, `avx512_bf16`, `avx512` or `avx2`; `none` is for no
-kernels at all. By default it is the best that the CPU has.
+The environment variable `PARTITA_KERNELS` limits the instruction set to `avx512_bf16`, `avx512` or `avx2`, or turns the
+kernels off with `none`. By default it is the best that the CPU supports.
 """
 
 import ctypes
@@ -22,15 +22,16 @@ from pathlib import Path
 
 from partita_core import PartitaError, nearest, shown
 
-from ._cache import cache_folder, find, keep
-from ._library import opened
+from ._cache import cache_folder, find_library, store_library
+from ._library import open_library
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
-_TRIAL = Path(__file__).with_name("_library.py")
+_HEADERS = sorted(_SOURCE.parent.glob("*.hpp"))
+_CHECK = Path(__file__).with_name("_library.py")
 _FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fPIC", "-fopenmp")
 
-# What the CPU must have, and what the compiler is told, best first. Compilers older than a CPU take -march=native for
-# less than it is.
+# Required CPU features and their compiler flags, best first; compilers older than the CPU do not detect all of them by
+# -march=native.
 _AVX2 = {"avx2": "-mavx2", "fma": "-mfma"}
 _AVX512 = _AVX2 | {f"avx512{part}": f"-mavx512{part}" for part in ("f", "bw", "dq", "vl")}
 _INSTRUCTION_SETS = {
@@ -41,12 +42,12 @@ _INSTRUCTION_SETS = {
 
 
 def kernels() -> ctypes.CDLL | None:
-    """The kernels, built if need be; None where they cannot run, for the reason that `why_no_kernels` gives."""
+    """Kernel library, compiled if needed; None if it is unavailable, for the reason given by `why_no_kernels`."""
     return _attempt()[0]
 
 
 def why_no_kernels() -> str | None:
-    """The reason why `kernels` has none; None if it has."""
+    """Reason why there are no kernels; None if there are."""
     return _attempt()[1]
 
 
@@ -56,12 +57,17 @@ def _attempt() -> tuple[ctypes.CDLL | None, str | None]:
         return _load(), None
     except PartitaError as error:
         return None, str(error)
-    except (OSError, RuntimeError, AttributeError, subprocess.SubprocessError) as error:  # no home, a full disk, ...
-        return None, f"the fused kernels could not be built or loaded: {shown(str(error))}"
+    except (
+        OSError,
+        RuntimeError,
+        AttributeError,
+        subprocess.SubprocessError,
+    ) as error:  # such as no home folder or a full disk
+        return None, f"the fused kernels could not be compiled or loaded: {shown(str(error))}"
 
 
 def cpu_features() -> set[str]:
-    """The features of the CPU, by the names that Linux gives; none where they are not known."""
+    """Features of the CPU by their names in Linux; empty if unknown."""
     info = Path("/proc/cpuinfo")
     if platform.machine() != "x86_64" or not info.exists():
         return set()
@@ -70,7 +76,7 @@ def cpu_features() -> set[str]:
 
 
 class _BuildError(PartitaError):
-    """One instruction set cannot be built for, or does not run; another one may."""
+    """Compilation for one instruction set failed; another one may succeed."""
 
 
 def _load() -> ctypes.CDLL:
@@ -87,28 +93,29 @@ def _load() -> ctypes.CDLL:
     problem = None
     for flags in possible:
         try:
-            return opened(str(_library((*_FLAGS, *flags.values()))))
-        except _BuildError as error:  # an old compiler does not know the newest instructions
+            return open_library(str(_library((*_FLAGS, *flags.values()))))
+        except _BuildError as error:  # an old compiler lacks the newest instructions
             problem = error
-    raise PartitaError(f"the C++ compiler cannot build the fused kernels: {problem}")
+    raise PartitaError(f"the C++ compiler cannot compile the fused kernels: {problem}")
 
 
 def _library(flags: tuple[str, ...]) -> Path:
-    """The path of the library, which is built unless a good one is there."""
-    name = f"kernels_{hashlib.sha256(repr((flags, _SOURCE.read_text())).encode()).hexdigest()[:16]}"
+    """Path of the library, compiled unless a valid one is stored."""
+    sources = [path.read_text() for path in (*_HEADERS, _SOURCE)]
+    name = f"kernels_{hashlib.sha256(repr((flags, sources)).encode()).hexdigest()[:16]}"
     folder = cache_folder()
-    kept = find(folder, name)
-    if kept is not None:
-        return kept
+    stored = find_library(folder, name)
+    if stored is not None:
+        return stored
     compiler = _compiler()
-    with tempfile.TemporaryDirectory(dir=folder) as aside:
-        # Linked without -fopenmp: the symbols come from the OpenMP runtime that torch has loaded. A second one would
-        # have threads of its own.
-        _run(compiler, *flags, "-c", str(_SOURCE), "-o", "kernels.o", folder=aside)
-        _run(compiler, "-shared", "kernels.o", "-o", "kernels.so", folder=aside)
-        library = Path(aside, "kernels.so")
-        _run(sys.executable, "-I", str(_TRIAL), str(library), *_openmp(), folder=aside)
-        return keep(folder, name, library)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        # Linked without -fopenmp, so that the symbols resolve to the OpenMP runtime of torch; a second runtime would
+        # start threads of its own.
+        _run(compiler, *flags, "-c", str(_SOURCE), "-o", "kernels.o", folder=scratch)
+        _run(compiler, "-shared", "kernels.o", "-o", "kernels.so", folder=scratch)
+        library = Path(scratch, "kernels.so")
+        _run(sys.executable, "-I", str(_CHECK), str(library), *_openmp(), folder=scratch)
+        return store_library(folder, name, library)
 
 
 def _run(*command: str, folder: str) -> None:
@@ -116,16 +123,16 @@ def _run(*command: str, folder: str) -> None:
     if done.returncode:
         lines = done.stderr.splitlines() or [""]
         reason = next((line for line in lines if "error" in line.lower()), lines[0]).replace(folder, "").strip()
-        raise _BuildError(f"{Path(command[0]).name} ends with code {done.returncode}: {shown(reason)}")
+        raise _BuildError(f"{Path(command[0]).name} exits with code {done.returncode}: {shown(reason)}")
 
 
 def _openmp() -> list[str]:
-    """The OpenMP runtimes that this process has loaded with torch."""
+    """Paths of the OpenMP runtimes that torch has loaded into this process."""
     return openmp_runtimes(Path("/proc/self/maps").read_text())
 
 
 def openmp_runtimes(maps: str) -> list[str]:
-    """Paths of the OpenMP runtimes of GCC, LLVM and Intel in a memory map as `/proc/PID/maps` lists it."""
+    """Paths of the OpenMP runtimes of GCC, LLVM and Intel in a memory map in the format of `/proc/PID/maps`."""
     return sorted(set(re.findall(r"/.*/lib(?:gomp|i?omp\d?)[-.\w]*\.so[.\d]*$", maps, re.MULTILINE)))
 
 
@@ -134,4 +141,4 @@ def _compiler() -> str:
         found = shutil.which(name) if name else None
         if found:
             return os.path.abspath(found)
-    raise PartitaError("the fused kernels need a C++ compiler, and neither CXX, g++ nor c++ names one; install g++")
+    raise PartitaError("the fused kernels need a C++ compiler, and none of CXX, g++ and c++ exists; install g++")

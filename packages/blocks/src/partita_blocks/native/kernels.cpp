@@ -1,202 +1,26 @@
-// Kernels built by `build.py`: SnakeLite and its gradients, planar, called by `_snake_lite_cpu.py`; for inference, stem
-// and stages of early-downsampling separable encoders, called by `_packed.py`, whose structures are those here.
+// Kernels compiled by `build.py`: SnakeLite and its gradients on planar tensors, called by `_snake_lite_cpu.py`; and for
+// inference the stem and stages of early-downsampling separable encoders, called by `_packed.py`, which mirrors the
+// structures defined here.
 //
-// In the latter, activations are channels-last, (batch, time, channels), channels padded with zeros to a multiple of LANE. What is
-// between two convolutions lives in a tile of time that one thread takes from input to output, so that it stays in the
-// cache; the frames around a tile that a dilated convolution sees are computed again by the neighbour.
+// In the latter, activations are channels-last, (batch, time, channels), with channels padded with zeros to a multiple
+// of LANE. The values between two convolutions are in a tile of time that one thread processes from input to output, so
+// that they stay in the cache; frames around a tile that a dilated convolution depends on are computed by both neighbors.
 //
-// Matrix products take operands T, float or bf16, and sum in float. The order of a sum depends on neither tiles nor
-// threads: any batch, length and number of threads give the same bits.
-
-#include <immintrin.h>
-#include <stddef.h>
-#include <stdint.h>
+// The order of a sum depends on neither tiles nor threads: any batch, length and number of threads give the same bits.
 
 #include <algorithm>
-#include <numeric>
-#include <utility>
 #include <vector>
 
-// ---------------------------------------------------------------- one vector
+#include "matrix.hpp"
+#include "snake_lite.hpp"
 
-constexpr long LANE = 16;  // channels are padded to a multiple of it
-
-#ifdef __AVX512F__
-using V = __m512;
-constexpr int WIDTH = 16, ROWS = 14;  // of the 32 registers, 28 hold sums
-static V load(const void* p) { return _mm512_loadu_ps(p); }
-static void store(float* p, V x) { _mm512_storeu_ps(p, x); }
-static V fill(float x) { return _mm512_set1_ps(x); }
-static V nearest(V x) { return _mm512_roundscale_ps(x, 0); }
-using Mask = __mmask16;
-static Mask first(long count) { return (1 << std::min<long>(count, WIDTH)) - 1; }
-static V load(const float* p, Mask m) { return _mm512_maskz_loadu_ps(m, p); }  // zeros elsewhere
-static void store(float* p, V x, Mask m) { _mm512_mask_storeu_ps(p, m, x); }
-#else
-using V = __m256;
-constexpr int WIDTH = 8, ROWS = 6;  // of the 16 registers, 12 hold sums
-static V load(const void* p) { return _mm256_loadu_ps((const float*)p); }
-static void store(float* p, V x) { _mm256_storeu_ps(p, x); }
-static V fill(float x) { return _mm256_set1_ps(x); }
-static V nearest(V x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-using Mask = __m256i;
-static Mask first(long count) {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(std::min<long>(count, WIDTH)),
-                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-static V load(const float* p, Mask m) { return _mm256_maskload_ps(p, m); }  // zeros elsewhere
-static void store(float* p, V x, Mask m) { _mm256_maskstore_ps(p, m, x); }
-#endif
-
-// Steps through `count` elements by vectors; only the last one, if it is not whole, goes through a mask: masked stores of
-// AVX2 take tens of cycles on some processors.
-struct All {};
-static V load(const float* p, All) { return load(p); }
-static void store(float* p, V x, All) { store(p, x); }
-
-template <class Step>
-static void each(long count, Step step) {
-    const long whole = count - count % WIDTH;
-    for (long i = 0; i < whole; i += WIDTH) step(i, All{});
-    if (whole < count) step(whole, first(count - whole));
-}
-
-constexpr long PANEL = 2 * WIDTH;  // columns of a matrix that are packed, and worked on, together
-static_assert(LANE % WIDTH == 0 && PANEL % LANE == 0);  // a panel has two vectors, the last one may have one
-
-// One step along the summed axis: `word` is one float, or with bf16 two neighbours whose products are summed at once.
-static V multiply_add(V sum, const float* word, V weights) { return sum + fill(*word) * weights; }
-
-#ifdef __AVX512BF16__
-struct bf16 {
-    uint16_t bits;
-};
-static void store(bf16* p, V x) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(x)); }
-static V multiply_add(V sum, const bf16* word, V weights) {
-    return _mm512_dpbf16_ps(sum, (__m512bh)fill(*(const float __attribute__((may_alias))*)word), (__m512bh)weights);
-}
-#endif
-
-template <class T>
-constexpr long WORD = sizeof(float) / sizeof(T);
-
-// ---------------------------------------------------------------- matrix product
-
-// c[M][N * WIDTH] = x + bias + a[M][k] b, b packed as k / WORD rows of N vectors.
-template <class T, int M, int N>
-static void micro(const T* a, long lda, const T* b, const float* bias, const float* x, long ldx, float* c, long ldc,
-                  long k) {
-    V sum[M][N];
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m)
-#pragma GCC unroll 2
-        for (int n = 0; n < N; ++n) sum[m][n] = load(x + m * ldx + n * WIDTH) + load(bias + n * WIDTH);
-    for (const T* end = a + k; a < end; a += WORD<T>, b += N * WIDTH * WORD<T>) {
-        V weights[N];
-#pragma GCC unroll 2
-        for (int n = 0; n < N; ++n) weights[n] = load(b + n * WIDTH * WORD<T>);
-#pragma GCC unroll 16
-        for (int m = 0; m < M; ++m)
-#pragma GCC unroll 2
-            for (int n = 0; n < N; ++n) sum[m][n] = multiply_add(sum[m][n], a + m * lda, weights[n]);
-    }
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m)
-#pragma GCC unroll 2
-        for (int n = 0; n < N; ++n) store(c + m * ldc + n * WIDTH, sum[m][n]);
-}
-
-template <class T>
-using Micro = void (*)(const T*, long, const T*, const float*, const float*, long, float*, long, long);
-
-template <class T, int N, size_t... M>
-static Micro<T> micro_of(long rows, std::index_sequence<M...>) {
-    static constexpr Micro<T> all[] = {micro<T, M + 1, N>...};
-    return all[rows - 1];
-}
-
-struct Matrix {
-    const void* weight;  // packed: panels of columns, one behind the other
-    const float* bias;
-};
-
-// What a product is added to: rows ld apart, and in each the bias. Either may be null.
-struct Start {
-    const float *bias, *rows;
-    long ld;
-};
-
-// c[rows][columns] = start + a[rows][k] b. Rows of a may overlap: that is how a convolution is a product.
-template <class T>
-static void product(const T* a, long lda, const void* b, Start start, float* c, long ldc, long rows, long columns,
-                    long k) {
-    constexpr long depth = 512 * WORD<T>;  // so that the rows of a stay in the L2 cache from panel to panel
-    constexpr std::make_index_sequence<ROWS> heights;
-    static const float zeros[PANEL] = {};
-    for (long k0 = 0; k0 < k; k0 += depth) {
-        for (long n = 0; n < columns; n += PANEL) {
-            const long width = std::min(PANEL, columns - n), part = std::min(depth, k - k0);
-            const T* const panel = (const T*)b + n * k + k0 * width;
-            const float* const bias = start.bias ? start.bias + n : zeros;
-            for (long m = 0; m < rows; m += ROWS) {
-                const long height = std::min<long>(ROWS, rows - m);
-                const float* const x = start.rows ? start.rows + m * start.ld + n : zeros;
-                const Micro<T> run = width == PANEL ? micro_of<T, 2>(height, heights) : micro_of<T, 1>(height, heights);
-                run(a + m * lda + k0, lda, panel, bias, x, start.rows ? start.ld : 0, c + m * ldc + n, ldc, part);
-            }
-        }
-        start = {nullptr, c, ldc};
-    }
-}
-
-// ---------------------------------------------------------------- SnakeLite
-
-// sin^2(pi f) = u (C1 + u (C2 + u (C3 + u C4))) with u = f^2, up to f^8.
-constexpr double PI = 3.14159265358979324, PI2 = PI * PI;
-constexpr double C1 = PI2, C2 = -PI2 * PI2 / 3, C3 = 2 * PI2 * PI2 * PI2 / 45, C4 = -PI2 * PI2 * PI2 * PI2 / 315;
-
-static V polynomial(V u, double c1, double c2, double c3, double c4) {
-    return fill(c1) + u * (fill(c2) + u * (fill(c3) + u * fill(c4)));
-}
-static V wrap(V turns) { return turns - nearest(turns); }
-static V sine_squared(V u) { return u * polynomial(u, C1, C2, C3, C4); }
-
-// Its derivative by pi f, without a factor f.
-static V slope(V u) { return polynomial(u, 2 / PI * C1, 4 / PI * C2, 6 / PI * C3, 8 / PI * C4); }
-
-constexpr float ONE_BY_PI = 1 / PI;
-constexpr long BLOCK = 8192;  // elements of a row that a thread takes at a time, and that are summed in float
-
-static void snake_lite(float beta, const float* x, float* y, long count) {
-    const V scale = fill(beta * ONE_BY_PI), inverse = fill(1 / beta);
-    each(count, [=](long i, auto there) {
-        const V value = load(x + i, there), f = wrap(value * scale);
-        store(y + i, value + sine_squared(f * f) * inverse, there);
-    });
-}
-
-// The gradient by x; returns that by beta summed over the block, times beta.
-static float snake_lite_backward(float beta, const float* x, const float* grad, float* by_x, long count) {
-    const V scale = fill(beta * ONE_BY_PI), inverse = fill(1 / beta);
-    V sum = fill(0);
-    each(count, [=, &sum](long i, auto there) {
-        const V value = load(x + i, there), g = load(grad + i, there);
-        const V f = wrap(value * scale), u = f * f, change = f * slope(u);
-        store(by_x + i, g + g * change, there);
-        sum += g * (change * value - sine_squared(u) * inverse);
-    });
-    float all[WIDTH];
-    store(all, sum);
-    return std::accumulate(all, all + WIDTH, 0.0f);
-}
-
-// ---------------------------------------------------------------- what is between products
+// ---------------------------------------------------------------- between the products
 
 struct Snake {
     const float *scale, *inverse;  // beta / pi and 1 / beta
 };
 
-// SnakeLite of one frame, to the type that the next product takes.
+// SnakeLite of one frame, converted to the type of the next product.
 template <class T>
 static void snake(const Snake& s, const float* x, T* y, long channels) {
     for (long i = 0; i < channels; i += WIDTH) {
@@ -205,9 +29,9 @@ static void snake(const Snake& s, const float* x, T* y, long channels) {
     }
 }
 
-constexpr int TAPS = 7;  // of the depthwise convolution, and of the stem
+constexpr int TAPS = 7;  // kernel size of the depthwise convolution and of the stem
 
-// Depthwise convolution; x begins with the first frame that the first output sees.
+// Depthwise convolution; x begins with the first frame that the first output depends on.
 template <class T>
 static void depthwise(const float* x, long ldx, const Matrix& taps, long dilation, T* y, long ldy, long rows,
                       long channels) {
@@ -223,27 +47,27 @@ static void depthwise(const float* x, long ldx, const Matrix& taps, long dilatio
     }
 }
 
-// Memory of the calling thread that it keeps from call to call: fresh pages cost more than what is computed in them.
+// Memory of the calling thread, kept between calls: fresh pages cost more than the computation in them.
 static float* scratch(long floats) {
     static thread_local std::vector<float> memory;
     if ((long)memory.size() < floats + LANE) memory.resize(floats + LANE);
     return (float*)(((uintptr_t)memory.data() + 63) / 64 * 64);
 }
 
-// Frames of a tile: at most `most`, fewer where there is work for more threads, a multiple of what a product takes.
-static long tile_of(long most, long frames, long batch, long threads) {
+// Frames per tile: at most `max_frames`, fewer if that occupies more threads, and a multiple of ROWS.
+static long tile_of(long max_frames, long frames, long batch, long threads) {
     const long share = (frames * batch + threads - 1) / threads;
-    return (std::clamp<long>(share, 1, most) + ROWS - 1) / ROWS * ROWS;
+    return (std::clamp<long>(share, 1, max_frames) + ROWS - 1) / ROWS * ROWS;
 }
 
-// Were rows of T a multiple of 4 KiB apart, all rows of a product would fall into one set of the L1 cache.
+// Offset between rows of T: at a multiple of 4 KiB, all rows of a product would map to one set of the L1 cache.
 template <class T>
 constexpr long SKEW = LANE * WORD<T>;
 
 // ---------------------------------------------------------------- the two fused layers
 
-struct Down {  // SnakeLite, convolution of kernel 2 stride; before the first, the stem
-    long stride, in, out, audio;  // audio: channels of the audio that the stem takes, 0 where there is no stem
+struct Down {  // SnakeLite, then a convolution of kernel 2 * stride; in the first stage after the stem
+    long stride, in, out, audio;  // audio: input channels of the stem, 0 without a stem
     Matrix stem;                  // always float
     Snake activation;
     Matrix convolution;  // the first half of the kernel, then the second, each (stride * in, out)
@@ -258,7 +82,7 @@ struct Unit {  // x + pointwise(SnakeLite(pointwise(depthwise(SnakeLite(x)))))
     Matrix last;
 };
 
-// Stem of `rows` frames of x, (audio, length) planar, from `begin` on; frames outside are zero-padded audio's.
+// Stem output of `rows` frames from `begin` on, for planar audio x (audio, length) padded with zeros.
 static void stem(const Down& d, const float* x, long length, long begin, long rows, float* gathered, float* y) {
     for (long i = 0; i < rows + TAPS - 1; ++i) {
         const long at = begin + i - TAPS / 2;
@@ -269,7 +93,7 @@ static void stem(const Down& d, const float* x, long length, long begin, long ro
 
 template <class T>
 static void run_down(const Down& d, const float* x, float* y, long batch, long frames, int threads) {
-    constexpr long block = 4 * ROWS;  // frames of the stem at a time, which stay in the L1 cache
+    constexpr long block = 4 * ROWS;  // frames of the stem per call, which stay in the L1 cache
     const long length = frames * d.stride, half = d.stride * d.in, padding = (d.stride + 1) / 2;
     const long step = half + SKEW<T>, tile = tile_of(8 * ROWS, frames, batch, threads);
     const long gathered = (block + TAPS) * d.audio / LANE * LANE + LANE, stemmed = d.audio ? block * d.in : 0;
@@ -327,7 +151,7 @@ static void run_unit(const Unit& u, const float* x, float* y, long batch, long f
         }
 }
 
-// ---------------------------------------------------------------- what Python calls
+// ---------------------------------------------------------------- functions called from Python
 
 extern "C" {
 
@@ -352,7 +176,7 @@ void partita_snake_lite(const float* x, const float* beta, float* y, long rows, 
         }
 }
 
-// grad and by_x: as x. by_beta: (channels); blocks are added up in one order, whichever thread had them.
+// grad and by_x: like x. by_beta: (channels). Blocks are added up in a fixed order, whatever the threads.
 void partita_snake_lite_backward(const float* x, const float* beta, const float* grad, float* by_x, float* by_beta,
                                  long rows, long channels, long length, int threads) {
     const long blocks = (length + BLOCK - 1) / BLOCK;

@@ -1,4 +1,4 @@
-"""How a denoising decoder is run: each sampler is a frozen dataclass of its settings."""
+"""Samplers for denoising decoders: each is a frozen dataclass of its settings."""
 
 from .autoregressive import Autoregressive
 from .independent import Independent

@@ -1,4 +1,4 @@
-"""One chunk after the other: independent, autoregressive and two-step decoding are settings of one loop."""
+"""Sequential decoding, one chunk at a time: the loop of independent, autoregressive and two-step decoding."""
 
 from partita_core import DenoisingDecoder
 from torch import Tensor
@@ -7,35 +7,34 @@ from ._chunks import ChunkStream, Features, levels
 
 
 class SequentialStream(ChunkStream):
-    """Each chunk is denoised from pure noise, beside the one before it, which is re-noised once."""
+    """Stream that denoises each chunk from pure noise, together with the re-noised chunk before it.
+
+    Args:
+        decoder: denoising decoder.
+        seeds: noise seed of each item, `(batch,)` int64.
+        steps: denoising steps per chunk.
+        sigma_context: noise level of the chunk before; None to leave it out.
+        refine: return the version of each chunk that was denoised as context of the next; for one step only.
+    """
 
     def __init__(
         self, decoder: DenoisingDecoder, seeds: Tensor, *, steps: int, sigma_context: float | None, refine: bool
     ) -> None:
-        """Starts a stream.
-
-        Args:
-            decoder: what denoises.
-            seeds: `(batch,)` int64.
-            steps: denoising steps a chunk.
-            sigma_context: level of the chunk before; None to leave it out.
-            refine: return a chunk as it comes back as context of the next, instead of at once; of one step only.
-        """
         super().__init__(decoder, seeds, window=1 if sigma_context is None else 2)
         self.levels, self.refine = levels(self.schedule, steps), refine
         self.sigma_context = None if sigma_context is None else self.context_level("sigma_context", sigma_context)
         self._before: tuple[Tensor, Features] | None = None  # the chunk before, re-noised, and its features
 
     def take(self, chunk: int, features: Features) -> list[Tensor]:
-        """See `ChunkStream`."""
+        """Denoise the next chunk; see `ChunkStream`."""
         clean, refined = None, []
         for step, sigma in enumerate(self.levels):
             x = self.noisy(clean, sigma, chunk, f"step {step}")
             if self._before is None or self.sigma_context is None:
                 (clean,) = self.denoise([x], [sigma], [features])
             else:
-                context, theirs = self._before
-                before, clean = self.denoise([context, x], [self.sigma_context, sigma], [theirs, features])
+                context, context_features = self._before
+                before, clean = self.denoise([context, x], [self.sigma_context, sigma], [context_features, features])
                 refined = [before]
         assert clean is not None
         if self.sigma_context is not None:
@@ -43,7 +42,7 @@ class SequentialStream(ChunkStream):
         return refined if self.refine else [clean]
 
     def finish(self) -> list[Tensor]:
-        """See `ChunkStream`."""
+        """Denoise the last chunk a second time, if the others were; see `ChunkStream`."""
         if not self.refine or self._before is None or self.sigma_context is None:
             return []
         context, features = self._before

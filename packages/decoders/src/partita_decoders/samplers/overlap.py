@@ -1,60 +1,50 @@
-"""Overlapping pairs: every seam is made within one call of the decoder, and lies in its middle."""
+"""Decoding in overlapping pairs of chunks, so that each seam lies inside one call of the decoder (ours)."""
 
 import math
 from dataclasses import dataclass
 
 import torch
-from partita_core import Config, DenoisingDecoder, register
+from partita_core import DenoisingDecoder, register
 from partita_core.ranges import Positive
 from torch import Tensor
 
-from ._chunks import ChunkStream, Features
+from ._chunks import ChunkStream, Features, SamplerSettings
 
 
 @register("sampler/overlap")
 @dataclass(frozen=True)
-class Overlap(Config):
-    """Re-denoises every pair of neighbors together and cross-fades the two versions of each chunk.
+class Overlap(SamplerSettings):
+    """Sampler that denoises overlapping pairs of chunks a second time and cross-fades both versions of each chunk.
 
-    Two-step decoding joins versions that do not know each other: the final version of a chunk is the left half of its
-    own call, made without the chunk before. The grid cannot be moved either, since features belong to whole chunks.
-    But pairs can overlap: (0, 1), (1, 2), (2, 3), ... For each chunk t there are two steps:
+    Ours, not published. Two-step decoding joins versions from different calls: the final version of a chunk is the
+    left half of a call that does not include the chunk before. Here each chunk t takes two steps:
 
-    1. from pure noise, beside the chunk before, re-noised to `sigma`, to a first version; re-noise that to `sigma`;
-    2. denoise the pair (t - 1, t) at `sigma`. It returns t - 1 as the left half, and t as the right half.
+    1. Denoise it from pure noise, together with the chunk before, which is re-noised to `sigma`. Re-noise the result
+       to `sigma`.
+    2. Denoise the pair (t - 1, t) at `sigma`.
 
-    So chunk t has two second versions, the right half of (t - 1, t) and the left half of (t, t + 1). Both sides of a
-    seam are taken from the one call that made them together, where the right half sees what the left half is made of.
-    In between, a raised cosine leads from one version to the other, where it can do no harm: both are denoised from
-    the same noisy chunk and the same features, so that they differ by what the neighbor told, and not in phase.
+    Chunk t thus has two second versions, the right half of pair (t - 1, t) and the left half of pair (t, t + 1). Both
+    sides of each seam come from the same call. Within a chunk, a raised cosine fades from the first version to the
+    second; since both are denoised from the same noisy chunk and features, they hardly differ in phase.
 
-    n chunks cost 2 n - 1 calls of the decoder (2 for one chunk), and one chunk is held back.
+    n chunks take 2 n - 1 calls of the decoder (2 for one chunk), and one chunk is held back.
 
     Attributes:
-        sigma: noise level of the pairs: the higher, the more of the first version is made anew.
+        sigma: noise level of the pairs; higher levels keep less of the first version.
     """
 
     sigma: Positive = 0.965
 
-    def build(self) -> "Overlap":
-        """The sampler is its settings."""
-        return self
-
-    @classmethod
-    def example(cls) -> "Overlap":
-        """The defaults."""
-        return cls()
-
     @property
     def latency(self) -> int:
-        """One chunk is held back, until it has been the left half of a pair."""
+        """Number of chunks held back: one, until it has been the left half of a pair."""
         return 1
 
     def start(self, decoder: DenoisingDecoder, seeds: Tensor) -> ChunkStream:
-        """A stream from features to chunks; see `partita_core.Sampler`.
+        """Start a stream from features to chunks; see `partita_core.Sampler`.
 
         Raises:
-            PartitaError: the decoder sees one chunk at a time, or `sigma` is not within its levels.
+            PartitaError: the decoder's window is one chunk, or `sigma` exceeds its `sigma_max`.
         """
         return _OverlapStream(decoder, seeds, self)
 
@@ -63,7 +53,7 @@ class _OverlapStream(ChunkStream):
     def __init__(self, decoder: DenoisingDecoder, seeds: Tensor, settings: Overlap) -> None:
         super().__init__(decoder, seeds, window=2)
         self.sigma = self.context_level("sigma", settings.sigma)
-        # The chunk before, re-noised; its features; and its version as the right half, which the first has not.
+        # The chunk before, re-noised; its features; and its version as right half, or None for the first chunk.
         self._before: tuple[Tensor, Features, Tensor | None] | None = None
 
     def take(self, chunk: int, features: Features) -> list[Tensor]:
@@ -73,11 +63,11 @@ class _OverlapStream(ChunkStream):
             (first,) = self.denoise([x], [highest], [features])
             self._before = self.noisy(first, self.sigma, chunk, "context"), features, None
             return []
-        context, theirs, as_right = self._before
-        _, first = self.denoise([context, x], [self.sigma, highest], [theirs, features])
+        context, context_features, as_right = self._before
+        _, first = self.denoise([context, x], [self.sigma, highest], [context_features, features])
         again = self.noisy(first, self.sigma, chunk, "context")
-        as_left, joined = self.denoise([context, again], [self.sigma, self.sigma], [theirs, features])
-        self._before = again, features, joined
+        as_left, right = self.denoise([context, again], [self.sigma, self.sigma], [context_features, features])
+        self._before = again, features, right
         return [as_left if as_right is None else torch.lerp(as_right, as_left, _rise(as_left))]
 
     def finish(self) -> list[Tensor]:
@@ -88,7 +78,7 @@ class _OverlapStream(ChunkStream):
 
 
 def _rise(like: Tensor) -> Tensor:
-    """From 0 to 1 over the frames of a chunk, as a raised cosine."""
+    """Raised cosine from 0 to 1 over the frames of a chunk."""
     frames = like.shape[-1]
     middle = torch.arange(frames, dtype=torch.float64) + 0.5
     return torch.sin(math.pi / 2 * middle / frames).square().to(like)

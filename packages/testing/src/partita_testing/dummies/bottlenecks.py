@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from partita_core.lengths import codes_within, mean_within, move_average
 from partita_core.precision import upcast
-from partita_core.roles import Bottleneck, BottleneckOutput, Quantizer
+from partita_core.role_outputs import BottleneckOutput
+from partita_core.roles import Bottleneck, Quantizer
 from partita_core.settings import register
 from torch import Tensor, nn
 

@@ -6,7 +6,7 @@ from functools import wraps
 from typing import Any, Self
 
 from partita_core.registry import Config
-from partita_core.roles import BottleneckOutput
+from partita_core.role_outputs import BottleneckOutput
 
 Break = Callable[[Config], "Broken"]
 
