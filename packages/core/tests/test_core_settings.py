@@ -10,6 +10,8 @@ from partita_core import (
     Bottleneck,
     BottleneckOutput,
     ChannelLayout,
+    Discriminator,
+    DiscriminatorOutput,
     Loss,
     PartitaError,
     components,
@@ -21,6 +23,7 @@ from partita_core import (
     to_dict,
 )
 from partita_core.ranges import Positive, Width
+from torch import nn
 
 
 class Scaled(Bottleneck):
@@ -46,14 +49,37 @@ class Rated(Loss):
         return (prediction - target).abs().mean((1, 2)) * self.weight
 
 
+class Leveled(Discriminator):
+    """Classifies by level."""
+
+    def __init__(self, audio_channels: int = 1, *, gain: Positive = 1.0) -> None:
+        super().__init__()
+        self.audio_channels, self.gain = audio_channels, gain
+
+    def forward(self, signal):
+        return [DiscriminatorOutput(self.gain * signal.abs().mean(2), (signal,))]
+
+
+class Summing(nn.Module):
+    """A balancer that balances nothing."""
+
+    def __init__(self, weights: dict[str, float], *, norm: Positive = 1.0) -> None:
+        super().__init__()
+        self.weights, self.norm = weights, norm
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     monkeypatch.setattr(registry, "_registry", dict(registry._registry))
-    plain = Scaled.__init__, Rated.__init__
+    classes = (Scaled, Rated, Leveled, Summing)
+    plain = [cls.__init__ for cls in classes]
     register("bottleneck/test_scaled", example={"gain": 0.5})(Scaled)
     register("loss/test_rated")(Rated)
+    register("discriminator/test_leveled")(Leveled)
+    register("balancer/test_summing")(Summing)
     yield
-    Scaled.__init__, Rated.__init__ = plain
+    for cls, init in zip(classes, plain):
+        cls.__init__ = init
 
 
 def test_settings_are_the_keyword_only_parameters_with_their_defaults():
@@ -75,6 +101,20 @@ def test_what_other_parts_fix_is_taken_as_far_as_it_is_wanted():
     loss = config_of(Rated)(weight=3.0).build(audio_spec=stereo)
     assert (loss.sample_rate, loss.channels, loss.weight) == (8000, 2, 3.0)
     assert (Rated(16_000).sample_rate, Rated(16_000).channels) == (16_000, 1)
+
+
+def test_discriminators_take_the_channels_of_the_audio():
+    stereo = AudioSpec(8000, 2, (ChannelLayout.STEREO,))
+    built = config_of(Leveled)(gain=2.0).build(audio_spec=stereo)
+    assert (built.audio_channels, built.gain, Leveled().audio_channels) == (2, 2.0, 1)
+    assert to_dict(built.config) == {"type": "discriminator/test_leveled", "gain": 2.0}
+
+
+def test_balancers_take_the_weights_of_the_losses():
+    weights = {"stft": 1.0, "mel": 2.0}
+    built = config_of(Summing)(norm=3.0).build(weights=weights)
+    assert built.weights == Summing(weights).weights == weights
+    assert to_dict(built.config) == {"type": "balancer/test_summing", "norm": 3.0}
 
 
 def test_configs_are_written_read_changed_and_pickled():

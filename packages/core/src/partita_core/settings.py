@@ -1,7 +1,8 @@
 """Config classes derived from the constructors of components, so that each setting and its default stand once.
 
 The keyword-only parameters of a component's constructor are its settings; the positional ones are derived, that is,
-given by the parts around it (an encoder's `out_dim` and `audio_spec`, a bottleneck's `dim`).
+given by the parts around it (an encoder's `out_dim` and `audio_spec`, a bottleneck's `dim`, a discriminator's
+`audio_channels`).
 """
 
 from collections.abc import Callable, Mapping
@@ -11,8 +12,10 @@ from functools import wraps
 from inspect import Parameter, signature
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints, overload
 
+from torch import nn
+
 from .registry import Config, register_config
-from .roles import Bottleneck, Decoder, Encoder, Loss
+from .roles import Bottleneck, Decoder, Discriminator, Encoder, Loss
 from .specs import AudioSpec, LatentSpec
 
 P = ParamSpec("P")
@@ -63,7 +66,9 @@ def config_of(cls: Callable[Concatenate[LatentSpec, AudioSpec, P], Decoder]) -> 
 @overload
 def config_of(cls: Callable[Concatenate[int, AudioSpec, P], Encoder]) -> ConfigClass[P]: ...
 @overload
-def config_of(cls: Callable[Concatenate[int, P], Bottleneck]) -> ConfigClass[P]: ...
+def config_of(cls: Callable[Concatenate[int, P], Bottleneck | Discriminator]) -> ConfigClass[P]: ...
+@overload
+def config_of(cls: Callable[Concatenate[Mapping[str, float], P], nn.Module]) -> ConfigClass[P]: ...  # a balancer
 @overload
 def config_of(cls: Callable[Concatenate[int, int, P], Loss]) -> ConfigClass[P]: ...
 @overload
@@ -89,7 +94,8 @@ def _derive(cls: Any, example: dict[str, Any]) -> type[Config]:
 
     def build(self: Config, **around: Any) -> Any:
         if isinstance(spec := around.get("audio_spec"), AudioSpec):
-            around = {"sample_rate": spec.sample_rate, "channels": spec.channels} | around
+            of_audio = {"sample_rate": spec.sample_rate, "channels": spec.channels, "audio_channels": spec.channels}
+            around = of_audio | around
         given = {name: around[name] for name in derived if name in around}
         return cls(**given, **{name: getattr(self, name) for name, _, _ in settings})
 
