@@ -24,9 +24,9 @@ def test_its_context_is_the_sum_of_its_halves():
 def test_codes_do_not_depend_on_the_scale_of_the_latents():
     one, other = build(), build()
     torch.manual_seed(1)
-    one.initialise(latents())
+    one.initialize(latents())
     torch.manual_seed(1)
-    other.initialise(latents(1000.0, -40.0))
+    other.initialize(latents(1000.0, -40.0))
     codes = one.eval().encode_codes(latents())
     assert torch.equal(other.eval().encode_codes(latents(1000.0, -40.0)), codes)
     torch.testing.assert_close(
@@ -37,7 +37,7 @@ def test_codes_do_not_depend_on_the_scale_of_the_latents():
 def test_it_starts_on_the_latents_it_is_given():
     part = build(ReBottleneckConfig(ResidualVQConfig(2, 16, 4), width=8, layers=1, heads=2, head_dim=4, window=3))
     before = part(latents(3.0), stochastic=False)
-    part.initialise(latents(3.0))
+    part.initialize(latents(3.0))
     after = part(latents(3.0), stochastic=False)
     assert after.metrics["inner_relative_error"] < before.metrics["inner_relative_error"]
     assert after.metrics["usage_0"] == 1 and float(part.std.mean()) == pytest.approx(3, rel=0.1)
@@ -46,7 +46,7 @@ def test_it_starts_on_the_latents_it_is_given():
 
 def test_any_quantizer_may_be_inside():
     part = build(ReBottleneckConfig(FSQConfig((3, 5)), width=8, layers=1, heads=2, head_dim=4, window=3))
-    part.initialise(latents())
+    part.initialize(latents())
     assert part.codebook_sizes == (15,) * 4
     assert part.eval().encode_codes(latents(), 2)[:, 2:].eq(-1).all()
     assert part.codes_to_values(part.encode_codes(latents())).shape == latents().shape
@@ -56,7 +56,7 @@ def test_a_channel_that_never_moves_does_no_harm():
     silent = latents()
     silent[:, 2] = 7.0
     part = build()
-    part.initialise(silent)
+    part.initialize(silent)
     assert torch.isfinite(part.eval()(silent).values).all()
 
 

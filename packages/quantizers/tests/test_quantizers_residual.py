@@ -26,7 +26,7 @@ def test_codes_and_values_are_those_of_the_library():
     from vector_quantize_pytorch import ResidualVQ as Reference
 
     quantizer = built(PLAIN)
-    quantizer.initialise(latents())
+    quantizer.initialize(latents())
     reference = Reference(dim=8, num_quantizers=4, codebook_size=32).eval()
     for level, theirs in zip(quantizer.levels, reference.layers):
         theirs._codebook.embed.copy_(level.codebook.embed)
@@ -39,7 +39,7 @@ def test_codes_and_values_are_those_of_the_library():
 
 def test_each_level_takes_the_nearest_code():
     quantizer = built(FACTORISED)
-    quantizer.initialise(latents())
+    quantizer.initialize(latents())
     hidden = latents(seed=1)
     level = quantizer.levels[0]
     encoded = level.encode(hidden.transpose(1, 2))
@@ -50,7 +50,7 @@ def test_each_level_takes_the_nearest_code():
 @pytest.mark.parametrize("config", [PLAIN, FACTORISED], ids=["plain", "factorised"])
 def test_training_and_eval_agree_on_codes(config):
     quantizer = built(config)
-    quantizer.initialise(latents())
+    quantizer.initialize(latents())
     hidden = latents(seed=1)
     before = quantizer.encode_codes(hidden)
     assert torch.equal(quantizer(hidden).codes, before)
@@ -68,7 +68,7 @@ def test_before_training_levels_only_take_away():
     quantizer = ResidualVQConfig(num_quantizers=6, codebook_size=64, codebook_dim=4).build(dim=8).eval()
     torch.manual_seed(0)
     hidden = latents(tokens=200)
-    quantizer.initialise(hidden)
+    quantizer.initialize(hidden)
     codes = quantizer.encode_codes(hidden)
     errors = []
     for count in range(1, 7):
@@ -107,7 +107,7 @@ def test_a_quantizer_without_projections_has_no_parameters():
 
 def test_commitment_sums_levels_and_pulls_to_the_codes():
     quantizer = built(PLAIN)
-    quantizer.initialise(latents())
+    quantizer.initialize(latents())
     quantizer.eval()
     hidden = latents(seed=1).requires_grad_()
     out = quantizer(hidden)
@@ -151,7 +151,7 @@ def test_initialise_is_repeatable_and_every_code_is_used():
     first, second = built(FACTORISED), built(FACTORISED)
     for quantizer in (first, second):
         torch.manual_seed(5)
-        quantizer.initialise(latents())
+        quantizer.initialize(latents())
     assert all(torch.equal(a, b) for a, b in zip(first.buffers(), second.buffers()))
     metrics = first.eval()(latents()).metrics
     assert metrics["usage_0"] == 1
@@ -163,7 +163,7 @@ def test_initialise_is_repeatable_and_every_code_is_used():
 
 def test_initialise_wants_a_token_for_each_code():
     with pytest.raises(PartitaError, match="31 tokens cannot start codebooks of 32"):
-        built(PLAIN).initialise(latents(batch=1, tokens=31))
+        built(PLAIN).initialize(latents(batch=1, tokens=31))
 
 
 def test_normalized_codes_have_unit_length():
@@ -231,7 +231,7 @@ def test_codes_that_the_data_has_no_use_for_are_replaced_ever_more_rarely():
 
 def test_codes_in_use_are_left_alone_however_few_tokens_a_step_has():
     quantizer = one_level(dead_after=20.0)  # 320 steps, in which each vector comes 20 times
-    quantizer.initialise(latents(1, 64, 8, seed=7))
+    quantizer.initialize(latents(1, 64, 8, seed=7))
     assert sum(steps_of_training(quantizer, few_tokens(kinds=64, steps=350))) == 0
 
 
@@ -265,7 +265,7 @@ def test_a_code_without_tokens_stays_where_it_is():
 
 def test_a_batch_that_is_not_finite_teaches_nothing():
     quantizer = built(FACTORISED)
-    quantizer.initialise(latents())
+    quantizer.initialize(latents())
     before = copy.deepcopy(quantizer.state_dict())
     quantizer(torch.full((2, 8, 5), torch.nan))
     for name, tensor in quantizer.state_dict().items():

@@ -147,7 +147,7 @@ class LatentQuantization(Objective):
 
     def begin(self, batches: Iterable[Batch], *, seconds: float | None = None) -> str:
         """Measure the latents' scale, and start the quantizer on latents if it has a start; see `Objective`."""
-        spec, start = self._frozen.latent_spec, getattr(self.model, "initialise", None)
+        spec, start = self._frozen.latent_spec, getattr(self.model, "initialize", None)
         held = math.inf if seconds is None else math.ceil(seconds * spec.frame_rate * spec.tokens_per_frame)
         needed = 0 if start is None else max(self.model.codebook_sizes)
         wanted = min(self.start_tokens, max(held, needed))

@@ -86,7 +86,7 @@ def learn(codebook: Any, vectors: Tensor, dead: DeadCodes) -> Tensor:
     return codes
 
 
-def synchronise(codebook: Any) -> None:
+def synchronize(codebook: Any) -> None:
     """Makes a codebook the same in all processes from now on, if there are several; done once."""
     if codebook.use_ddp or not is_distributed():
         return
@@ -102,7 +102,7 @@ def start_by_kmeans(codebook: Any, vectors: Tensor) -> None:
     _share(codebook)
 
 
-def equal_everywhere(*tensors: Tensor) -> None:
+def broadcast_from_main(*tensors: Tensor) -> None:
     """Gives all processes the tensors of process 0."""
     if is_distributed():
         for tensor in tensors:
@@ -110,7 +110,7 @@ def equal_everywhere(*tensors: Tensor) -> None:
 
 
 def _share(codebook: Any) -> None:
-    equal_everywhere(codebook.embed, codebook.embed_avg, codebook.cluster_size)
+    broadcast_from_main(codebook.embed, codebook.embed_avg, codebook.cluster_size)
 
 
 def _place(codebook: Any, codes: Tensor, vectors: Tensor) -> None:

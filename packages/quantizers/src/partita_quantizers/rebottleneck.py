@@ -20,7 +20,7 @@ from partita_core import (
 from partita_core.ranges import Frames, Heads, Layers, Width
 from torch import Tensor, nn
 
-from ._codebook import equal_everywhere
+from ._codebook import broadcast_from_main
 from ._common import receive, relative_error
 from .residual import ResidualVQConfig
 
@@ -88,7 +88,7 @@ class ReBottleneck(Quantizer):
     Latents that were trained to be continuous are ill placed for codes; two small networks around the quantizer learn a
     space that suits it. The idea is that of Re-Bottleneck (Bralios et al., arXiv 2507.07867); that GenAE quantizes its
     latents in this way is our inference. Latents are taken to zero mean and unit variance first, so that those of any
-    codec will do: `initialise` measures them. Codes are decided in float32 whatever the autocast, which costs little at
+    codec will do: `initialize` measures them. Codes are decided in float32 whatever the autocast, which costs little at
     the rate of latents.
     """
 
@@ -149,17 +149,17 @@ class ReBottleneck(Quantizer):
             return self._decode(self.quantizer.codes_to_values(codes))
 
     @torch.no_grad()
-    def initialise(self, values: Tensor) -> None:
+    def initialize(self, values: Tensor) -> None:
         """Measures the latents' scale on given ones, and starts the quantizer on what the inner encoder makes of them.
 
         Args:
-            values: `(batch, dim, tokens)`, at least as many tokens in all as the quantizer's `initialise` asks for.
+            values: `(batch, dim, tokens)`, at least as many tokens in all as the quantizer's `initialize` asks for.
         """
         values = receive(self, values)
         self.mean.copy_(values.mean((0, 2))[:, None])
         self.std.copy_(values.std((0, 2))[:, None].clamp_min(torch.finfo(self.std.dtype).eps))
-        equal_everywhere(self.mean, self.std)
-        start = getattr(self.quantizer, "initialise", None)
+        broadcast_from_main(self.mean, self.std)
+        start = getattr(self.quantizer, "initialize", None)
         if start is not None:
             with torch.autocast(values.device.type, enabled=False):
                 start(self._encode(values))

@@ -18,7 +18,7 @@ from partita_core.ranges import Layers, NonNegative, Proportion, Range, Width
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._codebook import DeadCodes, ema_codebook, learn, start_by_kmeans, synchronise
+from ._codebook import DeadCodes, ema_codebook, learn, start_by_kmeans, synchronize
 from ._common import receive, relative_error, straight_through
 
 _NORM_EPS = 1e-6  # the library's; a silent frame stays zero
@@ -164,7 +164,7 @@ class ResidualVQ(Quantizer):
             return F.linear(torch.cat([*parts, present], dim=-1), upcast(weight)).transpose(1, 2)
 
     @torch.no_grad()
-    def initialise(self, values: Tensor) -> None:
+    def initialize(self, values: Tensor) -> None:
         """Sets the codebooks by k-means on given latents, level by level; repeatable by torch's seed.
 
         Args:
@@ -179,7 +179,7 @@ class ResidualVQ(Quantizer):
             raise PartitaError(f"{tokens} tokens cannot start codebooks of {size}; give at least as many")
         with torch.autocast(values.device.type, enabled=False):
             for level in self.levels:
-                level.initialise(residual)
+                level.initialize(residual)
                 residual = residual - level(residual, learned=None)[1]
 
     def _draw_counts(self, hidden: Tensor) -> Tensor:
@@ -252,7 +252,7 @@ class _Level(nn.Module):
         with torch.no_grad():
             if learned is not None:
                 table = table.clone()  # what these codes mean; the update moves the codebook in place
-                synchronise(self.codebook)
+                synchronize(self.codebook)
                 learned = learned & encoded.isfinite().all(dim=-1)  # one that is not finite would stay for ever
                 code = torch.zeros_like(learned, dtype=torch.int64)
                 code[learned] = learn(self.codebook, encoded.detach()[learned], self.dead)
@@ -275,7 +275,7 @@ class _Level(nn.Module):
         """The way back."""
         return _linear(self.project_out, vectors)
 
-    def initialise(self, residual: Tensor) -> None:
+    def initialize(self, residual: Tensor) -> None:
         """Sets the codebook by k-means."""
         start_by_kmeans(self.codebook, self.encode(residual).flatten(0, 1))
         self.dead.start()
