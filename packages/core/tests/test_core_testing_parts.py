@@ -8,7 +8,6 @@ from partita_core import Posterior
 from partita_core.testing import (
     BOTTLENECK_CHECKS,
     DECODER_CHECKS,
-    DISCRIMINATOR_CHECKS,
     ENCODER_CHECKS,
     LOSS_CHECKS,
     QUANTIZER_CHECKS,
@@ -25,7 +24,6 @@ from partita_core.testing.dummies import (
     OneStep,
     RoundingConfig,
     StridedConfig,
-    StridedDiscriminatorConfig,
     TransposedConfig,
 )
 from partita_core.testing.dummies.broken import forward, given, method, spoilt
@@ -337,33 +335,6 @@ LOSSES = {name: broken(MeanSquareConfig()) for name, broken in GENERIC_LOSS.item
     "padding_does_not_count": method("forward", whatever_length)(MeanSquareConfig()),
 }
 
-# ------------------------------------------------------------------ discriminators
-
-
-def without_features(parent, self, signal):
-    return [output._replace(features=()) for output in parent.forward(self, signal)]
-
-
-def normalized_by_differences(self, x, logits):
-    return logits + 0 * logits.mean() / x.diff(dim=-1).abs().sum()
-
-
-def cleared_in_bfloat16(self, x, logits):
-    return logits * (self.last.weight.dtype != torch.bfloat16)
-
-
-DISCRIMINATORS = {
-    name: broken(StridedDiscriminatorConfig())
-    for name, broken in {name: ANY[name] for name in ANY.keys() & set(DISCRIMINATOR_CHECKS.names)}.items()
-} | {
-    "outputs_are_as_declared": method("forward", without_features)(StridedDiscriminatorConfig()),
-    "short_signals_are_accepted": forward(normalized_by_differences)(StridedDiscriminatorConfig()),
-    "logits_reach_every_parameter": forward(lambda self, x, logits: logits.detach() + self.last.bias + x.mean())(
-        StridedDiscriminatorConfig()
-    ),
-    "runs_in_bfloat16": forward(cleared_in_bfloat16)(StridedDiscriminatorConfig()),
-}
-
 # ------------------------------------------------------------------ representation encoders
 
 
@@ -390,7 +361,6 @@ TABLES = {
     "quantizer": (QUANTIZER_CHECKS, QUANTIZERS),
     "decoder": (DECODER_CHECKS, DECODERS),
     "loss": (LOSS_CHECKS, LOSSES),
-    "discriminator": (DISCRIMINATOR_CHECKS, DISCRIMINATORS),
     "representation": (REPRESENTATION_CHECKS, REPRESENTATIONS),
 }
 
