@@ -165,6 +165,36 @@ def test_spectra_are_float32_in_half_precision(name, autocast):
     assert line > 100 * floor
 
 
+@pytest.mark.parametrize("name, frames", [("complex_stft", 10), ("multi_band_stft", 6)])
+def test_context_of_stft_discriminators(name, frames):
+    """One frame changes the logits of 10 frames to either side (dilations 1, 2 and 4), or of 6 (kernels of 3)."""
+    module = tiny(name).double()
+    scale = module.scales[0]
+    spectrum = noise(1, 4, 41, 129).double()
+    changed = spectrum.clone()
+    changed[:, :, 20] += 1
+    logits = []
+    for x in (spectrum, changed):
+        scale.spectrum.forward = lambda audio, x=x: x
+        logits.append(scale(x).logits)
+    seen = (logits[0] != logits[1]).any(dim=3).flatten().nonzero().flatten().tolist()
+    assert seen == list(range(20 - frames, 20 + frames + 1))
+
+
+@pytest.mark.parametrize(
+    "name, slope", [("complex_stft", 0.2), ("multi_band_stft", 0.1), ("multi_period", 0.1), ("multi_scale", 0.1)]
+)
+def test_features_are_leaky_outputs_of_the_layers(name, slope):
+    module, outputs = tiny(name), []
+    layers = [layer for layer in module.modules() if isinstance(layer, (torch.nn.Conv1d, torch.nn.Conv2d))]
+    for layer in layers:
+        layer.register_forward_hook(lambda _, inputs, output: outputs.append(output))
+    results = module(noise(1, 2, 600))
+    expected = [torch.where(y > 0, y, slope * y) for y in outputs if y.shape[1] > 1]
+    features = [feature for result in results for feature in result.features]
+    assert all(torch.equal(a, b) for a, b in zip(expected, features, strict=True))
+
+
 @every
 def test_sign_and_order_of_channels_matter(name):
     """All channels are one input: another phase or an exchange of left and right changes the logits."""

@@ -8,6 +8,7 @@ from .codes import check_codes, count_levels
 from .configs import build, from_dict, to_dict
 from .constants import Constant
 from .denoising import DenoisingDecoder, NoiseSchedule
+from .discriminators import Discriminator, DiscriminatorOutput
 from .errors import PartitaError, first_line, nearest, printable, shorten, shown
 from .files import (
     check_finite,
@@ -47,8 +48,6 @@ from .roles import (
     BottleneckOutput,
     Context,
     Decoder,
-    Discriminator,
-    DiscriminatorOutput,
     Encoder,
     FeedForwardDecoder,
     Loss,

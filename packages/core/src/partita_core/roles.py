@@ -6,7 +6,7 @@ batches of whole frames; padding, grouping and trimming are `Codec`'s.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -156,8 +156,6 @@ class Bottleneck(Role, ABC):
     loss_weights: dict[str, float] = {}
     codebook_sizes: tuple[int, ...] = ()
     bounded: bool = False
-
-    __call__: Callable[..., BottleneckOutput]
 
     @abstractmethod
     def forward(
@@ -374,56 +372,14 @@ class _TimeLast:
 
 
 class Loss(nn.Module, ABC):
-    """A distance between two signals, one value per item, for training, evaluation and tests alike."""
-
-    __call__: Callable[..., Tensor]
+    """A distance between two signals, one figure an item, so that training, evaluation and tests share it."""
 
     @abstractmethod
     def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
-        """Compare two signals `(batch, channels, samples)` of equal shape.
+        """The distance of `(batch, channels, samples)` to as much, as `(batch,)`, at least float32.
 
-        Args:
-            prediction: signal that is compared.
-            target: signal that it is compared with.
-            lengths: `(batch,)` samples per item that are not padding, as a tensor, an array or a list; None for all.
-
-        Returns:
-            `(batch,)` distances, at least float32.
-
-        Raises:
-            PartitaError: the shapes differ.
-        """
-
-
-class DiscriminatorOutput(NamedTuple):
-    """Output of one discriminator.
-
-    Attributes:
-        logits: any shape that begins with the batch; high for signals that are classified as real.
-        features: outputs of the hidden layers, batch first, for feature matching.
-    """
-
-    logits: Tensor
-    features: tuple[Tensor, ...]
-
-
-class Discriminator(nn.Module, ABC):
-    """One or several discriminators of real and generated signals.
-
-    The constructor takes the number of channels of the signal first, with 1 as default where that is audio. All
-    channels of an item are one input: stereo is not judged one channel at a time.
-    """
-
-    __call__: Callable[..., list[DiscriminatorOutput]]
-
-    @abstractmethod
-    def forward(self, signal: Tensor) -> list[DiscriminatorOutput]:
-        """Classify `(batch, channels, samples)` of any length, or latents `(batch, dim, tokens)`.
-
-        Weights may be bfloat16, and autocast may be on: spectra are taken in at least float32.
-
-        Returns:
-            One output per discriminator, always the same number of them and of their features.
+        Samples from `lengths` on, `(batch,)` integers as a tensor, an array or a list, are padding and do not count.
+        Different shapes are an error.
         """
 
 

@@ -14,8 +14,9 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hint
 
 from torch import nn
 
+from .discriminators import Discriminator
 from .registry import Config, register_config
-from .roles import Bottleneck, Decoder, Discriminator, Encoder, Loss
+from .roles import Bottleneck, Decoder, Encoder, Loss
 from .specs import AudioSpec, LatentSpec
 
 P = ParamSpec("P")

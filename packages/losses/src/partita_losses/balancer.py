@@ -1,6 +1,7 @@
 """Balancer of losses by their gradients."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from partita_core import PartitaError, config_of, is_distributed, nearest, register, upcast
@@ -48,7 +49,6 @@ class GradientBalancer(nn.Module):
 
     running: Tensor
     seen: Tensor
-    __call__: Callable[..., Tensor]
 
     def __init__(self, weights: Mapping[str, float], *, decay: Proportion = 0.999, norm: Positive = 1.0) -> None:
         super().__init__()
@@ -87,6 +87,12 @@ class GradientBalancer(nn.Module):
             combined += gradient * (share * weight / mean.clamp_min(SMALLEST_NORM))
         carrier = (upcast(samples) * combined).sum()
         return value + (carrier - carrier.detach())
+
+    if TYPE_CHECKING:
+
+        def __call__(self, losses: Mapping[str, Tensor], samples: Tensor) -> Tensor:
+            """Call `forward`."""
+            ...
 
     def _gradients(self, losses: Mapping[str, Tensor], samples: Tensor) -> list[Tensor]:
         gradients = []

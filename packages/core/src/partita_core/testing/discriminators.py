@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..discriminators import Discriminator, DiscriminatorOutput
 from ..registry import Config
-from ..roles import Discriminator, DiscriminatorOutput
 from ..specs import AudioSpec
 from ._common import Suite, deviation, expect, expect_finite, flatten, noise, total
 from ._parts import (

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Self
 
+from ...discriminators import DiscriminatorOutput
 from ...registry import Config
-from ...roles import BottleneckOutput, DiscriminatorOutput
+from ...roles import BottleneckOutput
 
 Break = Callable[[Config], "Broken"]
 

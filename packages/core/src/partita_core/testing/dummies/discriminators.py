@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
+from ...discriminators import Discriminator, DiscriminatorOutput
 from ...ranges import Width
-from ...roles import Discriminator, DiscriminatorOutput
 from ...settings import config_of, register
 
 
