@@ -7,7 +7,7 @@ from ...ranges import Width
 from ...settings import config_of, register
 
 
-@register("discriminator/strided")
+@register("discriminator/two_layers")
 class StridedDiscriminator(Discriminator):
     """Two strided convolutions with a leaky ReLU between them."""
 
