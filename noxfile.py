@@ -89,6 +89,11 @@ def closure(package: str) -> list[str]:
     return names
 
 
+def tested(package: str) -> list[str]:
+    """The packages of this repository that the tests of a package need: its own, and the conformance suites."""
+    return sorted({*closure(package), *closure("partita-testing")})
+
+
 def built(session: nox.Session, names: Iterable[str], scratch: str, pins: str) -> tuple[dict[str, Path], Path]:
     """Wheels of packages, built in `scratch`, and a file of constraints: `pins`, and the wheels for their names."""
     sources = [str(PACKAGES[name]) for name in names]
@@ -227,8 +232,8 @@ def install_alone(session: nox.Session) -> None:
 def isolated(session: nox.Session, package: str) -> None:
     """One package from its wheel: nothing but what it declares is installed, and its tests run elsewhere."""
     with tempfile.TemporaryDirectory() as scratch:
-        wheels, pins = built(session, closure(package), scratch, CONSTRAINTS.read_text())
-        session.install("-c", str(pins), str(wheels[package]), *tools("tests"))
+        wheels, pins = built(session, tested(package), scratch, CONSTRAINTS.read_text())
+        session.install("-c", str(pins), *(str(wheel) for wheel in wheels.values()), *tools("tests"))
         versions = {name: wheel.name.split("-")[1] for name, wheel in wheels.items()}
         check = (
             "from importlib.metadata import distributions as d;"
@@ -266,9 +271,9 @@ def floors(session: nox.Session) -> None:
         floor = lowest(package)
         pins = [*pinned, *(f"{name}=={version}" for name, version in floor.items())]
         with tempfile.TemporaryDirectory() as scratch:
-            wheels, constraints = built(session, closure(package), scratch, "".join(f"{pin}\n" for pin in pins))
+            wheels, constraints = built(session, tested(package), scratch, "".join(f"{pin}\n" for pin in pins))
             session.run("pip", "uninstall", "--quiet", "--yes", *PACKAGES, silent=True)
-            session.install("-c", str(constraints), str(wheels[package]), *undeclared, *floor)
+            session.install("-c", str(constraints), *(str(wheel) for wheel in wheels.values()), *undeclared, *floor)
             # Old versions are warned of their end by newer ones of what they need in turn.
             quiet = (f"-Wdefault::{warning}" for warning in ("DeprecationWarning", "FutureWarning"))
             test_elsewhere(session, package, scratch, *quiet)

@@ -11,7 +11,7 @@ and that of x both ways.
 import argparse
 from functools import partial
 
-from partita.process import prepare_process
+from partita.cli._runtime import prepare_process
 
 prepare_process()
 

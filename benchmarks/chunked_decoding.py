@@ -20,7 +20,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from partita.process import prepare_process
+from partita.cli._runtime import prepare_process
 
 prepare_process()
 
@@ -42,8 +42,8 @@ from partita.evaluation import (
 )
 from partita.evaluation.metrics import DriftConfig, SeamExcess, SeamExcessConfig
 from partita.evaluation.results import format_interval
-from partita.models import load_codec
-from partita_core import Autoencoder, ChannelLayout, Codec, Latents, PartitaError, Sampler, write_json, written_aside
+from partita.model_loading import load_codec
+from partita_core import Autoencoder, ChannelLayout, Codec, Latents, PartitaError, Sampler, atomic_write, write_json
 from partita_decoders.samplers import Autoregressive, Independent, Overlap, Parallel, TwoStep
 from torch import Tensor
 
@@ -168,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "mean effect by latent and frame": maps,
     }
     write_json(options.output / "chunked_decoding.json", record)
-    with written_aside(options.output / "chunked_decoding.md") as aside:
+    with atomic_write(options.output / "chunked_decoding.md") as aside:
         aside.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     plot_all(options.output, record, {key: name for key, (name, _) in sweep().items()}, list(SAMPLERS))
     print("\n\n".join(text))

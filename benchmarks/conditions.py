@@ -21,19 +21,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from partita.process import prepare_process
+from partita.cli._runtime import prepare_process
 
 prepare_process()
 
 import torch
 from harness import machine, table
 from partita.data import whole_files
+from partita.data.clip_latents import codec_input
 from partita.data.clips import Clip
 from partita.evaluation import Bootstrap
 from partita.evaluation.references import fit
 from partita.evaluation.results import format_interval
 from partita.generation import Generator
-from partita.models import load_model
+from partita.model_loading import load_model
 from partita.probing import (
     Examples,
     LabelTask,
@@ -41,7 +42,6 @@ from partita.probing import (
     ProbeSettings,
     find_tasks,
     fit_probe,
-    heard,
     pooled_features,
 )
 from partita.probing.tasks import described, open_splits
@@ -203,7 +203,7 @@ def page(
         of_class = [clip for clip, other in recorded if other == label]
         if not of_class:
             continue
-        audio, layout = heard(codec, of_class[0])
+        audio, layout = codec_input(codec, of_class[0])
         audio = fit(audio, samples)
         decoded = codec.decode(codec.encode(audio[None], layout=layout), seed=options.seed)[0].cpu()
         draws = [each.audio for each in drawn if each.label == label][:SHOWN]

@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from partita.process import prepare_process
+from partita.cli._runtime import prepare_process
 
 # Memory is measured as a process has it that does not ask for anything.
 if "--probe" not in sys.argv:
@@ -30,7 +30,7 @@ if "--probe" not in sys.argv:
 
 import torch
 from harness import alternate, machine, publish, summary, table
-from partita.figures import Cost, cost, count_parameters
+from partita.model_profile import Cost, cost, count_parameters
 from partita.recipes import genae_base, genae_tiny, music2latent2_base, music2latent2_small, music2latent2_tiny
 from partita.training import RunConfig
 from partita_core import Latents, Sampler, StreamDecoder

@@ -11,8 +11,8 @@ instructions for it (without them a peer takes twenty times as long as in float3
 - compiled: `torch.compile` with freezing and fixed shapes, for all alike;
 - optimized: ours alone, after `model.optimize()`: fused kernels where the machine can build them.
 
-The allocator keeps memory for all (`partita.process`), which favours the peers: a fresh process with default settings
-spends most of its time on page faults, more so the larger its activations.
+The allocator keeps memory for all (`partita.cli._runtime`), which favors the peers: a fresh process with default
+settings spends most of its time on page faults, more so the larger its activations.
 """
 
 # ruff: noqa: E402
@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from partita.process import prepare_process
+from partita.cli._runtime import prepare_process
 
 prepare_process()
 

@@ -10,13 +10,13 @@ the same encoder is also timed with each activation.
 import argparse
 from dataclasses import replace
 
-from partita.process import prepare_process
+from partita.cli._runtime import prepare_process
 
 prepare_process()
 
 import torch
+from encoder_variants import encoder_ladder
 from harness import alternate, machine, publish, summary, table
-from partita.ladder import encoder_ladder
 from partita_core import AudioSpec, ChannelLayout
 from partita_encoders import GenAEEncoderConfig
 

@@ -22,20 +22,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from partita.process import prepare_process
+from partita.cli._runtime import prepare_process
 
 prepare_process()
 
 import torch
 from harness import machine, table
 from partita.data import open_dataset, spread_rows, whole_files
+from partita.data.clip_latents import codec_input, truncate_clip
 from partita.evaluation import Bootstrap, Interval, frame_rms, frechet_distance
 from partita.evaluation.metrics import Metric
 from partita.evaluation.references import fit
 from partita.evaluation.results import format_interval
 from partita.generation import FlowHead, FlowHeadConfig, Generator, GeneratorConfig, LlamaBackboneConfig, Sampling
-from partita.models import load_codec
-from partita.probing import beginning, heard, log_mel
+from partita.model_loading import load_codec
+from partita.probing import log_mel
 from partita_core import Codec, Latents, lookup, to_dict, write_json
 from torch import Tensor
 from torch.nn import functional as F
@@ -98,8 +99,8 @@ def read(codec: Codec, options: argparse.Namespace, split: str) -> list[Example]
         dataset = dataset.select(spread_rows(len(dataset), options.limit))
     found = []
     for clip in tqdm(whole_files(dataset), total=len(dataset), desc=split):
-        clip = beginning(clip, options.seconds if split == "validation" else 60.0)
-        audio, layout = heard(codec, clip)
+        clip = truncate_clip(clip, options.seconds if split == "validation" else 60.0)
+        audio, layout = codec_input(codec, clip)
         found.append(Example(clip.name, audio, codec.encode(audio[None], layout=layout)))
     return found
 

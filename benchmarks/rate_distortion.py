@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from partita.process import prepare_process
+from partita.cli._runtime import prepare_process
 
 prepare_process()
 
@@ -20,7 +20,7 @@ from harness import machine, table
 from matplotlib import pyplot
 from partita.data import open_dataset, spread_rows, whole_files
 from partita.evaluation import Evaluation, evaluate
-from partita.models import load_codec
+from partita.model_loading import load_codec
 from partita_core import Codec
 
 REFERENCE = "matched noise"

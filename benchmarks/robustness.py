@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from partita.process import prepare_process
+from partita.cli._runtime import prepare_process
 
 prepare_process()
 
@@ -27,6 +27,7 @@ import torch
 from harness import machine, table
 from matplotlib import pyplot
 from partita.data import SPLITS, open_dataset, resample, spread_rows, whole_files
+from partita.data.clip_latents import codec_input, truncate_clip
 from partita.data.clips import Clip
 from partita.evaluation import (
     DEFAULT_METRICS,
@@ -40,8 +41,7 @@ from partita.evaluation import (
 from partita.evaluation.metrics import Metric
 from partita.evaluation.references import fit
 from partita.evaluation.results import format_interval
-from partita.models import load_codec
-from partita.probing import beginning, heard
+from partita.model_loading import load_codec
 from partita_core import Codec, lookup, to_dict, write_json
 from torch import Tensor
 
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scale: dict[str, Any] = {name: {gain: [] for gain in GAINS} for name in models}
     vectors: dict[str, list[Tensor]] = {name: [] for name in models}
     for clip in whole_files(dataset):
-        clip = beginning(clip, options.seconds)
+        clip = truncate_clip(clip, options.seconds)
         names.append(clip.name)
         domains.append(domain_of(clip.name, options.data))
         reference = resample(clip.audio, clip.sample_rate, rate)
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for row, figures in zip(noise_scores(codec, clip, metrics, rate, options.seed), scores[name].values()):
                 for figure, column in zip(row, figures):
                     column.append(figure)
-            audio, layout = heard(codec, clip)
+            audio, layout = codec_input(codec, clip)
             for gain in GAINS:
                 latents = codec.encode(10 ** (gain / 20) * audio[None], layout=layout)
                 scale[name][gain].append(frame_rms(latents))
@@ -166,7 +166,7 @@ def domain_of(name: str, data: str) -> str:
 def noise_scores(codec: Codec, clip: Clip, metrics: Sequence[Metric], rate: int, seed: int) -> list[list[float]]:
     """Each metric at each ratio, of one clip."""
     own = codec.audio_spec.sample_rate
-    audio, layout = heard(codec, clip)
+    audio, layout = codec_input(codec, clip)
     latents = codec.encode(audio[None], layout=layout)
     reference = resample(audio, own, rate)
     found: list[list[float]] = [[] for _ in metrics]

@@ -10,7 +10,7 @@ added.
 # ruff: noqa: E402
 import argparse
 
-from partita.process import prepare_process
+from partita.cli._runtime import prepare_process
 
 prepare_process()
 

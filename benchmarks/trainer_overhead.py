@@ -2,7 +2,7 @@
 
     python benchmarks/trainer_overhead.py [--threads N] [--steps N] [--rounds N] [--crop-seconds S]
 
-`genae_tiny` on synthesised music, batches of six. The bare loop has the same model, losses, batches, optimizer,
+`genae_tiny` on synthesized music, batches of six. The bare loop has the same model, losses, batches, optimizer,
 clipping and moving average, and nothing of what a run leaves: no accelerate, schedules, seeds for each step, guards,
 log or checkpoints. Runs alternate; the seconds of a step are those between the first line of the log and the last,
 evaluations and the first steps left out, and those of the bare loop are of the same steps.
@@ -15,15 +15,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from partita.process import prepare_process
+from partita.cli._runtime import prepare_process
 
 prepare_process()
 
 import torch
 from harness import machine, publish, summary, table
-from partita.data import build_loader, open_dataset, synthesise
+from partita.data import build_loader, open_dataset, synthesize
+from partita.objectives import TrainState
 from partita.recipes import genae_tiny
-from partita.training import RunConfig, TrainState, train
+from partita.training import RunConfig, train
 from partita.training.logs import read_log
 from partita_core import override
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -49,7 +50,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {"bare loop": [], "our trainer": []}
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch, "music")
-        synthesise(data, minutes=1, seed=0)
+        synthesize(data, minutes=1, seed=0)
         for number in range(options.rounds):
             seconds["bare loop"].append(bare(config, data))
             seconds["our trainer"].append(trained(config, data, Path(scratch, f"run_{number}")))

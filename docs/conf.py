@@ -24,6 +24,41 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # fields of dataclasses are described in the class, once
 
+_REFERENCE = """```{{include}} ../../{folder}/README.md
+```
+
+## Reference
+
+{modules}"""
+_MODULE = """### {name}
+
+```{{eval-rst}}
+.. automodule:: {name}
+```
+
+"""
+
+
+def _write_reference() -> None:
+    """Write a page per package: its README, and its public modules from their docstrings."""
+    root, pages = Path(__file__).parents[1], Path(__file__).parent / "packages"
+    pages.mkdir(exist_ok=True)
+    for manifest in [*root.glob("packages/*/pyproject.toml"), root / "integration" / "pyproject.toml"]:
+        folder, source = manifest.parent, manifest.parent / "src"
+        names = (path.relative_to(source).with_suffix("").parts for path in sorted(source.rglob("*.py")))
+        public = [".".join(parts) for parts in names if not any(part.startswith("_") for part in parts)]
+        # The commands are described where their users look: by --help, and in the README.
+        public = [name for name in public if not name.startswith("partita.cli")]
+        page = pages / f"{'partita' if folder.name == 'integration' else folder.name}.md"
+        text = _REFERENCE.format(
+            folder=folder.relative_to(root).as_posix(), modules="".join(_MODULE.format(name=name) for name in public)
+        )
+        if not page.exists() or page.read_text(encoding="utf-8") != text:  # unchanged pages are not built again
+            page.write_text(text, encoding="utf-8")
+
+
+_write_reference()
+
 
 def setup(app):
     """A vertical bar outside of code is an absolute value, never a substitution."""

@@ -1,15 +1,23 @@
 """The cost of each step from Stable Audio Open's encoder to GenAE's, counted in the real modules."""
 
+import importlib.util
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from partita.figures import Cost, cost, count_parameters, encoder_cost
-from partita.ladder import encoder_ladder
+from partita.model_profile import Cost, cost, count_parameters, encoder_cost
 from partita_core import AudioSpec, ChannelLayout
 from partita_encoders import GenAEEncoderConfig
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+_spec = importlib.util.spec_from_file_location(
+    "encoder_variants", Path(__file__).parents[1] / "benchmarks" / "encoder_variants.py"
+)
+_variants = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_variants)
+encoder_ladder = _variants.encoder_ladder
 
 STEREO = AudioSpec(44_100, 2, (ChannelLayout.STEREO,))
 # Each step of `encoder_ladder`: GMAC and millions of activations for a second of stereo, millions of parameters; the

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from partita.cli import main
 from partita.data import audio_info, encode_source, read_audio
-from partita.data.resampling import AudioReader
-from partita.models import load_model
+from partita.data.audio.resampling import AudioReader
+from partita.model_loading import load_model
 from partita_bottlenecks import TanhConfig, VAEConfig
 from partita_core import (
     AudioSpec,

@@ -15,7 +15,7 @@ RATE = 44_100
 
 COMMAND = """
 import resource, sys
-from partita.process import prepare_process
+from partita.cli._runtime import prepare_process
 prepare_process()
 from partita.cli import main
 code = main(sys.argv[1:])

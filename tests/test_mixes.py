@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from partita.training import AdversarialReconstructionConfig, ConsistencyTrainingConfig, TrainState
+from partita.objectives import AdversarialReconstructionConfig, ConsistencyTrainingConfig, TrainState
 from partita_core import (
     AudioSpec,
     Autoencoder,

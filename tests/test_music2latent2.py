@@ -6,14 +6,13 @@ from fractions import Fraction
 
 import pytest
 import torch
-from partita.evaluation import bit_rate
 from partita.recipes import codicodec_tiny, music2latent2_base
 from partita_bottlenecks import TanhConfig
 from partita_core import AudioSpec, Autoencoder, AutoencoderConfig, ChannelLayout, override
-from partita_core.testing import CODEC_CHECKS, CodecCase
 from partita_decoders import Autoregressive, ConsistencyDecoderConfig, Independent, Overlap, TwoStep
 from partita_encoders import SummaryEncoderConfig
 from partita_quantizers import FSQConfig
+from partita_testing import CODEC_CHECKS, CodecCase
 
 MONO, STEREO = (ChannelLayout.MONO,), (ChannelLayout.STEREO,)
 CHUNK = 48  # samples, of the examples
@@ -84,7 +83,7 @@ def test_codes_of_codicodec_are_2384_bits_a_second():
     latents = model.encode(noise(1, 2, 2 * 16_384))
     assert latents.codes.shape == (1, 1, 2 * 128) and latents.codes.max() < 14_641
     expected = 128 * math.log2(14_641) / Fraction(32_768, 44_100)
-    assert bit_rate(latents.spec) == pytest.approx(expected) == pytest.approx(2383.8, abs=0.05)
+    assert latents.spec.bit_rate == pytest.approx(expected) == pytest.approx(2383.8, abs=0.05)
     assert latents.codes.unique().numel() > 100
 
 

@@ -11,9 +11,9 @@ from partita.data.augment import Augmentation
 from partita.data.crops import DataConfig
 from partita.generation.heads import Sampling
 from partita.probing.head import ProbeSettings
+from partita.training.alarms import WatchConfig
 from partita.training.optimization import OptimizerConfig
 from partita.training.run import RunConfig, TrainerConfig
-from partita.training.watch import WatchConfig
 from partita_core import AudioSpec, LatentSpec, NoiseSchedule, PartitaError, components
 from partita_core.ranges import Range, Ranged
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from partita import cli, process
+from partita import cli
+from partita.cli import _runtime as process
 from partita.recipes import RECIPES, recipe
 from partita_core import override
 

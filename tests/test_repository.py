@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,13 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = [*sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml")), ROOT / "integration"]
 TEMPLATES = sorted(path.parent for path in ROOT.glob("docs/templates/*/pyproject.toml"))
 IMPORTS = {"partita" if path.name == "integration" else f"partita_{path.name}": path for path in FOLDERS}
-LEAVES = sorted(IMPORTS.keys() - {"partita_core", "partita_blocks", "partita"})
+LEAVES = sorted(IMPORTS.keys() - {"partita_core", "partita_testing", "partita_blocks", "partita"})
 MAY_IMPORT = {
     "partita_core": set(),
+    "partita_testing": {"partita_core"},
     "partita_blocks": {"partita_core"},
     **{leaf: {"partita_core", "partita_blocks"} for leaf in LEAVES},
-    "partita": set(IMPORTS),
+    "partita": IMPORTS.keys() - {"partita_testing"},
 }
 # Slow to import or heavy to install: who may import them at all, and whether only inside functions.
 HEAVY = {
@@ -90,6 +92,8 @@ def test_distribution_and_import_names_agree(folder):
     assert (folder / "src" / name / "__init__.py").is_file()
     assert (folder / "src" / name / "py.typed").is_file()
     assert (folder / "README.md").is_file()
+    assert (folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert project(folder)["license-files"] == ["LICENSE"]
 
 
 def test_one_version():
@@ -184,6 +188,43 @@ def test_import_costs_little_over_torch():
     assert max(len(line.split()) for line in lines) <= 100
 
 
+def internal_imports(package: str) -> dict[str, set[str]]:
+    """Module -> modules of the same package that it imports, inside functions too."""
+    source = IMPORTS[package] / "src"
+    files = {}
+    for path in (source / package).rglob("*.py"):
+        parts = path.relative_to(source).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    found = {}
+    for name, path in files.items():
+        base = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+        targets = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                above = base[: len(base) - node.level + 1] if node.level else []
+                module = ".".join([*above, *([node.module] if node.module else [])])
+                for alias in node.names:
+                    targets.add(f"{module}.{alias.name}" if f"{module}.{alias.name}" in files else module)
+            elif isinstance(node, ast.Import):
+                targets |= {alias.name for alias in node.names}
+        found[name] = targets & files.keys() - {name}
+    return found
+
+
+@pytest.mark.parametrize("package", sorted(IMPORTS))
+def test_modules_and_folders_import_each_other_in_one_direction(package):
+    modules = internal_imports(package)
+    top = {name: name.split(".")[1] for name in modules if "." in name}
+    folders: dict[str, set[str]] = {}
+    for name, targets in modules.items():
+        if name in top:
+            folders.setdefault(top[name], set()).update({top[one] for one in targets & top.keys()} - {top[name]})
+    # A package's own names are for others; its modules import each other.
+    parts = {name: targets - {package} for name, targets in modules.items() if name != package}
+    for graph in (folders, parts):
+        TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
 # ------------------------------------------------------------------ public names
 
 
@@ -206,18 +247,6 @@ def test_what_the_package_imports_for_others_is_listed(package):
     nodes = [node for node in ast.parse(source).body if isinstance(node, ast.ImportFrom) and node.level]
     names = {alias.asname or alias.name for node in nodes for alias in node.names}
     assert names <= set(importlib.import_module(package).__all__)
-
-
-@pytest.mark.parametrize("package", sorted(IMPORTS))
-def test_every_public_module_is_on_a_page_of_the_documentation(package):
-    pages = [page for page in ROOT.glob("docs/**/*.md") if "templates" not in page.parts]
-    shown = {name for page in pages for name in re.findall(r"automodule:: ([\w.]+)", page.read_text())}
-    source = IMPORTS[package] / "src"
-    modules = [path.relative_to(source).with_suffix("").parts for path in source.rglob("*.py")]
-    public = {".".join(parts) for parts in modules if not any(part.startswith("_") for part in parts)}
-    # The commands are described where their users look: by --help, and in the README.
-    assert {name for name in public - shown if not name.startswith("partita.cli")} == set()
-    assert {name for name in shown if name.split(".")[0] == package} <= public
 
 
 def test_every_metric_is_on_the_page_of_evaluation():

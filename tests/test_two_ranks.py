@@ -11,7 +11,7 @@ from partita_core import components
 @pytest.mark.slow
 def test_state_is_equal_on_two_ranks():
     """One pair of processes serves all; each builds the components before the process group."""
-    module = ["-m", "partita_core.testing.two_ranks", "bottleneck/*", "quantizer/*"]
+    module = ["-m", "partita_testing.two_ranks", "bottleneck/*", "quantizer/*"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *module]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)

@@ -17,18 +17,14 @@ from partita.cli import main
 from partita.data import DataConfig, TextTask
 from partita.data.notes import note
 from partita.generation import FlowHeadConfig, GeneratorConfig, LlamaBackboneConfig
-from partita.representation import RepresentationModelConfig
-from partita.training import (
+from partita.objectives import (
     AdversarialReconstructionConfig,
     ConsistencyTrainingConfig,
     LatentGenerationConfig,
     LatentQuantizationConfig,
-    OptimizerConfig,
     RepresentationSupervisionConfig,
-    RunConfig,
-    TrainerConfig,
-    train,
 )
+from partita.training import OptimizerConfig, RunConfig, TrainerConfig, train
 from partita.training.logs import read_log
 from partita_bottlenecks import TanhConfig, VAEConfig
 from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout, override
@@ -36,7 +32,13 @@ from partita_decoders import ConsistencyDecoderConfig, GenAEDecoderConfig
 from partita_encoders import GenAEEncoderConfig, SummaryEncoderConfig
 from partita_losses import GradientBalancerConfig
 from partita_quantizers import ReBottleneckConfig
-from partita_representation import CausalRepresentationConfig, FrozenLLMConfig, RQMTPConfig, SwiGLUAdapterConfig
+from partita_representation import (
+    CausalRepresentationConfig,
+    FrozenLLMConfig,
+    RepresentationModelConfig,
+    RQMTPConfig,
+    SwiGLUAdapterConfig,
+)
 
 RATE = 8000
 
@@ -306,7 +308,7 @@ def mimi(**changes):
 
 @torch.no_grad()
 def build_foreign(name: str, **changes):
-    """A model in which every part counts: as initialised, codebooks are zero and signals fade in the layers."""
+    """A model in which every part counts: as initialized, codebooks are zero and signals fade in the layers."""
     builders = {
         "oobleck": oobleck,
         "dac": dac,

@@ -5,9 +5,9 @@ from functools import partial
 
 import pytest
 import torch
-from partita import byte_lm
-from partita.byte_lm import train_byte_lm
 from partita.data import TextTask, write_audio
+from partita.generation import byte_lm
+from partita.generation.byte_lm import train_byte_lm
 from partita_core import PartitaError
 from partita_representation import SEPARATOR, FrozenLanguageModel
 
@@ -105,7 +105,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_training(tones, refu
     def trained(*_, **__):
         raise AssertionError("it was trained")
 
-    monkeypatch.setattr("partita.byte_lm.train_byte_lm", trained)
+    monkeypatch.setattr("partita.generation.byte_lm.train_byte_lm", trained)
     (tmp_path / "file").touch()
     assert f"cannot write {tmp_path / 'file' / 'llm'}" in refused(
         "llm", "--data", tones, "-o", tmp_path / "file" / "llm"

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import soundfile
 import yaml
-from partita.cards import Measured, Training, model_card
 from partita.data import open_dataset
 from partita.evaluation import Interval
-from partita.models import load_model
+from partita.model_loading import load_model
 from partita.recipes import music2latent2_tiny
 from partita.training.finish import hours_of
 from partita.training.logs import read_log
+from partita.training.model_card import Measured, Training, model_card
 from partita_core import Autoencoder
 
 

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 import torch
 from partita_core import Autoencoder, Latents
-from partita_core.testing.dummies import DenoisingConfig, StridedConfig, autoencoder, registered
 from partita_decoders import Overlap
+from partita_testing.dummies import DenoisingConfig, StridedConfig, autoencoder, registered
 
 RATE = 8000
 
@@ -207,7 +207,7 @@ def test_info_gives_the_figures_of_genae_base(ok):
     found = json.loads(out)
     assert found["sample_rate"] == 44_100 and found["hop"] == 3360 and found["frame_rate"] == 13.125
     assert found["latent_dim"] == 64 and found["frames_60s"] == 788 and found["bit_rate"] is None
-    assert found["numbers_per_second"] == 840
+    assert found["floats_per_second"] == 840
     # Table 2.2 and section 2.5 of the specification, within 2 %.
     assert found["parameters"]["encoder"] == pytest.approx(35.4e6, rel=0.02)
     assert found["parameters"]["decoder"] == pytest.approx(35.1e6, rel=0.02)

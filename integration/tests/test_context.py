@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from partita.context import DAC_FRAME_RATE, ContextBudget, context_seconds
+from partita.model_profile import DAC_FRAME_RATE, ContextBudget, context_seconds
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,9 @@ def test_info_gives_the_estimate_and_says_what_it_is(ok):
 
 
 def test_a_set_of_tokens_a_frame_counts_each_of_them(ok, monkeypatch):
-    from partita import figures
+    from partita import model_profile as figures
 
-    plain = figures.recipe_figures
-    monkeypatch.setattr(figures, "recipe_figures", lambda config: plain(config) | {"tokens_per_frame": 8})
+    plain = figures.recipe_profile
+    monkeypatch.setattr(figures, "recipe_profile", lambda config: plain(config) | {"tokens_per_frame": 8})
     out, _ = ok("info", "genae_tiny", "--context")
     assert "104 s" in out and "one of the 8 latent vectors of a frame" in out

@@ -16,7 +16,7 @@ from partita.data import (
     resampled_length,
     write_audio,
 )
-from partita.data.whole import what_is_missing
+from partita.data.audio.truncation import truncation_reason
 from partita_core import PartitaError
 
 
@@ -137,9 +137,9 @@ def test_a_file_whose_writer_did_not_know_its_length_is_whole(form, places, leng
     assert form == "AU" or data[places[-1] - 4 : places[-1]] == {"WAV": b"data", "AIFF": b"SSND"}[form]
     for place in places:
         data[place : place + 4] = struct.pack(">I", length)
-    assert what_is_missing(BytesIO(data)) is None
+    assert truncation_reason(BytesIO(data)) is None
     data[places[-1] : places[-1] + 4] = struct.pack("<I" if form == "WAV" else ">I", 30001 * 4 + 1000)
-    assert "bytes of samples are missing" in (what_is_missing(BytesIO(data)) or "")
+    assert "bytes of samples are missing" in (truncation_reason(BytesIO(data)) or "")
 
 
 @pytest.mark.parametrize("rate", [1, 999, 1_000_001, 2**31 - 1])

@@ -26,7 +26,7 @@ from partita.data import (
     whole_files,
     write_audio,
 )
-from partita.interop import from_foreign
+from partita.interop import from_huggingface
 from partita_core import Autoencoder, ChannelLayout, Latents, PartitaError, override
 
 SMALL = 6000  # bytes of a shard
@@ -143,7 +143,7 @@ def test_half_precision_is_half_the_size_and_close(codec, sources, corpus, tmp_p
 
 @pytest.mark.parametrize("name, gain", [("mimi", False), ("encodec in chunks", True)])
 def test_codes_and_gains_are_kept_and_decode_the_same(foreign, sources, tmp_path, name, gain):
-    codec = from_foreign(foreign(name))
+    codec = from_huggingface(foreign(name))
     layout = None if gain else "mono"
     encode_corpus(codec, sources, tmp_path / "out", layout=layout, progress=False)
     dataset = open_dataset(tmp_path / "out", "validation")
@@ -157,7 +157,7 @@ def test_codes_and_gains_are_kept_and_decode_the_same(foreign, sources, tmp_path
 
 
 def test_only_codes_or_only_latents(codec, foreign, sources, tmp_path):
-    mimi = from_foreign(foreign("mimi"))
+    mimi = from_huggingface(foreign("mimi"))
     for kept, lost in (("codes", "latents"), ("latents", "codes")):
         encode_corpus(mimi, sources, tmp_path / kept, only=kept, num_quantizers=2, progress=False)
         dataset = open_dataset(tmp_path / kept)
@@ -171,7 +171,7 @@ def test_only_codes_or_only_latents(codec, foreign, sources, tmp_path):
 
 
 def test_stereo_is_folded_for_a_mono_model_as_in_training(foreign, sources, tmp_path):
-    codec = from_foreign(foreign("dac"))
+    codec = from_huggingface(foreign("dac"))
     encode_corpus(codec, sources, tmp_path / "out", progress=False)
     for clip, latents in zip(
         whole_files(open_dataset(sources), sample_rate=8000), stored_latents(open_dataset(tmp_path / "out"))
@@ -374,7 +374,7 @@ def test_rows_are_checked_and_corpora_are_not_mixed(codec, corpus, sources, fore
             spec.unpack(row | changes)
     assert corpus_spec(dataset.shuffle(seed=0).select(range(3))) == spec
     assert corpus_spec(datasets.concatenate_datasets([dataset, open_dataset(corpus, "validation")])) == spec
-    encode_corpus(from_foreign(foreign("dac")), sources, tmp_path / "other", progress=False)
+    encode_corpus(from_huggingface(foreign("dac")), sources, tmp_path / "other", progress=False)
     mixed = datasets.concatenate_datasets([dataset, open_dataset(tmp_path / "other")])
     with pytest.raises(PartitaError, match="mixes latents of several corpora"):
         corpus_spec(mixed)
@@ -466,7 +466,7 @@ def test_crops_of_latents_have_texts_and_codes(codec, foreign, sources, corpus, 
         assert length == 800 or answer.startswith("some")
     with pytest.raises(PartitaError, match="needs the column 'lable'"):
         loader(codec, corpus, DataConfig(texts=(TextTask("p", "{lable}"),)))
-    mimi = from_foreign(foreign("mimi"))
+    mimi = from_huggingface(foreign("mimi"))
     encode_corpus(mimi, sources, tmp_path / "mimi", progress=False)
     batch = next(iter(loader(mimi, tmp_path / "mimi", config)))
     frames = -(-batch["audio_lengths"] // mimi.latent_spec.hop)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from partita.data import TextTask, open_dataset, write_audio
-from partita.data.coverage import applying, check_coverage
+from partita.data.text_coverage import applying, check_coverage
 from partita.data.texts import condition
 from partita.training import train
 from partita.training.logs import read_log

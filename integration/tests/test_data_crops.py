@@ -88,7 +88,7 @@ def test_silent_places_are_drawn_again(tmp_path):
     audio = torch.zeros(1, 80000)
     audio[:, 40000:] = noise(40000)
     write_audio(tmp_path / "a.wav", audio, 8000)
-    always = crops(tmp_path, replace(PLAIN, redraws=20), 100)
+    always = crops(tmp_path, replace(PLAIN, max_silent_retries=20), 100)
     assert all(always[epoch, 0]["audio"].any() for epoch in range(30))
     never = crops(tmp_path, replace(PLAIN, silence_db=None), 100)
     silent = sum(not never[epoch, 0]["audio"].any() for epoch in range(30))
@@ -105,7 +105,7 @@ def test_channels_that_cancel_are_silent_in_the_format_that_cancels_them(tmp_pat
     item = crops(tmp_path, spec=MONO)[0, 0]  # always the mean of both
     assert item["index"] == 1 and "its channels cancel each other, below -60 dB" in item["broken"][0]
     assert crops(tmp_path)[0, 0]["index"] == 0  # as left and right it is sound
-    config = replace(PLAIN, augmentation=Augmentation(level_db=None), redraws=50)
+    config = replace(PLAIN, augmentation=Augmentation(level_db=None), max_silent_retries=50)
     drawn = [crops(tmp_path, config, spec=MONO)[epoch, 0] for epoch in range(12)]
     assert all(item["index"] == 0 and item["audio"].std() > 0.01 for item in drawn)  # one of the channels
 
@@ -115,7 +115,7 @@ def test_an_offset_is_not_sound(tmp_path):
     audio[0] = -0.3
     audio[:, 6000:] += noise(2000)
     write_audio(tmp_path / "0.wav", audio, 8000)
-    found = [crops(tmp_path, replace(PLAIN, redraws=50))[epoch, 0] for epoch in range(12)]
+    found = [crops(tmp_path, replace(PLAIN, max_silent_retries=50))[epoch, 0] for epoch in range(12)]
     assert all(item["audio"].std(-1).max() > 1e-3 and not item["broken"] for item in found)
 
 

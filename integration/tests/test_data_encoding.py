@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from partita.data import encode_corpus, encode_files, encoding, write_audio
-from partita.world import check_world
+from partita.data import encode_corpus, encode_files, write_audio
+from partita.data import encode_files as encoding
+from partita.distributed import check_world
 from partita_core import Autoencoder, Latents, PartitaError
 
 

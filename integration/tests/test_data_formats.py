@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from partita.data.reading import AudioFile
+from partita.data.audio.reader import AudioFile
 from torch import Tensor
 
 

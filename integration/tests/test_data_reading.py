@@ -10,10 +10,10 @@ import pytest
 import soundfile
 import torch
 from partita.data import audio_info, read_audio, write_audio
-from partita.data.mpeg import MPEGAudio
-from partita.data.ogg import OggAudio
-from partita.data.reading import AudioFile, _Recent
-from partita.data.splice import Decoder
+from partita.data.audio.mpeg import MPEGAudio
+from partita.data.audio.ogg import OggAudio
+from partita.data.audio.reader import AudioFile, _Recent
+from partita.data.audio.segments import Decoder
 from partita_core import PartitaError
 
 RATE, FRAME = 44100, 1152
@@ -205,8 +205,8 @@ def test_samples_are_counted_by_packets():
         ("a.mp3", b"ID3\x04\0\0\0\0\0\x0a" + bytes(10) + b"\xff\xf1\x50\x80" + bytes(500), "it is AAC"),
         ("a.wav", b"\0\0\0\x20ftypM4A " + bytes(500), "it is MP4"),
         ("a.opus", b"\x1aE\xdf\xa3" + bytes(500), "it is Matroska or WebM"),
-        ("a.au", b"a letter, not a song\n" * 50, "Format not recognised"),
-        ("a.snd", b"a letter, not a song\n" * 50, "Format not recognised"),
+        ("a.au", b"a letter, not a song\n" * 50, "Format not recognized"),
+        ("a.snd", b"a letter, not a song\n" * 50, "Format not recognized"),
     ],
 )
 def test_bytes_are_told_apart_by_what_they_are(tmp_path, name, data, reason):

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 from partita.data import DataConfig, build_loader, corpus_spec, encode_corpus, first_rows, open_dataset
-from partita.models import load_codec
+from partita.model_loading import load_codec
 from partita.training import train
 from partita.training.checkpoints import checkpoints
 from partita.training.logs import read_log
@@ -122,7 +122,7 @@ def test_it_goes_on_where_it_was_left(shards, workers, after):
 
 def test_a_shard_is_opened_once_an_epoch(shards, monkeypatch):
     """As many readings as there are shards, and of each no more rows than it has."""
-    from partita.data import streams
+    from partita.data import streaming as streams
 
     read = []
     original = streams.CropStream._rows
@@ -248,7 +248,8 @@ def test_two_processes_read_a_stream_once_between_them(python, shards, tmp_path)
     script.write_text("""
 import sys
 from conftest import tiny_config
-from partita.training import Objective, train
+from partita.objectives import Objective
+from partita.training import train
 from partita_core import override
 
 data, output = sys.argv[1:]

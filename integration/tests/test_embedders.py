@@ -3,10 +3,10 @@ import math
 
 import pytest
 import torch
-from partita.embedders import open_embedder
-from partita.models import load_codec
-from partita.representation import RepresentationModelConfig
+from partita.evaluation.embedders import open_embedder
+from partita.model_loading import load_codec
 from partita_core import ChannelLayout, PartitaError
+from partita_representation import RepresentationModelConfig
 from transformers import (
     ClapConfig,
     ClapFeatureExtractor,

@@ -158,7 +158,7 @@ def test_they_are_registered():
 
 
 def test_frames_go_to_the_chunk_that_they_are_centred_in():
-    frames = torch.arange(1 + 100 // 8)  # of 100 samples, centred on 0, 8, ... 96
+    frames = torch.arange(1 + 100 // 8)  # of 100 samples, centered on 0, 8, ... 96
     assert by_chunk(frames, hop=8, chunk=32).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     assert by_chunk(frames[:4], hop=8, chunk=32).shape == (0, 4)
     with pytest.raises(PartitaError, match="30 samples is no multiple of the hop of 8"):

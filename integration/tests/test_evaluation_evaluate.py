@@ -94,7 +94,7 @@ def test_systems_are_described():
     assert names == ["a", "b", "silence", "matched noise", "low-pass, 1,600 numbers/s", "low-pass, 16,000 numbers/s"]
     assert [system.reference for system in result.systems] == [False, False, True, True, True, True]
     a, b = result.systems[:2]
-    assert (a.numbers_per_second, a.bit_rate, b.numbers_per_second) == (16000, 800, 1600)
+    assert (a.floats_per_second, a.bit_rate, b.floats_per_second) == (16000, 800, 1600)
     assert a.speed.encode > 0 and a.speed.decode > 0
     low, all_of_it = (result.means[name]["si_sdr"].mean for name in names[-2:])
     assert low < 20 and all_of_it == 100

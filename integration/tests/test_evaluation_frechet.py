@@ -17,9 +17,9 @@ def exact(first, second):
         for x in (first, second):
             rows = mpmath.matrix(x.tolist())
             mean = mpmath.matrix([sum(rows[:, k]) / rows.rows for k in range(rows.cols)])
-            centred = mpmath.matrix([[rows[n, k] - mean[k] for k in range(rows.cols)] for n in range(rows.rows)])
+            centered = mpmath.matrix([[rows[n, k] - mean[k] for k in range(rows.cols)] for n in range(rows.rows)])
             means.append(mean)
-            covariances.append(centred.T * centred / (rows.rows - 1))
+            covariances.append(centered.T * centered / (rows.rows - 1))
         root = matrix_root(covariances[0])
         cross = matrix_root(root * covariances[1] * root)
         trace = sum(covariances[0][k, k] + covariances[1][k, k] - 2 * cross[k, k] for k in range(cross.rows))

@@ -177,15 +177,15 @@ def test_the_stereo_image_of_what_is_known():
     metric = StereoImageErrorConfig().build(sample_rate=RATE)
     sound, other = noise(1, 2)
     silent = torch.zeros_like(sound)
-    left, right, centre = torch.stack([sound, silent]), torch.stack([silent, sound]), torch.stack([sound, sound])
+    left, right, center = torch.stack([sound, silent]), torch.stack([silent, sound]), torch.stack([sound, sound])
     outside, wide = torch.stack([sound, -sound]), torch.stack([sound, other])
     panned = torch.stack([sound, 0.5 * sound])
-    assert metric(right, left) == pytest.approx(1) and metric(outside, centre) == pytest.approx(1)
-    assert metric(left, centre) == pytest.approx(math.sqrt(0.5), rel=1e-6)
+    assert metric(right, left) == pytest.approx(1) and metric(outside, center) == pytest.approx(1)
+    assert metric(left, center) == pytest.approx(math.sqrt(0.5), rel=1e-6)
     assert metric(panned.flip(0), panned) == pytest.approx((1 - 0.25) / (1 + 0.25), rel=1e-6)
-    assert metric(wide, centre) == pytest.approx(0.5, abs=0.06)  # bands are of few bins, and coherent by chance
+    assert metric(wide, center) == pytest.approx(0.5, abs=0.06)  # bands are of few bins, and coherent by chance
     assert metric(0.3 * panned, panned) < 1e-9
-    assert metric(silent.expand(2, -1), centre) == 1
+    assert metric(silent.expand(2, -1), center) == 1
 
 
 def test_the_stereo_image_is_the_same_as_mid_and_side_and_mono_has_none(music):

@@ -3,10 +3,9 @@
 import pytest
 import torch
 from partita.generation import FlowSupervisionConfig
-from partita.representation import RepresentationModelConfig
-from partita.training import RepresentationSupervisionConfig, TrainState
+from partita.objectives import RepresentationSupervisionConfig, TrainState
 from partita_core import Frozen, LatentSpec, PartitaError
-from partita_representation import CausalRepresentationConfig, SupervisionInput
+from partita_representation import CausalRepresentationConfig, RepresentationModelConfig, SupervisionInput
 
 SPEC = LatentSpec(dim=3, sample_rate=8000, hop=80, tokens_per_frame=2)
 ENCODER = CausalRepresentationConfig(width=16, layers=1, heads=2, mlp_ratio=2)

@@ -12,10 +12,11 @@ from partita.generation import (
     PretrainedBackboneConfig,
     TokenHeadConfig,
 )
-from partita.representation import RepresentationModelConfig
-from partita.training import LatentGenerationConfig, TrainState
+from partita.objectives import LatentGenerationConfig, TrainState
 from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout, Frozen, PartitaError, build_for
-from partita_core.testing.dummies import (
+from partita_quantizers import ResidualVQConfig, Tokens
+from partita_representation import CausalRepresentationConfig, RepresentationModelConfig
+from partita_testing.dummies import (
     AveragingConfig,
     NoisyConfig,
     RoundingConfig,
@@ -25,8 +26,6 @@ from partita_core.testing.dummies import (
     blocks,
     registered,
 )
-from partita_quantizers import ResidualVQConfig, Tokens
-from partita_representation import CausalRepresentationConfig
 
 SECONDS = 0.02  # 160 samples, 10 frames
 # In float64: an untrained model magnifies what rounding there is from step to step.

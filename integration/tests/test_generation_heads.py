@@ -6,17 +6,10 @@ import pytest
 import torch
 from partita.generation import FlowHead, FlowHeadConfig, LlamaBackboneConfig, Sampling, TokenHead
 from partita.generation.token_head import TokenHeadConfig, draw
-from partita.quantized import QuantizedCodec
 from partita_bottlenecks import IdentityConfig, NoiseRegularizedConfig
-from partita_core import ChannelLayout, Latents, LatentScale, LatentSpec, PartitaError
-from partita_core.testing.dummies import (
-    AveragingConfig,
-    NeighbouringConfig,
-    NoisyBottleneck,
-    RoundingConfig,
-    autoencoder,
-)
+from partita_core import ChannelLayout, LatentNormalizer, Latents, LatentSpec, PartitaError, QuantizedCodec
 from partita_quantizers import ResidualVQConfig, TokenSpace
+from partita_testing.dummies import AveragingConfig, NeighbouringConfig, NoisyBottleneck, RoundingConfig, autoencoder
 
 PLAIN = Sampling(guidance=1.0, temperature=1.0, steps=4, top_k=None)
 DRAWN = Sampling(guidance=1.0, temperature=1.0, steps=None, top_k=None)
@@ -25,7 +18,7 @@ DRAWN = Sampling(guidance=1.0, temperature=1.0, steps=None, top_k=None)
 def flow_head(dim: int = 3, *, tokens: int = 2, states: int = 8, encoder=None, spec=None, **changes) -> FlowHead:
     torch.manual_seed(0)
     sizes = {"patch": 2, "history": 1, "width": 16, "layers": 1, "heads": 2, "head_dim": 8, "codec": None}
-    scale = LatentScale(spec or LatentSpec(dim, 8000, 16, tokens))
+    scale = LatentNormalizer(spec or LatentSpec(dim, 8000, 16, tokens))
     head = FlowHead(dim, tokens_per_frame=tokens, scale=scale, encoder=encoder, states=states, **sizes | changes)
     for parameter in head.parameters():
         if not parameter.any():  # at first nothing would count
@@ -47,10 +40,10 @@ def test_the_scale_is_that_of_latents(bounded):
     codec = autoencoder(ChannelLayout.MONO, seed=0)
     values = torch.rand(2, 3, 5) * 1.8 - 0.9
     latents = Latents(values, None, torch.tensor([80, 80]), torch.tensor([0, 0]), spec)
-    scale = LatentScale(spec)
+    scale = LatentNormalizer(spec)
     torch.testing.assert_close(scale.normalize(values), latents.normalize().values)
     torch.testing.assert_close(scale.denormalize(scale.normalize(values)), values)
-    unmeasured = LatentScale(codec.latent_spec)
+    unmeasured = LatentNormalizer(codec.latent_spec)
     assert torch.equal(unmeasured.normalize(values), values) and torch.equal(unmeasured.denormalize(values), values)
 
 
@@ -175,7 +168,7 @@ def test_patches_are_brought_back_to_where_the_bottleneck_says():
 
 def test_the_projection_can_be_left_out():
     codec = ring()
-    parts = {"codec": codec, "encoder": None, "scale": LatentScale(codec.latent_spec), "states": 8}
+    parts = {"codec": codec, "encoder": None, "scale": LatentNormalizer(codec.latent_spec), "states": 8}
     assert FlowHeadConfig.example().build(**parts).codec.module is codec
     assert replace(FlowHeadConfig.example(), renormalize=False).build(**parts).codec is None
 
@@ -196,12 +189,12 @@ def test_a_flow_learns_two_clusters_and_which_is_asked_for():
     torch.manual_seed(0)
     head = flow_head(2, tokens=1, patch=1, history=0, states=4, width=32, layers=1, heads=2, head_dim=16).train()
     torch.nn.init.zeros_(head.flow.last.weight)
-    centres = torch.tensor([[1.5, -0.5], [-1.0, 1.0]])
+    centers = torch.tensor([[1.5, -0.5], [-1.0, 1.0]])
     conditions = torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]])
     optimizer, model = torch.optim.Adam(head.parameters(), lr=4e-3), backbone()
     for _ in range(250):
         which = torch.randint(2, (256, 1))
-        data = centres[which] + 0.1 * torch.randn(256, 1, 2)
+        data = centers[which] + 0.1 * torch.randn(256, 1, 2)
         output = head(conditions[which], data.mT, torch.ones(256, dtype=torch.int64), model)
         optimizer.zero_grad()
         output.loss.backward()
@@ -211,7 +204,7 @@ def test_a_flow_learns_two_clusters_and_which_is_asked_for():
         rollout = head.eval().rollout(1, torch.arange(64), Sampling(1.0, 1.0, 10, None), model)
         rollout.push(conditions[which], None)
     found = rollout.result()[..., 0]
-    distance = torch.cdist(found, centres)
+    distance = torch.cdist(found, centers)
     assert (distance.argmin(1) == which).all()
     assert distance.min(1).values.mean() < 0.35
     assert found[which == 0].std(0).min() > 0.02  # not all the same
@@ -313,7 +306,7 @@ def test_what_a_head_does_not_have_is_refused():
     codec = autoencoder(ChannelLayout.MONO, bottleneck=RoundingConfig())
     encoder = AveragingConfig().build(latent_spec=codec.latent_spec)
     with pytest.raises(PartitaError, match="not through a representation"):
-        TokenHeadConfig().build(codec=codec, encoder=encoder, scale=LatentScale(codec.latent_spec), states=8)
+        TokenHeadConfig().build(codec=codec, encoder=encoder, scale=LatentNormalizer(codec.latent_spec), states=8)
     with pytest.raises(PartitaError, match="patch is 0"):
         FlowHeadConfig(patch=0)
     for wrong in ({"guidance": -1.0}, {"steps": 0}, {"top_k": 0}):

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from partita.generation import FlowHeadConfig, Generator, GeneratorConfig, LlamaBackboneConfig, TokenHeadConfig
-from partita.representation import RepresentationModelConfig
 from partita_core import ChannelLayout, Latents, PartitaError
-from partita_core.testing.dummies import AveragingConfig, RoundingConfig, StridedConfig, TransposedConfig, autoencoder
+from partita_representation import RepresentationModelConfig
+from partita_testing.dummies import AveragingConfig, RoundingConfig, StridedConfig, TransposedConfig, autoencoder
 
 SECONDS = 0.02  # 160 samples, 10 frames
 # In float64: an untrained model magnifies what rounding there is from step to step.

@@ -10,8 +10,9 @@ from partita import recipes
 from partita.data import DataConfig
 from partita.data.texts import TextTask
 from partita.generation import FlowHeadConfig, Generator, GeneratorConfig, LlamaBackboneConfig, TokenHeadConfig
-from partita.models import load_model
-from partita.training import LatentGenerationConfig, OptimizerConfig, RunConfig, TrainerConfig, train
+from partita.model_loading import load_model
+from partita.objectives import LatentGenerationConfig
+from partita.training import OptimizerConfig, RunConfig, TrainerConfig, train
 from partita.training.checkpoints import checkpoints
 from partita.training.logs import read_log
 from partita_core import Autoencoder, Latents, PartitaError, override, read_tensors
@@ -33,9 +34,9 @@ def generation(codec, *, head=None, **trainer) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def labelled(tones, tmp_path_factory):
+def labeled(tones, tmp_path_factory):
     """The tones with a label each."""
-    folder = tmp_path_factory.mktemp("labelled") / "tones"
+    folder = tmp_path_factory.mktemp("labeled") / "tones"
     folder.mkdir()
     lines = ["file_name,label"]
     for file in sorted(tones.rglob("*.wav")):
@@ -65,12 +66,12 @@ def tensors_of(folder):
     return found
 
 
-def test_a_generator_is_trained_saved_and_resumed_exactly(run, labelled, tmp_path):
+def test_a_generator_is_trained_saved_and_resumed_exactly(run, labeled, tmp_path):
     whole = generation(run / "model")
-    model = train(whole, data=labelled, output=tmp_path / "whole", recipe="tiny", progress=False)
+    model = train(whole, data=labeled, output=tmp_path / "whole", recipe="tiny", progress=False)
     assert all(line["metric/with_text"] == 1.0 for line in read_log(tmp_path / "whole/log.jsonl") if "total" in line)
-    train(override(whole, ["trainer.steps=2"]), data=labelled, output=tmp_path / "cut", progress=False)
-    train(whole, data=labelled, output=tmp_path / "cut", resume=True, progress=False)
+    train(override(whole, ["trainer.steps=2"]), data=labeled, output=tmp_path / "cut", progress=False)
+    train(whole, data=labeled, output=tmp_path / "cut", resume=True, progress=False)
     ends = [tensors_of(checkpoints(tmp_path / name / "checkpoints")[-1]) for name in ("whole", "cut")]
     assert ends[0].keys() == ends[1].keys()
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
@@ -89,18 +90,18 @@ def test_a_generator_is_trained_saved_and_resumed_exactly(run, labelled, tmp_pat
     assert torch.equal(again.generate(["high"], 0.1).values, it.generate(["high"], 0.1).values)
 
 
-def test_codes_are_trained_on_as_well(quantized, labelled, tmp_path):
+def test_codes_are_trained_on_as_well(quantized, labeled, tmp_path):
     config = generation(quantized, head=TokenHeadConfig(num_quantizers=2), steps=2)
-    it = load_model(train(config, data=labelled, output=tmp_path / "run", progress=False))
+    it = load_model(train(config, data=labeled, output=tmp_path / "run", progress=False))
     latents = it.generate(["low"], 0.1)
     assert latents.values is None and (latents.codes[:, 2:] == -1).all() and (latents.codes[:, :2] >= 0).all()
     assert it.codec.decode(latents).shape == (1, 2, 800)
 
 
-def test_stored_latents_are_trained_on_with_their_texts(run, quantized, labelled, ok, tmp_path):
+def test_stored_latents_are_trained_on_with_their_texts(run, quantized, labeled, ok, tmp_path):
     for codec, head in ((run / "model", None), (quantized, TokenHeadConfig())):
         corpus = tmp_path / f"corpus{codec.parent.name}"
-        ok("encode", codec, labelled, "-o", corpus)
+        ok("encode", codec, labeled, "-o", corpus)
         config = generation(codec, head=head, steps=2)
         it = load_model(train(config, data=corpus, output=tmp_path / f"run{codec.parent.name}", progress=False))
         assert it.generate(["low"], 0.1).audio_lengths.tolist() == [800]
@@ -122,9 +123,9 @@ def test_recipes_choose_the_head_by_the_latents(run, quantized):
     assert tiny.data.texts[0].text({"caption": "rain"}) == ("", "rain")
 
 
-def test_from_the_command_line(run, labelled, ok, refused, monkeypatch, tmp_path):
+def test_from_the_command_line(run, labeled, ok, refused, monkeypatch, tmp_path):
     monkeypatch.setitem(recipes.CODEC_RECIPES, "tiny", generation)
-    settings = ["--data", labelled, "--recipe", "tiny", "--steps", 2, "--text", "a {label} tone"]
+    settings = ["--data", labeled, "--recipe", "tiny", "--steps", 2, "--text", "a {label} tone"]
     out, _ = ok("generate", run / "model", *settings, "--output", tmp_path / "run", "model.head.patch=1")
     model = tmp_path / "run" / "model"
     assert str(model) in out
@@ -162,8 +163,8 @@ def test_from_the_command_line(run, labelled, ok, refused, monkeypatch, tmp_path
     assert "needs the column 'lable'" in refused("generate", run / "model", *wrong)
 
 
-def test_what_does_not_go_together_is_refused(run, labelled, tmp_path):
-    settings = {"data": labelled, "output": tmp_path / "run", "progress": False}
+def test_what_does_not_go_together_is_refused(run, labeled, tmp_path):
+    settings = {"data": labeled, "output": tmp_path / "run", "progress": False}
     with pytest.raises(PartitaError, match="makes no codes"):
         train(generation(run / "model", head=TokenHeadConfig()), **settings)
     with pytest.raises(PartitaError, match="name it with codec=FOLDER"):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from partita import cli
 from partita.data import DataConfig, build_loader, open_dataset
-from partita.interop import from_foreign
+from partita.interop import from_huggingface
 from partita_core import AudioSpec, ChannelLayout, PartitaError
 from safetensors.torch import load_file, save_file
 
@@ -28,7 +28,7 @@ def test_foreign_weights_that_are_not_finite_are_refused(foreign_folder, number)
     tensors[name].view(-1)[0] = number
     save_file(tensors, foreign_folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(PartitaError, match=f"not finite .*first {name}"):
-        from_foreign(str(foreign_folder))
+        from_huggingface(str(foreign_folder))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_foreign_configs_of_what_cannot_be_are_one_line(foreign_folder, changes)
     facts = json.loads((foreign_folder / "config.json").read_text())
     (foreign_folder / "config.json").write_text(json.dumps(facts | changes))
     with pytest.raises(PartitaError) as caught:
-        from_foreign(str(foreign_folder))
+        from_huggingface(str(foreign_folder))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
 
 

@@ -20,9 +20,9 @@ from partita.interop import (
     MimiCodec,
     OobleckCodec,
     TransformersCodecConfig,
-    from_foreign,
+    from_huggingface,
 )
-from partita.models import load_codec
+from partita.model_loading import load_codec
 from partita_core import ChannelLayout, Latents, PartitaError, StreamEncoder, measure_latents
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
@@ -48,7 +48,7 @@ def noise(codec, frames=9, batch=2):
 @torch.no_grad()
 def there(model, name, audio, levels=None):
     """What the library itself makes of whole frames of audio, with all levels of codes or some."""
-    count = len(from_foreign(model).latent_spec.codebook_sizes)
+    count = len(from_huggingface(model).latent_spec.codebook_sizes)
     match name:
         case "oobleck":
             return model(audio).sample
@@ -81,7 +81,7 @@ def folder(foreign, tmp_path):
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_same_audio_as_there(foreign, name):
     model = foreign(name)
-    codec = from_foreign(model)
+    codec = from_huggingface(model)
     assert type(codec) is CLASSES[name]
     audio = noise(codec)
     expected = there(model, name, audio)
@@ -96,7 +96,7 @@ def test_the_same_audio_as_there(foreign, name):
 @pytest.mark.parametrize("levels", [1, 2])
 def test_the_same_audio_as_there_from_fewer_levels(foreign, name, levels):
     model = foreign(name)
-    codec = from_foreign(model)
+    codec = from_huggingface(model)
     audio = noise(codec)
     expected = there(model, name, audio, levels)
     latents = codec.encode(audio, num_quantizers=levels)
@@ -108,21 +108,21 @@ def test_the_same_audio_as_there_from_fewer_levels(foreign, name, levels):
 
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_every_level_of_codes_is_used(foreign, name):
-    codec = from_foreign(foreign(name))
+    codec = from_huggingface(foreign(name))
     codes = codec.encode(noise(codec)).codes
     assert all(len(level.unique()) > 2 for level in codes.unbind(1))
 
 
 def test_latents_are_the_mean_of_the_posterior(foreign):
     model = foreign("oobleck")
-    codec = from_foreign(model)
+    codec = from_huggingface(model)
     audio = noise(codec)
     assert torch.equal(codec.encode(audio).values, model.encode(audio).latent_dist.mode())
 
 
 def test_scales_are_those_of_encodec(foreign):
     model = foreign("encodec in chunks")
-    codec = from_foreign(model)
+    codec = from_huggingface(model)
     audio = noise(codec) * torch.linspace(0.1, 3, 9 * codec.latent_spec.hop)
     whole = F.pad(audio, (0, model.config.chunk_length - model.config.chunk_stride))
     scales = torch.cat(model.encode(whole).audio_scales[:9], dim=1)
@@ -143,7 +143,7 @@ SPECS = {  # sample rate, layouts, dim, hop, tokens a frame, codebooks, contexts
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_specs(foreign, name):
-    codec = from_foreign(foreign(name))
+    codec = from_huggingface(foreign(name))
     audio, spec = codec.audio_spec, codec.latent_spec
     found = (audio.sample_rate, audio.layouts, spec.dim, spec.hop, spec.tokens_per_frame, spec.codebook_sizes)
     assert (*found, codec.encode_context, codec.decode_context) == SPECS[name]
@@ -154,7 +154,7 @@ def test_specs(foreign, name):
 @pytest.mark.parametrize("name", ["oobleck", "dac", "mimi"])
 @pytest.mark.parametrize("direction", ["encode", "decode"])
 def test_contexts_are_what_is_seen(foreign, name, direction):
-    codec = from_foreign(foreign(name)).double()
+    codec = from_huggingface(foreign(name)).double()
     hop, at, layout = codec.latent_spec.hop, 30, torch.zeros(1, dtype=torch.int64)
 
     def encode(audio):
@@ -177,12 +177,12 @@ def test_contexts_are_what_is_seen(foreign, name, direction):
 
 
 def test_convolutions_of_encodec_are_streamed_within_few_frames(foreign):
-    codec = from_foreign(foreign("encodec"))
+    codec = from_huggingface(foreign("encodec"))
     assert StreamEncoder(codec, layout="mono").latency < 20 * codec.latent_spec.hop
 
 
 def test_decoders_may_be_exchanged_and_encoders_not(foreign):
-    codec, tuned, other = (from_foreign(foreign("dac")) for _ in range(3))
+    codec, tuned, other = (from_huggingface(foreign("dac")) for _ in range(3))
     with torch.no_grad():
         next(tuned.decoder.parameters()).add_(1)
         next(other.encoder.parameters()).add_(1)
@@ -190,7 +190,7 @@ def test_decoders_may_be_exchanged_and_encoders_not(foreign):
 
 
 def test_codebooks_of_mimi_follow_what_is_loaded(foreign):
-    codec = from_foreign(foreign("mimi"))
+    codec = from_huggingface(foreign("mimi"))
     codes = codec.encode(noise(codec)).codes
     state = {name: 2 * tensor if name.endswith("embed_sum") else tensor for name, tensor in codec.state_dict().items()}
     before = codec.codes_to_values(codes)
@@ -203,7 +203,7 @@ def test_codebooks_of_mimi_follow_what_is_loaded(foreign):
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_from_a_folder(foreign, folder, name):
-    codec, built = load_codec(f"hf:{folder(name)}"), from_foreign(foreign(name))
+    codec, built = load_codec(f"hf:{folder(name)}"), from_huggingface(foreign(name))
     assert type(codec) is CLASSES[name] and not codec.training
     assert codec.space_id == built.space_id
     audio = noise(codec)
@@ -212,7 +212,7 @@ def test_from_a_folder(foreign, folder, name):
 
 def test_half_precision_is_loaded_as_float32(foreign, tmp_path):
     foreign("dac").half().save_pretrained(tmp_path / "half")
-    codec = from_foreign(tmp_path / "half")
+    codec = from_huggingface(tmp_path / "half")
     assert {tensor.dtype for tensor in codec.parameters()} == {torch.float32}
 
 
@@ -243,7 +243,7 @@ def test_a_library_that_is_missing_is_named(folder, monkeypatch, name, library, 
     with pytest.raises(
         PartitaError, match=rf"is a {install}: install what it needs with `pip install 'partita\[interop\]'`"
     ):
-        from_foreign(path)
+        from_huggingface(path)
 
 
 def test_weights_that_are_missing_are_not_made_up(folder):
@@ -253,49 +253,49 @@ def test_weights_that_are_missing_are_not_made_up(folder):
         {name: tensor for name, tensor in weights.items() if "decoder.conv2" not in name}, path / "model.safetensors"
     )
     with pytest.raises(PartitaError, match=r"lacks 2 weights of a DacModel, first decoder\.conv2\.bias"):
-        from_foreign(path)
+        from_huggingface(path)
 
 
 def test_weights_that_are_damaged_are_one_line(folder):
     path = folder("encodec")
     (path / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(PartitaError, match=r"encodec could not be loaded: ") as caught:
-        from_foreign(path)
+        from_huggingface(path)
     assert "\n" not in str(caught.value)
 
 
 def test_what_is_no_codec_is_refused(folder, tmp_path):
     with pytest.raises(PartitaError, match="is a moshi; did you mean|is a moshi; valid"):
-        from_foreign(edit_config(folder("mimi"), model_type="moshi"))
+        from_huggingface(edit_config(folder("mimi"), model_type="moshi"))
     with pytest.raises(
         PartitaError, match="a Linear is no codec that is known here; known are AutoencoderOobleck, Dac"
     ):
-        from_foreign(torch.nn.Linear(1, 1))
+        from_huggingface(torch.nn.Linear(1, 1))
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(PartitaError, match="is a model without a type; valid: AutoencoderOobleck, dac, encodec, mimi"):
-        from_foreign(tmp_path)
+        from_huggingface(tmp_path)
     for name in ("nowhere", "./no/where", str(tmp_path / "nowhere")):
         with pytest.raises(PartitaError, match="no model folder .*, and no hub repository is called so"):
-            from_foreign(name)
+            from_huggingface(name)
 
 
 def test_models_that_cannot_serve_are_refused(foreign):
     with pytest.raises(PartitaError, match="the encoder makes 8 channels; 3 latent channels need 6"):
-        from_foreign(foreign("oobleck", decoder_input_channels=3))
+        from_huggingface(foreign("oobleck", decoder_input_channels=3))
     with pytest.raises(PartitaError, match="scales a whole file at once; normalize=True needs a chunk_length_s"):
-        from_foreign(foreign("encodec", normalize=True))
+        from_huggingface(foreign("encodec", normalize=True))
     half = foreign("mimi")
     half.decoder = None
     with pytest.raises(PartitaError, match="lacks its encoder or decoder model; both, and transformers>=5.23"):
-        from_foreign(half)
+        from_huggingface(half)
 
 
 CACHED = """
 import sys
-from partita.interop import from_foreign
+from partita.interop import from_huggingface
 for name in sys.argv[1:]:
     try:
-        print(from_foreign(name).space_id)
+        print(from_huggingface(name).space_id)
     except ValueError as error:
         print(error)
 """
@@ -314,7 +314,7 @@ def test_from_the_cache_of_the_hub_without_a_connection(foreign, folder, tmp_pat
     found = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     *names, refusal = found.stdout.splitlines()
-    assert names == [from_foreign(foreign(name)).space_id for name in ("dac", "oobleck")]
+    assert names == [from_huggingface(foreign(name)).space_id for name in ("dac", "oobleck")]
     assert refusal.startswith("no model folder 'one/nothing', and the hub gave none: ")
 
 
@@ -326,7 +326,7 @@ def test_from_the_cache_of_the_hub_without_a_connection(foreign, folder, tmp_pat
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_it_is_saved_as_a_model_of_ours(foreign, name, tmp_path):
-    codec = from_foreign(foreign(name))
+    codec = from_huggingface(foreign(name))
     audio = noise(codec)
     latents = codec.encode(audio)
     codec.latent_spec = measure_latents(codec, [latents])
@@ -346,7 +346,7 @@ def test_it_is_saved_as_a_model_of_ours(foreign, name, tmp_path):
 
 
 def test_one_with_another_quantizer_changes_its_name(foreign, tmp_path):
-    codec = from_foreign(foreign("mimi"))
+    codec = from_huggingface(foreign("mimi"))
     before = codec.space_id
     with torch.no_grad():
         codec.quantizer.semantic_residual_vector_quantizer.layers[0].codebook.embed_sum.add_(1)

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from partita.interop import from_foreign
-from partita_core.testing import CODEC_CHECKS, CodecCase
+from partita.interop import from_huggingface
+from partita_testing import CODEC_CHECKS, CodecCase
 
 CASES = {
     "oobleck": ("oobleck", {}),
@@ -25,4 +25,4 @@ def test_conformance(foreign, name, check):
     model, changes = CASES[name]
     # Mimi measures distances and turns angles in float32, whatever its weights are.
     dtype = torch.float32 if model == "mimi" else torch.float64
-    check(CodecCase(lambda: from_foreign(foreign(model, **changes)), dtype))
+    check(CodecCase(lambda: from_huggingface(foreign(model, **changes)), dtype))

@@ -5,8 +5,8 @@ import warnings
 import pytest
 import torch
 from partita import recipes
-from partita.figures import recipe_figures
 from partita.interop import oobleck_from_diffusers
+from partita.recipes.profile import recipe_profile
 from partita_core import ChannelLayout, PartitaError
 
 WIDTHS = {"encoder_hidden_size": 8, "decoder_channels": 4, "decoder_input_channels": 4}
@@ -81,12 +81,12 @@ def test_the_tiny_baseline_is_as_large_as_genae_tiny_and_learns_from_the_same():
     baseline, genae = recipes.oobleck_tiny(), recipes.genae_tiny()
     for part in ("objective", "data", "trainer"):
         assert getattr(baseline, part) == getattr(genae, part)
-    sizes = [recipe_figures(run)["parameters"]["total"] for run in (baseline, genae)]
+    sizes = [recipe_profile(run)["parameters"]["total"] for run in (baseline, genae)]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.1)
 
 
 def test_the_base_is_of_the_published_size():
-    found = recipe_figures(recipes.oobleck_base())
+    found = recipe_profile(recipes.oobleck_base())
     assert found["hop"] == 2048 and found["frame_rate"] == pytest.approx(21.53, abs=0.01)
     assert found["parameters"]["total"] == pytest.approx(156.1e6, rel=0.002)  # diffusers' AutoencoderOobleck()
     assert found["macs_per_second"]["encoder"] == pytest.approx(54.29e9, rel=0.02)

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 import torch
 from partita.data import Clip
+from partita.data.clip_latents import masked_mean, stack_tokens
 from partita.probing import (
     LOG_MEL,
     Examples,
@@ -17,12 +18,10 @@ from partita.probing import (
     find_tasks,
     fit_probe,
     log_mel,
-    masked_mean,
     pooled_features,
     probe,
     probe_answers,
     probe_features,
-    stack_tokens,
 )
 from partita.probing.transcripts import plain_text
 from partita_core import AudioSpec, ChannelLayout, Codec, Latents, LatentSpec, PartitaError
@@ -82,8 +81,8 @@ def blobs(items, classes=3, width=5, seed=0):
     """Features of well separated classes."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(items) % classes
-    centres = 6 * torch.eye(classes, width)
-    return Examples(centres[labels] + 0.3 * torch.randn(items, width, generator=generator), labels)
+    centers = 6 * torch.eye(classes, width)
+    return Examples(centers[labels] + 0.3 * torch.randn(items, width, generator=generator), labels)
 
 
 def as_task(examples, name="task"):
@@ -342,8 +341,8 @@ def test_the_command_prints_a_table_and_writes_the_same_json_twice(ok, run, pitc
 
 
 def test_the_command_probes_features_beside_the_latents_below_them(ok, run, pitches, tmp_path):
-    from partita.representation import RepresentationModelConfig
     from partita_core import Autoencoder
+    from partita_representation import RepresentationModelConfig
 
     codec = Autoencoder.from_pretrained(run / "model")
     (tmp_path / "ours").mkdir()
@@ -362,7 +361,7 @@ def test_the_command_probes_features_beside_the_latents_below_them(ok, run, pitc
         (["--where", "label"], "a column and its value"),
         (["--where", "label=low", "--where", "label=high"], "twice"),
         (["--where", "label=low"], "1 classes to train on"),
-        (["--where", "colour=low"], "no column 'colour'"),
+        (["--where", "color=low"], "no column 'color'"),
         (["--seconds", "0"], "seconds is 0"),
         (["--epochs", "0"], "epochs is 0"),
         (["--json", "."], "is a folder; name a file in it"),

@@ -11,7 +11,7 @@ STEREO = AudioSpec(8000, 2, (ChannelLayout.STEREO,))
 
 
 def test_levels_stand_alone_where_tokens_have_no_order(run, tmp_path):
-    """A re-bottleneck looks for neighbours, of which a set has none."""
+    """A re-bottleneck looks for neighbors, of which a set has none."""
     parts = SummaryEncoderConfig.example(), TanhConfig(), ConsistencyDecoderConfig.example()
     AutoencoderConfig(STEREO, 4, *parts).build().eval().save_pretrained(tmp_path / "set")
     assert recipe("vq_tiny", str(tmp_path / "set")).model == recipe("vq_tiny", str(run / "model")).model.quantizer

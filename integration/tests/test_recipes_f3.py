@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 import torch
 from partita import recipes
-from partita.training import TrainState
+from partita.objectives import TrainState
 from partita_core import Latents, StreamDecoder, StreamEncoder, components, override
 from torch._subclasses.fake_tensor import FakeTensorMode
 

@@ -6,9 +6,8 @@ import pytest
 import torch
 from partita import recipes
 from partita.data import Augmentation, augment
-from partita.evaluation import bit_rate
-from partita.figures import recipe_figures
-from partita.training import TrainState
+from partita.objectives import TrainState
+from partita.recipes.profile import recipe_profile
 from partita_core import ChannelLayout, override
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -124,7 +123,7 @@ def test_codicodec_makes_128_codes_of_a_chunk():
     model = built(config)
     spec = model.latent_spec
     assert spec.codebook_sizes == (11**4,) and spec.tokens_per_frame == 128 and spec.dim == 4
-    assert bit_rate(spec) == pytest.approx(128 * math.log2(14_641) / (CHUNK / 44_100)) == pytest.approx(2383.8, abs=0.1)
+    assert spec.bit_rate == pytest.approx(128 * math.log2(14_641) / (CHUNK / 44_100)) == pytest.approx(2383.8, abs=0.1)
     assert model.decoder.representation.hop == 512 and config.model.decoder.companding == "component"
     assert config.model.encoder.registers == config.model.decoder.registers == 8
     assert config.model.quantizer.rounding_dropout == 0.75
@@ -185,7 +184,7 @@ def test_the_bases_train_two_steps(name):
 
 
 def test_figures_are_known_without_training(monkeypatch):
-    monkeypatch.setattr("partita.figures._CHUNKS", 2)
-    found = recipe_figures(recipes.music2latent2_tiny())
-    assert found["numbers_per_second"] == pytest.approx(512 * 44_100 / CHUNK)
+    monkeypatch.setattr("partita.model_profile._CHUNKS", 2)
+    found = recipe_profile(recipes.music2latent2_tiny())
+    assert found["floats_per_second"] == pytest.approx(512 * 44_100 / CHUNK)
     assert found["macs_per_second"]["decoder"] > found["macs_per_second"]["encoder"] > 1e8

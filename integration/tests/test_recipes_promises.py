@@ -6,7 +6,7 @@ import pytest
 import torch
 from partita import recipes
 from partita.data.loader import share_of
-from partita.training import TrainState
+from partita.objectives import TrainState
 from partita_core import Autoencoder, override
 from torch._subclasses.fake_tensor import FakeTensorMode
 

@@ -30,7 +30,7 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
 )
-# What goes to the loudspeaker goes through an analyser too.
+# What goes to the loudspeaker goes through an analyzer too.
 PROBE = """
 const connect = AudioNode.prototype.connect;
 AudioNode.prototype.connect = function (target, ...rest) {

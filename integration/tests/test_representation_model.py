@@ -6,11 +6,8 @@ from fractions import Fraction
 
 import pytest
 import torch
-from partita import representation
-from partita.interop import from_foreign
-from partita.models import load_codec, load_model, load_representation
-from partita.quantized import QuantizedCodecConfig
-from partita.representation import RepresentationModel, RepresentationModelConfig
+from partita.interop import from_huggingface
+from partita.model_loading import load_codec, load_model, load_representation
 from partita_bottlenecks import TanhConfig, VAEConfig
 from partita_core import (
     AudioSpec,
@@ -19,22 +16,26 @@ from partita_core import (
     Codec,
     LatentSpec,
     PartitaError,
+    QuantizedCodecConfig,
     measure_latents,
     override,
     read_json,
     read_tensors,
     write_json,
 )
-from partita_core.testing.dummies import AveragingConfig, NeighbouringConfig, blocks
 from partita_decoders import ConsistencyDecoderConfig, GenAEDecoderConfig
 from partita_encoders import GenAEEncoderConfig, SummaryEncoderConfig
 from partita_representation import (
     CausalRepresentationConfig,
     FrozenLanguageModel,
     FrozenLLM,
+    RepresentationModel,
+    RepresentationModelConfig,
     SupervisionInput,
     SwiGLUAdapterConfig,
 )
+from partita_representation import model as representation
+from partita_testing.dummies import AveragingConfig, NeighbouringConfig, blocks
 
 STEREO = AudioSpec(8000, 2, (ChannelLayout.STEREO,))
 ENCODER = CausalRepresentationConfig.example()
@@ -71,11 +72,11 @@ CODECS = {
     "genae": lambda foreign: genae(),
     "sets": lambda foreign: sets(),
     "quantized": lambda foreign: QuantizedCodecConfig.example().build().eval(),
-    "oobleck": lambda foreign: from_foreign(foreign("oobleck")),
-    "dac": lambda foreign: from_foreign(foreign("dac")),
-    "encodec": lambda foreign: from_foreign(foreign("encodec")),
-    "encodec in chunks": lambda foreign: from_foreign(foreign("encodec in chunks")),
-    "mimi": lambda foreign: from_foreign(foreign("mimi")),
+    "oobleck": lambda foreign: from_huggingface(foreign("oobleck")),
+    "dac": lambda foreign: from_huggingface(foreign("dac")),
+    "encodec": lambda foreign: from_huggingface(foreign("encodec")),
+    "encodec in chunks": lambda foreign: from_huggingface(foreign("encodec in chunks")),
+    "mimi": lambda foreign: from_huggingface(foreign("mimi")),
 }
 
 
@@ -153,7 +154,7 @@ def test_features_are_the_encoders_of_normalised_latents():
 
 
 def test_codes_alone_are_enough(foreign):
-    codec = from_foreign(foreign("mimi"))
+    codec = from_huggingface(foreign("mimi"))
     model = built(codec)
     latents = codec.encode(noise(codec, 9))
     assert torch.equal(model.represent(latents.only_codes()).values, model.represent(latents).values)

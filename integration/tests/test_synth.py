@@ -4,12 +4,12 @@ import os
 
 import numpy as np
 import pytest
-from partita.data import audio_info, open_dataset, read_audio, synthesise
-from partita.data.composition import SCALES, compose
-from partita.data.drums import DRUMS
-from partita.data.instruments import INSTRUMENTS, SAMPLE_RATE
-from partita.data.styles import STYLES
-from partita.data.synth import synthesise_clip
+from partita.data import audio_info, open_dataset, read_audio, synthesize
+from partita.data.synth.composition import SCALES, compose
+from partita.data.synth.dataset import synthesise_clip
+from partita.data.synth.drums import DRUMS
+from partita.data.synth.instruments import INSTRUMENTS, SAMPLE_RATE
+from partita.data.synth.styles import STYLES
 from partita_core import PartitaError
 
 
@@ -17,7 +17,7 @@ from partita_core import PartitaError
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("synth") / "music"
     steps = []
-    assert synthesise(folder, minutes=1.0, seed=5, progress=lambda *step: steps.append(step))
+    assert synthesize(folder, minutes=1.0, seed=5, progress=lambda *step: steps.append(step))
     assert steps == [(done, 6) for done in range(1, 7)]
     return folder
 
@@ -105,21 +105,21 @@ def test_a_clip_depends_on_seed_and_number_only(made):
 
 def test_the_same_again_is_left_and_anything_else_refused(made):
     before = (made / "synth.json").stat().st_mtime_ns
-    assert synthesise(made, minutes=1.0, seed=5) is False
+    assert synthesize(made, minutes=1.0, seed=5) is False
     assert (made / "synth.json").stat().st_mtime_ns == before
     with pytest.raises(PartitaError, match="holds 6 clips of seed 5, not 6 clips of seed 6; name another folder"):
-        synthesise(made, minutes=1.0, seed=6)
+        synthesize(made, minutes=1.0, seed=6)
 
 
 def test_folders_that_are_taken(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").write_text("mine")
     with pytest.raises(PartitaError, match="is not empty"):
-        synthesise(tmp_path / "full", minutes=0.1)
+        synthesize(tmp_path / "full", minutes=0.1)
     with pytest.raises(PartitaError, match="is a file"):
-        synthesise(tmp_path / "full/mine.txt", minutes=0.1)
+        synthesize(tmp_path / "full/mine.txt", minutes=0.1)
     with pytest.raises(PartitaError, match="minutes is 0; it must be positive"):
-        synthesise(tmp_path / "new", minutes=0)
+        synthesize(tmp_path / "new", minutes=0)
     assert sorted(os.listdir(tmp_path)) == ["full"]
 
 
@@ -128,12 +128,12 @@ def test_nothing_half_made_is_left(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        synthesise(tmp_path / "music", minutes=0.5, progress=stop)
+        synthesize(tmp_path / "music", minutes=0.5, progress=stop)
     assert os.listdir(tmp_path) == []
 
 
 def test_an_empty_folder_is_filled(tmp_path):
     (tmp_path / "music").mkdir()
-    assert synthesise(tmp_path / "music", minutes=0.1)
+    assert synthesize(tmp_path / "music", minutes=0.1)
     mark = json.loads((tmp_path / "music/synth.json").read_text())
     assert mark["clips"] == 3 and mark["seed"] == 0

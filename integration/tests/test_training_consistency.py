@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from partita.training import ConsistencyTraining, ConsistencyTrainingConfig, TrainState
+from partita.objectives import ConsistencyTraining, ConsistencyTrainingConfig, TrainState
 from partita_core import ChannelLayout, PartitaError, convert_pairs
-from partita_core.testing.dummies import DenoisingConfig, NoisyConfig, RoundingConfig, StridedConfig, autoencoder
-from partita_core.testing.dummies.denoising import TinyDenoiser
+from partita_testing.dummies import DenoisingConfig, NoisyConfig, RoundingConfig, StridedConfig, autoencoder
+from partita_testing.dummies.denoising import TinyDenoiser
 
 MONO, STEREO, MID_SIDE = ChannelLayout
 CHUNK = 32
@@ -243,7 +243,7 @@ def test_chunks_in_the_padding_do_not_count():
     full = step(it, {**data, "audio_lengths": torch.tensor([4 * CHUNK])}).losses["consistency"]
     some = step(it, data).losses["consistency"]
     assert float(some) != float(full)
-    data["audio"][..., 3 * CHUNK :] = 1.0  # what lies beyond the neighbours of the counted chunks is never looked at
+    data["audio"][..., 3 * CHUNK :] = 1.0  # what lies beyond the neighbors of the counted chunks is never looked at
     assert float(step(it, data).losses["consistency"]) == float(some)
 
 

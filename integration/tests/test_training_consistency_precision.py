@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from partita.training import ConsistencyTrainingConfig, TrainState
+from partita.objectives import ConsistencyTrainingConfig, TrainState
 from partita_bottlenecks import TanhConfig
 from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout
 from partita_decoders import ConsistencyDecoderConfig

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from partita.data import DataConfig
-from partita.training import ConsistencyTrainingConfig, OptimizerConfig, RunConfig, TrainerConfig, TrainState, train
+from partita.objectives import ConsistencyTrainingConfig, TrainState
+from partita.training import OptimizerConfig, RunConfig, TrainerConfig, train
 from partita.training.checkpoints import checkpoints
 from partita.training.logs import read_log
 from partita_bottlenecks import TanhConfig
@@ -64,7 +65,7 @@ def test_a_run_leaves_a_model_that_encodes_and_decodes(run):
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tones, tmp_path, monkeypatch):
     """Also across the end of the warm start, whose progress is that of the whole run."""
-    from partita.training.clock import Clock
+    from partita.training.time_budget import Clock
 
     whole = config(accumulation=2)
     train(whole, data=tones, output=tmp_path / "whole", progress=False)

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from partita.cli import main
-from partita.training import Interrupted, RunFolder, TrainState, train
+from partita.objectives import TrainState
+from partita.training import Interrupted, RunFolder, train
 from partita.training.checkpoints import checkpoints, last_checkpoint
-from partita.training.clock import Clock
 from partita.training.interruption import Signals
 from partita.training.logs import read_log
 from partita.training.loop import Loop
+from partita.training.time_budget import Clock
 from partita_core import PartitaError, override, read_json, read_tensors
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
@@ -41,7 +42,7 @@ def texts(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def signalled(monkeypatch):
+def signaled(monkeypatch):
     """Sends this process a signal within a step."""
 
     def sends(number: int, step: int) -> None:
@@ -61,12 +62,12 @@ def signalled(monkeypatch):
 @posix
 @pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_signal_ends_the_run_after_a_checkpoint_and_loses_nothing(
-    config, tones, run, tmp_path, signalled, monkeypatch, name, code
+    config, tones, run, tmp_path, signaled, monkeypatch, name, code
 ):
     number = getattr(signal, name)
     before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
     with monkeypatch.context():
-        signalled(number, 2)
+        signaled(number, 2)
         with pytest.raises(Interrupted) as end:
             train(config(), data=tones, output=tmp_path / "cut", progress=False)
     assert end.value.code == code and isinstance(end.value, KeyboardInterrupt)
@@ -79,16 +80,16 @@ def test_a_signal_ends_the_run_after_a_checkpoint_and_loses_nothing(
 
 
 @posix
-def test_sigusr1_writes_a_checkpoint_and_the_run_goes_on(config, tones, run, tmp_path, signalled):
-    signalled(signal.SIGUSR1, 2)
+def test_sigusr1_writes_a_checkpoint_and_the_run_goes_on(config, tones, run, tmp_path, signaled):
+    signaled(signal.SIGUSR1, 2)
     train(config(), data=tones, output=tmp_path / "run", keep=9, progress=False)
     assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["step_00000002", "step_00000006"]
     assert same_end(run, tmp_path / "run")
 
 
 @posix
-def test_on_the_command_line_it_is_one_line_and_a_conventional_code(run, tones, tmp_path, signalled, capsys):
-    signalled(signal.SIGTERM, 2)
+def test_on_the_command_line_it_is_one_line_and_a_conventional_code(run, tones, tmp_path, signaled, capsys):
+    signaled(signal.SIGTERM, 2)
     small = ["--recipe", "vq_tiny", "--steps", 3, "data.batch_size=4", "data.crop_seconds=0.2", "data.num_workers=0"]
     command = ["quantize", run / "model", "--data", tones, "--output", tmp_path / "run", *small]
     assert main([str(word) for word in command]) == 143
@@ -126,7 +127,7 @@ def test_checkpoints_come_by_time(config, tones, tmp_path):
     assert not (tmp_path / "wrong").exists()
 
 
-SIGNALLED = """
+SIGNALED = """
 import os, signal, sys
 from conftest import tiny_config
 from partita.training import Interrupted, loop, train
@@ -152,8 +153,8 @@ main()
 @posix
 @pytest.mark.endurance
 def test_a_signal_to_one_of_two_processes_ends_both_at_the_same_step(python, tones, tmp_path):
-    (tmp_path / "signalled.py").write_text(SIGNALLED)
-    done = python(tmp_path / "signalled.py", tones, tmp_path / "run", processes=2)
+    (tmp_path / "signaled.py").write_text(SIGNALED)
+    done = python(tmp_path / "signaled.py", tones, tmp_path / "run", processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     said = sorted(line for line in done.stdout.splitlines() if line.startswith("process"))
     assert said == ["process 0: 143 True", "process 1: 143 False"]

@@ -6,15 +6,10 @@ import pytest
 import torch
 from partita.cli import main
 from partita.data import DataConfig, build_loader, encode_corpus, open_dataset
-from partita.models import load_codec
-from partita.training import (
-    LatentQuantizationConfig,
-    OptimizerConfig,
-    RunConfig,
-    TrainerConfig,
-    train,
-)
-from partita.training.latents import latents_of, repeated, tokens_of
+from partita.model_loading import load_codec
+from partita.objectives import LatentQuantizationConfig
+from partita.objectives.latent_batches import latents_of, repeated, tokens_of
+from partita.training import OptimizerConfig, RunConfig, TrainerConfig, train
 from partita.training.logs import read_log
 from partita_core import Frozen, PartitaError
 from partita_losses import MultiScaleMelConfig

@@ -8,14 +8,9 @@ import pytest
 import torch
 from partita.cli import main
 from partita.data import encode_corpus, open_dataset
-from partita.models import load_codec, load_model
-from partita.training import (
-    NonFiniteError,
-    Objective,
-    TrainerConfig,
-    TrainState,
-    train,
-)
+from partita.model_loading import load_codec, load_model
+from partita.objectives import Objective, TrainState
+from partita.training import NonFiniteError, TrainerConfig, train
 from partita.training.checkpoints import checkpoints
 from partita.training.logs import read_log
 from partita_bottlenecks import SoftNormConfig
@@ -287,7 +282,8 @@ TWO = """
 import os, sys, torch
 from accelerate import Accelerator, PartialState
 from conftest import tiny_config
-from partita.training import Objective, train
+from partita.objectives import Objective
+from partita.training import train
 from partita_core import PartitaError, override
 
 tones, output, *cases = sys.argv[1:]

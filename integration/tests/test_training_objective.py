@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from partita.training import AdversarialReconstruction, TrainState
-from partita.training.objective import check_weights, target_audio
+from partita.objectives import AdversarialReconstruction, TrainState
+from partita.objectives.objective import check_weights, target_audio
 from partita_core import (
     ChannelLayout,
     Decoder,

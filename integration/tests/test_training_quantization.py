@@ -9,9 +9,9 @@ import torch
 from partita.cli import main
 from partita.data import DataConfig
 from partita.evaluation import evaluate
-from partita.models import load_codec
-from partita.quantized import QuantizedCodec, QuantizedCodecConfig, attach_quantizer
-from partita.training import LatentQuantizationConfig, OptimizerConfig, RunConfig, TrainerConfig, TrainState, train
+from partita.model_loading import load_codec
+from partita.objectives import LatentQuantizationConfig, TrainState
+from partita.training import OptimizerConfig, RunConfig, TrainerConfig, train
 from partita.training.checkpoints import checkpoints
 from partita.training.logs import read_log
 from partita_core import (
@@ -22,12 +22,15 @@ from partita_core import (
     Frozen,
     LatentSpec,
     PartitaError,
+    QuantizedCodec,
+    QuantizedCodecConfig,
+    attach_quantizer,
     override,
     read_tensors,
 )
-from partita_core.testing import CODEC_CHECKS, CodecCase
 from partita_losses import LatentDiscriminatorConfig, MultiScaleMelConfig
 from partita_quantizers import FSQConfig, ReBottleneckConfig, ResidualVQConfig
+from partita_testing import CODEC_CHECKS, CodecCase
 
 DIM = 4
 

@@ -8,18 +8,19 @@ import torch
 from partita.cli import main
 from partita.data import DataConfig, open_dataset
 from partita.data.texts import TextTask
-from partita.models import load_model, load_representation
-from partita.representation import RepresentationModel, RepresentationModelConfig
-from partita.training import (
-    OptimizerConfig,
-    RepresentationSupervisionConfig,
-    RunConfig,
-    TrainerConfig,
-    train,
-)
+from partita.model_loading import load_model, load_representation
+from partita.objectives import RepresentationSupervisionConfig
+from partita.training import OptimizerConfig, RunConfig, TrainerConfig, train
 from partita.training.logs import read_log
 from partita_core import PartitaError, read_tensors
-from partita_representation import CausalRepresentationConfig, FrozenLLMConfig, RQMTPConfig, SwiGLUAdapterConfig
+from partita_representation import (
+    CausalRepresentationConfig,
+    FrozenLLMConfig,
+    RepresentationModel,
+    RepresentationModelConfig,
+    RQMTPConfig,
+    SwiGLUAdapterConfig,
+)
 
 TEXTS = (TextTask("What?", "tone {number}"),)
 

@@ -20,9 +20,9 @@ TIMES = ("seconds", "waited")
 
 
 @pytest.fixture(scope="module")
-def labelled(tones, tmp_path_factory) -> Path:
+def labeled(tones, tmp_path_factory) -> Path:
     """The tones with labels, for what learns from texts."""
-    folder = shutil.copytree(tones, tmp_path_factory.mktemp("labelled") / "tones")
+    folder = shutil.copytree(tones, tmp_path_factory.mktemp("labeled") / "tones")
     for split in folder.iterdir():
         files = sorted(split.glob("*.wav"))
         lines = ["file_name,label", *(f"{file.name},{i}" for i, file in enumerate(files))]
@@ -31,12 +31,12 @@ def labelled(tones, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def interrupted(python, run, llm, labelled, tmp_path):
+def interrupted(python, run, llm, labeled, tmp_path):
     """Trains a family with kills; returns the folders of both runs and what the kills met."""
 
     def trained(name: str, *, steps: int, kills: int, every: int, keep: int = 2, **job) -> tuple[Path, Path, dict]:
         settings = {"codec": os.fspath(run / "model"), "llm": os.fspath(llm), "steps": steps}
-        job = {"seed": 1, "data": os.fspath(labelled), **job}
+        job = {"seed": 1, "data": os.fspath(labeled), **job}
         job |= {"family": name, "settings": settings, "output": os.fspath(tmp_path)}
         (tmp_path / "job.json").write_text(json.dumps(job | {"every": every, "kills": kills, "keep": keep}))
         done = python(Path(__file__).with_name("killed_runs.py"), tmp_path / "job.json", timeout=3000)

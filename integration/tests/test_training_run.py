@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from partita.training import EMA, OptimizerConfig, TrainState, train
+from partita.objectives import TrainState
+from partita.training import EMA, OptimizerConfig, train
 from partita.training.checkpoints import checkpoints, pack_optimizer, unpack_optimizer
-from partita.training.clock import Clock
 from partita.training.logs import read_log
+from partita.training.time_budget import Clock
 from partita_core import AudioSpec, Autoencoder, ChannelLayout, PartitaError, override, read_tensors, write_tensors
 from torch import nn
 
@@ -239,7 +240,7 @@ def test_what_fails_before_the_first_step_leaves_nothing_and_takes_nothing(confi
 
 
 def test_a_checkpoint_is_a_model_too(run):
-    from partita.models import load_codec
+    from partita.model_loading import load_codec
 
     one, other = load_codec(run / "checkpoints" / "step_00000006"), load_codec(run / "model")
     assert one.space_id == other.space_id
@@ -330,7 +331,7 @@ def test_a_damaged_checkpoint_is_refused(config, tones, run, tmp_path, damage, m
 
 
 def test_a_checkpoint_is_held_against_its_run_before_the_model_is_built(run, tmp_path):
-    from partita.models import load_model
+    from partita.model_loading import load_model
 
     shutil.copytree(run, tmp_path / "run")
     saved = json.loads((run / "config.json").read_text())
@@ -345,7 +346,7 @@ def test_a_checkpoint_is_held_against_its_run_before_the_model_is_built(run, tmp
 
 @pytest.mark.parametrize("name", ["objective.safetensors", "ema.safetensors"])
 def test_a_checkpoint_is_looked_at_as_a_model_folder_is(run, tmp_path, name):
-    from partita.models import load_model
+    from partita.model_loading import load_model
 
     shutil.copytree(run, tmp_path / "run")
     checkpoint = tmp_path / "run" / "checkpoints" / "step_00000006"

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from partita.data import encode_corpus, open_dataset, write_audio
-from partita.training import LatentQuantizationConfig, TrainState
+from partita.objectives import LatentQuantizationConfig, TrainState
 from partita.training.finish import _pieces
-from partita.training.periodic import _Clips
+from partita.training.validation import _Clips
 from partita_core import AudioSpec, ChannelLayout, Codec, Frozen, LatentSpec, measure_latents
 from partita_quantizers import FSQConfig, ReBottleneckConfig, ResidualVQConfig
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from partita.objectives.code_usage import CodeUse
 from partita.training import TrainerConfig, WatchConfig, train
-from partita.training.code_use import CodeUse
+from partita.training.alarms import Watch
 from partita.training.logs import Log, read_log
-from partita.training.watch import Watch
 from partita_bottlenecks import IdentityConfig, SigmaVAEConfig, TanhConfig, VAEConfig
 from partita_core import PartitaError, override
 from partita_quantizers import FSQConfig, ResidualVQConfig
@@ -199,7 +199,7 @@ def test_a_discriminator_that_dominates_is_warned_of(config, tones, tmp_path):
 
 
 def test_saturation_is_remembered_by_a_run_that_goes_on(config, tones, tmp_path, monkeypatch):
-    from partita.training.clock import Clock
+    from partita.training.time_budget import Clock
 
     changes = ["trainer.watch.after=1", "trainer.watch.channel=none", "trainer.steps=40"]
     run = quiet(config, *changes, "trainer.optimizers.generator.lr=0.0")

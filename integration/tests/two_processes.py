@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator, PartialState
 from conftest import family_config
-from partita.training import Objective, loop, train
+from partita.objectives import Objective
+from partita.training import loop, train
 from partita_core import override, write_tensors
 from torch.overrides import TorchFunctionMode
 

@@ -1,5 +1,8 @@
 """What this package registers: importing it makes its objectives and metrics known by name."""
 
+from partita_core import QuantizedCodecConfig
+from partita_representation import RepresentationModelConfig
+
 from .evaluation import metrics
 from .generation import (
     FlowHeadConfig,
@@ -11,9 +14,7 @@ from .generation import (
 )
 from .interop.oobleck import OobleckCodecConfig
 from .interop.transformers_codecs import TransformersCodecConfig
-from .quantized import QuantizedCodecConfig
-from .representation import RepresentationModelConfig
-from .training import (
+from .objectives import (
     AdversarialReconstructionConfig,
     ConsistencyTrainingConfig,
     LatentGenerationConfig,

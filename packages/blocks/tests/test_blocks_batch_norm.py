@@ -49,8 +49,8 @@ def test_gradients_leave_out_what_moves_or_scales_all_items_alike():
     x = scaled(noise(8, 2, seed=5)).requires_grad_()
     (module(x) * noise(8, 2, seed=6)).sum().backward()
     torch.testing.assert_close(x.grad.sum(0), torch.zeros(2).double())
-    centred = x.detach() - x.detach().mean(0)
-    torch.testing.assert_close((x.grad * centred).sum(0), torch.zeros(2).double(), rtol=0, atol=2e-3)
+    centered = x.detach() - x.detach().mean(0)
+    torch.testing.assert_close((x.grad * centered).sum(0), torch.zeros(2).double(), rtol=0, atol=2e-3)
 
 
 def test_two_forwards_in_one_graph():

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 from partita_blocks import CompandedSTFT
-from partita_core import Bounded, PartitaError
+from partita_core import PartitaError, TiledStream
 
 SIZES = [(2048, 512), (2048, 1024), (24, 6), (32, 4)]
 LAWS = ["polar", "component"]
@@ -108,7 +108,9 @@ def test_tiles_equal_the_whole_to_the_ends(sizes):
     x = noise(1, 2, stft.bins, 13)
     whole = stft.inverse(x)
     for width in (1, 4):
-        tiles = Bounded(stft.inverse, units_in=1, units_out=stft.hop, context=stft.context, hop=stft.hop, width=width)
+        tiles = TiledStream(
+            stft.inverse, units_in=1, units_out=stft.hop, context=stft.context, hop=stft.hop, width=width
+        )
         parts = [tiles.push(piece, last=i == 2) for i, piece in enumerate(x.split([5, 0, 8], dim=-1))]
         torch.testing.assert_close(torch.cat(parts, dim=-1), whole, rtol=0, atol=1e-12)
 

@@ -1,9 +1,9 @@
-"""The dummies of `partita_core.testing` are known by their names in every test of core."""
+"""The dummies of `partita_testing` are known by their names in every test of core."""
 
 import pytest
 import torch
 from partita_core import components
-from partita_core.testing import dummies
+from partita_testing import dummies
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from partita_core import (
     length_mask,
     regroup,
 )
-from partita_core.testing.dummies import DenoisingConfig, RoundingConfig, StridedConfig, autoencoder, blocks
+from partita_testing.dummies import DenoisingConfig, RoundingConfig, StridedConfig, autoencoder, blocks
 
 HOP = 16
 

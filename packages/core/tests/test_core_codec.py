@@ -13,7 +13,7 @@ from partita_core import (
     StreamDecoder,
     convert,
 )
-from partita_core.testing.dummies import (
+from partita_testing.dummies import (
     CumulativeConfig,
     DenoisingConfig,
     NoisyConfig,

@@ -19,16 +19,10 @@ from partita_core import (
     registry,
     to_dict,
 )
-from partita_core.testing.dummies import (
-    CumulativeConfig,
-    NoisyConfig,
-    RoundingConfig,
-    StridedConfig,
-    TransposedConfig,
-)
+from partita_testing.dummies import CumulativeConfig, NoisyConfig, RoundingConfig, StridedConfig, TransposedConfig
 
 
-class Colour(Enum):
+class Color(Enum):
     RED = 1
     DARK_BLUE = 2
 
@@ -46,7 +40,7 @@ class Everything(Config):
     flag: bool = False
     text: str = "a"
     choice: Literal["x", "y"] = "x"
-    colour: Colour = Colour.RED
+    color: Color = Color.RED
     layout: ChannelLayout = ChannelLayout.MONO
     maybe: int | None = None
     either: int | str = 1
@@ -106,7 +100,7 @@ OTHERWISE = {
     "flag": True,
     "text": "None",
     "choice": "y",
-    "colour": Colour.DARK_BLUE,
+    "color": Color.DARK_BLUE,
     "layout": ChannelLayout.MID_SIDE,
     "maybe": 0,
     "either": "word",
@@ -164,7 +158,7 @@ def test_integers_are_numbers_and_missing_keys_are_defaults():
         ({"flag": 1}, "config.flag: expected bool, got 1"),
         ({"text": 1}, "config.text: expected str, got 1"),
         ({"choice": "z"}, "config.choice: 'z' is none of 'x', 'y'"),
-        ({"colour": "dark_blu"}, "config.colour: unknown Colour 'dark_blu'; did you mean dark_blue?"),
+        ({"color": "dark_blu"}, "config.color: unknown Color 'dark_blu'; did you mean dark_blue?"),
         ({"layout": 1}, "config.layout: unknown ChannelLayout 1; valid: mid_side, mono, stereo"),
         ({"maybe": "x"}, "config.maybe: expected int, got 'x'"),
         ({"either": 1.5}, "config.either: expected int, got 1.5"),
@@ -244,7 +238,7 @@ def test_bottomless_data_is_refused():
         ("text=a=b", "text", "a=b"),
         ("text=", "text", ""),
         ("choice=y", "choice", "y"),
-        ("colour=dark_blue", "colour", Colour.DARK_BLUE),
+        ("color=dark_blue", "color", Color.DARK_BLUE),
         ("layout=stereo", "layout", ChannelLayout.STEREO),
         ("maybe=4", "maybe", 4),
         ("maybe=none", "maybe", None),

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from partita_core import ChannelLayout, NoiseSchedule, PartitaError, StreamDecoder, UnboundedError, measure_latents
-from partita_core.testing._common import random_splits
-from partita_core.testing.dummies import DenoisingConfig, Lapped, OneStep, StridedConfig, autoencoder
+from partita_testing._common import random_splits
+from partita_testing.dummies import DenoisingConfig, Lapped, OneStep, StridedConfig, autoencoder
 
 
 def codec_of(tokens=1):

@@ -14,8 +14,8 @@ from partita_core import (
     StreamDecoder,
     StreamEncoder,
 )
-from partita_core.testing import CODEC_CHECKS
-from partita_core.testing.dummies import autoencoder
+from partita_testing import CODEC_CHECKS
+from partita_testing.dummies import autoencoder
 from torch import nn
 from torch.nn import functional as F
 

@@ -13,7 +13,7 @@ from partita_core import (
     regroup,
     write_tensors,
 )
-from partita_core.testing.dummies import RoundingConfig, autoencoder
+from partita_testing.dummies import RoundingConfig, autoencoder
 
 SPEC = LatentSpec(3, 8000, 10, tokens_per_frame=2, codebook_sizes=(5, 5), mean=(1.0, -2.0, 0.0), std=(0.5, 2.0, 1.0))
 LENGTHS = torch.tensor([25, 1, 30])  # 3, 1 and 3 frames
@@ -254,7 +254,7 @@ def test_codes_of_a_quantizer_pass_through_a_file(tmp_path):
 
 
 def test_regrouped_values_are_the_same_numbers_and_come_back():
-    """128 tokens of 4 channels a frame are 8 tokens of 64: sixteen neighbours in each."""
+    """128 tokens of 4 channels a frame are 8 tokens of 64: sixteen neighbors in each."""
     values = torch.arange(2 * 4 * 256, dtype=torch.float32).view(2, 4, 256)
     wide = regroup(values, 64)
     assert wide.shape == (2, 64, 16)

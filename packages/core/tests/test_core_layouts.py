@@ -8,9 +8,11 @@ from partita_core import (
     as_layouts,
     convert,
     convert_pairs,
+    from_dict,
     from_network,
     natural_layout,
     network_layout,
+    to_dict,
     to_network,
 )
 
@@ -170,6 +172,20 @@ def test_convert_pairs_passes_gradients():
 
 
 # ------------------------------------------------------------------ specs
+
+
+@pytest.mark.parametrize(
+    "given, channels, layouts",
+    [
+        (AudioSpec(24_000), 1, (MONO,)),
+        (AudioSpec(24_000, 2), 2, (STEREO,)),
+        (AudioSpec(24_000, layouts=("mono", "stereo")), 2, (MONO, STEREO)),
+        (AudioSpec(24_000, layouts="stereo"), 2, (STEREO,)),
+    ],
+)
+def test_audio_spec_fields_follow_from_each_other(given, channels, layouts):
+    assert (given.channels, given.layouts) == (channels, layouts)
+    assert from_dict(AudioSpec, to_dict(given)) == given
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 from partita_core import Autoencoder, PartitaError, plain_state
-from partita_core.testing.dummies import RoundingConfig, autoencoder, blocks
+from partita_testing.dummies import RoundingConfig, autoencoder, blocks
 
 
 def noise() -> torch.Tensor:

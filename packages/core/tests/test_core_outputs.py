@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from partita_core import (
     PartitaError,
+    atomic_folder,
+    atomic_write,
     check_vacant,
     locked,
     outputs,
     read_json,
     remove_unfinished,
     write_json,
-    written_aside,
-    written_into,
 )
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such thing")
@@ -45,7 +45,7 @@ def texts(folder: Path) -> dict[str, str]:
 def test_written_aside_takes_the_place_of_a_file(tmp_path):
     path = tmp_path / "a" / "b" / "x.txt"
     for text in ("one", "two"):
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             assert aside != path and aside.name == path.name
             aside.write_text(text)
             assert not path.exists() or path.read_text() == "one"
@@ -59,7 +59,7 @@ def test_written_aside_takes_the_place_of_its_own_folder(tmp_path, monkeypatch, 
     if not exchange:
         monkeypatch.setattr(outputs, "_exchange", lambda one, other: False)
     folder = filled(tmp_path / name, old="")
-    with written_aside(folder, own=True) as aside:
+    with atomic_write(folder, own=True) as aside:
         filled(aside, new="")
     assert names(tmp_path) == [name] and names(folder) == ["new"]
 
@@ -68,13 +68,13 @@ def test_written_aside_takes_the_place_of_its_own_folder(tmp_path, monkeypatch, 
 def test_failure_in_the_middle_leaves_what_was_there(tmp_path, error):
     path = tmp_path / "x.txt"
     path.write_text("old")
-    with pytest.raises(PartitaError if error is OSError else error), written_aside(path) as aside:
+    with pytest.raises(PartitaError if error is OSError else error), atomic_write(path) as aside:
         aside.write_text("half")
         raise error("stop")
     assert path.read_text() == "old" and names(tmp_path) == ["x.txt"]
 
 
-@pytest.mark.parametrize("write", [lambda folder: written_aside(folder, own=True), written_into])
+@pytest.mark.parametrize("write", [lambda folder: atomic_write(folder, own=True), atomic_folder])
 def test_failure_in_the_middle_leaves_the_old_folder(tmp_path, write):
     folder = filled(tmp_path / "model", old="old")
     with pytest.raises(RuntimeError), write(folder) as aside:
@@ -91,7 +91,7 @@ def test_folder_comes_back_where_the_new_one_cannot_take_its_place(tmp_path, mon
         raise error
 
     monkeypatch.setattr(outputs, "_exchange", lambda one, other: False)
-    with pytest.raises((PartitaError, KeyboardInterrupt)), written_aside(folder, own=True) as aside:
+    with pytest.raises((PartitaError, KeyboardInterrupt)), atomic_write(folder, own=True) as aside:
         aside.mkdir()
         monkeypatch.setattr(os, "replace", stop)
     assert names(folder) == ["old"] and names(tmp_path) == ["model"]
@@ -102,9 +102,9 @@ def test_what_takes_a_place_is_on_the_disk_before_and_its_name_after(tmp_path, m
     done, replace = [], os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: done.append(os.fstat(handle).st_ino))
     monkeypatch.setattr(os, "replace", lambda *paths: (done.append("placed"), replace(*paths)))
-    with written_aside(tmp_path / "file") as aside:
+    with atomic_write(tmp_path / "file") as aside:
         aside.write_text("x")
-    with written_aside(tmp_path / "folder") as aside:
+    with atomic_write(tmp_path / "folder") as aside:
         filled(aside, inner="x")
     file, folder, inner, root = ((tmp_path / name).stat().st_ino for name in ("file", "folder", "folder/inner", "."))
     assert done == [file, "placed", root, inner, folder, "placed", root]
@@ -154,10 +154,10 @@ def test_a_folder_that_holds_something_is_not_replaced(tmp_path):
     folder = filled(tmp_path / "project", notes="mine", todo="mine")
     with (
         pytest.raises(PartitaError, match="project holds something else: 'notes' and 1 more"),
-        written_aside(folder) as aside,
+        atomic_write(folder) as aside,
     ):
         aside.mkdir()
-    with pytest.raises(PartitaError, match="cannot write .*notes"), written_aside(folder / "notes") as aside:
+    with pytest.raises(PartitaError, match="cannot write .*notes"), atomic_write(folder / "notes") as aside:
         aside.mkdir()
     assert texts(folder) == {"notes": "mine", "todo": "mine"} and names(tmp_path) == ["project"]
     with pytest.raises(PartitaError, match="notes is a file"):
@@ -171,7 +171,7 @@ def test_written_into_replaces_its_files_and_leaves_the_rest(tmp_path):
     folder = filled(tmp_path / "project", weights="old", notes="mine")
     filled(folder / "codec", weights="old", other="mine")
     before = folder.stat().st_ino
-    with written_into(folder) as aside:
+    with atomic_folder(folder) as aside:
         filled(aside, weights="new")
         filled(aside / "codec", weights="new")
         filled(aside / "added", weights="new")
@@ -190,7 +190,7 @@ def test_a_file_in_the_place_of_a_folder_stops_all_of_it(tmp_path, name):
     folder = filled(tmp_path / "project", weights="old", notes="mine")
     filled(folder / "codec", other="mine")
     before = texts(folder)
-    with pytest.raises(PartitaError, match=f"cannot write .*{name}"), written_into(folder) as aside:
+    with pytest.raises(PartitaError, match=f"cannot write .*{name}"), atomic_folder(folder) as aside:
         filled(aside, weights="new")
         filled(aside / "notes", x="") if name == "notes" else filled(aside, codec="")
     assert texts(folder) == before
@@ -239,16 +239,16 @@ def test_what_a_killed_writer_left_is_removed_and_what_it_moved_is_put_back(tmp_
     assert texts(tmp_path / "model") == {"weights": "old"}
     assert names(tmp_path) == [".file.partita", ".model.backup", ".venv.partitas", "model"] and kept[0].is_dir()
     filled(tmp_path / ".model.partita" / "old" / "model", weights="older")
-    with written_aside(tmp_path / "model", own=True) as aside:
+    with atomic_write(tmp_path / "model", own=True) as aside:
         filled(aside, weights="new")
     assert texts(tmp_path / "model") == {"weights": "new"} and ".model.partita" not in names(tmp_path)
 
 
 @posix
 def test_two_writers_of_a_file_do_not_meet(tmp_path):
-    with written_aside(tmp_path / "x") as one:
+    with atomic_write(tmp_path / "x") as one:
         one.write_text("one")
-        with written_aside(tmp_path / "x") as two:
+        with atomic_write(tmp_path / "x") as two:
             two.write_text("two")
             remove_unfinished(tmp_path)
         assert (tmp_path / "x").read_text() == "two"
@@ -275,13 +275,13 @@ def test_a_lock_is_held_once(tmp_path):
 KILLS = """
 import os, signal, sys, time
 from pathlib import Path
-from partita_core import PartitaError, locked, outputs, remove_unfinished, settle, written_aside, written_into
+from partita_core import PartitaError, locked, outputs, remove_unfinished, settle, atomic_write, atomic_folder
 
 os.fsync = lambda handle: None  # takes time, and no kill of a process waits for it
 CALLS = ("mkdir", "rename", "replace", "unlink", "rmdir", "fsync")
 
 def write(kind, folder, text):
-    with written_into(folder) if kind == "into" else written_aside(folder, own=True) as aside:
+    with atomic_folder(folder) if kind == "into" else atomic_write(folder, own=True) as aside:
         aside.mkdir(exist_ok=True)
         (aside / "codec").mkdir()
         for name in ("config", "weights", "codec/weights"):

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import pytest
 from partita_core import Config, PartitaError, build, components, lookup, nearest, register, registry
-from partita_core.testing.dummies import NoisyBottleneck, NoisyConfig, RoundingConfig, StridedConfig
+from partita_testing.dummies import NoisyBottleneck, NoisyConfig, RoundingConfig, StridedConfig
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_one_name_in_two_roles(scratch):
 
 
 def test_tag_is_registered_once(scratch):
-    with pytest.raises(TypeError, match="encoder/strided is already registered by partita_core.testing.dummies"):
+    with pytest.raises(TypeError, match="encoder/strided is already registered by partita_testing.dummies"):
         twin("encoder/strided")
 
 

@@ -27,7 +27,7 @@ from partita_core import (
     write_json,
     write_tensors,
 )
-from partita_core.testing.dummies import BlockCodec, DenoisingConfig, RoundingConfig, autoencoder
+from partita_testing.dummies import BlockCodec, DenoisingConfig, RoundingConfig, autoencoder
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_model_of_a_half_type_comes_back_in_float32(tmp_path):
 
 def test_another_process_reads_the_same(model):
     code = (
-        "import sys; from partita_core import Autoencoder; from partita_core.testing import dummies\n"
+        "import sys; from partita_core import Autoencoder; from partita_testing import dummies\n"
         "with dummies.registered(): print(Autoencoder.from_pretrained(sys.argv[1])._hash_space())"
     )
     out = subprocess.run([sys.executable, "-c", code, str(model)], capture_output=True, text=True, check=True).stdout

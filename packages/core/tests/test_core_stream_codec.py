@@ -13,12 +13,7 @@ from partita_core import (
     StreamEncoder,
     UnboundedError,
 )
-from partita_core.testing.dummies import (
-    RoundingConfig,
-    RoundingQuantizer,
-    autoencoder,
-    blocks,
-)
+from partita_testing.dummies import RoundingConfig, RoundingQuantizer, autoencoder, blocks
 
 MONO, STEREO, MID_SIDE = ChannelLayout
 

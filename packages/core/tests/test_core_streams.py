@@ -1,8 +1,8 @@
 import pytest
 import torch
-from partita_core import Bounded, Chain, PartitaError, Stepped, Streamable, Whole
+from partita_core import Chain, FrameAligner, PartitaError, StatefulStream, Streamable, TiledStream
 from partita_core.streams import concatenate, map_tree
-from partita_core.testing._common import random_splits
+from partita_testing._common import random_splits
 from torch.nn import functional as F
 
 
@@ -21,32 +21,32 @@ def pushed(stream, x, splits, unit=1, empty=None):
 SPLITS = [[11], [0, 11, 0], [1] * 11, [5, 0, 6], [10, 1], *(random_splits(11, seed) for seed in range(5))]
 
 
-# ------------------------------------------------------------------ Whole
+# ------------------------------------------------------------------ FrameAligner
 
 
 @pytest.mark.parametrize("splits", SPLITS)
 def test_whole_cuts_to_units(splits):
     x = torch.randn(1, 2, 11)
-    whole = Whole(4)
+    whole = FrameAligner(4)
     assert whole.latency == 3
     assert torch.equal(pushed(whole, x, splits), F.pad(x, (0, 1)))
 
 
 @pytest.mark.parametrize("splits", SPLITS)
 def test_whole_gives_whole_units_only(splits):
-    whole = Whole(4)
+    whole = FrameAligner(4)
     for i, piece in enumerate(torch.randn(1, 2, 11).split(splits, dim=-1)):
         assert whole.push(piece, last=i == len(splits) - 1).shape[-1] % 4 == 0
 
 
 def test_whole_leaves_whole_units_alone_and_nothing_nothing():
     x = torch.randn(1, 1, 8)
-    assert torch.equal(Whole(4).push(x, last=True), x)
-    assert Whole(4).push(x[..., :0], last=True).shape == (1, 1, 0)
-    assert Whole(4, samples=10).latency == 30
+    assert torch.equal(FrameAligner(4).push(x, last=True), x)
+    assert FrameAligner(4).push(x[..., :0], last=True).shape == (1, 1, 0)
+    assert FrameAligner(4, samples=10).latency == 30
 
 
-# ------------------------------------------------------------------ Bounded
+# ------------------------------------------------------------------ TiledStream
 
 
 def smooth(left, right, units_in, units_out):
@@ -68,7 +68,7 @@ def smooth(left, right, units_in, units_out):
 def test_bounded_equals_whole(splits, left, right, width):
     fn = smooth(left, right, 3, 2)
     x = torch.randn(2, 2, 33, dtype=torch.float64)
-    stream = Bounded(fn, units_in=3, units_out=2, context=(left, right), hop=3, width=width)
+    stream = TiledStream(fn, units_in=3, units_out=2, context=(left, right), hop=3, width=width)
     assert stream.latency == 3 * right
     out = pushed(stream, x, splits, unit=3, empty=lambda tree: tree[0].shape[-1] // 2 * 3)
     expected = fn(x)
@@ -83,13 +83,13 @@ def test_bounded_never_sees_more_than_its_width():
         seen.append(x.shape[-1])
         return x
 
-    stream = Bounded(fn, units_in=1, units_out=1, context=(2, 1), hop=1, width=4)
+    stream = TiledStream(fn, units_in=1, units_out=1, context=(2, 1), hop=1, width=4)
     stream.push(torch.zeros(1, 1, 50), last=True)
     assert max(seen) == 4 + 2 + 1
 
 
 def test_bounded_keeps_only_what_it_needs():
-    stream = Bounded(lambda x: x, units_in=2, units_out=2, context=(3, 1), hop=2, width=4)
+    stream = TiledStream(lambda x: x, units_in=2, units_out=2, context=(3, 1), hop=2, width=4)
     for _ in range(20):
         stream.push(torch.zeros(1, 1, 10))
     assert stream._seen.shape[-1] == 2 * (3 + 1)
@@ -98,25 +98,25 @@ def test_bounded_keeps_only_what_it_needs():
 def test_bounded_with_too_little_context_differs():
     fn = smooth(2, 0, 1, 1)
     x = torch.randn(1, 1, 11, dtype=torch.float64)
-    stream = Bounded(fn, units_in=1, units_out=1, context=(1, 0), hop=1, width=1)
+    stream = TiledStream(fn, units_in=1, units_out=1, context=(1, 0), hop=1, width=1)
     out = pushed(stream, x, [1] * 11, empty=lambda tree: tree[0].shape[-1])
     assert (out[0] - fn(x)[0]).abs().max() > 0.1
 
 
 def test_bounded_refuses_parts_of_frames():
-    stream = Bounded(lambda x: x, units_in=4, units_out=4, context=(0, 0), hop=4, width=4)
+    stream = TiledStream(lambda x: x, units_in=4, units_out=4, context=(0, 0), hop=4, width=4)
     with pytest.raises(PartitaError, match="2 steps more than whole frames of 4 were pushed"):
         stream.push(torch.zeros(1, 1, 6))
 
 
 def test_bounded_nothing_has_the_shape_and_type_of_the_function():
-    stream = Bounded(smooth(1, 1, 3, 2), units_in=3, units_out=2, context=(1, 1), hop=3, width=4)
+    stream = TiledStream(smooth(1, 1, 3, 2), units_in=3, units_out=2, context=(1, 1), hop=3, width=4)
     y, codes, none = stream.push(torch.zeros(2, 2, 0, dtype=torch.float64))
     assert y.shape == codes.shape == (2, 2, 0) and none is None
     assert (y.dtype, codes.dtype) == (torch.float64, torch.int64)
 
 
-# ------------------------------------------------------------------ Stepped and Chain
+# ------------------------------------------------------------------ StatefulStream and Chain
 
 
 class Summing:
@@ -142,7 +142,7 @@ def test_stepped(splits, width):
     x = torch.randn(2, 1, 11, dtype=torch.float64)
     part = Summing()
     assert isinstance(part, Streamable)
-    stream = Stepped(part, 2, layout=None, device=x.device, dtype=x.dtype, width=width)
+    stream = StatefulStream(part, 2, layout=None, device=x.device, dtype=x.dtype, width=width)
     assert stream.latency == 1
     torch.testing.assert_close(pushed(stream, x, splits), x.cumsum(-1), rtol=0, atol=1e-12)
 
@@ -154,9 +154,9 @@ def test_chain(splits):
 
     def chain():
         return Chain(
-            Whole(2),
-            Bounded(lambda x: average(x)[0], units_in=2, units_out=2, context=(1, 2), hop=2, width=2),
-            Stepped(Summing(), 2, layout=None, device=x.device, dtype=x.dtype, width=3),
+            FrameAligner(2),
+            TiledStream(lambda x: average(x)[0], units_in=2, units_out=2, context=(1, 2), hop=2, width=2),
+            StatefulStream(Summing(), 2, layout=None, device=x.device, dtype=x.dtype, width=3),
         )
 
     assert chain().latency == 1 + 4 + 1

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import torch
 from partita_core import AudioSpec, Autoencoder, ChannelLayout, Latents, LatentSpec, PartitaError, components
-from partita_core.testing import (
+from partita_testing import (
     BOTTLENECK_CHECKS,
     CODEC_CHECKS,
     DECODER_CHECKS,
@@ -27,7 +27,7 @@ from partita_core.testing import (
     check_bottleneck,
     check_quantizer,
 )
-from partita_core.testing.dummies import (
+from partita_testing.dummies import (
     CONFIGS,
     AveragingConfig,
     BlockCodec,
@@ -277,7 +277,7 @@ def test_hop_of_a_decoder_is_found():
 
 def test_dummies_are_registered_for_a_while_only():
     assert "bottleneck/noisy" in components()
-    code = "import partita_core.testing.dummies as d; print(any(c.tag in d.registry.components() for c in d.CONFIGS))"
+    code = "import partita_testing.dummies as d; print(any(c.tag in d.registry.components() for c in d.CONFIGS))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "False"
 
@@ -286,8 +286,8 @@ def test_dummies_are_registered_for_a_while_only():
 
 DRIFTING = """
 import torch
-from partita_core.testing.dummies import NoisyBottleneck, NoisyConfig
-from partita_core.testing.two_ranks import check_two_ranks
+from partita_testing.dummies import NoisyBottleneck, NoisyConfig
+from partita_testing.two_ranks import check_two_ranks
 
 class Drifting(NoisyBottleneck):
     def _update(self, power):

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from partita_core.testing import BOTTLENECK_CHECKS, DISCRIMINATOR_CHECKS, DiscriminatorCase, LatentDiscriminatorCase
-from partita_core.testing.dummies import StridedDiscriminator, StridedDiscriminatorConfig
-from partita_core.testing.dummies.broken import Broken, forward, method
+from partita_testing import BOTTLENECK_CHECKS, DISCRIMINATOR_CHECKS, DiscriminatorCase, LatentDiscriminatorCase
+from partita_testing.dummies import StridedDiscriminator, StridedDiscriminatorConfig
+from partita_testing.dummies.broken import Broken, forward, method
 
 
 def without_features(parent, self, signal):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from partita_core import Posterior
-from partita_core.testing import (
+from partita_testing import (
     BOTTLENECK_CHECKS,
     DECODER_CHECKS,
     ENCODER_CHECKS,
@@ -13,7 +13,7 @@ from partita_core.testing import (
     QUANTIZER_CHECKS,
     REPRESENTATION_CHECKS,
 )
-from partita_core.testing.dummies import (
+from partita_testing.dummies import (
     AveragingConfig,
     CumulativeConfig,
     DenoisingConfig,
@@ -26,7 +26,7 @@ from partita_core.testing.dummies import (
     StridedConfig,
     TransposedConfig,
 )
-from partita_core.testing.dummies.broken import forward, given, method, spoilt
+from partita_testing.dummies.broken import forward, given, method, spoilt
 from torch import nn
 
 # ------------------------------------------------------------------ ways to break any part

@@ -14,7 +14,7 @@ from partita_core import (
     write_json,
     write_tensors,
 )
-from partita_core.testing.dummies import RoundingConfig, autoencoder
+from partita_testing.dummies import RoundingConfig, autoencoder
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from partita_core import AudioSpec, ChannelLayout, DenoisingDecoder, LatentSpec
-from partita_core.testing.dummies import DenoisingConfig
+from partita_testing.dummies import DenoisingConfig
 from torch import Tensor
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from partita_core import components, lookup
-from partita_core.testing import DECODER_CHECKS
+from partita_testing import DECODER_CHECKS
 
 COMPONENTS = [
     "decoder/consistency",

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 from partita_core import AudioSpec, ChannelLayout, LatentSpec, PartitaError
-from partita_core.testing import DECODER_CHECKS, DecoderCase
 from partita_decoders import ConsistencyDecoderConfig, Independent, TwoStep
+from partita_testing import DECODER_CHECKS, DecoderCase
 
 STEREO = AudioSpec(44_100, 2, (ChannelLayout.STEREO,))
 LATENTS = LatentSpec(4, 44_100, 48, 2, False)

@@ -18,8 +18,8 @@ from partita_core import (
     override,
     to_dict,
 )
-from partita_core.testing.dummies import Lapped
 from partita_decoders import Autoregressive, Independent, Overlap, Parallel, TwoStep
+from partita_testing.dummies import Lapped
 
 LOW = NoiseSchedule().sigma_min
 AT_04, HALF = 0.965, NoiseSchedule().sigma(0.5)

@@ -5,9 +5,9 @@ import weakref
 import pytest
 import torch
 from partita_core import StreamDecoder
-from partita_core.testing._common import random_splits
-from partita_core.testing.dummies import DenoisingConfig, StridedConfig, autoencoder
 from partita_decoders import Autoregressive, Independent, Overlap, Parallel, TwoStep
+from partita_testing._common import random_splits
+from partita_testing.dummies import DenoisingConfig, StridedConfig, autoencoder
 
 SEQUENTIAL = [
     TwoStep(),

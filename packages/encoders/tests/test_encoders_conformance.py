@@ -2,7 +2,7 @@
 
 import pytest
 from partita_core import components, lookup
-from partita_core.testing import ENCODER_CHECKS
+from partita_testing import ENCODER_CHECKS
 
 COMPONENTS = [
     "encoder/genae",

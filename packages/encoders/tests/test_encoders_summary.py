@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 from partita_core import AudioSpec, ChannelLayout, PartitaError
-from partita_core.testing import ENCODER_CHECKS
 from partita_encoders import SummaryEncoderConfig
+from partita_testing import ENCODER_CHECKS
 
 MONO = AudioSpec(44_100, 1, (ChannelLayout.MONO,))
 STEREO = AudioSpec(44_100, 2, (ChannelLayout.STEREO,))

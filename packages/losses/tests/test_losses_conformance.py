@@ -2,7 +2,7 @@
 
 import pytest
 from partita_core import components, lookup
-from partita_core.testing import DISCRIMINATOR_CHECKS, LOSS_CHECKS, DiscriminatorCase, LatentDiscriminatorCase, LossCase
+from partita_testing import DISCRIMINATOR_CHECKS, LOSS_CHECKS, DiscriminatorCase, LatentDiscriminatorCase, LossCase
 
 COMPONENTS = [
     "discriminator/complex_stft",

@@ -2,8 +2,8 @@
 
 import pytest
 from partita_core import components, lookup
-from partita_core.testing import QUANTIZER_CHECKS
 from partita_quantizers import FSQConfig, ResidualVQConfig
+from partita_testing import QUANTIZER_CHECKS
 
 COMPONENTS = [
     "quantizer/fsq",

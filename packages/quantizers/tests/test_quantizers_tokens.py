@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 from partita_core import Latents, LatentSpec, PartitaError, read_tensors, write_tensors
-from partita_core.testing.dummies import RoundingConfig, autoencoder
 from partita_quantizers import (
     Tokens,
     TokenSpace,
@@ -14,6 +13,7 @@ from partita_quantizers import (
     undelay_codes,
     unflatten_codes,
 )
+from partita_testing.dummies import RoundingConfig, autoencoder
 
 LAYOUTS = ("flat", "delay")
 SMALL = (4, 3, 5)

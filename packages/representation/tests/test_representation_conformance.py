@@ -2,8 +2,8 @@
 
 import pytest
 from partita_core import LatentSpec, components, lookup
-from partita_core.testing import REPRESENTATION_CHECKS, RepresentationCase
 from partita_representation import CausalRepresentationConfig
+from partita_testing import REPRESENTATION_CHECKS, RepresentationCase
 
 COMPONENTS = [
     "representation/causal_transformer",

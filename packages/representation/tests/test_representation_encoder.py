@@ -1,6 +1,6 @@
 import pytest
 import torch
-from partita_core import Bounded, LatentSpec, PartitaError
+from partita_core import LatentSpec, PartitaError, TiledStream
 from partita_representation import CausalRepresentationConfig, SwiGLUAdapterConfig, stack_frames
 from torch.nn import functional as F
 
@@ -35,7 +35,7 @@ def test_with_a_window_tiles_equal_the_whole():
     encoder = CausalRepresentationConfig.example().build(latent_spec=SPEC).double().eval()
     assert encoder.context == (6, 0)
     values = torch.randn(2, 4, 90, dtype=torch.float64)
-    tiles = Bounded(lambda x: encoder(x).mT, units_in=3, units_out=1, context=encoder.context, hop=1, width=4)
+    tiles = TiledStream(lambda x: encoder(x).mT, units_in=3, units_out=1, context=encoder.context, hop=1, width=4)
     found = tiles.push(values, last=True)
     torch.testing.assert_close(found.mT, encoder(values), rtol=0, atol=1e-9)
 

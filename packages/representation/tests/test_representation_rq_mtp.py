@@ -3,13 +3,13 @@ import math
 import pytest
 import torch
 from partita_core import LatentSpec, PartitaError
-from partita_core.testing.dummies import NeighbouringConfig
 from partita_representation import (
     CausalRepresentationConfig,
     RandomProjectionQuantizer,
     RQMTPConfig,
     SupervisionInput,
 )
+from partita_testing.dummies import NeighbouringConfig
 from torch.nn import functional as F
 
 SPEC = LatentSpec(8, 24_000, 960)

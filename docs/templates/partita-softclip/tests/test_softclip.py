@@ -1,8 +1,8 @@
 import pytest
 import torch
 from partita_core import components
-from partita_core.testing import BOTTLENECK_CHECKS
 from partita_softclip import SoftClip, SoftClipConfig
+from partita_testing import BOTTLENECK_CHECKS
 
 
 @pytest.mark.parametrize("check", BOTTLENECK_CHECKS)

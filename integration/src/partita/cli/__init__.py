@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest:  # argparse takes positional arguments in one place only; overrides may stand anywhere
         options.overrides = rest
 
-    from partita.process import prepare_process
+    from ._runtime import prepare_process
 
     prepare_process()
     from partita_core import PartitaError

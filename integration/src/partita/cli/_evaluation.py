@@ -50,7 +50,7 @@ def open_models(options: argparse.Namespace) -> "dict[str, Codec]":
     Raises:
         PartitaError: there is none of a name, or two are called the same.
     """
-    from partita.models import load_codec
+    from partita.model_loading import load_codec
 
     from ._models import named_models
 
@@ -69,8 +69,8 @@ def run_evaluation(
     from tqdm import tqdm
 
     from partita.data import open_dataset, spread_rows, whole_files
+    from partita.data.clip_latents import truncate_clip
     from partita.evaluation import DEFAULT_METRICS, evaluate, named_metrics
-    from partita.probing import beginning
 
     from ._files import say
 
@@ -91,7 +91,7 @@ def run_evaluation(
         say("stereo is folded to mono, since that is all that a model takes")
     clips = whole_files(dataset, sample_rate=rate, mono=mono, broken=broken)
     if options.seconds is not None:
-        clips = (beginning(clip, options.seconds) for clip in clips)
+        clips = (truncate_clip(clip, options.seconds) for clip in clips)
 
     def shown() -> "Iterator[tuple[str, Tensor, ChannelLayout]]":  # no bar of what is refused
         for clip in tqdm(clips, total=len(dataset), unit="clip"):
@@ -126,7 +126,7 @@ def _names(text: str) -> list[str]:
 
 def _embedders(names: list[str]) -> "dict[str, Embed]":
     """The embedders, by their names with the models' short ones in them."""
-    from partita.embedders import open_embedder
+    from partita.evaluation.embedders import open_embedder
 
     from ._models import short_names
 

@@ -25,7 +25,7 @@ def open_model(options: argparse.Namespace) -> "Codec":
     Raises:
         PartitaError: there is none.
     """
-    from partita.models import load_codec
+    from partita.model_loading import load_codec
 
     return load_codec(options.model).optimize(precision=options.precision)
 

@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder (default runs/demo)")
     parser.add_argument("--minutes", type=float, default=3.5, help="of training (default 3.5)")
-    parser.add_argument("--data", type=Path, help="folder of audio to take instead of synthesised music")
+    parser.add_argument("--data", type=Path, help="folder of audio to take instead of synthesized music")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -20,10 +20,10 @@ def run(options: argparse.Namespace) -> None:
     from partita_core import PartitaError, check_vacant, override, read_json, to_dict
     from tqdm import tqdm
 
-    from partita.data import open_dataset, synthesise, whole_files, write_audio
+    from partita.data import open_dataset, synthesize, whole_files, write_audio
     from partita.evaluation import evaluate
-    from partita.figures import figures
-    from partita.models import load_codec
+    from partita.model_loading import load_codec
+    from partita.model_profile import profile
     from partita.recipes import recipe
     from partita.report import write_report
     from partita.training import Interrupted, RunFolder, train
@@ -44,13 +44,13 @@ def run(options: argparse.Namespace) -> None:
     data = options.data
     if data is None:
         data = output / "data"
-        with tqdm(unit="clip", desc="synthesising") as bar:
+        with tqdm(unit="clip", desc="synthesizing") as bar:
 
             def progress(done: int, total: int) -> None:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            synthesise(data, minutes=8, seed=0, progress=progress)
+            synthesize(data, minutes=8, seed=0, progress=progress)
     _, dataset = (open_dataset(data, split=split) for split in ("train", "test"))
     if again:
         with run_folder.locked():
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
         [(clip.name, clip.audio, clip.layout) for clip in clips],
         on_clip=lambda name, audio, estimates: heard.append((name, audio, {"genae_tiny": estimates["genae_tiny"]})),
     )
-    facts = figures(codec)
+    facts = profile(codec)
     write_report(
         output / "report.html",
         title="Partita demo: a GenAE of three million parameters",

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     from partita_core import PartitaError
 
-    from partita.data.audio import SUFFIXES
+    from partita.data.audio.files import SUFFIXES
 
     from ._files import check_suffix, encode_file
 

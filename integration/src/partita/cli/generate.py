@@ -98,7 +98,7 @@ def _sample(options: argparse.Namespace) -> None:
     from partita_core import PartitaError
 
     from partita.generation import Generator
-    from partita.models import load_model
+    from partita.model_loading import load_model
 
     from ._files import check_suffix, decode_to_file, encode_file
 

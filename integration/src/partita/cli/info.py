@@ -22,18 +22,18 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     from partita_core import PartitaError, nearest, override
 
-    from partita.context import context_estimate
-    from partita.figures import figures, recipe_figures
-    from partita.models import FOREIGN, load_codec
+    from partita.model_loading import HF_PREFIX, load_codec
+    from partita.model_profile import context_estimate, profile
     from partita.recipes import RECIPES
+    from partita.recipes.profile import recipe_profile
 
     if options.name in RECIPES:
-        found = recipe_figures(override(RECIPES[options.name](), options.overrides))
+        found = recipe_profile(override(RECIPES[options.name](), options.overrides))
     elif options.overrides:
         hint = nearest(options.name, RECIPES)
         raise PartitaError(f"{options.overrides[0]!r} changes a recipe, and {options.name!r} is none; {hint}")
-    elif Path(options.name).exists() or "/" in options.name or options.name.startswith(FOREIGN):
-        found = figures(load_codec(options.name))
+    elif Path(options.name).exists() or "/" in options.name or options.name.startswith(HF_PREFIX):
+        found = profile(load_codec(options.name))
     else:
         hint = nearest(options.name, RECIPES)
         raise PartitaError(f"{options.name!r} is neither a recipe nor a model folder; {hint}")
@@ -49,7 +49,7 @@ def _lines(found: dict) -> list[str]:
         f"{found['name']}",
         f"  audio         {found['sample_rate']} Hz, {', '.join(found['layouts'])}",
         f"  latents       {_vectors(found)}{found['latent_dim']} x {rate:g} Hz (hop {found['hop']}), "
-        f"{found['numbers_per_second']:g} numbers/s",
+        f"{found['floats_per_second']:g} numbers/s",
         f"  60 s          {found['frames_60s']} frames",
         f"  codes         {_codes(found)}",
         f"  context       encoder {found['encode_context']}, decoder {found['decode_context']} frames",

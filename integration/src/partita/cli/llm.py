@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     from partita_core import PartitaError
 
-    from partita.byte_lm import train_byte_lm
+    from partita.generation.byte_lm import train_byte_lm
 
     from ._files import check_writable
 

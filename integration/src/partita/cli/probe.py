@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from partita_core import Codec
+    from partita_representation import RepresentationModel
 
     from partita.data import Clip
-    from partita.representation import RepresentationModel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,9 +79,9 @@ def _conditions(texts: list[str]) -> dict[str, str]:
 
 def _open(name: str) -> "Codec | RepresentationModel":
     from partita_core import Codec, PartitaError
+    from partita_representation import RepresentationModel
 
-    from partita.models import load_model
-    from partita.representation import RepresentationModel
+    from partita.model_loading import load_model
 
     model = load_model(name)
     if not isinstance(model, (Codec, RepresentationModel)):
@@ -91,8 +91,7 @@ def _open(name: str) -> "Codec | RepresentationModel":
 
 def _talking(models: "dict[str, Codec | RepresentationModel]") -> "dict[str, RepresentationModel]":
     from partita_core import PartitaError
-
-    from partita.representation import RepresentationModel
+    from partita_representation import RepresentationModel
 
     talking = {}
     for name, model in models.items():

@@ -19,8 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
-    from partita.evaluation import bit_rate
-    from partita.models import load_codec
+    from partita.model_loading import load_codec
     from partita.recipes import recipe
     from partita.training import RunFolder
     from partita.training.logs import read_log
@@ -29,7 +28,7 @@ def run(options: argparse.Namespace) -> None:
     last = [line for line in read_log(RunFolder(options.output).log) if "total" in line][-1]
     used = [value for name, value in last.items() if name.startswith("metric/in_use_")]
     spec = load_codec(model).latent_spec
-    rate = bit_rate(spec)
+    rate = spec.bit_rate
     assert rate is not None
     print(f"codes: {len(spec.codebook_sizes)} levels, {rate:.0f} bit/s")
     if used:

@@ -77,7 +77,7 @@ def _facts(codec: "Codec", log: list[dict[str, Any]]) -> dict[str, str]:
     """What there is to know of a model: parts, size, latents, and its training where the log of it is there."""
     from partita_core import Config
 
-    from partita.figures import count_parameters
+    from partita.model_profile import count_parameters
 
     parts = [getattr(part, "config", None) for part in codec.children()]
     names = [part.tag.split("/")[1] for part in parts if isinstance(part, Config)]

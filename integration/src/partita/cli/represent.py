@@ -56,7 +56,7 @@ def _train(options: argparse.Namespace) -> None:
 def _represent(options: argparse.Namespace) -> None:
     from partita_core import Latents, write_tensors
 
-    from partita.models import load_representation
+    from partita.model_loading import load_representation
 
     from ._files import check_other, check_suffix, encode_file
 

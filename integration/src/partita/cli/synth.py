@@ -1,4 +1,4 @@
-"""Make a data set of synthesised music, labelled and captioned, to try everything on."""
+"""Make a data set of synthesized music, labeled and captioned, to try everything on."""
 
 import argparse
 from pathlib import Path
@@ -15,13 +15,13 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     from tqdm import tqdm
 
-    from partita.data import synthesise
+    from partita.data import synthesize
 
-    with tqdm(unit="clip", desc="synthesising") as bar:
+    with tqdm(unit="clip", desc="synthesizing") as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        made = synthesise(options.out, minutes=options.minutes, seed=options.seed, progress=progress)
+        made = synthesize(options.out, minutes=options.minutes, seed=options.seed, progress=progress)
     print(f"{options.out}: {'made' if made else 'is there already'}")

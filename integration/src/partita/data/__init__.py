@@ -1,22 +1,22 @@
 """Data: audio files, data sets, corpora of latents, training crops, texts, and music where there is none."""
 
-from .audio import AudioInfo, AudioSource, audio_info, read_audio, read_blocks, source_name, write_audio
+from .audio.files import AudioInfo, AudioSource, audio_info, read_audio, read_blocks, source_name, write_audio
+from .audio.resampling import AudioReader, read_resampled, resample, resampled_length
 from .augment import Augmentation, Example, augment, plain
 from .clips import Clip, whole_files
 from .contents import changed_file, row_contents, sample_contents
-from .corpus import EncodedCorpus, encode_corpus
-from .crops import Batch, Crops, DataConfig, Item, LatentCrops, LeftOut, collate
-from .decoding import decode_pieces
-from .encoding import encode_files, encode_source
-from .listing import spread_rows
+from .corpus.encode import EncodedCorpus, encode_corpus
+from .corpus.read import CorpusSpec, corpus_spec, stored_latents
+from .crops import Batch, Crops, DataConfig, Item, LatentCrops, SkippedFile, collate
+from .datasets import audio_files, dataset_splits, names_hash, open_dataset
+from .decode_latents import decode_pieces
+from .encode_files import encode_files, encode_source
 from .loader import CropLoader, EpochSampler, build_loader, reported_readers
 from .pieces import is_silent, random_piece, random_pieces
-from .resampling import AudioReader, read_resampled, resample, resampled_length
-from .sources import audio_files, dataset_splits, names_hash, open_dataset
-from .splits import SPLITS
-from .stored import CorpusSpec, corpus_spec, stored_latents
-from .streams import CropStream, Place, StreamLoader, first_rows
-from .synth import synthesise
+from .sources.listing import spread_rows
+from .sources.splits import SPLITS
+from .streaming import CropStream, Place, StreamLoader, first_rows
+from .synth.dataset import synthesize
 from .texts import SPEECH_AND_SOUND_TEXTS, TextTask, all_texts, check_texts, draw_text
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
     "Example",
     "Item",
     "LatentCrops",
-    "LeftOut",
+    "SkippedFile",
     "Place",
     "StreamLoader",
     "TextTask",
@@ -75,7 +75,7 @@ __all__ = [
     "source_name",
     "spread_rows",
     "stored_latents",
-    "synthesise",
+    "synthesize",
     "whole_files",
     "write_audio",
 ]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from partita_core import ChannelLayout, PartitaError, natural_layout
 from torch import Tensor
 
-from .audio import read_audio, source_name
+from .audio.files import read_audio, source_name
+from .audio.resampling import resample
+from .datasets import row_name, row_source
 from .notes import note
-from .resampling import resample
-from .sources import row_name, row_source
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -6,9 +6,9 @@ from hashlib import sha256
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from .listing import spread_rows
-from .sources import row_source
-from .stored import CONTENT
+from .corpus.read import CONTENT
+from .datasets import row_source
+from .sources.listing import spread_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset

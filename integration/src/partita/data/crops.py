@@ -9,12 +9,12 @@ from partita_core import AudioSpec, ChannelLayout, PartitaError, hashed_seed, ne
 from partita_core.ranges import Count, Extras, Level, Range, Ranged
 from torch import Generator, Tensor
 
-from .audio import AudioSource, audio_info, source_name
+from .audio.files import AudioSource, audio_info, source_name
+from .audio.resampling import read_resampled, resampled_length
 from .augment import Augmentation, chance, draw_format, mixed, plain_format, unvaried, vary
+from .corpus.read import corpus_spec
+from .datasets import row_name, row_source
 from .pieces import is_silent
-from .resampling import read_resampled, resampled_length
-from .sources import row_name, row_source
-from .stored import corpus_spec
 from .texts import TextTask, check_texts, draw_text
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class SilentError(PartitaError):
     """A file is silent wherever it was looked at."""
 
 
-class LeftOut(str):
+class SkippedFile(str):
     """A file that was left out, as "name: reason".
 
     The reason may say where in the file it was met, and so be another for every crop: it is by `file` that files are
@@ -43,7 +43,7 @@ class LeftOut(str):
 
     file: str
 
-    def __new__(cls, reason: object, file: str = "") -> "LeftOut":
+    def __new__(cls, reason: object, file: str = "") -> "SkippedFile":
         """Of what a `PartitaError` says; what a worker sends gets its `file` afterwards."""
         found = super().__new__(cls, reason)
         found.file = file
@@ -61,7 +61,7 @@ class DataConfig(Ranged):
         augmentation: how crops are varied; None leaves them as they are.
         silence_db: a crop is drawn again when, with its channels in the format of the network, the root mean square of
             its deviation from the mean is below this level, in dB of full scale; None takes all.
-        redraws: how often at most; then the file is left out this time, as one that cannot be read is, and named.
+        max_silent_retries: maximum number of such draws; the file is then skipped and reported, like an unreadable one.
         texts: what may be asked about a crop; one of those that apply to it is drawn.
         stream: rows that are mixed at a time, where a data set is to be read as a stream, shard by shard, instead of
             being copied to the cache and read at random; None for that.
@@ -74,7 +74,7 @@ class DataConfig(Ranged):
     num_workers: Extras = 2
     augmentation: Augmentation | None = Augmentation()
     silence_db: Level | None = -60.0
-    redraws: Extras = 3
+    max_silent_retries: Extras = 3
     texts: tuple[TextTask, ...] = ()
     stream: Count | None = None
 
@@ -120,7 +120,7 @@ class Item(TypedDict, total=False):
     file_name: str
     prompt: str
     answer: str
-    broken: list[LeftOut]
+    broken: list[SkippedFile]
 
 
 class Batch(TypedDict, total=False):
@@ -151,7 +151,7 @@ class Batch(TypedDict, total=False):
     file_name: list[str]
     prompt: list[str]
     answer: list[str]
-    broken: list[LeftOut]
+    broken: list[SkippedFile]
     samples: Tensor
 
 
@@ -222,7 +222,7 @@ class Crops(torch.utils.data.Dataset):
             raise PartitaError(f"{source_name(source)}: holds no samples at {rate} Hz")
         # Another crop, or of a short stereo file another format, may not be silent.
         varies = length > frames or (self.config.augmentation is not None and info.channels == 2)
-        draws = 1 + (self.config.redraws if varies and not silence else 0)
+        draws = 1 + (self.config.max_silent_retries if varies and not silence else 0)
         cancels = False
         for _ in range(draws):
             start = int(torch.randint(length - frames + 1, (), generator=generator))
@@ -347,14 +347,14 @@ def _first_readable(
     """What `read` makes of the row that is due, or of another where that is broken; all that were are named."""
     (epoch, index), count = key, len(dataset)
     generator = Generator().manual_seed(hashed_seed(seed, "crop", epoch, index))
-    broken: list[LeftOut] = []
+    broken: list[SkippedFile] = []
     silent: list[int] = []
     for candidate in _candidates(epoch, index, count=count, seed=seed):
         row = dataset[candidate]
         try:
             return read(row, candidate, generator, False) | Item(broken=broken)
         except PartitaError as error:
-            broken.append(LeftOut(error, row_name(row, candidate)))
+            broken.append(SkippedFile(error, row_name(row, candidate)))
             silent += [candidate] if isinstance(error, SilentError) else []
     if silent:
         return read(dataset[silent[0]], silent[0], generator, True) | Item(broken=broken)

@@ -12,9 +12,9 @@ from partita_core import AudioSpec, PartitaError, first_line, hashed_seed
 from torch import Generator
 from torch.utils.data import DataLoader, Sampler
 
+from .corpus.read import corpus_spec
 from .crops import Batch, Crops, DataConfig, LatentCrops, collate
-from .stored import corpus_spec
-from .streams import CropStream, Place, StreamLoader, first_places
+from .streaming import CropStream, Place, StreamLoader, first_places
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset

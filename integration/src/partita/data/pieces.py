@@ -8,10 +8,10 @@ import torch
 from partita_core import PartitaError, hashed_seed, natural_layout
 from torch import Generator, Tensor
 
-from .audio import AudioInfo, AudioSource, audio_info
+from .audio.files import AudioInfo, AudioSource, audio_info
+from .audio.resampling import read_resampled, resampled_length
 from .clips import Clip
-from .resampling import read_resampled, resampled_length
-from .sources import row_name, row_source
+from .datasets import row_name, row_source
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -15,7 +15,7 @@ from .latent_statistics import (
     with_noise,
 )
 from .metrics import Metric
-from .references import bit_rate, low_passed, matched_noise, numbers_per_second, silence
+from .references import low_passed, matched_noise, silence
 from .results import Clip, Difference, Evaluation, FrechetDistances, MetricInfo, Speed, System
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "Speed",
     "Spread",
     "System",
-    "bit_rate",
     "by_chunk",
     "channel_balance",
     "chunk_grid",
@@ -49,7 +48,6 @@ __all__ = [
     "matched_noise",
     "mean_tokens",
     "named_metrics",
-    "numbers_per_second",
     "silence",
     "spread",
     "with_noise",

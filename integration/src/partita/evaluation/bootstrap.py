@@ -65,9 +65,9 @@ class Bootstrap:
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(means, [tail, 1 - tail], axis=0)
         # The product's rounding must not put a constant's mean outside its own interval.
-        centre = table.mean(axis=1)
+        center = table.mean(axis=1)
         return [
-            Interval(float(c), float(min(a, c)), float(max(b, c))) for c, a, b in zip(centre, low, high, strict=True)
+            Interval(float(c), float(min(a, c)), float(max(b, c))) for c, a, b in zip(center, low, high, strict=True)
         ]
 
     def difference(self, values: ArrayLike, baseline: ArrayLike) -> Interval:

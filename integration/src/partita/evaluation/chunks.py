@@ -60,10 +60,10 @@ def known_chunk(config: Config, chunk: float | None) -> float:
 
 
 def by_chunk(frames: Tensor, *, hop: int, chunk: int) -> Tensor:
-    """Frames sorted into the whole chunks that they are centred in.
+    """Frames sorted into the whole chunks that they are centered in.
 
     Args:
-        frames: `(..., 1 + samples // hop)`, frame t centred on sample `t * hop`.
+        frames: `(..., 1 + samples // hop)`, frame t centered on sample `t * hop`.
         hop: samples from frame to frame.
         chunk: samples of a chunk.
 

@@ -23,13 +23,14 @@ from partita_core import (
 )
 from torch import Tensor
 
-from ..data.resampling import resample, resample_some
+from partita.data.audio.resampling import resample, resample_some
+
 from .bootstrap import Bootstrap, Interval
 from .chunks import chunk_grid
 from .frechet import Embed, EmbeddedClips
 from .latent_statistics import LatentStatistics, latent_statistics, latent_vectors
 from .metrics.base import Metric
-from .references import bit_rate, fit, low_passed, matched_noise, numbers_per_second, silence
+from .references import fit, low_passed, matched_noise, silence
 from .results import Clip, Difference, Evaluation, MetricInfo, Speed, System
 
 DEFAULT_METRICS = ("log_mel_l1", "multi_resolution_stft", "si_sdr")
@@ -130,7 +131,7 @@ def evaluate(
             raise PartitaError(f"{measure} takes none of the clips; of {seen[0].name}: {reasons[seen[0].name]}")
 
     systems = [clock.system(name) for name, clock in clocks.items()]
-    systems += [System(name, reference=True, numbers_per_second=numbers) for name, (_, numbers) in rivals.items()]
+    systems += [System(name, reference=True, floats_per_second=numbers) for name, (_, numbers) in rivals.items()]
     return Evaluation(
         systems=tuple(systems),
         metrics=tuple(MetricInfo(m.name, m.label, m.unit, m.better) for m in measures),
@@ -184,7 +185,7 @@ class _Clock:
     def system(self, name: str) -> System:
         spec = replace(self.codec.latent_spec, codebook_sizes=self.sizes)
         speed = Speed(self._audio / max(self._encode, 1e-9), self._audio / max(self._decode, 1e-9))
-        return System(name, False, numbers_per_second(spec), bit_rate(spec), speed)
+        return System(name, False, spec.floats_per_second, spec.bit_rate, speed)
 
     def latents(self) -> LatentStatistics | None:
         """Of all clips; None where they tell nothing, as of silence alone."""
@@ -204,10 +205,10 @@ def _references(codecs: Mapping[str, Codec], rate: int, seed: int) -> dict[str, 
         "silence": (lambda audio, name: silence(audio), None),
         "matched noise": (lambda audio, name: matched_noise(audio, seed=seed, key=name), None),
     }
-    for numbers in sorted({numbers_per_second(codec.latent_spec) for codec in codecs.values()}):
+    for numbers in sorted({codec.latent_spec.floats_per_second for codec in codecs.values()}):
 
         def narrow(audio: Tensor, name: str, numbers: float = numbers) -> Tensor:
-            return low_passed(audio, sample_rate=rate, numbers_per_second=numbers)
+            return low_passed(audio, sample_rate=rate, floats_per_second=numbers)
 
         found[f"low-pass, {numbers:,.0f} numbers/s"] = (narrow, numbers)
     return found

@@ -18,7 +18,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     `|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))` (Dowson and Landau, 1982), in float64, with unbiased covariances. Few
     vectors make it too large.
 
-    With `C = X^T X`, X the centred vectors by the root of their number less one, the last trace is the sum of the
+    With `C = X^T X`, X the centered vectors by the root of their number less one, the last trace is the sum of the
     singular values of `X1 X2^T`: no root of a matrix is taken, and none has to be of full rank.
 
     Raises:
@@ -37,8 +37,8 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
 
 def _scatter(vectors: Tensor) -> Tensor:
     """A matrix X with `X^T X` the covariance, of no more rows than columns."""
-    centred = (vectors - vectors.mean(0)) / (len(vectors) - 1) ** 0.5
-    return centred if len(centred) <= centred.shape[1] else torch.linalg.qr(centred, mode="r").R
+    centered = (vectors - vectors.mean(0)) / (len(vectors) - 1) ** 0.5
+    return centered if len(centered) <= centered.shape[1] else torch.linalg.qr(centered, mode="r").R
 
 
 class EmbeddedClips:

@@ -25,7 +25,7 @@ class Spread:
         entropy: of the effect's distribution over the frames of a chunk, as a share of that of an even one: 1 is
             felt everywhere alike, 0 in one frame only; the mean over latents.
         gini: Gini coefficient of the effect over frames: 0 is even, towards 1 is one frame only; the mean over latents.
-        order: correlation, over all latents, of the place among the K of a chunk with the effect's centre in time: 1
+        order: correlation, over all latents, of the place among the K of a chunk with the effect's center in time: 1
             where latents are in the order of time.
         placed: share of the centres' variance that the place among the K explains, in whatever order, less what it
             would by chance; so it may be slightly negative.
@@ -122,9 +122,9 @@ def spread(effects: Tensor) -> Spread:
     entropy = torch.special.entr(share).sum(-1) / torch.tensor(float(frames)).log()
     rank = torch.arange(1, frames + 1, dtype=torch.float64)
     gini = (share.sort(dim=-1).values * (2 * rank - frames - 1)).sum(-1) / frames
-    centre = (share * (rank - 0.5) / frames).sum(-1)
+    center = (share * (rank - 0.5) / frames).sum(-1)
     slot = torch.arange(k, dtype=torch.float64)[:, None].expand_as(felt)[felt]
-    return Spread(float(entropy.mean()), float(gini.mean()), _correlation(slot, centre), _explained(slot, centre))
+    return Spread(float(entropy.mean()), float(gini.mean()), _correlation(slot, center), _explained(slot, center))
 
 
 def _correlation(x: Tensor, y: Tensor) -> float:

@@ -107,14 +107,14 @@ def latent_statistics(vectors: Tensor) -> LatentStatistics:
         PartitaError: there are fewer.
     """
     vectors = vectors.double()
-    centred = vectors - vectors.mean(0)
-    variance = centred.square().mean(0)
+    centered = vectors - vectors.mean(0)
+    variance = centered.square().mean(0)
     if len(vectors) < 2 or not variance.any():
         raise PartitaError(f"{len(vectors)} latent vectors have no variance; give two that differ")
-    eigenvalues = torch.linalg.eigvalsh(centred.T @ centred / len(vectors)).clamp_min(0)
+    eigenvalues = torch.linalg.eigvalsh(centered.T @ centered / len(vectors)).clamp_min(0)
     spectrum = eigenvalues.flip(0) / eigenvalues.sum()
     alive = variance > _DEAD**2 * variance.mean()
-    kurtosis = centred.pow(4).mean(0) / variance.square() - 3  # NaN where nothing varies, which is not alive
+    kurtosis = centered.pow(4).mean(0) / variance.square() - 3  # NaN where nothing varies, which is not alive
     balance = ChannelBalance(
         rms=float(vectors.square().mean().sqrt()),
         variance_min=float(variance.min() / variance.mean()),

@@ -1,14 +1,12 @@
 """What any model is to be held against: silence, spectrally matched noise, and the input low-passed."""
 
-import math
-
 import torch
 from partita_blocks.spectral import STFT
-from partita_core import LatentSpec, keyed_noise
+from partita_core import keyed_noise
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data.resampling import resample
+from partita.data.audio.resampling import resample
 
 
 def silence(audio: Tensor) -> Tensor:
@@ -48,38 +46,26 @@ def welch(signal: Tensor, window: int) -> Tensor:
     return transform(signal).abs().square().mean(-1)
 
 
-def low_passed(audio: Tensor, *, sample_rate: int, numbers_per_second: float) -> Tensor:
-    """The audio at a sample rate that takes `numbers_per_second` numbers for all its channels, and back.
+def low_passed(audio: Tensor, *, sample_rate: int, floats_per_second: float) -> Tensor:
+    """The audio at a sample rate that takes `floats_per_second` numbers for all its channels, and back.
 
-    What resampling alone makes of the same budget of numbers: `numbers_per_second / channels` samples a second, rounded
+    What resampling alone makes of the same budget of numbers: `floats_per_second / channels` samples a second, rounded
     to a whole number, hold what is under half as many Hz. A budget no smaller than the audio's own returns the audio;
     of a clip shorter than one sample of the lower rate nothing is left.
 
     Args:
         audio: `(channels, samples)`.
         sample_rate: of the audio.
-        numbers_per_second: the budget.
+        floats_per_second: the budget.
 
     Returns:
         `(channels, samples)` of the dtype of `audio`.
     """
-    rate = max(1, round(numbers_per_second / audio.shape[0]))
+    rate = max(1, round(floats_per_second / audio.shape[0]))
     if rate >= sample_rate:
         return audio.clone()
     narrow = resample(audio.detach().cpu(), sample_rate, rate)
     return fit(resample(narrow, rate, sample_rate), audio.shape[-1]).to(audio)
-
-
-def numbers_per_second(spec: LatentSpec) -> float:
-    """Real numbers that the latents hold for a second of audio."""
-    return float(spec.dim * spec.tokens_per_frame * spec.frame_rate)
-
-
-def bit_rate(spec: LatentSpec) -> float | None:
-    """Bits a second of the codes, each code at the logarithm of its codebook's size; None for continuous latents."""
-    if not spec.codebook_sizes:
-        return None
-    return sum(map(math.log2, spec.codebook_sizes)) * spec.tokens_per_frame * float(spec.frame_rate)
 
 
 def fit(audio: Tensor, samples: int) -> Tensor:

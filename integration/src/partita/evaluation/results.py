@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from partita_core import from_dict, printable, read_json, to_dict, write_json, written_aside
+from partita_core import atomic_write, from_dict, printable, read_json, to_dict, write_json
 
 from .bootstrap import Interval
 from .latent_statistics import LatentStatistics
@@ -47,14 +47,14 @@ class System:
     Attributes:
         name: as it is called in the tables.
         reference: whether it is one of the references rather than a model.
-        numbers_per_second: real numbers that stand for a second of audio; None where the question makes no sense.
+        floats_per_second: real numbers that stand for a second of audio; None where the question makes no sense.
         bit_rate: bits a second of the codes; None for continuous latents.
         speed: of encoding and decoding; None for references.
     """
 
     name: str
     reference: bool
-    numbers_per_second: float | None = None
+    floats_per_second: float | None = None
     bit_rate: float | None = None
     speed: Speed | None = None
 
@@ -181,7 +181,7 @@ class Evaluation:
                 cells = ("" if figure is None else repr(figure) for figure in figures)
                 named = (_csv_text(clip.name), clip.layout, f"{clip.seconds:.6f}", _csv_text(system.name))
                 table.writerow([*named, *cells])
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_text(text.getvalue(), encoding="utf-8", newline="")
 
     def to_markdown(self) -> str:
@@ -206,7 +206,7 @@ class Evaluation:
 
     def write_markdown(self, path: str | Path) -> None:
         """Writes `to_markdown`, whole or not at all."""
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_text(self.to_markdown(), encoding="utf-8")
 
     def best(self, metric: MetricInfo) -> str | None:
@@ -266,7 +266,7 @@ def format_rates(system: System) -> list[str]:
     """Numbers a second, kbit a second, and encoding and decoding speed, "–" where there is none."""
     speed = system.speed
     return [
-        "–" if system.numbers_per_second is None else f"{system.numbers_per_second:,.0f}",
+        "–" if system.floats_per_second is None else f"{system.floats_per_second:,.0f}",
         "–" if system.bit_rate is None else f"{system.bit_rate / 1000:.2f}",
         "–" if speed is None else _speed(speed.encode),
         "–" if speed is None else _speed(speed.decode),

@@ -7,7 +7,7 @@ import torch
 from partita_core import (
     Codec,
     Frozen,
-    LatentScale,
+    LatentNormalizer,
     LatentSpec,
     PartitaError,
     RepresentationEncoder,
@@ -58,7 +58,7 @@ class FlowHeadConfig(GenerationHeadConfig):
         return 0
 
     def build(
-        self, *, codec: Codec, encoder: RepresentationEncoder | None, scale: LatentScale, states: int
+        self, *, codec: Codec, encoder: RepresentationEncoder | None, scale: LatentNormalizer, states: int
     ) -> "FlowHead":
         """Build it; see `GenerationHeadConfig`. The encoder must go step by step."""
         return FlowHead(
@@ -96,7 +96,7 @@ class FlowHead(GenerationHead):
         dim: int,
         *,
         tokens_per_frame: int,
-        scale: LatentScale,
+        scale: LatentNormalizer,
         encoder: RepresentationEncoder | None,
         states: int,
         patch: int,

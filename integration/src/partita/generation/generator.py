@@ -11,8 +11,8 @@ from partita_core import (
     Codec,
     Config,
     Frozen,
+    LatentNormalizer,
     Latents,
-    LatentScale,
     PartitaError,
     RepresentationEncoder,
     Saved,
@@ -31,7 +31,7 @@ from .flow_head import FlowHeadConfig
 from .heads import GenerationHead, GenerationHeadConfig, HeadOutput, Sampling, Start
 
 if TYPE_CHECKING:
-    from partita.representation import RepresentationModel
+    from partita_representation import RepresentationModel
 
 Layouts = ChannelLayout | str | int | Sequence[ChannelLayout | str | int] | Tensor
 
@@ -60,7 +60,7 @@ class GeneratorConfig(Config):
         plain, encoder = codec_and_encoder(codec)
         ids = self.head.own_ids(plain.latent_spec)
         backbone = self.language_model.build(own_ids=ids, output=ids > 0)
-        scale = LatentScale(plain.latent_spec)
+        scale = LatentNormalizer(plain.latent_spec)
         head = self.head.build(codec=plain, encoder=encoder, scale=scale, states=backbone.width)
         return Generator(codec, backbone, head, stop=self.stop)
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from partita_core import Codec, Config, LatentScale, LatentSpec, RepresentationEncoder
+from partita_core import Codec, Config, LatentNormalizer, LatentSpec, RepresentationEncoder
 from partita_core.ranges import Count, NonNegative, Ranged
 from torch import Tensor, nn
 
@@ -125,7 +125,7 @@ class GenerationHeadConfig(Config):
 
     @abstractmethod
     def build(
-        self, *, codec: Codec, encoder: RepresentationEncoder | None, scale: LatentScale, states: int
+        self, *, codec: Codec, encoder: RepresentationEncoder | None, scale: LatentNormalizer, states: int
     ) -> GenerationHead:
         """Builds it for the latents of a codec.
 

@@ -73,7 +73,7 @@ class PatchFlow(nn.Module):
 
         Args:
             states: `(batch, patches, states)`, one before each patch.
-            values: normalised latents `(batch, dim, vectors)`; zeros fill up the last patch.
+            values: normalized latents `(batch, dim, vectors)`; zeros fill up the last patch.
             counts: `(batch,)` int64, latent vectors of each item that are not padding.
 
         Returns:

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 import torch
 from partita_core import (
     Codec,
-    LatentScale,
+    LatentNormalizer,
     LatentSpec,
     PartitaError,
     RepresentationEncoder,
@@ -46,7 +46,7 @@ class TokenHeadConfig(GenerationHeadConfig):
         return self._space(spec).vocab_size
 
     def build(
-        self, *, codec: Codec, encoder: RepresentationEncoder | None, scale: LatentScale, states: int
+        self, *, codec: Codec, encoder: RepresentationEncoder | None, scale: LatentNormalizer, states: int
     ) -> "TokenHead":
         """Builds it; see `GenerationHeadConfig`. It has no weights of its own, and hears codes as ids."""
         if encoder is not None:

@@ -2,7 +2,7 @@
 
 from .dac import DacCodec
 from .encodec import ChunkedEncodecCodec, EncodecCodec
-from .loading import from_foreign
+from .loading import from_huggingface
 from .mimi import MimiCodec
 from .native import oobleck_from_diffusers
 from .oobleck import OobleckCodec
@@ -15,6 +15,6 @@ __all__ = [
     "MimiCodec",
     "OobleckCodec",
     "TransformersCodecConfig",
-    "from_foreign",
+    "from_huggingface",
     "oobleck_from_diffusers",
 ]

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 Convolution = nn.Conv1d | nn.ConvTranspose1d
 
 
-class ForeignCodec(Saved, Codec):
+class ExternalCodec(Saved, Codec):
     """A codec of another library: its own networks, held under their own names.
 
     Attributes:

@@ -7,10 +7,10 @@ import torch
 from partita_core import LatentSpec
 from torch import Tensor, nn
 
-from ._common import ForeignCodec, audio_spec, drop_levels, frame_context, look_up
+from ._common import ExternalCodec, audio_spec, drop_levels, frame_context, look_up
 
 
-class DacCodec(ForeignCodec):
+class DacCodec(ExternalCodec):
     """Mono. `values` are the sum of the levels' projected codes, as the decoder takes them.
 
     Attributes:
@@ -46,5 +46,5 @@ class DacCodec(ForeignCodec):
         return reduce(torch.add, values)
 
     def synthesize(self, values: Tensor) -> Tensor:
-        """See `ForeignCodec`. Odd strides make some samples less."""
+        """See `ExternalCodec`. Odd strides make some samples less."""
         return self.decoder(values)

@@ -5,14 +5,14 @@ from typing import Any
 
 import torch
 from partita_blocks import overlap_add
-from partita_core import Chain, LatentSpec, PartitaError, Stepped, Stream
+from partita_core import Chain, LatentSpec, PartitaError, StatefulStream, Stream
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._common import ForeignCodec, audio_spec, drop_levels, frame_context, look_up, mirrored, seanet_padding
+from ._common import ExternalCodec, audio_spec, drop_levels, frame_context, look_up, mirrored, seanet_padding
 
 
-class _Encodec(ForeignCodec):
+class _Encodec(ExternalCodec):
     """What both have: the networks and the look-up."""
 
     quantizer: nn.Module
@@ -34,7 +34,7 @@ class _Encodec(ForeignCodec):
         return reduce(torch.add, (look_up(level.codebook.embed, row) for level, row in levels))
 
     def synthesize(self, values: Tensor) -> Tensor:
-        """See `ForeignCodec`."""
+        """See `ExternalCodec`."""
         return self.decoder(values)
 
 
@@ -99,9 +99,9 @@ class EncodecCodec(_Encodec):
     def _context(self, network: nn.Module, units_in: int, units_out: int) -> tuple[int, int]:
         return mirrored(frame_context(network, units_in, units_out, seanet_padding(self._config)), self._config)
 
-    def _stepped(self, lstm: Any, batch_size: int, width: int) -> Stepped:
+    def _stepped(self, lstm: Any, batch_size: int, width: int) -> StatefulStream:
         parameter = self._parameter()
-        return Stepped(
+        return StatefulStream(
             _Recurrent(lstm), batch_size, layout=None, device=parameter.device, dtype=parameter.dtype, width=width
         )
 
@@ -130,7 +130,7 @@ class ChunkedEncodecCodec(_Encodec):
         self.decode_context = (-(-(self._decoded - hop) // hop), 0)
 
     def gains(self, audio: Tensor) -> Tensor:
-        """The RMS of each chunk's mean of channels; see `Codec`. Ones where the model does not normalise."""
+        """The RMS of each chunk's mean of channels; see `Codec`. Ones where the model does not normalize."""
         chunks = self._chunks(audio).mean(1)
         if not self._normalize:
             return torch.ones_like(chunks[..., 0])

@@ -7,7 +7,7 @@ from typing import Any
 
 from partita_core import Codec, PartitaError, check_finite, first_line, limited_build, nearest, read_json
 
-from ._common import ForeignCodec
+from ._common import ExternalCodec
 from .oobleck import OobleckCodec
 from .transformers_codecs import MODELS, wrap_transformers
 
@@ -19,7 +19,7 @@ _MODELS = {"AutoencoderOobleck": ("diffusers", "AutoencoderOobleck")}
 _MODELS |= {kind: ("transformers", cls) for kind, cls in MODELS.items()}
 
 
-def from_foreign(model: Any) -> Codec:
+def from_huggingface(model: Any) -> Codec:
     """A codec of diffusers or transformers as one of ours, in eval mode.
 
     Args:
@@ -33,8 +33,8 @@ def from_foreign(model: Any) -> Codec:
     return wrap(_load(str(model)) if isinstance(model, str | Path) else model).eval()
 
 
-def wrap(model: Any) -> ForeignCodec:
-    """A loaded or built model as one of ours; see `from_foreign`.
+def wrap(model: Any) -> ExternalCodec:
+    """A loaded or built model as one of ours; see `from_huggingface`.
 
     Raises:
         PartitaError: it is no codec that is known here.
@@ -49,7 +49,7 @@ def wrap(model: Any) -> ForeignCodec:
 
 
 def is_codec(name: str) -> bool:
-    """Whether the model that is called `name` is one that `from_foreign` takes.
+    """Whether the model that is called `name` is one that `from_huggingface` takes.
 
     Raises:
         PartitaError: there is no such model.
@@ -58,7 +58,7 @@ def is_codec(name: str) -> bool:
 
 
 def load_pretrained(loader: Any, name: str, cls: str) -> Any:
-    """The model that is called `name`, as `from_foreign` takes names, in float32 on the CPU.
+    """The model that is called `name`, as `from_huggingface` takes names, in float32 on the CPU.
 
     Args:
         loader: the class of diffusers or transformers that loads it.

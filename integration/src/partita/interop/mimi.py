@@ -8,10 +8,10 @@ import torch
 from partita_core import LatentSpec, PartitaError
 from torch import Tensor, nn
 
-from ._common import ForeignCodec, audio_spec, drop_levels, look_up, mirrored, reach, seanet_padding
+from ._common import ExternalCodec, audio_spec, drop_levels, look_up, mirrored, reach, seanet_padding
 
 
-class MimiCodec(ForeignCodec):
+class MimiCodec(ExternalCodec):
     """Causal. `values` are the quantised latents that go into the upsampling before the decoder's transformer.
 
     Its transformers attend to a sliding window, so its context is bounded, if long: 80 s for the published model.
@@ -60,7 +60,7 @@ class MimiCodec(ForeignCodec):
         return _values(semantic, codes[:, :split]) + _values(acoustic, codes[:, split:])
 
     def synthesize(self, values: Tensor) -> Tensor:
-        """See `ForeignCodec`."""
+        """See `ExternalCodec`."""
         return self.decoder(values).audio_values
 
     def _forget_codebooks(self) -> None:

@@ -9,7 +9,7 @@ from partita_core import Config, LatentSpec, PartitaError, register
 from torch import Tensor, nn
 from torch.nn.utils.weight_norm import WeightNorm
 
-from ._common import ForeignCodec, audio_spec, frame_context
+from ._common import ExternalCodec, audio_spec, frame_context
 
 
 @register("codec/oobleck")
@@ -40,7 +40,7 @@ class OobleckCodecConfig(Config):
         return cls(sizes | {"channel_multiples": [1, 2], "downsampling_ratios": [4, 6], "sampling_rate": 8000})
 
 
-class OobleckCodec(ForeignCodec):
+class OobleckCodec(ExternalCodec):
     """Continuous latents: `values` are the posterior's mean. Nothing scales them; `measure_latents` does."""
 
     tile_seconds = 6.0  # a second takes 0.3 GB, for layers near the rate of audio are wide
@@ -69,7 +69,7 @@ class OobleckCodec(ForeignCodec):
         return self.encoder(audio).chunk(2, dim=1)[0], None
 
     def synthesize(self, values: Tensor) -> Tensor:
-        """See `ForeignCodec`."""
+        """See `ExternalCodec`."""
         return self.decoder(values)
 
 

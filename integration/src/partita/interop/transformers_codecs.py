@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from partita_core import Config, PartitaError, nearest, register
 
-from ._common import ForeignCodec
+from ._common import ExternalCodec
 from .dac import DacCodec
 from .encodec import ChunkedEncodecCodec, EncodecCodec
 from .mimi import MimiCodec
@@ -35,7 +35,7 @@ class TransformersCodecConfig(Config):
         settings = json.loads(json.dumps(model.config.to_dict()))
         return cls({key: value for key, value in settings.items() if key not in _CIRCUMSTANCES})
 
-    def build(self) -> ForeignCodec:
+    def build(self) -> ExternalCodec:
         """Builds it, with weights that nobody has trained.
 
         Raises:
@@ -62,7 +62,7 @@ class TransformersCodecConfig(Config):
         return cls({"model_type": "dac", "codebook_dim": 3} | sizes | rates)
 
 
-def wrap_transformers(model: Any) -> ForeignCodec | None:
+def wrap_transformers(model: Any) -> ExternalCodec | None:
     """A loaded or built model as one of ours; None if it is no codec that is known here."""
     names = {cls.__name__ for cls in type(model).__mro__}
     if "DacModel" in names:

@@ -1,7 +1,7 @@
 """Probes: what a linear classifier, or a frozen language model, reads from latents and features."""
 
-from .features import LOG_MEL, beginning, encode_clip, heard, log_mel, pooled_features, stack_tokens
-from .head import Examples, LinearProbe, ProbeSettings, fit_probe, masked_mean
+from .features import LOG_MEL, log_mel, pooled_features
+from .head import Examples, LinearProbe, ProbeSettings, fit_probe
 from .probe import probe, probe_features
 from .results import ProbeTask, Probing
 from .tasks import LabelTask, find_tasks
@@ -16,17 +16,12 @@ __all__ = [
     "ProbeTask",
     "Probing",
     "Transcripts",
-    "beginning",
     "character_edits",
-    "encode_clip",
     "find_tasks",
     "fit_probe",
-    "heard",
     "log_mel",
-    "masked_mean",
     "pooled_features",
     "probe",
     "probe_answers",
     "probe_features",
-    "stack_tokens",
 ]

@@ -1,22 +1,21 @@
 """What is probed: log-mel, latents and features of files, pooled over time."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
-from partita_core import ChannelLayout, Codec, Latents, PartitaError, convert, regroup
+from partita_core import Codec, Latents
 from torch import Tensor
 
-from ..data.clips import Clip
-from ..data.resampling import resample, resample_some
-from ..evaluation.metrics.spectra import magnitudes, mel_bands
-from ..models import codec_of
-from .head import masked_mean
+from partita.data.audio.resampling import resample
+from partita.data.clip_latents import encode_clip, pooled, stack_tokens, truncate_clip
+from partita.data.clips import Clip
+from partita.evaluation.metrics.spectra import magnitudes, mel_bands
+from partita.model_loading import codec_of
 
 if TYPE_CHECKING:
-    from ..representation import RepresentationModel
+    from partita_representation import RepresentationModel
 
 LOG_MEL = "log-mel"
 
@@ -39,45 +38,13 @@ def _mel_bands() -> Tensor:
     return mel_bands(sample_rate=_RATE, window=_WINDOW, num_mels=_BANDS)
 
 
-def stack_tokens(latents: Latents) -> Tensor:
-    """The values as one vector a frame, `(batch, frames, K * dim)`.
-
-    Raises:
-        PartitaError: there are no values.
-    """
-    if latents.values is None:
-        raise PartitaError("these latents hold codes only; a probe reads values")
-    return regroup(latents.values, latents.spec.dim * latents.spec.tokens_per_frame).transpose(1, 2)
-
-
-def beginning(clip: Clip, seconds: float) -> Clip:
-    """The clip cut to its first seconds."""
-    most = max(1, round(seconds * clip.sample_rate))
-    return replace(clip, audio=clip.audio[..., :most])
-
-
-def heard(codec: Codec, clip: Clip) -> tuple[Tensor, ChannelLayout]:
-    """The audio of a clip and its layout as the codec can take them: at its rate, and mono if that is all it takes."""
-    audio = resample_some(clip.audio, clip.sample_rate, codec.audio_spec.sample_rate)
-    if codec.audio_spec.layouts == (ChannelLayout.MONO,):
-        return convert(audio, clip.layout, ChannelLayout.MONO), ChannelLayout.MONO
-    return audio, clip.layout
-
-
-def encode_clip(codec: Codec, clip: Clip) -> Latents:
-    """The latents of a whole clip, normalised where their statistics are known."""
-    audio, layout = heard(codec, clip)
-    latents = codec.encode(audio[None], layout=layout)
-    return latents if latents.spec.mean is None or latents.spec.std is None else latents.normalize()
-
-
 @torch.no_grad()
 def pooled_features(
     models: "Mapping[str, Codec | RepresentationModel]", clips: Iterable[Clip], *, seconds: float
 ) -> dict[str, dict[int, Tensor]]:
     """The sources of every clip, pooled over time.
 
-    The sources are "log-mel", "NAME z" for the latents of each codec, normalised where their statistics are known,
+    The sources are "log-mel", "NAME z" for the latents of each codec, normalized where their statistics are known,
     with the K tokens of a frame stacked, and "NAME u" for the features of each representation. Models on top of one
     codec share its latents, which are listed once, by the first of them.
 
@@ -91,7 +58,7 @@ def pooled_features(
     """
     found: dict[str, dict[int, Tensor]] = {LOG_MEL: {}} | {name: {} for name in source_names(models)}
     for clip in clips:
-        clip = beginning(clip, seconds)
+        clip = truncate_clip(clip, seconds)
         found[LOG_MEL][clip.index] = log_mel(clip.audio, clip.sample_rate).mean(0)
         spaces: dict[str, Latents] = {}
         for name, model in models.items():
@@ -113,8 +80,3 @@ def source_names(models: "Mapping[str, Codec | RepresentationModel]") -> list[st
         names += [f"{name} z"] * (space not in spaces) + [f"{name} u"] * (not isinstance(model, Codec))
         spaces.add(space)
     return names
-
-
-def pooled(values: Tensor, frames: Tensor) -> Tensor:
-    """The mean over time of `(1, frames, width)`, of which `frames` count: `(width,)` float32 on the CPU."""
-    return masked_mean(values.float(), frames)[0].cpu()

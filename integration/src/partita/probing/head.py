@@ -24,7 +24,7 @@ class ProbeSettings(Ranged):
     Attributes:
         epochs: passes over the training items.
         lr: learning rate of Adam.
-        batch_size: small, since labelled sets often are, too: a narrow source needs some hundred steps.
+        batch_size: small, since labeled sets often are, too: a narrow source needs some hundred steps.
         seeds: probes of each source, from other weights and in another order of the items.
     """
 
@@ -48,21 +48,6 @@ class LinearProbe(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Pooled features `(items, width)` to logits `(items, classes)`."""
         return self.linear(self.norm(features))
-
-
-def masked_mean(values: Tensor, frames: Tensor) -> Tensor:
-    """The mean over the frames that each item has.
-
-    Args:
-        values: `(batch, frames, width)`; what is past an item's end has no effect.
-        frames: `(batch,)`, of each item; at least one.
-
-    Returns:
-        `(batch, width)`.
-    """
-    frames = frames.to(values.device)
-    outside = torch.arange(values.shape[1], device=values.device) >= frames[:, None]
-    return values.masked_fill(outside[..., None], 0).sum(1) / frames[:, None]
 
 
 def fit_probe(

@@ -9,16 +9,17 @@ import torch
 from partita_core import Codec, PartitaError
 from torch import Tensor
 
-from ..data.clips import Clip, whole_files
-from ..evaluation.bootstrap import Bootstrap
-from ..evaluation.results import Difference
+from partita.data.clips import Clip, whole_files
+from partita.evaluation.bootstrap import Bootstrap
+from partita.evaluation.results import Difference
+
 from .features import pooled_features
 from .head import Examples, ProbeSettings, fit_probe
 from .results import ProbeTask, Probing
 from .tasks import LabelTask, check_columns, described, find_tasks, majority, open_splits
 
 if TYPE_CHECKING:
-    from ..representation import RepresentationModel
+    from partita_representation import RepresentationModel
 
 Shown = Callable[[Iterable[Clip], int], Iterable[Clip]]
 """Wraps the clips of a split, of which there are so many, to show how far they are."""

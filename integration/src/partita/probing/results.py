@@ -7,8 +7,8 @@ from typing import Any
 
 from partita_core import to_dict, write_json
 
-from ..evaluation.bootstrap import Interval
-from ..evaluation.results import Difference
+from partita.evaluation.bootstrap import Interval
+from partita.evaluation.results import Difference
 
 
 @dataclass(frozen=True)

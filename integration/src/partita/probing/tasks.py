@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from partita_core import PartitaError, nearest
 
-from ..data.notes import note
+from partita.data.notes import note
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,7 +38,7 @@ def open_splits(data: str) -> dict[str, "Dataset"]:
     Raises:
         PartitaError: train or test are not there, or the rows hold no audio.
     """
-    from ..data import dataset_splits, open_dataset
+    from partita.data import dataset_splits, open_dataset
 
     found = {split: open_dataset(data, split) for split in ("train", "test")}
     if "audio" not in found["train"].column_names:
@@ -110,7 +110,7 @@ def find_tasks(rows: Mapping[str, Rows], *, column: str, where: Mapping[str, str
 
 
 def _task(name: str, rows: Mapping[str, Rows], column: str, where: Mapping[str, str]) -> LabelTask:
-    labelled = {
+    labeled = {
         split: [
             (index, _label(row[column], column))
             for index, row in enumerate(table)
@@ -118,19 +118,19 @@ def _task(name: str, rows: Mapping[str, Rows], column: str, where: Mapping[str, 
         ]
         for split, table in rows.items()
     }
-    classes = sorted({label for _, label in labelled["train"]})
+    classes = sorted({label for _, label in labeled["train"]})
     number = {label: i for i, label in enumerate(classes)}
     items = {
         split: tuple((index, number[label]) for index, label in found if label in number)
-        for split, found in labelled.items()
+        for split, found in labeled.items()
     }
     matching = [row for table in rows.values() for row in table if matches(row, where)]
     empty = sum(row.get(column) in (None, "") for row in matching)
     if 0 < empty < len(matching):
         note(f"{name}: {empty} of {len(matching)} rows have no {column} and are left out")
-    if (lost := len(labelled.get("validation", ())) - len(items.get("validation", ()))) > 0:
+    if (lost := len(labeled.get("validation", ())) - len(items.get("validation", ()))) > 0:
         note(f"{name}: {lost} validation items are left out; no training item has their class")
-    unknown = len(labelled["test"]) - len(items["test"])
+    unknown = len(labeled["test"]) - len(items["test"])
     return LabelTask(name, tuple(classes), {split: found for split, found in items.items() if found}, unknown)
 
 

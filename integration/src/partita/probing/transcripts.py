@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from partita_core import PartitaError, hashed_seed, to_dict, write_json
 
-from ..data.clips import whole_files
-from ..data.notes import note
-from ..evaluation.bootstrap import Bootstrap, Interval
-from ..evaluation.results import format_interval
-from .features import encode_clip
+from partita.data.clip_latents import encode_clip
+from partita.data.clips import whole_files
+from partita.data.notes import note
+from partita.evaluation.bootstrap import Bootstrap, Interval
+from partita.evaluation.results import format_interval
+
 from .results import markdown_table, percent
 from .tasks import check_columns, matches
 
 if TYPE_CHECKING:
-    from ..representation import Features, RepresentationModel
+    from partita_representation import Features, RepresentationModel
+
     from .probe import Shown
 
 # Beyond the longest reference, in bytes: room to be wrong, none to go on for ever.
@@ -132,7 +134,7 @@ def probe_answers(
     Raises:
         PartitaError: there are fewer than two items with a text.
     """
-    from ..data import open_dataset
+    from partita.data import open_dataset
 
     where, broken = where or {}, [] if broken is None else broken
     dataset = open_dataset(data, "test")
@@ -224,7 +226,7 @@ def _edits(answers: Iterable[str], references: Iterable[str], scale: float) -> l
 
 
 def _derangement(count: int, seed: int) -> list[int]:
-    """Another item for each: a random order, each followed by its neighbour."""
+    """Another item for each: a random order, each followed by its neighbor."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(hashed_seed("shuffle", seed))).tolist()
     follows = dict(zip(order, [*order[1:], order[0]]))
     return [follows[i] for i in range(count)]

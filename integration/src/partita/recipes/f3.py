@@ -1,4 +1,4 @@
-"""Recipes for F3-Tokenizer (arXiv 2606.06357): the autoencoder, that of SpectroStream with a regularised bottleneck.
+"""Recipes for F3-Tokenizer (arXiv 2606.06357): the autoencoder, that of SpectroStream with a regularized bottleneck.
 
 Published is the bottleneck in place of a KL term. Training follows an open reimplementation of SpectroStream
 (arXiv 2508.05207) where that is known; its losses are not, and those here are ours (docs/provenance.md).
@@ -15,7 +15,8 @@ from partita_encoders import SpectroStreamEncoderConfig
 from partita_losses import ComplexSTFTDiscriminatorsConfig, MultiResolutionSTFTConfig, MultiScaleMelConfig
 
 from partita.data import Augmentation, DataConfig
-from partita.training import AdversarialReconstructionConfig, OptimizerConfig, RunConfig, TrainerConfig
+from partita.objectives import AdversarialReconstructionConfig
+from partita.training import OptimizerConfig, RunConfig, TrainerConfig
 
 _MONO_24 = AudioSpec(24_000, 1, (ChannelLayout.MONO,))
 # These networks have no input for the layout; mono comes as two equal channels, and mid/side as left and right.

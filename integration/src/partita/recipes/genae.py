@@ -18,7 +18,8 @@ from partita_losses import (
 )
 
 from partita.data import DataConfig
-from partita.training import AdversarialReconstructionConfig, OptimizerConfig, RunConfig, TrainerConfig
+from partita.objectives import AdversarialReconstructionConfig
+from partita.training import OptimizerConfig, RunConfig, TrainerConfig
 
 _AUDIO = AudioSpec(44_100, 2, (ChannelLayout.MONO, ChannelLayout.STEREO, ChannelLayout.MID_SIDE))
 

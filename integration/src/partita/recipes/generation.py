@@ -1,11 +1,11 @@
 """Recipes for generating the latents of a codec that is trained already, as in F3-Tokenizer (arXiv 2606.06357).
 
-Published is that its normalised latents are what is generated. The language model with a flow head per patch of two
+Published is that its normalized latents are what is generated. The language model with a flow head per patch of two
 frames, at 12.5 Hz, is from a secondary source; sizes and training are ours (docs/provenance.md). Counts of parameters
 are for latents of 64 numbers.
 
 They take the name of the codec, or of a representation model on it: a folder, or what else `load_model` takes. A codec
-that makes codes is modelled by them, every other by its continuous latents. The condition is the column `caption`;
+that makes codes is modeled by them, every other by its continuous latents. The condition is the column `caption`;
 `data.texts` names another.
 """
 
@@ -24,8 +24,9 @@ from partita.generation import (
     TokenHeadConfig,
     codec_and_encoder,
 )
-from partita.models import load_model
-from partita.training import LatentGenerationConfig, OptimizerConfig, RunConfig, TrainerConfig
+from partita.model_loading import load_model
+from partita.objectives import LatentGenerationConfig
+from partita.training import OptimizerConfig, RunConfig, TrainerConfig
 
 # Steps of the language model a second at most, and the fewest that it comes near to: 25 Hz in pairs.
 _STEP_RATE = Fraction(25, 2)

@@ -17,7 +17,8 @@ from partita_encoders import SummaryEncoderConfig
 from partita_quantizers import FSQConfig
 
 from partita.data import Augmentation, DataConfig
-from partita.training import ConsistencyTrainingConfig, OptimizerConfig, RunConfig, TrainerConfig
+from partita.objectives import ConsistencyTrainingConfig
+from partita.training import OptimizerConfig, RunConfig, TrainerConfig
 
 _AUDIO = AudioSpec(44_100, 2, (ChannelLayout.STEREO,))
 _CHUNK = 32_768
@@ -153,7 +154,7 @@ def codicodec_tiny() -> RunConfig:
 
     The quantizer stands beside the bottleneck and leaves three items in four unrounded in training, so one model
     serves both: latents keep their values, and codes come with them. A token has four numbers, of which the tanh is to
-    keep all, so their RMS is not normalised. For vectors of 64 numbers, see `partita_core.regroup`.
+    keep all, so their RMS is not normalized. For vectors of 64 numbers, see `partita_core.regroup`.
     """
     sizes: dict[str, Any] = _TINY | {"companding": "component", "registers": 8}
     # One channel a place for so many tokens: the matrix is as large as that for 8 tokens and 16 channels.

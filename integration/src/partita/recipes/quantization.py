@@ -5,7 +5,7 @@ frozen, is from a secondary source. Levels, sizes, losses and training are ours 
 parameters are for latents of 64 numbers; codes are running averages and not among them.
 
 They take the codec's name: a model folder, or what else `load_codec` takes. Where the tokens of a frame have no order
-in time (Music2Latent2), there is no re-bottleneck around the levels: it would look for neighbours.
+in time (Music2Latent2), there is no re-bottleneck around the levels: it would look for neighbors.
 """
 
 from partita_core import Config
@@ -13,8 +13,9 @@ from partita_losses import LatentDiscriminatorConfig
 from partita_quantizers import ReBottleneckConfig, ResidualVQConfig
 
 from partita.data import DataConfig
-from partita.models import load_codec
-from partita.training import LatentQuantizationConfig, OptimizerConfig, RunConfig, TrainerConfig
+from partita.model_loading import load_codec
+from partita.objectives import LatentQuantizationConfig
+from partita.training import OptimizerConfig, RunConfig, TrainerConfig
 
 
 def vq_base(codec: str) -> RunConfig:

@@ -13,6 +13,7 @@ from partita_core import Config
 from partita_representation import (
     CausalRepresentationConfig,
     FrozenLLMConfig,
+    RepresentationModelConfig,
     RQMTPConfig,
     SwiGLUAdapterConfig,
 )
@@ -20,8 +21,8 @@ from partita_representation import (
 from partita.data import DataConfig
 from partita.data.texts import SPEECH_AND_SOUND_TEXTS
 from partita.generation import FlowSupervisionConfig
-from partita.representation import RepresentationModelConfig
-from partita.training import OptimizerConfig, RepresentationSupervisionConfig, RunConfig, TrainerConfig
+from partita.objectives import RepresentationSupervisionConfig
+from partita.training import OptimizerConfig, RunConfig, TrainerConfig
 
 
 def representation_base(codec: str, llm: str | None = None) -> RunConfig:

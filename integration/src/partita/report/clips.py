@@ -8,7 +8,8 @@ import numpy as np
 from partita_core import PartitaError
 from torch import Tensor
 
-from ..evaluation.results import Evaluation, format_numbers
+from partita.evaluation.results import Evaluation, format_numbers
+
 from .media import (
     DIFFERENCE_DB,
     RANGE_DB,
@@ -48,7 +49,7 @@ class ReportClip(NamedTuple):
 
 
 def legend(max_seconds: float) -> str:
-    """What the spectrograms' colours mean, the choice between them and their differences, and the keys."""
+    """What the spectrograms' colors mean, the choice between them and their differences, and the keys."""
     keys = (
         ("space", "play, pause"),
         ("1–9", "source"),
@@ -65,7 +66,7 @@ def legend(max_seconds: float) -> str:
     )
     levels = _scale("levels", f"−{RANGE_DB:.0f} dB", "the original’s peak")
     differences = _scale("differences", f"−{DIFFERENCE_DB:.0f} dB, missing", f"+{DIFFERENCE_DB:.0f} dB, added")
-    note = f"Nothing is normalised: levels are as they came out. Clips are cut at {max_seconds:g} s."
+    note = f"Nothing is normalized: levels are as they came out. Clips are cut at {max_seconds:g} s."
     return (
         f'<p class="note">Switching between sources keeps the position. {note}</p><div class="legend">'
         f'<span class="views" role="radiogroup" aria-label="Pictures">{views}</span>{levels}{differences}</div>'
@@ -79,8 +80,8 @@ def _scale(name: Literal["levels", "differences"], low: str, high: str) -> str:
     return f'<span class="scale {name}">{low}{bar}{high}</span>'
 
 
-def clip_card(clip: ReportClip, evaluation: Evaluation | None, max_seconds: float, colours: Mapping[str, int]) -> str:
-    """One clip: a panel for the original and for each estimate, all on one colour scale and one time axis.
+def clip_card(clip: ReportClip, evaluation: Evaluation | None, max_seconds: float, colors: Mapping[str, int]) -> str:
+    """One clip: a panel for the original and for each estimate, all on one color scale and one time axis.
 
     Raises:
         PartitaError: an estimate is not of the original's shape, or there are more than eight.
@@ -99,13 +100,13 @@ def clip_card(clip: ReportClip, evaluation: Evaluation | None, max_seconds: floa
     top = max(float(np.max(levels["Original"])), -RANGE_DB)
     panels = []
     for number, (label, audio) in enumerate(sources.items(), start=1):
-        colour = None if number == 1 else colours[label]
+        color = None if number == 1 else colors[label]
         images = _image("levels", f"Spectrogram: {label}", spectrogram_png(levels[label], top))
         if number > 1:
             difference = difference_png(levels[label], levels["Original"], top)
             images += _image("differences", f"Difference from the original: {label}", difference)
         scores = _scores(evaluation, name, label)
-        panels.append(_panel(number, label, colour, audio_uri(audio[:, :samples], rate), rate, images, scores))
+        panels.append(_panel(number, label, color, audio_uri(audio[:, :samples], rate), rate, images, scores))
     channels = "mono" if reference.shape[0] == 1 else f"{reference.shape[0]} channels"
     facts = f"{samples / rate:.1f} s · {rate / 1000:g} kHz · {channels}"
     return (
@@ -121,11 +122,11 @@ def _columns(panels: int) -> int:
     return -(-panels // rows)
 
 
-def _panel(number: int, label: str, colour: int | None, audio: str, rate: int, images: str, scores: str) -> str:
+def _panel(number: int, label: str, color: int | None, audio: str, rate: int, images: str, scores: str) -> str:
     marks = "".join(
         f'<span class="mark" style="bottom:{100 * height:.1f}%">{text}</span>' for height, text in frequency_marks(rate)
     )
-    dot = "" if colour is None else swatch(colour)
+    dot = "" if color is None else swatch(color)
     return (
         f'<figure class="panel"><button class="pick" aria-pressed="false"><kbd>{number}</kbd>{escape(label)}{dot}'
         f'</button><div class="plot">{images}{marks}<span class="head"></span></div>'

@@ -8,8 +8,9 @@ from typing import Any, Self
 import numpy as np
 from partita_core import PartitaError, from_dict, lookup, read_json
 
-from ..evaluation.bootstrap import Interval
-from ..evaluation.results import LATENTS_HEADING, LATENTS_NOTE, Evaluation, MetricInfo, System, format_latents
+from partita.evaluation.bootstrap import Interval
+from partita.evaluation.results import LATENTS_HEADING, LATENTS_NOTE, Evaluation, MetricInfo, System, format_latents
+
 from .plots import Series, key, plot
 from .tables import table
 
@@ -65,19 +66,19 @@ class Robustness:
         return type(self)(self.snrs, known, self.floor, self.clips)
 
 
-def rate_distortion(evaluation: Evaluation, colours: Mapping[str, int]) -> str:
+def rate_distortion(evaluation: Evaluation, colors: Mapping[str, int]) -> str:
     """A plot a metric over numbers a second, and over kbit a second where models have codes."""
     parts = []
-    by_numbers = {s.name: s.numbers_per_second for s in evaluation.systems if s.numbers_per_second is not None}
+    by_numbers = {s.name: s.floats_per_second for s in evaluation.systems if s.floats_per_second is not None}
     by_bits = {s.name: s.bit_rate / 1000 for s in evaluation.systems if s.bit_rate is not None}
     for rates, label in ((by_numbers, "numbers/s"), (by_bits, "kbit/s")):
         models = [s for s in evaluation.systems if s.name in rates and not s.reference]
         if models:
-            plots = "".join(_rate_plot(evaluation, each, rates, label, colours) for each in evaluation.metrics)
+            plots = "".join(_rate_plot(evaluation, each, rates, label, colors) for each in evaluation.metrics)
             parts.append(f'<div class="charts">{plots}</div>')
     if not parts:
         return ""
-    names = [(s.name, colours[s.name]) for s in evaluation.systems if not s.reference]
+    names = [(s.name, colors[s.name]) for s in evaluation.systems if not s.reference]
     note = (
         '<p class="note">What a model makes of its numbers each second, with intervals. The dashed line is the '
         "input low-passed to as many numbers, the dotted one noise with each clip’s spectrum.</p>"
@@ -85,13 +86,13 @@ def rate_distortion(evaluation: Evaluation, colours: Mapping[str, int]) -> str:
     return note + key([*names, ("references", None)]) + "".join(parts)
 
 
-def robustness_plots(found: Robustness, colours: Mapping[str, int]) -> str:
+def robustness_plots(found: Robustness, colors: Mapping[str, int]) -> str:
     """A plot a metric: from clean latents at the left to latents drowned in noise at the right."""
     ticks = [(float(i), snr) for i, snr in enumerate(found.snrs)]
     plots = []
     for metric in next(iter(found.means.values())):
         series = [
-            _intervals(model, list(range(len(ticks))), each[metric], colours[model])
+            _intervals(model, list(range(len(ticks))), each[metric], colors[model])
             for model, each in found.means.items()
             if metric in each
         ]
@@ -104,28 +105,28 @@ def robustness_plots(found: Robustness, colours: Mapping[str, int]) -> str:
         f'<p class="note">Decoded from latents with noise, so many dB below each frame’s own level; means over '
         f"{found.clips} clips with intervals. ∞ is without noise, the dotted line noise with each clip’s spectrum.</p>"
     )
-    names = [(model, colours[model]) for model in found.means]
+    names = [(model, colors[model]) for model in found.means]
     return f'{note}{key([*names, (_NOISE, None)])}<div class="charts">{"".join(plots)}</div>'
 
 
-def latent_plots(evaluation: Evaluation, colours: Mapping[str, int]) -> str:
+def latent_plots(evaluation: Evaluation, colors: Mapping[str, int]) -> str:
     """The balance of each model's latents as a table, and direction by direction and channel by channel."""
     found = evaluation.latents
     spectra, spreads, tails = [], [], []
     for model, each in found.items():
-        colour = colours[model]
+        color = colors[model]
         spectrum = np.maximum(np.asarray(each.spectrum), 1e-8)
-        spectra.append(Series(model, _numbered(spectrum), colour=colour))
+        spectra.append(Series(model, _numbered(spectrum), color=color))
         std = np.sort(np.asarray(each.std))[::-1] / max(each.balance.rms, 1e-30)
-        spreads.append(Series(model, _numbered(np.maximum(std, 1e-8)), colour=colour))
+        spreads.append(Series(model, _numbered(np.maximum(std, 1e-8)), color=color))
         kurtosis = np.sort([value for value in each.kurtosis if value is not None])[::-1]
-        tails.append(Series(model, _numbered(kurtosis), colour=colour))
+        tails.append(Series(model, _numbered(kurtosis), color=color))
     plots = [
         plot("Share of the variance", spectra, x_label="principal direction", y_logarithmic=True),
         plot("Standard deviation over RMS", spreads, x_label="channel, by its size"),
         plot("Excess kurtosis", tails, x_label="channel, by its size", y_logarithmic=False),
     ]
-    rows = [(model, colours[model], format_latents(each)) for model, each in found.items()]
+    rows = [(model, colors[model], format_latents(each)) for model, each in found.items()]
     note = (
         f'<p class="note">{LATENTS_NOTE} Effective rank: as many directions of equal variance would be as spread. '
         "Excess kurtosis is 0 for a Gaussian, −1.2 for a uniform channel.</p>"
@@ -134,14 +135,14 @@ def latent_plots(evaluation: Evaluation, colours: Mapping[str, int]) -> str:
 
 
 def _rate_plot(
-    evaluation: Evaluation, metric: MetricInfo, rates: Mapping[str, float], label: str, colours: Mapping[str, int]
+    evaluation: Evaluation, metric: MetricInfo, rates: Mapping[str, float], label: str, colors: Mapping[str, int]
 ) -> str:
     means = evaluation.means
     models = [s for s in evaluation.systems if s.name in rates and not s.reference]
     series = list(_references(evaluation, metric, rates))
     for system in models:
         mean = means[system.name][metric.name]
-        series.append(_intervals(system.name, [rates[system.name]], (mean,), colours[system.name], "points"))
+        series.append(_intervals(system.name, [rates[system.name]], (mean,), colors[system.name], "points"))
     distinct = sorted({rates[s.name] for s in models})
     wide = distinct[-1] / distinct[0] > 1.5
     ticks = None if wide else [(rate, f"{rate:,.4g}") for rate in distinct[:: -(-len(distinct) // 4)]]
@@ -162,11 +163,11 @@ def _references(evaluation: Evaluation, metric: MetricInfo, rates: Mapping[str, 
 
 
 def _intervals(
-    name: str, places: list[Any], intervals: tuple[Interval, ...], colour: int, style: Any = "line"
+    name: str, places: list[Any], intervals: tuple[Interval, ...], color: int, style: Any = "line"
 ) -> Series:
     points = np.asarray([(place, each.mean) for place, each in zip(places, intervals)], np.float64)
     low, high = (np.asarray([getattr(each, end) for each in intervals]) for end in ("low", "high"))
-    return Series(name, points, low, high, colour, style)
+    return Series(name, points, low, high, color, style)
 
 
 def _numbered(values: Any) -> Any:

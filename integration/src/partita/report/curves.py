@@ -33,12 +33,12 @@ def curves_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, NDArray[np.float64
     return {name: np.asarray(points) for name, points in found.items() if len(points) > 1}
 
 
-def chart(name: str, curves: Mapping[str, NDArray[np.float64]], colours: Mapping[str, int]) -> str:
+def chart(name: str, curves: Mapping[str, NDArray[np.float64]], colors: Mapping[str, int]) -> str:
     """One curve `(points, 2)` of each model that has it; long ones as the mean and the extremes of short stretches."""
     series = []
     for model, points in curves.items():
         steps, low, mean, high = _thinned(points)
-        series.append(Series(model, np.stack([steps, mean], axis=1), low, high, colours[model]))
+        series.append(Series(model, np.stack([steps, mean], axis=1), low, high, colors[model]))
     last = short(float(series[0].points[-1, 1]), 4) if len(series) == 1 else ""
     return plot(name, series, value=last)
 
@@ -48,7 +48,7 @@ def is_one_of_many(name: str) -> bool:
     return re.search(r"_\d+$", name) is not None
 
 
-def charts(logs: Mapping[str, Iterable[Mapping[str, Any]]], colours: Mapping[str, int]) -> str:
+def charts(logs: Mapping[str, Iterable[Mapping[str, Any]]], colors: Mapping[str, int]) -> str:
     """All curves of the models' logs; empty where there are none."""
     found: dict[str, dict[str, NDArray[np.float64]]] = {}
     for model, rows in logs.items():
@@ -56,8 +56,8 @@ def charts(logs: Mapping[str, Iterable[Mapping[str, Any]]], colours: Mapping[str
             found.setdefault(name, {})[model] = points
     order = sorted(found, key=lambda name: next((i for i, p in enumerate(_FIRST) if name.startswith(p)), len(_FIRST)))
     chief = [name for name in order if name.startswith(_FIRST) and not is_one_of_many(name)]
-    first = [chart(name, found[name], colours) for name in chief]
-    rest = [chart(name, found[name], colours) for name in order if name not in chief]
+    first = [chart(name, found[name], colors) for name in chief]
+    rest = [chart(name, found[name], colors) for name in order if name not in chief]
     if not first:
         first, rest = rest, []
     shown = f'<div class="charts">{"".join(first)}</div>' if first else ""

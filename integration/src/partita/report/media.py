@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..evaluation.metrics.spectra import magnitudes
+from partita.evaluation.metrics.spectra import magnitudes
 
 # What a spectrogram shows under the loudest point of its clip.
 RANGE_DB = 80.0
@@ -48,12 +48,12 @@ def spectrogram(audio: Tensor, sample_rate: int, *, width: int = 720, height: in
 
 
 def spectrogram_png(levels: NDArray[np.float64], top: float) -> bytes:
-    """A spectrogram as PNG, coloured from `top` dB down to `RANGE_DB` below it."""
+    """A spectrogram as PNG, colored from `top` dB down to `RANGE_DB` below it."""
     return _image((levels - top + RANGE_DB) / RANGE_DB, "levels")
 
 
 def picture(png: bytes) -> NDArray[np.uint8]:
-    """The colours of a PNG, `(height, width, 3)`."""
+    """The colors of a PNG, `(height, width, 3)`."""
     from PIL import Image
 
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
@@ -76,10 +76,10 @@ def difference_png(levels: NDArray[np.float64], original: NDArray[np.float64], t
 
 
 def colour_stops(scale: Literal["levels", "differences"], count: int = 9) -> list[str]:
-    """Colours of a scale, from quiet to loud or from missing to added, for its legend."""
+    """Colors of a scale, from quiet to loud or from missing to added, for its legend."""
     palette = np.frombuffer(_palette(scale), np.uint8).reshape(256, 3)
     picked = palette[np.linspace(0, 255, count).round().astype(int)]
-    return ["#" + bytes(colour).hex() for colour in picked]
+    return ["#" + bytes(color).hex() for color in picked]
 
 
 def frequency_marks(sample_rate: int) -> list[tuple[float, str]]:
@@ -94,9 +94,9 @@ def _band(power: Tensor, low: float, high: float) -> Tensor:
     first, last = int(np.ceil(low)), int(np.floor(high))
     if last > first:
         return power[first : last + 1].amax(0)
-    centre = (low + high) / 2
-    under = min(int(centre), power.shape[0] - 2)
-    return torch.lerp(power[under], power[under + 1], centre - under)
+    center = (low + high) / 2
+    under = min(int(center), power.shape[0] - 2)
+    return torch.lerp(power[under], power[under + 1], center - under)
 
 
 def _mel(hertz: float) -> float:
@@ -108,7 +108,7 @@ def _mel_edges(count: int, sample_rate: int) -> NDArray[np.float64]:
 
 
 def _image(shade: NDArray[np.float64], scale: Literal["levels", "differences"]) -> bytes:
-    """Shades from 0 to 1 as a PNG in the colours of a scale."""
+    """Shades from 0 to 1 as a PNG in the colors of a scale."""
     from PIL import Image  # comes with matplotlib
 
     image = Image.fromarray((np.clip(shade, 0, 1) * 255).round().astype(np.uint8))

@@ -7,10 +7,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from partita_core import written_aside
+from partita_core import atomic_write
 from torch import Tensor
 
-from ..evaluation.results import Evaluation
+from partita.evaluation.results import Evaluation
+
 from .clips import ReportClip, clip_card, legend
 from .comparisons import Robustness, latent_plots, rate_distortion, robustness_plots
 from .curves import charts
@@ -33,7 +34,7 @@ def write_report(
     """Writes a report as one HTML file, whole or not at all.
 
     Audio is in it as 16-bit FLAC and spectrograms as PNG: about 0.2 MB for a second of stereo and each source. Sections
-    without content are left out. A model has one name and one colour on the whole page.
+    without content are left out. A model has one name and one color on the whole page.
 
     Args:
         path: of the file.
@@ -50,22 +51,22 @@ def write_report(
     Raises:
         PartitaError: the file cannot be written, or a clip and an estimate of it differ in shape.
     """
-    colours = _Colours()
+    colors = _Colours()
     if evaluation is not None:
         for system in evaluation.systems:
             if not system.reference:
-                colours[system.name]
-    cards = "".join(clip_card(ReportClip(*clip), evaluation, max_seconds, colours) for clip in clips)
-    curves = charts(logs or {}, colours)
-    legend_of_curves = key((model, colours[model]) for model in logs or {}) if len(logs or {}) > 1 else ""
+                colors[system.name]
+    cards = "".join(clip_card(ReportClip(*clip), evaluation, max_seconds, colors) for clip in clips)
+    curves = charts(logs or {}, colors)
+    legend_of_curves = key((model, colors[model]) for model in logs or {}) if len(logs or {}) > 1 else ""
     sections = {
-        "Figures": "" if evaluation is None else figures(evaluation, colours),
-        "Rate and distortion": "" if evaluation is None else rate_distortion(evaluation, colours),
+        "Figures": "" if evaluation is None else figures(evaluation, colors),
+        "Rate and distortion": "" if evaluation is None else rate_distortion(evaluation, colors),
         "Listen": legend(max_seconds) + cards if cards else "",
-        "Robustness": "" if robustness is None else robustness_plots(robustness, colours),
-        "Latents": latent_plots(evaluation, colours) if evaluation is not None and evaluation.latents else "",
+        "Robustness": "" if robustness is None else robustness_plots(robustness, colors),
+        "Latents": latent_plots(evaluation, colors) if evaluation is not None and evaluation.latents else "",
         "Training": legend_of_curves + curves if curves else "",
-        "Models": _models(models, colours) if models else "",
+        "Models": _models(models, colors) if models else "",
     }
     shown = {heading: content for heading, content in sections.items() if content}
     rows = "".join(f"<div><dt>{escape(str(a))}</dt><dd>{escape(str(b))}</dd></div>" for a, b in summary)
@@ -82,20 +83,20 @@ def write_report(
         ),
     }
     page = Template(_asset("template.html")).substitute(parts)
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(page, encoding="utf-8")
 
 
 class _Colours(dict[str, int]):
-    """The number of each model's colour, by the order in which they are first asked for."""
+    """The number of each model's color, by the order in which they are first asked for."""
 
     def __missing__(self, name: str) -> int:
         return self.setdefault(name, len(self))
 
 
-def _models(models: Mapping[str, Mapping[str, str]], colours: Mapping[str, int]) -> str:
+def _models(models: Mapping[str, Mapping[str, str]], colors: Mapping[str, int]) -> str:
     heading = list(dict.fromkeys(label for facts in models.values() for label in facts))
-    rows = [(name, colours[name], [facts.get(label, "–") for label in heading]) for name, facts in models.items()]
+    rows = [(name, colors[name], [facts.get(label, "–") for label in heading]) for name, facts in models.items()]
     return table(heading, rows)
 
 

@@ -1,4 +1,4 @@
-"""Plots as SVG that takes its colours from the page: curves, bands, points with whiskers."""
+"""Plots as SVG that takes its colors from the page: curves, bands, points with whiskers."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-COLOURS = 8
+COLORS = 8
 """Classes `.c0` to `.c7` of the style sheet; what belongs to no model has none of them."""
 
 _WIDTH, _HEIGHT = 320, 168
@@ -28,7 +28,7 @@ class Series:
         points: `(count, 2)` of places and values, by rising place.
         low: lower ends of the intervals, `(count,)`; None without.
         high: upper ends, likewise.
-        colour: number of the model's colour; None for grey.
+        color: number of the model's color; None for gray.
         style: a line with its band; points alone, with whiskers; a dashed line; or a level across the whole plot,
             drawn at the value of the first point.
     """
@@ -37,7 +37,7 @@ class Series:
     points: NDArray[np.float64]
     low: NDArray[np.float64] | None = None
     high: NDArray[np.float64] | None = None
-    colour: int | None = None
+    color: int | None = None
     style: Literal["line", "points", "dashes", "level"] = "line"
 
 
@@ -92,14 +92,14 @@ def plot(
 
 
 def key(entries: Iterable[tuple[str, int | None]]) -> str:
-    """Which colour is whose; a grey entry is one of the references."""
-    items = [f"<li>{swatch(colour)}{escape(name)}</li>" for name, colour in entries]
+    """Which color is whose; a gray entry is one of the references."""
+    items = [f"<li>{swatch(color)}{escape(name)}</li>" for name, color in entries]
     return f'<ul class="key">{"".join(items)}</ul>' if items else ""
 
 
-def swatch(colour: int | None) -> str:
-    """The dot of a colour."""
-    return f'<i class="swatch {_class(colour)}"></i>'
+def swatch(color: int | None) -> str:
+    """The dot of a color."""
+    return f'<i class="swatch {_class(color)}"></i>'
 
 
 class Scale:
@@ -162,7 +162,7 @@ def short(value: float, digits: int = 3) -> str:
 
 def _drawn(series: Series, x: Scale, y: Scale, shift: float) -> str:
     name = f"<title>{escape(_in_words(series))}</title>"
-    group = f'<g class="{_class(series.colour)} {series.style}">{name}'
+    group = f'<g class="{_class(series.color)} {series.style}">{name}'
     at = x.place(series.points[:, 0]) + shift
     heights = y.place(series.points[:, 1])
     if series.style == "level":
@@ -208,8 +208,8 @@ def _in_words(series: Series) -> str:
     return f"{series.name}: {short(first[1], 4)} at {short(first[0])}, {short(last[1], 4)} at {short(last[0])}"
 
 
-def _class(colour: int | None) -> str:
-    return "grey" if colour is None else f"c{colour % COLOURS}"
+def _class(color: int | None) -> str:
+    return "gray" if color is None else f"c{color % COLORS}"
 
 
 def _path(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:

@@ -4,22 +4,23 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from ..evaluation.bootstrap import Interval
-from ..evaluation.results import Evaluation, MetricInfo, System, format_interval, format_numbers, format_rates
+from partita.evaluation.bootstrap import Interval
+from partita.evaluation.results import Evaluation, MetricInfo, System, format_interval, format_numbers, format_rates
+
 from .plots import swatch
 
 
 def table(heading: Sequence[str], rows: Iterable[tuple[str, int | None, Sequence[str]]]) -> str:
-    """Plain text in a table: each row is a name, the number of its colour, and the cells after it."""
+    """Plain text in a table: each row is a name, the number of its color, and the cells after it."""
     heads = "".join(f"<th>{escape(text)}</th>" for text in heading)
     body = "".join(
-        f"<tr><td>{swatch(colour)}{escape(name)}</td>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-        for name, colour, cells in rows
+        f"<tr><td>{swatch(color)}{escape(name)}</td>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+        for name, color, cells in rows
     )
     return _scrolled(f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>")
 
 
-def figures(evaluation: Evaluation, colours: Mapping[str, int]) -> str:
+def figures(evaluation: Evaluation, colors: Mapping[str, int]) -> str:
     """The table of means and of distances between sets, and the differences folded away beneath it."""
     confidence = f"{100 * evaluation.settings['confidence']:g} %"
     count = len(evaluation.clips)
@@ -28,10 +29,10 @@ def figures(evaluation: Evaluation, colours: Mapping[str, int]) -> str:
         "↓ lower is better, ↑ higher is better. Models come first, then what any model is to be held against."
     )
     notes = "".join(f'<p class="note">{escape(text)}</p>' for text in evaluation.notes)
-    return f'<p class="note">{note}</p>{_means(evaluation, colours)}{notes}{_differences(evaluation, confidence)}'
+    return f'<p class="note">{note}</p>{_means(evaluation, colors)}{notes}{_differences(evaluation, confidence)}'
 
 
-def _means(evaluation: Evaluation, colours: Mapping[str, int]) -> str:
+def _means(evaluation: Evaluation, colors: Mapping[str, int]) -> str:
     heads = "".join(f"<th>{escape(metric.title)}</th>" for metric in evaluation.metrics)
     for each in evaluation.frechet:
         name = re.sub("([:/])", r"\1<wbr>", escape(each.name))  # long, and to be broken where its parts meet
@@ -45,7 +46,7 @@ def _means(evaluation: Evaluation, colours: Mapping[str, int]) -> str:
             cells.append(f"<td><b>{distance}</b></td>")
         rates = [f"<td>{rate}</td>" for rate in format_rates(system)]
         kind = "reference" if system.reference else "model"
-        name = escape(system.name) if system.reference else swatch(colours[system.name]) + escape(system.name)
+        name = escape(system.name) if system.reference else swatch(colors[system.name]) + escape(system.name)
         rows.append(f'<tr class="{kind}"><td>{name}</td>{"".join((*cells, *rates))}</tr>')
     rates = "<th>numbers/s</th><th>kbit/s</th><th>encode<br>× real time</th><th>decode<br>× real time</th>"
     head = f"<thead><tr><th></th>{heads}{rates}</tr></thead>"

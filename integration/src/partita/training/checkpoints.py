@@ -11,25 +11,24 @@ from typing import Any
 import torch
 from partita_core import (
     PartitaError,
+    atomic_write,
     check_finite,
     check_vacant,
     from_dict,
     load_weights,
     read_json,
-    read_shapes,
     read_tensors,
     shorten,
     shown,
     to_dict,
     write_json,
     write_tensors,
-    written_aside,
 )
 from torch import Tensor, nn
 
 from partita.data import Place
+from partita.objectives.objective import TrainState
 
-from .objective import TrainState
 from .optimization import EMA
 from .run import RunFolder, first_difference
 
@@ -109,7 +108,7 @@ def save_checkpoint(
     if path.name not in run.written():
         check_vacant(path)
         run.note("write", path.name)
-    with written_aside(path, own=True) as aside:
+    with atomic_write(path, own=True) as aside:
         aside.mkdir()
         write_tensors(aside / "objective.safetensors", objective.state_dict())
         for phase, optimizer in optimizers.items():
@@ -147,29 +146,6 @@ def load_checkpoint(
         ema.load(read_tensors(path / "ema.safetensors")[0], path)
     saved = from_dict(_Saved, read_json(path / "state.json"), where=str(path / "state.json"))
     return TrainState(saved.step, saved.total_steps, saved.since), saved.facts
-
-
-def model_shapes(path: Path) -> dict[str, Tensor]:
-    """What `load_model` finds in a checkpoint, on the meta device; errors as `read_shapes`."""
-    return _of_model(read_shapes(path / "objective.safetensors"))
-
-
-def load_model(path: Path, model: nn.Module) -> None:
-    """Gives a model the weights of a checkpoint, the averaged ones where the run keeps them, and puts it in eval mode.
-
-    Args:
-        path: the folder of the checkpoint.
-        model: as the run's `config.json` builds it.
-
-    Raises:
-        PartitaError: the checkpoint is damaged, or of another model.
-    """
-    tensors, _ = read_tensors(path / "objective.safetensors")
-    own = _of_model(tensors)
-    if (path / "ema.safetensors").exists():
-        own |= read_tensors(path / "ema.safetensors")[0]
-    load_weights(model, own, path)
-    model.eval()
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -239,7 +215,3 @@ def _changed(own: list[dict[str, Any]], groups: Any) -> str:
         if found:
             return found
     return ""
-
-
-def _of_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}

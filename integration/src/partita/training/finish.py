@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from partita_core import Codec, Frozen, Latents, PartitaError, measure_latents
 
-from partita.cards import Measured, Training, model_card
 from partita.data import audio_info, corpus_spec, first_rows, random_pieces, spread_rows, stored_latents
+from partita.objectives.objective import Objective
 
-from .objective import Objective
+from .model_card import Measured, Training, model_card
 from .optimization import EMA, averaged
 from .run import RunConfig, RunFolder
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from partita_core import PartitaError, parse_json, shown, written_aside
+from partita_core import PartitaError, atomic_write, parse_json, shown
 from tqdm import tqdm
 
 
@@ -25,7 +25,7 @@ class Log:
         self.path, self._trackers = path, trackers
         self._warned: set[str] = set()
         self.kept = kept = [line for line in read_log(path) if line["step"] <= step]
-        with written_aside(path) as aside:  # a kill must not lose what was there
+        with atomic_write(path) as aside:  # a kill must not lose what was there
             aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
     def write(self, step: int, **values: Any) -> None:

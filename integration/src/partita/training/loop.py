@@ -18,19 +18,26 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from partita.data import changed_file
+from partita.distributed import (
+    StepDecision,
+    broadcast_from_main,
+    broadcast_stop,
+    gather_objects,
+    mean_over_processes,
+    merge_skipped_files,
+)
+from partita.objectives.objective import Objective, TrainState
 
+from .alarms import Watch
 from .checkpoints import Facts, load_checkpoint, save_checkpoint
-from .clock import Clock
 from .finish import hours_of
 from .interruption import Interrupted, Signals
 from .logs import Log, Progress
-from .nonfinite import Guard, NonFiniteError
-from .objective import Objective, TrainState
+from .nonfinite_guard import Guard, NonFiniteError
 from .optimization import EMA, kept_rates
-from .periodic import Periodic
 from .run import RunConfig, RunFolder
-from .together import Word, agree, all_left_out, everywhere, gathered, of_main
-from .watch import Watch
+from .time_budget import Clock
+from .validation import Periodic
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -151,7 +158,7 @@ class Loop:
         self.prepared.train()
         held = ExitStack()
         try:
-            last = agree(self.accelerator, Word(clock.over(state), state.total_steps)).last
+            last = broadcast_stop(self.accelerator, StepDecision(clock.over(state), state.total_steps)).last
             if log is not None and periodic is not None and periodic.missed(state, last, log):
                 with clock.paused():
                     periodic.evaluate(state, log)
@@ -160,18 +167,18 @@ class Loop:
                 figures, waited = self._try_step(reader, state, bar, log)
                 state.step += 1
                 ending, asked = signals.take()
-                mine = Word(clock.over(state), clock.total_steps(state), asked or clock.save_due(), ending)
-                last, state.total_steps, save, ending = agree(self.accelerator, mine)
+                mine = StepDecision(clock.over(state), clock.total_steps(state), asked or clock.save_due(), ending)
+                last, state.total_steps, save, ending = broadcast_stop(self.accelerator, mine)
                 if self.ema is not None and figures:
                     self.ema.update(self.objective.model, state.step)
                 if figures and (state.step % trainer.log_every == 0 or last):
-                    values = everywhere(self.accelerator, figures)
+                    values = mean_over_processes(self.accelerator, figures)
                     if log is not None:
                         values = log.finite(state.step, values)
                         bar.update(state.step, state.total_steps, {"loss": values["total"]})
                         log.write(state.step, seconds=round(clock.elapsed, 3), waited=round(waited, 4), **values)
                         self._warn(values, state, log)
-                    self.stop = of_main(self.accelerator, self.stop)
+                    self.stop = broadcast_from_main(self.accelerator, self.stop)
                 if last or save or ending or (checkpoint_every and state.step % checkpoint_every == 0):
                     path = self._checkpoint(state, clock.elapsed, keep, getattr(batches, "places", ()))
                     clock.saved()
@@ -184,7 +191,7 @@ class Loop:
                         periodic.evaluate(state, log)
             if self.stop:
                 raise PartitaError(self.stop)
-            self.broken = all_left_out(self.accelerator, self.broken)
+            self.broken = merge_skipped_files(self.accelerator, self.broken)
         finally:
             held.close()
             bar.close()
@@ -294,8 +301,8 @@ class Loop:
 
     def _checkpoint(self, state: TrainState, seconds: float, keep: int, places: tuple[Any, ...]) -> Path | None:
         """Write a checkpoint, in the main process; returns its folder there."""
-        everyone = gathered(self.accelerator, [places] if places else [])
-        broken = all_left_out(self.accelerator, self.broken)
+        everyone = gather_objects(self.accelerator, [places] if places else [])
+        broken = merge_skipped_files(self.accelerator, self.broken)
         if not self.accelerator.is_main_process:
             return None
         facts = Facts(

@@ -11,7 +11,7 @@ from partita_core import PartitaError, Saved, check_finite, check_weights
 from partita_core.ranges import Count, NonNegative, Positive, Range, Ranged, Steps
 from torch import Tensor, nn
 
-from .objective import Objective, TrainState
+from partita.objectives.objective import Objective, TrainState
 
 _SCHEDULES: dict[str, Callable[[TrainState, "OptimizerConfig"], float]] = {
     "constant": lambda state, config: 1.0,

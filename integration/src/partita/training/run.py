@@ -27,8 +27,8 @@ from partita_core.ranges import Count, Positive, Proportion, Ranged, Seed
 
 from partita.data import DataConfig
 
+from .alarms import WatchConfig
 from .optimization import OptimizerConfig
-from .watch import WatchConfig
 
 # What may be another in a run that is resumed: nothing of it touches what is learned.
 _FREE = ("on_nonfinite", "max_skipped", "watch", "trackers")

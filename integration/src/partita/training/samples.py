@@ -6,7 +6,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from partita_core import PartitaError, written_aside
+from partita_core import PartitaError, atomic_write
 from torch import Tensor
 
 from partita.data import write_audio
@@ -57,7 +57,7 @@ class Samples:
         place = self._folder / folder
         place.mkdir(parents=True, exist_ok=True)
         write_audio(place / f"{stem}.wav", audio, sample_rate)
-        with written_aside(place / f"{stem}.png", sync=False) as aside:
+        with atomic_write(place / f"{stem}.png", sync=False) as aside:
             aside.write_bytes(png)
         tag = "original" if folder == "original" else "sample"
         for tracker in self._trackers:

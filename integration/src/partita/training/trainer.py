@@ -20,20 +20,19 @@ from partita.data import (
     reported_readers,
     sample_contents,
 )
-from partita.data.coverage import check_coverage
-from partita.models import build_model, load_model
-from partita.world import check_world
+from partita.data.text_coverage import check_coverage
+from partita.distributed import broadcast_from_main, check_world
+from partita.model_loading import build_model, load_model
+from partita.objectives.latent_batches import check_corpus
+from partita.objectives.objective import Objective, TrainState
 
 from .checkpoints import checkpoints, last_checkpoint
 from .finish import finish
-from .latents import check_corpus
 from .loop import Loop
-from .nonfinite import NonFiniteError
-from .objective import Objective, TrainState
-from .periodic import Periodic
+from .nonfinite_guard import NonFiniteError
 from .run import RunConfig, RunFolder
 from .samples import Samples, check_trackers
-from .together import of_main
+from .validation import Periodic
 
 
 @reported_readers()
@@ -193,7 +192,7 @@ def _one_writer(
                 run.tidy()
             except PartitaError as error:
                 problem = str(error)
-        problem = of_main(accelerator, problem)
+        problem = broadcast_from_main(accelerator, problem)
         if problem:
             raise PartitaError(problem)
         try:

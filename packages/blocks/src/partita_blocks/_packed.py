@@ -161,7 +161,7 @@ def _pad(x: Tensor) -> Tensor:
 
 
 def _panels(matrix: Tensor, panel: int, *, bf16: bool) -> Tensor:
-    """`(k, n)` as panels of columns one behind the other; in bf16 two neighbours along k lie together."""
+    """`(k, n)` as panels of columns one behind the other; in bf16 two neighbors along k lie together."""
     columns = matrix.split(panel, dim=1)
     if bf16:
         columns = [c.bfloat16().unflatten(0, (-1, 2)).transpose(1, 2) for c in columns]

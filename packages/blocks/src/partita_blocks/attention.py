@@ -40,7 +40,7 @@ def windowed_attention(
 ) -> Tensor:
     """Attention of each query to the keys at most `window` positions away, and to the prefix.
 
-    Queries are taken in blocks of `window`; a block sees its own keys and those of both neighbours, 3 * window in all,
+    Queries are taken in blocks of `window`; a block sees its own keys and those of both neighbors, 3 * window in all,
     under one small mask. Time and memory are linear in length.
 
     Args:

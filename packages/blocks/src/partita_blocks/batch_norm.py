@@ -1,4 +1,4 @@
-"""Batch normalisation without anything learned, for latents that are to differ from recording to recording."""
+"""Batch normalization without anything learned, for latents that are to differ from recording to recording."""
 
 import torch
 from partita_core import is_distributed, move_average, upcast

@@ -73,7 +73,7 @@ class PatchDown(nn.Module):
 
 
 class PatchUp(nn.Module):
-    """Raises the resolution: a transposed convolution that starts at zero, beside the nearest neighbour.
+    """Raises the resolution: a transposed convolution that starts at zero, beside the nearest neighbor.
 
     The shortcut's channels are averaged down to the new width: it undoes that of `PatchDown`.
     """

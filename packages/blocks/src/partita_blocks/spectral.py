@@ -18,9 +18,9 @@ class STFT(nn.Module):
     A frame takes `n_fft` samples; a shorter window sits in their middle, as in `torch.stft`. The number of frames of
     `samples` samples depends on how the ends are padded, by reflection, which works for every length:
 
-    * `"center"`: `n_fft // 2` at both ends, `1 + samples // hop` frames (of an even `n_fft`), frame t centred on
+    * `"center"`: `n_fft // 2` at both ends, `1 + samples // hop` frames (of an even `n_fft`), frame t centered on
       sample `t * hop`;
-    * `"same"`: `n_fft - hop` in all, `samples // hop` frames, frame t centred on the t-th block of `hop` samples;
+    * `"same"`: `n_fft - hop` in all, `samples // hop` frames, frame t centered on the t-th block of `hop` samples;
     * `"none"`: nothing, `1 + (samples - n_fft) // hop` frames.
 
     The window is made in float64 at each call, so that it is exact whatever the module is cast to.

@@ -9,18 +9,12 @@ from .configs import build, from_dict, to_dict
 from .constants import Constant
 from .denoising import DenoisingDecoder, NoiseSchedule
 from .discriminators import Discriminator, DiscriminatorOutput
+from .distributed import is_distributed, process_mean
 from .errors import PartitaError, first_line, nearest, printable, shorten, shown
-from .files import (
-    check_finite,
-    parse_json,
-    read_json,
-    read_shapes,
-    read_tensors,
-    write_json,
-    write_tensors,
-)
+from .files import check_finite, parse_json, read_json, read_shapes, read_tensors, write_json, write_tensors
+from .fingerprints import plain, plain_state, weights_hash
 from .frozen import Frozen, frozen_call
-from .latent_scale import LatentScale
+from .latent_normalizer import LatentNormalizer
 from .latents import Latents, regroup
 from .layouts import (
     ChannelLayout,
@@ -35,12 +29,11 @@ from .layouts import (
 from .lengths import codes_within, length_mask, mean_within, move_average, tokens_within
 from .loading import build_for, check_folder, check_weights, limited_build
 from .locks import locked
-from .naming import plain, plain_state, weights_hash
 from .noise import hashed_seed, keyed_noise
-from .outputs import check_vacant, remove_unfinished, settle, written_aside, written_into
+from .outputs import atomic_folder, atomic_write, check_vacant, remove_unfinished, settle
 from .overrides import named, override
 from .precision import Precision, compile_frozen, upcast
-from .processes import is_distributed, process_mean
+from .quantized_codec import QuantizedCodec, QuantizedCodecConfig, attach_quantizer, check_continuous
 from .registry import Config, component, components, lookup
 from .roles import (
     AudioTransform,
@@ -63,9 +56,13 @@ from .saving import Saved, load_weights, remove_saved
 from .settings import ConfigClass, config_of, register
 from .specs import AudioSpec, LatentSpec
 from .stream_codec import StreamDecoder, StreamEncoder
-from .streams import Bounded, Chain, Stepped, Stream, Streamable, UnboundedError, Whole
+from .streams import Chain, FrameAligner, StatefulStream, Stream, Streamable, TiledStream, UnboundedError
 
 __all__ = [
+    "QuantizedCodec",
+    "QuantizedCodecConfig",
+    "attach_quantizer",
+    "check_continuous",
     "as_integers",
     "as_layouts",
     "as_tensor",
@@ -81,7 +78,7 @@ __all__ = [
     "AutoencoderConfig",
     "Bottleneck",
     "BottleneckOutput",
-    "Bounded",
+    "TiledStream",
     "build",
     "build_for",
     "Chain",
@@ -117,7 +114,7 @@ __all__ = [
     "is_distributed",
     "keyed_noise",
     "latent_spec",
-    "LatentScale",
+    "LatentNormalizer",
     "Latents",
     "LatentSpec",
     "length_mask",
@@ -156,7 +153,7 @@ __all__ = [
     "shorten",
     "shown",
     "StepOutput",
-    "Stepped",
+    "StatefulStream",
     "Stream",
     "Streamable",
     "StreamDecoder",
@@ -168,9 +165,9 @@ __all__ = [
     "UnboundedError",
     "upcast",
     "weights_hash",
-    "Whole",
+    "FrameAligner",
     "write_json",
     "write_tensors",
-    "written_aside",
-    "written_into",
+    "atomic_write",
+    "atomic_folder",
 ]

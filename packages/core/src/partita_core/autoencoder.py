@@ -14,8 +14,8 @@ from .arrays import as_tensor
 from .codec import Codec
 from .configs import from_dict, to_dict
 from .errors import PartitaError
+from .fingerprints import plain, plain_state, weights_hash
 from .layouts import ChannelLayout
-from .naming import plain, plain_state, weights_hash
 from .precision import Precision, check_precision
 from .ranges import Width
 from .registry import Config, component, components, lookup

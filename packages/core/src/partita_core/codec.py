@@ -14,13 +14,13 @@ from ._checks import Layouts, as_seeds, check_audio, decoder_layouts, known_layo
 from .arrays import as_integers, as_tensor
 from .codes import check_codes, count_levels
 from .errors import PartitaError, shown
+from .fingerprints import Named
 from .latents import Latents
 from .layouts import ChannelLayout, from_network, network_layout, to_network
-from .naming import Named
 from .precision import Precision, check_precision, upcast
 from .roles import Context
 from .specs import AudioSpec, LatentSpec
-from .streams import Bounded, Stream, UnboundedError
+from .streams import Stream, TiledStream, UnboundedError
 
 
 class Codec(Named, ABC):
@@ -28,7 +28,7 @@ class Codec(Named, ABC):
 
     A codec defines two primitives over equal-length batches of whole frames. `encode` and `decode` are final: layouts,
     padding, grouping by frame count, splitting, tiling and trimming happen here and nowhere else, so that no item's
-    result depends on its neighbours or on where a file was cut.
+    result depends on its neighbors or on where a file was cut.
 
     Attributes:
         audio_spec: the audio the network sees.
@@ -282,7 +282,7 @@ class Codec(Named, ABC):
         if left is None or right is None:
             raise UnboundedError(f"{type(self).__name__} sees unbounded context: it cannot be streamed")
         hop = self.latent_spec.hop
-        return Bounded(fn, units_in=units_in, units_out=units_out, context=(left, right), hop=hop, width=width)
+        return TiledStream(fn, units_in=units_in, units_out=units_out, context=(left, right), hop=hop, width=width)
 
     def _encode_content(self, audio: Tensor, layout: Tensor, num_quantizers: int | None) -> tuple[Tensor | None, ...]:
         gain = self.gains(audio)

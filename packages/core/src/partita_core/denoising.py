@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from .errors import PartitaError
 from .ranges import Positive, Ranged
 from .roles import AudioTransform, Decoder, Sampler
-from .streams import Bounded, Stream, Whole
+from .streams import FrameAligner, Stream, TiledStream
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,9 @@ class _DenoisingStream:
             raise PartitaError(f"{sampler!r} is no sampler")
         self._decoder, self._layout = decoder, layout
         unit = decoder.frames_per_chunk * decoder.tokens_per_frame
-        self._chunks = Whole(unit, samples=decoder.hop // decoder.tokens_per_frame)
+        self._chunks = FrameAligner(unit, samples=decoder.hop // decoder.tokens_per_frame)
         self._sampling: Any = sampler.start(decoder, seeds)
-        self._inverse = Bounded(
+        self._inverse = TiledStream(
             transform.inverse,
             units_in=1,
             units_out=transform.hop,

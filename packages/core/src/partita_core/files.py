@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import PartitaError, first_line, shorten, shown
-from .outputs import written_aside
+from .outputs import atomic_write
 
 # JSON of ours is far smaller; what is larger would take memory without saying anything.
 _MOST_JSON = 16 << 20
@@ -44,7 +44,7 @@ def write_json(path: str | Path, value: Any) -> None:
         text = json.dumps(value, indent=2, allow_nan=False)
     except ValueError:
         raise PartitaError(f"cannot write {path}: a number in it is not finite (NaN or infinite)") from None
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(text + "\n", encoding="utf-8")
 
 
@@ -140,7 +140,7 @@ def write_tensors(
         except PartitaError as error:
             raise PartitaError(f"cannot write {path}: {error}") from None
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.touch()
         mode = aside.stat().st_mode  # as other files have it; the library makes its own readable to their owner alone
         try:

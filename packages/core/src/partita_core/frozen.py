@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call
 
 from .errors import PartitaError
-from .naming import plain_state, weights_hash
+from .fingerprints import plain_state, weights_hash
 
 
 class Frozen(nn.Module):

@@ -14,7 +14,7 @@ from .codes import check_codes
 from .configs import from_dict, to_dict
 from .errors import PartitaError, shown
 from .files import parse_json, read_tensors, write_tensors
-from .latent_scale import LatentScale
+from .latent_normalizer import LatentNormalizer
 from .layouts import ChannelLayout
 from .lengths import length_mask
 from .specs import LatentSpec
@@ -26,7 +26,7 @@ _LONGEST_ID = 80
 def regroup(values: Tensor, dim: int) -> Tensor:
     """The same numbers as vectors of another width; `regroup(result, width)` is the exact way back.
 
-    Neighbouring tokens are joined, or one is split into neighbours: frames of 128 tokens of 4 channels are, for a
+    Neighboring tokens are joined, or one is split into neighbors: frames of 128 tokens of 4 channels are, for a
     generator, frames of 8 tokens of 64. Use it on the `values` of normalized latents.
 
     Args:
@@ -294,12 +294,12 @@ class Latents:
         """The layout of each item."""
         return [ChannelLayout(item) for item in self.layout.tolist()]
 
-    def _scale(self) -> tuple[Tensor, LatentScale]:
+    def _scale(self) -> tuple[Tensor, LatentNormalizer]:
         if self.values is None:
             raise PartitaError("these latents hold codes only; there are no values to normalize")
         if self.spec.mean is None or self.spec.std is None:
             raise PartitaError("the model's latent statistics have not been measured; nothing to normalize with")
-        return self.values, LatentScale(self.spec)
+        return self.values, LatentNormalizer(self.spec)
 
     def _within(self, values: Tensor) -> Tensor:
         inside = length_mask(self.spec.tokens(self.audio_lengths), values.shape[-1])

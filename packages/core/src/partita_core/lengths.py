@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .arrays import as_integers
-from .processes import process_mean
+from .distributed import process_mean
 
 
 def length_mask(lengths: Tensor | Sequence[int], n: int) -> Tensor:

@@ -7,7 +7,7 @@ The rules, for every command:
   straight into; nothing is renamed over it.
 * A folder that holds something is replaced as a whole only where the caller knows it for its own (`own=True`), in one
   step where the system can exchange two names; else it is refused.
-* `written_into` replaces files in a folder that may hold other things: all of them or none, and the rest stays.
+* `atomic_folder` replaces files in a folder that may hold other things: all of them or none, and the rest stays.
 * A writer works in a folder `.NAME.partita` beside its output and keeps it locked. One that a killed writer left is
   removed by the next writer of NAME, or by `remove_unfinished`; what it had moved away is put back first.
 * What one process at a time may write has a lock; see `locks`.
@@ -37,7 +37,7 @@ _MAX_NAME = 200
 # Within a writer's folder: the new output, and what stood in its place where two names cannot be exchanged in one step.
 _NEW, _OLD = "new", "old"
 
-# Within the folder of `written_into`: files that are complete and have yet to take their places.
+# Within the folder of `atomic_folder`: files that are complete and have yet to take their places.
 _READY = ".partita-new"
 
 # Of renameat2, for Linux.
@@ -45,7 +45,7 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 @contextmanager
-def written_aside(path: str | Path, *, own: bool = False, sync: bool = True) -> Iterator[Path]:
+def atomic_write(path: str | Path, *, own: bool = False, sync: bool = True) -> Iterator[Path]:
     """Yield a path beside `path` to write to, a file or a folder, which then takes its place; or leave no trace.
 
     Args:
@@ -84,7 +84,7 @@ def written_aside(path: str | Path, *, own: bool = False, sync: bool = True) -> 
 
 
 @contextmanager
-def written_into(folder: str | Path) -> Iterator[Path]:
+def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """Yield a folder to write files to, which then take their places in `folder`: all or none, and the rest stays.
 
     A kill in between is made up for by the next `settle` of the folder. The folder itself stays, with its permissions
@@ -95,7 +95,7 @@ def written_into(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        with written_aside(folder) as aside:
+        with atomic_write(folder) as aside:
             aside.mkdir()
             yield aside
         return
@@ -116,7 +116,7 @@ def written_into(folder: str | Path) -> Iterator[Path]:
 
 
 def settle(folder: str | Path) -> None:
-    """Give files their places that an interrupted `written_into` has completed.
+    """Give files their places that an interrupted `atomic_folder` has completed.
 
     Raises:
         PartitaError: there are such files, and the folder cannot be written.

@@ -18,7 +18,7 @@ from .errors import PartitaError
 from .noise import keyed_noise
 from .precision import Precision, compile_frozen
 from .specs import AudioSpec
-from .streams import Bounded, Stepped, Stream, Streamable, UnboundedError
+from .streams import StatefulStream, Stream, Streamable, TiledStream, UnboundedError
 
 Context = tuple[int | None, int | None]
 
@@ -352,12 +352,12 @@ class RepresentationEncoder(Role, ABC):
         if isinstance(self, Streamable):
             device = next((tensor.device for tensor in self.parameters()), torch.device("cpu"))
             part = _TimeLast(self)
-            return Stepped(part, batch_size, layout=None, device=device, dtype=dtype, width=width * k)
+            return StatefulStream(part, batch_size, layout=None, device=device, dtype=dtype, width=width * k)
         left, right = self.context
         if left is None or right is None:
             raise UnboundedError(f"{type(self).__name__} sees unbounded context and carries no state")
         context = (left, right)
-        return Bounded(lambda x: self(x).mT, units_in=k, units_out=1, context=context, hop=1, width=width)
+        return TiledStream(lambda x: self(x).mT, units_in=k, units_out=1, context=context, hop=1, width=width)
 
 
 class _TimeLast:
@@ -411,15 +411,15 @@ def part_stream(
     layout: Tensor,
     dtype: torch.dtype,
 ) -> Stream:
-    """The stream of one part: `Bounded` where its context is, else `Stepped` where it carries a state.
+    """The stream of one part: `TiledStream` where its context is, else `StatefulStream` where it carries a state.
 
     Raises:
         UnboundedError: its context is unbounded and it carries no state; it is named.
     """
     left, right = part.context
     if left is not None and right is not None:
-        return Bounded(fn, units_in=units_in, units_out=units_out, context=(left, right), hop=hop, width=width)
+        return TiledStream(fn, units_in=units_in, units_out=units_out, context=(left, right), hop=hop, width=width)
     if isinstance(part, Streamable):
         device = next((tensor.device for tensor in part.parameters()), torch.device("cpu"))
-        return Stepped(part, len(layout), layout=layout, device=device, dtype=dtype, width=width * units_in)
+        return StatefulStream(part, len(layout), layout=layout, device=device, dtype=dtype, width=width * units_in)
     raise UnboundedError(f"{type(part).__name__} sees unbounded context and carries no state: it cannot be streamed")

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from .configs import from_dict, to_dict
 from .errors import PartitaError, first_line, shorten, shown
 from .files import check_finite, read_json, read_shapes, read_tensors, write_json, write_tensors
+from .fingerprints import plain_state
 from .loading import build_for, build_shell, check_folder, check_weights
-from .naming import plain_state
-from .outputs import settle, written_into
+from .outputs import atomic_folder, settle
 from .registry import Config
 
 SCHEMA = 1
@@ -71,7 +71,7 @@ class Saved(nn.Module, ABC):
         facts = facts | ({"nested": list(nested)} if nested else {})
         card = f"# {type(self).__name__}\n\nBuilt from:\n\n```\n{config}\n```\n" if card is None else card
         earlier = _nested_before(Path(folder), [_CONFIG, _WEIGHTS, _CARD, *nested])
-        with written_into(folder) as aside:
+        with atomic_folder(folder) as aside:
             write_json(aside / _CONFIG, {"schema": SCHEMA, "model": to_dict(config)} | facts)
             write_tensors(aside / _WEIGHTS, weights)
             (aside / _CARD).write_text(card, encoding="utf-8")

@@ -1,8 +1,9 @@
-"""What audio and latents are: the two frozen records that everything else is derived from."""
+"""Specifications of audio and of latents: the two frozen records that everything else is derived from."""
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import Tensor
 
@@ -10,28 +11,42 @@ from .errors import PartitaError
 from .layouts import ChannelLayout
 from .ranges import Count, Finite, Positive, Range, Ranged
 
+# Default of a field that follows from the others.
+_DERIVED: Any = None
+
 
 @dataclass(frozen=True)
 class AudioSpec(Ranged):
-    """The audio a network sees.
+    """Audio as a network takes and returns it.
+
+    `AudioSpec(24_000)` is mono, `AudioSpec(44_100, 2)` stereo, and `AudioSpec(44_100, layouts=("mono", "stereo"))`
+    has two channels, in which mono is the pair (m, m).
 
     Attributes:
-        sample_rate: samples a second.
-        channels: the width the network sees: 1 for mono alone, else 2.
-        layouts: the channel layouts it knows; with several, mono travels as the pair (m, m).
+        sample_rate: samples per second.
+        channels: input and output channels of the network: 1 for mono alone, else 2. Follows from `layouts` if left
+            out.
+        layouts: supported channel layouts, or their names. If left out, mono, or stereo where `channels` is 2.
     """
 
     sample_rate: Count
-    channels: Annotated[int, Range(1, 2)]
-    layouts: tuple[ChannelLayout, ...]
+    channels: Annotated[int, Range(1, 2)] = _DERIVED
+    layouts: tuple[ChannelLayout, ...] = _DERIVED
 
     def __post_init__(self) -> None:
-        """Check that the layouts fit the channels; layouts may be given by name."""
+        """Fill in what was left out, and check that channels and layouts agree."""
+        named: Any = self.layouts
+        if named is _DERIVED:
+            named = ChannelLayout.STEREO if self.channels == 2 else ChannelLayout.MONO
+        named = [named] if isinstance(named, str | ChannelLayout) else named
+        layouts = tuple(ChannelLayout.parse(layout) for layout in named)
+        width = 1 if layouts == (ChannelLayout.MONO,) else 2
+        object.__setattr__(self, "layouts", layouts)
+        if self.channels is _DERIVED:
+            object.__setattr__(self, "channels", width)
         super().__post_init__()
-        object.__setattr__(self, "layouts", tuple(ChannelLayout.parse(layout) for layout in self.layouts))
-        if not self.layouts or len(set(self.layouts)) != len(self.layouts):
+        if not layouts or len(set(layouts)) != len(layouts):
             raise PartitaError("layouts must name each channel layout once, and at least one")
-        width = 1 if self.layouts == (ChannelLayout.MONO,) else 2
         if self.channels != width:
             names = ", ".join(layout.name.lower() for layout in self.layouts)
             remedy = f"set channels to {width}" + (', or layouts to ["mono"]' if self.channels == 1 else "")
@@ -40,19 +55,19 @@ class AudioSpec(Ranged):
 
 @dataclass(frozen=True)
 class LatentSpec(Ranged):
-    """The latents a model makes; enough to read them without the model.
+    """Latents as a model makes them; enough to interpret them without the model.
 
     Attributes:
-        dim: width of one latent vector.
-        sample_rate: samples a second of the audio they describe.
-        hop: samples of that audio in a frame.
-        tokens_per_frame: latent vectors a frame (K); more than one where a frame is a set.
-        ordered: False where the tokens of a frame have no order in time.
+        dim: channels of one latent vector.
+        sample_rate: samples per second of the audio that the latents encode.
+        hop: samples of that audio per frame.
+        tokens_per_frame: latent vectors per frame (K); more than one where a frame is a set.
+        ordered: False if the tokens of a frame have no order in time.
         codebook_sizes: number of codes of each quantizer level; empty for continuous latents.
         mean: per-channel mean over a data set, measured after training; None until then.
-        std: per-channel standard deviation, likewise.
-        bounded: the values lie in (-1, 1); `Latents.normalize` then takes them through atanh, and `mean` and
-            `std` are those of the result.
+        std: per-channel standard deviation over the same data set.
+        bounded: True if the values lie in (-1, 1); `Latents.normalize` then maps them through atanh first, and `mean`
+            and `std` are statistics of the result.
     """
 
     dim: Count
@@ -66,7 +81,7 @@ class LatentSpec(Ranged):
     bounded: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse statistics of another width."""
+        """Check that the statistics have one value per channel."""
         super().__post_init__()
         for name in ("mean", "std"):
             statistic = getattr(self, name)
@@ -75,13 +90,25 @@ class LatentSpec(Ranged):
 
     @property
     def frame_rate(self) -> Fraction:
-        """Frames a second."""
+        """Frames per second."""
         return Fraction(self.sample_rate, self.hop)
 
+    @property
+    def floats_per_second(self) -> float:
+        """Real numbers in the latents of one second of audio."""
+        return float(self.dim * self.tokens_per_frame * self.frame_rate)
+
+    @property
+    def bit_rate(self) -> float | None:
+        """Bits per second of the codes, log2 of its codebook's size for each; None for continuous latents."""
+        if not self.codebook_sizes:
+            return None
+        return sum(map(math.log2, self.codebook_sizes)) * self.tokens_per_frame * float(self.frame_rate)
+
     def frames(self, samples: int) -> int:
-        """Frames that `samples` samples take, the last one padded."""
+        """Number of frames that cover `samples` samples; the last one may be padded."""
         return -(-samples // self.hop)
 
     def tokens(self, lengths: Tensor) -> Tensor:
-        """Tokens that hold audio of items of `lengths` `(batch,)` samples; what follows them is padding."""
+        """Number of tokens `(batch,)` that cover items of `lengths` `(batch,)` samples; later tokens are padding."""
         return -(-lengths // self.hop) * self.tokens_per_frame

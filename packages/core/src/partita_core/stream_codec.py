@@ -12,7 +12,7 @@ from .errors import PartitaError
 from .latents import Latents
 from .layouts import ChannelLayout, from_network, network_layout, to_network
 from .precision import upcast
-from .streams import Whole
+from .streams import FrameAligner
 
 
 class StreamEncoder:
@@ -46,7 +46,7 @@ class StreamEncoder:
         self._codec = codec
         self._layout = ChannelLayout.parse(layout)
         known = torch.tensor([network_layout(self._layout, codec.audio_spec.layouts)])
-        self._whole = Whole(codec.latent_spec.hop)
+        self._whole = FrameAligner(codec.latent_spec.hop)
         self._stream = codec.encode_stream(known, num_quantizers=num_quantizers, width=width or codec.tile_frames)
         self.latency = self._whole.latency + self._stream.latency
         self._pushed = self._emitted = 0

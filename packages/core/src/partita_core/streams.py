@@ -1,7 +1,7 @@
 """Streaming, tiling and sampling are one idea: a stream takes whole units and returns the units that are final.
 
-Whole-file tiling is `Bounded` with big pushes; batch decoding is a stream pushed once. Nothing is ever None: what is
-not ready yet is an empty tensor, and the drivers here, not the networks, handle emptiness.
+Whole-file tiling is `TiledStream` with big pushes; batch decoding is a stream pushed once. Nothing is ever None: what
+is not ready yet is an empty tensor, and the drivers here, not the networks, handle emptiness.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class Streamable(Protocol):
         ...
 
 
-class Whole:
+class FrameAligner:
     """Cuts what is pushed into whole units along the last axis; the last one is padded with zeros."""
 
     def __init__(self, unit: int, *, samples: int = 1) -> None:
@@ -70,7 +70,7 @@ class Whole:
         return x[..., :cut]
 
 
-class Bounded:
+class TiledStream:
     """Runs a function of bounded context piece by piece, with the same result as on the whole.
 
     The function maps `units_in` steps of the last axis to `units_out` and may look `context` frames to either side.
@@ -132,7 +132,7 @@ class Bounded:
         return map_tree(lambda t: t[..., begin * self.units_out : stop * self.units_out], y)
 
 
-class Stepped:
+class StatefulStream:
     """Runs a `Streamable` part, which carries its own state."""
 
     def __init__(

@@ -7,7 +7,6 @@ import torch
 from partita_blocks import ACTIVATIONS, UpStage, WindowedTransformer, conv, conv_reach, up_stages
 from partita_core import (
     AudioSpec,
-    Bounded,
     Chain,
     ChannelLayout,
     Config,
@@ -15,6 +14,7 @@ from partita_core import (
     LatentSpec,
     Precision,
     Stream,
+    TiledStream,
     compile_frozen,
     register,
     sum_contexts,
@@ -157,12 +157,12 @@ class GenAEDecoder(FeedForwardDecoder):
         """As `FeedForwardDecoder.stream`, in two: convolutions need not run on all that attention sees."""
         self._refuse(sampler)
         settings: dict[str, Any] = {"units_in": 1, "hop": self.hop}
-        attend = Bounded(
+        attend = TiledStream(
             lambda x: self._attend(x, layout.to(x.device)), units_out=1, context=self._early, width=width, **settings
         )
         # Near the rate of audio frames take much memory: fewer go through at a time, and see little beside them.
         narrow = max(1, width // 10)
-        convolve = Bounded(self._convolve, units_out=self.hop, context=self._late, width=narrow, **settings)
+        convolve = TiledStream(self._convolve, units_out=self.hop, context=self._late, width=narrow, **settings)
         return Chain(attend, convolve)
 
     def optimize(self, *, precision: Precision, compile: bool) -> None:

@@ -13,7 +13,7 @@ from partita_core import (
     LatentSpec,
     PartitaError,
     Precision,
-    Stepped,
+    StatefulStream,
     Stream,
     register,
     upcast,
@@ -193,7 +193,7 @@ class SpectroStreamDecoder(FeedForwardDecoder):
         """As `FeedForwardDecoder.stream`, with its state: nothing runs twice."""
         self._refuse(sampler)
         device = next(self.parameters()).device
-        return Stepped(self, len(layout), layout=layout, device=device, dtype=dtype, width=width)
+        return StatefulStream(self, len(layout), layout=layout, device=device, dtype=dtype, width=width)
 
     def optimize(self, *, precision: Precision, compile: bool) -> None:
         """As `Role.optimize`; with "bf16" the head, which makes the spectrum, stays as it is."""

@@ -18,7 +18,6 @@ from partita_blocks import (
 )
 from partita_core import (
     AudioSpec,
-    Bounded,
     Chain,
     ChannelLayout,
     Config,
@@ -26,6 +25,7 @@ from partita_core import (
     PartitaError,
     Precision,
     Stream,
+    TiledStream,
     compile_frozen,
     register,
     sum_contexts,
@@ -230,7 +230,7 @@ class GenAEEncoder(Encoder):
 
     def stream(self, layout: Tensor, *, dtype: torch.dtype = torch.float32, width: int = 1) -> Stream:
         """As `Encoder.stream`, in two: what is dear need not run again on the seconds that the rest sees."""
-        convolve = Bounded(
+        convolve = TiledStream(
             self._convolve,
             units_in=self.hop,
             units_out=self._steps,
@@ -238,7 +238,7 @@ class GenAEEncoder(Encoder):
             hop=self.hop,
             width=width,
         )
-        attend = Bounded(
+        attend = TiledStream(
             lambda x: self._attend(x, layout.to(x.device)),
             units_in=self._steps,
             units_out=1,

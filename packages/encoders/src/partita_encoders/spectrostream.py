@@ -12,7 +12,7 @@ from partita_core import (
     Encoder,
     PartitaError,
     Precision,
-    Stepped,
+    StatefulStream,
     Stream,
     register,
 )
@@ -155,7 +155,7 @@ class SpectroStreamEncoder(Encoder):
     def stream(self, layout: Tensor, *, dtype: torch.dtype = torch.float32, width: int = 1) -> Stream:
         """As `Encoder.stream`, with its state: nothing runs twice."""
         device = next(self.parameters()).device
-        return Stepped(self, len(layout), layout=layout, device=device, dtype=dtype, width=width * self.hop)
+        return StatefulStream(self, len(layout), layout=layout, device=device, dtype=dtype, width=width * self.hop)
 
     def optimize(self, *, precision: Precision, compile: bool) -> None:
         """As `Role.optimize`; with "bf16" the stem, which sees the spectrum, stays as it is."""

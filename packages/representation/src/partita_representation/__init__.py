@@ -3,6 +3,7 @@
 from .causal_transformer import CausalRepresentation, CausalRepresentationConfig, stack_frames
 from .frozen_llm import FrozenLLM, FrozenLLMConfig, embed_audio
 from .language_model import SEPARATOR, FrozenLanguageModel, padded
+from .model import Features, RepresentationModel, RepresentationModelConfig
 from .random_projection import RandomProjectionQuantizer
 from .rq_mtp import RQMTP, RQMTPConfig
 from .supervision import Supervision, SupervisionInput, SupervisionOutput
@@ -10,6 +11,9 @@ from .swiglu import SwiGLUAdapter, SwiGLUAdapterConfig
 from .whitening import Whitening
 
 __all__ = [
+    "Features",
+    "RepresentationModel",
+    "RepresentationModelConfig",
     "RQMTP",
     "SEPARATOR",
     "CausalRepresentation",

@@ -12,7 +12,7 @@ class SupervisionInput(NamedTuple):
 
     Attributes:
         features: `(batch, frames, width)`, of the encoder that is taught.
-        values: `(batch, dim, frames * K)`, the normalised latents that it was given.
+        values: `(batch, dim, frames * K)`, the normalized latents that it was given.
         frames: `(batch,)` int64, frames of each item; what is behind them is padding.
         prompts: an instruction for each item, or None where there are no texts.
         answers: the text that each item is to be answered with, "" where it has none; or None.

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 @register("adapter/swiglu")
 @dataclass(frozen=True)
 class SwiGLUAdapterConfig(Config):
-    """Neighbouring frames side by side, then one gated layer, as the adapter of X-ARES' transcription task.
+    """Neighboring frames side by side, then one gated layer, as the adapter of X-ARES' transcription task.
 
     Attributes:
         stack: frames that become one embedding: 25 a second become 12.5.

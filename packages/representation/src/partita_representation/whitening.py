@@ -13,7 +13,7 @@ _EPS = 1e-8  # for silence
 class Whitening(nn.Module):
     """Zero mean and unit covariance by the statistics of the first batches; what it has not seen any yet, unchanged.
 
-    BEST-RQ (arXiv 2202.01855, section 3.1) normalises what it quantizes: most codes would not come up else. Where
+    BEST-RQ (arXiv 2202.01855, section 3.1) normalizes what it quantizes: most codes would not come up else. Where
     channels say nearly the same, as those of a codec do that has been trained for a short while, each channel by itself
     is not enough. The map is the symmetric one (ZCA), which changes vectors as little as possible.
     """

@@ -8,7 +8,8 @@ from partita_core import Config, PartitaError, register
 from partita_core.ranges import Count, Positive
 from torch import Tensor
 
-from ..chunks import known_chunk
+from partita.evaluation.chunks import known_chunk
+
 from .base import Metric
 from .log_mel_l1 import LogMelL1, LogMelL1Config
 
@@ -84,7 +85,7 @@ class Drift(Metric):
     def errors(self, estimate: Tensor, reference: Tensor) -> Tensor:
         """The error of each whole chunk, `(chunks,)` float64."""
         error = self.error.differences(estimate, reference).mean((0, 1)).double()
-        # A frame is of the chunk that its centre is in; of another rate, chunks need not be whole frames.
+        # A frame is of the chunk that its center is in; of another rate, chunks need not be whole frames.
         chunk = (torch.arange(len(error)) * self.error.hop / self.chunk).floor().long()
         whole = int((len(error) - 1) * self.error.hop / self.chunk)
         sums = torch.zeros(int(chunk[-1]) + 1, dtype=error.dtype).index_add(0, chunk, error)

@@ -65,7 +65,7 @@ class LogMelL1(Metric):
         return float(self.differences(estimate, reference).mean())
 
     def differences(self, estimate: Tensor, reference: Tensor) -> Tensor:
-        """What the figure is the mean of, `(channels, bands, frames)`; frame t is centred on sample `t * hop`."""
+        """What the figure is the mean of, `(channels, bands, frames)`; frame t is centered on sample `t * hop`."""
         e, r = (self._log_mel(signal) for signal in pair(estimate, reference, torch.float32))
         return (e - r).abs()
 

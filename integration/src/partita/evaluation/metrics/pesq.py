@@ -8,7 +8,8 @@ import torch
 from partita_core import Config, PartitaError, register
 from torch import Tensor
 
-from ...data.resampling import resample
+from partita.data.audio.resampling import resample
+
 from .base import Metric, mean_over_channels, pair
 
 

@@ -9,7 +9,8 @@ from partita_core import Config, PartitaError, register
 from partita_core.ranges import Count, Positive, Samples, Steps
 from torch import Tensor
 
-from ..chunks import known_chunk
+from partita.evaluation.chunks import known_chunk
+
 from .base import Metric, pair
 
 
@@ -120,7 +121,7 @@ class SeamExcess(Metric):
         return (self.transform(signal).abs() + self.floor).log10().diff(dim=-1).abs().mean((0, 1))
 
     def places(self, signal: Tensor) -> Tensor:
-        """Where `flux` is, in samples: between the centres of two frames, `(places,)` float64."""
+        """Where `flux` is, in samples: between the centers of two frames, `(places,)` float64."""
         hop = self.transform.hop
         return (torch.arange(signal.shape[-1] // hop, dtype=torch.float64) + 0.5) * hop
 

@@ -7,7 +7,7 @@ from torch import Tensor
 def spectrum(signal: Tensor, window: int, hop: int) -> Tensor:
     """A Hann STFT, scaled so that a full-scale sine has a peak of magnitude 1.
 
-    Frames are centred and the ends continue by reflection, so that one sample is enough.
+    Frames are centered and the ends continue by reflection, so that one sample is enough.
 
     Args:
         signal: `(channels, samples)`.

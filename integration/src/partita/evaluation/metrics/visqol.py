@@ -9,7 +9,8 @@ import torch
 from partita_core import Config, PartitaError, register
 from torch import Tensor
 
-from ...data.resampling import resample
+from partita.data.audio.resampling import resample
+
 from .base import Metric, mean_over_channels, pair
 
 _RATE = 48_000  # of its mode for audio in general

@@ -1,4 +1,4 @@
-"""What the samplers share: noise by name, a denoising step over neighbours, and a stream that takes chunk by chunk."""
+"""What the samplers share: noise by name, a denoising step over neighbors, and a stream that takes chunk by chunk."""
 
 import math
 from abc import ABC, abstractmethod
@@ -71,7 +71,7 @@ class ChunkStream(ABC):
     def denoise(
         self, chunks: Sequence[Tensor], sigmas: Sequence[float], features: Sequence[Features]
     ) -> tuple[Tensor, ...]:
-        """One call of the decoder over neighbouring chunks, each with its noise level and features."""
+        """One call of the decoder over neighboring chunks, each with its noise level and features."""
         x = torch.cat(list(chunks), dim=-1)
         sigma = torch.tensor(sigmas, dtype=x.dtype, device=x.device).repeat(len(x), 1)
         joined = tuple(torch.cat(parts, dim=1) for parts in zip(*features))

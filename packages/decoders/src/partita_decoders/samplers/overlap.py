@@ -14,7 +14,7 @@ from ._chunks import ChunkStream, Features
 @register("sampler/overlap")
 @dataclass(frozen=True)
 class Overlap(Config):
-    """Re-denoises every pair of neighbours together and cross-fades the two versions of each chunk.
+    """Re-denoises every pair of neighbors together and cross-fades the two versions of each chunk.
 
     Two-step decoding joins versions that do not know each other: the final version of a chunk is the left half of its
     own call, made without the chunk before. The grid cannot be moved either, since features belong to whole chunks.
@@ -26,7 +26,7 @@ class Overlap(Config):
     So chunk t has two second versions, the right half of (t - 1, t) and the left half of (t, t + 1). Both sides of a
     seam are taken from the one call that made them together, where the right half sees what the left half is made of.
     In between, a raised cosine leads from one version to the other, where it can do no harm: both are denoised from
-    the same noisy chunk and the same features, so that they differ by what the neighbour told, and not in phase.
+    the same noisy chunk and the same features, so that they differ by what the neighbor told, and not in phase.
 
     n chunks cost 2 n - 1 calls of the decoder (2 for one chunk), and one chunk is held back.
 

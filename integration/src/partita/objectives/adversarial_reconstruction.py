@@ -1,0 +1,165 @@
+"""Adversarial reconstruction: spectral and mel losses, discriminators, and the bottleneck's own terms."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from partita_core import (
+    Autoencoder,
+    Config,
+    FeedForwardDecoder,
+    PartitaError,
+    StepOutput,
+    component,
+    frozen_call,
+    register,
+    upcast,
+)
+from partita_core.ranges import NonNegative
+from partita_losses import (
+    ADVERSARIAL_LOSSES,
+    ComplexSTFTDiscriminatorsConfig,
+    MultiResolutionSTFTConfig,
+    MultiScaleMelConfig,
+    feature_matching_loss,
+)
+from torch import nn
+
+from partita.data import Batch
+
+from .code_usage import CodeUse
+from .objective import Objective, TrainState, check_weights, mean_logit, target_audio, to_loss_signal, weighted_sum
+
+# Terms that come of the discriminators, beside those of `losses`.
+_ADVERSARIAL = ("adversarial", "feature_matching")
+
+
+def _default_losses() -> dict[str, Config]:
+    return {"stft": MultiResolutionSTFTConfig(), "mel": MultiScaleMelConfig()}
+
+
+def _default_weights() -> dict[str, float]:
+    return {"stft": 1.0, "mel": 1.5, "adversarial": 0.1, "feature_matching": 5.0}
+
+
+@register("objective/adversarial_reconstruction")
+@dataclass(frozen=True)
+class AdversarialReconstructionConfig(Config):
+    """Reconstruction by spectral losses, with discriminators or without (GenAE).
+
+    Multi-resolution losses with coprime settings and a mel loss are those of arXiv 2602.15749; weights, settings and
+    discriminators are ours, anchored on the public configuration of Stable Audio Open.
+
+    Attributes:
+        losses: distances of the reconstruction to the target, by the names that `weights` uses.
+        weights: of every loss, and of "adversarial" and "feature_matching" where there are discriminators. The
+            bottleneck's own terms are weighed by the bottleneck.
+        discriminator: judges of the samples; None for none.
+        balancer: weighs losses by their gradients on the samples instead of their values; None for plain weights.
+        adversarial_loss: loss of the discriminators and of the term "adversarial".
+    """
+
+    losses: dict[str, Config] = field(default_factory=_default_losses, metadata={"roles": ("loss",)})
+    weights: dict[str, NonNegative] = field(default_factory=_default_weights)
+    discriminator: Config | None = component("discriminator", default=ComplexSTFTDiscriminatorsConfig())
+    balancer: Config | None = component("balancer", default=None)
+    adversarial_loss: Literal["hinge", "least_squares"] = "hinge"
+
+    def build(self, *, model: Autoencoder) -> "AdversarialReconstruction":
+        """Builds the objective around `model`."""
+        audio_spec = model.audio_spec
+        return AdversarialReconstruction(
+            model=model,
+            losses={name: config.build(audio_spec=audio_spec) for name, config in self.losses.items()},
+            weights=self.weights,
+            discriminator=self.discriminator.build(audio_spec=audio_spec) if self.discriminator else None,
+            balancer=self.balancer.build(weights=self.weights) if self.balancer else None,
+            adversarial_loss=self.adversarial_loss,
+        )
+
+    @classmethod
+    def example(cls) -> "AdversarialReconstructionConfig":
+        """With tiny parts of every kind."""
+        return cls(
+            losses={"stft": MultiResolutionSTFTConfig.example(), "mel": MultiScaleMelConfig.example()},
+            discriminator=ComplexSTFTDiscriminatorsConfig.example(),
+        )
+
+
+class AdversarialReconstruction(Objective):
+    """An autoencoder with a feed-forward decoder, trained to reconstruct; see `AdversarialReconstructionConfig`."""
+
+    requires = frozenset({"audio", "audio_lengths", "layout", "target_layout"})
+    model: Autoencoder
+
+    def __init__(
+        self,
+        *,
+        model: Autoencoder,
+        losses: Mapping[str, nn.Module],
+        weights: Mapping[str, float],
+        discriminator: nn.Module | None,
+        balancer: nn.Module | None,
+        adversarial_loss: Literal["hinge", "least_squares"],
+    ) -> None:
+        """Wraps `model`.
+
+        Raises:
+            PartitaError: its decoder is not feed-forward, or losses and weights do not match.
+        """
+        super().__init__()
+        if not isinstance(model.decoder, FeedForwardDecoder):
+            raise PartitaError(
+                f"AdversarialReconstruction needs a feed-forward decoder, {type(model.decoder).__name__} is none"
+            )
+        self.model, self.discriminator, self.balancer = model, discriminator, balancer
+        self.losses, self.adversarial_loss = nn.ModuleDict(losses), ADVERSARIAL_LOSSES[adversarial_loss]
+        self.weights = dict(weights)
+        check_weights({*losses, *(_ADVERSARIAL if discriminator is not None else ())}, self.weights)
+        self.phases = ("generator",) if discriminator is None else ("generator", "discriminator")
+        self.crop_multiple = model.latent_spec.hop
+        self.code_use = CodeUse(model.bottleneck.codebook_sizes)
+
+    def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
+        """One phase; see `Objective`."""
+        return self._generator(batch, state) if phase == "generator" else self._discriminator(batch)
+
+    def parameter_groups(self, phase: str) -> list[dict[str, Any]]:
+        """The model's parameters, or the discriminators'."""
+        trained = self.model if phase == "generator" else self.discriminator
+        assert trained is not None
+        return [{"params": [parameter for parameter in trained.parameters() if parameter.requires_grad]}]
+
+    def _generator(self, batch: Batch, state: TrainState) -> StepOutput:
+        lengths = batch["audio_lengths"]
+        reconstruction, bottleneck = self.model(
+            batch["audio"], batch["layout"], batch["target_layout"], lengths=lengths
+        )
+        with torch.autocast(reconstruction.device.type, enabled=False):
+            samples, target = to_loss_signal(upcast(reconstruction), batch, batch["target_layout"]), target_audio(batch)
+            terms = {name: loss(samples, target, lengths=lengths).mean() for name, loss in self.losses.items()}
+        if self.discriminator is not None:
+            judged = frozen_call(self.discriminator, samples)
+            with torch.no_grad():
+                reference = self.discriminator(target)
+            terms["adversarial"] = self.adversarial_loss.generator(judged)
+            terms["feature_matching"] = feature_matching_loss(reference, judged)
+        if self.balancer is None:
+            total = weighted_sum(terms, self.weights)
+        else:
+            total = self.balancer(terms, samples)
+        own = bottleneck.losses
+        if own:
+            check_weights(set(own), self.model.bottleneck.loss_weights)
+            total = total + weighted_sum(own, self.model.bottleneck.loss_weights)
+        losses = {name: upcast(term.detach()) for name, term in (terms | own).items()}
+        metrics = bottleneck.metrics | self.code_use(bottleneck.codes, state.step)
+        return StepOutput(total, losses, metrics, samples.detach())
+
+    def _discriminator(self, batch: Batch) -> StepOutput:
+        assert self.discriminator is not None
+        fake, real = self.discriminator(batch["samples"]), self.discriminator(target_audio(batch))
+        loss = self.adversarial_loss.discriminator(real, fake)
+        metrics = {"real_logit": mean_logit(real), "fake_logit": mean_logit(fake)}
+        return StepOutput(upcast(loss), {"discriminator": upcast(loss.detach())}, metrics, None)

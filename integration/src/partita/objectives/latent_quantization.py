@@ -1,0 +1,229 @@
+"""Latent quantization: codes for the continuous latents of a frozen codec."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from partita_core import (
+    Codec,
+    Config,
+    Frozen,
+    PartitaError,
+    Quantizer,
+    Saved,
+    StepOutput,
+    attach_quantizer,
+    check_continuous,
+    component,
+    frozen_call,
+    mean_within,
+    register,
+    tokens_within,
+    upcast,
+)
+from partita_core.ranges import Count, NonNegative, Proportion
+from partita_losses import (
+    LatentDiscriminatorConfig,
+    feature_matching_loss,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+)
+from torch import Tensor, nn
+
+from partita.data import Batch
+
+from .code_usage import CodeUse
+from .latent_batches import SOURCE, latents_of, repeated, tokens_of
+from .objective import Objective, TrainState, check_weights, mean_logit, target_audio, to_loss_signal, weighted_sum
+
+_ADVERSARIAL = ("adversarial", "feature_matching")
+
+
+def _default_weights() -> dict[str, float]:
+    return {"latent": 1.0, "adversarial": 0.1, "feature_matching": 5.0}
+
+
+@register("objective/latent_quantization")
+@dataclass(frozen=True)
+class LatentQuantizationConfig(Config):
+    """A quantizer for the latents of a frozen codec (GenAE-VQ).
+
+    An RVQ after training is published (arXiv 2602.15749); the losses are after Re-Bottleneck (arXiv 2507.07867), by the
+    same first author, and their weights are ours. The quantizer's own terms are weighed by the quantizer.
+
+    Attributes:
+        weights: of "latent" (the mean absolute error of latents of unit variance), of "adversarial" and
+            "feature_matching" where there is a discriminator, and of every loss in `losses`.
+        discriminator: judge of the latents; None for none.
+        losses: distances of the audio that the frozen decoder makes of the quantized latents to the target, by the
+            names that `weights` uses.
+        losses_from: fraction of the run from which `losses` count.
+        start_tokens: latents that their scale is measured on, and each level's k-means; as many as the data holds, and
+            one for each code, where that is less.
+    """
+
+    weights: dict[str, NonNegative] = field(default_factory=_default_weights)
+    discriminator: Config | None = component("latent_discriminator", default=LatentDiscriminatorConfig())
+    losses: dict[str, Config] = field(default_factory=dict, metadata={"roles": ("loss",)})
+    losses_from: Proportion = 0.8
+    start_tokens: Count = 20_000
+
+    def build(self, *, model: Quantizer, codec: Frozen) -> "LatentQuantization":
+        """Builds the objective for `model` on the latents of `codec`."""
+        audio_spec, dim = codec.module.audio_spec, model.dim
+        return LatentQuantization(
+            model=model,
+            frozen_codec=codec,
+            discriminator=self.discriminator.build(dim=dim) if self.discriminator else None,
+            losses={name: config.build(audio_spec=audio_spec) for name, config in self.losses.items()},
+            weights=self.weights,
+            losses_from=self.losses_from,
+            start_tokens=self.start_tokens,
+        )
+
+    @classmethod
+    def example(cls) -> "LatentQuantizationConfig":
+        """With a tiny discriminator, started on few latents."""
+        return cls(discriminator=LatentDiscriminatorConfig.example(), start_tokens=64)
+
+
+class LatentQuantization(Objective):
+    """Latents of a frozen codec, stored or encoded on the fly, and a quantizer that learns them.
+
+    See `LatentQuantizationConfig`. An item shorter than a crop is repeated, so that the discriminator and
+    the context of the quantizer are latents, and counts once; losses on audio need audio.
+    """
+
+    model: Quantizer
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        *,
+        model: Quantizer,
+        frozen_codec: Frozen,
+        discriminator: nn.Module | None,
+        losses: Mapping[str, nn.Module],
+        weights: Mapping[str, float],
+        losses_from: float,
+        start_tokens: int,
+    ) -> None:
+        """Wraps `model`.
+
+        Raises:
+            PartitaError: the codec's latents are no continuous ones that the quantizer takes, or losses and weights
+                do not match.
+        """
+        super().__init__()
+        self.model, self.frozen_codec, self.discriminator = model, frozen_codec, discriminator
+        check_continuous(self._frozen, model)
+        self.losses, self.weights = nn.ModuleDict(losses), dict(weights)
+        self.losses_from, self.start_tokens = losses_from, start_tokens
+        check_weights({"latent", *losses, *(_ADVERSARIAL if discriminator is not None else ())}, self.weights)
+        self.phases = ("generator",) if discriminator is None else ("generator", "discriminator")
+        self.requires = frozenset({SOURCE, "audio_lengths", "layout"})
+        if losses:
+            self.requires |= {"audio", "target_layout"}
+        self.crop_multiple = self._frozen.latent_spec.hop
+        self.register_buffer("mean", torch.zeros(model.dim, 1))
+        self.register_buffer("std", torch.ones(model.dim, 1))
+        self.code_use = CodeUse(model.codebook_sizes)
+
+    @property
+    def _frozen(self) -> Codec:
+        return self.frozen_codec.module  # pyright: ignore[reportReturnType]
+
+    @property
+    def codec(self) -> Codec:
+        """The frozen codec."""
+        return self._frozen
+
+    @property
+    def result(self) -> Saved:
+        """The frozen codec with the quantizer attached."""
+        return attach_quantizer(self._frozen, self.model)  # pyright: ignore[reportReturnType]
+
+    def begin(self, batches: Iterable[Batch], *, seconds: float | None = None) -> str:
+        """Measure the latents' scale, and start the quantizer on latents if it has a start; see `Objective`."""
+        spec, start = self._frozen.latent_spec, getattr(self.model, "initialize", None)
+        held = math.inf if seconds is None else math.ceil(seconds * spec.frame_rate * spec.tokens_per_frame)
+        needed = 0 if start is None else max(self.model.codebook_sizes)
+        wanted = min(self.start_tokens, max(held, needed))
+        gathered, lengths, tokens = [], [], 0
+        for batch in batches:
+            gathered.append(self._latents(batch))
+            lengths.append(tokens_of(batch, spec))
+            tokens += int(lengths[-1].sum())
+            if tokens >= wanted:
+                break
+        values = torch.cat(gathered)
+        counted = tokens_within(values, torch.cat(lengths))
+        self.mean.copy_(counted.mean(0)[:, None])
+        self.std.copy_(counted.std(0)[:, None].clamp_min(torch.finfo(values.dtype).eps))
+        if start is not None:
+            start(values)
+        limit = f", {self.start_tokens} were asked for and the data holds {held}" if held < self.start_tokens else ""
+        return f"started on {tokens} latents{limit}"
+
+    def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
+        """One phase; see `Objective`."""
+        return self._generator(batch, state) if phase == "generator" else self._discriminator(batch)
+
+    def parameter_groups(self, phase: str) -> list[dict[str, Any]]:
+        """The quantizer's parameters, or the discriminator's."""
+        trained = self.model if phase == "generator" else self.discriminator
+        assert trained is not None
+        return [{"params": [parameter for parameter in trained.parameters() if parameter.requires_grad]}]
+
+    def _generator(self, batch: Batch, state: TrainState) -> StepOutput:
+        values = self._latents(batch)
+        output = self.model(values, lengths=tokens_of(batch, self._frozen.latent_spec))
+        real, fake = self._normalize(values), self._normalize(upcast(output.values))
+        terms = {"latent": self._distance(real, fake, batch)}
+        if self.discriminator is not None:
+            judged = frozen_call(self.discriminator, fake)
+            with torch.no_grad():
+                reference = self.discriminator(real)
+            terms["adversarial"] = hinge_generator_loss(judged)
+            terms["feature_matching"] = feature_matching_loss(reference, judged)
+        if self.losses and state.progress >= self.losses_from:
+            terms |= self._audio_terms(output.values, batch)
+        check_weights(set(output.losses), self.model.loss_weights)
+        total = weighted_sum(terms, self.weights)
+        if output.losses:
+            total = total + weighted_sum(output.losses, self.model.loss_weights)
+        losses = {name: upcast(term.detach()) for name, term in (terms | output.losses).items()}
+        metrics = output.metrics | self.code_use(output.codes, state.step)
+        return StepOutput(total, losses, metrics, torch.stack([real, fake]).detach())
+
+    def _discriminator(self, batch: Batch) -> StepOutput:
+        assert self.discriminator is not None
+        real, fake = (self.discriminator(latents) for latents in batch["samples"])
+        loss = hinge_discriminator_loss(real, fake)
+        metrics = {"real_logit": mean_logit(real), "fake_logit": mean_logit(fake)}
+        return StepOutput(upcast(loss), {"discriminator": upcast(loss.detach())}, metrics, None)
+
+    def _latents(self, batch: Batch) -> Tensor:
+        values = upcast(latents_of(batch, self._frozen))
+        return repeated(values, tokens_of(batch, self._frozen.latent_spec))
+
+    def _normalize(self, values: Tensor) -> Tensor:
+        return (values - self.mean) / self.std
+
+    def _distance(self, real: Tensor, fake: Tensor, batch: Batch) -> Tensor:
+        """Mean absolute error over the frames that hold audio."""
+        return mean_within((real - fake).abs().mean(1), tokens_of(batch, self._frozen.latent_spec))
+
+    def _audio_terms(self, values: Tensor, batch: Batch) -> dict[str, Tensor]:
+        with torch.autocast(values.device.type, enabled=False):
+            layout = batch["target_layout"]
+            audio = upcast(self._frozen.decode_frames(values, None, layout, None, None))
+            if values.requires_grad and not audio.requires_grad:
+                name = type(self._frozen).__name__
+                raise PartitaError(f"no gradient passes the decoder of {name}; leave objective.losses empty")
+            audio, target = to_loss_signal(audio, batch, layout), target_audio(batch)
+            lengths = batch["audio_lengths"]
+            return {name: loss(audio, target, lengths=lengths).mean() for name, loss in self.losses.items()}

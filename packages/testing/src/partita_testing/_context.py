@@ -1,0 +1,105 @@
+"""How far a part sees, as measured, and that in tiles and steps it makes what it makes of the whole."""
+
+from collections.abc import Callable
+
+import torch
+from partita_core.streams import Streamable, UnboundedError, concatenate
+from torch import Tensor
+
+from ._common import expect, expect_equal, flatten, random_splits
+from ._parts import PartCase
+
+# A change that is felt by less than this, relative to the RMS, is rounding.
+_FELT = 1e-12
+
+
+def context_is_as_declared(case: PartCase) -> None:
+    """The declared context is what is measured in float64: never less, and at most a frame or a quarter more.
+
+    A change of everything up to a frame must not be felt more than `context` frames later, and likewise before. A
+    little too much is allowed, since the outermost taps of windows and wrapped filters may vanish.
+    """
+    part = case.build()
+    left, right = part.context
+    frames = (left or 0) + (right or 0) + 8
+    signal, *rest = case.inputs(part, batch=1, frames=frames)
+    other, *_ = case.inputs(part, batch=1, frames=frames, seed=2)
+    unit_in, unit_out = case.units(part)
+
+    def fn(rows: Tensor) -> list[Tensor]:
+        return case.per_item(case.run(part, rows, *(x.expand(len(rows), *x.shape[1:]) for x in rest)))
+
+    measured = receptive_field(fn, signal, other, unit_in, unit_out)
+    for side, declared, seen in zip(("left", "right"), (left, right), measured):
+        if declared is None:
+            continue
+        expect(seen <= declared, f"context is declared as {declared} frames to the {side}, {seen} are seen")
+        slack = max(1, declared // 4)
+        expect(
+            declared - seen <= slack, f"context is declared as {declared} frames to the {side}, only {seen} are seen"
+        )
+
+
+@torch.no_grad()
+def receptive_field(
+    fn: Callable[[Tensor], list[Tensor]], signal: Tensor, other: Tensor, unit_in: int, unit_out: int
+) -> tuple[int, int]:
+    """The furthest that a change of `signal` into `other` is felt by `fn`, in frames to the left and right.
+
+    A frame that sees n frames to its left feels a change of everything up to n frames before it.
+    """
+    frames = signal.shape[-1] // unit_in
+    reference = fn(signal)
+    reach = [0, 0]
+    for at in range(frames):
+        past = torch.arange(signal.shape[-1]) < (at + 1) * unit_in
+        future = torch.arange(signal.shape[-1]) >= at * unit_in
+        results = fn(torch.cat([torch.where(past, other, signal), torch.where(future, other, signal)]))
+        for changed, was in zip(results, reference):
+            scale = was.double().square().mean().sqrt().clamp_min(1e-30)
+            difference = (changed.double() - was.double()).abs() / scale
+            felt = difference.unflatten(-1, (frames, unit_out)).amax(-1).flatten(1, -2).amax(1) > _FELT
+            after, before = felt[0].nonzero().flatten(), felt[1].nonzero().flatten()
+            reach[0] = max(reach[0], int(after.max()) - at if len(after) else 0)
+            reach[1] = max(reach[1], at - int(before.min()) if len(before) else 0)
+    return reach[0], reach[1]
+
+
+@torch.no_grad()
+def tiled_equals_whole(case: PartCase) -> None:
+    """Cut into tiles with the declared context, or stepped with its state, in any split, it gives the same."""
+    part = case.build()
+    frames = sum(side or 0 for side in part.context) + 9
+    signal, *rest = case.inputs(part, batch=2, frames=frames)
+    whole = case.per_item(case.run(part, signal, *rest))
+    unit = case.units(part)[0]
+    for seed, width in ((1, 1), (2, 3), (3, frames)):
+        try:
+            stream = case.stream(part, tuple(rest), width)
+        except UnboundedError:
+            return
+        splits = random_splits(frames, seed) if seed > 1 else [frames]
+        pieces = signal.split([piece * unit for piece in splits], dim=-1)
+        pushed = [stream.push(piece, last=i == len(pieces) - 1) for i, piece in enumerate(pieces)]
+        expect_equal(concatenate(pushed), whole, f"in pushes of {splits} frames, tiles of {width}")
+
+
+@torch.no_grad()
+def steps_change_nothing_in_place(case: PartCase) -> None:
+    """Where the part carries a state, `step` leaves the one it is given alone and takes zero frames."""
+    part = case.build()
+    if not isinstance(part, Streamable):
+        return
+    signal, *rest = case.inputs(part, batch=2)
+    state = part.init_state(2, layout=rest[0] if rest else None, device=signal.device, dtype=signal.dtype)
+    kept = [tensor.clone() for tensor in flatten(state)]
+    first, after = part.step(signal, state)
+    expect_equal(state, kept, "the state that a step was given", exact=True)
+    expect_equal(part.step(signal, state)[0], first, "a second step on the same state", exact=True)
+    nothing, same = part.step(signal[..., :0], after)
+    (result,) = case.per_item(nothing)
+    expect(result.shape[-1] == 0, f"a step of zero frames returns {tuple(nothing.shape)}")
+    expect_equal(part.step(signal, same)[0], part.step(signal, after)[0], "a step after one of zero frames")
+
+
+WITH_CONTEXT = (context_is_as_declared, tiled_equals_whole)

@@ -1,0 +1,209 @@
+"""What every codec holds, ours and adapted ones."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from partita_core.codec import Codec
+from partita_core.latents import Latents
+from partita_core.layouts import ChannelLayout
+from partita_core.stream_codec import StreamDecoder, StreamEncoder
+from partita_core.streams import UnboundedError
+
+from ._codec_case import CodecCase, content_of, layouts_taken
+from ._codec_records import (
+    arrays_serve_as_tensors,
+    bad_audio_is_refused,
+    codes_are_consistent,
+    foreign_latents_are_refused,
+    latents_are_saved_whole,
+    model_is_saved_whole,
+    space_id_names_the_weights,
+)
+from ._common import Suite, expect, expect_equal, expect_state, random_splits, state_of
+
+
+def every_length_comes_back_whole(case: CodecCase) -> None:
+    """From one sample to three hops, each length is encoded to its frames and decoded to itself, zero after its end."""
+    codec = case.build()
+    hop, k = codec.latent_spec.hop, codec.latent_spec.tokens_per_frame
+    near = {n for edge in (0, hop, 2 * hop, 3 * hop) for n in (edge - 1, edge, edge + 1)}
+    lengths = sorted({n for n in near | set(range(1, 3 * hop, max(1, hop // 12))) if 1 <= n <= 3 * hop})
+    layout = layouts_taken(codec)[-1]
+    latents = codec.encode(case.audio(codec, len(lengths), 3 * hop, layout), lengths=lengths, layout=layout)
+    expect(latents.audio_lengths.tolist() == lengths, "audio_lengths are not the lengths that went in")
+    audio = codec.decode(latents)
+    shape = (len(lengths), layout.width, 3 * hop)
+    expect(tuple(audio.shape) == shape, f"decode gives {tuple(audio.shape)}, expected is {shape}")
+    expect(not audio.requires_grad, "decode carries a gradient")
+    for i, length in enumerate(lengths):
+        frames, tokens = -(-length // hop), -(-length // hop) * k
+        expect(int(latents.frames[i]) == frames, f"{length} samples take {int(latents.frames[i])} frames, not {frames}")
+        expect(not audio[i, :, length:].any(), f"{length} samples: not zero after the end")
+        expect(bool(audio[i, :, :length].any()), f"{length} samples: silence before the end")
+        if latents.values is not None:
+            expect(not latents.values[i, :, tokens:].any(), f"{length} samples: values are not zero after the end")
+        if latents.codes is not None:
+            past = latents.codes[i, :, tokens:]
+            expect(bool((past == -1).all()), f"{length} samples: codes are not -1 after the end")
+        alone = codec.decode(latents[i])
+        expect(alone.shape[-1] == length, f"{length} samples come back as {alone.shape[-1]}")
+
+
+def batch_composition_does_not_matter(case: CodecCase) -> None:
+    """In a batch of mixed lengths and layouts each item is encoded and decoded as alone."""
+    codec = case.build()
+    hop, taken = codec.latent_spec.hop, layouts_taken(codec)
+    lengths = [3 * hop, hop + 1, 3 * hop - 1, 2 * hop, 1]
+    layouts = [taken[i % len(taken)] for i in range(5)]
+    width = max(layout.width for layout in layouts)
+    audio = case.audio(codec, 5, 3 * hop, ChannelLayout.MONO if width == 1 else ChannelLayout.STEREO)
+    latents = codec.encode(audio, lengths=lengths, layout=layouts)
+    seeds = [5, 4, 3, 2, 1]
+    decoded = codec.decode(latents, seed=seeds)
+    for i, (length, layout) in enumerate(zip(lengths, layouts)):
+        # Two channels named mono are folded, so the item alone is given folded.
+        mono = layout is ChannelLayout.MONO
+        own = audio[i : i + 1, :, :length]
+        own = own.mean(1, keepdim=True) if mono else own
+        alone = codec.encode(own, layout=layout)
+        what = f"{layout.name.lower()} item of {length} samples"
+        expect_equal(content_of(latents[i]), content_of(alone), f"{what}, encoded in a batch")
+        back = codec.decode(alone, seed=seeds[i])
+        expect(back.shape[1] == layout.width, f"{what} alone is decoded to {back.shape[1]} channels")
+        expect_equal(decoded[i : i + 1, :, :length], back.expand(1, width, length), f"{what}, decoded in a batch")
+        expect_equal(codec.decode(latents[i], seed=seeds[i]), back, f"{what}, taken out of the batch and decoded")
+
+
+def batch_size_limit_does_not_matter(case: CodecCase) -> None:
+    """`max_batch_size` is a matter of memory, not of results."""
+    codec = case.build()
+    layout = layouts_taken(codec)[0]
+    audio = case.audio(codec, 3, 2 * codec.latent_spec.hop, layout)
+    latents = codec.encode(audio, layout=layout)
+    decoded = codec.decode(latents)
+    codec.max_batch_size = 1
+    expect_equal(content_of(codec.encode(audio, layout=layout)), content_of(latents), "encoded one by one")
+    expect_equal(codec.decode(latents), decoded, "decoded one by one")
+
+
+def tiles_equal_whole(case: CodecCase) -> None:
+    """`tile_seconds` is a matter of memory, not of results: cut into tiles of two frames, a file gives the same."""
+    codec = case.build()
+    layout = layouts_taken(codec)[0]
+    audio = case.audio(codec, 2, 12 * codec.latent_spec.hop - 1, layout)
+    codec.tile_seconds = 1e9
+    latents = codec.encode(audio, layout=layout)
+    decoded = codec.decode(latents)
+    of_codes = None if latents.codes is None else codec.decode(latents.only_codes())
+    codec.tile_seconds = 2.5 / float(codec.latent_spec.frame_rate)
+    expect_equal(content_of(codec.encode(audio, layout=layout)), content_of(latents), "encoded in tiles of 2 frames")
+    expect_equal(codec.decode(latents), decoded, "decoded in tiles of 2 frames")
+    if of_codes is not None:
+        expect_equal(codec.decode(latents.only_codes()), of_codes, "decoded from codes in tiles of 2 frames")
+
+
+def streams_equal_batch(case: CodecCase) -> None:
+    """Streamed in any split, with empty pushes, audio and latents are those of `encode` and `decode`, in time."""
+    codec = case.build()
+    layout = layouts_taken(codec)[0]
+    hop = codec.latent_spec.hop
+    samples = 8 * hop + hop // 2 + 1
+    audio = case.audio(codec, 1, samples, layout)
+    whole = codec.encode(audio, layout=layout)
+    decoded = codec.decode(whole, seed=3)
+    for seed, largest in ((1, 2 * hop), (2, hop // 2 + 1)):
+        try:
+            encoder = StreamEncoder(codec, layout=layout)
+            decoder = StreamDecoder(codec, layout=layout, seed=3)
+        except UnboundedError:
+            return
+        splits = random_splits(samples, seed, most=largest)
+        pieces, audible, pushed, framed = [], [], 0, 0
+        for i, piece in enumerate(audio.split(splits, dim=-1)):
+            last = i == len(splits) - 1
+            pieces.append(encoder.push(piece, last=last))
+            audible.append(decoder.push(pieces[-1], last=last))
+            pushed, framed = pushed + splits[i], framed + int(pieces[-1].audio_lengths)
+            heard = sum(piece.shape[-1] for piece in audible)
+            late = pushed - framed
+            expect(late <= encoder.latency, f"{late} samples are held back in encoding, declared {encoder.latency}")
+            late = framed - heard
+            expect(late <= decoder.latency, f"{late} samples are held back in decoding, declared {decoder.latency}")
+        joined = Latents.concatenate(pieces)
+        expect(int(joined.audio_lengths) == samples, f"{samples} samples streamed are {int(joined.audio_lengths)}")
+        expect_equal(content_of(joined), content_of(whole), f"encoded in pushes of up to {largest} samples")
+        expect_equal(torch.cat(audible, dim=-1), decoded, f"decoded in pushes of up to {largest} samples")
+
+
+def eval_is_deterministic(case: CodecCase) -> None:
+    """Encoding and decoding draw no random number of torch's, change nothing, and give the same again."""
+    codec = case.build()
+    layout = layouts_taken(codec)[0]
+    audio = case.audio(codec, 2, 3 * codec.latent_spec.hop, layout)
+    state, before = state_of(codec), torch.get_rng_state()
+    latents = codec.encode(audio, layout=layout)
+    decoded = codec.decode(latents)
+    expect(torch.equal(before, torch.get_rng_state()), "torch's random numbers are drawn")
+    expect_state(codec, state, "encoding and decoding")
+    twin = copy.deepcopy(codec)
+    for what, other in (("again", codec), ("by a deep copy", twin)):
+        expect_equal(content_of(other.encode(audio, layout=layout)), content_of(latents), f"encoded {what}", exact=True)
+        expect_equal(other.decode(latents), decoded, f"decoded {what}", exact=True)
+
+
+def autocast_does_not_matter(case: CodecCase) -> None:
+    """Under an ambient bfloat16 autocast latents and audio are the same, so that stored and fresh ones agree."""
+    codec = case.build().float()
+    layout = layouts_taken(codec)[0]
+    audio = case.audio(codec, 2, 3 * codec.latent_spec.hop, layout).float()
+    latents = codec.encode(audio, layout=layout)
+    decoded = codec.decode(latents)
+    with torch.autocast("cpu", torch.bfloat16):
+        other = codec.encode(audio, layout=layout)
+        again = codec.decode(latents)
+    expect_equal(content_of(other), content_of(latents), "encoded under autocast", exact=True)
+    expect_equal(again, decoded, "decoded under autocast", exact=True)
+
+
+def latents_serve_training(case: CodecCase) -> None:
+    """Latents carry no gradient, and may enter a graph that is trained; they are no inference tensors."""
+    codec = case.build()
+    layout = layouts_taken(codec)[0]
+    values = codec.encode(case.audio(codec, 1, codec.latent_spec.hop, layout), layout=layout).values
+    if values is not None:
+        expect(not values.requires_grad, "values carry a gradient")
+        weight = torch.ones(values.shape[1], 1, dtype=values.dtype, requires_grad=True)
+        (weight * values).square().sum().backward()
+
+
+CODEC_CHECKS = Suite(
+    "codec",
+    CodecCase,
+    (
+        every_length_comes_back_whole,
+        batch_composition_does_not_matter,
+        batch_size_limit_does_not_matter,
+        tiles_equal_whole,
+        streams_equal_batch,
+        eval_is_deterministic,
+        autocast_does_not_matter,
+        latents_serve_training,
+        codes_are_consistent,
+        arrays_serve_as_tensors,
+        bad_audio_is_refused,
+        foreign_latents_are_refused,
+        space_id_names_the_weights,
+        latents_are_saved_whole,
+        model_is_saved_whole,
+    ),
+)
+
+
+def check_codec(factory: Callable[[], Codec] | CodecCase) -> None:
+    """Runs the suite on the eval codec that `factory` makes, or on a `CodecCase`.
+
+    Raises:
+        AssertionError: a check fails; check, codec and figures are named.
+    """
+    CODEC_CHECKS.check(factory)

@@ -1,0 +1,16 @@
+"""What the dummies share."""
+
+from typing import Self
+
+from partita_core.registry import Config
+
+HOP = 16
+
+
+class Tiny(Config):
+    """A Config whose defaults are tiny."""
+
+    @classmethod
+    def example(cls) -> Self:
+        """The defaults."""
+        return cls()

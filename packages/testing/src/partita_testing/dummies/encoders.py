@@ -1,0 +1,90 @@
+"""Encoders: one of bounded context, and one that carries a state."""
+
+from dataclasses import dataclass
+
+import torch
+from partita_core.errors import PartitaError
+from partita_core.layouts import ChannelLayout
+from partita_core.roles import Encoder
+from partita_core.settings import register
+from partita_core.specs import AudioSpec
+from torch import Tensor, nn
+
+from ._base import HOP, Tiny
+
+
+@register("encoder/strided")
+@dataclass(frozen=True)
+class StridedConfig(Tiny):
+    """A strided convolution that sees a frame to either side.
+
+    Attributes:
+        tokens_per_frame: more than one makes sets without order.
+    """
+
+    tokens_per_frame: int = 1
+
+    def build(self, *, out_dim: int, audio_spec: AudioSpec) -> "StridedEncoder":
+        """Builds the encoder."""
+        return StridedEncoder(out_dim=out_dim, audio_spec=audio_spec, tokens_per_frame=self.tokens_per_frame)
+
+
+class StridedEncoder(Encoder):
+    """Weight-normed convolution, a vector for each layout, tanh."""
+
+    context = (1, 1)
+
+    def __init__(self, *, out_dim: int, audio_spec: AudioSpec, tokens_per_frame: int) -> None:
+        super().__init__()
+        self.out_dim, self.hop, self.audio_spec = out_dim, HOP, audio_spec
+        self.tokens_per_frame, self.ordered = tokens_per_frame, tokens_per_frame == 1
+        width = out_dim * tokens_per_frame
+        conv = nn.Conv1d(audio_spec.channels, width, 3 * HOP, stride=HOP, padding=HOP)
+        self.conv = nn.utils.parametrizations.weight_norm(conv)
+        self.layout = nn.Embedding(len(ChannelLayout), width)
+
+    def forward(self, audio: Tensor, layout: Tensor) -> Tensor:
+        """See `Encoder`."""
+        hidden = torch.tanh(self.conv(audio) + self.layout(layout).unsqueeze(-1))
+        return hidden.unflatten(1, (self.out_dim, -1)).transpose(2, 3).flatten(2)
+
+
+@register("encoder/cumulative")
+@dataclass(frozen=True)
+class CumulativeConfig(Tiny):
+    """An encoder that sees all of the past, and carries it as a state."""
+
+    def build(self, *, out_dim: int, audio_spec: AudioSpec) -> "CumulativeEncoder":
+        """Builds the encoder."""
+        return CumulativeEncoder(out_dim=out_dim, audio_spec=audio_spec)
+
+
+class CumulativeEncoder(Encoder):
+    """The running sum of projected frames; the state is the sum so far."""
+
+    context = (None, 0)
+
+    def __init__(self, *, out_dim: int, audio_spec: AudioSpec) -> None:
+        super().__init__()
+        self.out_dim, self.hop, self.audio_spec = out_dim, HOP, audio_spec
+        self.project = nn.Linear(HOP * audio_spec.channels, out_dim)
+        self.layout = nn.Embedding(len(ChannelLayout), out_dim)
+
+    def init_state(
+        self, batch_size: int, *, layout: Tensor | None = None, device: torch.device, dtype: torch.dtype
+    ) -> Tensor:
+        """The layout's vector is what the sum begins with."""
+        if layout is None:
+            raise PartitaError("this encoder needs to know the layout")
+        return self.layout(layout.to(device)).to(dtype).unsqueeze(-1)
+
+    def step(self, x: Tensor, state: Tensor, *, last: bool = False) -> tuple[Tensor, Tensor]:
+        """Continues the sum over whole frames of audio."""
+        frames = x.unflatten(-1, (-1, HOP)).permute(0, 2, 1, 3).flatten(2)
+        sums = torch.cat([state, self.project(frames).transpose(1, 2)], dim=-1).cumsum(-1)
+        return torch.sin(sums[..., 1:]), sums[..., -1:]
+
+    def forward(self, audio: Tensor, layout: Tensor) -> Tensor:
+        """See `Encoder`."""
+        state = self.init_state(audio.shape[0], layout=layout, device=audio.device, dtype=audio.dtype)
+        return self.step(audio, state, last=True)[0]

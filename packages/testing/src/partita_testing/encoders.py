@@ -1,0 +1,89 @@
+"""What every encoder holds."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from partita_core.layouts import ChannelLayout
+from partita_core.registry import Config
+from partita_core.roles import Encoder
+from partita_core.specs import AudioSpec
+from partita_core.streams import Stream
+from torch import Tensor
+
+from ._common import Suite, expect, noise
+from ._context import WITH_CONTEXT, steps_change_nothing_in_place
+from ._parts import EVERY_PART, PartCase
+
+AUDIO = AudioSpec(8000, 2, (ChannelLayout.MONO, ChannelLayout.STEREO, ChannelLayout.MID_SIDE))
+
+
+@dataclass(frozen=True)
+class EncoderCase(PartCase):
+    """An encoder under test.
+
+    Attributes:
+        audio_spec: the audio it is built for.
+        out_dim: width of its hidden frames.
+    """
+
+    audio_spec: AudioSpec = AUDIO
+    out_dim: int = 4
+
+    def make(self) -> Encoder:
+        """The encoder as its Config builds it."""
+        return self.config.build(out_dim=self.out_dim, audio_spec=self.audio_spec)
+
+    def units(self, part: Encoder) -> tuple[int, int]:
+        """The hop, and tokens a frame."""
+        return part.hop, part.tokens_per_frame
+
+    def inputs(self, part: Encoder, *, batch: int = 3, frames: int = 4, seed: int = 1) -> tuple[Tensor, ...]:
+        """Audio as networks see it, and layouts, each item another."""
+        return audio_of(self.audio_spec, batch, part.hop * frames, seed), layouts_of(self.audio_spec, batch)
+
+    def stream(self, part: Encoder, rest: tuple[Tensor, ...], width: int) -> Stream:
+        """From whole frames of audio to hidden frames."""
+        (layout,) = rest
+        return part.stream(layout, dtype=torch.float64, width=width)
+
+
+def layouts_of(spec: AudioSpec, batch: int) -> Tensor:
+    """The layouts of `spec` in turn, `(batch,)`."""
+    return torch.tensor([int(spec.layouts[i % len(spec.layouts)]) for i in range(batch)])
+
+
+def audio_of(spec: AudioSpec, batch: int, samples: int, seed: int) -> Tensor:
+    """Noise at -10 dB, `(batch, channels, samples)`, in which mono is the pair (m, m)."""
+    audio = 0.3 * noise(batch, spec.channels, samples, seed=seed)
+    mono = layouts_of(spec, batch) == int(ChannelLayout.MONO)
+    return torch.where(mono[:, None, None], audio[:, :1], audio)
+
+
+def shapes_are_as_declared(case: EncoderCase) -> None:
+    """The hop measured, for 1, 2, 3 and 5 frames, is the one declared, and so are the widths."""
+    part = case.build()
+    expect(isinstance(part, Encoder), f"{type(part).__name__} is no Encoder")
+    expect(part.out_dim == case.out_dim, f"out_dim is declared as {part.out_dim}, {case.out_dim} was asked for")
+    expect(part.audio_spec == case.audio_spec, f"it declares {part.audio_spec}, built for {case.audio_spec}")
+    for frames in (1, 2, 3, 5):
+        hidden = part(*case.inputs(part, frames=frames))
+        declared = (3, part.out_dim, frames * part.tokens_per_frame)
+        given = f"{frames} frames of {part.hop} samples"
+        expect(tuple(hidden.shape) == declared, f"{given} become {tuple(hidden.shape)}, declared is {declared}")
+
+
+ENCODER_CHECKS = Suite(
+    "encoder",
+    EncoderCase,
+    (shapes_are_as_declared, *EVERY_PART, *WITH_CONTEXT, steps_change_nothing_in_place),
+)
+
+
+def check_encoder(config: Config | Any) -> None:
+    """Runs the suite on the encoder of a Config, or of an `EncoderCase`.
+
+    Raises:
+        AssertionError: a check fails; check, component and figures are named.
+    """
+    ENCODER_CHECKS.check(config)
