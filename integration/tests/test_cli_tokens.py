@@ -97,13 +97,13 @@ def test_what_cannot_be_detokenized(models, ok, refused, tmp_path, config):
     assert "of the quantizer" in refused("detokenize", models / "other", ids, "-o", out)
     assert "of the codebooks (16, 16, 16, 16)" in refused("detokenize", models / "large", ids, "-o", out)
     assert "of the codebooks" in refused("detokenize", tmp_path / "foreign", ids, "-o", out)
-    assert "holds no tokens" in refused("detokenize", models / "model", tmp_path / "z.safetensors", "-o", out)
+    assert "is not a token file" in refused("detokenize", models / "model", tmp_path / "z.safetensors", "-o", out)
     assert "no such file" in refused("detokenize", models / "model", tmp_path / "none.safetensors", "-o", out)
     (tmp_path / "cut.safetensors").write_bytes(ids.read_bytes()[:-9])
     assert "damaged" in refused("detokenize", models / "model", tmp_path / "cut.safetensors", "-o", out)
     tensors, metadata = read_tensors(ids)
-    tensors["ids"][0, 3] = 5  # an id of level 0 where one of level 2 belongs
+    tensors["ids"][0, 3] = 5  # an id of level 0 in a position of level 2
     write_tensors(tmp_path / "wrong.safetensors", tensors, metadata)
     line = refused("detokenize", models / "model", tmp_path / "wrong.safetensors", "-o", out)
-    assert "wrong.safetensors: item 0, position 3: id 5 where a code of level 2 (35..50) belongs" in line
+    assert "wrong.safetensors: item 0, position 3: id 5" in line and "level 2 (35..50)" in line
     assert ".wav" in refused("detokenize", models / "model", ids, "-o", tmp_path / "out.flac")

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from partita.objectives import AdversarialReconstruction, TrainState
-from partita.objectives.objective import check_weights
+from partita.objectives.objective import check_weights, target_audio
 from partita_core import (
     ChannelLayout,
     Decoder,
@@ -12,6 +12,7 @@ from partita_core import (
     convert_pairs,
     latent_spec,
 )
+from partita_losses import ADVERSARIAL_LOSSES
 from torch import nn
 
 MONO, STEREO, MID_SIDE = ChannelLayout
@@ -103,6 +104,22 @@ def test_a_phase_leaves_no_gradient_in_what_it_does_not_train(config, phase):
             assert parameter.grad is not None, name
         else:
             assert parameter.grad is None, name
+
+
+@pytest.mark.parametrize("name", ["hinge", "least_squares"])
+def test_adversarial_loss_is_selected_by_name(config, name):
+    run = config(adversarial=True)
+    it = replace(run.objective, adversarial_loss=name).build(model=run.model.build()).eval()
+    data = batch()
+    out = it(data, TrainState(), "generator")
+    data["samples"] = out.samples
+    fake, real = it.discriminator(out.samples), it.discriminator(target_audio(data))
+    pair = ADVERSARIAL_LOSSES[name]
+    torch.testing.assert_close(out.losses["adversarial"], pair.generator(fake))
+    loss = it(data, TrainState(), "discriminator").losses["discriminator"]
+    torch.testing.assert_close(loss, pair.discriminator(real, fake))
+    with pytest.raises(PartitaError, match="adversarial_loss is 'wgan'"):
+        replace(run.objective, adversarial_loss="wgan")
 
 
 def test_phases_together_train_every_parameter_once(config):

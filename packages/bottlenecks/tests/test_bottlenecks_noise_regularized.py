@@ -1,4 +1,4 @@
-"""What F3's bottleneck promises of any hidden frames, beside its rules: V1 and V2 of the specification."""
+"""Noise-regularized bottleneck on hidden frames like those of encoders."""
 
 import math
 
@@ -10,7 +10,7 @@ DIM, FRAMES = 64, 120
 
 
 def hidden(kind):
-    """Frames as encoders make them: of noise, of speech with pauses, of silence after a bias, of silence without."""
+    """Hidden frames of noise, of speech with pauses, and of silence with and without the bias of a layer."""
     torch.manual_seed(0)
     noise = torch.randn(DIM, FRAMES)
     t = torch.arange(FRAMES) / 25
@@ -33,7 +33,7 @@ def bottleneck():
 
 @pytest.mark.parametrize("gain_db", [-30, 0, 30])
 @pytest.mark.parametrize("kind", ["noise", "speech", "silence"])
-def test_frames_with_anything_in_them_have_mean_0_std_1_and_norm_8(bottleneck, kind, gain_db):
+def test_frames_above_silence_have_mean_0_std_1_and_norm_8(bottleneck, kind, gain_db):
     frames = hidden(kind) * 10 ** (gain_db / 20)
     measured = frames.std(1, correction=0) >= 0.02
     assert measured.all() or gain_db == -30
@@ -45,7 +45,7 @@ def test_frames_with_anything_in_them_have_mean_0_std_1_and_norm_8(bottleneck, k
 
 
 @pytest.mark.parametrize("kind", ["noise", "speech", "silence", "nothing"])
-def test_training_and_evaluation_normalise_alike(bottleneck, kind):
+def test_training_and_evaluation_normalize_equally(bottleneck, kind):
     frames = hidden(kind)
     trained = bottleneck.train()(frames, stochastic=False).values
     assert torch.equal(trained, bottleneck.eval()(frames).values)
@@ -53,7 +53,7 @@ def test_training_and_evaluation_normalise_alike(bottleneck, kind):
     assert torch.equal(bottleneck.expand(trained), trained)
 
 
-def test_noise_is_added_to_the_normalised_frames_in_training_only(bottleneck):
+def test_noise_is_added_in_training_only(bottleneck):
     frames = hidden("speech").expand(200, -1, -1)
     torch.manual_seed(1)
     noise = bottleneck.train()(frames).values - bottleneck.eval()(frames).values
@@ -63,7 +63,7 @@ def test_noise_is_added_to_the_normalised_frames_in_training_only(bottleneck):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_no_frame_is_changed_by_another(bottleneck, training):
+def test_frames_are_independent(bottleneck, training):
     frames = hidden("speech").clone().requires_grad_()
     bottleneck.train(training)
     z = bottleneck(frames, stochastic=False).values
@@ -76,7 +76,7 @@ def test_no_frame_is_changed_by_another(bottleneck, training):
 
 
 @pytest.mark.parametrize("level", [0.0, 1e-12, 1e-6, 1e-5, 1.0])
-def test_digital_silence_has_finite_values_and_gradients_and_no_more_than_its_share(bottleneck, level):
+def test_digital_silence_has_finite_values_and_gradients(bottleneck, level):
     constant = torch.full((1, DIM, 3), 0.3)
     frames = (constant + level * hidden("noise")[..., :3]).requires_grad_()
     z = bottleneck.train()(frames, stochastic=False).values

@@ -11,6 +11,8 @@ from partita_core import (
     BottleneckOutput,
     ChannelLayout,
     Config,
+    Discriminator,
+    DiscriminatorOutput,
     Loss,
     PartitaError,
     components,
@@ -59,15 +61,38 @@ class Mapped(nn.Module):
         return self.layers(x)
 
 
+class Leveled(Discriminator):
+    """Classifies by level."""
+
+    def __init__(self, audio_channels: int = 1, *, gain: Positive = 1.0) -> None:
+        super().__init__()
+        self.audio_channels, self.gain = audio_channels, gain
+
+    def forward(self, signal):
+        return [DiscriminatorOutput(self.gain * signal.abs().mean(2), (signal,))]
+
+
+class Summing(nn.Module):
+    """A balancer that balances nothing."""
+
+    def __init__(self, weights: dict[str, float], *, norm: Positive = 1.0) -> None:
+        super().__init__()
+        self.weights, self.norm = weights, norm
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     monkeypatch.setattr(registry, "_registry", dict(registry._registry))
-    plain = Scaled.__init__, Rated.__init__, Mapped.__init__
+    classes = (Scaled, Rated, Mapped, Leveled, Summing)
+    plain = [cls.__init__ for cls in classes]
     register("bottleneck/test_scaled", example={"gain": 0.5})(Scaled)
     register("loss/test_rated")(Rated)
     register("adapter/test_mapped")(Mapped)
+    register("discriminator/test_leveled")(Leveled)
+    register("balancer/test_summing")(Summing)
     yield
-    Scaled.__init__, Rated.__init__, Mapped.__init__ = plain
+    for cls, init in zip(classes, plain):
+        cls.__init__ = init
 
 
 def test_settings_are_the_keyword_only_parameters_with_their_defaults():
@@ -94,6 +119,20 @@ def test_what_other_parts_fix_is_taken_as_far_as_it_is_wanted():
 def test_any_module_can_be_a_component():
     mapped = config_of(Mapped)(hidden=3).build(width=2, out_dim=5, latent_spec=None)
     assert mapped(torch.ones(7, 2)).shape == (7, 5) and mapped.config == config_of(Mapped)(hidden=3)
+
+
+def test_discriminators_take_the_channels_of_the_audio():
+    stereo = AudioSpec(8000, 2, (ChannelLayout.STEREO,))
+    built = config_of(Leveled)(gain=2.0).build(audio_spec=stereo)
+    assert (built.audio_channels, built.gain, Leveled().audio_channels) == (2, 2.0, 1)
+    assert to_dict(built.config) == {"type": "discriminator/test_leveled", "gain": 2.0}
+
+
+def test_balancers_take_the_weights_of_the_losses():
+    weights = {"stft": 1.0, "mel": 2.0}
+    built = config_of(Summing)(norm=3.0).build(weights=weights)
+    assert built.weights == Summing(weights).weights == weights
+    assert to_dict(built.config) == {"type": "balancer/test_summing", "norm": 3.0}
 
 
 def test_configs_are_written_read_changed_and_pickled():

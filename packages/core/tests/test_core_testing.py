@@ -14,6 +14,7 @@ from partita_testing import (
     BOTTLENECK_CHECKS,
     CODEC_CHECKS,
     DECODER_CHECKS,
+    DISCRIMINATOR_CHECKS,
     ENCODER_CHECKS,
     LOSS_CHECKS,
     QUANTIZER_CHECKS,
@@ -48,6 +49,7 @@ SUITES = {
     "quantizer": QUANTIZER_CHECKS,
     "decoder": DECODER_CHECKS,
     "loss": LOSS_CHECKS,
+    "discriminator": DISCRIMINATOR_CHECKS,
     "representation": REPRESENTATION_CHECKS,
 }
 

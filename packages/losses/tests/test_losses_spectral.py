@@ -12,7 +12,7 @@ from partita_losses import (
     MultiScaleMelConfig,
     WaveformL1Config,
 )
-from partita_losses.spectral import frames_that_count
+from partita_losses.spectral import unpadded_frames
 
 MONO = AudioSpec(44_100, 1, (ChannelLayout.MONO,))
 STEREO = AudioSpec(44_100, 2, (ChannelLayout.MONO, ChannelLayout.STEREO))
@@ -34,7 +34,7 @@ def gradient_of(loss, prediction, target, **options):
 
 
 def plain_stft_distance(prediction, target, n_fft, win_length, hop, gains=1.0, floor=1e-4):
-    """One view of one item, (samples,), written from the definition."""
+    """Distance of one view of one item, (samples,), from the definition."""
     window = torch.hann_window(win_length, dtype=torch.float64)
     spectra = [torch.stft(x, n_fft, hop, win_length, window, return_complex=True) for x in (prediction, target)]
     p, t = (x.abs().mul(gains) for x in spectra)
@@ -42,7 +42,7 @@ def plain_stft_distance(prediction, target, n_fft, win_length, hop, gains=1.0, f
     return (p - t).norm() / t.norm() + logs.abs().mean()
 
 
-def test_all_hops_are_coprime_with_each_other_and_with_the_models():
+def test_hops_are_pairwise_coprime():
     hops = [*MultiResolutionSTFTConfig().hops, *ComplexSTFTDiscriminatorsConfig().hops, 3360, 1200]
     pairs = [pair for pair in combinations(hops, 2) if pair != (3360, 1200)]
     assert len(pairs) == 90
@@ -50,7 +50,7 @@ def test_all_hops_are_coprime_with_each_other_and_with_the_models():
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-def test_stft_loss_is_what_it_is_defined_to_be(channels):
+def test_stft_loss_matches_its_definition(channels):
     config = MultiResolutionSTFTConfig(n_ffts=(64, 32), win_lengths=(61, 31), hops=(17, 11), a_weighted=False)
     prediction, target = noise(3, channels, 400), noise(3, channels, 400, seed=1)
     measured = loss_of(config, MONO if channels == 1 else STEREO)(prediction, target)
@@ -67,7 +67,7 @@ def test_stft_loss_is_what_it_is_defined_to_be(channels):
         torch.testing.assert_close(measured[item], expected, rtol=1e-6, atol=0)  # the buffers are float32
 
 
-def test_a_weighting_is_a_gain_on_the_spectra():
+def test_a_weighting_scales_the_spectra():
     config = MultiResolutionSTFTConfig(n_ffts=(512,), win_lengths=(509,), hops=(127,), floor=1e-9)
     time = torch.arange(8000, dtype=torch.float64) / 44_100
     low, high = torch.sin(2 * math.pi * 60 * time), torch.sin(2 * math.pi * 3000 * time)
@@ -81,7 +81,7 @@ def test_a_weighting_is_a_gain_on_the_spectra():
     assert weighted(without_high, target) > plain(without_high, target) + 0.2
 
 
-def test_stft_loss_equals_auraloss():
+def test_stft_loss_matches_auraloss():
     auraloss = pytest.importorskip("auraloss")
     config = MultiResolutionSTFTConfig(a_weighted=False)
     peer = auraloss.freq.MultiResolutionSTFTLoss(
@@ -94,7 +94,7 @@ def test_stft_loss_equals_auraloss():
     assert (ours - theirs).norm() < 1e-3 * theirs.norm()
 
 
-def test_mel_loss_is_what_it_is_defined_to_be():
+def test_mel_loss_matches_its_definition():
     loss = loss_of(MultiScaleMelConfig(num_mels=(5, 100), win_lengths=(32, 256)))  # 100 bands: three groups
     prediction, target = noise(2, 2, 500), noise(2, 2, 500, seed=1)
     expected = torch.zeros(2, dtype=torch.float64)
@@ -112,9 +112,9 @@ def test_mel_loss_is_what_it_is_defined_to_be():
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("config", LOSSES, ids=lambda config: config.tag)
-def test_gradients_are_those_of_the_value(config, channels):
+def test_gradients_match_finite_differences(config, channels):
     if hasattr(config, "floor"):
-        config = replace(config, floor=1e-12)  # below it the gradient is meant to differ
+        config = replace(config, floor=1e-12)  # below it the gradient differs on purpose
     loss = loss_of(config, MONO if channels == 1 else STEREO)
     prediction, target = noise(2, channels, 150), noise(2, channels, 150, seed=1)
     for lengths in (None, torch.tensor([150, 120])):
@@ -126,7 +126,7 @@ def test_gradients_are_those_of_the_value(config, channels):
 
 
 @pytest.mark.parametrize("config", LOSSES, ids=lambda config: config.tag)
-def test_an_item_is_judged_alone(config):
+def test_items_are_independent(config):
     loss = loss_of(config)
     prediction, target = noise(3, 2, 500), noise(3, 2, 500, seed=1)
     together = loss(prediction, target)
@@ -137,7 +137,7 @@ def test_an_item_is_judged_alone(config):
 
 
 @pytest.mark.parametrize("config", LOSSES, ids=lambda config: config.tag)
-def test_what_lies_past_an_item_does_not_count(config):
+def test_padding_is_excluded(config):
     loss = loss_of(config)
     prediction, target = noise(2, 2, 800), noise(2, 2, 800, seed=1)
     lengths = torch.tensor([800, 500])
@@ -155,16 +155,16 @@ def test_what_lies_past_an_item_does_not_count(config):
 
 
 @pytest.mark.parametrize("samples", [100, 150, 203])
-def test_frames_that_count_see_no_padding(samples):
+def test_unpadded_frames_do_not_overlap_padding(samples):
     stft = STFT(n_fft=32, win_length=32, hop=11, padding="center", nyquist=True)
     for length in range(samples):
         audio = torch.zeros(samples)
         audio[length:] = 1
         energy = stft(audio).abs().sum(0)
-        frames = int(frames_that_count(stft, torch.tensor([length]), samples, len(energy)))
+        frames = int(unpadded_frames(stft, torch.tensor([length]), samples, len(energy)))
         assert frames == 0 or energy[:frames].max() < 1e-6
         assert frames < len(energy)
-    assert frames_that_count(stft, torch.tensor([samples]), samples, 19).tolist() == [19]
+    assert unpadded_frames(stft, torch.tensor([samples]), samples, 19).tolist() == [19]
 
 
 @pytest.mark.parametrize("config", SPECTRAL, ids=lambda config: config.tag)
@@ -178,7 +178,7 @@ def test_gradients_are_finite_near_silence(config, level):
 
 
 @pytest.mark.parametrize("config", SPECTRAL, ids=lambda config: config.tag)
-def test_a_silent_prediction_is_drawn_to_the_target(config):
+def test_gradient_at_silence_points_to_the_target(config):
     loss = loss_of(config, dtype=torch.float32)
     target = noise(1, 2, 400, seed=1, dtype=torch.float32)
     silence = torch.zeros_like(target)
@@ -188,7 +188,7 @@ def test_a_silent_prediction_is_drawn_to_the_target(config):
     assert loss(-gradient / gradient.norm(), target) < loss(silence, target)
 
 
-def test_mono_as_a_pair_has_no_difference():
+def test_equal_channels_have_no_difference():
     loss = loss_of(MultiResolutionSTFTConfig.example(), dtype=torch.float32)
     mono = loss_of(MultiResolutionSTFTConfig.example(), MONO, torch.float32)
     prediction, target = (noise(2, 1, 600, seed=seed, dtype=torch.float32) for seed in (0, 1))
@@ -200,7 +200,7 @@ def test_mono_as_a_pair_has_no_difference():
     assert gradient.isfinite().all() and torch.equal(gradient[:, 0], gradient[:, 1])
 
 
-def test_a_target_that_is_nearly_mono_does_not_explode():
+def test_gradient_is_bounded_for_nearly_mono_targets():
     loss = loss_of(MultiResolutionSTFTConfig.example())
     target = noise(1, 1, 2000).expand(-1, 2, -1)
     prediction = target + 0.01 * noise(1, 2, 2000, seed=1)
@@ -208,7 +208,7 @@ def test_a_target_that_is_nearly_mono_does_not_explode():
 
 
 @pytest.mark.parametrize("config", LOSSES, ids=lambda config: config.tag)
-def test_precision(config):
+def test_values_are_at_least_float32(config):
     loss = loss_of(config, dtype=torch.float32)
     prediction, target = noise(1, 2, 500), noise(1, 2, 500, seed=1)
     exact = loss_of(config)(prediction, target)
@@ -223,7 +223,7 @@ def test_precision(config):
 
 
 @pytest.mark.parametrize("config", LOSSES, ids=lambda config: config.tag)
-def test_what_cannot_be_compared_is_refused(config):
+def test_invalid_shapes(config):
     loss = loss_of(config)
     with pytest.raises(PartitaError, match=r"\(2, 2, 500\), target \(2, 2, 499\)"):
         loss(noise(2, 2, 500), noise(2, 2, 499))
@@ -233,19 +233,19 @@ def test_what_cannot_be_compared_is_refused(config):
         loss(noise(2, 2, 500), noise(2, 2, 500), lengths=torch.tensor([1, 2, 3]))
 
 
-def test_further_refusals():
-    with pytest.raises(PartitaError, match="built for 2 channels, the audio has 1"):
+def test_invalid_settings_and_targets():
+    with pytest.raises(PartitaError, match="1 channels, the loss 2"):
         loss_of(SPECTRAL[0])(noise(1, 1, 500), noise(1, 1, 500))
     with pytest.raises(PartitaError, match="detach"):
         loss_of(SPECTRAL[0])(noise(1, 2, 500), noise(1, 2, 500).requires_grad_())
-    with pytest.raises(PartitaError, match="2 FFTs, 1 windows and 2 hops"):
+    with pytest.raises(PartitaError, match="2 .*1 .*2"):
         loss_of(MultiResolutionSTFTConfig(n_ffts=(64, 32), win_lengths=(64,), hops=(16, 8)))
-    with pytest.raises(PartitaError, match="1 numbers of mels and 2 windows"):
+    with pytest.raises(PartitaError, match="1 .*2"):
         loss_of(MultiScaleMelConfig(num_mels=(5,), win_lengths=(32, 64)))
 
 
 @pytest.mark.parametrize("config", LOSSES, ids=lambda config: config.tag)
-def test_no_gradient_is_made_where_none_is_wanted(config):
+def test_no_gradient_without_grad_mode(config):
     loss = loss_of(config)
     prediction, target = noise(1, 2, 300).requires_grad_(), noise(1, 2, 300, seed=1)
     with torch.no_grad():
@@ -256,25 +256,30 @@ def test_no_gradient_is_made_where_none_is_wanted(config):
 
 
 @pytest.mark.parametrize("config", LOSSES, ids=lambda config: config.tag)
-def test_losses_are_found_by_name_and_hold_no_state(config):
+def test_losses_are_registered_and_stateless(config):
     assert components("loss/*")[config.tag] is type(config)
     loss = build(to_dict(config), audio_spec=STEREO)
     assert loss.state_dict() == {} and loss.config == config
 
 
 @pytest.mark.parametrize("layout", [MONO, STEREO])
-def test_the_distance_to_silence_is_proportional_to_the_prediction(layout):
+def test_distance_to_silence_is_proportional_to_the_prediction(layout):
     channels = layout.channels
-    loss = loss_of(MultiResolutionSTFTConfig(a_weighted=False, view_weights=(0.0, 0.0, 1.0, 1.0)), layout)
+    loss = loss_of(MultiResolutionSTFTConfig(a_weighted=False), layout)
     silence = torch.zeros(1, channels, 4000, dtype=torch.float64)
     convergence = []
     for level in (-20, -30, -40):
         prediction = noise(1, channels, 4000) * 10 ** (level / 20)
-        logs = torch.stack([plain_logs(prediction[0, i], scale.stft) for i in range(channels) for scale in loss.scales])
-        convergence.append(float(loss(prediction, silence)) - float(logs.sum() / len(loss.scales)))
-    # White noise over Q, which is white noise at -50 dB, once for each view.
-    expected = [channels * 10 ** ((50 + level) / 20) for level in (-20, -30, -40)]
-    assert convergence == pytest.approx(expected, rel=0.05)
+        left, right = prediction[0, 0], prediction[0, -1]
+        views = (
+            [(1.0, left + right), (1.0, left - right), (0.5, left), (0.5, right)] if channels == 2 else [(1.0, left)]
+        )
+        logs = sum(weight * plain_logs(view, scale.stft) for weight, view in views for scale in loss.scales)
+        convergence.append(float(loss(prediction, silence)) - float(logs) / len(loss.scales))
+    # White noise over Q, white noise at -50 dB. Of the sum and the difference of two channels, Q has twice the norm of
+    # one channel, and independent noise sqrt(2) times.
+    views = 1.0 if channels == 1 else 2 * 2**-0.5 + 2 * 0.5
+    assert convergence == pytest.approx([views * 10 ** ((50 + level) / 20) for level in (-20, -30, -40)], rel=0.05)
 
 
 def plain_logs(signal, stft, floor=1e-4):
@@ -283,7 +288,7 @@ def plain_logs(signal, stft, floor=1e-4):
     return (spectrum.abs().clamp_min(floor) / floor).log().mean()
 
 
-def test_a_silent_item_counts_about_as_much_as_elsewhere():
+def test_silent_item_has_a_weight_similar_to_auraloss():
     auraloss = pytest.importorskip("auraloss")
 
     config = MultiResolutionSTFTConfig()
@@ -299,15 +304,15 @@ def test_a_silent_item_counts_about_as_much_as_elsewhere():
 
 
 @pytest.mark.parametrize("config", LOSSES, ids=lambda config: type(config).__name__)
-def test_arrays_and_lists_are_compared_and_what_does_not_fit_is_refused(config):
+def test_arrays_and_lists_are_accepted(config):
     loss, (prediction, target) = loss_of(config), noise(2, 2, 2, 800)
     expected = loss(prediction, target, lengths=torch.tensor([800, 500]))
     for make in (torch.Tensor.numpy, torch.Tensor.tolist):
         torch.testing.assert_close(loss(make(prediction), make(target), lengths=[800, 500]).to(expected), expected)
     for lengths in ([800, 801], [-1, 800], [2**62, 1]):
-        with pytest.raises(PartitaError, match="lengths are .*; the signals have 800 samples"):
+        with pytest.raises(PartitaError, match="lengths are .*800"):
             loss(prediction, target, lengths=lengths)
-    with pytest.raises(PartitaError, match="floating signals are expected"):
+    with pytest.raises(PartitaError, match="int16"):
         loss(prediction.short(), target.short())
-    with pytest.raises(PartitaError, match="prediction must be numbers"):
+    with pytest.raises(PartitaError, match="prediction"):
         loss(None, target)

@@ -1,7 +1,8 @@
-"""Every component of this package against the suite of its role: one entry each."""
+"""Every component of this package, and every way of looking up codes, against the conformance suite of quantizers."""
 
 import pytest
 from partita_core import components, lookup
+from partita_quantizers import FSQConfig, ResidualVQConfig
 from partita_testing import QUANTIZER_CHECKS
 
 COMPONENTS = [
@@ -9,6 +10,11 @@ COMPONENTS = [
     "quantizer/rebottleneck",
     "quantizer/residual",
 ]
+VARIANTS = {
+    "residual_plain": ResidualVQConfig(num_quantizers=3, codebook_size=16, codebook_dim=None),
+    "residual_normalized": ResidualVQConfig(num_quantizers=3, codebook_size=16, codebook_dim=4, normalize=True),
+    "fsq_clamp": FSQConfig(levels=(8, 5, 3, 4), bound="clamp"),
+}
 
 
 def test_every_component_has_an_entry():
@@ -17,6 +23,6 @@ def test_every_component_has_an_entry():
 
 
 @pytest.mark.parametrize("check", QUANTIZER_CHECKS)
-@pytest.mark.parametrize("name", COMPONENTS)
+@pytest.mark.parametrize("name", [*COMPONENTS, *VARIANTS])
 def test_conformance(name, check):
-    check(lookup(name).example())
+    check(VARIANTS[name] if name in VARIANTS else lookup(name).example())

@@ -7,7 +7,7 @@ from partita_quantizers import FSQ, FSQConfig
 
 
 @pytest.mark.parametrize("levels", [(8, 5, 5), (11, 11), (3, 4, 16, 7)])
-def test_codes_and_values_are_those_of_the_library(levels):
+def test_codes_and_values_match_the_library(levels):
     from vector_quantize_pytorch import FSQ as Reference
 
     torch.manual_seed(0)
@@ -22,14 +22,14 @@ def test_codes_and_values_are_those_of_the_library(levels):
     assert quantizer.codebook_sizes == (math.prod(levels),) * 2
 
 
-def test_clamped_codes_of_odd_levels_are_those_of_the_library_up_to_its_margin():
+def test_clamped_codes_match_the_library_within_its_margin():
     from vector_quantize_pytorch import FSQ as Reference
 
     torch.manual_seed(0)
     quantizer = FSQConfig(levels=(11, 5), bound="clamp").build(dim=2)
     hidden = 2 * torch.rand(1, 2, 2000) - 1
     steps = hidden * torch.tensor([5, 2])[:, None]
-    clear = ((steps - steps.floor() - 0.5).abs() > 0.01).all(dim=1)  # away from where rounding turns
+    clear = ((steps - steps.floor() - 0.5).abs() > 0.01).all(dim=1)  # away from the ties of rounding
     codes = Reference([11, 5], bound_hard_clamp=True)(hidden.transpose(1, 2))[1].long()
     assert clear.float().mean() > 0.9
     assert torch.equal(quantizer.encode_codes(hidden)[:, 0][clear], codes[clear])
@@ -37,10 +37,10 @@ def test_clamped_codes_of_odd_levels_are_those_of_the_library_up_to_its_margin()
 
 @pytest.mark.parametrize("bound", ["tanh", "clamp"])
 @pytest.mark.parametrize("levels", [(8,), (4, 3), (11, 6), (1000,)])
-def test_every_code_is_reached_from_the_input(bound, levels):
+def test_every_code_is_reachable(bound, levels):
     quantizer = FSQConfig(levels=levels, bound=bound).build(dim=len(levels)).double()
     edge = 12.0 if bound == "tanh" else 1.0
-    # finest where the tanh is flat
+    # finest if the tanh is flat
     line = torch.linspace(-edge, edge, 60001, dtype=torch.float64)
     grid = torch.cartesian_prod(*[line[:: 1 if len(levels) == 1 else 300]] * len(levels))
     hidden = grid.view(-1, len(levels)).T[None]
@@ -49,7 +49,7 @@ def test_every_code_is_reached_from_the_input(bound, levels):
 
 @pytest.mark.parametrize("bound", ["tanh", "clamp"])
 @pytest.mark.parametrize("levels", [(11, 11, 11, 11), (8,) * 20, (2**20 + 1, 2**20, 2**20), (2047, 3)], ids=str)
-def test_codes_round_trip_at_any_size(bound, levels):
+def test_codes_round_trip_for_any_number_of_levels(bound, levels):
     torch.manual_seed(0)
     quantizer = FSQConfig(levels=levels, bound="clamp").build(dim=2 * len(levels)).double()
     size = math.prod(levels)
@@ -57,15 +57,15 @@ def test_codes_round_trip_at_any_size(bound, levels):
     codes[0, 0, :2] = torch.tensor([0, size - 1])
     values = quantizer.codes_to_values(codes)
     assert values.abs().max() <= 1
-    assert torch.equal(quantizer.encode_codes(values), codes)  # clamped, values are their own nearest
-    # and nothing leaves the range, however far the input does
+    assert torch.equal(quantizer.encode_codes(values), codes)  # clamped values are their own nearest levels
+    # Codes stay in range for any input.
     quantizer = FSQConfig(levels=levels, bound=bound).build(dim=2 * len(levels))
     codes = quantizer.encode_codes(1e4 * torch.randn(2, 2 * len(levels), 50))
     assert codes.min() >= 0
     assert codes.max() < size
 
 
-def test_clamped_values_are_the_nearest():
+def test_clamped_values_are_the_nearest_levels():
     torch.manual_seed(0)
     quantizer = FSQConfig(levels=(8, 11), bound="clamp").build(dim=2)
     latents = torch.rand(1, 2, 500) * 1.7 - 0.95  # within reach of the even one, which ends at 0.75
@@ -82,7 +82,7 @@ def test_digits_are_packed_least_significant_first():
     assert torch.equal(quantizer.codes_to_values(codes), expected)
 
 
-def test_gradient_is_that_of_the_bound():
+def test_gradient_equals_that_of_the_bound():
     torch.manual_seed(0)
     hidden = torch.randn(1, 4, 6, dtype=torch.float64, requires_grad=True)
     quantizer = FSQConfig(levels=(11, 11)).build(dim=4).double()
@@ -91,7 +91,7 @@ def test_gradient_is_that_of_the_bound():
     torch.testing.assert_close(hidden.grad, expected)
 
 
-def test_rounding_dropout_leaves_whole_examples_unrounded():
+def test_rounding_dropout_skips_entire_examples():
     torch.manual_seed(0)
     quantizer = FSQConfig(levels=(5, 5), rounding_dropout=0.75).build(dim=4)
     hidden = torch.randn(2000, 4, 3)
@@ -112,12 +112,12 @@ def test_metrics_count_codes_and_edges():
     assert metrics["edge_fraction"] == 2 / 16
 
 
-def test_what_cannot_be_is_refused():
-    with pytest.raises(PartitaError, match="groups of 4 scalars, and the latents have 10 channels"):
-        FSQ(10, levels=(11,) * 4, bound="tanh", rounding_dropout=0.0)
-    with pytest.raises(PartitaError, match=r"levels\[0\] is 2; it must be at least 3"):
+def test_invalid_settings():
+    with pytest.raises(PartitaError, match="4 .*10 "):
+        FSQ(10, levels=(11,) * 4)
+    with pytest.raises(PartitaError, match=r"levels\[0\] is 2.*3"):
         FSQConfig(levels=(2, 5))
-    with pytest.raises(PartitaError, match=f"{11**64} codes, int64 holds {2**63 - 1}"):
+    with pytest.raises(PartitaError, match=f"{11**64} .*{2**63 - 1}"):
         FSQ(levels=(11,) * 64)
     with pytest.raises(PartitaError, match="bound is 'hard'"):
         FSQConfig(bound="hard")

@@ -20,7 +20,7 @@ SMALL = (4, 3, 5)
 
 
 def ragged(sizes, lengths, seed=0):
-    """Random codes `(len(lengths), len(sizes), max(lengths))`, -1 past each item's end."""
+    """Random codes `(len(lengths), len(sizes), max(lengths))`, -1 after the end of each item."""
     generator = torch.Generator().manual_seed(seed)
     shape = (len(lengths), max(lengths))
     codes = torch.stack([torch.randint(size, shape, generator=generator) for size in sizes], dim=1)
@@ -29,7 +29,7 @@ def ragged(sizes, lengths, seed=0):
 
 
 def spaces(seed):
-    """A random quantizer of up to six levels, some of them kept."""
+    """Random codebook sizes of up to six levels, number of levels kept, and lengths."""
     chance = random.Random(seed)
     sizes = tuple(chance.choice([1, 2, 7, 64, 2048]) for _ in range(chance.randint(1, 6)))
     kept = chance.choice([None, chance.randint(1, len(sizes))])
@@ -40,7 +40,7 @@ def spaces(seed):
 # ------------------------------------------------------------------ the two layouts
 
 
-def test_the_layouts_are_those_of_the_paper():
+def test_layouts_by_hand():
     codes = torch.tensor([[[1, 2, 3], [11, 12, 13]]])
     assert flatten_codes(codes).tolist() == [[1, 11, 2, 12, 3, 13]]
     assert delay_codes(codes, fill=-1).tolist() == [[[1, 2, 3, -1], [-1, 11, 12, 13]]]
@@ -49,7 +49,7 @@ def test_the_layouts_are_those_of_the_paper():
 @pytest.mark.parametrize("batch", [0, 1, 3])
 @pytest.mark.parametrize("levels", [1, 2, 5])
 @pytest.mark.parametrize("tokens", [0, 1, 2, 8])
-def test_the_layouts_have_exact_inverses(batch, levels, tokens):
+def test_layouts_have_exact_inverses(batch, levels, tokens):
     codes = torch.randint(9, (batch, levels, tokens), generator=torch.Generator().manual_seed(tokens))
     flat, delayed = flatten_codes(codes), delay_codes(codes, fill=-7)
     assert flat.shape == (batch, tokens * levels) and delayed.shape == (batch, levels, tokens + levels - 1)
@@ -58,10 +58,10 @@ def test_the_layouts_have_exact_inverses(batch, levels, tokens):
     assert (delayed == -7).sum() == batch * levels * (levels - 1)
 
 
-def test_what_cannot_be_such_a_layout_is_refused():
-    with pytest.raises(PartitaError, match="7 flattened codes are no whole number of tokens of 3 levels"):
+def test_invalid_layout_lengths():
+    with pytest.raises(PartitaError, match="7 .*3"):
         unflatten_codes(torch.zeros(1, 7, dtype=torch.long), 3)
-    with pytest.raises(PartitaError, match="2 steps are too few for the delays of 4 levels"):
+    with pytest.raises(PartitaError, match="2 .*4 .*3"):
         undelay_codes(torch.zeros(1, 4, 2, dtype=torch.long))
 
 
@@ -90,7 +90,7 @@ def test_round_trips_are_exact(seed, layout):
     decoded = space.decode(ids)
     count = len(space.kept)
     assert torch.equal(decoded[:, :count], codes[:, :count]) and (decoded[:, count:] == -1).all()
-    # Alone or in any batch, and with more padding behind: the same.
+    # The ids of an item do not depend on the batch, and more padding does not change the codes.
     for i, length in enumerate(lengths):
         alone = space.encode(codes[i : i + 1, :, :length])
         assert torch.equal(ids[i : i + 1, ..., : alone.shape[-1]], alone)
@@ -100,15 +100,15 @@ def test_round_trips_are_exact(seed, layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("seed", range(3))
-def test_nothing_is_decoded_but_what_encode_makes(seed, layout):
-    """One id is changed in every way: either it is refused, or encoding gives back the changed sequence."""
+def test_decode_accepts_exactly_what_encode_returns(seed, layout):
+    """Any change of one id is an error, unless encoding the decoded codes returns the changed ids."""
     space = TokenSpace((2, 3), layout=layout)
     ids = space.encode(ragged((2, 3), [2, 1], seed))
     accepted = 0
-    for place in range(ids.numel()):
+    for position in range(ids.numel()):
         for value in range(space.vocab_size):
             changed = ids.clone()
-            changed.view(-1)[place] = value
+            changed.view(-1)[position] = value
             try:
                 decoded = space.decode(changed)
             except PartitaError as error:
@@ -116,7 +116,7 @@ def test_nothing_is_decoded_but_what_encode_makes(seed, layout):
                 continue
             accepted += 1
             assert torch.equal(space.encode(decoded), changed)
-    # Each of 6 codes may be any of its level (2 or 3); every other id is what it is.
+    # Each of 6 codes may be any of its level (2 or 3); all other ids are fixed.
     assert accepted == ids.numel() + 3 * 1 + 3 * 2
 
 
@@ -129,11 +129,11 @@ def test_fewer_levels_are_a_prefix_of_the_ids(layout):
     dropped[:, 2] = -1  # as `encode_codes(num_quantizers=2)` gives them
     assert torch.equal(two.encode(dropped), two.encode(codes))
     assert torch.equal(two.decode(two.encode(codes)), dropped)
-    with pytest.raises(PartitaError, match="item 0, token 0: level 2 is missing; .* num_quantizers=2"):
+    with pytest.raises(PartitaError, match="item 0, token 0: level 2 .*num_quantizers=2"):
         whole.encode(dropped)
 
 
-def test_large_codebooks_round_trip_at_their_ends():
+def test_extreme_codes_of_large_codebooks_round_trip():
     sizes = (14_641,) * 3 + (2**62,)
     codes = torch.tensor(sizes)[None, :, None].repeat(1, 1, 2) - 1
     codes[..., 1] = 0
@@ -146,17 +146,17 @@ def test_large_codebooks_round_trip_at_their_ends():
     ("settings", "message"),
     [
         ({"codebook_sizes": ()}, "continuous"),
-        ({"codebook_sizes": (4, 0)}, "each level needs a code"),
-        ({"codebook_sizes": (4,), "num_quantizers": 2}, "num_quantizers is 2; this quantizer has 1"),
+        ({"codebook_sizes": (4, 0)}, r"\(4, 0\)"),
+        ({"codebook_sizes": (4,), "num_quantizers": 2}, "num_quantizers is 2.*1"),
         ({"codebook_sizes": (4,), "num_quantizers": 0}, "num_quantizers is 0"),
         ({"codebook_sizes": (4,), "num_quantizers": "all"}, "num_quantizers is 'all'"),
-        ({"codebook_sizes": 4}, "codebook_sizes is 4; one whole number for each level"),
-        ({"codebook_sizes": "4"}, "codebook_sizes is '4'; one whole number"),
-        ({"codebook_sizes": (4,), "layout": "diagonal"}, "'flat' or 'delay'"),
-        ({"codebook_sizes": (2**62, 2**62)}, "do not fit int64"),
+        ({"codebook_sizes": 4}, "codebook_sizes is 4"),
+        ({"codebook_sizes": "4"}, "codebook_sizes is '4'"),
+        ({"codebook_sizes": (4,), "layout": "diagonal"}, "'diagonal'.*'flat' or 'delay'"),
+        ({"codebook_sizes": (2**62, 2**62)}, "int64"),
     ],
 )
-def test_spaces_that_cannot_be(settings, message):
+def test_invalid_token_spaces(settings, message):
     with pytest.raises(PartitaError, match=message):
         TokenSpace(**settings)
 
@@ -164,14 +164,14 @@ def test_spaces_that_cannot_be(settings, message):
 @pytest.mark.parametrize(
     ("codes", "message"),
     [
-        (torch.zeros(1, 2, 3, dtype=torch.long), r"\(batch, 3, tokens\) is expected"),
+        (torch.zeros(1, 2, 3, dtype=torch.long), r"\(1, 2, 3\).*\(batch, 3, tokens\)"),
         (torch.zeros(1, 3, 3), "torch.float32"),
-        (torch.tensor([[[0], [3], [0]]]), "item 0: 3 is no code of level 1, which has 3"),
-        (torch.tensor([[[0], [-2], [0]]]), "item 0: -2 is no code of level 1"),
-        (torch.tensor([[[-1, 0], [-1, 0], [-1, 0]]]), "item 0, token 0: -1 stands before other codes"),
+        (torch.tensor([[[0], [3], [0]]]), "item 0: 3 .*level 1.*3"),
+        (torch.tensor([[[0], [-2], [0]]]), "item 0: -2 .*level 1"),
+        (torch.tensor([[[-1, 0], [-1, 0], [-1, 0]]]), "item 0, token 0: -1"),
     ],
 )
-def test_codes_of_another_quantizer_are_refused(codes, message):
+def test_invalid_codes(codes, message):
     with pytest.raises(PartitaError, match=message):
         TokenSpace(SMALL).encode(codes)
 
@@ -179,23 +179,23 @@ def test_codes_of_another_quantizer_are_refused(codes, message):
 @pytest.mark.parametrize(
     ("layout", "ids", "message"),
     [
-        ("flat", [[1, 6, 9, 15, 2]], r"id 15 is out of range; ids are 0\.\.14"),
-        ("flat", [[1, 6, 9, -1, 2]], "id -1 is out of range"),
-        ("flat", [[1, 6, 6, 14, 2]], r"item 0, position 2: id 6 where a code of level 1 \(7\.\.9\) belongs"),
-        ("flat", [[1, 6, 9, 2]], "item 0 ends within a token: 2 before eos, there must be 3 ids a token"),
-        ("flat", [[1, 6, 9, 14]], "item 0 is cut short: it has no eos"),
-        ("flat", [[6, 9, 14, 2]], "ends within a token|where bos"),
-        ("flat", [[2]], r"position 0: id 2 where bos \(id 1\) belongs"),
-        ("flat", [[]], "cut short"),
-        ("flat", [[1, 2, 0], [1, 2, 6]], r"item 1, position 2: id 6 where pad \(id 0\) belongs"),
-        ("flat", [[[1, 2]]], r"the flat layout is integer \(batch, length\)"),
-        ("delay", [[1, 2]], r"the delay layout is integer \(batch, 3, length\)"),
-        ("delay", [[[1, 2], [1, 2], [1, 2]]], "ends within a token: 0 before eos, there must be at least 2 steps"),
-        ("delay", [[[1, 0, 0, 2], [1, 0, 0, 2], [1, 0, 5, 2]]], r"position 2: id 5 where pad \(id 0\) belongs"),
-        ("delay", [[[1, 0, 0, 2], [1, 0, 0, 0], [1, 0, 0, 2]]], r"position 3: id 0 where eos \(id 2\) belongs"),
+        ("flat", [[1, 6, 9, 15, 2]], r"id 15 .*0\.\.14"),
+        ("flat", [[1, 6, 9, -1, 2]], "id -1 "),
+        ("flat", [[1, 6, 6, 14, 2]], r"item 0, position 2: id 6.* level 1 \(7\.\.9\)"),
+        ("flat", [[1, 6, 9, 2]], "item 0 .*2 .*3 ids"),
+        ("flat", [[1, 6, 9, 14]], "item 0 has no eos"),
+        ("flat", [[6, 9, 14, 2]], "ends within a token"),
+        ("flat", [[2]], r"position 0: id 2.*bos \(id 1\)"),
+        ("flat", [[]], "item 0 has no eos"),
+        ("flat", [[1, 2, 0], [1, 2, 6]], r"item 1, position 2: id 6.*pad \(id 0\)"),
+        ("flat", [[[1, 2]]], r"\(1, 1, 2\).*\(batch, length\)"),
+        ("delay", [[1, 2]], r"\(1, 2\).*\(batch, 3, length\)"),
+        ("delay", [[[1, 2], [1, 2], [1, 2]]], "item 0 .*0 .*2 steps"),
+        ("delay", [[[1, 0, 0, 2], [1, 0, 0, 2], [1, 0, 5, 2]]], r"position 2: id 5.*pad \(id 0\)"),
+        ("delay", [[[1, 0, 0, 2], [1, 0, 0, 0], [1, 0, 0, 2]]], r"position 3: id 0.*eos \(id 2\)"),
     ],
 )
-def test_foreign_ids_are_refused_in_one_line(layout, ids, message):
+def test_invalid_ids_have_one_line_errors(layout, ids, message):
     with pytest.raises(PartitaError, match=message) as caught:
         TokenSpace(SMALL, layout=layout).decode(torch.tensor(ids, dtype=torch.long))
     assert "\n" not in str(caught.value)
@@ -221,7 +221,7 @@ def latents(lengths=(40, 25), tokens_per_frame=1, **settings):
 
 @pytest.mark.parametrize("tokens_per_frame", [1, 3])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_tokens_keep_all_that_latents_have(tmp_path, layout, tokens_per_frame):
+def test_tokens_round_trip_latents(tmp_path, layout, tokens_per_frame):
     record = latents(tokens_per_frame=tokens_per_frame, gain=torch.rand(2, 4))
     Tokens.from_latents(record, layout=layout).save(tmp_path / "ids.safetensors")
     loaded = Tokens.load(tmp_path / "ids.safetensors")
@@ -233,35 +233,35 @@ def test_tokens_keep_all_that_latents_have(tmp_path, layout, tokens_per_frame):
         assert getattr(again, name) == getattr(record, name), name
 
 
-def test_levels_may_be_left_away_on_both_ways():
+def test_levels_can_be_dropped_in_both_directions():
     record = latents()
     two = Tokens.from_latents(record, num_quantizers=2)
     assert torch.equal(two.to_latents().codes[:, :2], record.codes[:, :2])
     one = two.to_latents(num_quantizers=1).codes
     assert torch.equal(one[:, :1], record.codes[:, :1]) and (one[:, 1:] == -1).all()
-    with pytest.raises(PartitaError, match="num_quantizers is 3; this sequence of ids has 2 levels"):
+    with pytest.raises(PartitaError, match="num_quantizers is 3.*2"):
         two.to_latents(num_quantizers=3)
 
 
-def test_records_that_contradict_themselves_are_refused(tmp_path):
+def test_inconsistent_tokens(tmp_path):
     record = latents()
     tokens = Tokens.from_latents(record)
     facts = {"audio_lengths": record.audio_lengths, "channel_layout": record.layout, "spec": record.spec}
-    with pytest.raises(PartitaError, match=r"of codebooks \(4, 3\), the latents have \(4, 3, 5\)"):
+    with pytest.raises(PartitaError, match=r"\(4, 3\).*\(4, 3, 5\)"):
         Tokens(tokens.ids, TokenSpace((4, 3)), **facts)
     short = Tokens(tokens.ids, tokens.space, **facts | {"audio_lengths": torch.tensor([40, 35])})
-    with pytest.raises(PartitaError, match=r"the ids are \[4, 3\] tokens, but audio_lengths say \[4, 4\]"):
+    with pytest.raises(PartitaError, match=r"\[4, 3\].*audio_lengths.*\[4, 4\]"):
         short.to_latents()
     record.save(tmp_path / "latents.safetensors")
-    with pytest.raises(PartitaError, match="holds no tokens"):
+    with pytest.raises(PartitaError, match="latents.safetensors"):
         Tokens.load(tmp_path / "latents.safetensors")
     spec = LatentSpec(6, 1000, 10)
     continuous = Latents(torch.zeros(1, 6, 2), None, torch.tensor([20]), torch.tensor([0]), spec)
-    with pytest.raises(PartitaError, match="they hold no codes"):
+    with pytest.raises(PartitaError, match="codes"):
         Tokens.from_latents(continuous)
 
 
-# ------------------------------------------------------------------ files that hold what tokens cannot be
+# ------------------------------------------------------------------ invalid files
 
 
 def put(name, value):
@@ -281,22 +281,22 @@ def replaced(name, make):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (put("ids", 10**6), "id 1000000 is out of range"),
-        (put("ids", 2), "item 0, position 2: id 8 where pad"),
-        (put("audio_lengths", 10**9), "the ids are .* tokens, but audio_lengths say"),
-        (put("gain", float("nan")), "gain holds numbers that are not finite"),
-        (replaced("ids", lambda x: x.float()), "ids of type torch.float32; integers are expected"),
-        (replaced("ids", lambda x: x[:, :-1]), "is cut short: it has no eos"),
-        # Found by fuzzing: a TypeError.
-        (replaced("audio_lengths", lambda x: x[None]), r"audio_lengths is \(1, 2\); \(batch,\)"),
-        (replaced("channel_layout", lambda x: x + 7), "layout holds 8, which is no channel layout"),
-        (lambda tensors, header: tensors.update(x=tensors["ids"]), "a stray tensor 'x'"),
+        (put("ids", 10**6), "id 1000000 "),
+        (put("ids", 2), "item 0, position 2: id 8.*pad"),
+        (put("audio_lengths", 10**9), "audio_lengths"),
+        (put("gain", float("nan")), "gain"),
+        (replaced("ids", lambda x: x.float()), "ids.*torch.float32"),
+        (replaced("ids", lambda x: x[:, :-1]), "has no eos"),
+        # A TypeError once, found by fuzzing.
+        (replaced("audio_lengths", lambda x: x[None]), r"audio_lengths is \(1, 2\)"),
+        (replaced("channel_layout", lambda x: x + 7), "layout.*8"),
+        (lambda tensors, header: tensors.update(x=tensors["ids"]), "tensor 'x'"),
         (lambda tensors, header: header["space"].update(num_quantizers=9), "num_quantizers is 9"),
-        (lambda tensors, header: header["spec"].update(codebook_sizes=[4, 3]), "the ids are of codebooks"),
-        (lambda tensors, header: header.pop("space_id"), "header: key 'space_id' is missing"),
+        (lambda tensors, header: header["spec"].update(codebook_sizes=[4, 3]), r"\(4, 3, 5\).*\(4, 3\)"),
+        (lambda tensors, header: header.pop("space_id"), "header.*'space_id'"),
     ],
 )
-def test_file_of_what_tokens_cannot_be_is_refused(tmp_path, change, message):
+def test_invalid_files_have_one_line_errors(tmp_path, change, message):
     path = tmp_path / "tokens.safetensors"
     codes = ragged(SMALL, [3, 2])
     lengths, layout = torch.tensor([30, 20]), torch.tensor([1, 1])
@@ -312,10 +312,10 @@ def test_file_of_what_tokens_cannot_be_is_refused(tmp_path, change, message):
     assert "\n" not in str(caught.value)
 
 
-def test_what_are_no_tokens_is_refused():
+def test_invalid_field_types():
     tokens = Tokens.from_latents(autoencoder(bottleneck=RoundingConfig()).encode(torch.zeros(1, 1, 40), layout="mono"))
     for name in ("space", "spec"):
-        with pytest.raises(PartitaError, match=f"^{name} is None; a"):
+        with pytest.raises(PartitaError, match=f"^{name} is None"):
             replace(tokens, **{name: None})
-    with pytest.raises(PartitaError, match="token ids are made of Latents, and this is a Tensor"):
+    with pytest.raises(PartitaError, match="Tensor"):
         Tokens.from_latents(torch.zeros(1, 4, 3))  # pyright: ignore

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from partita_core import (
@@ -18,12 +18,11 @@ from partita_core import (
 )
 from partita_core.ranges import NonNegative
 from partita_losses import (
+    ADVERSARIAL_LOSSES,
     ComplexSTFTDiscriminatorsConfig,
     MultiResolutionSTFTConfig,
     MultiScaleMelConfig,
     feature_matching_loss,
-    hinge_discriminator_loss,
-    hinge_generator_loss,
 )
 from torch import nn
 
@@ -58,12 +57,14 @@ class AdversarialReconstructionConfig(Config):
             bottleneck's own terms are weighed by the bottleneck.
         discriminator: judges of the samples; None for none.
         balancer: weighs losses by their gradients on the samples instead of their values; None for plain weights.
+        adversarial_loss: loss of the discriminators and of the term "adversarial".
     """
 
     losses: dict[str, Config] = field(default_factory=_default_losses, metadata={"roles": ("loss",)})
     weights: dict[str, NonNegative] = field(default_factory=_default_weights)
     discriminator: Config | None = component("discriminator", default=ComplexSTFTDiscriminatorsConfig())
     balancer: Config | None = component("balancer", default=None)
+    adversarial_loss: Literal["hinge", "least_squares"] = "hinge"
 
     def build(self, *, model: Autoencoder) -> "AdversarialReconstruction":
         """Builds the objective around `model`."""
@@ -73,7 +74,8 @@ class AdversarialReconstructionConfig(Config):
             losses={name: config.build(audio_spec=audio_spec) for name, config in self.losses.items()},
             weights=self.weights,
             discriminator=self.discriminator.build(audio_spec=audio_spec) if self.discriminator else None,
-            balancer=self.balancer.build(names=tuple(self.weights)) if self.balancer else None,
+            balancer=self.balancer.build(weights=self.weights) if self.balancer else None,
+            adversarial_loss=self.adversarial_loss,
         )
 
     @classmethod
@@ -99,6 +101,7 @@ class AdversarialReconstruction(Objective):
         weights: Mapping[str, float],
         discriminator: nn.Module | None,
         balancer: nn.Module | None,
+        adversarial_loss: Literal["hinge", "least_squares"],
     ) -> None:
         """Wraps `model`.
 
@@ -111,7 +114,7 @@ class AdversarialReconstruction(Objective):
                 f"AdversarialReconstruction needs a feed-forward decoder, {type(model.decoder).__name__} is none"
             )
         self.model, self.discriminator, self.balancer = model, discriminator, balancer
-        self.losses = nn.ModuleDict(losses)
+        self.losses, self.adversarial_loss = nn.ModuleDict(losses), ADVERSARIAL_LOSSES[adversarial_loss]
         self.weights = dict(weights)
         check_weights({*losses, *(_ADVERSARIAL if discriminator is not None else ())}, self.weights)
         self.phases = ("generator",) if discriminator is None else ("generator", "discriminator")
@@ -140,12 +143,12 @@ class AdversarialReconstruction(Objective):
             judged = frozen_call(self.discriminator, samples)
             with torch.no_grad():
                 reference = self.discriminator(target)
-            terms["adversarial"] = hinge_generator_loss(judged)
+            terms["adversarial"] = self.adversarial_loss.generator(judged)
             terms["feature_matching"] = feature_matching_loss(reference, judged)
         if self.balancer is None:
             total = weighted_sum(terms, self.weights)
         else:
-            total = self.balancer(terms, self.weights, samples)
+            total = self.balancer(terms, samples)
         own = bottleneck.losses
         if own:
             check_weights(set(own), self.model.bottleneck.loss_weights)
@@ -157,6 +160,6 @@ class AdversarialReconstruction(Objective):
     def _discriminator(self, batch: Batch) -> StepOutput:
         assert self.discriminator is not None
         fake, real = self.discriminator(batch["samples"]), self.discriminator(target_audio(batch))
-        loss = hinge_discriminator_loss(real, fake)
+        loss = self.adversarial_loss.discriminator(real, fake)
         metrics = {"real_logit": mean_logit(real), "fake_logit": mean_logit(fake)}
         return StepOutput(upcast(loss), {"discriminator": upcast(loss.detach())}, metrics, None)

@@ -6,8 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from partita_core import ChannelLayout, Codec, PartitaError, Saved, StepOutput, convert_pairs, length_mask, upcast
-from partita_losses import DiscriminatorOutput
+from partita_core import (
+    ChannelLayout,
+    Codec,
+    DiscriminatorOutput,
+    PartitaError,
+    Saved,
+    StepOutput,
+    convert_pairs,
+    length_mask,
+    upcast,
+)
 from torch import Tensor, nn
 
 from partita.data import Batch

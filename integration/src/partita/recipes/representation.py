@@ -8,6 +8,7 @@ is no supervision by text. `partita llm` makes a small one of the texts that a d
 """
 
 from dataclasses import replace
+from typing import Any
 
 from partita_core import Config
 from partita_representation import (
@@ -89,8 +90,8 @@ def _run(
     codec: str,
     llm: str | None,
     *,
-    encoder: CausalRepresentationConfig,
-    rq: RQMTPConfig,
+    encoder: Any,  # CausalRepresentationConfig
+    rq: Config,
     flow: FlowSupervisionConfig | None = None,
     data: DataConfig,
     trainer: TrainerConfig,

@@ -1,14 +1,14 @@
-"""The input check of every bottleneck, and the metrics that all of them log."""
+"""Input check and metrics of all bottlenecks."""
 
 from partita_core import Bottleneck, PartitaError, as_tensor, tokens_within, upcast
 from torch import Tensor
 
 
 def receive(bottleneck: Bottleneck, hidden: Tensor) -> Tensor:
-    """`hidden` in at least float32: statistics and noise of half precision would shape the latents.
+    """Return `hidden` in at least float32, because statistics and noise in half precision would distort the latents.
 
     Raises:
-        PartitaError: it is not `(batch, in_dim, tokens)`, or there are no tokens.
+        PartitaError: `hidden` is not `(batch, in_dim, tokens)`, or has no tokens.
     """
     name, hidden = type(bottleneck).__name__, as_tensor(hidden, "hidden frames")
     if hidden.dim() != 3:
@@ -24,10 +24,10 @@ def receive(bottleneck: Bottleneck, hidden: Tensor) -> Tensor:
 
 
 def rms(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Root mean square of `(batch, dim, tokens)` within `lengths`, detached, for the log."""
+    """Root mean square of `(batch, dim, tokens)` within `lengths`, detached."""
     return tokens_within(x.detach(), lengths).square().mean().sqrt()
 
 
 def channel_std(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Population standard deviation of each channel over batch and time, `(dim,)`, detached, for the log."""
+    """Population standard deviation of each channel over batch and time, `(dim,)`, detached."""
     return tokens_within(x.detach(), lengths).std(dim=0, correction=0)

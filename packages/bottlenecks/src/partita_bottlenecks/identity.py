@@ -1,4 +1,4 @@
-"""The plain autoencoder's bottleneck."""
+"""Bottleneck of a plain autoencoder."""
 
 from partita_core import Bottleneck, BottleneckOutput, config_of, register
 from torch import Tensor
@@ -8,10 +8,10 @@ from ._common import channel_std, receive, rms
 
 @register("bottleneck/identity")
 class Identity(Bottleneck):
-    """Hidden frames are the latents: nothing is normalized, bounded, random or penalized.
+    """Passes hidden frames on as latents, without normalization, bounds, noise or penalty: the baseline.
 
-    The baseline that others are measured against. Nothing ties the scale of its latents, so the metrics watch it:
-    `latent_rms`, and `channel_std_min` (a channel near zero is dead).
+    The scale of the latents is free. The metrics report it: `latent_rms`, and `channel_std_min`, which is near zero if
+    a channel is dead.
 
     Args:
         dim: width of the latents.
@@ -24,7 +24,7 @@ class Identity(Bottleneck):
     def forward(
         self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
     ) -> BottleneckOutput:
-        """`(batch, dim, tokens)` as it comes, in at least float32; `stochastic` has no effect."""
+        """Return `(batch, dim, tokens)` unchanged, in at least float32; `stochastic` has no effect."""
         values = receive(self, hidden)
         metrics = {"latent_rms": rms(values, lengths), "channel_std_min": channel_std(values, lengths).amin()}
         return BottleneckOutput(values, None, {}, metrics)

@@ -1,4 +1,4 @@
-"""The sigma-VAE bottleneck: a learned mean, noise of a random amplitude that is not learned."""
+"""Sigma-VAE bottleneck: a learned mean, and noise with a random amplitude that is not learned."""
 
 import torch
 from partita_core import Bottleneck, BottleneckOutput, config_of, mean_within, register
@@ -10,17 +10,17 @@ from ._common import channel_std, receive, rms
 
 @register("bottleneck/sigma_vae")
 class SigmaVAE(Bottleneck):
-    """`z = mu + s * e`, `e ~ N(0, 1)`, one `s ~ N(0, sigma^2)` for every example (LatentLM, VibeVoice).
+    """`z = mu + s * e` with `e ~ N(0, 1)` and one `s ~ N(0, sigma^2)` per example (LatentLM, VibeVoice).
 
-    With the variance out of the encoder's hands its posterior cannot collapse, and what the KL leaves is the mean of
-    `mu^2`, the loss `kl`. The scale of the latents stays free: `latent_rms` shows it, and `channel_std_min` whether a
-    channel has died.
+    The encoder does not control the variance, so the posterior cannot collapse. The KL divergence reduces to the mean
+    of `mu^2`, the loss `kl`. The scale of the latents is free: `latent_rms` reports it, and `channel_std_min` is near
+    zero if a channel is dead.
 
     Args:
         dim: width of the latents.
         sigma: standard deviation of the amplitude of the noise.
-        kl_weight: weight of the mean square of the means. It is a mean over channels, too: 1e-2 at 64 channels
-            is near the VAE's 1e-4 on a sum.
+        kl_weight: weight of the mean square of the means, a mean over channels too: 1e-2 with 64 channels is close
+            to the VAE's 1e-4, which applies to a sum.
     """
 
     def __init__(self, dim: int, *, sigma: NonNegative = 0.625, kl_weight: NonNegative = 1e-2) -> None:
@@ -32,7 +32,7 @@ class SigmaVAE(Bottleneck):
     def forward(
         self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
     ) -> BottleneckOutput:
-        """Perturbs `(batch, dim, tokens)` while stochastic, and passes the means as they are otherwise."""
+        """Add noise to `(batch, dim, tokens)` if stochastic, or return it unchanged."""
         mean = receive(self, hidden)
         values = mean
         if self.is_stochastic(stochastic):

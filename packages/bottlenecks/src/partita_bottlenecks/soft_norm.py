@@ -1,4 +1,4 @@
-"""The soft-norm bottleneck of SAME: one running scale, a gentle pull to unit statistics, a little noise."""
+"""Soft-norm bottleneck of SAME: one running scale, a weak regularizer toward unit statistics, a little noise."""
 
 import torch
 from partita_core import (
@@ -19,28 +19,28 @@ from torch import Tensor, distributed, nn
 
 from ._common import channel_std, receive, rms
 
-_MIN_VARIANCE = 1e-6  # under the logarithm: a channel that never moves must cost much, not infinitely much
+MIN_VARIANCE = 1e-6  # inside the logarithm, so that the loss of a constant channel is finite
 
 
 @register("bottleneck/soft_norm")
 class SoftNorm(Bottleneck):
-    """`y = (h * s_c + b_c) / r`: a learned affine for every channel over one running scalar (SAME).
+    """`y = (h * s_c + b_c) / r`: a learned affine map per channel, divided by one running scalar (SAME).
 
-    As in the released code of SAME (arXiv 2605.18613). `r` is the exponential average of the standard deviation of all
-    of `h * s_c + b_c`. The values are `y`, which is what is stored and generated; `expand` multiplies by `r` for the
-    decoder. Noise of `noise` is added to `y` itself, so that after `expand` the decoder gets the released `y * r + N(0,
-    (noise * r)^2)`. There noise stays at `0.001 * r` at inference; here evaluation is never random, so there is none.
+    As in the released code of SAME (arXiv 2605.18613). `r` is the exponential moving average of the standard deviation
+    of all of `h * s_c + b_c`. The values are `y`, which are stored and generated; `expand` multiplies by `r` for the
+    decoder. Noise is added to `y`, so that after `expand` the decoder gets `y * r + N(0, (noise * r)^2)` as in the
+    released code. The released code adds noise of `0.001 * r` at inference; here evaluation is deterministic.
 
     The loss `soft_norm` is the mean of `m^2 + v - ln v - 1` over batch and channels, with mean and variance of `y`
-    over time, plus `frame_weight` times the same over batch and frames, with those over channels. A short item counts
-    by its number of tokens.
+    over time, plus `frame_weight` times the same over batch and frames, with mean and variance over channels. Items
+    are weighted by their numbers of tokens.
 
     Args:
         dim: width of the latents.
         noise: standard deviation of the noise in training, relative to the running one of the latents.
-        decay: of the running standard deviation, per training step.
-        weight: of the regulariser.
-        frame_weight: inside it, share of the statistics of frames beside those of channels.
+        decay: decay of the running standard deviation, per training step.
+        weight: weight of the regularizer.
+        frame_weight: weight of the statistics of frames, relative to those of channels.
     """
 
     running_std: Tensor
@@ -65,16 +65,16 @@ class SoftNorm(Bottleneck):
     def forward(
         self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
     ) -> BottleneckOutput:
-        """Normalize; add noise while stochastic, and then update the running statistic in training.
+        """Normalize, and add noise if stochastic; stochastic training also updates the running statistic.
 
         Args:
-            hidden: `(batch, dim, tokens)`.
+            hidden: hidden frames `(batch, dim, tokens)`.
             stochastic: True to add noise; None means `self.training`.
-            lengths: `(batch,)` tokens of each item that count; None for all.
+            lengths: `(batch,)` tokens per item that are not padding; None for all.
 
         Returns:
-            values `(batch, dim, tokens)`, the loss `soft_norm`; metrics `latent_rms`, `running_std`,
-            `channel_std_min` and `channel_std_max` of the clean latents.
+            Values `(batch, dim, tokens)`; the loss `soft_norm`; the metrics `latent_rms`, `running_std`,
+            `channel_std_min` and `channel_std_max` of the latents without noise.
         """
         hidden = receive(self, hidden)
         stochastic = self.is_stochastic(stochastic)
@@ -94,16 +94,16 @@ class SoftNorm(Bottleneck):
         return BottleneckOutput(values, None, {"soft_norm": loss}, metrics)
 
     def expand(self, values: Tensor) -> Tensor:
-        """Stored latents `(batch, dim, tokens)` times the running standard deviation."""
+        """Multiply stored latents `(batch, dim, tokens)` by the running standard deviation."""
         return values * self._current_std()
 
     def _current_std(self) -> Tensor:
-        # A clone, since the buffer may move in place before this graph goes backward.
+        # A clone, because the buffer may change in place before the backward pass.
         return upcast(self.running_std).clone()
 
     @torch.no_grad()
     def _update(self, scaled: Tensor) -> None:
-        """Move the running statistic towards the standard deviation of `(count, dim)` of all processes."""
+        """Update the running statistic with the standard deviation of `(count, dim)` over all processes."""
         count = scaled.new_full((1,), scaled.numel())
         total, count = _sum_over_processes(torch.stack([scaled.sum().view(1), count])).unbind()
         squares = _sum_over_processes((scaled - total / count).square().sum().view(1))
@@ -120,7 +120,7 @@ def _channels_loss(x: Tensor, lengths: Tensor | None) -> Tensor:
         return _distance(mean, variance).mean()
     mask = length_mask(lengths, x.shape[2])[:, None].to(x.device)
     count = mask.sum(2).to(x)
-    divisor = count.clamp(min=1)  # an item without tokens weighs nothing
+    divisor = count.clamp(min=1)  # an item without tokens has weight zero below
     mean = torch.where(mask, x, 0).sum(2) / divisor
     variance = torch.where(mask, x - mean[..., None], 0).square().sum(2) / divisor
     return process_mean((_distance(mean, variance).mean(1) * count[:, 0]).sum(), count.sum())
@@ -134,7 +134,7 @@ def _frames_loss(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 def _distance(mean: Tensor, variance: Tensor) -> Tensor:
     """`m^2 + v - ln v - 1`; zero at mean 0 and variance 1."""
-    return mean.square() + variance - (variance + _MIN_VARIANCE).log() - 1
+    return mean.square() + variance - (variance + MIN_VARIANCE).log() - 1
 
 
 def _sum_over_processes(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The variational bottleneck with a small KL weight, as latent generators commonly use it."""
+"""Variational bottleneck with a small KL weight, as is common below latent generators."""
 
 import torch
 from partita_core import Bottleneck, BottleneckOutput, Posterior, config_of, mean_within, register, tokens_within
@@ -11,16 +11,16 @@ from ._common import channel_std, receive, rms
 
 @register("bottleneck/vae")
 class VAE(Bottleneck):
-    """A diagonal Gaussian for every latent vector (Kingma and Welling, arXiv 1312.6114), KL to the unit Gaussian.
+    """Diagonal Gaussian per latent vector, with a KL divergence to the unit Gaussian (arXiv 1312.6114).
 
     The first half of the hidden channels is the mean, the second half the scale: `std = softplus(scale) + min_std`.
-    The loss `kl` is the mean over batch and time of the sum over channels of `mean^2 + var - ln var - 1`: twice the
-    KL divergence, as in the public recipes that the weight 1e-4 comes from.
+    The loss `kl` is the mean over batch and time of the sum over channels of `mean^2 + var - ln var - 1`. That is
+    twice the KL divergence, as in the public recipes from which the weight 1e-4 is taken.
 
     Args:
         dim: width of the latents.
-        kl_weight: weight of the KL term, which sums over channels.
-        min_std: added to every standard deviation, so that the logarithm stays finite.
+        kl_weight: weight of the KL term, which is a sum over channels.
+        min_std: constant added to every standard deviation, so that the logarithm is finite.
     """
 
     def __init__(self, dim: int, *, kl_weight: NonNegative = 1e-4, min_std: Positive = 1e-4) -> None:
@@ -32,16 +32,16 @@ class VAE(Bottleneck):
     def forward(
         self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
     ) -> BottleneckOutput:
-        """A sample of the posterior while stochastic, or else its mean.
+        """Sample the posterior if stochastic, or return its mean.
 
         Args:
-            hidden: `(batch, 2 * dim, tokens)`.
+            hidden: hidden frames `(batch, 2 * dim, tokens)`.
             stochastic: True to sample; None means `self.training`.
-            lengths: `(batch,)` tokens of each item that count; None for all.
+            lengths: `(batch,)` tokens per item that are not padding; None for all.
 
         Returns:
-            values `(batch, dim, tokens)`, the loss `kl`; metrics `kl_per_channel`, the mean `posterior_std`,
-            `latent_rms`, and the smallest standard deviation of a channel's mean, `channel_std_min`.
+            Values `(batch, dim, tokens)`; the loss `kl`; the metrics `kl_per_channel`, `posterior_std` (mean),
+            `latent_rms`, and `channel_std_min`, the smallest standard deviation of a channel's mean.
         """
         mean, std = self.posterior(hidden)
         values = mean + std * torch.randn_like(std) if self.is_stochastic(stochastic) else mean

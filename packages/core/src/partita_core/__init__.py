@@ -8,6 +8,7 @@ from .codes import check_codes, count_levels
 from .configs import build, from_dict, to_dict
 from .constants import Constant
 from .denoising import DenoisingDecoder, NoiseSchedule, Sampler
+from .discriminators import Discriminator, DiscriminatorOutput
 from .distributed import is_distributed, process_mean
 from .errors import PartitaError, first_line, nearest, printable, shorten, shown
 from .files import check_finite, parse_json, read_json, read_shapes, read_tensors, write_json, write_tensors
@@ -98,6 +99,8 @@ __all__ = [
     "convert_pairs",
     "Decoder",
     "DenoisingDecoder",
+    "Discriminator",
+    "DiscriminatorOutput",
     "Encoder",
     "FeedForwardDecoder",
     "from_dict",

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -99,12 +99,6 @@ class DenoisingDecoder(Decoder, ABC):
             sigma: noise level of each chunk, `(batch, w)`.
             features: features of the same chunks, from `condition`.
         """
-
-    if TYPE_CHECKING:
-
-        def __call__(self, x: Tensor, sigma: Tensor, features: tuple[Tensor, ...]) -> Tensor:
-            """Call `forward`."""
-            ...
 
     def losses(self, features: tuple[Tensor, ...], clean: Tensor) -> dict[str, Tensor]:
         """Compute losses besides denoising, one value per chunk, each `(batch, w)`, at least float32; none by default.

@@ -5,15 +5,15 @@ per frame; codes `(batch, num_quantizers, frames * K)`; features `(batch, frames
 equal-length batches of complete frames; `Codec` pads, groups and trims. Implementations are not subclassed further: to
 adapt one, wrap it.
 
-Each role declares `__call__` with the signature of its `forward`, for type checkers alone: torch types it as `Any`.
+Roles are `TypedModule`s: type checkers see the signature of `forward` in `module(x)`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .codes import check_codes
 from .errors import PartitaError
@@ -21,6 +21,7 @@ from .precision import Precision, compile_frozen
 from .role_outputs import BottleneckOutput, Posterior
 from .specs import AudioSpec
 from .streams import StatefulStream, Stream, Streamable, TiledStream, UnboundedError
+from .typed_module import TypedModule
 
 Context = tuple[int | None, int | None]
 
@@ -35,7 +36,7 @@ def sum_contexts(*contexts: Context) -> Context:
     return (left, right)
 
 
-class Role(nn.Module):
+class Role(TypedModule):
     """Base class of all roles.
 
     Attributes:
@@ -81,12 +82,6 @@ class Encoder(Role, ABC):
     @abstractmethod
     def forward(self, audio: Tensor, layout: Tensor) -> Tensor:
         """Encode `(batch, channels, hop * frames)` of layouts `(batch,)` int64 to `(batch, out_dim, frames * K)`."""
-
-    if TYPE_CHECKING:
-
-        def __call__(self, audio: Tensor, layout: Tensor) -> Tensor:
-            """Call `forward`."""
-            ...
 
     def stream(self, layout: Tensor, *, dtype: torch.dtype = torch.float32, width: int = 1) -> Stream:
         """Return a stream from frames of audio to hidden frames.
@@ -140,14 +135,6 @@ class Bottleneck(Role, ABC):
                 statistics and codebooks are updated only in training mode, and not if False.
             lengths: number of valid tokens of each item, `(batch,)` int64; None if all are valid.
         """
-
-    if TYPE_CHECKING:
-
-        def __call__(
-            self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
-        ) -> BottleneckOutput:
-            """Call `forward`."""
-            ...
 
     def expand(self, values: Tensor) -> Tensor:
         """Scale stored latents `(batch, dim, tokens)` to the decoder's input range; identity by default."""
@@ -262,12 +249,6 @@ class FeedForwardDecoder(Decoder, ABC):
     def forward(self, hidden: Tensor, layout: Tensor) -> Tensor:
         """Decode `(batch, in_dim, frames * K)` to exactly `(batch, channels, hop * frames)`."""
 
-    if TYPE_CHECKING:
-
-        def __call__(self, hidden: Tensor, layout: Tensor) -> Tensor:
-            """Call `forward`."""
-            ...
-
     def generate(self, hidden: Tensor, layout: Tensor, *, sampler: Any = None, seeds: Tensor | None = None) -> Tensor:
         """Call `forward`. Seeds are ignored; a sampler raises a PartitaError."""
         self._reject_sampler(sampler)
@@ -300,7 +281,7 @@ class FeedForwardDecoder(Decoder, ABC):
             raise PartitaError(f"{type(self).__name__} decodes in one pass; it takes no sampler, and got {sampler!r}")
 
 
-class AudioTransform(nn.Module, ABC):
+class AudioTransform(TypedModule, ABC):
     """Invertible transform of audio, in which a denoising decoder works.
 
     Attributes:
@@ -314,12 +295,6 @@ class AudioTransform(nn.Module, ABC):
     @abstractmethod
     def forward(self, audio: Tensor) -> Tensor:
         """Transform audio `(batch, channels, hop * frames)` to `(batch, features, bins, frames)`."""
-
-    if TYPE_CHECKING:
-
-        def __call__(self, audio: Tensor) -> Tensor:
-            """Call `forward`."""
-            ...
 
     @abstractmethod
     def inverse(self, x: Tensor) -> Tensor:
@@ -345,12 +320,6 @@ class RepresentationEncoder(Role, ABC):
     @abstractmethod
     def forward(self, values: Tensor) -> Tensor:
         """Encode latents `(batch, dim, frames * K)` to features `(batch, frames, width)`."""
-
-    if TYPE_CHECKING:
-
-        def __call__(self, values: Tensor) -> Tensor:
-            """Call `forward`."""
-            ...
 
     def stream(self, batch_size: int, *, dtype: torch.dtype = torch.float32, width: int = 1) -> Stream:
         """Return a stream from frames of latents to features `(batch, width, frames)`, with time last.
@@ -388,7 +357,7 @@ class _TimeLast:
         return features.mT, state
 
 
-class Loss(nn.Module, ABC):
+class Loss(TypedModule, ABC):
     """Distance between two signals, one value per item, shared by training, evaluation and tests."""
 
     @abstractmethod
@@ -401,14 +370,6 @@ class Loss(nn.Module, ABC):
             lengths: number of valid samples of each item, `(batch,)`; samples from there on are padding and do not
                 count. None if all are valid.
         """
-
-    if TYPE_CHECKING:
-
-        def __call__(
-            self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None
-        ) -> Tensor:
-            """Call `forward`."""
-            ...
 
 
 def part_stream(

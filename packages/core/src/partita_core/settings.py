@@ -1,8 +1,9 @@
 """Config classes derived from the constructors of components, so that each setting and its default stand once.
 
 The keyword-only parameters of a component's constructor are its settings; the positional ones are derived, that is,
-given by the parts around it (an encoder's `out_dim` and `audio_spec`, a bottleneck's `dim`). A setting whose default
-is a Config holds a component of that role, such as a decoder's sampler; the constructor gets it built.
+given by the parts around it (an encoder's `out_dim` and `audio_spec`, a bottleneck's `dim`, a discriminator's
+`audio_channels`). A setting whose default is a Config holds a component of that role, such as a decoder's sampler; the
+constructor gets it built.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hint
 
 from torch import nn
 
+from .discriminators import Discriminator
 from .registry import Config, component, register_config
 from .roles import Bottleneck, Decoder, Encoder, Loss, RepresentationEncoder
 from .specs import AudioSpec, LatentSpec
@@ -66,7 +68,9 @@ def config_of(cls: Callable[Concatenate[LatentSpec, AudioSpec, P], Decoder]) -> 
 @overload
 def config_of(cls: Callable[Concatenate[int, AudioSpec, P], Encoder]) -> ConfigClass[P]: ...
 @overload
-def config_of(cls: Callable[Concatenate[int, P], Bottleneck]) -> ConfigClass[P]: ...
+def config_of(cls: Callable[Concatenate[int, P], Bottleneck | Discriminator]) -> ConfigClass[P]: ...
+@overload
+def config_of(cls: Callable[Concatenate[Mapping[str, float], P], nn.Module]) -> ConfigClass[P]: ...  # a balancer
 @overload
 def config_of(cls: Callable[Concatenate[int, int, P], Loss]) -> ConfigClass[P]: ...
 @overload
@@ -75,8 +79,12 @@ def config_of(cls: Callable[Concatenate[int, P], Loss]) -> ConfigClass[P]: ...
 def config_of(cls: Callable[P, Loss]) -> ConfigClass[P]: ...
 @overload
 def config_of(cls: Callable[Concatenate[LatentSpec, P], RepresentationEncoder]) -> ConfigClass[P]: ...
-@overload  # adapters of two widths, and supervisions of an encoder or an adapter
-def config_of(cls: Callable[Concatenate[Any, Any, P], nn.Module]) -> ConfigClass[P]: ...
+@overload  # an adapter between two widths
+def config_of(cls: Callable[Concatenate[int, int, P], nn.Module]) -> ConfigClass[P]: ...
+@overload  # a supervision of a representation encoder
+def config_of(cls: Callable[Concatenate[LatentSpec, RepresentationEncoder, P], nn.Module]) -> ConfigClass[P]: ...
+@overload  # a supervision through an adapter and a language model
+def config_of(cls: Callable[Concatenate[nn.Module | None, Any, P], nn.Module]) -> ConfigClass[P]: ...
 def config_of(cls: Any) -> Any:
     """Return the Config class of a component, typed by the settings of its constructor."""
     return cls.Config
@@ -97,7 +105,8 @@ def _derive(cls: Any, example: dict[str, Any]) -> type[Config]:
 
     def build(self: Config, **around: Any) -> Any:
         if isinstance(spec := around.get("audio_spec"), AudioSpec):
-            around = {"sample_rate": spec.sample_rate, "channels": spec.channels} | around
+            of_audio = {"sample_rate": spec.sample_rate, "channels": spec.channels, "audio_channels": spec.channels}
+            around = of_audio | around
         given = {name: around[name] for name in derived if name in around}
         values = ((name, getattr(self, name)) for name, _, _ in settings)
         return cls(**given, **{name: value.build() if isinstance(value, Config) else value for name, value in values})

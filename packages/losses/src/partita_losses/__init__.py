@@ -1,26 +1,44 @@
 """Losses for audio autoencoders: spectral, mel, adversarial with discriminators, consistency, flow, and a balancer."""
 
-from .adversarial import feature_matching_loss, hinge_discriminator_loss, hinge_generator_loss
+from .adversarial import (
+    ADVERSARIAL_LOSSES,
+    AdversarialLoss,
+    feature_matching_loss,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    least_squares_discriminator_loss,
+    least_squares_generator_loss,
+)
 from .balancer import GradientBalancer, GradientBalancerConfig
-from .complex_stft import ComplexSTFTDiscriminators, ComplexSTFTDiscriminatorsConfig, DiscriminatorOutput
+from .complex_stft import ComplexSTFTDiscriminators, ComplexSTFTDiscriminatorsConfig
 from .consistency import draw_times, pseudo_huber, step_size
 from .flow import euler_flow, flow_interpolation, flow_matching_loss, flow_velocity, guided
 from .latent import LatentDiscriminator, LatentDiscriminatorConfig
+from .multi_band_stft import MultiBandSTFTDiscriminators, MultiBandSTFTDiscriminatorsConfig
+from .multi_period import MultiPeriodDiscriminators, MultiPeriodDiscriminatorsConfig
 from .multi_resolution_stft import MultiResolutionSTFT, MultiResolutionSTFTConfig
+from .multi_scale import MultiScaleDiscriminators, MultiScaleDiscriminatorsConfig
 from .multi_scale_mel import MultiScaleMel, MultiScaleMelConfig
 from .spectral import SpectralScale, spectral_distance
 from .waveform_l1 import WaveformL1, WaveformL1Config
 
 __all__ = [
+    "ADVERSARIAL_LOSSES",
+    "AdversarialLoss",
     "ComplexSTFTDiscriminators",
     "ComplexSTFTDiscriminatorsConfig",
-    "DiscriminatorOutput",
     "GradientBalancer",
     "GradientBalancerConfig",
     "LatentDiscriminator",
     "LatentDiscriminatorConfig",
+    "MultiBandSTFTDiscriminators",
+    "MultiBandSTFTDiscriminatorsConfig",
+    "MultiPeriodDiscriminators",
+    "MultiPeriodDiscriminatorsConfig",
     "MultiResolutionSTFT",
     "MultiResolutionSTFTConfig",
+    "MultiScaleDiscriminators",
+    "MultiScaleDiscriminatorsConfig",
     "MultiScaleMel",
     "MultiScaleMelConfig",
     "SpectralScale",
@@ -35,6 +53,8 @@ __all__ = [
     "guided",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
+    "least_squares_discriminator_loss",
+    "least_squares_generator_loss",
     "pseudo_huber",
     "spectral_distance",
     "step_size",

@@ -1,110 +1,100 @@
-"""A balancer of losses by their gradients."""
+"""Balancer of losses by their gradients."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Self
 
 import torch
-from partita_core import Config, PartitaError, is_distributed, nearest, register, upcast
+from partita_core import PartitaError, TypedModule, config_of, is_distributed, nearest, register, upcast
 from partita_core.ranges import Positive, Proportion
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 SMALLEST_NORM = 1e-12
 
 
-@register("balancer/gradient")
-@dataclass(frozen=True)
-class GradientBalancerConfig(Config):
-    """Losses weighed by their gradients on the samples (EnCodec).
+@register("balancer/gradient", example={"decay": 0.9})
+class GradientBalancer(TypedModule):
+    """Turns loss weights into shares of the gradient, whatever the scale of each loss.
 
-    Attributes:
-        decay: of the running mean of the norms, a step.
-        norm: that the gradient of one item's samples has in all, over the number of items.
-    """
+    In a plain weighted sum a loss with large gradients dominates, and weights have to be tuned again whenever a loss
+    changes. Here the gradient of each loss with respect to the samples is divided by its typical norm before it is
+    weighted: with the weights 1 and 3 the second loss contributes three quarters of the gradient (EnCodec, Defossez
+    et al., 2022, arXiv 2210.13438, section 3.4).
 
-    decay: Proportion = 0.999
-    norm: Positive = 1.0
+    With g_i the gradient of loss i with respect to the samples, m_i the running mean of its norm and w_i its weight,
+    the gradient that reaches the samples of a batch of B items is
 
-    def build(self, *, names: tuple[str, ...]) -> "GradientBalancer":
-        """Builds the balancer of the losses called `names`."""
-        return GradientBalancer(names=names, decay=self.decay, norm=self.norm)
+        norm / B * sum_i (w_i / sum_j w_j) * g_i / m_i
 
-    @classmethod
-    def example(cls) -> Self:
-        """One with a short memory."""
-        return cls(decay=0.9)
+    Norms are those of one item, averaged over the batch and over all processes. The running mean is corrected for its
+    start, so that the first step is balanced too; a step whose gradient is not finite does not change it. EnCodec does
+    not divide by B, so that there the balanced losses grow with the batch in comparison to other losses, which are
+    means.
 
+    The gradients with respect to the samples are computed inside; the result needs one ordinary `backward`, which
+    passes through the model once. Call the balancer in the `forward` that computed the samples:
 
-class GradientBalancer(nn.Module):
-    """Gives each loss the share of the gradient that its weight says, whatever its scale.
+        balancer = GradientBalancer({"stft": 1.0, "adversarial": 3.0})
+        samples = model(audio)
+        losses = {"stft": stft(samples, audio).mean(), "adversarial": hinge_generator_loss(discriminators(samples))}
+        balancer(losses, samples).backward()
 
-    From EnCodec (Defossez et al., 2022, arXiv 2210.13438, section 3.4). With g_i the gradient of loss i by the samples
-    and m_i the running mean of its norm, the gradient that reaches the samples of a batch of B items is
-    `norm / B * sum_i (w_i / sum_j w_j) * g_i / m_i`. Norms are those of one item, averaged over the batch and over all
-    processes; the running mean is corrected for its start, so that the first step is balanced too. In EnCodec there is
-    no B: a larger batch, or fewer processes, there weighs the balanced losses more beside all others, which are means.
-    A step with a gradient that is not finite moves no running mean.
+    Args:
+        weights: weight of each loss by name, not negative and not all zero.
+        decay: decay of the running means of the norms, per step.
+        norm: norm of the gradient of one item's samples if all losses agree, before division by the number of items.
 
-    The gradients by the samples are taken inside; what is returned needs one ordinary `backward`, which goes through
-    the model once. It belongs in the `forward` that made the samples.
+    Raises:
+        PartitaError: a weight is negative or not finite, or the sum of the weights is zero.
     """
 
     running: Tensor
     seen: Tensor
 
-    def __init__(self, *, names: tuple[str, ...], decay: float, norm: float) -> None:
-        """Takes what is fixed for a run.
-
-        Args:
-            names: of the losses.
-            decay: of the running mean of the norms, a step.
-            norm: that the gradient of one item's samples has in all, over the number of items.
-        """
+    def __init__(self, weights: Mapping[str, float], *, decay: Proportion = 0.999, norm: Positive = 1.0) -> None:
         super().__init__()
-        self.names, self.decay, self.norm = tuple(names), decay, norm
-        self.register_buffer("running", torch.zeros(len(self.names)))
+        self.weights, self.decay, self.norm = dict(weights), decay, norm
+        if not (all(0 <= weight < float("inf") for weight in weights.values()) and sum(weights.values()) > 0):
+            raise PartitaError(f"weights are {self.weights}; they must be at least 0 and finite, and not all 0")
+        self.register_buffer("running", torch.zeros(len(self.weights)))
         self.register_buffer("seen", torch.zeros(1))
 
-    def forward(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], samples: Tensor) -> Tensor:
-        """The weighted sum of the losses, whose gradient by the samples is balanced.
+    def forward(self, losses: Mapping[str, Tensor], samples: Tensor) -> Tensor:
+        """Weighted sum of the losses, with a balanced gradient with respect to the samples.
 
-        Nothing but `samples` receives a gradient. Where they need none, as in evaluation, the plain sum is returned.
+        Only `samples` receives a gradient. If it requires none, as in evaluation, the result is the plain sum.
 
         Args:
             losses: scalars by name, each a function of `samples`.
-            weights: by the same names; not negative, and not all zero.
             samples: `(batch, ...)`, from which the losses were computed.
 
         Returns:
             A scalar, at least float32.
 
         Raises:
-            PartitaError: names differ from those the balancer was built for, or a loss does not depend on `samples`.
+            PartitaError: the names differ from those of the weights, or a loss does not depend on `samples`.
         """
-        for given in (losses, weights):
-            for name in {*given} ^ {*self.names}:
-                state = "unknown to" if name in given else "missing from what was given to"
-                raise PartitaError(f"loss {name!r} is {state} the balancer; {nearest(name, self.names)}")
-        value = torch.stack([weights[name] * upcast(losses[name].detach()) for name in self.names]).sum()
+        for name in {*losses} ^ {*self.weights}:
+            state = "has no weight in" if name in losses else "was not given to"
+            raise PartitaError(f"loss {name!r} {state} the balancer; {nearest(name, tuple(self.weights))}")
+        value = torch.stack([weight * upcast(losses[name].detach()) for name, weight in self.weights.items()]).sum()
         if not (torch.is_grad_enabled() and samples.requires_grad):
             return value
         gradients = self._gradients(losses, samples)
         means = self._update(torch.stack([g.flatten(1).norm(dim=1).mean() for g in gradients]))
-        share = self.norm / len(samples) / sum(weights[name] for name in self.names)
+        share = self.norm / len(samples) / sum(self.weights.values())
         combined = torch.zeros_like(gradients[0])
-        for name, gradient, mean in zip(self.names, gradients, means.unbind()):
-            combined += gradient * (share * weights[name] / mean.clamp_min(SMALLEST_NORM))
+        for weight, gradient, mean in zip(self.weights.values(), gradients, means.unbind()):
+            combined += gradient * (share * weight / mean.clamp_min(SMALLEST_NORM))
         carrier = (upcast(samples) * combined).sum()
         return value + (carrier - carrier.detach())
 
     def _gradients(self, losses: Mapping[str, Tensor], samples: Tensor) -> list[Tensor]:
         gradients = []
-        for name in self.names:
+        *_, last = self.weights
+        for name in self.weights:
             # Losses share graphs (two may come from one discriminator), so none is freed before the last.
             found = None
             if losses[name].requires_grad:
-                retain = name != self.names[-1]
-                (found,) = torch.autograd.grad(losses[name], samples, retain_graph=retain, allow_unused=True)
+                (found,) = torch.autograd.grad(losses[name], samples, retain_graph=name != last, allow_unused=True)
             if found is None:
                 raise PartitaError(f"loss {name!r} does not depend on the samples; leave it out of the balancer")
             gradients.append(upcast(found))
@@ -112,7 +102,7 @@ class GradientBalancer(nn.Module):
 
     @torch.no_grad()
     def _update(self, norms: Tensor) -> Tensor:
-        """The running means with `norms` in them; kept in training only. Norms that are not finite leave them alone."""
+        """Running means that include `norms`; saved in training only, and unchanged by norms that are not finite."""
         if is_distributed():
             distributed.all_reduce(norms)
             norms = norms / distributed.get_world_size()
@@ -122,4 +112,7 @@ class GradientBalancer(nn.Module):
         if self.training:
             self.running.copy_(running)
             self.seen.copy_(seen)
-        return running / seen.clamp_min(torch.finfo(seen.dtype).tiny)  # nothing seen: the first step was not finite
+        return running / seen.clamp_min(torch.finfo(seen.dtype).tiny)  # seen is 0 if no step was finite yet
+
+
+GradientBalancerConfig = config_of(GradientBalancer)

@@ -1,7 +1,7 @@
-"""Rectified flow: straight paths from noise to data, the velocity along them, and the error of a predicted one.
+"""Rectified flow: straight paths from noise to data, their velocity, and the loss of a predicted velocity.
 
 Pure functions, after "Flow Straight and Fast" (Liu et al., arXiv 2209.03003) and "Flow Matching for Generative
-Modeling" (Lipman et al., arXiv 2210.02747). Time runs from 0, where all is noise, to 1, where all is data.
+Modeling" (Lipman et al., arXiv 2210.02747). Time runs from 0 (noise) to 1 (data).
 """
 
 from collections.abc import Callable
@@ -12,57 +12,57 @@ from torch import Tensor
 
 
 def flow_interpolation(noise: Tensor, data: Tensor, time: Tensor) -> Tensor:
-    """The points `(1 - t) * noise + t * data` of the paths.
+    """Points on the paths: `(1 - t) * noise + t * data`.
 
     Args:
-        noise: `(batch, ...)`, where the paths begin.
-        data: as much, where they end.
-        time: `(batch,)` in [0, 1].
+        noise: starts of the paths, `(batch, ...)`.
+        data: ends of the paths, same shape as `noise`.
+        time: `(batch,)` times in [0, 1].
     """
     time = time.reshape(-1, *(1,) * (data.dim() - 1)).to(data.dtype)
     return (1 - time) * noise + time * data
 
 
 def flow_velocity(noise: Tensor, data: Tensor) -> Tensor:
-    """What the velocity is to be, the same all along a path: `data - noise`."""
+    """Velocity of the paths, constant along each: `data - noise`."""
     return data - noise
 
 
 def flow_matching_loss(prediction: Tensor, noise: Tensor, data: Tensor) -> Tensor:
-    """The squared error of a predicted velocity, `|prediction - (data - noise)|**2`, element by element.
+    """Squared error of a predicted velocity, `(prediction - (data - noise))**2`, per element.
 
     Args:
-        prediction: the velocity at a point of each path, any shape.
-        noise: as much, where the paths begin.
-        data: as much, where they end.
+        prediction: velocity at a point of each path, any shape.
+        noise: starts of the paths, same shape.
+        data: ends of the paths, same shape.
 
     Returns:
-        As much, at least float32: the caller leaves out what is padding, and takes the mean.
+        Squared errors of the same shape, at least float32, without reduction: the caller excludes padding.
 
     Raises:
         PartitaError: the shapes differ.
     """
     if not prediction.shape == noise.shape == data.shape:
         shapes = f"{tuple(prediction.shape)}, {tuple(noise.shape)} and {tuple(data.shape)}"
-        raise PartitaError(f"prediction, noise and data are {shapes}; they must be of one shape")
+        raise PartitaError(f"prediction, noise and data are {shapes}; the shapes must be equal")
     return (upcast(prediction) - flow_velocity(upcast(noise), upcast(data))).square()
 
 
 def euler_flow(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, *, steps: int) -> Tensor:
-    """Follows a velocity field from noise to data in equal steps, each along the velocity where it begins.
+    """Integrate a velocity field from noise to data with Euler steps of equal size.
 
-    On paths that are straight one step is exact.
+    One step is exact if the paths are straight.
 
     Args:
-        velocity: of points `(batch, ...)` at times `(batch,)`.
-        noise: the points at time 0.
-        steps: evaluations of the velocity.
+        velocity: function from points `(batch, ...)` and times `(batch,)` to velocities.
+        noise: points at time 0.
+        steps: number of steps, each with one evaluation of the velocity.
 
     Raises:
-        PartitaError: there is no step.
+        PartitaError: `steps` is less than 1.
     """
     if steps < 1:
-        raise PartitaError(f"the flow is followed in {steps} steps; it takes at least 1")
+        raise PartitaError(f"steps is {steps}; it must be at least 1")
     x = noise
     for step in range(steps):
         time = torch.full((len(noise),), step / steps, dtype=noise.dtype, device=noise.device)
@@ -73,6 +73,6 @@ def euler_flow(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, *, s
 def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance (arXiv 2207.12598): `unconditional + scale * (conditional - unconditional)`.
 
-    It holds for velocities and for logits. A scale of 1 is the conditional prediction, 0 the unconditional one.
+    The predictions may be velocities or logits. A scale of 1 gives the conditional one, 0 the unconditional one.
     """
     return unconditional + scale * (conditional - unconditional)

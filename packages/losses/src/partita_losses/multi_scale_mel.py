@@ -11,25 +11,25 @@ from torch import Tensor, nn
 
 from .spectral import SpectralScale, spectral_distance
 
-GROUP = 40  # bands whose product with the magnitudes is one matrix product
+GROUP = 40  # bands per matrix product; few bins contribute to them
 
 
 @register("loss/multi_scale_mel", example={"num_mels": (5, 20), "win_lengths": (32, 128)})
 class MultiScaleMel(Loss):
-    """L1 of log10 mel-band magnitudes: the mean over channels, frames and bands, summed over scales.
+    """L1 distance of log10 mel-band magnitudes: mean over channels, frames and bands, summed over scales.
 
-    From DAC (Kumar et al., 2023, arXiv 2306.06546, section 3.5). Bands span 0 Hz to half the sample rate. Where the
-    prediction lies below `floor` and the target above, the gradient is that at `floor`, so that silence is left. It
-    can be taken once, and not by the target.
+    From DAC (Kumar et al., 2023, arXiv 2306.06546, section 3.5). Bands span 0 Hz to half the sample rate. If only the
+    prediction is below `floor`, its gradient is that at `floor`, so that training can leave silence. There are no
+    second derivatives, and no gradient with respect to the target.
 
     Args:
         sample_rate: samples per second.
-        num_mels: bands of each scale.
-        win_lengths: lengths of the Fourier transforms and their windows; the hop is a quarter.
-        floor: magnitude of a band below which logarithms do not go.
+        num_mels: number of bands, one per scale.
+        win_lengths: lengths of the Fourier transforms and their windows, one per scale; the hop is a quarter.
+        floor: magnitude of a band at which logarithms are clamped.
 
     Raises:
-        PartitaError: the lists differ in length.
+        PartitaError: `num_mels` and `win_lengths` differ in length, or are empty.
     """
 
     def __init__(
@@ -42,7 +42,9 @@ class MultiScaleMel(Loss):
     ) -> None:
         super().__init__()
         if not len(num_mels) == len(win_lengths) > 0:
-            raise PartitaError(f"{len(num_mels)} numbers of mels and {len(win_lengths)} windows; need as many of each")
+            raise PartitaError(
+                f"num_mels has {len(num_mels)} values and win_lengths {len(win_lengths)}; give one of each per scale"
+            )
         self.scales = nn.ModuleList()
         for mels, length in zip(num_mels, win_lengths):
             stft = STFT(n_fft=length, win_length=length, hop=length // 4, padding="center", nyquist=True)
@@ -50,12 +52,13 @@ class MultiScaleMel(Loss):
             self.scales.append(_MelScale(stft=stft, filterbank=bank, floor=floor))
 
     def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
-        """The distance of each item, `(batch,)`, at least float32.
+        """Distance of each item, `(batch,)`, at least float32.
 
         Args:
             prediction: `(batch, channels, samples)`.
-            target: as much.
-            lengths: `(batch,)`; frames that see a sample from there on do not count.
+            target: same shape as `prediction`.
+            lengths: `(batch,)` samples per item that are not padding; frames that overlap padding are excluded. None
+                for all.
 
         Raises:
             PartitaError: the shapes differ.
@@ -67,7 +70,7 @@ MultiScaleMelConfig = config_of(MultiScaleMel)
 
 
 class _MelScale(SpectralScale):
-    """One scale. A band holds few bins: the product with the filterbank is taken by groups of bands, of their bins."""
+    """One scale; the product with the filterbank is computed per group of bands, from the bins of the group only."""
 
     def __init__(self, *, stft: STFT, filterbank: Tensor, floor: float) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""What the spectral losses share: the value and the gradient of a comparison of spectra, in one pass.
+"""Value and gradient of a comparison of spectra in one pass, shared by the spectral losses.
 
-Autograd would keep a dozen tensors of every resolution and walk through memory for each operation twice. Here the
-gradient by the prediction is found together with the value, item by item while its spectra are in the cache, and is
-all that is kept: several times faster on a CPU, and a fraction of the memory everywhere.
+Autograd would store a dozen tensors per resolution and read memory twice per operation. Here the gradient with respect
+to the prediction is computed together with the value, item by item while the spectra are in the cache, and is the only
+tensor that is stored: several times faster on a CPU, with a fraction of the memory on every device.
 """
 
 from abc import ABC, abstractmethod
@@ -15,16 +15,16 @@ from partita_core import PartitaError, as_integers, as_tensor, length_mask, show
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# A magnitude has no gradient at zero. Samples that are exactly zero take this share of the target's, inaudible and
-# below float32's resolution, so that a silent prediction is drawn to the target's phase.
+# A magnitude has no gradient at zero. Samples of the prediction that are exactly zero are replaced by this fraction of
+# the target, inaudible and below the resolution of float32, so that a silent prediction has a gradient.
 TRACE = 1e-10
 
 
 class SpectralScale(nn.Module, ABC):
-    """One resolution of a spectral loss: a transform, and how its spectra are compared.
+    """One resolution of a spectral loss: a transform and a comparison of its spectra.
 
     Attributes:
-        stft: the transform.
+        stft: transform of both signals.
     """
 
     stft: STFT
@@ -33,30 +33,31 @@ class SpectralScale(nn.Module, ABC):
     def compare(
         self, prediction: Tensor, target: Tensor, frames: Tensor, need_gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Compares two spectra.
+        """Compare two spectra.
 
         Args:
             prediction: complex `(batch, channels, frames, bins)`.
-            target: as much. Frames that do not count are zero in both.
-            frames: `(batch,)`, frames that count.
-            need_gradient: whether the gradient is wanted.
+            target: same shape; frames of padding are zero in both.
+            frames: `(batch,)` number of frames per item without padding.
+            need_gradient: compute the gradient.
 
         Returns:
-            The distance of each item `(batch,)`; and its gradient by the prediction, in its shape, as derivative by
-            the real part + i * derivative by the imaginary part, or None.
+            The distance of each item, `(batch,)`, and its gradient with respect to the prediction, in the same shape:
+            derivative by the real part + i * derivative by the imaginary part; None without `need_gradient`.
         """
 
 
 def spectral_distance(
     scales: Sequence[SpectralScale], prediction: Tensor, target: Tensor, lengths: Tensor | Sequence[int] | None
 ) -> Tensor:
-    """The sum over `scales` of their distances, differentiable once by the prediction.
+    """Sum of the distances of all scales, differentiable once with respect to the prediction.
 
     Args:
-        scales: the resolutions.
+        scales: resolutions of the loss.
         prediction: `(batch, channels, samples)`.
-        target: as much; a constant.
-        lengths: `(batch,)`, the samples of each item that are no padding; frames that see padding do not count.
+        target: same shape, without gradient.
+        lengths: `(batch,)` samples per item that are not padding; frames that overlap padding are excluded. None for
+            all.
 
     Returns:
         `(batch,)`, at least float32.
@@ -66,7 +67,7 @@ def spectral_distance(
     """
     prediction, target, lengths = check_pair(prediction, target, lengths)
     if target.requires_grad and torch.is_grad_enabled():
-        raise PartitaError("a spectral loss has no gradient by its target, and the target requires one; detach it")
+        raise PartitaError("the target requires a gradient, which spectral losses do not compute; detach the target")
     need_gradient = prediction.requires_grad and torch.is_grad_enabled()
     return _SpectralDistance.apply(upcast(prediction), upcast(target), lengths, tuple(scales), need_gradient)
 
@@ -74,28 +75,32 @@ def spectral_distance(
 def check_pair(
     prediction: Tensor, target: Tensor, lengths: Tensor | Sequence[int] | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Two signals that can be compared, and their lengths, as tensors; lists and arrays are taken as well.
+    """Check two signals and their lengths, and return them as tensors; lists and arrays are accepted.
 
-    Lengths on an accelerator are not read, since training would wait for them.
+    The values of lengths on an accelerator are not checked, because training would have to wait for them.
 
     Raises:
-        PartitaError: the signals are of different shapes, empty, not floating or not `(batch, channels, samples)`, or
-            the lengths are those of another batch, or longer than the signals.
+        PartitaError: the shapes differ, or are not `(batch, channels, samples)`, or empty; the signals are not
+            floating point; `lengths` does not fit the batch, or exceeds the signals.
     """
     prediction, target = as_tensor(prediction, "prediction"), as_tensor(target, "target")
     if prediction.shape != target.shape or prediction.ndim != 3 or not prediction.numel():
         raise PartitaError(
             f"prediction is {tuple(prediction.shape)}, target {tuple(target.shape)}; "
-            "both must be the same (batch, channels, samples), and not empty"
+            "both must be (batch, channels, samples), equal and not empty"
         )
     if not (prediction.is_floating_point() and target.is_floating_point()):
-        raise PartitaError(f"prediction is {prediction.dtype}, target {target.dtype}; floating signals are expected")
+        raise PartitaError(
+            f"prediction is {prediction.dtype}, target {target.dtype}; floating-point signals are expected"
+        )
     lengths = None if lengths is None else as_integers(lengths, "lengths")
     if lengths is not None and lengths.shape != prediction.shape[:1]:
-        raise PartitaError(f"lengths are {tuple(lengths.shape)} for a batch of {prediction.shape[0]}")
+        raise PartitaError(
+            f"lengths are {tuple(lengths.shape)} for a batch of {prediction.shape[0]}; give one length per item"
+        )
     samples = prediction.shape[-1]
     if lengths is not None and lengths.device.type == "cpu" and bool(((lengths < 0) | (lengths > samples)).any()):
-        raise PartitaError(f"lengths are {shown(lengths.tolist())}; the signals have {samples} samples")
+        raise PartitaError(f"lengths are {shown(lengths.tolist())}; they must be between 0 and {samples} samples")
     return prediction, target, lengths
 
 
@@ -114,7 +119,7 @@ class _SpectralDistance(torch.autograd.Function):
         lengths = None if lengths is None else lengths.to(prediction.device)
         value = prediction.new_zeros(prediction.shape[0])
         gradient = torch.zeros_like(prediction) if need_gradient else None
-        # A GPU wants the batch at once; a CPU one item, which its caches hold.
+        # A GPU processes the batch at once, a CPU one item at a time, which fits its caches.
         chunk = 1 if prediction.device.type == "cpu" else len(value)
         with torch.autocast(prediction.device.type, enabled=False):
             for start in range(0, len(value), chunk):
@@ -145,7 +150,7 @@ def _compare(
     lengths: Tensor | None,
     gradient: Tensor | None,
 ) -> Tensor:
-    """The distance of some items, `(batch,)`; the gradient is added to `gradient` where there is one."""
+    """Distance of some items, `(batch,)`; adds the gradient to `gradient` unless that is None."""
     batch, _, samples = prediction.shape
     value = prediction.new_zeros(batch)
     both = torch.cat([torch.where(prediction == 0, TRACE * target, prediction), target])
@@ -153,7 +158,7 @@ def _compare(
         spectra = scale.stft(both).transpose(-1, -2)
         frames = torch.full((batch,), spectra.shape[-2], device=spectra.device)
         if lengths is not None:
-            frames = frames_that_count(scale.stft, lengths, samples, spectra.shape[-2])
+            frames = unpadded_frames(scale.stft, lengths, samples, spectra.shape[-2])
             counts = length_mask(frames, spectra.shape[-2])
             spectra = spectra * counts.repeat(2, 1)[:, None, :, None].to(prediction.dtype)
         distance, derivative = scale.compare(*spectra.chunk(2), frames, gradient is not None)
@@ -163,10 +168,10 @@ def _compare(
     return value
 
 
-def frames_that_count(stft: STFT, lengths: Tensor, samples: int, frames: int) -> Tensor:
-    """Of `frames` frames of `samples` samples, how many see nothing of the padding that begins at `lengths`.
+def unpadded_frames(stft: STFT, lengths: Tensor, samples: int, frames: int) -> Tensor:
+    """Number of frames per item that do not overlap the padding, which begins at `lengths`.
 
-    An item without padding keeps all of them, those that reach into the reflected end too.
+    An item without padding keeps all `frames` frames, including those that overlap the reflected end.
     """
-    whole = (lengths + stft.left - stft.n_fft).div(stft.hop, rounding_mode="floor") + 1
-    return torch.where(lengths < samples, whole.clamp(0, frames), frames)
+    inside = (lengths + stft.left - stft.n_fft).div(stft.hop, rounding_mode="floor") + 1
+    return torch.where(lengths < samples, inside.clamp(0, frames), frames)

@@ -11,15 +11,15 @@ from .spectral import check_pair
 
 @register("loss/waveform_l1")
 class WaveformL1(Loss):
-    """The mean absolute difference of samples."""
+    """Mean absolute difference of samples."""
 
     def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
-        """The mean over channels and samples of each item, `(batch,)`, at least float32.
+        """Distance of each item, `(batch,)`, at least float32: the mean over channels and samples.
 
         Args:
             prediction: `(batch, channels, samples)`.
-            target: as much.
-            lengths: `(batch,)`; samples from there on do not count.
+            target: same shape as `prediction`.
+            lengths: `(batch,)` samples per item that are not padding; None for all.
 
         Raises:
             PartitaError: the shapes differ.

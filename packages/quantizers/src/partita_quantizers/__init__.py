@@ -1,4 +1,4 @@
-"""Quantizers: latents to codes and back, and codes as the token ids of language models."""
+"""Quantizers: latents to codes and back, and codes to token ids of language models and back."""
 
 from .fsq import FSQ, FSQConfig
 from .rebottleneck import ReBottleneck, ReBottleneckConfig

@@ -1,38 +1,39 @@
-"""The codebook of vector-quantize-pytorch, of which only the training update is used, and the redrawing of codes."""
+"""Codebook of vector-quantize-pytorch, used for its training update, and replacement of dead codes."""
 
 from typing import Any
 
 import torch
+from einops import rearrange
 from partita_core import is_distributed
 from torch import Tensor, distributed, nn
 
 
 class DeadCodes(nn.Module):
-    """Which codes of a codebook have died: those that got no token when even use would have given them many.
+    """Tracks dead codes: those that got no token while uniform use would have given them many.
 
-    A code begins its life dead, so that the first batches replace what they do not use. From its first use, or its
-    replacement, it has `after` such tokens of patience, which doubles each time it is replaced. So the patience is the
-    same number of tokens whatever the batch and the size of the codebook, a code that the data has no use for is
-    replaced ever more rarely, and one that is used at all is left alone.
+    Time is measured in tokens per code under uniform use, so it does not depend on the batch and codebook sizes. A code
+    starts dead, so that the first batches replace codes that they do not use. From its first use or its replacement it
+    has a patience of `after`, which doubles with each replacement: codes that the data does not need are replaced less
+    and less often, and codes in use are never replaced.
     """
 
     idle: Tensor
     patience: Tensor
 
     def __init__(self, size: int, *, after: float) -> None:
-        """Counts `size` codes; with `after` 0 none of them dies."""
+        """Track `size` codes; with `after` 0, none of them is ever dead."""
         super().__init__()
         self.after = after
-        self.register_buffer("idle", torch.zeros(size))  # tokens of even use since the last one that it got
+        self.register_buffer("idle", torch.zeros(size))  # tokens under uniform use since the last token
         self.register_buffer("patience", torch.zeros(size))
 
     @torch.no_grad()
     def find(self, counts: Tensor, limit: int) -> Tensor:
-        """The codes to replace after a step, those that have been idle for longest first; their patience is renewed.
+        """Return the codes to replace after a step, longest idle first, and renew their patience.
 
         Args:
-            counts: `(size,)` tokens that each code got in the step, in all processes.
-            limit: codes that can be replaced now; the rest has its turn in the next steps.
+            counts: `(size,)` tokens per code in the step, summed over all processes.
+            limit: maximum number of codes; the remaining ones are returned in later steps.
         """
         if not self.after:
             return counts.new_empty(0, dtype=torch.int64)
@@ -46,48 +47,48 @@ class DeadCodes(nn.Module):
         return dead
 
     def start(self) -> None:
-        """Give every code its patience, as after a start on data."""
+        """Give every code its full patience, as after initialization from data."""
         self.idle.zero_()
         self.patience.fill_(self.after)
 
 
 def ema_codebook(*, size: int, dim: int, normalize: bool, decay: float) -> Any:
-    """A codebook of the library, a module: `embed`, `embed_avg` `(1, size, dim)` and `cluster_size` `(1, size)`.
+    """Create a codebook module of the library: `embed`, `embed_avg` `(1, size, dim)`, `cluster_size` `(1, size)`.
 
-    Every code weighs as much as one token of the first step; see `learn`.
+    Every code has the weight of one token of the first step; see `learn`.
     """
     from vector_quantize_pytorch import VectorQuantize  # takes over a second to import
 
-    # sync_codebook decides nothing here: left open, the library would ask whether it is distributed, too early,
-    # and remember the answer for the process.
+    # Without sync_codebook the library would check too early whether processes are distributed, and cache the result;
+    # see `synchronize`.
     codebook: Any = VectorQuantize(
         dim=dim,
         codebook_size=size,
         decay=decay,
         use_cosine_sim=normalize,
-        threshold_ema_dead_code=0,  # its threshold is in tokens per step, which small batches never reach
+        threshold_ema_dead_code=0,  # a threshold in tokens per step, which small batches never reach
         sync_codebook=False,
         rotation_trick=False,
     )._codebook
-    _place(codebook, torch.arange(size), codebook.embed[0].clone())
+    _set_codes(codebook, torch.arange(size), codebook.embed[0].clone())
     return codebook
 
 
 def learn(codebook: Any, vectors: Tensor, dead: DeadCodes) -> Tensor:
-    """Move a codebook in training mode towards `vectors` `(n, dim)`, replace its dead codes, and return their codes."""
+    """Update a codebook in training mode with `vectors` `(n, dim)`, replace its dead codes, and return the codes."""
     before = codebook.embed[0].clone()
     codes = codebook(vectors[None])[1][0]
-    counts, available = _counted(codes, len(before))
-    # The library's smoothing draws a code without tokens towards zero.
+    counts, available = _count(codes, len(before))
+    # The library's smoothing would move a code without tokens toward zero.
     codebook.embed[0].copy_(torch.where(counts[:, None] > 0, codebook.embed[0], before))
     replaced = dead.find(counts, available)
     if len(replaced):
-        _place(codebook, replaced, codebook.transform_input(_sample_everywhere(vectors, len(replaced))))
+        _set_codes(codebook, replaced, codebook.transform_input(_sample(vectors, len(replaced))))
     return codes
 
 
 def synchronize(codebook: Any) -> None:
-    """Makes a codebook the same in all processes from now on, if there are several; done once."""
+    """Keep a codebook equal in all processes from now on; the first call broadcasts it."""
     if codebook.use_ddp or not is_distributed():
         return
     _share(codebook)
@@ -96,48 +97,48 @@ def synchronize(codebook: Any) -> None:
 
 
 def start_by_kmeans(codebook: Any, vectors: Tensor) -> None:
-    """Sets a codebook by the library's k-means on vectors `(n, dim)`, n at least its size; process 0 decides."""
+    """Set a codebook by the library's k-means on vectors `(n, dim)` of process 0, with n at least its size."""
     codebook.initted.fill_(False)
     codebook.init_embed_(vectors[None])
     _share(codebook)
 
 
-def equal_everywhere(*tensors: Tensor) -> None:
-    """Gives all processes the tensors of process 0."""
+def broadcast_from_main(*tensors: Tensor) -> None:
+    """Broadcast tensors from process 0 in place."""
     if is_distributed():
         for tensor in tensors:
             distributed.broadcast(tensor, src=0)
 
 
 def _share(codebook: Any) -> None:
-    equal_everywhere(codebook.embed, codebook.embed_avg, codebook.cluster_size)
+    broadcast_from_main(codebook.embed, codebook.embed_avg, codebook.cluster_size)
 
 
-def _place(codebook: Any, codes: Tensor, vectors: Tensor) -> None:
-    """Sets codes to vectors, with the weight of one token in one step: they follow the first tokens that they get."""
+def _set_codes(codebook: Any, codes: Tensor, vectors: Tensor) -> None:
+    """Set codes to vectors, with the weight of one token in one step, so that they adapt quickly to their tokens."""
     weight = 1 - codebook.decay
     codebook.embed[0, codes] = vectors.to(codebook.embed)
     codebook.embed_avg[0, codes] = weight * vectors.to(codebook.embed_avg)
     codebook.cluster_size[0, codes] = weight
 
 
-def _counted(codes: Tensor, size: int) -> tuple[Tensor, int]:
-    """Tokens of each code in all processes `(size,)`, and how many different vectors can be drawn from all of them."""
+def _count(codes: Tensor, size: int) -> tuple[Tensor, int]:
+    """Tokens per code over all processes, `(size,)`, and the number of vectors that can be sampled from them."""
     counts = torch.bincount(codes, minlength=size).float()
     if not is_distributed():
         return counts, len(codes)
-    fewest = torch.tensor(len(codes), device=codes.device)
+    smallest = torch.tensor(len(codes), device=codes.device)
     distributed.all_reduce(counts)
-    distributed.all_reduce(fewest, distributed.ReduceOp.MIN)
-    return counts, int(fewest) * distributed.get_world_size()
+    distributed.all_reduce(smallest, distributed.ReduceOp.MIN)
+    return counts, int(smallest) * distributed.get_world_size()
 
 
-def _sample_everywhere(vectors: Tensor, num: int) -> Tensor:
-    """`num` of the vectors `(n, dim)` of all processes, as many from each, none twice, the same in each process."""
+def _sample(vectors: Tensor, num: int) -> Tensor:
+    """Sample `num` of the vectors `(n, dim)` of all processes without replacement, with equal results everywhere."""
     world = distributed.get_world_size() if is_distributed() else 1
-    mine = vectors[torch.randperm(len(vectors), device=vectors.device)[: -(-num // world)]]
+    own = vectors[torch.randperm(len(vectors), device=vectors.device)[: -(-num // world)]]
     if world == 1:
-        return mine
-    everyone = [torch.empty_like(mine) for _ in range(world)]
-    distributed.all_gather(everyone, mine)
-    return torch.stack(everyone, dim=1).flatten(0, 1)[:num]
+        return own
+    gathered = [torch.empty_like(own) for _ in range(world)]
+    distributed.all_gather(gathered, own)
+    return rearrange(gathered, "process vector dim -> (vector process) dim")[:num]

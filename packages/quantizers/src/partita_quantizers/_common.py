@@ -1,4 +1,4 @@
-"""Input checks that both quantizers share, and the arithmetic around dropped levels."""
+"""Input check, straight-through gradient and error metric of the quantizers."""
 
 import torch
 from partita_core import PartitaError, Quantizer, as_tensor, tokens_within, upcast
@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 def receive(quantizer: Quantizer, hidden: Tensor) -> Tensor:
-    """`hidden` in at least float32, in which codes are decided.
+    """Return `hidden` in at least float32, the precision in which codes are computed.
 
     Raises:
-        PartitaError: it is not `(batch, dim, tokens)`.
+        PartitaError: `hidden` is not `(batch, dim, tokens)`.
     """
     name, hidden = type(quantizer).__name__, as_tensor(hidden, "hidden frames")
     if hidden.dim() != 3 or hidden.shape[1] != quantizer.dim:
@@ -18,12 +18,12 @@ def receive(quantizer: Quantizer, hidden: Tensor) -> Tensor:
 
 
 def straight_through(value: Tensor, source: Tensor) -> Tensor:
-    """`value`, exactly, with the gradient of `source`; added to is a zero, so not a bit of the value changes."""
+    """Return exactly `value`, with the gradient of `source`: the added difference is zero."""
     return value + (source - source.detach())
 
 
 def relative_error(values: Tensor, target: Tensor, lengths: Tensor | None) -> Tensor:
-    """Power of the quantization error over the power of `target` within `lengths`, detached, for the log."""
+    """Power of the quantization error over the power of `target` within `lengths`, detached."""
     target = target.detach()
     error = tokens_within(values.detach() - target, lengths).square().mean()
     target = tokens_within(target, lengths)

@@ -1,4 +1,4 @@
-"""Finite scalar quantization: every scalar is rounded to a few levels, and a group of scalars is one code."""
+"""Finite scalar quantization: scalars are rounded to a few levels, and a group of scalars is one code."""
 
 import math
 from typing import Annotated, Literal
@@ -21,28 +21,28 @@ from torch import Tensor
 
 from ._common import receive, relative_error, straight_through
 
-_MARGIN = 1e-3  # by how much the bounded range exceeds the outermost levels, so that they are reached
+MARGIN = 1e-3  # excess of the bounded range over the outermost levels, so that they are reached
 
 
 @register("quantizer/fsq", example={"levels": (4, 5)})
 class FSQ(Quantizer):
     """Finite scalar quantization (Mentzer et al., arXiv 2309.15505) in groups.
 
-    `dim` scalars a token, in groups of `len(levels)` neighbors; a group is one code of `prod(levels)`, with its first
-    scalar the least significant digit. A scalar of `L` levels takes the values `-h/h .. (L-1-h)/h`, `h = L // 2`; with
-    an even `L` that is one more below zero than above, and the tanh is offset by half a step so that all of them are
-    reached. A dropped group (-1) is the center, zero. No codebook is stored; codes are integer arithmetic.
+    A token has `dim` scalars in groups of `len(levels)` adjacent ones. A group is one of `prod(levels)` codes, with the
+    first scalar as the least significant digit. A scalar of `L` levels has the values `-h/h .. (L-1-h)/h` with
+    `h = L // 2`. For even `L` there is one more value below zero than above, and the tanh is offset by half a step so
+    that all values are reached. A dropped group (-1) is zero. No codebook is stored; codes are integer arithmetic.
 
     Args:
-        dim: width of the latents, a multiple of the number of levels; None for that number.
+        dim: width of the latents, a multiple of `len(levels)`; None for `len(levels)`.
         levels: number of levels of each scalar of a group, each at least 3.
-        bound: "tanh" for hidden frames of any size; "clamp" for latents that are bounded already, each of which
-            is then rounded to the nearest level.
-        rounding_dropout: probability that an example is left unrounded in training, so that the same weights
-            serve continuous latents and codes (CoDiCodec uses 0.75).
+        bound: "tanh" for hidden frames of any magnitude; "clamp" for latents that are already in [-1, 1], which are
+            rounded to the nearest level.
+        rounding_dropout: probability that an example is not rounded in training, so that one model works with
+            continuous latents and with codes (CoDiCodec uses 0.75).
 
     Raises:
-        PartitaError: `dim` is not a multiple of the number of levels, or a group has too many codes.
+        PartitaError: `levels` is empty, `dim` is not a multiple of `len(levels)`, or the codes of a group exceed int64.
     """
 
     reference: Tensor
@@ -57,39 +57,40 @@ class FSQ(Quantizer):
     ) -> None:
         super().__init__()
         if not levels:
-            raise PartitaError("levels is empty; a group needs at least one scalar")
+            raise PartitaError("levels is empty; give the number of levels of at least one scalar")
         if math.prod(levels) > 2**63 - 1:
             raise PartitaError(
-                f"levels {levels} make {math.prod(levels)} codes, int64 holds {2**63 - 1}; use fewer scalars per group"
+                f"levels {levels} make {math.prod(levels)} codes, more than int64 can hold, {2**63 - 1}; "
+                "use fewer scalars per group"
             )
         dim = len(levels) if dim is None else dim
         if dim % len(levels):
             raise PartitaError(
-                f"FSQ packs groups of {len(levels)} scalars, and the latents have {dim} channels; "
-                f"make one a multiple of the other"
+                f"levels has {len(levels)} values, and the latents have {dim} channels; "
+                "make dim a multiple of the number of levels"
             )
         self.dim = self.in_dim = dim
         self.bound, self.rounding_dropout = bound, rounding_dropout
         self.codebook_sizes = (math.prod(levels),) * (dim // len(levels))
         basis = [math.prod(levels[:i]) for i in range(len(levels))]
         self._levels, self._basis = (Constant(torch.tensor(x, device="cpu")[:, None]) for x in (levels, basis))
-        # Holds nothing but the dtype of the module, which values of codes alone must have.
+        # Follows the dtype of the module, which the values of codes have.
         self.register_buffer("reference", torch.empty(0), persistent=False)
 
     def forward(
         self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
     ) -> BottleneckOutput:
-        """Rounds, with the gradient passing straight through.
+        """Round to the levels, with a straight-through gradient.
 
         Args:
-            hidden: `(batch, dim, tokens)`.
-            stochastic: whether rounding dropout acts; None means `self.training`.
-            lengths: `(batch,)` tokens of each item that count; None for all.
+            hidden: hidden frames `(batch, dim, tokens)`.
+            stochastic: True for rounding dropout; None means `self.training`.
+            lengths: `(batch,)` tokens per item that are not padding; None for all.
 
         Returns:
-            values `(batch, dim, tokens)`, in [-1, 1]; codes `(batch, dim / len(levels), tokens)`, which an example
-            left unrounded has, too; metrics `distinct_codes` (in the batch, mean over groups), `edge_fraction` (of
-            scalars at their outermost levels) and `relative_error` (of the values against the bounded input).
+            Values `(batch, dim, tokens)` in [-1, 1]; codes `(batch, dim / len(levels), tokens)`, also of examples that
+            are not rounded; the metrics `distinct_codes` (in the batch, mean over groups), `edge_fraction` (share of
+            scalars at their outermost levels) and `relative_error` (of the values with respect to the bounded input).
         """
         scalars = self._bounded(receive(self, hidden))
         digits = self._digits(scalars)
@@ -111,34 +112,34 @@ class FSQ(Quantizer):
         return BottleneckOutput(values, codes_within(codes, lengths), {}, metrics)
 
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
-        """The codes `(batch, num_quantizers, tokens)` of `forward`; groups from `num_quantizers` on are -1."""
+        """Codes `(batch, num_quantizers, tokens)`, as in `forward`; groups from `num_quantizers` on are -1."""
         count = count_levels(num_quantizers, self.num_quantizers, "this FSQ")
         codes = self._pack(self._digits(self._bounded(receive(self, hidden))))
         dropped = torch.arange(self.num_quantizers, device=codes.device) >= count
         return codes.masked_fill(dropped[:, None], -1)
 
     def codes_to_values(self, codes: Tensor) -> Tensor:
-        """The values `(batch, dim, tokens)` of codes; a group that is -1 is zero."""
+        """Values `(batch, dim, tokens)` of codes; a group that is -1 is zero."""
         codes = self.check_codes(codes)
         groups = codes[:, :, None]
         levels = self._levels.on(codes.device)
         digits = groups // self._basis.on(codes.device) % levels
-        center = levels // 2
-        return self._values(torch.where(groups < 0, center, digits), upcast(self.reference).dtype)
+        zero = levels // 2
+        return self._values(torch.where(groups < 0, zero, digits), upcast(self.reference).dtype)
 
     def _bounded(self, hidden: Tensor) -> Tensor:
-        """Scalars in units of a step, `(batch, groups, len(levels), tokens)`, in the range of their digits."""
+        """Scalars in units of a step, `(batch, groups, len(levels), tokens)`, bounded to the range of the levels."""
         scalars = hidden.unflatten(1, (self.num_quantizers, -1))
         counts = self._levels.on(hidden.device)
         levels, half = counts.to(hidden.dtype), (counts // 2).to(hidden.dtype)
         if self.bound == "clamp":
             return torch.clamp(scalars * half, -half, levels - 1 - half)
-        reach = (levels - 1) * (1 + _MARGIN) / 2
+        reach = (levels - 1) * (1 + MARGIN) / 2
         offset = 0.5 * (counts % 2 == 0).to(hidden.dtype)
         return torch.tanh(scalars + torch.atanh(offset / reach)) * reach - offset
 
     def _digits(self, scalars: Tensor) -> Tensor:
-        """Digits 0 .. L-1, int64; with many levels the margin would reach past the outermost, hence the clamp."""
+        """Digits 0 .. L-1, int64; the clamp is for many levels, where the margin exceeds half a step."""
         levels = self._levels.on(scalars.device)
         digits = scalars.detach().round().long() + levels // 2
         return torch.minimum(digits.clamp(min=0), levels - 1)
@@ -155,6 +156,6 @@ FSQConfig = config_of(FSQ)
 
 
 def _distinct(codes: Tensor) -> Tensor:
-    """Distinct codes per group of `(count, groups)`, by sorting: a histogram of `prod(levels)` bins might not fit."""
+    """Distinct codes per group of `(count, groups)`, by sorting: `prod(levels)` bins of a histogram may not fit."""
     ordered = codes.sort(dim=0).values
     return (ordered.diff(dim=0) != 0).sum(dim=0) + 1

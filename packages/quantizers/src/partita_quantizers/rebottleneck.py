@@ -1,4 +1,4 @@
-"""A quantizer between two small transformers, for the latents of an autoencoder that is trained already."""
+"""Quantizer between two small transformers, for the latents of a trained autoencoder."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -20,7 +20,7 @@ from partita_core import (
 from partita_core.ranges import Frames, Heads, Layers, Width
 from torch import Tensor, nn
 
-from ._codebook import equal_everywhere
+from ._codebook import broadcast_from_main
 from ._common import receive, relative_error
 from .residual import ResidualVQConfig
 
@@ -30,17 +30,17 @@ _KERNEL = 3
 @register("quantizer/rebottleneck")
 @dataclass(frozen=True)
 class ReBottleneckConfig(Config):
-    """A quantizer between an inner encoder and an inner decoder (GenAE's discretisation).
+    """Quantizer between an inner encoder and an inner decoder (GenAE's discretization).
 
     Attributes:
-        quantizer: what makes the codes, in latents of `width`. The default looks up by distance; by direction alone
-            (`normalize`) the error was 13 % larger with 8 levels, for lack of magnitude.
-        width: of the transformers.
-        layers: blocks of each.
+        quantizer: inner quantizer of latents of `width`. The default looks up codes by distance; by direction only
+            (`normalize`) the error was 13 % larger with 8 levels, because magnitudes are lost.
+        width: width of the transformers.
+        layers: blocks per transformer.
         heads: attention heads.
         head_dim: width of a head.
-        window: tokens that attention sees to either side.
-        mlp_ratio: width of the MLP over `width`.
+        window: tokens of attention to either side.
+        mlp_ratio: width of the MLP, relative to `width`.
     """
 
     quantizer: Config = component("quantizer", default=ResidualVQConfig())
@@ -52,7 +52,7 @@ class ReBottleneckConfig(Config):
     mlp_ratio: Layers = 4
 
     def build(self, *, dim: int) -> "ReBottleneck":
-        """Builds it for latents of width `dim`."""
+        """Build the re-bottleneck for latents of width `dim`."""
         width = self.width
         return ReBottleneck(
             dim,
@@ -71,36 +71,37 @@ class ReBottleneckConfig(Config):
             head_dim=self.head_dim,
             window=self.window,
             mlp_ratio=self.mlp_ratio,
+            conditions=0,  # one set of codebooks for all channel layouts
         )
 
     @classmethod
     def example(cls) -> Self:
-        """A tiny instance."""
+        """Return a tiny instance."""
         quantizer = ResidualVQConfig.example()
         return cls(quantizer, width=8, layers=1, heads=2, head_dim=4, window=3, mlp_ratio=2)
 
 
 class ReBottleneck(Quantizer):
-    """A bottleneck inside a frozen autoencoder's: `decoder(quantizer(encoder(latents)))`.
+    """Bottleneck inside that of a frozen autoencoder: `decoder(quantizer(encoder(latents)))`.
 
-    Latents that were trained to be continuous are ill placed for codes; two small networks around the quantizer learn a
-    space that suits it. The idea is that of Re-Bottleneck (Bralios et al., arXiv 2507.07867); that GenAE quantizes its
-    latents in this way is our inference. Latents are taken to zero mean and unit variance first, so that those of any
-    codec will do: `initialize` measures them. Codes are decided in float32 whatever the autocast, which costs little at
-    the rate of latents.
+    Latents that were trained to be continuous are hard to quantize; two small networks around the quantizer learn a
+    space that is easier. The idea is that of Re-Bottleneck (Bralios et al., arXiv 2507.07867); that GenAE quantizes its
+    latents in this way is our inference. Latents of any codec are accepted: they are normalized to zero mean and unit
+    variance, which `initialize` measures. Everything runs in float32 also under autocast, which costs little at the
+    rate of latents.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, dim: int, *, encoder: Role, quantizer: Quantizer, decoder: Role) -> None:
-        """Assembles it.
+        """Assemble a re-bottleneck from its parts.
 
         Args:
             dim: width of the latents.
-            encoder: `(batch, dim, tokens)` to `(batch, quantizer.dim, tokens)`.
-            quantizer: what makes the codes.
-            decoder: the way back.
+            encoder: module from `(batch, dim, tokens)` to `(batch, quantizer.dim, tokens)`.
+            quantizer: quantizer of the encoder's output.
+            decoder: module from `(batch, quantizer.dim, tokens)` to `(batch, dim, tokens)`.
         """
         super().__init__()
         self.dim = self.in_dim = dim
@@ -113,16 +114,16 @@ class ReBottleneck(Quantizer):
     def forward(
         self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
     ) -> BottleneckOutput:
-        """Quantize; see the quantizer for the effect of `stochastic`.
+        """Encode, quantize and decode.
 
         Args:
-            hidden: `(batch, dim, tokens)`.
-            stochastic: None means `self.training`.
-            lengths: `(batch,)` tokens of each item that count; None for all.
+            hidden: latents `(batch, dim, tokens)`.
+            stochastic: passed on to the quantizer; None means `self.training`.
+            lengths: `(batch,)` tokens per item that are not padding; None for all.
 
         Returns:
-            values `(batch, dim, tokens)`; codes, losses and metrics of the quantizer, with `relative_error` that of
-            the values and `inner_relative_error` the quantizer's own.
+            Values `(batch, dim, tokens)`; codes, losses and metrics of the quantizer, where `relative_error` is that of
+            the values, and `inner_relative_error` that of the quantizer.
         """
         hidden = receive(self, hidden)
         with torch.autocast(hidden.device.type, enabled=False):
@@ -135,28 +136,28 @@ class ReBottleneck(Quantizer):
         return BottleneckOutput(values, inner.codes, inner.losses, metrics)
 
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
-        """The codes `(batch, num_quantizers, tokens)` of `forward` in eval; levels beyond `num_quantizers` are -1."""
+        """Codes `(batch, num_quantizers, tokens)`, as in `forward` in eval; levels from `num_quantizers` on are -1."""
         hidden = receive(self, hidden)
         with torch.autocast(hidden.device.type, enabled=False):
             return self.quantizer.encode_codes(self._encode(hidden), num_quantizers)
 
     def codes_to_values(self, codes: Tensor) -> Tensor:
-        """The values `(batch, dim, tokens)` of codes; to a level that is -1 the inner decoder sees a zero."""
+        """Values `(batch, dim, tokens)` of codes; a level that is -1 contributes zero to the inner decoder's input."""
         codes = as_integers(codes, "codes")
         with torch.autocast(codes.device.type, enabled=False):
             return self._decode(self.quantizer.codes_to_values(codes))
 
     @torch.no_grad()
     def initialize(self, values: Tensor) -> None:
-        """Measures the latents' scale on given ones, and starts the quantizer on what the inner encoder makes of them.
+        """Measure mean and scale of latents, and initialize the quantizer on the inner encoder's output.
 
         Args:
-            values: `(batch, dim, tokens)`, at least as many tokens in all as the quantizer's `initialize` asks for.
+            values: latents `(batch, dim, tokens)`, with at least the tokens that the quantizer's `initialize` requires.
         """
         values = receive(self, values)
         self.mean.copy_(values.mean((0, 2))[:, None])
         self.std.copy_(values.std((0, 2))[:, None].clamp_min(torch.finfo(self.std.dtype).eps))
-        equal_everywhere(self.mean, self.std)
+        broadcast_from_main(self.mean, self.std)
         start = getattr(self.quantizer, "initialize", None)
         if start is not None:
             with torch.autocast(values.device.type, enabled=False):
@@ -168,23 +169,23 @@ class ReBottleneck(Quantizer):
 
     def _decode(self, values: Tensor) -> Tensor:
         _check_tokens(values)
-        # Contiguous, because convolutions round differently for another order in memory.
+        # Contiguous, because the rounding of convolutions depends on the order in memory.
         values = self.decoder(values.to(self.std.dtype).contiguous())
         return upcast(values * self.std + self.mean)
 
 
 def _check_tokens(x: Tensor) -> None:
     if not x.shape[-1]:
-        raise PartitaError(f"there are no tokens in {tuple(x.shape)}; a re-bottleneck takes at least one")
+        raise PartitaError(f"the shape is {tuple(x.shape)}, without tokens; a re-bottleneck takes at least one")
 
 
 class _Half(Role):
-    """A convolution, windowed attention, a convolution: `(batch, in, tokens)` to `(batch, out, tokens)`."""
+    """Convolution, windowed attention and convolution, `(batch, in, tokens)` to `(batch, out, tokens)`."""
 
     def __init__(self, first: nn.Module, transformer: WindowedTransformer, last: nn.Module) -> None:
         super().__init__()
         self.first, self.transformer, self.last = first, transformer, last
-        begin, end = conv_reach(*transformer.reach(0, 0), _KERNEL)  # one of the two convolutions is that wide
+        begin, end = conv_reach(*transformer.reach(0, 0), _KERNEL)  # the other convolution has kernel 1
         self.context = (-begin, end)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Residual vector quantization with factorised codebooks."""
+"""Residual vector quantization with factorized codebooks."""
 
 from typing import Annotated, cast
 
@@ -21,34 +21,33 @@ from torch.nn import functional as F
 from ._codebook import DeadCodes, ema_codebook, learn, start_by_kmeans, synchronize
 from ._common import receive, relative_error, straight_through
 
-_NORM_EPS = 1e-6  # the library's; a silent frame stays zero
+NORM_EPS = 1e-6  # as in the library; a silent frame stays zero
 
 
 @register("quantizer/residual", example={"num_quantizers": 3, "codebook_size": 16, "codebook_dim": 4})
 class ResidualVQ(Quantizer):
-    """Each level quantizes what those before it left over (SoundStream, Zeghidour et al., arXiv 2107.03312).
+    """Quantizes the residual of the previous levels at each level (SoundStream, Zeghidour et al., arXiv 2107.03312).
 
-    Every level looks up in a space of its own, behind a linear map and before one back (factorised codes, as in DAC,
-    Kumar et al., arXiv 2306.06546): a single map for all levels would hold the result to `codebook_dim` dimensions.
-    Codes are running averages of the vectors assigned to them, the training update of vector-quantize-pytorch, equal
-    in all processes; everything else is a look-up: the nearest code of each level, in float32 whatever the autocast.
-    The gradient passes each level straight through.
+    Every level has its own code space, between a linear map into it and one back (factorized codes, as in DAC, Kumar et
+    al., arXiv 2306.06546). With a single map for all levels the values would span `codebook_dim` dimensions only. Codes
+    are running averages of the vectors assigned to them, the training update of vector-quantize-pytorch, and equal in
+    all processes. The lookup takes the nearest code of each level, in float32 also under autocast. The gradient of each
+    level is straight-through.
 
-    With quantizer dropout the levels left away are -1 in an example's codes and contribute nothing to its values; they
-    learn from it nevertheless.
+    With quantizer dropout, dropped levels are -1 in the codes of an example and contribute zero to its values; their
+    codebooks are updated by the example nevertheless.
 
     Args:
         dim: width of the latents.
-        num_quantizers: levels.
-        codebook_size: codes of each level.
-        codebook_dim: width of the space in which codes are looked up; None: that of the latents, without
-            projections.
-        normalize: look up by direction: vectors and codes have unit length.
-        quantizer_dropout: probability that an example is given a random number of levels in training.
-        commitment_weight: weight of the pull of vectors towards their codes, a sum over levels.
-        decay: of the running averages that codes are, per training step.
-        dead_after: patience with unused codes, in tokens that even use would have given a code: one that got none of
-            so many is replaced by a vector of the batch, and its patience doubles; 0: never.
+        num_quantizers: number of levels.
+        codebook_size: number of codes per level.
+        codebook_dim: width of the code space; None for that of the latents, without projections.
+        normalize: look up codes by direction: vectors and codes have unit length.
+        quantizer_dropout: probability that an example has a random number of levels in training.
+        commitment_weight: weight of the distance of vectors to their codes, a sum over levels.
+        decay: decay of the running averages, per training step.
+        dead_after: patience with unused codes, in tokens per code under uniform use. A code without tokens for that
+            long is replaced by a vector of the batch, and its patience doubles. 0 disables replacement.
 
     Raises:
         PartitaError: `normalize` without `codebook_dim`.
@@ -70,7 +69,7 @@ class ResidualVQ(Quantizer):
         super().__init__()
         if normalize and codebook_dim is None:
             raise PartitaError(
-                "normalize without codebook_dim: codes of unit length need a projection to give them back their "
+                "normalize is True and codebook_dim None, but codes of unit length need a projection to restore their "
                 "scale; set codebook_dim"
             )
         self.dim = self.in_dim = dim
@@ -88,23 +87,23 @@ class ResidualVQ(Quantizer):
             )
             for _ in range(num_quantizers)
         )
-        self.levels = cast("list[_Level]", levels)  # a ModuleList, which does not say what it holds
+        self.levels = cast("list[_Level]", levels)  # a ModuleList, which has no type of its items
 
     def forward(
         self, hidden: Tensor, *, stochastic: bool | None = None, lengths: Tensor | None = None
     ) -> BottleneckOutput:
-        """Quantize; drop levels while stochastic, and then update the codebooks in training.
+        """Quantize, with quantizer dropout if stochastic; stochastic training also updates the codebooks.
 
         Args:
-            hidden: `(batch, dim, tokens)`.
-            stochastic: True to drop levels; None means `self.training`.
-            lengths: `(batch,)` tokens of each item that count; None for all.
+            hidden: hidden frames `(batch, dim, tokens)`.
+            stochastic: True for quantizer dropout; None means `self.training`.
+            lengths: `(batch,)` tokens per item that are not padding; None for all.
 
         Returns:
-            values `(batch, dim, tokens)`, codes `(batch, num_quantizers, tokens)`; the loss `commitment`: the mean
-            square distance of vectors to their codes, over batch, tokens and the dimensions of the code space, summed
-            over levels; metrics `relative_error` and for each level i `usage_i` (fraction of its codes in the batch)
-            and `perplexity_i` (of their distribution in the batch).
+            Values `(batch, dim, tokens)`; codes `(batch, num_quantizers, tokens)`; the loss `commitment`, the mean
+            square distance of vectors to their codes over batch, tokens and code dimensions, summed over levels; the
+            metrics `relative_error`, and for each level i `usage_i`, the fraction of its codes that occur in the batch,
+            and `perplexity_i`, the perplexity of their distribution.
         """
         hidden = receive(self, hidden)
         stochastic = self.is_stochastic(stochastic)
@@ -125,13 +124,13 @@ class ResidualVQ(Quantizer):
                 values = values + part.masked_fill(dropped[..., None], 0)
                 commitment = commitment + mean_within(distance.masked_fill(dropped, 0), lengths)
         stacked, values = torch.stack(codes, dim=1), values.transpose(1, 2)
-        if not stochastic:  # the codebooks are what they were, and values those of codes to the last bit
+        if not stochastic:  # the codebooks are unchanged, so the values can equal those of the codes bit for bit
             values = straight_through(self._look_up(stacked).detach(), values)
         metrics = {**self._metrics(stacked, hidden.dtype), "relative_error": relative_error(values, hidden, lengths)}
         return BottleneckOutput(values, stacked, {"commitment": commitment}, metrics)
 
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
-        """The codes `(batch, num_quantizers, tokens)` of `forward` in eval; levels beyond `num_quantizers` are -1."""
+        """Codes `(batch, num_quantizers, tokens)`, as in `forward` in eval; levels from `num_quantizers` on are -1."""
         count = count_levels(num_quantizers, self.num_quantizers, "this ResidualVQ")
         residual = receive(self, hidden).transpose(1, 2)
         codes = []
@@ -146,7 +145,7 @@ class ResidualVQ(Quantizer):
         return torch.stack(codes, dim=1)
 
     def codes_to_values(self, codes: Tensor) -> Tensor:
-        """The values `(batch, dim, tokens)` of codes; a level that is -1 contributes zero."""
+        """Values `(batch, dim, tokens)` of codes; a level that is -1 contributes zero."""
         return self._look_up(self.check_codes(codes))
 
     def _look_up(self, codes: Tensor) -> Tensor:
@@ -155,35 +154,38 @@ class ResidualVQ(Quantizer):
                 F.embedding(code.clamp(min=0), level.table()).masked_fill((code < 0)[..., None], 0)
                 for code, level in zip(codes.unbind(dim=1), self.levels)
             ]
-            ways = [level.project_out for level in self.levels if level.project_out is not None]
-            if not ways:
+            outs = [level.project_out for level in self.levels if level.project_out is not None]
+            if not outs:
                 return torch.stack(parts).sum(dim=0).transpose(1, 2)
-            # One product for all levels: that of each is too thin to be fast. Biases are of levels that are there.
+            # One fused matmul: per-level output projections are too narrow to be efficient. The bias of a level counts
+            # only if the level is present.
             present = (codes >= 0).transpose(1, 2).to(parts[0].dtype)
-            weight = torch.cat([*(way.weight for way in ways), torch.stack([way.bias for way in ways], dim=1)], dim=1)
+            weight = torch.cat([*(out.weight for out in outs), torch.stack([out.bias for out in outs], dim=1)], dim=1)
             return F.linear(torch.cat([*parts, present], dim=-1), upcast(weight)).transpose(1, 2)
 
     @torch.no_grad()
     def initialize(self, values: Tensor) -> None:
-        """Sets the codebooks by k-means on given latents, level by level; repeatable by torch's seed.
+        """Initialize the codebooks by k-means on latents, level by level; reproducible with torch's seed.
 
         Args:
-            values: `(batch, dim, tokens)`, at least `codebook_size` tokens in all.
+            values: latents `(batch, dim, tokens)`, at least `codebook_size` tokens in total.
 
         Raises:
-            PartitaError: there are fewer.
+            PartitaError: there are fewer tokens.
         """
         residual = receive(self, values).transpose(1, 2)
         tokens, size = residual.shape[0] * residual.shape[1], max(self.codebook_sizes)
         if tokens < size:
-            raise PartitaError(f"{tokens} tokens cannot start codebooks of {size}; give at least as many")
+            raise PartitaError(
+                f"{tokens} tokens cannot initialize codebooks of {size} codes; give at least {size} tokens"
+            )
         with torch.autocast(values.device.type, enabled=False):
             for level in self.levels:
                 level.initialize(residual)
                 residual = residual - level(residual, learned=None)[1]
 
     def _draw_counts(self, hidden: Tensor) -> Tensor:
-        """Levels that each example keeps, `(batch,)`: all, or with the probability of dropout 1 to all."""
+        """Levels per example, `(batch,)`: all of them, or uniformly random from 1 with the probability of dropout."""
         batch, device = len(hidden), hidden.device
         count = torch.randint(1, self.num_quantizers + 1, (batch,), device=device)
         drop = torch.rand(batch, device=device) < self.quantizer_dropout
@@ -207,8 +209,8 @@ ResidualVQConfig = config_of(ResidualVQ)
 class _Level(nn.Module):
     """One codebook between its projections, `(batch, tokens, dim)` in and out.
 
-    The projections start as a random orthogonal one and its transpose, so that before any training a level takes its
-    share out of the residual and adds nothing to it.
+    The projections start as a random orthogonal matrix and its transpose, so that before training each level reduces
+    the residual.
     """
 
     def __init__(
@@ -240,20 +242,24 @@ class _Level(nn.Module):
         self.dead = DeadCodes(codebook_size, after=dead_after)
 
     def forward(self, residual: Tensor, *, learned: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes `(batch, tokens)`, their part of the values, and the distance, as much, of vectors to codes.
+        """Quantize the residual of the previous levels.
 
         Args:
             residual: `(batch, tokens, dim)`.
-            learned: mask `(batch, tokens)` of the vectors that the codebook learns from; None leaves it as it is. The
-                codes of all other vectors are 0.
+            learned: mask `(batch, tokens)` of the vectors that update the codebook, where the codes of all others are
+                0; None for no update.
+
+        Returns:
+            Codes `(batch, tokens)`; their part of the values `(batch, tokens, dim)`; the distance of vectors to codes
+            `(batch, tokens)`.
         """
         encoded = self.encode(residual)
         table = self.table()
         with torch.no_grad():
             if learned is not None:
-                table = table.clone()  # what these codes mean; the update moves the codebook in place
+                table = table.clone()  # the values of these codes, because the update changes the codebook in place
                 synchronize(self.codebook)
-                learned = learned & encoded.isfinite().all(dim=-1)  # one that is not finite would stay for ever
+                learned = learned & encoded.isfinite().all(dim=-1)  # others would make their code NaN for good
                 code = torch.zeros_like(learned, dtype=torch.int64)
                 code[learned] = learn(self.codebook, encoded.detach()[learned], self.dead)
             else:
@@ -263,24 +269,24 @@ class _Level(nn.Module):
         return code, self.decode(straight_through(vectors, encoded)), distance
 
     def table(self) -> Tensor:
-        """The codes `(codebook_size, codebook_dim)`."""
+        """Code vectors `(codebook_size, codebook_dim)`."""
         return upcast(self.codebook.embed[0])
 
     def encode(self, residual: Tensor) -> Tensor:
-        """Residual to the space of the codes."""
+        """Map the residual to the code space."""
         encoded = _linear(self.project_in, residual)
-        return F.normalize(encoded, dim=-1, eps=_NORM_EPS) if self.normalize else encoded
+        return F.normalize(encoded, dim=-1, eps=NORM_EPS) if self.normalize else encoded
 
     def decode(self, vectors: Tensor) -> Tensor:
-        """The way back."""
+        """Map from the code space to that of the latents."""
         return _linear(self.project_out, vectors)
 
     def initialize(self, residual: Tensor) -> None:
-        """Sets the codebook by k-means."""
+        """Initialize the codebook by k-means."""
         start_by_kmeans(self.codebook, self.encode(residual).flatten(0, 1))
         self.dead.start()
 
 
 def _linear(layer: nn.Linear | None, x: Tensor) -> Tensor:
-    """`layer` in at least float32 whatever its weights are; None is the identity."""
+    """Apply `layer` in at least float32, whatever the type of its weights; None is the identity."""
     return x if layer is None else F.linear(x, upcast(layer.weight), upcast(layer.bias))

@@ -1,4 +1,4 @@
-"""The record of a batch of token ids, with all that is needed to make audio of them again."""
+"""Batches of token ids with the metadata to decode them to audio."""
 
 import json
 from dataclasses import dataclass, fields
@@ -28,7 +28,7 @@ _TENSORS = {"ids": as_integers, "audio_lengths": as_integers, "channel_layout": 
 
 @dataclass(frozen=True)
 class _Header:
-    """What a file of tokens says beside its tensors; fields as those of `Tokens`."""
+    """Metadata of a token file; the fields are those of `Tokens`."""
 
     space: TokenSpace
     spec: LatentSpec
@@ -38,17 +38,21 @@ class _Header:
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """A batch of token ids that says what it is: `Latents` for language models.
+    """Batch of token ids with metadata: the counterpart of `Latents` for language models.
+
+        tokens = Tokens.from_latents(codec.encode(audio), num_quantizers=4)
+        tokens.save("clip.safetensors")
+        audio = codec.decode(Tokens.load("clip.safetensors").to_latents())
 
     Attributes:
-        ids: int64, `(batch, length)`, or `(batch, num_quantizers, length)` in the delay layout.
-        space: what the ids mean.
+        ids: int64 `(batch, length)`, or `(batch, num_quantizers, length)` in the delay layout.
+        space: meaning of the ids.
         audio_lengths: `(batch,)` int64 on the CPU, samples at `spec.sample_rate`.
-        channel_layout: `(batch,)` int64 on the CPU, the `ChannelLayout` of each item's audio.
-        spec: of the latents that the codes stand for.
-        space_id: names the encoder and bottleneck they come from; None where nobody vouches for it.
-        codes_id: names the quantizer, likewise.
-        gain: `(batch, frames)` of codecs that scale their input; or None.
+        channel_layout: `(batch,)` int64 on the CPU, `ChannelLayout` of each item's audio.
+        spec: spec of the latents that the codes represent.
+        space_id: fingerprint of the encoder and bottleneck; None if unknown.
+        codes_id: fingerprint of the quantizer; None if unknown.
+        gain: `(batch, frames)` scale of codecs that normalize their input; None for others.
     """
 
     ids: Tensor
@@ -61,7 +65,7 @@ class Tokens:
     gain: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Check that the fields agree with each other; arrays and lists are taken as well as tensors."""
+        """Check that the fields are consistent, and convert arrays and lists to tensors."""
         for name, convert in _TENSORS.items():
             if (value := getattr(self, name)) is not None or name != "gain":
                 object.__setattr__(self, name, convert(value, name))
@@ -71,11 +75,12 @@ class Tokens:
         for name in ("audio_lengths", "channel_layout"):
             tensor = getattr(self, name)
             if tensor.dim() != 1 or len(tensor) != len(self):
-                raise PartitaError(f"{name} is {tuple(tensor.shape)}; (batch,) is expected")
+                raise PartitaError(f"{name} is {tuple(tensor.shape)}; ({len(self)},) is expected")
             object.__setattr__(self, name, tensor.cpu())
         if self.space.codebook_sizes != self.spec.codebook_sizes:
             raise PartitaError(
-                f"the ids are of codebooks {self.space.codebook_sizes}, the latents have {self.spec.codebook_sizes}"
+                f"space has codebook sizes {self.space.codebook_sizes}, spec {self.spec.codebook_sizes}; "
+                "both must be those of one quantizer"
             )
 
     def __len__(self) -> int:
@@ -85,18 +90,18 @@ class Tokens:
     def from_latents(
         cls, latents: Latents, *, num_quantizers: int | None = None, layout: Literal["flat", "delay"] = "flat"
     ) -> Self:
-        """The ids of the codes of `latents`.
+        """Encode the codes of `latents` as ids.
 
         Args:
-            latents: with codes.
-            num_quantizers: levels to keep; None for all, which then must be there.
-            layout: of the ids, see `TokenSpace`.
+            latents: latents with codes.
+            num_quantizers: number of levels to keep; None for all, none of which may be missing.
+            layout: layout of the ids; see `TokenSpace`.
 
         Raises:
-            PartitaError: there are no codes, or not as many levels.
+            PartitaError: there are no codes, or fewer levels.
         """
         if not isinstance(latents, Latents):
-            raise PartitaError(f"token ids are made of Latents, and this is a {type(latents).__name__}")
+            raise PartitaError(f"latents is a {type(latents).__name__}; Latents with codes are expected")
         latents = latents.only_codes()
         assert latents.codes is not None
         space = TokenSpace(latents.spec.codebook_sizes, num_quantizers, layout)
@@ -112,13 +117,13 @@ class Tokens:
         )
 
     def to_latents(self, *, num_quantizers: int | None = None) -> Latents:
-        """The latents, of codes alone.
+        """Decode the ids to latents that have codes only.
 
         Args:
-            num_quantizers: levels to keep of those that the ids have; None for all.
+            num_quantizers: number of levels to keep; None for all levels of the ids.
 
         Raises:
-            PartitaError: the ids are not of the space, or not as many as the audio is long; or they have fewer levels.
+            PartitaError: the ids are invalid in `space`, do not fit `audio_lengths`, or have fewer levels.
         """
         kept = count_levels(num_quantizers, len(self.space.kept), "this sequence of ids")
         codes = self.space.decode(self.ids)
@@ -126,7 +131,7 @@ class Tokens:
         frames = (self.spec.frames(samples) for samples in self.audio_lengths.tolist())
         expected = [count * self.spec.tokens_per_frame for count in frames]
         if counts != expected:
-            raise PartitaError(f"the ids are {counts} tokens, but audio_lengths say {expected}")
+            raise PartitaError(f"the ids have {counts} tokens per item; audio_lengths require {expected}")
         codes[:, kept:] = -1
         return Latents(
             values=None,
@@ -140,10 +145,11 @@ class Tokens:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the record as one `.safetensors` file, whole or not at all.
+        """Write a `.safetensors` file atomically.
 
         Raises:
-            PartitaError: `load` would refuse the file; see `to_latents`. Or the place cannot be written.
+            PartitaError: the tokens are invalid, so that `load` would fail (see `to_latents`), or the path cannot be
+                written.
         """
         try:
             self.to_latents().check()
@@ -155,18 +161,18 @@ class Tokens:
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokens":
-        """Reads what `save` wrote, and looks at every id.
+        """Read a file that `save` wrote, and check every id.
 
         Raises:
-            PartitaError: it is no such file, or is damaged, or not what its spec says; see `to_latents`.
+            PartitaError: the file is not such a file, is damaged, or contradicts its metadata; see `to_latents`.
         """
         tensors, metadata = read_tensors(path)
         if "partita_tokens" not in metadata or not {"ids", "audio_lengths", "channel_layout"} <= tensors.keys():
-            raise PartitaError(f"{path} holds no tokens")
+            raise PartitaError(f"{path} is not a token file; write one with Tokens.save")
         try:
             header = from_dict(_Header, parse_json(metadata["partita_tokens"]), where="header")
             if stray := sorted(tensors.keys() - set(_TENSORS)):
-                raise PartitaError(f"a stray tensor {shown(stray[0])}")
+                raise PartitaError(f"unexpected tensor {shown(stray[0])}")
             found = {name: tensors.get(name) for name in _TENSORS}
             tokens = cls(**found, **{field.name: getattr(header, field.name) for field in fields(header)})
             tokens.to_latents().check()

@@ -13,6 +13,12 @@ from ._common import Case, Suite
 from .bottlenecks import BOTTLENECK_CHECKS, BottleneckCase, check_bottleneck
 from .codecs import CODEC_CHECKS, CodecCase, check_codec
 from .decoders import DECODER_CHECKS, DecoderCase, check_decoder
+from .discriminators import (
+    DISCRIMINATOR_CHECKS,
+    DiscriminatorCase,
+    LatentDiscriminatorCase,
+    check_discriminator,
+)
 from .encoders import ENCODER_CHECKS, EncoderCase, check_encoder
 from .losses import LOSS_CHECKS, LossCase, check_loss
 from .quantizers import QUANTIZER_CHECKS, check_quantizer
@@ -25,6 +31,7 @@ __all__ = [
     "check_bottleneck",
     "check_codec",
     "check_decoder",
+    "check_discriminator",
     "check_encoder",
     "check_loss",
     "check_quantizer",
@@ -33,8 +40,11 @@ __all__ = [
     "CodecCase",
     "DECODER_CHECKS",
     "DecoderCase",
+    "DISCRIMINATOR_CHECKS",
+    "DiscriminatorCase",
     "ENCODER_CHECKS",
     "EncoderCase",
+    "LatentDiscriminatorCase",
     "LOSS_CHECKS",
     "LossCase",
     "QUANTIZER_CHECKS",

@@ -6,7 +6,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from partita_core.configs import from_dict, to_dict
@@ -22,7 +22,13 @@ AUTO = torch.export.Dim.AUTO
 
 @dataclass(frozen=True)
 class PartCase(Case):
-    """A part that maps `(batch, channels, units_in * frames)` to `(batch, ..., units_out * frames)`."""
+    """A part that maps `(batch, channels, units_in * frames)` to `(batch, ..., units_out * frames)`.
+
+    Attributes:
+        steps: two sizes of steps, over which the slope of a part is the same.
+    """
+
+    steps: ClassVar[tuple[float, float]] = (1e-7, 1e-5)
 
     @abstractmethod
     def units(self, part: Any) -> tuple[int, int]:
@@ -188,8 +194,9 @@ def runs_in_float64(case: PartCase) -> None:
 
     if any(not t.is_floating_point() for t in case.per_item(case.run(part, signal, *rest))):
         return  # codes have no slope
-    off = deviation(slope(1e-7), slope(1e-5))
-    expect(off < 0.1, f"steps of 1e-7 are lost in rounding (by {off:.2g}): something inside is not float64")
+    small, large = case.steps
+    off = deviation(slope(small), slope(large))
+    expect(off < 0.1, f"steps of {small:g} are lost in rounding (by {off:.2g}): something inside is not float64")
 
 
 def runs_under_autocast(case: PartCase) -> None:

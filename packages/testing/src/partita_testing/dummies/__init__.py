@@ -13,6 +13,7 @@ from .bottlenecks import NoisyBottleneck, NoisyConfig, RoundingConfig, RoundingQ
 from .codec import BlockCodec, autoencoder, blocks
 from .decoders import MeanSquare, MeanSquareConfig, TransposedConfig, TransposedDecoder
 from .denoising import DenoisingConfig, Lapped, OneStep, TinyDenoiser
+from .discriminators import StridedDiscriminator, StridedDiscriminatorConfig
 from .encoders import CumulativeConfig, CumulativeEncoder, StridedConfig, StridedEncoder
 from .representations import AveragingConfig, AveragingEncoder, NeighbouringConfig, NeighbouringEncoder
 
@@ -38,6 +39,8 @@ __all__ = [
     "RoundingConfig",
     "RoundingQuantizer",
     "StridedConfig",
+    "StridedDiscriminator",
+    "StridedDiscriminatorConfig",
     "StridedEncoder",
     "TinyDenoiser",
     "TransposedConfig",
@@ -54,6 +57,7 @@ CONFIGS: tuple[type[Config], ...] = (
     MeanSquareConfig,
     AveragingConfig,
     NeighbouringConfig,
+    StridedDiscriminator.Config,  # pyright: ignore[reportAttributeAccessIssue]
 )
 for _config in CONFIGS:
     del registry._registry[_config.tag]

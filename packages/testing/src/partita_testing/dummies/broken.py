@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Self
 
+from partita_core.discriminators import DiscriminatorOutput
 from partita_core.registry import Config
 from partita_core.role_outputs import BottleneckOutput
 
@@ -59,12 +60,14 @@ def spoilt(spoil: Callable[[Any], None]) -> Break:
 
 
 def forward(change: Callable[..., Any], spoil: Callable[[Any], None] | None = None) -> Break:
-    """Change the result of `forward`, or the values of a bottleneck's: `change(self, x, values)`."""
+    """Change the result of `forward`, a bottleneck's values or a discriminator's logits: `change(self, x, values)`."""
 
     def body(parent: Any, self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
         out = parent.forward(self, x, *args, **kwargs)
         if isinstance(out, BottleneckOutput):
             return out._replace(values=change(self, x, out.values))
+        if isinstance(out, list) and all(isinstance(one, DiscriminatorOutput) for one in out):
+            return [one._replace(logits=change(self, x, one.logits)) for one in out]
         return change(self, x, out)
 
     return method("forward", body, spoil)
