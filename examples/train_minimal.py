@@ -80,7 +80,7 @@ def train(model: Autoencoder, folder: Path, *, steps: int, batch_size: int = 8, 
     network.train()
     for step, audio in enumerate(loader):
         reconstruction, bottleneck = network(audio, layout[: len(audio)])
-        terms = {name: loss.to(audio.device)(reconstruction, audio) for name, loss in losses.items()}
+        terms = {name: loss.to(audio.device)(reconstruction, audio).mean() for name, loss in losses.items()}
         terms |= bottleneck.losses
         total = sum(weights[name] * term for name, term in terms.items())
         accelerator.backward(total)
