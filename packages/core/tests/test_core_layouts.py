@@ -195,6 +195,7 @@ def test_audio_spec_fields_follow_from_each_other(given, channels, layouts):
         ((8000, 2, (MONO,)), "channels is 2, but the layouts mono need 1"),
         ((8000, 1, (MONO, STEREO)), "channels is 1, but the layouts mono, stereo need 2"),
         ((8000, 2, (STEREO, STEREO)), "layouts must name each channel layout once"),
+        ((8000, STEREO), "channels is ChannelLayout.STEREO"),
         ((8000, 2, ()), "layouts must name each channel layout once"),
     ],
 )

@@ -1,9 +1,10 @@
 """Specifications of audio and of latents: the two frozen records that everything else is derived from."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from torch import Tensor
 
@@ -33,8 +34,20 @@ class AudioSpec(Ranged):
     channels: Annotated[int, Range(1, 2)] = _DERIVED
     layouts: tuple[ChannelLayout, ...] = _DERIVED
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            sample_rate: int,
+            channels: int = ...,
+            layouts: Sequence[ChannelLayout | str] | ChannelLayout | str = ...,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         """Fill in what was left out, and check that channels and layouts agree."""
+        if isinstance(self.channels, ChannelLayout):  # an enumeration of integers: STEREO is 1
+            name = self.channels.name
+            raise PartitaError(f"channels is ChannelLayout.{name}, a layout; write layouts=ChannelLayout.{name}")
         named: Any = self.layouts
         if named is _DERIVED:
             named = ChannelLayout.STEREO if self.channels == 2 else ChannelLayout.MONO
