@@ -23,7 +23,7 @@ from partita.cli._runtime import prepare_process
 prepare_process()
 
 import torch
-from harness import alternate, machine, save, summary, table
+from harness import alternate, machine, publish, summary, table
 from partita.data import audio_info, read_audio, read_resampled, write_audio
 from partita.recipes import recipe
 from partita.training import train
@@ -62,17 +62,12 @@ def main() -> None:
         "crops": f"{options.crops} of {SECONDS} s a round",
         "rounds": options.rounds,
     }
-    save("data_loading", facts, rows)
-    print(facts)
-    header = ["format", "whole file, ms a crop", "seeking, ms a crop", "times as fast"]
-    print(table(header, [[name, *(f"{x:.4g}" for x in figures.values())] for name, figures in rows["crops"].items()]))
+    header = ["format", "full file, ms per crop", "seeking, ms per crop", "speed-up"]
+    tables = [table(header, [[name, *(f"{x:.4g}" for x in found.values())] for name, found in rows["crops"].items()])]
     if options.data is not None:
-        print(
-            table(
-                list(rows["waiting"]),
-                [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in rows["waiting"].values()]],
-            )
-        )
+        cells = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in rows["waiting"].values()]
+        tables.append(table(list(rows["waiting"]), [cells]))
+    publish("data_loading", facts, rows, *tables)
 
 
 def crops(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from partita.data.audio.resampling import resample
 from partita.data.clip_latents import encode_clip, pooled, stack_tokens, truncate_clip
 from partita.data.clips import Clip
-from partita.evaluation.metrics.spectra import magnitudes, mel_bands
+from partita.evaluation.spectrograms import magnitudes, mel_bands
 from partita.model_loading import codec_of
 
 if TYPE_CHECKING:

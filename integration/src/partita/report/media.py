@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from partita.evaluation.metrics.spectra import magnitudes
+from partita.evaluation.spectrograms import magnitudes
 
 # What a spectrogram shows under the loudest point of its clip.
 RANGE_DB = 80.0

@@ -11,6 +11,7 @@ from functools import wraps
 from inspect import Parameter, signature
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints, overload
 
+from .metric import Metric
 from .registry import Config, register_config
 from .roles import Bottleneck, Decoder, Encoder, Loss
 from .specs import AudioSpec, LatentSpec
@@ -63,13 +64,13 @@ def config_of(cls: Callable[Concatenate[LatentSpec, AudioSpec, P], Decoder]) -> 
 @overload
 def config_of(cls: Callable[Concatenate[int, AudioSpec, P], Encoder]) -> ConfigClass[P]: ...
 @overload
-def config_of(cls: Callable[Concatenate[int, P], Bottleneck]) -> ConfigClass[P]: ...
+def config_of(cls: Callable[Concatenate[int, P], Bottleneck | Metric]) -> ConfigClass[P]: ...
 @overload
 def config_of(cls: Callable[Concatenate[int, int, P], Loss]) -> ConfigClass[P]: ...
 @overload
 def config_of(cls: Callable[Concatenate[int, P], Loss]) -> ConfigClass[P]: ...
 @overload
-def config_of(cls: Callable[P, Loss]) -> ConfigClass[P]: ...
+def config_of(cls: Callable[P, Loss | Metric]) -> ConfigClass[P]: ...
 def config_of(cls: Any) -> Any:
     """Return the Config class of a component, typed by the settings of its constructor."""
     return cls.Config
@@ -95,6 +96,7 @@ def _derive(cls: Any, example: dict[str, Any]) -> type[Config]:
 
     body = {
         "build": build,
+        "component": cls,
         "example": classmethod(lambda own: own(**example)),
         "__reduce__": lambda self: (_restore, (cls, {name: getattr(self, name) for name, _, _ in settings})),
         "__doc__": cls.__doc__,

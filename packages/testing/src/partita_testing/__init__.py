@@ -15,6 +15,7 @@ from .codecs import CODEC_CHECKS, CodecCase, check_codec
 from .decoders import DECODER_CHECKS, DecoderCase, check_decoder
 from .encoders import ENCODER_CHECKS, EncoderCase, check_encoder
 from .losses import LOSS_CHECKS, LossCase, check_loss
+from .metrics import METRIC_CHECKS, MetricCase, check_metric
 from .quantizers import QUANTIZER_CHECKS, check_quantizer
 from .representations import REPRESENTATION_CHECKS, RepresentationCase, check_representation
 
@@ -27,6 +28,7 @@ __all__ = [
     "check_decoder",
     "check_encoder",
     "check_loss",
+    "check_metric",
     "check_quantizer",
     "check_representation",
     "CODEC_CHECKS",
@@ -37,6 +39,8 @@ __all__ = [
     "EncoderCase",
     "LOSS_CHECKS",
     "LossCase",
+    "METRIC_CHECKS",
+    "MetricCase",
     "QUANTIZER_CHECKS",
     "REPRESENTATION_CHECKS",
     "RepresentationCase",
