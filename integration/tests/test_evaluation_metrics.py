@@ -24,7 +24,7 @@ from partita.evaluation.metrics.waveform import k_weighting
 from partita_core import AudioSpec, ChannelLayout, PartitaError, components, lookup
 from partita_losses import MultiScaleMelConfig
 
-CONFIGS = named_metrics(["all"])
+CONFIGS = [config for config in named_metrics(["all"]) if type(config).__module__.startswith("partita.")]
 RATE = 44100
 
 
@@ -54,7 +54,8 @@ def test_all_names_the_metrics_that_measure_any_clip():
     assert not {f"metric/{name}" for name in ("drift", "seam_excess", "stoi", "pesq", "visqol")} & {
         each.tag for each in CONFIGS
     }
-    assert named_metrics(["stoi", "all", "lsd"]) == [STOIConfig(), *CONFIGS]
+    found = named_metrics(["stoi", "all", "lsd"])
+    assert found[0] == STOIConfig() and len(found) == len(set(found)) and set(CONFIGS) < set(found)
     (seams,) = named_metrics(["seam_excess:chunk=26880,edge=0"])
     assert seams == SeamExcessConfig(chunk=26_880, edge=0)
     with pytest.raises(PartitaError, match="lds.*lsd"):

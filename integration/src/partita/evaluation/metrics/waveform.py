@@ -96,9 +96,9 @@ class StereoImageError(Metric):
     The stereo image in a band is perceived by level difference, coherence and phase difference of the channels
     (Breebaart et al. 2005, "Parametric coding of stereo audio"). These and the power form one matrix, the covariance
     `C = [[|L|^2, L R*], [L* R, |R|^2]]`, its entries summed over the band. The error is
-    `|C_e / tr C_e - C_r / tr C_r|`, half the sum of the absolute eigenvalues: 0 for the same image, 1 for left alone instead of right, or in phase
-    instead of out of phase; 1/2 for two unrelated channels instead of two equal ones. It is the same for channels as
-    mid and side. Mono clips have an error of 0.
+    `|C_e / tr C_e - C_r / tr C_r|`, half the sum of the absolute eigenvalues: 0 for the same image, 1 for left alone
+    instead of right, or in phase instead of out of phase; 1/2 for two unrelated channels instead of two equal ones. It
+    is the same for channels as mid and side. Mono clips have an error of 0.
 
     A silent band has no image, and counts as 1 where the reference is not silent; if the whole reference is silent, the
     error is 1, or 0 if the estimate is silent too.
