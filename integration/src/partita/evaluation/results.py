@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -293,6 +294,11 @@ def format_latents(found: LatentStatistics) -> list[str]:
         f"{balance.variance_max:.2g}",
         f"{balance.kurtosis:.2g}".replace("-", "−"),
     ]
+
+
+def is_numbered(name: str) -> bool:
+    """Return True for a metric of one level or offset among many, as `usage_3`."""
+    return re.search(r"_\d+$", name) is not None
 
 
 def _speed(value: float) -> str:

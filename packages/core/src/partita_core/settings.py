@@ -11,6 +11,8 @@ from functools import wraps
 from inspect import Parameter, signature
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints, overload
 
+from torch import nn
+
 from .metric import Metric
 from .registry import Config, register_config
 from .roles import Bottleneck, Decoder, Encoder, Loss
@@ -71,6 +73,8 @@ def config_of(cls: Callable[Concatenate[int, int, P], Loss]) -> ConfigClass[P]: 
 def config_of(cls: Callable[Concatenate[int, P], Loss]) -> ConfigClass[P]: ...
 @overload
 def config_of(cls: Callable[P, Loss | Metric]) -> ConfigClass[P]: ...
+@overload  # adapters of two widths, and supervisions of an encoder or an adapter
+def config_of(cls: Callable[Concatenate[Any, Any, P], nn.Module]) -> ConfigClass[P]: ...
 def config_of(cls: Any) -> Any:
     """Return the Config class of a component, typed by the settings of its constructor."""
     return cls.Config
