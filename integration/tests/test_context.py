@@ -45,9 +45,9 @@ def test_info_prints_the_context_estimate(ok):
 
 
 def test_context_counts_all_tokens_per_frame(ok, monkeypatch):
-    from partita import model_profile
+    from partita.recipes import profile
 
-    plain = model_profile.recipe_profile
-    monkeypatch.setattr(model_profile, "recipe_profile", lambda config: plain(config) | {"tokens_per_frame": 8})
+    plain = profile.recipe_profile
+    monkeypatch.setattr(profile, "recipe_profile", lambda config: plain(config) | {"tokens_per_frame": 8})
     out, _ = ok("info", "genae_tiny", "--context")
     assert "104 s" in out and "one of the 8 latent vectors of a frame" in out

@@ -174,7 +174,7 @@ def test_invalid_embedders(run, saved, tmp_path):
     for name in ("fad", "clap:x", "latents:", "latents"):
         with pytest.raises(PartitaError, match="latents:MODEL, features:MODEL or hf:NAME"):
             open_embedder(name)
-    with pytest.raises(PartitaError, match="which makes no features"):
+    with pytest.raises(PartitaError, match="not a representation model"):
         open_embedder(f"features:{run / 'model'}")
     with pytest.raises(PartitaError, match="no model folder"):
         open_embedder("hf:nowhere")
