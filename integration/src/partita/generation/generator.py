@@ -160,11 +160,9 @@ class Generator(Saved):
                 codes, the divisor of the logits, 0 for the most likely code.
             steps: integration steps of a flow; None for 10. Not for codes.
             top_k: number of most likely codes that are considered; None for all. Not for a flow.
-            layout: channel layout, one for the batch or one per item; None for stereo if the codec supports it, else
-                for the codec's first layout.
+            layout: channel layout, one for the batch or one per item; None for stereo, or the codec's first layout.
             stop: end an item early if the recording is predicted to have ended.
-            audio: latents that each item starts with and continues, such as a speaker's voice. Complete frames are
-                used, and for a flow complete patches.
+            audio: latents that each item starts with and continues; complete frames, for a flow complete patches.
 
         Raises:
             PartitaError: the batch or the duration is empty, the language model has too few positions, it has not
@@ -282,7 +280,7 @@ class Generator(Saved):
         """Config of the generator, from those of its parts; see `Saved`."""
         head, language_model = (getattr(part, "config", None) for part in (self.head, self.backbone))
         if not isinstance(head, GenerationHeadConfig) or not isinstance(language_model, Config):
-            raise PartitaError("parts of this generator have no registered Configs; build them from Configs")
+            raise PartitaError("the parts of this generator have no registered Configs; build it from its Config")
         self.nested()  # raises if the codec cannot be saved
         language_model = self_contained(language_model, self.backbone)
         return GeneratorConfig(head, language_model, stop=self.stop is not None), {}
