@@ -156,7 +156,7 @@ class Generator(Saved):
             seconds: duration of the audio.
             seed: noise seed, one for the batch or one per item.
             guidance: scale of classifier-free guidance; 1 for none.
-            temperature: lower is less diverse; scales a flow's initial noise, or divides logits of codes (0 for argmax).
+            temperature: lower is less diverse; scales a flow's initial noise, or divides codes' logits (0 for argmax).
             steps: integration steps of a flow; None for 10. Not for codes.
             top_k: number of most likely codes that are considered; None for all. Not for a flow.
             layout: channel layout, one for the batch or one per item; None for stereo, or the codec's first layout.
