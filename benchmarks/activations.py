@@ -1,10 +1,10 @@
-"""SnakeLite against ELU, Snake and its own separate operations, at the sizes of GenAE's stem and first stage.
+"""Speed of SnakeLite, ELU, Snake and an unfused SnakeLite, at the sizes of GenAE's stem and first stage.
 
     python benchmarks/activations.py [--device cuda] [--dtype bfloat16] [--threads N] [--rounds N]
 
-Ten seconds of stereo: 128 channels at the rate of the audio, and after the first stride of 6. On a GPU the table also
-says which share of a copy's bytes per second is reached, counting x and y forward, and x twice, y, the gradient of y
-and that of x both ways.
+Ten seconds of stereo: 128 channels at the audio sample rate, and after the first stride of 6. On a GPU the table also
+has the throughput relative to a copy, counting x and y in the forward pass, and x twice, y, and the gradients of y and
+x with the backward pass.
 """
 
 # ruff: noqa: E402
@@ -24,15 +24,14 @@ SIZES = {"stem": (1, 128, 443_520), "stage 1": (1, 128, 73_920)}
 
 
 class SeparateSnakeLite(nn.Module):
-    """SnakeLite as one would write it down, differentiated by autograd."""
+    """SnakeLite by its formula, differentiated by autograd."""
 
     def __init__(self, channels: int) -> None:
-        """Starts every beta at 1."""
         super().__init__()
         self.log_beta = nn.Parameter(torch.zeros(channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps `(batch, channels, length)` to as much."""
+        """Apply the activation to `(batch, channels, length)`."""
         beta = self.log_beta.exp() + 1e-9
         wide = x.float()
         turns = wide * beta
@@ -42,18 +41,18 @@ class SeparateSnakeLite(nn.Module):
 
 
 def forward(layer: nn.Module, x: Tensor, grad: Tensor) -> None:
-    """One pass without gradients."""
+    """A forward pass without gradients."""
     with torch.no_grad():
         layer(x)
 
 
 def both_ways(layer: nn.Module, x: Tensor, grad: Tensor) -> None:
-    """One pass with gradients by the input and the parameters."""
+    """A forward and backward pass, with gradients of the input and the parameters."""
     torch.autograd.grad(layer(x), [x, *layer.parameters()], grad)
 
 
 def main() -> None:
-    """Times every layer at every size and prints the table."""
+    """Time every layer at every size, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
@@ -73,17 +72,17 @@ def main() -> None:
             subjects["copy"] = partial(out.copy_, x.detach())
             found = summary(alternate(subjects, rounds=options.rounds, warm_up=2))
             results[f"{size}, {way}"] = found
-            for name, figures in found.items():
-                row = [size, way, name, f"{1e3 * figures['median']:.3f}"]
-                row.append(f"{figures['median'] / found['ELU']['median']:.2f}")
+            for name, times in found.items():
+                row = [size, way, name, f"{1e3 * times['median']:.3f}"]
+                row.append(f"{times['median'] / found['ELU']['median']:.2f}")
                 if x.is_cuda:
-                    moved = (2 if name == "copy" else crossings) * x.nbytes / figures["median"]
+                    moved = (2 if name == "copy" else crossings) * x.nbytes / times["median"]
                     copied = 2 * x.nbytes / found["copy"]["median"]
                     row += [f"{moved / 1e9:.0f}", f"{moved / copied:.2f}"]
                 rows.append(row)
     facts = machine() | {"device": options.device, "dtype": options.dtype}
-    header = ["128 channels", "", "", "median, ms", "times ELU"]
-    header += ["GB/s", "of a copy"] if options.device.startswith("cuda") else []
+    header = ["128 channels", "", "", "median, ms", "relative to ELU"]
+    header += ["GB/s", "relative to a copy"] if options.device.startswith("cuda") else []
     publish(f"activations_{options.device}_{options.dtype}".replace(":", ""), facts, results, table(header, rows))
 
 

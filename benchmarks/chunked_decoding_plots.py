@@ -1,4 +1,4 @@
-"""The plots of `chunked_decoding.py`, from what it wrote."""
+"""Plots of the results of `chunked_decoding.py`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,20 +12,20 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 SHOWN = ("independent", "two_step, no refinement", "two_step", "parallel, 4 steps", "overlap")
-# Equal figures give equal files.
+# Equal plots give equal files.
 plt.rcParams["svg.hashsalt"] = "partita"
 
 
 def plot_all(
     folder: Path, record: Mapping[str, Any], sweep: Mapping[tuple[float, bool], str], samplers: Sequence[str]
 ) -> None:
-    """Writes every plot as SVG into `folder`.
+    """Write every plot as SVG into `folder`.
 
     Args:
-        folder: that is there.
-        record: what `chunked_decoding.json` holds.
-        sweep: the name of a system by (level of the context, refined).
-        samplers: names of systems, for the overview.
+        folder: an existing folder.
+        record: contents of `chunked_decoding.json`.
+        sweep: name of a system by (noise level of the context, refined).
+        samplers: names of the systems in the overview.
     """
     _save(folder / "samplers.svg", _samplers(record, samplers))
     _save(folder / "seam_profile.svg", _profile(record))
@@ -54,20 +54,20 @@ def _samplers(record: Mapping[str, Any], samplers: Sequence[str]) -> Any:
 
 def _profile(record: Mapping[str, Any]) -> Any:
     curves, chunk = record["flux over the chunk, over the source's"], record["settings"]["chunk"]
-    figure, (near, whole) = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True, layout="constrained")
+    figure, (near, full) = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True, layout="constrained")
     for name in SHOWN:
         curve = np.asarray(curves[name])
-        places = ((np.arange(len(curve)) + 0.5) / len(curve) - 0.5) * chunk
-        close = np.abs(places) < chunk / 16
-        near.plot(places[close], curve[close], label=name)
+        positions = ((np.arange(len(curve)) + 0.5) / len(curve) - 0.5) * chunk
+        close = np.abs(positions) < chunk / 16
+        near.plot(positions[close], curve[close], label=name)
         width = max(1, len(curve) // 64)
         kept = len(curve) // width * width
-        whole.plot(*(values[:kept].reshape(-1, width).mean(1) for values in (places, curve)))
-    near.set_ylabel("flux, over the source's")
+        full.plot(*(values[:kept].reshape(-1, width).mean(1) for values in (positions, curve)))
+    near.set_ylabel("flux relative to the source")
     near.set_xlabel("samples from the seam")
-    whole.set_xlabel("the whole chunk, samples from the seam")
+    full.set_xlabel("samples from the seam, full chunk")
     near.legend(fontsize="small")
-    for axis in (near, whole):
+    for axis in (near, full):
         axis.axhline(1, color="0.7", linewidth=0.8)
     return figure
 
@@ -79,10 +79,10 @@ def _sweep(record: Mapping[str, Any], sweep: Mapping[tuple[float, bool], str]) -
     for axis, metric in zip(axes, metrics):
         for refine, label in ((False, "no refinement"), (True, "refined")):
             means = [record["clips"]["means"][sweep[level, refine]][metric["name"]] for level in levels]
-            for place, mean in enumerate(means):
-                _point(axis, mean, place + 0.1 * refine, color=f"C{int(refine)}")
-            places = [place + 0.1 * refine for place in range(len(levels))]
-            axis.plot(places, [mean["mean"] for mean in means], color=f"C{int(refine)}", label=label, linewidth=0.8)
+            positions = [index + 0.1 * refine for index in range(len(levels))]
+            for position, mean in zip(positions, means):
+                _point(axis, mean, position, color=f"C{int(refine)}")
+            axis.plot(positions, [mean["mean"] for mean in means], color=f"C{int(refine)}", label=label, linewidth=0.8)
         axis.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
         axis.set_xlabel("noise level of the context")
         axis.set_title(_title(metric), fontsize="medium")
@@ -97,7 +97,7 @@ def _errors(record: Mapping[str, Any]) -> Any:
         plain.plot(rows.mean(0), label=name, linewidth=1)
         relative.plot(rows.mean(0) / errors["independent"].mean(0), linewidth=1)
     plain.set_ylabel("log-mel L1")
-    relative.set_ylabel("over that of independent chunks")
+    relative.set_ylabel("relative to independent chunks")
     plain.legend(fontsize="small")
     for axis in (plain, relative):
         axis.set_xlabel("chunk")
@@ -115,17 +115,17 @@ def _effects(record: Mapping[str, Any]) -> Any:
         axis.set_xlabel("frame of the chunk")
         axis.set_yticks(range(len(values)))
     axes[0][0].set_ylabel("latent")
-    figure.colorbar(plt.cm.ScalarMappable(scale), ax=axes[0].tolist(), label="effect, over its mean")
+    figure.colorbar(plt.cm.ScalarMappable(scale), ax=axes[0].tolist(), label="effect relative to its mean")
     return figure
 
 
-def _point(axis: Any, interval: Mapping[str, float], place: float, *, color: str, across: bool = False) -> None:
+def _point(axis: Any, interval: Mapping[str, float], position: float, *, color: str, across: bool = False) -> None:
     mean = interval["mean"]
     bars = [[mean - interval["low"]], [interval["high"] - mean]]
     if across:
-        axis.errorbar([mean], [place], xerr=bars, fmt="o", color=color, markersize=4, capsize=2)
+        axis.errorbar([mean], [position], xerr=bars, fmt="o", color=color, markersize=4, capsize=2)
     else:
-        axis.errorbar([place], [mean], yerr=bars, fmt="o", color=color, markersize=4, capsize=2)
+        axis.errorbar([position], [mean], yerr=bars, fmt="o", color=color, markersize=4, capsize=2)
 
 
 def _title(metric: Mapping[str, str]) -> str:

@@ -1,18 +1,17 @@
-"""Whether what a generator makes differs by what it was asked for.
+"""Benchmark of text conditioning: linear probes classify audio that was generated for the text of each class.
 
     python benchmarks/conditions.py GENERATOR --data DIR [--column label] [--where COLUMN=VALUE ...] [--text "{label}"]
         [--draws N] [--seconds S] [--json F] [--report F.html]
 
-A probe (`partita probe`) learns to tell the classes of a column apart in recordings of the split "train", from log-mel
-and from the latents of the codec. Then audio is generated for the text of every class, decoded, and heard by
-the probes as any recording is:
+Probes (`partita probe`) are trained to classify recordings of the split "train" by a column, from log-mel spectra and
+from the latents of the codec. Then audio is generated for the text of every class, decoded, and classified:
 
-1. how often a probe names the class that was asked for, in recordings of the split "test", and in what was generated;
-2. the same of audio that was generated without a text, from the same seeds, of which chance is all that is right;
-3. whether all samples are finite, and as many as were asked for.
+1. accuracy of the probes on recordings of the split "test", and on generated audio;
+2. accuracy on audio generated without a text from the same seeds, for which chance is expected;
+3. checks that all samples are finite and that generated audio has the requested length.
 
-Prints a Markdown table; the page has players, a recording of each class beside what was generated for it. The same for
-the same model, data and seed, on one machine.
+Prints a Markdown table and writes a page with players, a recording of each class next to audio generated for it. Equal
+for equal model, data and seed on one machine.
 """
 
 # ruff: noqa: E402
@@ -51,28 +50,28 @@ from torch import Tensor
 from tqdm import tqdm
 
 SETTINGS = ProbeSettings(epochs=100)
-ASKED, UNASKED, RECORDED = "generated for its text", "generated without a text", "recordings"
+WITH_TEXT, WITHOUT_TEXT, RECORDED = "generated for its text", "generated without a text", "recordings"
 CODEC = "codec"
-# Draws of a class on the page.
+# Generated clips per class on the page.
 SHOWN = 3
 
 
 class Draw(NamedTuple):
-    """Audio that was generated: its class, and samples `(channels, samples)`."""
+    """Generated audio `(channels, samples)` and its class."""
 
     label: int
     audio: Tensor
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Generates, listens, and prints a table."""
+    """Generate, classify, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("generator", metavar="GENERATOR")
     parser.add_argument("--data", required=True)
     parser.add_argument("--column", default="label")
     parser.add_argument("--where", nargs="*", default=[], metavar="COLUMN=VALUE")
-    parser.add_argument("--text", default="{label}", help='what it is asked for, of the column: "a sound of {label}"')
-    parser.add_argument("--draws", type=int, default=8, help="of each class")
+    parser.add_argument("--text", default="{label}", help='prompt, with columns in braces: "a sound of {label}"')
+    parser.add_argument("--draws", type=int, default=8, help="generated clips per class")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--guidance", type=float, default=1.5)
     parser.add_argument("--seed", type=int, default=0)
@@ -82,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     generator = load_model(options.generator).eval()
     if not isinstance(generator, Generator):
-        raise PartitaError(f"{options.generator} holds no generator")
+        raise PartitaError(f"{options.generator} holds a {type(generator).__name__}, which is not a generator")
     splits = open_splits(options.data)
     where = dict(text.split("=", 1) for text in options.where)
     (task, *others) = find_tasks(
@@ -101,21 +100,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for source, found in examples["train"].items()
     }
     drawn = {
-        ASKED: draw(
+        WITH_TEXT: draw(
             generator, task, [options.text.format_map({options.column: name}) for name in task.classes], options
         ),
-        UNASKED: draw(generator, task, [""] * len(task.classes), options),
+        WITHOUT_TEXT: draw(generator, task, [""] * len(task.classes), options),
     }
-    shares = {RECORDED: right(probes, examples["test"])}
+    shares = {RECORDED: accuracies(probes, examples["test"])}
     for kind, draws in drawn.items():
         made = [as_clip(each, generator.codec.audio_spec.sample_rate, i) for i, each in enumerate(draws)]
         labels = [each.label for each in draws]
-        shares[kind] = right(probes, features(generator.codec, list(zip(made, labels)), options.seconds))
+        shares[kind] = accuracies(probes, features(generator.codec, list(zip(made, labels)), options.seconds))
     samples = round(options.seconds * generator.codec.audio_spec.sample_rate)
     everything = [each.audio for draws in drawn.values() for each in draws]
     facts = {
         "finite": all(bool(audio.isfinite().all()) for audio in everything),
-        "of the length asked for": all(audio.shape[-1] == samples for audio in everything),
+        "requested length": all(audio.shape[-1] == samples for audio in everything),
     }
     intervals = {
         kind: {source: Bootstrap(len(scores)).interval(scores) for source, scores in found.items()}
@@ -128,18 +127,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         record = {"machine": machine(), "settings": settings, "classes": task.classes, "rows": to_dict(intervals)}
         write_json(options.json, record | facts)
     if options.report is not None:
-        page(options.report, generator.codec, task, clips["test"], drawn[ASKED], options)
+        page(options.report, generator.codec, task, clips["test"], drawn[WITH_TEXT], options)
     print(summary(intervals, shares, len(task.classes)))
     print(", ".join(f"{name}: {'yes' if held else 'NO'}" for name, held in facts.items()))
 
 
 def seeded(seed: int) -> dict[str, Any]:
-    """The settings of a probe and its seed."""
+    """Keyword arguments of `fit_probe` for one seed."""
     return {"settings": SETTINGS, "seed": seed}
 
 
 def read(split: Any, task: LabelTask, name: str) -> list[tuple[Clip, int]]:
-    """The clips of a split that have a class of the task, with its number."""
+    """Clips of a split that have a class of the task, with the number of the class."""
     items = task.items.get(name, ())
     labels = [label for _, label in items]
     clips = whole_files(split.select([row for row, _ in items])) if items else ()
@@ -147,7 +146,7 @@ def read(split: Any, task: LabelTask, name: str) -> list[tuple[Clip, int]]:
 
 
 def features(codec: Codec, clips: Sequence[tuple[Clip, int]], seconds: float) -> dict[str, Examples]:
-    """What probes read of clips: log-mel and latents, pooled over time."""
+    """Inputs of the probes: log-mel and latents, pooled over time."""
     if not clips:
         return {}
     found = pooled_features({CODEC: codec}, (clip for clip, _ in clips), seconds=seconds)
@@ -160,7 +159,7 @@ def features(codec: Codec, clips: Sequence[tuple[Clip, int]], seconds: float) ->
 
 @torch.no_grad()
 def draw(generator: Generator, task: LabelTask, texts: Sequence[str], options: argparse.Namespace) -> list[Draw]:
-    """So many draws of every class; equal seeds whatever the texts."""
+    """Generate `options.draws` clips per class; the seeds do not depend on the texts."""
     found = []
     for label, text in enumerate(tqdm(texts, desc="generating")):
         seeds = [options.seed + label * options.draws + i for i in range(options.draws)]
@@ -171,14 +170,14 @@ def draw(generator: Generator, task: LabelTask, texts: Sequence[str], options: a
 
 
 def as_clip(drawn: Draw, sample_rate: int, index: int) -> Clip:
-    """What was generated, as a file would come."""
+    """Generated audio as a `Clip`."""
     layout = ChannelLayout.MONO if drawn.audio.shape[0] == 1 else ChannelLayout.STEREO
     return Clip(index, str(index), drawn.audio, sample_rate, layout, {})
 
 
 @torch.no_grad()
-def right(probes: Mapping[str, Sequence[LinearProbe]], examples: Mapping[str, Examples]) -> dict[str, list[float]]:
-    """For each source the share of probes that name each item's class."""
+def accuracies(probes: Mapping[str, Sequence[LinearProbe]], examples: Mapping[str, Examples]) -> dict[str, list[float]]:
+    """Per source and item, the share of probes that predict the item's class."""
     return {
         source: torch.stack([(each(found.features).argmax(1) == found.labels).double() for each in probes[source]])
         .mean(0)
@@ -195,7 +194,7 @@ def page(
     drawn: Sequence[Draw],
     options: argparse.Namespace,
 ) -> None:
-    """A card a class: the first recording of it, what the codec makes of that, and the first draws."""
+    """One card per class: its first recording, the codec's reconstruction, and the first generated clips."""
     rate = codec.audio_spec.sample_rate
     samples = round(options.seconds * rate)
     cards = []
@@ -213,25 +212,25 @@ def page(
         cards.append((name, audio, {"Codec": decoded, **made}, rate))
     write_report(
         path,
-        title="Generated on request",
+        title="Generated audio by text",
         clips=cards,
         summary=[
-            ("Asked for", options.text),
-            ("Original", "a recording of the class, which is not what was to be repeated"),
+            ("Text", options.text),
+            ("Original", "a recording of the class, for comparison only"),
             ("Guidance", f"{options.guidance:g}"),
         ],
     )
 
 
 def summary(intervals: Mapping[str, Any], shares: Mapping[str, Any], classes: int) -> str:
-    """A row for recordings, and for each way to generate."""
+    """One row for recordings, and one per way of generating."""
     sources = list(intervals[RECORDED])
     rows = [
         [kind, str(len(next(iter(shares[kind].values())))), *(format_interval(found[source]) for source in sources)]
         for kind, found in intervals.items()
     ]
     rows.append(["chance", "", *[f"{1 / classes:.3f}"] * len(sources)])
-    heading = ["share of right classes", "items", *(f"probe of {source}" for source in sources)]
+    heading = ["accuracy", "items", *(f"probe of {source}" for source in sources)]
     return table(heading, rows)
 
 

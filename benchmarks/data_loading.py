@@ -1,12 +1,12 @@
-"""What data costs: crops out of long files, and the share of a training step that waits for its batch.
+"""Speed of data loading: crops out of long files, and the share of a training step spent waiting for its batch.
 
     python benchmarks/data_loading.py [--minutes M] [--rounds N] [--crops N] [--data DIR] [--steps N]
 
-Crops of 1.5 s at random places of one file of `--minutes` in each format are read as training reads them, by seeking
-(`read_resampled`), and by decoding the whole file and cutting, alternating in one process. The files are noise, which
-takes as long to decode as anything, and are in the page cache.
+Crops of 1.5 s at random positions of one file of `--minutes` per format are read by seeking (`read_resampled`), as in
+training, and by decoding the full file and slicing, alternating in one process. The files are noise, the slowest signal
+to decode, and are in the page cache.
 
-With `--data`, `genae_tiny` is trained on it for some steps, and the log tells how long each step waited.
+With `--data`, `genae_tiny` is trained on it for some steps, and the waiting time of each step is read from the log.
 """
 
 # ruff: noqa: E402
@@ -23,7 +23,7 @@ from partita.cli._runtime import prepare_process
 prepare_process()
 
 import torch
-from harness import alternate, machine, save, summary, table
+from harness import alternate, machine, publish, summary, table
 from partita.data import audio_info, read_audio, read_resampled, write_audio
 from partita.recipes import recipe
 from partita.training import train
@@ -37,16 +37,16 @@ FORMATS = {
     "MP3": ("mp3", None),
 }
 
-# Steps at the start of a run that are not counted: workers are starting.
+# Steps at the start of a run that are not counted, while workers start.
 WARM_UP = 5
 
 
 def main() -> None:
-    """Times all and prints the tables."""
+    """Time all, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--crops", type=int, default=4, help="read in a round")
+    parser.add_argument("--crops", type=int, default=4, help="crops per round")
     parser.add_argument("--data", type=Path, help="a data set to train on")
     parser.add_argument("--recipe", default="genae_tiny")
     parser.add_argument("--steps", type=int, default=25)
@@ -59,46 +59,41 @@ def main() -> None:
             rows["waiting"] = waiting(Path(folder), options)
     facts = machine("soundfile", "soxr", "datasets", "accelerate") | {
         "file": f"{options.minutes:g} min of stereo noise at {RATE} Hz",
-        "crops": f"{options.crops} of {SECONDS} s a round",
+        "crops": f"{options.crops} of {SECONDS} s per round",
         "rounds": options.rounds,
     }
-    save("data_loading", facts, rows)
-    print(facts)
-    header = ["format", "whole file, ms a crop", "seeking, ms a crop", "times as fast"]
-    print(table(header, [[name, *(f"{x:.4g}" for x in figures.values())] for name, figures in rows["crops"].items()]))
+    header = ["format", "full file, ms per crop", "seeking, ms per crop", "speed-up"]
+    tables = [table(header, [[name, *(f"{x:.4g}" for x in found.values())] for name, found in rows["crops"].items()])]
     if options.data is not None:
-        print(
-            table(
-                list(rows["waiting"]),
-                [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in rows["waiting"].values()]],
-            )
-        )
+        cells = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in rows["waiting"].values()]
+        tables.append(table(list(rows["waiting"]), [cells]))
+    publish("data_loading", facts, rows, *tables)
 
 
 def crops(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Milliseconds a crop of each format, both ways."""
+    """Milliseconds per crop of each format, with both methods."""
     generator = torch.Generator().manual_seed(0)
     samples, length = round(60 * options.minutes * RATE), round(SECONDS * RATE)
     audio = 0.1 * torch.randn(2, samples, generator=generator)
-    places = torch.randint(samples - length, (options.crops,), generator=generator).tolist()
+    starts = torch.randint(samples - length, (options.crops,), generator=generator).tolist()
     subjects: dict[str, Callable[[], Any]] = {}
     for name, (suffix, subtype) in FORMATS.items():
         path = folder / f"file.{suffix}"
         write_audio(path, audio, RATE, subtype=subtype)
-        subjects[f"{name}, whole"] = lambda path=path: [read_audio(path)[0][:, i : i + length].clone() for i in places]
+        subjects[f"{name}, full"] = lambda path=path: [read_audio(path)[0][:, i : i + length].clone() for i in starts]
         subjects[f"{name}, seeking"] = lambda path=path: [
-            read_resampled(path, audio_info(path), i, length, RATE) for i in places
+            read_resampled(path, audio_info(path), i, length, RATE) for i in starts
         ]
     found = summary(alternate(subjects, rounds=options.rounds))
-    figures = {}
+    times = {}
     for name in FORMATS:
-        whole, seeking = (1000 * found[f"{name}, {how}"]["median"] / options.crops for how in ("whole", "seeking"))
-        figures[name] = {"whole_ms": whole, "seeking_ms": seeking, "ratio": whole / seeking}
-    return figures
+        full, seeking = (1000 * found[f"{name}, {how}"]["median"] / options.crops for how in ("full", "seeking"))
+        times[name] = {"full_ms": full, "seeking_ms": seeking, "ratio": full / seeking}
+    return times
 
 
 def waiting(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """The share of its time that a step of a recipe waits for its batch."""
+    """Share of its time that a training step of a recipe waits for its batch."""
     config = recipe(options.recipe)
     trainer = replace(config.trainer, steps=options.steps, log_every=1, evaluate_seconds=0.5, statistics_seconds=1.0)
     train(replace(config, trainer=trainer), data=options.data, output=folder / "run", progress=False)

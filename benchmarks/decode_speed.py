@@ -1,15 +1,14 @@
-"""What decoding costs: Music2Latent2 under each of its samplers, GenAE, and the U-Net of the music2latent package.
+"""Decoding speed and peak memory of Music2Latent2 with each sampler, GenAE, and the music2latent package's U-Net.
 
     python benchmarks/decode_speed.py [--threads N] [--chunks N] [--rounds N] [--durations S ...]
 
-Random weights, float32, eager, the same seconds of stereo for all, alternating in one process. The U-Net is the only
-decoder of its package; it decodes one channel at a time, so that stereo is a batch of two. It is built from the
-package's public classes, since the constructor that users call downloads weights.
+Random weights, float32, eager, the same duration of stereo audio for all, alternating in one process. The U-Net decodes
+one channel at a time, so stereo is a batch of two. It is built from the package's public classes, because the usual
+constructor downloads weights.
 
-Memory is measured in a process of its own for each figure: what the peak during decoding is above what the process
-held before, with the model and the latents. The first table is for the clip that is timed. The second is for longer
-and longer audio, with the recipes that are small enough for it: once decoded whole, which has to hold the audio that
-comes out, and once streamed, a second at a time, where nothing has to grow.
+Memory is measured in a separate process per value: the peak during decoding minus the memory before, with the model and
+the latents. The first table is for the timed clip. The second is for increasing durations with small recipes: decoded
+at once, which has to hold the output, and streamed, one second at a time, in constant memory.
 """
 
 import argparse
@@ -24,7 +23,7 @@ from typing import Any, NamedTuple
 
 from partita.cli._runtime import prepare_process
 
-# Memory is measured as a process has it that does not ask for anything.
+# Memory is measured with the default allocator settings.
 if "--probe" not in sys.argv:
     prepare_process()
 
@@ -42,12 +41,12 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Subject(NamedTuple):
-    """A decoder that is ready.
+    """A decoder to be timed.
 
     Attributes:
-        call: decodes the clip.
-        parameters: numbers of the decoder, without the encoder.
-        seconds: of the clip.
+        call: function that decodes the clip.
+        parameters: number of parameters of the decoder.
+        seconds: duration of the clip.
     """
 
     call: Callable[[], Any]
@@ -56,7 +55,7 @@ class Subject(NamedTuple):
 
 
 def ours(recipe: Callable[[], RunConfig], sampler: Sampler | None, seconds: float, *, stream: bool = False) -> Subject:
-    """A model of ours on the whole frames that come nearest to `seconds`."""
+    """One of our models, on the number of frames closest to `seconds`."""
     torch.manual_seed(0)
     model = recipe().model.build().to(DEVICE).eval().requires_grad_(False)
     spec = model.latent_spec
@@ -74,18 +73,18 @@ def ours(recipe: Callable[[], RunConfig], sampler: Sampler | None, seconds: floa
         for begin in range(0, frames, step):
             decoder.push(clip(begin, min(begin + step, frames)), last=begin + step >= frames)
 
-    whole = clip(0, frames)
-    call = streamed if stream else lambda: model.decode(whole, sampler=sampler)
+    latents = clip(0, frames)
+    call = streamed if stream else lambda: model.decode(latents, sampler=sampler)
     return Subject(call, count_parameters(model.decoder), frames * spec.hop / RATE)
 
 
 def unet(seconds: float) -> Subject:
-    """The package's network and what makes audio of its result, on whole chunks."""
+    """The package's network and its conversion to audio, on complete chunks."""
     from music2latent.audio import to_waveform
     from music2latent.inference import decode_to_representation
     from music2latent.models import UNet
 
-    # On a CPU it says at every call that there is no GPU.
+    # On a CPU it warns at every call.
     warnings.filterwarnings("ignore", message="CUDA is not available")
     torch.manual_seed(0)
     model = UNet().to(DEVICE).eval().requires_grad_(False)
@@ -119,20 +118,22 @@ TIMED: dict[str, Callable[[float], Subject]] = {
 }
 
 LONG: dict[str, Callable[[float], Subject]] = {
-    "music2latent2_tiny, two_step, whole": lambda seconds: ours(music2latent2_tiny, TwoStep(), seconds),
+    "music2latent2_tiny, two_step, at once": lambda seconds: ours(music2latent2_tiny, TwoStep(), seconds),
     "music2latent2_tiny, two_step, streamed": lambda seconds: ours(music2latent2_tiny, TwoStep(), seconds, stream=True),
-    "genae_tiny, whole": lambda seconds: ours(genae_tiny, None, seconds),
+    "genae_tiny, at once": lambda seconds: ours(genae_tiny, None, seconds),
     "genae_tiny, streamed": lambda seconds: ours(genae_tiny, None, seconds, stream=True),
 }
 
 
 def main() -> None:
-    """Times and measures all, and prints the tables."""
+    """Time and measure all, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--chunks", type=int, default=3, help="of 32768 samples, that are timed")
+    parser.add_argument("--chunks", type=int, default=3, help="length of the timed clip, in chunks of 32768 samples")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--durations", type=float, nargs="*", default=[10, 60, 300], help="seconds, of memory alone")
+    parser.add_argument(
+        "--durations", type=float, nargs="*", default=[10, 60, 300], help="durations in seconds of the memory table"
+    )
     parser.add_argument("--probe", metavar="SUBJECT", help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -146,7 +147,7 @@ def main() -> None:
     peaks = {name: _probe(name, seconds, options.threads) for name in TIMED if name not in missing}
     long = {name: {f"{s:g}": _probe(name, s, options.threads) for s in options.durations} for name in LONG}
     subjects = {name: make(seconds) for name, make in TIMED.items() if name not in missing}
-    # The first call of each, which is not timed, also says what there is to do.
+    # The first call of each is not timed, and counts operations.
     costs = {name: cost(subject.call)[1] for name, subject in subjects.items()}
     calls = {name: subject.call for name, subject in subjects.items()}
     found = summary(alternate(calls, rounds=options.rounds, warm_up=0))
@@ -163,7 +164,7 @@ def main() -> None:
     if options.durations:
         header = ["peak memory, MB", *(f"{s:g} s of audio" for s in options.durations)]
         tables.append(table(header, [[name, *map(_megabytes, found.values())] for name, found in long.items()]))
-        tables.append(f"The audio itself is {2 * 4 * RATE / 1e6:.2f} MB a second.")
+        tables.append(f"The audio itself is {2 * 4 * RATE / 1e6:.2f} MB per second.")
     publish("decode_speed", facts, rows, *tables)
 
 
@@ -174,15 +175,15 @@ def _speeds(
     peaks: dict[str, int | None],
     missing: dict[str, str],
 ) -> tuple[list[str], list[list[str]]]:
-    """Each decoder's size, work, speed and memory, and how many times as fast as the U-Net it is."""
+    """Size, cost, speed and memory of each decoder, and its speed-up over the U-Net."""
     speed = {name: subject.seconds / found[name]["median"] for name, subject in subjects.items()}
     rows = [[name, reason, *["–"] * 5] for name, reason in missing.items()]
     for name, subject in subjects.items():
-        figures = [f"{subject.parameters / 1e6:.1f}", f"{costs[name].macs / subject.seconds / 1e9:.1f}"]
-        figures += [f"{found[name]['median']:.2f}", f"{speed[name]:.2f}"]
-        figures += [f"{speed[name] / speed[UNET]:.2f}" if UNET in speed else "–", _megabytes(peaks[name])]
-        rows.append([name, *figures])
-    header = ["decoder", "M parameters", "G multiply-accumulates a second", "median, s", "x real time"]
+        numbers = [f"{subject.parameters / 1e6:.1f}", f"{costs[name].macs / subject.seconds / 1e9:.1f}"]
+        numbers += [f"{found[name]['median']:.2f}", f"{speed[name]:.2f}"]
+        numbers += [f"{speed[name] / speed[UNET]:.2f}" if UNET in speed else "–", _megabytes(peaks[name])]
+        rows.append([name, *numbers])
+    header = ["decoder", "M parameters", "GMAC per second of audio", "median, s", "x real time"]
     return [*header, "x U-Net", "peak memory, MB"], rows
 
 
@@ -191,14 +192,14 @@ def _megabytes(size: int | None) -> str:
 
 
 def peak_memory(call: Callable[[], Any]) -> int | None:
-    """Bytes that `call` takes at its peak beyond what was held before; None where the system does not say."""
+    """Peak memory of `call` in bytes, minus the memory before; None if the system does not report it."""
     if DEVICE == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         call()
         return torch.cuda.max_memory_allocated() - before
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far (proc(5))
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak (proc(5))
         before = _status("VmRSS")
     except OSError:
         return None
@@ -212,7 +213,7 @@ def _status(key: str) -> int:
 
 
 def _probe(name: str, seconds: float, threads: int) -> int | None:
-    """`peak_memory` of a subject in a fresh process."""
+    """Measure `peak_memory` of a subject in a fresh process."""
     command = [sys.executable, __file__, "--probe", name, "--seconds", str(seconds), "--threads", str(threads)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 

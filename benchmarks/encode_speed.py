@@ -1,18 +1,18 @@
-"""How fast encoders turn a clip into latents: ours and the peers', alternating in one process, random weights.
+"""Encoding speed of our encoders and those of diffusers and transformers, alternating in one process.
 
     python benchmarks/encode_speed.py [--threads N] [--seconds S] [--rounds N] [--precisions P ...] [--skip-compiled]
         [--profile]
 
-Ours is timed through `model.encode`: checks, padding, mel branch and attention included. Peers are timed as bare
-encoders of their libraries, up to the continuous latents. Every encoder comes in float32 and, where the processor has
-instructions for it (without them a peer takes twenty times as long as in float32), bfloat16, and
+All weights are random. Ours is timed as `model.encode`, including checks, padding, mel branch and attention; the others
+as the bare encoders of their libraries, up to the continuous latents. Every encoder is timed in float32 and, if the
+processor has instructions for it (otherwise it is up to twenty times slower than float32), in bfloat16:
 
-- eager: as it is built;
-- compiled: `torch.compile` with freezing and fixed shapes, for all alike;
-- optimized: ours alone, after `model.optimize()`: fused kernels where the machine can build them.
+- eager: without compilation;
+- compiled: `torch.compile` with freezing and fixed shapes;
+- optimized: ours only, after `model.optimize()`, with fused kernels if the machine can build them.
 
-The allocator keeps memory for all (`partita.cli._runtime`), which favors the peers: a fresh process with default
-settings spends most of its time on page faults, more so the larger its activations.
+The allocator keeps memory (`partita.cli._runtime`), which favors the others: with default settings a fresh process
+spends most of its time on page faults, the more the larger its activations.
 """
 
 # ruff: noqa: E402
@@ -31,16 +31,16 @@ from partita.recipes import genae_base
 from partita_blocks.native.build import cpu_features
 from torch import Tensor, nn
 
-warnings.simplefilter("ignore", FutureWarning)  # of the peers
-# Peers whose layers differ in shape are compiled layer by layer; the default gives up after eight.
+warnings.simplefilter("ignore", FutureWarning)  # of diffusers and transformers
+# Layers of different shapes are compiled separately; the default limit is eight.
 torch._dynamo.config.recompile_limit = 256
 
 HOP, RATE = 3360, 44_100
-OURS, RIVAL = "GenAE, genae_base", "AutoencoderOobleck (diffusers)"
+OURS, BASELINE = "GenAE, genae_base", "AutoencoderOobleck (diffusers)"
 
 
 class Variant(NamedTuple):
-    """One encoder, prepared in one way."""
+    """An encoder and its preparation."""
 
     encoder: str
     how: str
@@ -48,14 +48,19 @@ class Variant(NamedTuple):
 
 
 def main() -> None:
-    """Times all and prints the table."""
+    """Time all, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--precisions", nargs="+", choices=("float32", "bf16"), help="default: what the machine can do")
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=("float32", "bf16"),
+        help="default: all that the processor has instructions for",
+    )
     parser.add_argument("--skip-compiled", action="store_true")
-    parser.add_argument("--profile", action="store_true", help="say where ours spends its time, and stop")
+    parser.add_argument("--profile", action="store_true", help="print a profile of ours, and stop")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -71,7 +76,7 @@ def main() -> None:
                 print(f"{precision}\n{profiled(lambda model=model: model.encode(audio))}")
             return
         subjects = dict(_subjects(audio, precisions, ways))
-        # By name, since results are kept as JSON.
+        # Keys are strings, because results are stored as JSON.
         found = summary(alternate({", ".join(key): call for key, call in subjects.items()}, rounds=options.rounds))
     facts = machine("diffusers", "transformers") | {
         "clip": f"1 x 2 x {samples}",
@@ -84,16 +89,16 @@ def main() -> None:
 def _rows(
     subjects: dict[Variant, Any], found: dict[str, dict[str, float]], seconds: float
 ) -> tuple[list[str], list[list[str]]]:
-    """Each variant with its speed, and how many times as fast it is as the rival: eager float32, and prepared alike."""
+    """Speed of each variant, and its speed-up over the baseline in eager float32 and in the same preparation."""
     times = {variant: found[", ".join(variant)]["median"] for variant in subjects}
     rows = []
     for variant, time in times.items():
-        alike = "eager" if variant.how == "eager" or Variant(RIVAL, "compiled", variant.precision) not in times else ""
-        rival = times[Variant(RIVAL, alike or "compiled", variant.precision)]
+        compiled = variant.how != "eager" and Variant(BASELINE, "compiled", variant.precision) in times
+        same = times[Variant(BASELINE, "compiled" if compiled else "eager", variant.precision)]
+        eager = times[Variant(BASELINE, "eager", "float32")]
         best = found[", ".join(variant)]["best"]
-        eager = times[Variant(RIVAL, "eager", "float32")]
-        figures = (f"{time:.3f}", f"{best:.3f}", f"{seconds / time:.1f}", f"{eager / time:.2f}", f"{rival / time:.2f}")
-        rows.append([*variant, *figures])
+        numbers = (f"{time:.3f}", f"{best:.3f}", f"{seconds / time:.1f}", f"{eager / time:.2f}", f"{same / time:.2f}")
+        rows.append([*variant, *numbers])
     header = ["encoder", "how", "precision", "median, s", "best, s", "x real time", "x Oobleck eager float32"]
     return [*header, "x Oobleck like for like"], rows
 
@@ -117,7 +122,7 @@ def _subjects(
                 encoder = _prepared(encoder.to(x.device, x.dtype), how)
                 try:
                     encoder(x)
-                except Exception as error:  # what a peer cannot do is no reason to lose the others' figures
+                except Exception as error:  # one encoder's error must not stop the others
                     print(f"{name}, {how}, {precision}: left out: {str(error).strip().splitlines()[0]}", flush=True)
                     continue
                 yield Variant(name, how, precision), lambda encoder=encoder, x=x: encoder(x)
@@ -142,7 +147,7 @@ class _Mimi(nn.Module):
 
 
 def _peers(audio: Tensor) -> dict[str, tuple[nn.Module, Tensor]]:
-    """Encoders as they are built, each with the clip at the rate and in the channels that it takes."""
+    """Encoders with the clip at the sample rate and number of channels that each supports."""
     from diffusers import AutoencoderOobleck
     from transformers import DacConfig, DacModel, EncodecConfig, EncodecModel, MimiConfig, MimiModel
 
@@ -164,7 +169,7 @@ def _peers(audio: Tensor) -> dict[str, tuple[nn.Module, Tensor]]:
         return nn.functional.interpolate(audio, size=audio.shape[-1] * rate // RATE)[:, :channels]
 
     return {
-        RIVAL: (oobleck.encoder, audio),
+        BASELINE: (oobleck.encoder, audio),
         "DAC 44.1 kHz, one channel (transformers)": (dac.encoder, audio[:, :1]),
         "EnCodec 48 kHz, stereo (transformers)": (encodec.encoder, at(48_000, 2)),
         "Mimi 24 kHz, one channel (transformers)": (mimi, at(24_000, 1)),

@@ -1,4 +1,4 @@
-"""What each change on the way from Oobleck's encoder to GenAE's is worth, and each part of GenAE's: one row at a time.
+"""Speed of encoder variants from Oobleck's to GenAE's, one change per row, and of GenAE without each of its parts.
 
     python benchmarks/encoder_ladder.py [--threads N] [--seconds S] [--rounds N]
 
@@ -24,7 +24,7 @@ STEREO = AudioSpec(44_100, 2, (ChannelLayout.STEREO,))
 
 
 def main() -> None:
-    """Times every row and prints the table."""
+    """Time every row, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=5.0)
@@ -51,10 +51,10 @@ def main() -> None:
     facts = machine() | {"seconds": options.seconds, "rounds": options.rounds, "allocator": "keeps memory"}
     first = found["oobleck"]["median"]
     rows = [
-        [name, f"{figures['median']:.3f}", f"{figures['best']:.3f}", f"{first / figures['median']:.2f}"]
-        for name, figures in found.items()
+        [name, f"{times['median']:.3f}", f"{times['best']:.3f}", f"{first / times['median']:.2f}"]
+        for name, times in found.items()
     ]
-    header = ["encoder", "median, s", "best, s", "times as fast as the first"]
+    header = ["encoder", "median, s", "best, s", "speed-up over the first"]
     publish("encoder_ladder", facts, found, table(header, rows))
 
 

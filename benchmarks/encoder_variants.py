@@ -8,10 +8,10 @@ from partita_encoders import GenAEEncoderConfig, OobleckEncoderConfig
 
 
 def encoder_ladder() -> dict[str, Config]:
-    """The encoders from Oobleck at 2048x to GenAE at 3360x, by the change that is made.
+    """Encoders from Oobleck at 2048x to GenAE at 3360x, by name of the last change.
 
-    The order of the changes is that reported of the ablation in arXiv 2602.15749; all sizes are ours. The first three
-    keep the strides, widths and activation of the baseline; the others have GenAE's.
+    The order of the changes is that of the ablation in arXiv 2602.15749; all sizes are ours. The first three have the
+    strides, widths and activation of the baseline, the others those of GenAE.
     """
     genae: Any = GenAEEncoderConfig()
     baseline: Any = OobleckEncoderConfig()

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# All that wants a GPU, in one go of about 25 minutes: the tests on CUDA, the benchmarks, and one real training.
+# All GPU jobs at once, in about 25 minutes: the tests on CUDA, the benchmarks, and one training.
 #
 #   bash benchmarks/gpu.sh DATA OUT [MINUTES]
 #
-# DATA is a folder of audio with splits, OUT takes logs, figures and the trained model in half precision. To be run in an
+# DATA is a folder of audio with splits; logs, results and the trained model in half precision go to OUT. Run it in an
 # environment with torch for CUDA, all packages and the peers (`nox -s workspace` makes one for CPUs).
-set -uo pipefail  # a step that fails must not cost the others
+set -uo pipefail  # a failing step must not stop the others
 
 data=$1 out=$2 minutes=${3:-12}
 cd "$(dirname "$0")/.."

@@ -1,18 +1,18 @@
-"""How well one small generator learns the latents of several codecs.
+"""Benchmark of learning to generate the latents of several codecs with one small generator.
 
     python benchmarks/learnability.py NAME=MODEL [NAME=MODEL ...] --data DIR [--steps N] [--limit N] [--json F]
 
-The same language model with the same flow head is trained on the latents of each, unconditionally, on the same crops.
-Then, on whole clips of the validation split:
+The same language model with the same flow head is trained unconditionally on the latents of each codec, on the same
+crops. Then, on the clips of the validation split:
 
-1. the velocity's error over its variance, with a time drawn for each patch: 1 is to predict its mean;
-2. each patch drawn from the state before it, what came before being the clip's own (teacher-forced), and decoded:
-   log-mel L1 and MR-STFT against the clip, beside those of the codec itself;
-3. audio of five seconds drawn from nothing (free-running): Frechet distance of its log-mel frames to those of the
-   clips, and how far the scale of the latents drifts, the RMS of the last second over that of the first.
+1. the velocity error over the velocity's variance, with a time drawn per patch: 1 is predicting the mean;
+2. log-mel L1 and MR-STFT of decoded latents of which each patch is sampled with the clip's own patches as its past
+   (teacher-forced), next to those of the codec itself;
+3. five seconds of audio sampled without a prompt (free-running): Frechet distance of its log-mel frames to those of the
+   clips, and the drift of the scale of the latents, the RMS of the last second over that of the first.
 
-Where a bottleneck fixes the scale of frames, 2 and 3 are also done without bringing what was drawn back to it. Prints a
-Markdown table; the same for the same models, data and seed, on one machine.
+If a bottleneck fixes the scale of frames, 2 and 3 are repeated without projecting samples to it. Prints a Markdown
+table; equal for equal models, data and seed on one machine.
 """
 
 # ruff: noqa: E402
@@ -28,27 +28,27 @@ prepare_process()
 
 import torch
 from harness import machine, table
+from latent_noise import frame_rms
 from partita.data import open_dataset, spread_rows, whole_files
 from partita.data.clip_latents import codec_input, truncate_clip
-from partita.evaluation import Bootstrap, Interval, frame_rms, frechet_distance
-from partita.evaluation.metrics import Metric
+from partita.evaluation import Bootstrap, Interval, frechet_distance
 from partita.evaluation.references import fit
 from partita.evaluation.results import format_interval
 from partita.generation import FlowHead, FlowHeadConfig, Generator, GeneratorConfig, LlamaBackboneConfig, Sampling
 from partita.model_loading import load_codec
 from partita.probing import log_mel
-from partita_core import Codec, Latents, lookup, to_dict, write_json
+from partita_core import Codec, Latents, Metric, lookup, to_dict, write_json
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 METRICS = ("log_mel_l1", "multi_resolution_stft")
 FREE_SECONDS, DRAWS = 5.0, 8
-AS_DRAWN = ", as drawn"
+UNPROJECTED = ", not projected"
 
 
 class Example(NamedTuple):
-    """A clip as the codec hears it, and its latents."""
+    """A clip as the codec's input, and its latents."""
 
     name: str
     audio: Tensor
@@ -56,17 +56,19 @@ class Example(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains, measures, and prints a table."""
+    """Train, measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="NAME=MODEL")
     parser.add_argument("--data", required=True)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--width", type=int, default=128, help="of the language model and the head")
-    parser.add_argument("--patch-rate", type=float, default=12.5, help="patches a second, or nearly so")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each crop, and of each validation clip at most")
-    parser.add_argument("--limit", type=int, metavar="N", help="clips of each split at most, spread over it")
+    parser.add_argument("--width", type=int, default=128, help="width of the language model and the head")
+    parser.add_argument("--patch-rate", type=float, default=12.5, help="approximate number of patches per second")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="length of a crop, and maximum length of a validation clip"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="maximum number of clips per split, spread over it")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="F")
     options = parser.parse_args(arguments)
@@ -84,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         frozen = generator.head.codec
         for projection in (frozen, None) if codec.project(probe) is not probe else (None,):
             generator.head.codec = projection
-            label = name + AS_DRAWN * (projection is None and name in rows)
+            label = name + UNPROJECTED * (projection is None and name in rows)
             rows[label] = measure(generator, validation, options)
     if options.json is not None:
         settings = {key: value for key, value in vars(options).items() if key not in ("json", "models", "data")}
@@ -93,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def read(codec: Codec, options: argparse.Namespace, split: str) -> list[Example]:
-    """The clips of a split with their latents; validation clips are cut, training ones are whole."""
+    """Clips of a split with their latents; validation clips are truncated to `options.seconds`."""
     dataset = open_dataset(options.data, split)
     if options.limit:
         dataset = dataset.select(spread_rows(len(dataset), options.limit))
@@ -106,7 +108,7 @@ def read(codec: Codec, options: argparse.Namespace, split: str) -> list[Example]
 
 
 def build(codec: Codec, options: argparse.Namespace) -> Generator:
-    """The same for all, but for the frames of a patch, where frame rates differ."""
+    """The generator: equal for all codecs, except for the frames per patch if frame rates differ."""
     heads = max(1, options.width // 64)
     patch = max(1, round(float(codec.latent_spec.frame_rate) / options.patch_rate))
     head = FlowHeadConfig(patch=patch, width=options.width, layers=2, heads=heads, head_dim=64)
@@ -115,7 +117,7 @@ def build(codec: Codec, options: argparse.Namespace) -> Generator:
 
 
 def learn(generator: Generator, examples: list[Example], options: argparse.Namespace, name: str) -> None:
-    """Adam on crops, each from a place and of a clip that are the same for all codecs."""
+    """Train with AdamW on crops; clips and positions are the same for all codecs."""
     draws = torch.Generator().manual_seed(options.seed)
     optimizer = torch.optim.AdamW(generator.parameters(), lr=options.lr, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, options.steps))
@@ -133,28 +135,28 @@ def learn(generator: Generator, examples: list[Example], options: argparse.Names
 
 
 def _rate(step: int, steps: int) -> float:
-    """Of the learning rate: up in the first twentieth, then down by a cosine."""
+    """Factor of the learning rate: linear warm-up over a twentieth of the steps, then cosine decay."""
     return min((step + 1) / (0.05 * steps), 0.5 + 0.5 * math.cos(math.pi * step / steps))
 
 
 def batch(items: list[Latents], starts: Sequence[float], seconds: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Crops of latents: values `(batch, dim, tokens)`, padded at their ends, frames and layouts `(batch,)`."""
+    """Crops of latents: values `(batch, dim, tokens)`, padded at their ends, and frames and layouts `(batch,)`."""
     spec = items[0].spec
-    most = max(1, round(seconds * spec.frame_rate))
+    longest = max(1, round(seconds * spec.frame_rate))
     crops, frames = [], []
     for item, start in zip(items, starts):
         assert item.values is not None
-        count = min(most, int(item.frames))
+        count = min(longest, int(item.frames))
         first = round(start * (int(item.frames) - count))
         tokens = item.values[0, :, first * spec.tokens_per_frame : (first + count) * spec.tokens_per_frame]
-        crops.append(F.pad(tokens, (0, (most - count) * spec.tokens_per_frame)))
+        crops.append(F.pad(tokens, (0, (longest - count) * spec.tokens_per_frame)))
         frames.append(count)
     return torch.stack(crops), torch.tensor(frames), torch.cat([item.layout for item in items])
 
 
 @torch.no_grad()
 def measure(generator: Generator, examples: list[Example], options: argparse.Namespace) -> dict[str, Any]:
-    """All figures of one generator."""
+    """All measurements of one generator."""
     codec, rate = generator.codec, generator.codec.audio_spec.sample_rate
     metrics: list[Metric] = [lookup(name, ("metric",))().build(sample_rate=rate) for name in METRICS]
     errors, variances = [], []
@@ -192,7 +194,7 @@ def measure(generator: Generator, examples: list[Example], options: argparse.Nam
 
 
 def teacher_forced(generator: Generator, latents: Latents, states: Tensor, seed: int) -> Latents:
-    """Latents of which each patch is drawn from its state, the patches before being the clip's own."""
+    """Latents of which each patch is sampled given the clip's own past patches."""
     head = generator.head
     assert isinstance(head, FlowHead) and latents.values is not None
     truth = head.scale.normalize(latents.values)
@@ -210,7 +212,7 @@ def teacher_forced(generator: Generator, latents: Latents, states: Tensor, seed:
 
 
 def summary(rows: Mapping[str, Any]) -> str:
-    """A row for each model."""
+    """One row per model."""
     columns = {
         "velocity": "velocity error over variance ↓",
         "codec log_mel_l1": "log-mel L1: codec",
@@ -224,8 +226,8 @@ def summary(rows: Mapping[str, Any]) -> str:
     return table(["model", *columns.values()], lines)
 
 
-def _text(figure: Interval | float) -> str:
-    return format_interval(figure) if isinstance(figure, Interval) else f"{figure:.3f}"
+def _text(value: Interval | float) -> str:
+    return format_interval(value) if isinstance(value, Interval) else f"{value:.3f}"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What a quantized model keeps at each bit rate: the same clips from 1 level of codes, from 2, and so on.
+"""Rate-distortion curves of a quantized model: metrics of the same clips decoded from 1, 2, ... levels of codes.
 
     python benchmarks/rate_distortion.py MODEL --data DIR --output docs/results/NAME [--levels 1 2 4 8 16] [--limit N]
 
-Writes NAME.json with every figure, NAME.svg with a curve a metric, and prints a Markdown table. The dashed line is the
-continuous latents, which no number of levels can pass; the band is a 95 % bootstrap interval of the mean over clips.
+Writes NAME.json with all values and NAME.svg with one curve per metric, and prints a Markdown table. The dashed line is
+the continuous latents, the limit for many levels; the band is a 95 % bootstrap interval of the mean over clips.
 """
 
 # ruff: noqa: E402
@@ -27,7 +27,7 @@ REFERENCE = "matched noise"
 
 
 def main() -> None:
-    """Evaluates at every level, and writes what is found."""
+    """Evaluate every number of levels, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--data", required=True)
@@ -45,14 +45,14 @@ def main() -> None:
     rates = {levels: found[levels].systems[0].bit_rate for levels in options.levels}
     noise = {metric.name: found[None].means[REFERENCE][metric.name].mean for metric in found[None].metrics}
     facts: dict[str, Any] = {"machine": machine(), "clips": len(found[None].clips), "settings": found[None].settings}
-    rows = {str(levels or "continuous"): figures for levels, figures in curve.items()}
-    text = json.dumps(facts | {"bit_rates": rates, "figures": rows, REFERENCE: noise}, indent=2)
+    rows = {str(levels or "continuous"): values for levels, values in curve.items()}
+    text = json.dumps(facts | {"bit_rates": rates, "means": rows, REFERENCE: noise}, indent=2)
     options.output.with_suffix(".json").write_text(text + "\n")
     _plot(options.output.with_suffix(".svg"), found[None], curve, rates, noise)
     names = [metric.title for metric in found[None].metrics]
     lines = [
-        [str(levels or "continuous"), f"{rates[levels]:.0f}" if levels else "", *map(_interval, figures.values())]
-        for levels, figures in curve.items()
+        [str(levels or "continuous"), f"{rates[levels]:.0f}" if levels else "", *map(_interval, values.values())]
+        for levels, values in curve.items()
     ]
     print(table(["levels", "bit/s", *names], lines))
 
@@ -67,12 +67,12 @@ def _evaluate(codec: Codec, options: argparse.Namespace, levels: int | None) -> 
 
 
 def _means(evaluation: Evaluation, system: str) -> dict[str, list[float]]:
-    """The mean of each metric with the ends of its interval."""
+    """Mean of each metric with the ends of its interval."""
     return {name: [i.mean, i.low, i.high] for name, i in evaluation.means[system].items()}
 
 
-def _interval(figures: list[float]) -> str:
-    return "{:.3f} [{:.3f}, {:.3f}]".format(*figures)
+def _interval(values: list[float]) -> str:
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*values)
 
 
 def _plot(path: Path, evaluation: Evaluation, curve: dict, rates: dict, noise: dict[str, float]) -> None:

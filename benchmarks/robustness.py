@@ -1,15 +1,15 @@
-"""What decoders make of imperfect latents, and how well the latents keep their scale and share their channels.
+"""Benchmark of decoding noisy latents, and of the latents' scale and balance of channels.
 
     python benchmarks/robustness.py NAME=MODEL [NAME=MODEL ...] --data DIR [--limit N] [--json F] [--plot F.svg]
 
-On the clips of one split, of each model:
+For each model, on the clips of one split:
 
-1. latents with Gaussian noise, so many dB below their own RMS in each frame, decoded: log-mel L1, MR-STFT, SI-SDR;
+1. metrics of audio decoded from noisy latents, by signal-to-noise ratio per frame: log-mel L1, MR-STFT, SI-SDR;
 2. the RMS of frames by domain (the folder of the clip: music, speech, sound) and by gain of the audio;
 3. the balance of channels: variance, effective rank, dead channels, kurtosis.
 
-A model that takes mono only gets, and is measured against, the mean of the channels. Prints Markdown tables; the same
-for the same models, data and seed, on one machine.
+A model that supports only mono gets the mean of the channels, and is compared with it. Prints Markdown tables; equal
+for equal models, data and seed on one machine.
 """
 
 # ruff: noqa: E402
@@ -25,44 +25,36 @@ prepare_process()
 
 import torch
 from harness import machine, table
+from latent_noise import frame_rms, with_noise
 from matplotlib import pyplot
 from partita.data import SPLITS, open_dataset, resample, spread_rows, whole_files
 from partita.data.clip_latents import codec_input, truncate_clip
 from partita.data.clips import Clip
-from partita.evaluation import (
-    DEFAULT_METRICS,
-    Bootstrap,
-    channel_balance,
-    frame_rms,
-    latent_vectors,
-    matched_noise,
-    with_noise,
-)
-from partita.evaluation.metrics import Metric
+from partita.evaluation import DEFAULT_METRICS, Bootstrap, latent_statistics, latent_vectors, matched_noise
 from partita.evaluation.references import fit
 from partita.evaluation.results import format_interval
 from partita.model_loading import load_codec
-from partita_core import Codec, lookup, to_dict, write_json
+from partita_core import Codec, Metric, lookup, to_dict, write_json
 from torch import Tensor
 
 SNRS = (float("inf"), 20.0, 15.0, 10.0, 6.0, 3.0, 0.0, -3.0)
 GAINS = (-30, -20, -10, 0, 10, 20, 30)
 REFERENCE = "matched noise"
-# Equal figures give equal files.
+# Equal plots give equal files.
 pyplot.rcParams["svg.hashsalt"] = "partita"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures, and writes tables and a plot."""
+    """Measure, and write tables and a plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="NAME=MODEL")
     parser.add_argument("--data", required=True)
     parser.add_argument("--split", default="test")
-    parser.add_argument("--limit", type=int, metavar="N", help="clips, equally many of each domain")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each clip at most")
+    parser.add_argument("--limit", type=int, metavar="N", help="maximum number of clips, equally many per domain")
+    parser.add_argument("--seconds", type=float, default=10.0, help="maximum length of a clip")
     parser.add_argument("--json", type=Path, metavar="F")
     parser.add_argument("--plot", type=Path, metavar="F.svg")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise")
+    parser.add_argument("--seed", type=int, default=0, help="noise seed")
     options = parser.parse_args(arguments)
 
     models = {name: load_codec(path).eval() for name, _, path in (text.partition("=") for text in options.models)}
@@ -88,9 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for metric in metrics:
             floor[metric.name].append(metric(matched_noise(reference, seed=options.seed, key=clip.name), reference))
         for name, codec in models.items():
-            for row, figures in zip(noise_scores(codec, clip, metrics, rate, options.seed), scores[name].values()):
-                for figure, column in zip(row, figures):
-                    column.append(figure)
+            for row, columns in zip(noise_scores(codec, clip, metrics, rate, options.seed), scores[name].values()):
+                for value, column in zip(row, columns):
+                    column.append(value)
             audio, layout = codec_input(codec, clip)
             for gain in GAINS:
                 latents = codec.encode(10 ** (gain / 20) * audio[None], layout=layout)
@@ -108,17 +100,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name: {metric: [bootstrap.difference(x, columns[0]) for x in columns[1:]] for metric, columns in each.items()}
         for name, each in scores.items()
     }
-    limits = {metric: bootstrap.interval(figures) for metric, figures in floor.items()}
+    limits = {metric: bootstrap.interval(values) for metric, values in floor.items()}
     spreads = {name: scale_spread(by_gain, domains) for name, by_gain in scale.items()}
-    balances = {name: asdict(channel_balance(torch.cat(found))) for name, found in vectors.items()}
+    balances = {name: asdict(latent_statistics(torch.cat(found)).balance) for name, found in vectors.items()}
     text = [
-        f"Decoded from noisy latents; means over {len(names)} clips with 95 % bootstrap intervals. What noise changes "
-        "is the paired difference to the same model without.",
+        f"Decoded from noisy latents; means over {len(names)} clips with 95 % bootstrap intervals. Columns with a "
+        "ratio are paired differences from the same model without noise.",
         *(noise_table(curves, changes, limits, metric) for metric in metrics),
-        "RMS of frames: the mean at 0 dB by domain and over all domains by gain, and the standard deviation over the "
-        "mean, of the frames at 0 dB and of all frames at all gains.",
+        "RMS of frames: mean at 0 dB per domain, mean over all domains per gain, and standard deviation over mean of "
+        "the frames at 0 dB and of all frames at all gains.",
         spread_table(spreads),
-        "Channels, over all frames at 0 dB; variances over their mean.",
+        "Channels, over all frames at 0 dB; variances relative to their mean.",
         balance_table(balances, models),
     ]
     if options.json is not None:
@@ -148,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def evenly(domains: Sequence[str], limit: int) -> list[int]:
-    """About `limit` rows, equally many of each domain as far as there are, spread over it."""
+    """About `limit` rows, equally many per domain where possible, spread over each domain."""
     rows = {each: [i for i, domain in enumerate(domains) if domain == each] for each in sorted(set(domains))}
     share = max(1, round(limit / len(rows)))
     chosen = []
@@ -158,13 +150,13 @@ def evenly(domains: Sequence[str], limit: int) -> list[int]:
 
 
 def domain_of(name: str, data: str) -> str:
-    """The folder of a clip in a collection of data sets, or the name of the only one."""
+    """Folder of a clip in a collection of data sets, or the name of the only data set."""
     first = name.split("/")[0]
     return Path(data).name if first in SPLITS or "/" not in name else first
 
 
 def noise_scores(codec: Codec, clip: Clip, metrics: Sequence[Metric], rate: int, seed: int) -> list[list[float]]:
-    """Each metric at each ratio, of one clip."""
+    """Values of each metric at each signal-to-noise ratio for one clip."""
     own = codec.audio_spec.sample_rate
     audio, layout = codec_input(codec, clip)
     latents = codec.encode(audio[None], layout=layout)
@@ -179,7 +171,7 @@ def noise_scores(codec: Codec, clip: Clip, metrics: Sequence[Metric], rate: int,
 
 
 def scale_spread(by_gain: Mapping[int, list[Tensor]], domains: list[str]) -> dict[str, Any]:
-    """The RMS of frames by domain and gain, and its relative spread."""
+    """RMS of frames per domain and gain, and its relative standard deviation."""
     everything = torch.cat([rms for found in by_gain.values() for rms in found])
     plain = torch.cat(by_gain[0])
     by_domain = {
@@ -197,7 +189,7 @@ def scale_spread(by_gain: Mapping[int, list[Tensor]], domains: list[str]) -> dic
 def noise_table(
     curves: Mapping[str, Any], changes: Mapping[str, Any], limits: Mapping[str, Any], metric: Metric
 ) -> str:
-    """A row a model: the metric without noise, and what each ratio changes."""
+    """One row per model: the metric without noise, and its change at each ratio."""
     heading = [f"{metric.label}{_unit(metric)}", *(f"{_snr(snr)} dB" for snr in SNRS)]
     rows = [
         [name, *(format_interval(x) for x in (curve[metric.name][0], *changes[name][metric.name]))]
@@ -208,7 +200,7 @@ def noise_table(
 
 
 def spread_table(spreads: Mapping[str, Any]) -> str:
-    """A row a model."""
+    """One row per model."""
     domains = list(next(iter(spreads.values()))["by_domain"])
     gains = [gain for gain in GAINS if gain]
     heading = ["model", *domains, *(f"{gain:+d} dB" for gain in gains), "spread", "spread over gains"]
@@ -226,8 +218,8 @@ def spread_table(spreads: Mapping[str, Any]) -> str:
 
 
 def balance_table(balances: Mapping[str, Any], models: Mapping[str, Codec]) -> str:
-    """A row a model."""
-    heading = ["model", "channels", "RMS", "least variance", "most", "effective rank", "dead", "excess kurtosis"]
+    """One row per model."""
+    heading = ["model", "channels", "RMS", "min variance", "max variance", "effective rank", "dead", "excess kurtosis"]
     keys = ("rms", "variance_min", "variance_max", "effective_rank", "dead", "kurtosis")
     rows = [
         [name, str(models[name].latent_spec.dim), *(f"{found[key]:.3g}" for key in keys)]
@@ -237,16 +229,16 @@ def balance_table(balances: Mapping[str, Any], models: Mapping[str, Codec]) -> s
 
 
 def plot(path: Path, changes: Mapping[str, Any], metrics: Sequence[Metric]) -> None:
-    """A panel a metric: what noise changes, a curve a model, with the interval of the paired difference as a band."""
+    """One panel per metric: change by noise, one curve per model, with its interval as a band."""
     figure, axes = pyplot.subplots(1, len(metrics), figsize=(4 * len(metrics), 3.4), layout="constrained")
-    places = range(len(SNRS) - 1)
+    positions = range(len(SNRS) - 1)
     for axis, metric in zip(axes, metrics):
         for name, change in changes.items():
             intervals = change[metric.name]
-            axis.plot(places, [each.mean for each in intervals], "o-", label=name, markersize=3, linewidth=1)
-            axis.fill_between(places, [i.low for i in intervals], [i.high for i in intervals], alpha=0.12)
+            axis.plot(positions, [each.mean for each in intervals], "o-", label=name, markersize=3, linewidth=1)
+            axis.fill_between(positions, [i.low for i in intervals], [i.high for i in intervals], alpha=0.12)
         axis.axhline(0, linestyle=":", color="gray", linewidth=1)
-        axis.set_xticks(places, [_snr(snr) for snr in SNRS[1:]])
+        axis.set_xticks(positions, [_snr(snr) for snr in SNRS[1:]])
         axis.set(xlabel="SNR of the latents, dB", title=f"change of {metric.label}{_unit(metric)}")
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False, fontsize=8)

@@ -1,10 +1,9 @@
-"""Our multi-resolution STFT loss against auraloss's, forward and backward, for the same resolutions.
+"""Speed of our multi-resolution STFT loss and auraloss's, forward and backward, with the same resolutions.
 
     python benchmarks/spectral_loss.py [--threads N] [--rounds N]
 
-Two comparisons: one channel with our seven resolutions, where both define nearly the same thing; and stereo with sum,
-difference, left and right, for which auraloss has a loss of its own (sum and difference) to which left and right are
-added.
+Two comparisons: one channel with our seven resolutions, where the definitions nearly agree; and stereo with sum,
+difference, left and right, for which auraloss's sum-and-difference loss is combined with losses of left and right.
 """
 
 # ruff: noqa: E402
@@ -24,7 +23,7 @@ SAMPLES, BATCH = 67_200, 4
 
 
 def main() -> None:
-    """Runs both comparisons and prints the table."""
+    """Run both comparisons, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
@@ -64,10 +63,10 @@ def main() -> None:
     )
     found = summary(seconds)
     rows = []
-    for name, figures in found.items():
-        rival = found[name.replace("ours", "auraloss")]["median"]
-        rows.append([name, f"{1e3 * figures['median']:.0f}", f"{rival / figures['median']:.2f}"])
-    header = ["forward and backward", "median, ms", "times as fast as auraloss"]
+    for name, times in found.items():
+        baseline = found[name.replace("ours", "auraloss")]["median"]
+        rows.append([name, f"{1e3 * times['median']:.0f}", f"{baseline / times['median']:.2f}"])
+    header = ["forward and backward", "median, ms", "speed-up over auraloss"]
     publish("spectral_loss", machine("auraloss") | {"rounds": options.rounds}, found, table(header, rows))
 
 

@@ -1,11 +1,10 @@
-"""Runs the benchmarks against the peers, one process each, and fills the tables of docs/benchmarks.md.
+"""Run the benchmarks against other libraries, one process each, and fill the tables of docs/benchmarks.md.
 
     python benchmarks/suite.py [--quick] [NAME ...]
 
-What a benchmark finds is in `results/<name>.json`. On the page, what stands between `<!-- results: NAME -->` and
-`<!-- end -->` is replaced by the machine and the tables; the words around them are written by hand, and hold for the
-figures that they were written for. With --quick all run at their smallest, to see that they run: what they find goes to
-a scratch folder and nowhere else.
+Results are written to `results/<name>.json`. On the page, the text between `<!-- results: NAME -->` and `<!-- end -->`
+is replaced by the machine and the tables; the text around them is written by hand and must be updated by hand. With
+--quick all run with minimal settings, to check that they run; their results go to a temporary folder.
 """
 
 import argparse
@@ -23,7 +22,7 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-# How each is run at its smallest.
+# Minimal settings of each benchmark.
 QUICK: dict[str, list[str]] = {
     "encode_speed": ["--seconds", "0.5", "--rounds", "1", "--skip-compiled"],
     "decode_speed": ["--chunks", "1", "--rounds", "1", "--durations"],
@@ -36,14 +35,16 @@ QUICK: dict[str, list[str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs what is named, or all, and returns how many failed."""
+    """Run the named benchmarks, or all, and return the number of failures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(QUICK)}; all if none is given")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"benchmarks to run, of {', '.join(QUICK)} (default: all)"
+    )
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args(arguments)
     for name in options.names:
         if name not in QUICK:
-            parser.error(f"there is no benchmark {name}; those of the suite are {', '.join(QUICK)}")
+            parser.error(f"unknown benchmark {name}; choose from {', '.join(QUICK)}")
     failed = []
     with tempfile.TemporaryDirectory() as scratch:
         environment = os.environ | ({"PARTITA_RESULTS": scratch} if options.quick else {})
@@ -61,19 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def filled(page: str, results: Mapping[str, Mapping[str, Any]]) -> str:
-    """The page with the tables of those results that have any."""
+    """Fill a page with the tables of the results."""
 
     def block(match: re.Match[str]) -> str:
         found = results.get(match[2], {})
         if not found.get("tables"):
             return match[0]
-        return "\n\n".join([match[1] + told(found["machine"]), *found["tables"]]) + f"\n{match[3]}"
+        return "\n\n".join([match[1] + describe(found["machine"]), *found["tables"]]) + f"\n{match[3]}"
 
     return BLOCK.sub(block, page)
 
 
-def told(machine: Mapping[str, Any]) -> str:
-    """The machine, the versions and the settings of a run in one line."""
+def describe(machine: Mapping[str, Any]) -> str:
+    """One line with machine, versions and settings of a run."""
     plain = {"cpu": "{}", "gpu": "{}", "threads": "{} threads", "python": "Python {}"}
     return ", ".join(plain.get(key, f"{key} {{}}").format(value) for key, value in machine.items()) + "."
 

@@ -1,11 +1,11 @@
-"""What our trainer costs beyond a bare PyTorch loop that does the same work.
+"""Overhead of our trainer over a plain PyTorch loop with the same computations.
 
     python benchmarks/trainer_overhead.py [--threads N] [--steps N] [--rounds N] [--crop-seconds S]
 
-`genae_tiny` on synthesized music, batches of six. The bare loop has the same model, losses, batches, optimizer,
-clipping and moving average, and nothing of what a run leaves: no accelerate, schedules, seeds for each step, guards,
-log or checkpoints. Runs alternate; the seconds of a step are those between the first line of the log and the last,
-evaluations and the first steps left out, and those of the bare loop are of the same steps.
+`genae_tiny` on synthesized music, batches of six. The plain loop has the same model, losses, batches, optimizer,
+clipping and moving average, without accelerate, schedules, seeds per step, guards, log and checkpoints. Runs alternate;
+seconds per step are measured between the first and the last line of the log, without evaluations and the first steps,
+and over the same steps of the plain loop.
 """
 
 # ruff: noqa: E402
@@ -29,12 +29,12 @@ from partita.training.logs import read_log
 from partita_core import override
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-# Lines of the log are so many steps apart; the first is where time begins to count.
+# Steps between lines of the log; timing starts at the first line.
 EVERY = 10
 
 
 def main() -> None:
-    """Times both and prints the table."""
+    """Time both, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=110)
@@ -47,34 +47,34 @@ def main() -> None:
     settings = [f"trainer.steps={options.steps}", f"trainer.log_every={EVERY}", "trainer.evaluate_seconds=1"]
     settings += ["trainer.statistics_seconds=1", "data.num_workers=0", f"data.crop_seconds={options.crop_seconds}"]
     config = override(genae_tiny(), settings)
-    seconds: dict[str, list[float]] = {"bare loop": [], "our trainer": []}
+    seconds: dict[str, list[float]] = {"plain loop": [], "our trainer": []}
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch, "music")
         synthesize(data, minutes=1, seed=0)
         for number in range(options.rounds):
-            seconds["bare loop"].append(bare(config, data))
+            seconds["plain loop"].append(bare(config, data))
             seconds["our trainer"].append(trained(config, data, Path(scratch, f"run_{number}")))
     found = summary(seconds)
     facts = machine("accelerate") | {"steps": options.steps, "rounds": options.rounds, "batch": config.data.batch_size}
-    base = found["bare loop"]
+    base = found["plain loop"]
     rows = [
-        [name, *(f"{1e3 * figures[key]:.1f}" for key in ("median", "best"))]
-        + [f"{100 * (figures[key] / base[key] - 1):+.1f} %" for key in ("median", "best")]
-        for name, figures in found.items()
+        [name, *(f"{1e3 * times[key]:.1f}" for key in ("median", "best"))]
+        + [f"{100 * (times[key] / base[key] - 1):+.1f} %" for key in ("median", "best")]
+        for name, times in found.items()
     ]
-    header = ["a step", "median, ms", "best, ms", "beyond the bare loop, medians", "best"]
+    header = ["per step", "median, ms", "best, ms", "overhead, medians", "overhead, best"]
     publish("trainer_overhead", facts, seconds, table(header, rows))
 
 
 def trained(config: RunConfig, data: Path, output: Path) -> float:
-    """Seconds of a step of our trainer."""
+    """Seconds per step of our trainer."""
     train(config, data=data, output=output, progress=False)
     lines = [line for line in read_log(output / "log.jsonl") if "seconds" in line]
     return (lines[-1]["seconds"] - lines[0]["seconds"]) / (lines[-1]["step"] - lines[0]["step"])
 
 
 def bare(config: RunConfig, data: Path) -> float:
-    """Seconds of a step of the loop that one would write by hand."""
+    """Seconds per step of a plain loop."""
     torch.manual_seed(0)
     objective = config.objective.build(model=config.model.build()).train()
     batches = iter(

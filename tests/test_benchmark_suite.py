@@ -1,4 +1,4 @@
-"""The benchmarks' page: its tables come from results, and nothing else on it changes."""
+"""The benchmark page: its tables are filled from results, and nothing else on it changes."""
 
 import importlib.util
 import json
@@ -21,7 +21,7 @@ def suite():
     return module
 
 
-def test_tables_are_put_where_they_belong_with_machine_and_versions(suite):
+def test_tables_are_filled_with_machine_and_versions(suite):
     machine = {"cpu": "X1", "threads": 2, "python": "3.11", "torch": "2.13"}
     results = {"one": {"machine": machine, "tables": ["| t |", "| u |"]}, "two": {"rows": {}}, "three": {"tables": []}}
     found = suite.filled(PAGE, results)
@@ -30,7 +30,7 @@ def test_tables_are_put_where_they_belong_with_machine_and_versions(suite):
     assert suite.filled(found, results) == found
 
 
-def test_the_page_and_the_suite_name_the_same_benchmarks(suite):
+def test_page_and_suite_have_the_same_benchmarks(suite):
     page = suite.PAGE.read_text(encoding="utf-8")
     named = {match[1].removesuffix("_cpu_float32") for match in suite.BLOCK.findall(page)}
     assert named == set(suite.QUICK)
@@ -38,15 +38,15 @@ def test_the_page_and_the_suite_name_the_same_benchmarks(suite):
     assert page.count("<!-- results:") == page.count("<!-- end -->") == len(suite.QUICK)
 
 
-def test_a_benchmark_that_nobody_knows_is_refused(suite, capsys):
+def test_unknown_benchmark_is_an_error(suite, capsys):
     with pytest.raises(SystemExit) as end:
         suite.main(["encode_sped"])
-    assert end.value.code == 2 and "there is no benchmark encode_sped" in capsys.readouterr().err
+    assert end.value.code == 2 and "encode_sped" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_quick_figures_go_to_a_place_of_their_own(tmp_path):
-    """The cheapest of them, from end to end."""
+def test_quick_results_go_to_another_folder(tmp_path):
+    """The cheapest benchmark, end to end."""
     command = [sys.executable, str(ROOT / "benchmarks" / "spectral_loss.py"), "--rounds", "1"]
     subprocess.run(command, check=True, env=os.environ | {"PARTITA_RESULTS": str(tmp_path)}, capture_output=True)
     found = json.loads((tmp_path / "spectral_loss.json").read_text())

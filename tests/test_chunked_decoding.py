@@ -1,7 +1,8 @@
-"""The script that measures chunked decoding: its own functions, and the whole on a model of a few thousand numbers."""
+"""The benchmark of chunked decoding: its functions, and the script on models of a few thousand parameters."""
 
 import importlib
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,13 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from partita.evaluation import Spread
-from partita.evaluation.metrics import SeamExcessConfig
+from partita.evaluation import evaluate
+from partita.evaluation.metrics import DriftConfig, SeamExcess, SeamExcessConfig
 from partita_bottlenecks import TanhConfig
-from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout
-from partita_decoders import ConsistencyDecoderConfig
-from partita_decoders.samplers import Autoregressive, Parallel, TwoStep
-from partita_encoders import SummaryEncoderConfig
+from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout, PartitaError
+from partita_decoders import ConsistencyDecoderConfig, GenAEDecoderConfig
+from partita_decoders.samplers import Autoregressive, Independent, Parallel, TwoStep
+from partita_encoders import GenAEEncoderConfig, SummaryEncoderConfig
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 MONO, STEREO = ChannelLayout.MONO, ChannelLayout.STEREO
@@ -38,12 +39,12 @@ def build(tokens="summary"):
     decoder = replace(ConsistencyDecoderConfig.example(), **sizes)
     model = AutoencoderConfig(AudioSpec(16_000, 1, (MONO,)), 4, encoder, TanhConfig(), decoder).build().eval()
     for weight in model.parameters():
-        if not weight.any():  # layers that begin at zero, through which nothing is heard of the latents
+        if not weight.any():  # layers initialized to zero would hide the latents
             torch.nn.init.normal_(weight, std=0.1)
     return model
 
 
-def test_the_sweep_knows_the_samplers_that_are_run_anyway(script):
+def test_sweep_reuses_the_samplers_by_name(script):
     sweep = script.sweep()
     assert sweep[0.965, True] == ("two_step", TwoStep())
     assert sweep[0.0, True] == sweep[0.0, False] == ("autoregressive, clean context", TwoStep(0.0, refine=False))
@@ -51,7 +52,7 @@ def test_the_sweep_knows_the_samplers_that_are_run_anyway(script):
     assert len({name for name, _ in sweep.values()}) == len(set(sweep.values())) == 11
 
 
-def test_recordings_are_the_clips_in_an_order_of_the_seed(script):
+def test_recordings_join_the_clips_in_seeded_orders(script):
     clips = [("a", torch.full((1, 3), 1.0), MONO), ("b", torch.full((2, 2), 2.0), STEREO)]
     found = list(script.join(clips, samples=12, count=4, seed=1))
     assert [(audio.shape, layout) for _, audio, layout in found] == [((2, 12), STEREO)] * 4
@@ -62,17 +63,17 @@ def test_recordings_are_the_clips_in_an_order_of_the_seed(script):
     assert len({tuple(audio[0].tolist()) for _, audio, _ in found}) > 1
 
 
-def test_clips_are_spread_evenly(script):
+def test_every_picks_evenly_spaced_clips(script):
     assert script.every(list(range(10)), 4) == [0, 2, 5, 7]
     assert script.every([1, 2], 4) == [1, 2]
 
 
-def test_the_profile_has_the_seam_in_its_middle(script):
-    metric = SeamExcessConfig(32_768, edge=0).build(sample_rate=44_100)
+def test_profile_has_the_seam_in_its_middle(script):
+    metric = SeamExcess(chunk=32_768, edge=0)
     profile = script.Profile(metric)
-    source = 0.1 * torch.randn(1, 8 * metric.chunk, generator=torch.Generator().manual_seed(0))
+    source = 0.1 * torch.randn(1, 8 * 32_768, generator=torch.Generator().manual_seed(0))
     estimate = source.clone()
-    for seam in range(0, source.shape[-1], metric.chunk):
+    for seam in range(0, source.shape[-1], 32_768):
         estimate[:, max(0, seam - 256) : seam + 256] = 0
     profile("clip", source, {"ours": estimate, "same": source})
     curve = torch.tensor(profile.curves()["ours"])
@@ -82,7 +83,7 @@ def test_the_profile_has_the_seam_in_its_middle(script):
     assert profile.curves()["same"] == [1.0] * 256
 
 
-def test_forwards_are_counted(script):
+def test_forwards_per_chunk_by_sampler(script):
     model = build()
     expected_of = {TwoStep(): 1.25, TwoStep(refine=False): 1.0, Autoregressive(steps=2): 2.0, Parallel(steps=2): 1.25}
     for sampler, expected in expected_of.items():
@@ -90,17 +91,51 @@ def test_forwards_are_counted(script):
         assert script.forwards_per_chunk(model, chunks=4) == expected
 
 
-def test_spreads_are_compared_clip_by_clip(script):
-    first = [Spread(0.9, 0.1, 0.0, 0.0), Spread(0.8, 0.2, 0.0, 0.0)]
-    second = [Spread(0.5, 0.6, 1.0, 1.0), Spread(0.4, 0.7, 1.0, 1.0)]
+def test_spread_table_has_paired_differences(script):
+    first = [script.EffectSpread(0.9, 0.1, 0.0, 0.0), script.EffectSpread(0.8, 0.2, 0.0, 0.0)]
+    second = [script.EffectSpread(0.5, 0.6, 1.0, 1.0), script.EffectSpread(0.4, 0.7, 1.0, 1.0)]
     rows = script.spread_table({"set": first, "rows": second}).splitlines()
     assert rows[0] == "|  | entropy | gini | order | placed |"
     assert rows[2].startswith("| set | 0.850 [0.800, 0.900] |")
     assert rows[4].startswith("| rows − set | −0.400 [−0.400, −0.400] | +0.500 [+0.500, +0.500] |")
 
 
+def test_with_sampler_shares_the_weights(script):
+    chunked = build()
+    own = chunked.decoder.sampler
+    twin = script.with_sampler(chunked, Independent())
+    assert chunked.decoder.sampler is own and twin.decoder.sampler == Independent()
+    for ours, theirs in zip(chunked.parameters(), twin.parameters(), strict=True):
+        assert ours is theirs
+    audio = 0.1 * torch.randn(1, 1, 2 * CHUNK, generator=torch.Generator().manual_seed(0))
+    latents = chunked.encode(audio)
+    expected = chunked.decode(latents, sampler=Independent(), seed=3)
+    assert torch.equal(twin.decode(latents, seed=3), expected)
+
+
+def test_samplers_are_compared_in_one_evaluation(script):
+    chunked = build()
+    systems = {
+        "two steps": script.with_sampler(chunked, TwoStep()),
+        "independent": script.with_sampler(chunked, Independent()),
+    }
+    audio = 0.1 * torch.randn(1, 3 * CHUNK, generator=torch.Generator().manual_seed(0))
+    seams = SeamExcessConfig(chunk=CHUNK, edge=0)
+    metrics = ("log_mel_l1", seams, DriftConfig(chunk=CHUNK))
+    found = evaluate(systems, [("clip", audio, MONO)], metrics, references=False)
+    assert [metric.title for metric in found.metrics[1:]] == ["seam excess, % ↓", "drift, % ↓"]
+    assert all(len(each) == 1 and math.isfinite(each[0]) for table in found.scores.values() for each in table.values())
+
+
+def test_with_sampler_needs_a_denoising_decoder(script):
+    audio = AudioSpec(8000, 1, (MONO,))
+    plain = AutoencoderConfig(audio, 4, GenAEEncoderConfig.example(), TanhConfig(), GenAEDecoderConfig.example())
+    with pytest.raises(PartitaError, match="no denoising decoder"):
+        script.with_sampler(plain.build(), Independent())
+
+
 @pytest.mark.slow
-def test_the_whole(script, tmp_path, monkeypatch):
+def test_script_end_to_end(script, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "LEVELS", (0.0, 0.965, 2.5))
     build().save_pretrained(tmp_path / "set")
     build("ordered").save_pretrained(tmp_path / "rows")
@@ -115,7 +150,7 @@ def test_the_whole(script, tmp_path, monkeypatch):
     script.main([*arguments, "--recordings", "2", "--chunks", "3", "--effects", "1"])
     record = json.loads((output / "chunked_decoding.json").read_text())
     assert record["settings"] == {"chunk": CHUNK, "edge": 4096, "short": 1, "split": "test", "models": ["set", "rows"]}
-    # The model as it is, and its default sampler by name, are the same system.
+    # The model with its own sampler and its default sampler by name are the same system.
     assert record["clips"]["scores"]["set"] == record["clips"]["scores"]["two_step"]
     assert all(len(row) == 3 for rows in record["errors by chunk"].values() for row in rows)
     assert len(record["effects"]["rows"]) == 1 and len(record["mean effect by latent and frame"]["set"]) == 2

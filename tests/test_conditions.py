@@ -1,4 +1,4 @@
-"""The script that asks whether generated audio differs by condition: on tones, of a generator that knows nothing."""
+"""The benchmark of text conditioning, on tones with an untrained generator."""
 
 import importlib
 import json
@@ -30,7 +30,7 @@ def script():
 
 @pytest.fixture(scope="module")
 def tones(tmp_path_factory):
-    """High and low tones, in three splits."""
+    """High and low tones in three splits."""
     folder = tmp_path_factory.mktemp("tones")
     lines = ["file_name,label"]
     generator = torch.Generator().manual_seed(0)
@@ -60,37 +60,37 @@ def generator(tmp_path_factory):
     return folder
 
 
-def test_the_share_of_right_classes_is_over_probes_and_items(script):
+def test_accuracies_are_over_probes_and_items(script):
     labels = torch.tensor([0, 1, 1])
 
     def always(label: int):
         return lambda features: torch.nn.functional.one_hot(torch.full((len(features),), label), 2)
 
-    found = script.right({"x": [always(0), always(1)]}, {"x": Examples(torch.zeros(3, 4), labels)})
+    found = script.accuracies({"x": [always(0), always(1)]}, {"x": Examples(torch.zeros(3, 4), labels)})
     assert found == {"x": [0.5, 0.5, 0.5]}
-    assert script.right({"x": [always(1)]}, {"x": Examples(torch.zeros(3, 4), labels)}) == {"x": [0.0, 1.0, 1.0]}
+    assert script.accuracies({"x": [always(1)]}, {"x": Examples(torch.zeros(3, 4), labels)}) == {"x": [0.0, 1.0, 1.0]}
 
 
-def test_the_whole(script, generator, tones, tmp_path, capsys):
+def test_script_end_to_end(script, generator, tones, tmp_path, capsys):
     output = ["--json", str(tmp_path / "found.json"), "--report", str(tmp_path / "page.html")]
     script.main([str(generator), "--data", str(tones), "--draws", "4", "--seconds", "0.3", *output])
     printed = capsys.readouterr().out
     record = json.loads((tmp_path / "found.json").read_text())
     rows = record["rows"]
     assert record["classes"] == ["high", "low"]
-    assert record["finite"] is True and record["of the length asked for"] is True
+    assert record["finite"] is True and record["requested length"] is True
     assert rows["recordings"]["log-mel"]["mean"] == 1.0  # two octaves and more apart
     assert rows.keys() == {"recordings", "generated for its text", "generated without a text"}
-    # Equal seeds and no text: what is drawn for one class is drawn from the model as a whole.
-    unasked = rows["generated without a text"]["log-mel"]
-    assert 0 <= unasked["low"] <= unasked["mean"] <= unasked["high"] <= 1
+    # Without a text and with equal seeds, classes differ only by chance.
+    without_text = rows["generated without a text"]["log-mel"]
+    assert 0 <= without_text["low"] <= without_text["mean"] <= without_text["high"] <= 1
     assert "| generated for its text | 8 |" in printed and "| chance |  | 0.500 | 0.500 |" in printed
     page = (tmp_path / "page.html").read_text()
     assert page.count('<article class="clip"') == 2
     assert page.count("<audio ") == 2 * (2 + 3)  # the recording, the codec's and three draws
 
 
-def test_what_is_no_generator_or_several_tasks_is_refused(script, tones, tmp_path):
+def test_script_needs_a_generator(script, tones, tmp_path):
     codec().save_pretrained(tmp_path / "codec")
-    with pytest.raises(PartitaError, match="holds no generator"):
+    with pytest.raises(PartitaError, match="not a generator"):
         script.main([str(tmp_path / "codec"), "--data", str(tones)])

@@ -1,4 +1,4 @@
-"""The cost of each step from Stable Audio Open's encoder to GenAE's, counted in the real modules."""
+"""Cost of each encoder variant from Stable Audio Open's to GenAE's, counted in the modules."""
 
 import importlib.util
 from dataclasses import replace
@@ -20,8 +20,8 @@ _spec.loader.exec_module(_variants)
 encoder_ladder = _variants.encoder_ladder
 
 STEREO = AudioSpec(44_100, 2, (ChannelLayout.STEREO,))
-# Each step of `encoder_ladder`: GMAC and millions of activations for a second of stereo, millions of parameters; the
-# encoder puts out mean and scale of 64 channels. The activations of the last are not in the table.
+# Per variant: GMAC and millions of activations per second of stereo, and millions of parameters; the output is mean and
+# scale of 64 channels. The published table has no activations of the last one.
 TABLE = {
     "oobleck": (54.29, 75.4, 78.0),
     "oobleck, downsampling first": (39.11, 41.8, 178.3),
@@ -33,27 +33,27 @@ TABLE = {
 
 
 def measured(config) -> tuple[float, float, float]:
-    """What a row of `TABLE` holds."""
+    """GMAC and millions of activations per second, and millions of parameters."""
     with FakeTensorMode():
         encoder = config.build(out_dim=128, audio_spec=STEREO).eval()
         found = encoder_cost(encoder)
         return found.macs / 1e9, found.activations / 1e6, count_parameters(encoder) / 1e6
 
 
-def test_the_ladder_has_the_rows_of_the_table():
+def test_variants_are_those_of_the_table():
     assert list(encoder_ladder()) == list(TABLE)
 
 
 @pytest.mark.parametrize("step", TABLE)
-def test_each_step_costs_what_the_table_says(step):
+def test_costs_equal_the_table(step):
     for found, expected in zip(measured(encoder_ladder()[step]), TABLE[step]):
         if expected is not None:
             assert found == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize("step", [step for step in TABLE if "genae" not in step])
-def test_genae_without_what_it_adds_is_the_same_step(step):
-    # Projection and head are two convolutions there, not one; that is the difference.
+def test_genae_without_mel_fusion_and_attention_has_the_same_cost(step):
+    # GenAE has two convolutions as projection and head instead of one, hence the tolerance.
     wanted = encoder_ladder()[step]
     shared = ("strides", "channels", "dilations", "kernel", "separable", "early", "activation")
     same = {name: getattr(wanted, name) for name in shared}
@@ -61,8 +61,8 @@ def test_genae_without_what_it_adds_is_the_same_step(step):
     assert measured(config) == pytest.approx(TABLE[step], rel=0.02)
 
 
-def test_cost_counts_products_and_what_they_put_out():
-    # 5 outputs of 4 channels, of 3 taps over 2 channels; then a matrix product, its bias an addition and not counted.
+def test_cost_counts_products_and_their_outputs():
+    # 5 outputs of 4 channels with 3 taps over 2 channels, then a matrix product; biases are not counted.
     part = nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.ReLU(), nn.Linear(5, 7))
     result, found = cost(part, torch.zeros(1, 2, 5))
     assert result.shape == (1, 4, 7)

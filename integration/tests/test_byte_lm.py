@@ -1,4 +1,4 @@
-"""The small language model of a data set's own texts."""
+"""The byte-level language model of a data set's texts."""
 
 import math
 from functools import partial
@@ -41,7 +41,7 @@ def answers(folder, questions):
     return [model.generate(one, torch.ones(one.shape[:2], dtype=torch.int64), max_new_tokens=12)[0] for one in embeds]
 
 
-def test_it_learns_the_texts_and_transformers_loads_it(trained):
+def test_model_learns_the_texts_and_is_loaded_by_transformers(trained):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder, found = trained
@@ -53,12 +53,12 @@ def test_it_learns_the_texts_and_transformers_loads_it(trained):
     assert {path.suffix for path in folder.iterdir()} <= {".json", ".safetensors"}
 
 
-def test_it_reads_what_stands_where_audio_will(trained):
+def test_model_uses_the_position_of_audio(trained):
     folder, _ = trained
     assert answers(folder, [f"Say.{word}{SEPARATOR}" for word in ("yes", "no")]) == ["yes", "no"]
 
 
-def test_the_bits_are_those_of_answers_and_their_ends(trained, data):
+def test_bits_per_byte_of_answers_and_ends(trained, data):
     folder, found = trained
     model = FrozenLanguageModel(folder)
     nats, count = 0.0, 0
@@ -73,7 +73,7 @@ def test_the_bits_are_those_of_answers_and_their_ends(trained, data):
     assert found.validation == pytest.approx(nats / count / math.log(2), rel=1e-4)
 
 
-def test_the_seed_decides_and_nothing_else(data, tmp_path):
+def test_equal_seeds_give_equal_models(data, tmp_path):
     found = []
     for number, seed in enumerate((0, 0, 1)):
         torch.manual_seed(number)
@@ -84,24 +84,24 @@ def test_the_seed_decides_and_nothing_else(data, tmp_path):
     assert found[0] == found[1] != found[2]
 
 
-def test_what_cannot_be_trained_leaves_nothing(data, tmp_path):
+def test_errors_leave_no_output(data, tmp_path):
     with pytest.raises(PartitaError, match="needs the column 'words'"):
         train_byte_lm(data, tmp_path / "llm", texts=(TextTask("p", "{words}"),))
-    with pytest.raises(PartitaError, match="no text applies to any row"):
+    with pytest.raises(PartitaError, match="train"):
         train_byte_lm(data, tmp_path / "llm", texts=(TextTask("p", "{text}", {"label": "drum"}),))
     assert not (tmp_path / "llm").exists()
-    with pytest.raises(PartitaError, match="holds something already"):
+    with pytest.raises(PartitaError, match="not empty"):
         train_byte_lm(data, data)
 
 
-def test_from_the_command_line(data, ok, refused, tmp_path, monkeypatch):
+def test_llm_on_the_command_line(data, ok, refused, tmp_path, monkeypatch):
     monkeypatch.setattr(byte_lm, "train_byte_lm", partial(train_byte_lm, width=32, layers=1))
     printed, _ = ok("llm", "--data", data, "-o", tmp_path / "llm", "--steps", 2)
     assert "4 different texts" in printed and "bits a byte of the answers: train" in printed and "validation" in printed
     assert "--steps is 0" in refused("llm", "--data", data, "-o", tmp_path / "other", "--steps", 0)
 
 
-def test_an_output_that_cannot_be_written_is_refused_before_training(tones, refused, monkeypatch, tmp_path):
+def test_unwritable_output_is_an_error_before_training(tones, refused, monkeypatch, tmp_path):
     def trained(*_, **__):
         raise AssertionError("it was trained")
 

@@ -18,7 +18,7 @@ def test_a_report_has_players_figures_latents_and_the_curves_of_the_run(ok, run,
     found, _ = ok("report", run / "model", f"early={run / 'model'}", "--data", tones, "-o", output, "--clips", 2)
     assert found == f"report: {output}\n"
     text = output.read_text(encoding="utf-8")
-    assert sections(output) == ["Figures", "Rate and distortion", "Listen", "Latents", "Training", "Models"]
+    assert sections(output) == ["Metrics", "Rate and distortion", "Listen", "Latents", "Training", "Models"]
     assert text.count("<article") == 2 and text.count("<audio") == 2 * 3
     assert "<title>run/model · early</title>" in text and "Paired differences" in text
     assert "<td>genae · vae · genae</td>" in text and "4 at " in text
@@ -37,7 +37,7 @@ def test_robustness_is_drawn_for_models_that_are_named_alike(ok, refused, run, t
     write_json(tmp_path / "noisy.json", record | {"matched noise": {"log_mel_l1": interval}})
     common = ("--data", tones, "--limit", 1, "--seconds", 0.2, "-o", tmp_path / "r.html")
     common += ("--robustness", tmp_path / "noisy.json")
-    assert "name the models alike, as NAME=MODEL" in refused("report", run / "model", *common)
+    assert "NAME=MODEL" in refused("report", run / "model", *common)
     ok("report", f"mine={run / 'model'}", *common)
     assert "Robustness" in sections(tmp_path / "r.html")
 

@@ -15,25 +15,25 @@ from partita.model_profile import DAC_FRAME_RATE, ContextBudget, context_seconds
         ("EnCodec at 150 Hz", 150, 73),
     ],
 )
-def test_the_figures_of_the_paper(what, token_rate, seconds):
+def test_context_seconds_of_published_models(what, token_rate, seconds):
     assert round(context_seconds(token_rate)) == seconds
 
 
-def test_the_paper_is_6_5_times_dac():
+def test_genae_context_is_6_5_times_dac():
     """832.2 s over 126.8 s, which the paper rounds down."""
     ratio = context_seconds(13.125) / context_seconds(DAC_FRAME_RATE)
     assert ratio == pytest.approx(3360 / 512) and int(10 * ratio) / 10 == 6.5
     assert context_seconds(DAC_FRAME_RATE) == pytest.approx(126.8, abs=0.05)
 
 
-def test_the_budget():
+def test_context_budget_scales():
     assert ContextBudget().tokens == pytest.approx(10_922.67, abs=0.01)
     assert ContextBudget(batch_size=4).tokens == 2 * ContextBudget().tokens
     assert ContextBudget(memory=80 * 2**30, bytes_per_scalar=4).tokens == ContextBudget().tokens
     assert context_seconds(10, ContextBudget(scalars_per_token=12 * 8 * 1024)) == 2 * context_seconds(10)
 
 
-def test_info_gives_the_estimate_and_says_what_it_is(ok):
+def test_info_prints_the_context_estimate(ok):
     out, _ = ok("info", "genae_tiny", "--context")
     assert "832 s" in out and "6.56 x the 127 s of DAC" in out
     assert "an estimate from a budget of memory, not a measurement: 40 GiB, 80% for activations" in out
@@ -44,10 +44,10 @@ def test_info_gives_the_estimate_and_says_what_it_is(ok):
     assert found["budget"]["batch_size"] == 8
 
 
-def test_a_set_of_tokens_a_frame_counts_each_of_them(ok, monkeypatch):
-    from partita import model_profile as figures
+def test_context_counts_all_tokens_per_frame(ok, monkeypatch):
+    from partita.recipes import profile
 
-    plain = figures.recipe_profile
-    monkeypatch.setattr(figures, "recipe_profile", lambda config: plain(config) | {"tokens_per_frame": 8})
+    plain = profile.recipe_profile
+    monkeypatch.setattr(profile, "recipe_profile", lambda config: plain(config) | {"tokens_per_frame": 8})
     out, _ = ok("info", "genae_tiny", "--context")
     assert "104 s" in out and "one of the 8 latent vectors of a frame" in out

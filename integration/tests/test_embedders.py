@@ -63,7 +63,7 @@ MODELS = {"wav2vec2": (wav2vec2, 16), "hubert": (hubert, 16), "clap": (clap, 12)
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """The folder of a model of transformers that is called so."""
+    """Folder of the model of transformers with this name."""
 
     def save(name):
         folder = tmp_path_factory.getbasetemp() / "embedders" / name
@@ -97,7 +97,7 @@ def test_audio_models_of_transformers_embed_audio_of_any_rate_length_and_layout(
     assert torch.isfinite(embed(sound(1.5)[:, :1], RATE, ChannelLayout.MONO)).all()
 
 
-def test_it_is_the_mean_of_the_last_hidden_state(saved):
+def test_embedding_is_the_mean_of_the_last_hidden_state(saved):
     model, extractor = wav2vec2()
     model = type(model).from_pretrained(saved("wav2vec2")).eval()
     inputs = extractor(sound(1)[0].numpy(), sampling_rate=RATE, return_tensors="pt")
@@ -107,8 +107,8 @@ def test_it_is_the_mean_of_the_last_hidden_state(saved):
     torch.testing.assert_close(found, expected)
 
 
-def test_a_short_clip_is_not_mostly_the_silence_behind_it(saved):
-    """Whisper always hears a whole window: of a tone that fills a quarter of it, most frames would be of nothing."""
+def test_short_clips_are_repeated(saved):
+    """Whisper's input has a fixed length: padding a short tone with silence would dominate the mean."""
     embed = open_embedder(f"hf:{saved('whisper')}")
     steady = [0.3 * torch.sin(2 * math.pi * f * torch.arange(RATE) / RATE)[None] for f in (400, 1200)]
     (low, high), (short, other) = (
@@ -119,21 +119,21 @@ def test_a_short_clip_is_not_mostly_the_silence_behind_it(saved):
 
 
 @pytest.mark.parametrize("name", ["wav2vec2", "whisper"])
-def test_one_sample_of_a_higher_rate_is_embedded(name, saved, run):
+def test_one_sample_at_a_higher_sample_rate_is_embedded(name, saved, run):
     for embedder in (f"hf:{saved(name)}", f"latents:{run / 'model'}"):
         found = open_embedder(embedder)(torch.full((2, 1), 0.5), 44_100, ChannelLayout.STEREO)
         assert torch.isfinite(found).all()
 
 
 @pytest.mark.parametrize(("name", "longest"), [("clap", 1), ("whisper", 1), ("hubert", 10)])
-def test_what_is_too_long_is_embedded_in_equal_pieces(name, longest, saved):
+def test_long_clips_are_embedded_in_equal_pieces(name, longest, saved):
     embed = open_embedder(f"hf:{saved(name)}")
     whole = sound(1.2 * longest)
     halves = [embed(half, RATE, ChannelLayout.MONO) for half in whole.chunk(2, dim=-1)]
     torch.testing.assert_close(embed(whole, RATE, ChannelLayout.MONO), torch.stack(halves).mean(0))
 
 
-def test_the_latents_of_a_codec_and_the_features_of_a_representation(run, tmp_path):
+def test_embedders_of_codec_latents_and_representation_features(run, tmp_path):
     codec = load_codec(run / "model")
     audio = sound(0.6, 2)
     latents = codec.encode(audio[None], layout="stereo").normalize()
@@ -147,7 +147,7 @@ def test_the_latents_of_a_codec_and_the_features_of_a_representation(run, tmp_pa
     torch.testing.assert_close(below, found)
 
 
-def test_a_codec_of_transformers_is_its_latents(foreign, tmp_path):
+def test_embedder_of_a_transformers_codec_is_its_latents(foreign, tmp_path):
     foreign("encodec").save_pretrained(tmp_path)
     EncodecFeatureExtractor(sampling_rate=RATE).save_pretrained(tmp_path)
     audio = sound(0.5)
@@ -156,7 +156,7 @@ def test_a_codec_of_transformers_is_its_latents(foreign, tmp_path):
 
 
 @pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
-def test_no_code_of_a_model_is_run_and_nobody_asked_whether_it_may(file, tmp_path, monkeypatch):
+def test_remote_code_of_a_model_is_never_run(file, tmp_path, monkeypatch):
     for part in wav2vec2():
         part.save_pretrained(tmp_path)
     kinds = {name: "evil.Evil" for name in ("AutoConfig", "AutoModel", "AutoFeatureExtractor")}
@@ -164,22 +164,22 @@ def test_no_code_of_a_model_is_run_and_nobody_asked_whether_it_may(file, tmp_pat
     kind = {"model_type": "evil"} if file == "config.json" else {"feature_extractor_type": "Evil"}
     (tmp_path / file).write_text(json.dumps(settings | kind | {"auto_map": kinds}))
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\nclass Evil: pass\n")
-    monkeypatch.setattr("builtins.input", lambda *args: pytest.fail("somebody was asked"))
+    monkeypatch.setattr("builtins.input", lambda *args: pytest.fail("a question was asked"))
     with pytest.raises(PartitaError) as caught:
         open_embedder(f"hf:{tmp_path}")
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
-def test_what_is_no_embedder_is_said_in_a_line(run, saved, tmp_path):
+def test_invalid_embedders(run, saved, tmp_path):
     for name in ("fad", "clap:x", "latents:", "latents"):
-        with pytest.raises(PartitaError, match="name it latents:MODEL, features:MODEL or hf:NAME"):
+        with pytest.raises(PartitaError, match="latents:MODEL, features:MODEL or hf:NAME"):
             open_embedder(name)
-    with pytest.raises(PartitaError, match="which makes no features"):
+    with pytest.raises(PartitaError, match="not a representation model"):
         open_embedder(f"features:{run / 'model'}")
     with pytest.raises(PartitaError, match="no model folder"):
         open_embedder("hf:nowhere")
     wav2vec2()[0].save_pretrained(tmp_path / "alone")
-    with pytest.raises(PartitaError, match="makes no embedding of audio"):
+    with pytest.raises(PartitaError, match="cannot embed audio"):
         open_embedder(f"hf:{tmp_path / 'alone'}")
     (tmp_path / "alone" / "config.json").write_text('{"model_type": "wav2vec2"}')
     with pytest.raises(PartitaError, match="alone"):

@@ -1,4 +1,4 @@
-"""What known degradations do to each metric, as its docstring says."""
+"""Effect of known degradations on each metric, as documented in its docstring."""
 
 import importlib.util
 import math
@@ -11,10 +11,10 @@ from partita.evaluation.metrics import DriftConfig, SeamExcessConfig
 from partita_core import components
 
 RATE = 16_000
-PERIOD = 4096  # samples after which the signal repeats itself; the chunk of those metrics that have one
+PERIOD = 4096  # samples after which the signal repeats; also the chunk of metrics that have one
 
-Says = Callable[[float, float], bool]
-"""Whether a cost, how much worse than the best the figure is, is as documented; beside it, that of noise at 0 dB."""
+Check = Callable[[float, float], bool]
+"""True if a cost (the value's distance from the best) is as documented; the second argument is noise's cost at 0 dB."""
 
 
 def free(cost: float, noise: float) -> bool:
@@ -29,30 +29,30 @@ def much(cost: float, noise: float) -> bool:
     return cost > 0.3 * noise
 
 
-def about(figure: float, tolerance: float = 0.03) -> Says:
-    return lambda cost, noise: cost == pytest.approx(figure, rel=tolerance)
+def about(value: float, tolerance: float = 0.03) -> Check:
+    return lambda cost, noise: cost == pytest.approx(value, rel=tolerance)
 
 
-def within(figure: float) -> Says:
-    return lambda cost, noise: abs(cost) < figure
+def within(value: float) -> Check:
+    return lambda cost, noise: abs(cost) < value
 
 
 def early(cost: float, noise: float) -> bool:
-    """More at the start than at the end, as the shift is heard in the first frame, where the signal is reflected."""
+    """Larger at the start: the shift changes the first frame, where the signal is reflected."""
     return cost < 0
 
 
 @dataclass(frozen=True)
 class Moves:
-    """The best figure, what degradations do to it, and whether more noise and a lower low-pass are always worse."""
+    """Best value of a metric and documented costs of degradations; noise and low-pass are monotonic where None."""
 
     best: float
-    polarity: Says
-    shift: Says
-    gain: Says
-    swap: Says
-    noise: Says | None = None
-    low_pass: Says | None = None
+    polarity: Check
+    shift: Check
+    gain: Check
+    swap: Check
+    noise: Check | None = None
+    low_pass: Check | None = None
 
 
 DECIBELS = 6.0
@@ -74,13 +74,16 @@ DOCUMENTED = {
     "stoi": Moves(1, free, little, free, much),
     "visqol": Moves(4.7321, little, little, little, much),
 }
-CHUNKS = {"drift": DriftConfig(PERIOD, 8), "seam_excess": SeamExcessConfig(PERIOD, edge=2048, far=1024)}
+CHUNKS = {
+    "drift": DriftConfig(chunk=PERIOD, chunks=8),
+    "seam_excess": SeamExcessConfig(chunk=PERIOD, edge=2048, far=1024),
+}
 TAGS = {tag: cls for tag, cls in components("metric/*").items() if cls.__module__.startswith("partita.")}
 EXTRA = {"stoi": "pystoi", "pesq": "pesq", "visqol": "visqol"}
 
 
 def music() -> torch.Tensor:
-    """Two seconds of decaying chords with a faint noise, in each channel another and one tone in both, in periods."""
+    """Two seconds of periodic decaying chords with faint noise, different per channel except for one common tone."""
     generator = torch.Generator().manual_seed(0)
     time = torch.arange(PERIOD) / PERIOD
     channels = []
@@ -116,11 +119,11 @@ def metric(request):
     return CHUNKS.get(name, TAGS[request.param]()).build(sample_rate=RATE)
 
 
-def test_every_metric_has_its_line_in_the_table():
+def test_every_metric_is_documented():
     assert {tag.split("/")[1] for tag in TAGS} == set(DOCUMENTED)
 
 
-def test_degradations_move_it_as_documented(metric):
+def test_degradations_cost_as_documented(metric):
     moves = DOCUMENTED[metric.name]
     sign = 1 if metric.better == "lower" else -1
 
@@ -129,18 +132,18 @@ def test_degradations_move_it_as_documented(metric):
 
     assert cost(MUSIC) == pytest.approx(0, abs=1e-4)
     noises, low_passes = [cost(x) for x in NOISES], [cost(x) for x in LOW_PASSES]
-    for costs, says in ((noises, moves.noise), (low_passes, moves.low_pass)):
-        if says is None:
+    for costs, check in ((noises, moves.noise), (low_passes, moves.low_pass)):
+        if check is None:
             assert 0 < costs[0] < costs[1] < costs[2]
         else:
-            assert all(says(each, noises[-1]) for each in costs), costs
+            assert all(check(each, noises[-1]) for each in costs), costs
     degraded = {"polarity": -MUSIC, "shift": MUSIC.roll(1, -1), "gain": FACTOR * MUSIC, "swap": MUSIC.flip(0)}
     for name, estimate in degraded.items():
         found = cost(estimate)
         assert getattr(moves, name)(found, noises[-1]), f"{name} costs {found}, noise at 0 dB {noises[-1]}"
 
 
-def test_it_is_documented_what_degradations_do(metric):
+def test_docstrings_name_the_degradations(metric):
     text = " ".join((type(metric).__doc__ or "").lower().split())
     for word in ("gain", "polarity flip", "shift by a sample", "swapped channels"):
         assert word in text, word

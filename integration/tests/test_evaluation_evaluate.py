@@ -34,7 +34,7 @@ class Scaled(Codec):
 
 
 class Narrow(Scaled):
-    """Claims a tenth of the numbers, so that the low-pass reference has something to leave out."""
+    """A codec that declares a tenth of the numbers, so that the low-pass reference removes something."""
 
     def __init__(self):
         super().__init__(0.5)
@@ -49,7 +49,7 @@ class Narrow(Scaled):
 
 
 class Coded(Scaled):
-    """Two levels of codes, of which nothing is left but silence."""
+    """A codec with two levels of codes that decode to silence."""
 
     def __init__(self):
         super().__init__(codebook_sizes=(16, 16))
@@ -76,7 +76,7 @@ def clips(count=4, samples=2001):
         yield f"clip {i}", 0.1 * (i + 1) * torch.randn(layout.width, samples, generator=generator), layout
 
 
-def test_the_identity_is_perfect_and_better_than_every_reference():
+def test_identity_is_best_and_better_than_references():
     result = evaluate({"identity": Scaled()}, clips(), ALL)
     for name, mean in result.means["identity"].items():
         best = 100 if name == "si_sdr" else 0
@@ -88,7 +88,7 @@ def test_the_identity_is_perfect_and_better_than_every_reference():
             assert best < against if metric.better == "lower" else best > against
 
 
-def test_systems_are_described():
+def test_systems_have_rates_and_speeds():
     result = evaluate({"a": Coded(), "b": Narrow()}, clips())
     names = [system.name for system in result.systems]
     assert names == ["a", "b", "silence", "matched noise", "low-pass, 1,600 numbers/s", "low-pass, 16,000 numbers/s"]
@@ -96,11 +96,11 @@ def test_systems_are_described():
     a, b = result.systems[:2]
     assert (a.floats_per_second, a.bit_rate, b.floats_per_second) == (16000, 800, 1600)
     assert a.speed.encode > 0 and a.speed.decode > 0
-    low, all_of_it = (result.means[name]["si_sdr"].mean for name in names[-2:])
-    assert low < 20 and all_of_it == 100
+    low, unchanged = (result.means[name]["si_sdr"].mean for name in names[-2:])
+    assert low < 20 and unchanged == 100
 
 
-def test_codes_are_what_is_decoded_of_models_that_make_them_unless_their_values_are_asked_for():
+def test_models_with_codes_decode_codes_unless_num_quantizers_is_zero():
     models = {"codes": Coded(), "values": Scaled()}
     found = {levels: evaluate(models, clips(), references=False, num_quantizers=levels) for levels in (None, 1, 0)}
     rates = {levels: [system.bit_rate for system in each.systems] for levels, each in found.items()}
@@ -108,13 +108,13 @@ def test_codes_are_what_is_decoded_of_models_that_make_them_unless_their_values_
     for levels, each in found.items():
         assert each.means["values"]["si_sdr"].mean == 100
         assert each.means["codes"]["si_sdr"].mean == (100 if levels == 0 else -100)
-    with pytest.raises(PartitaError, match="num_quantizers is 3; this model has 2 levels"):
+    with pytest.raises(PartitaError, match="num_quantizers is 3.* 2 "):
         evaluate(models, clips(), num_quantizers=3)
-    with pytest.raises(PartitaError, match="num_quantizers is 1, and no model makes codes"):
+    with pytest.raises(PartitaError, match="num_quantizers is 1"):
         evaluate({"values": Scaled()}, clips(), num_quantizers=1)
 
 
-def test_twice_the_same_is_the_same(tmp_path):
+def test_equal_seeds_give_equal_files(tmp_path):
     for run in ("first", "second"):
         evaluate({"model": Narrow()}, clips(), ALL, seed=3).to_json(tmp_path / run)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
@@ -122,7 +122,7 @@ def test_twice_the_same_is_the_same(tmp_path):
     assert other.means["matched noise"] != Evaluation.load(tmp_path / "first").means["matched noise"]
 
 
-def test_a_model_against_itself_differs_by_zero():
+def test_difference_of_a_model_from_itself_is_zero():
     result = evaluate({"a": Scaled(0.7), "b": Scaled(0.7)}, clips(), ALL, references=False)
     assert [(each.system, each.baseline) for each in result.differences] == [("a", "b")] * len(ALL)
     assert all(each.difference == Interval(0, 0, 0) and not each.clear for each in result.differences)
@@ -136,15 +136,15 @@ def test_differences_are_system_minus_baseline():
     assert result.best(result.metrics[0]) == "good"
 
 
-def test_short_and_silent_clips_leave_no_gap_in_the_table():
+def test_short_and_silent_clips_have_values():
     cases = [("one", torch.full((1, 1), 0.5), "mono"), ("silence", torch.zeros(2, 300), "stereo")]
     result = evaluate({"model": Narrow()}, cases)
-    figures = [value for table in result.scores.values() for row in table.values() for value in row]
-    assert len(figures) == 4 * 3 * 2 and all(map(math.isfinite, figures))
+    values = [value for table in result.scores.values() for row in table.values() for value in row]
+    assert len(values) == 4 * 3 * 2 and all(map(math.isfinite, values))
     assert "nan" not in result.to_markdown()
 
 
-def test_a_model_of_another_rate_is_measured_at_the_clips_rate():
+def test_models_of_another_sample_rate_are_resampled():
     time = torch.arange(RATE) / RATE
     tone = 0.5 * torch.sin(2 * math.pi * 440 * time)[None] * torch.hann_window(RATE)
     codecs = {"same": Scaled(), "double": Scaled(sample_rate=2 * RATE)}
@@ -154,22 +154,22 @@ def test_a_model_of_another_rate_is_measured_at_the_clips_rate():
         evaluate(codecs, clips())
 
 
-def test_the_listener_gets_every_estimate():
-    heard = {}
-    evaluate({"half": Scaled(0.5)}, clips(2), on_clip=lambda name, audio, made: heard.update({name: (audio, made)}))
-    assert list(heard) == ["clip 0", "clip 1"]
-    audio, made = heard["clip 1"]
+def test_on_clip_gets_every_estimate():
+    seen = {}
+    evaluate({"half": Scaled(0.5)}, clips(2), on_clip=lambda name, audio, made: seen.update({name: (audio, made)}))
+    assert list(seen) == ["clip 0", "clip 1"]
+    audio, made = seen["clip 1"]
     assert list(made)[:3] == ["half", "silence", "matched noise"]
     torch.testing.assert_close(made["half"], 0.5 * audio)
 
 
-def test_models_stay_in_their_mode():
+def test_evaluation_restores_the_training_mode():
     training, resting = Scaled().train(), Scaled().eval()
     evaluate({"a": training, "b": resting}, clips(1))
     assert training.training and not resting.training
 
 
-def test_json_comes_back_whole(tmp_path):
+def test_json_round_trip(tmp_path):
     result = evaluate({"model": Narrow()}, clips(), [LogMelL1Config(num_mels=20), "si_sdr"])
     result.to_json(tmp_path / "r.json", speeds=True)
     assert Evaluation.load(tmp_path / "r.json") == result
@@ -177,7 +177,7 @@ def test_json_comes_back_whole(tmp_path):
     assert result.to_dict()["systems"][0]["speed"] is None
 
 
-def test_csv_has_a_line_for_each_clip_and_system(tmp_path):
+def test_csv_has_one_line_per_clip_and_system(tmp_path):
     result = evaluate({"model, with comma": Scaled(0.5)}, clips(3))
     result.to_csv(tmp_path / "r.csv")
     with open(tmp_path / "r.csv", newline="", encoding="utf-8") as file:
@@ -187,16 +187,16 @@ def test_csv_has_a_line_for_each_clip_and_system(tmp_path):
     assert float(rows[0]["log_mel_l1"]) == result.scores["model, with comma"]["log_mel_l1"][0]
 
 
-def test_latents_are_looked_at_over_all_clips():
+def test_latent_statistics_are_over_all_clips():
     codec = Scaled()
     result = evaluate({"a": codec}, clips())
-    whole = torch.cat([codec.encode(audio[None], layout=layout).values[0].T for _, audio, layout in clips()])
+    vectors = torch.cat([codec.encode(audio[None], layout=layout).values[0].T for _, audio, layout in clips()])
     found = result.latents["a"]
-    assert found == latent_statistics(whole) and found.vectors == 4 * 26
-    assert f"| a | 104 | {whole.square().mean().sqrt():#.3g} | " in result.to_markdown()
+    assert found == latent_statistics(vectors) and found.vectors == 4 * 26
+    assert f"| a | 104 | {vectors.square().mean().sqrt():#.3g} | " in result.to_markdown()
 
 
-def test_latents_that_tell_nothing_are_left_out():
+def test_constant_latents_have_no_statistics():
     result = evaluate({"narrow": Narrow()}, clips())
     assert result.latents == {} and "latents" not in result.to_markdown()
 
@@ -210,7 +210,7 @@ def test_markdown_marks_the_best_and_names_the_references():
     assert len(widths) == 1
 
 
-def test_the_sampler_reaches_the_decoder_and_is_recorded():
+def test_sampler_reaches_the_decoder_and_is_recorded():
     class Sampled(Scaled):
         def decode_frames(self, values, codes, layout, sampler, seeds):
             return super().decode_frames(values, codes, layout, sampler, seeds) * sampler.sigma_context
@@ -225,32 +225,33 @@ def test_the_sampler_reaches_the_decoder_and_is_recorded():
     [
         ({"clips": []}, "no clips"),
         ({"clips": [("x", torch.full((1, 9), math.nan), "mono")]}, "clip x has samples that are not finite"),
-        ({"clips": [("x", torch.zeros(2, 9), "mono")]}, r"clip x is \(2, 9\); \(1, samples\) for mono"),
+        ({"clips": [("x", torch.zeros(2, 9), "mono")]}, r"clip x .*\(2, 9\).*\(1, samples\).* mono"),
         ({"clips": [("x", torch.zeros(1, 0), "mono")]}, "not empty"),
         ({"codecs": {"broken": Scaled(math.nan)}}, "broken returned samples that are not finite for clip 0"),
-        ({"codecs": {"silence": Scaled()}}, "as one of the references"),
+        ({"codecs": {"silence": Scaled()}}, "silence.*reference"),
         ({"codecs": {}}, "there are no models"),
-        ({"metrics": ["si_sdrr"]}, "did you mean si_sdr"),
-        ({"metrics": ["si_sdr", "si_sdr"]}, "each once"),
+        ({"metrics": ["si_sdrr"]}, "si_sdrr.*si_sdr"),
+        ({"metrics": ["si_sdr", "si_sdr"]}, "si_sdr, si_sdr"),
     ],
 )
-def test_what_cannot_be_evaluated_is_said_in_a_line(change, message):
+def test_invalid_evaluation_arguments(change, message):
     arguments = {"codecs": {"model": Scaled()}, "clips": clips(1), "metrics": ["log_mel_l1"]} | change
     with pytest.raises(PartitaError, match=message):
         evaluate(**arguments)
 
 
-def test_what_a_metric_refuses_is_left_out_of_its_means_for_all_and_named(tmp_path):
-    """Two chunks at least: the clips of 500 samples have one."""
+def test_clips_that_a_metric_cannot_measure_are_skipped_for_all_systems(tmp_path):
+    """Drift needs two chunks; a clip of 500 samples has none."""
     cases = [*clips(3, 20_001), ("short", torch.full((2, 500), 0.1), "stereo")]
-    metrics = ["si_sdr", DriftConfig(5000)]
+    metrics = ["si_sdr", DriftConfig(chunk=5000)]
     found = evaluate({"a": Scaled(0.7), "b": Narrow()}, cases, metrics)
-    assert found.refused.keys() == {"drift"} and found.refused["drift"].keys() == {"short"}
-    whole = evaluate({"a": Scaled(0.7), "b": Narrow()}, clips(3, 20_001), metrics)
+    assert found.skipped.keys() == {"drift"} and found.skipped["drift"].keys() == {"short"}
+    unskipped = evaluate({"a": Scaled(0.7), "b": Narrow()}, clips(3, 20_001), metrics)
     for system, scores in found.scores.items():
         assert scores["drift"][3] is None and None not in scores["drift"][:3] + scores["si_sdr"]
-        assert found.means[system]["drift"] == whole.means[system]["drift"]
-    assert "drift is over 3 of 4 clips. Of short: a clip of 500 samples has 0 whole chunks" in found.to_markdown()
+        assert found.means[system]["drift"] == unskipped.means[system]["drift"]
+    (note,) = [line for line in found.to_markdown().splitlines() if line.startswith("drift ")]
+    assert "3 of 4" in note and "short" in note and "500 samples" in note
     found.to_json(tmp_path / "found.json")
     assert Evaluation.load(tmp_path / "found.json").scores == found.scores
     found.to_csv(tmp_path / "found.csv")
@@ -260,10 +261,10 @@ def test_what_a_metric_refuses_is_left_out_of_its_means_for_all_and_named(tmp_pa
         if line.startswith("short,") and ",a," in line
     ]
     assert line.endswith(",")
-    with pytest.raises(PartitaError, match="drift takes none of the clips; of short: a clip of 500 samples"):
+    with pytest.raises(PartitaError, match="drift .*short.* 500 samples"):
         evaluate({"a": Scaled()}, cases[3:], metrics)
 
 
-def test_one_clip_is_said_to_have_no_intervals():
+def test_note_about_a_single_clip():
     assert "no width" in evaluate({"a": Scaled(0.7)}, clips(1)).to_markdown()
     assert "no width" not in evaluate({"a": Scaled(0.7)}, clips(2)).to_markdown()

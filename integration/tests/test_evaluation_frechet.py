@@ -11,7 +11,7 @@ from torch import nn
 
 
 def exact(first, second):
-    """The definition, taken literally, in 50 digits."""
+    """The definition, evaluated with 50 digits."""
     with mpmath.workdps(50):
         means, covariances = [], []
         for x in (first, second):
@@ -41,27 +41,27 @@ def sets(counts, dim, seed=0):
 @pytest.mark.parametrize(
     ("counts", "dim"), [((40, 30), 6), ((3, 4), 9), ((2, 2), 5), ((4, 30), 7), ((30, 4), 7), ((8, 8), 8), ((5, 9), 1)]
 )
-def test_it_is_the_definition_with_many_clips_and_with_fewer_than_dimensions(counts, dim):
+def test_frechet_distance_equals_the_definition(counts, dim):
     first, second = sets(counts, dim)
     expected = exact(first, second)
     assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-9)
     assert frechet_distance(second, first) == pytest.approx(expected, rel=1e-9)
 
 
-def test_it_agrees_in_many_dimensions_with_those_that_are_used():
+def test_frechet_distance_agrees_with_other_implementations():
     first, second = sets((20, 25), 4)
     turn = torch.linalg.qr(torch.randn(300, 4, generator=torch.Generator().manual_seed(1)).double()).Q
     assert frechet_distance(first @ turn.T, second @ turn.T) == pytest.approx(exact(first, second), abs=1e-9)
 
 
-def test_the_same_set_in_any_order_is_no_distance_away_from_itself():
+def test_frechet_distance_of_a_permuted_set_is_zero():
     for counts in ((10, 10), (300, 300)):
         x, _ = sets(counts, 40)
         assert frechet_distance(x, x.flip(0)) == pytest.approx(0, abs=1e-12)
         assert frechet_distance(x, x + 0.1) == pytest.approx(40 * 0.01)
 
 
-def test_gaussians_that_are_known():
+def test_frechet_distance_of_known_gaussians():
     torch.manual_seed(0)
     x = torch.randn(50_000, 3, dtype=torch.float64)
     assert frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
@@ -114,7 +114,7 @@ def evaluated(count=6, names=("three moments",)):
     return evaluate({"same": Scaled(1.0), "half": Scaled(0.5)}, clips(count), ["lsd"], embedders=embedders)
 
 
-def test_every_system_is_so_far_from_the_originals():
+def test_distances_of_systems_from_the_originals():
     (found,) = evaluated().frechet
     assert (found.embedder, found.dim, found.clips) == ("three moments", 3, 6)
     assert set(found.distances) == {"same", "half", "silence", "matched noise", "low-pass, 8,000 numbers/s"}
@@ -125,7 +125,7 @@ def test_every_system_is_so_far_from_the_originals():
     assert found.distances["silence"] > found.distances["half"] > 1e-3
 
 
-def test_the_embedder_is_named_wherever_the_distance_is(tmp_path):
+def test_distances_are_reported_with_the_embedder(tmp_path):
     result = evaluated(names=("latents:a", "features:b"))
     result.to_json(tmp_path / "r.json")
     result.to_csv(tmp_path / "r.csv")
@@ -145,18 +145,18 @@ def test_the_embedder_is_named_wherever_the_distance_is(tmp_path):
     assert len({line.count("|") for line in text.split("\n\n")[1].splitlines()}) == 1
 
 
-def test_it_is_said_when_there_are_fewer_clips_than_dimensions():
+def test_warning_for_fewer_clips_than_dimensions():
     assert "3 clips in 3 dimensions" in evaluated(3).to_markdown()
     assert "not of full rank" not in evaluated(4).to_markdown()
     assert evaluated(4).frechet[0].warning is None
 
 
-def test_one_clip_has_no_distribution():
-    with pytest.raises(PartitaError, match="sets of 1 and 1"):
+def test_distance_of_one_clip_is_an_error():
+    with pytest.raises(PartitaError, match="1 and 1"):
         evaluated(1)
 
 
-def test_an_evaluation_without_embedders_has_no_distances(tmp_path):
+def test_evaluation_without_embedders_has_no_distances(tmp_path):
     evaluate({"same": Scaled(1.0)}, clips(1), ["lsd"]).to_json(tmp_path / "r.json")
     older = json.loads((tmp_path / "r.json").read_text())
     assert older.pop("frechet") == []
@@ -164,8 +164,8 @@ def test_an_evaluation_without_embedders_has_no_distances(tmp_path):
     assert Evaluation.load(tmp_path / "r.json").frechet == ()
 
 
-def test_an_embedding_that_is_not_finite_names_the_clip():
+def test_embedding_that_is_not_finite_names_the_clip():
     clips = EmbeddedClips("odd", lambda audio, rate, layout: audio[0, :2] / audio[0, 0])
     clips.add("a", torch.ones(1, 8), {"m": torch.ones(1, 8)}, sample_rate=8000, layout=ChannelLayout.MONO)
-    with pytest.raises(PartitaError, match="odd makes figures that are not finite of what m returned of clip b"):
+    with pytest.raises(PartitaError, match="odd .*not finite.* m .*clip b"):
         clips.add("b", torch.ones(1, 8), {"m": torch.zeros(1, 8)}, sample_rate=8000, layout=ChannelLayout.MONO)

@@ -10,7 +10,7 @@ RATE = 16000
 
 
 def colored(seconds=4.0, seed=0):
-    """Noise that falls by 6 dB an octave, louder on the left."""
+    """Noise that falls by 6 dB per octave, louder on the left."""
     samples = int(seconds * RATE)
     spectrum = torch.fft.rfft(torch.randn(2, samples, generator=torch.Generator().manual_seed(seed)).double())
     slope = 1 / torch.arange(1, spectrum.shape[-1] + 1).clamp_min(samples // 200)
@@ -18,7 +18,7 @@ def colored(seconds=4.0, seed=0):
     return (audio / audio.abs().amax() * torch.tensor([[0.5], [0.1]])).float()
 
 
-def test_silence_is_silent_and_of_the_same_shape():
+def test_silence_has_the_same_shape():
     audio = colored(0.1)
     assert torch.equal(silence(audio), torch.zeros_like(audio))
 
@@ -33,14 +33,14 @@ def test_matched_noise_has_the_spectrum_and_the_level():
     assert ratio[:, 1:-1].abs().max() < 3
 
 
-def test_matched_noise_is_noise():
+def test_matched_noise_is_independent_of_the_audio():
     audio = colored()
     noise = matched_noise(audio, seed=0)
     correlation = (noise * audio).sum(-1) / (noise.norm(dim=-1) * audio.norm(dim=-1))
     assert correlation.abs().max() < 0.1
 
 
-def test_matched_noise_depends_on_seed_and_key_alone():
+def test_matched_noise_depends_on_seed_and_key():
     audio = colored(0.2)
     noise = matched_noise(audio, seed=1, key="a")
     assert torch.equal(noise, matched_noise(audio, seed=1, key="a"))
@@ -59,7 +59,7 @@ def test_short_and_silent_clips(samples):
     assert low.shape == audio.shape and torch.isfinite(low).all()
 
 
-def test_low_pass_keeps_what_its_numbers_hold():
+def test_low_pass_keeps_frequencies_within_the_budget():
     time = torch.arange(2 * RATE) / RATE
     low, high = (0.3 * torch.sin(2 * math.pi * hertz * time) for hertz in (300, 1500))
     stereo = torch.stack([low + high, low])
@@ -70,7 +70,7 @@ def test_low_pass_keeps_what_its_numbers_hold():
     torch.testing.assert_close(mono[0, inner], stereo[0, inner], atol=2e-3, rtol=0)
 
 
-def test_a_budget_of_all_the_samples_changes_nothing():
+def test_low_pass_with_the_full_budget_returns_the_audio():
     audio = colored(0.1)
     assert torch.equal(low_passed(audio, sample_rate=RATE, floats_per_second=2 * RATE), audio)
 

@@ -1,4 +1,4 @@
-"""Flow matching as supervision of a representation: values, causality, padding, and that features come to serve it."""
+"""Flow-matching supervision of a representation: values, causality, padding, and learning."""
 
 import pytest
 import torch
@@ -33,8 +33,8 @@ def untrained(part) -> None:
     torch.nn.init.zeros_(part.flow.last.bias)
 
 
-def test_an_untrained_flow_has_the_power_of_the_velocity():
-    """Its velocity is zero; that of paths from noise to data is their difference, of variance 1 + 4."""
+def test_loss_of_an_untrained_flow_is_the_power_of_the_velocity():
+    """It predicts zero; the velocity is data minus noise, with variance 1 + 4."""
     encoder, part = supervision()
     untrained(part)
     values = 2 * torch.randn(64, 3, 64, generator=torch.Generator().manual_seed(1))
@@ -43,7 +43,7 @@ def test_an_untrained_flow_has_the_power_of_the_velocity():
     assert float(output.metrics["velocity_error"]) == pytest.approx(1.0, abs=0.01)
 
 
-def test_the_loss_is_the_squared_error_over_the_frames_of_each_item():
+def test_loss_is_the_mean_squared_error_over_valid_frames():
     encoder, part = supervision(history=0)
     untrained(part)
     given = inputs(encoder, lengths=(8, 3))
@@ -55,7 +55,7 @@ def test_the_loss_is_the_squared_error_over_the_frames_of_each_item():
 
 
 @pytest.mark.parametrize("patch", [1, 2, 3])
-def test_a_patch_is_given_the_feature_of_the_frame_before_it(patch):
+def test_patch_is_conditioned_on_the_feature_before_it(patch):
     encoder, part = supervision(patch=patch)
     given, seen = inputs(encoder, frames=7, lengths=(7, 7)), []
     part.flow.forward = lambda states, values, counts: seen.append((states, counts)) or (torch.zeros(()), {})
@@ -67,7 +67,7 @@ def test_a_patch_is_given_the_feature_of_the_frame_before_it(patch):
         assert torch.equal(states[:, place], given.features[:, place * patch - 1])
 
 
-def test_no_feature_sees_what_it_helps_to_generate():
+def test_features_of_a_patch_do_not_condition_it():
     """The features of the last patch's own frames get no gradient, those of the frame before it do."""
     encoder, part = supervision()
     torch.nn.init.normal_(part.flow.last.weight)
@@ -81,7 +81,7 @@ def test_no_feature_sees_what_it_helps_to_generate():
     assert (size[1:6:2] > 0).all() and not size[0:8:2].any() and size[7] == 0
 
 
-def test_what_is_behind_the_end_does_not_count():
+def test_padding_is_ignored():
     encoder, part = supervision()
     given = inputs(encoder, lengths=(8, 4))
     changed = given.values.clone()
@@ -89,15 +89,15 @@ def test_what_is_behind_the_end_does_not_count():
     assert torch.equal(loss(part, given).loss, loss(part, given._replace(values=changed)).loss)
 
 
-def test_an_encoder_that_sees_ahead_is_refused():
+def test_encoder_with_future_context_is_an_error():
     encoder, _ = supervision()
     encoder.context = (4, 2)
-    with pytest.raises(PartitaError, match="sees 2 frames to come"):
+    with pytest.raises(PartitaError, match="2 future frames"):
         FlowSupervisionConfig.example().build(latent_spec=SPEC, representation=encoder)
 
 
-def test_features_learn_to_hold_what_the_flow_needs():
-    """Frames repeat after two, so that only a feature knows the next; without history the error falls far below 1."""
+def test_features_learn_to_predict_the_next_patch():
+    """Frames repeat after two, so the feature determines the next; without history the error falls far below 1."""
     encoder, part = supervision(history=0)
     optimizer = torch.optim.Adam([*encoder.parameters(), *part.parameters()], lr=1e-2)
     generator = torch.Generator().manual_seed(3)
@@ -111,7 +111,7 @@ def test_features_learn_to_hold_what_the_flow_needs():
     assert float(output.metrics["velocity_error"]) < 0.8
 
 
-def test_it_takes_part_in_the_objective(config):
+def test_flow_supervision_in_the_objective(config):
     codec = config().model.build().eval()
     model = RepresentationModelConfig(CausalRepresentationConfig.example()).build(codec=codec)
     config = RepresentationSupervisionConfig({"flow": FlowSupervisionConfig.example()}, {"flow": 0.5})

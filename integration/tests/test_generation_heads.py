@@ -1,11 +1,12 @@
-"""Heads of generators: what they predict, hear and draw, without a language model that was trained."""
+"""Generation heads: prediction, input embeddings and sampling, with untrained language models."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from partita.generation import FlowHead, FlowHeadConfig, LlamaBackboneConfig, Sampling, TokenHead
-from partita.generation.token_head import TokenHeadConfig, draw
+from partita.generation.token_head import TokenHeadConfig, sample
 from partita_bottlenecks import IdentityConfig, NoiseRegularizedConfig
 from partita_core import ChannelLayout, LatentNormalizer, Latents, LatentSpec, PartitaError, QuantizedCodec
 from partita_quantizers import ResidualVQConfig, TokenSpace
@@ -15,13 +16,17 @@ PLAIN = Sampling(guidance=1.0, temperature=1.0, steps=4, top_k=None)
 DRAWN = Sampling(guidance=1.0, temperature=1.0, steps=None, top_k=None)
 
 
-def flow_head(dim: int = 3, *, tokens: int = 2, states: int = 8, encoder=None, spec=None, **changes) -> FlowHead:
+def flow_head(
+    dim: int = 3, *, tokens: int = 2, states: int = 8, encoder=None, spec=None, codec=None, **changes
+) -> FlowHead:
+    """A head without zero-initialized layers; without a codec, samples are not projected."""
     torch.manual_seed(0)
-    sizes = {"patch": 2, "history": 1, "width": 16, "layers": 1, "heads": 2, "head_dim": 8, "codec": None}
-    scale = LatentNormalizer(spec or LatentSpec(dim, 8000, 16, tokens))
-    head = FlowHead(dim, tokens_per_frame=tokens, scale=scale, encoder=encoder, states=states, **sizes | changes)
+    spec = spec or LatentSpec(dim, 8000, 16, tokens)
+    config = replace(FlowHeadConfig.example(), renormalize=codec is not None, **changes)
+    codec = codec or SimpleNamespace(latent_spec=LatentSpec(dim, 8000, 16, tokens))
+    head = FlowHead(config, codec=codec, encoder=encoder, scale=LatentNormalizer(spec), states=states)
     for parameter in head.parameters():
-        if not parameter.any():  # at first nothing would count
+        if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.3)
     return head.eval()
 
@@ -35,7 +40,7 @@ def backbone(own_ids: int = 0):
 
 
 @pytest.mark.parametrize("bounded", [False, True])
-def test_the_scale_is_that_of_latents(bounded):
+def test_normalizer_equals_that_of_latents(bounded):
     spec = LatentSpec(3, 8000, 16, mean=(0.1, -0.2, 0.0), std=(2.0, 0.5, 1.0), bounded=bounded)
     codec = autoencoder(ChannelLayout.MONO, seed=0)
     values = torch.rand(2, 3, 5) * 1.8 - 0.9
@@ -51,7 +56,7 @@ def test_the_scale_is_that_of_latents(bounded):
 
 
 @pytest.mark.parametrize("history", [0, 1, 2])
-def test_a_patch_is_seen_with_its_state_and_the_patches_before_it(history):
+def test_flow_is_conditioned_on_state_and_past_patches(history):
     head = flow_head(history=history)
     target = torch.randn(2, 3, 2 * 7)  # seven frames of two tokens: three patches and a half
     seen = []
@@ -70,7 +75,7 @@ def test_a_patch_is_seen_with_its_state_and_the_patches_before_it(history):
             assert torch.equal(before[:, patch, place], expected)
 
 
-def test_frames_past_the_end_do_not_count():
+def test_loss_ignores_padding_frames():
     head = flow_head()
     target, states = torch.randn(2, 3, 2 * 8), torch.randn(2, 4, 8)
     frames = torch.tensor([8, 3])
@@ -84,7 +89,7 @@ def test_frames_past_the_end_do_not_count():
     assert not torch.equal(head(states, changed, torch.tensor([8, 8]), backbone()).loss, whole.loss)
 
 
-def test_the_velocity_error_is_that_of_zero_where_nothing_is_predicted():
+def test_velocity_error_of_a_zero_prediction():
     head = flow_head()
     torch.nn.init.zeros_(head.flow.last.weight)
     torch.nn.init.zeros_(head.flow.last.bias)
@@ -93,7 +98,7 @@ def test_the_velocity_error_is_that_of_zero_where_nothing_is_predicted():
     assert float(output.metrics["velocity_error"]) == pytest.approx(1.0, abs=0.01)
 
 
-def test_a_rollout_follows_the_flow_patch_by_patch():
+def test_rollout_integrates_the_flow_per_patch():
     head = flow_head()
     states = torch.randn(3, 8)
     rollout = head.rollout(3, torch.tensor([1, 2, 3]), PLAIN, backbone())
@@ -108,7 +113,7 @@ def test_a_rollout_follows_the_flow_patch_by_patch():
     torch.testing.assert_close(again.result(), values[1:2])
 
 
-def test_guidance_is_of_the_velocity():
+def test_guidance_extrapolates_the_velocity():
     head = flow_head(history=0)
     states, free = torch.randn(2, 8), torch.randn(2, 8)
     results = {}
@@ -129,7 +134,7 @@ def generated(head: FlowHead, frames: int = 5) -> torch.Tensor:
 
 
 class Ring(NoisyBottleneck):
-    """A bottleneck of somebody else's: every vector has length 3."""
+    """A third-party bottleneck: every vector has length 3."""
 
     def project(self, values):
         return 3 * values / values.norm(dim=1, keepdim=True)
@@ -145,7 +150,7 @@ SPHERE = LatentSpec(4, 8000, 16, mean=(0.5, 0, 0, -0.5), std=(1, 2, 1, 0.5))
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_patches_are_brought_back_to_the_sphere(wrapped):
+def test_patches_are_projected_to_the_sphere(wrapped):
     codec = autoencoder(ChannelLayout.MONO, bottleneck=NoiseRegularizedConfig())
     codec = QuantizedCodec(codec, ResidualVQConfig.example().build(dim=4)).eval() if wrapped else codec
     values = generated(flow_head(4, tokens=1, spec=SPHERE, codec=codec))
@@ -153,39 +158,39 @@ def test_patches_are_brought_back_to_the_sphere(wrapped):
     torch.testing.assert_close(values.norm(dim=1), torch.full((2, 5), 2.0), atol=1e-3, rtol=0)
 
 
-def test_patches_are_brought_back_to_where_the_bottleneck_says():
+def test_patches_are_projected_by_the_bottleneck():
     values = generated(flow_head(4, tokens=1, spec=SPHERE, codec=ring()))
     torch.testing.assert_close(values.norm(dim=1), torch.full((2, 5), 3.0), atol=1e-4, rtol=0)
     free = generated(flow_head(4, tokens=1, spec=SPHERE, codec=None))
     assert (free.norm(dim=1) - 3).abs().max() > 0.1
-    # A bottleneck whose latents lie anywhere changes no bit.
+    # A bottleneck without a projection changes nothing.
     anywhere = autoencoder(ChannelLayout.MONO, bottleneck=IdentityConfig())
     assert torch.equal(generated(flow_head(4, tokens=1, spec=SPHERE, codec=anywhere)), free)
-    # One whose latents are bounded keeps within the bounds.
+    # A bounded bottleneck clamps to its bounds.
     bounded = generated(flow_head(4, tokens=1, spec=SPHERE, codec=autoencoder(ChannelLayout.MONO)))
     assert free.abs().max() > 1 and bounded.abs().max() <= 1 + 1e-6
 
 
-def test_the_projection_can_be_left_out():
+def test_projection_can_be_disabled():
     codec = ring()
     parts = {"codec": codec, "encoder": None, "scale": LatentNormalizer(codec.latent_spec), "states": 8}
     assert FlowHeadConfig.example().build(**parts).codec.module is codec
     assert replace(FlowHeadConfig.example(), renormalize=False).build(**parts).codec is None
 
 
-def test_latents_are_heard_through_an_encoder_step_by_step():
+def test_encoder_embeds_latents_step_by_step():
     spec = LatentSpec(3, 8000, 16, 2)
     encoder = AveragingConfig().build(latent_spec=spec)
     head = flow_head(encoder=encoder)
     rollout = head.rollout(6, torch.tensor([1, 2]), PLAIN, backbone())
-    heard = torch.stack([rollout.push(torch.randn(2, 8), None) for _ in range(3)], dim=1)
-    torch.testing.assert_close(head.inputs(rollout.result(), backbone()), heard)
+    embedded = torch.stack([rollout.push(torch.randn(2, 8), None) for _ in range(3)], dim=1)
+    torch.testing.assert_close(head.inputs(rollout.result(), backbone()), embedded)
     assert not any(name.startswith("encoder") for name in head.state_dict())
-    with pytest.raises(PartitaError, match="step by step"):
+    with pytest.raises(PartitaError, match="causal"):
         flow_head(encoder=NeighbouringConfig().build(latent_spec=spec))
 
 
-def test_a_flow_learns_two_clusters_and_which_is_asked_for():
+def test_flow_learns_two_conditional_clusters():
     torch.manual_seed(0)
     head = flow_head(2, tokens=1, patch=1, history=0, states=4, width=32, layers=1, heads=2, head_dim=16).train()
     torch.nn.init.zeros_(head.flow.last.weight)
@@ -218,7 +223,7 @@ def token_head(layout: str, tokens: int = 2, keep: int | None = None) -> TokenHe
 
 
 @pytest.mark.parametrize("layout", ["flat", "delay"])
-def test_steps_and_frames_are_each_others_inverse(layout):
+def test_steps_and_frames_are_inverse(layout):
     head = token_head(layout)
     whole = {int(head.steps(frames)): frames for frames in range(6)}
     assert torch.equal(head.steps(torch.arange(6)), torch.tensor(list(whole)))
@@ -228,15 +233,15 @@ def test_steps_and_frames_are_each_others_inverse(layout):
 
 @pytest.mark.parametrize("layout", ["flat", "delay"])
 @pytest.mark.parametrize("keep", [None, 2])
-def test_codes_come_of_their_level_each_after_those_it_may_know(layout, keep):
+def test_codes_are_sampled_per_level_in_order(layout, keep):
     head = token_head(layout, keep=keep)
     model = backbone(head.space.vocab_size)
     states = [torch.randn(2, 16) for _ in range(head.steps(4))]
     rollout = head.rollout(4, torch.tensor([1, 2]), DRAWN, model)
     with torch.no_grad():
-        heard = torch.stack([rollout.push(state, None) for state in states], dim=1)
+        embedded = torch.stack([rollout.push(state, None) for state in states], dim=1)
         codes = rollout.result()
-        torch.testing.assert_close(head.inputs(codes, model), heard)
+        torch.testing.assert_close(head.inputs(codes, model), embedded)
     assert codes.shape == (2, 3, 8)
     for level, size in enumerate((5, 7, 3)):
         kept = keep is None or level < keep
@@ -247,7 +252,7 @@ def test_codes_come_of_their_level_each_after_those_it_may_know(layout, keep):
 
 
 @pytest.mark.parametrize("layout", ["flat", "delay"])
-def test_the_loss_is_the_cross_entropy_among_the_codes_of_a_level(layout):
+def test_token_loss_is_the_cross_entropy_within_a_level(layout):
     head = token_head(layout, tokens=1)
     model = backbone(head.space.vocab_size)
     codes = torch.stack([torch.randint(size, (2, 4)) for size in (5, 7, 3)], dim=1)
@@ -269,7 +274,7 @@ def test_the_loss_is_the_cross_entropy_among_the_codes_of_a_level(layout):
     torch.testing.assert_close(head(states, codes, torch.tensor([4, 3]), model).loss, output.loss)
 
 
-def test_ids_lie_behind_those_of_the_text_and_of_each_other():
+def test_ids_of_levels_follow_those_of_the_text():
     head = token_head("flat")
     model = backbone(head.space.vocab_size)
     ranges = [range(len(model.tokenizer) + 3), *(head.ids(level, model) for level in range(3))]
@@ -278,13 +283,13 @@ def test_ids_lie_behind_those_of_the_text_and_of_each_other():
     assert ranges[-1].stop == model.model.config.vocab_size
 
 
-def test_draws_have_the_distribution_asked_for():
+def test_samples_have_the_requested_distribution():
     logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]]).expand(4000, 4)
     torch.manual_seed(0)
     normal = torch.randn(4000)
 
     def shares(**settings) -> torch.Tensor:
-        found = draw(logits, normal, **{"temperature": 1.0, "top_k": None} | settings)
+        found = sample(logits, normal, **{"temperature": 1.0, "top_k": None} | settings)
         return torch.bincount(found, minlength=4) / 4000
 
     torch.testing.assert_close(shares(), logits[0].softmax(0), atol=0.03, rtol=0)
@@ -292,20 +297,20 @@ def test_draws_have_the_distribution_asked_for():
     assert shares(temperature=0.0).tolist() == [0, 0, 1, 0]
     assert shares(top_k=2)[[0, 3]].tolist() == [0, 0] and shares(top_k=2)[1] > 0.2
     # The ends of the draw stay within the classes.
-    assert draw(logits[:2], torch.tensor([-40.0, 40.0]), temperature=1.0, top_k=None).tolist() == [0, 3]
+    assert sample(logits[:2], torch.tensor([-40.0, 40.0]), temperature=1.0, top_k=None).tolist() == [0, 3]
 
 
-def test_what_a_head_does_not_have_is_refused():
+def test_unsupported_settings_of_heads():
     model = backbone()
-    with pytest.raises(PartitaError, match="top_k is for codes"):
+    with pytest.raises(PartitaError, match="top_k"):
         flow_head().rollout(2, torch.tensor([0]), Sampling(1.0, 1.0, None, 3), model)
-    with pytest.raises(PartitaError, match="steps are those of a flow"):
+    with pytest.raises(PartitaError, match="steps"):
         token_head("flat").rollout(2, torch.tensor([0]), Sampling(1.0, 1.0, 3, None), model)
-    with pytest.raises(PartitaError, match="makes no codes"):
+    with pytest.raises(PartitaError, match="no codes"):
         TokenHeadConfig().own_ids(LatentSpec(4, 8000, 16))
     codec = autoencoder(ChannelLayout.MONO, bottleneck=RoundingConfig())
     encoder = AveragingConfig().build(latent_spec=codec.latent_spec)
-    with pytest.raises(PartitaError, match="not through a representation"):
+    with pytest.raises(PartitaError, match="representation encoder"):
         TokenHeadConfig().build(codec=codec, encoder=encoder, scale=LatentNormalizer(codec.latent_spec), states=8)
     with pytest.raises(PartitaError, match="patch is 0"):
         FlowHeadConfig(patch=0)

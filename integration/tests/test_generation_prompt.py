@@ -1,4 +1,4 @@
-"""Audio prompts: what is generated goes on from them as from what the model generated itself."""
+"""Audio prompts: generation continues them like its own output."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def base_of(kind: str):
 
 
 def generator(kind: str = "ordered", *, stop: bool = False) -> Generator:
-    """An untrained one, in which everything counts."""
+    """An untrained generator without zero-initialized layers."""
     head = TokenHeadConfig(layout=kind) if kind in ("flat", "delay") else FlowHeadConfig.example()
     base = base_of(kind).double()  # what is frozen keeps its dtype
     torch.manual_seed(1)
@@ -54,8 +54,8 @@ def first(latents: Latents, frames: int) -> Latents:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_going_on_from_its_own_beginning_gives_the_same_whole(kind):
-    """The beginning of four frames is two patches; noise depends on the seed and the step."""
+def test_continuing_its_own_start_gives_the_same_latents(kind):
+    """Four frames are two patches; noise depends only on seed and step."""
     model = generator(kind)
     whole = model.generate(["a", ""], SECONDS, seed=[3, 4])
     again = model.generate(["a", ""], SECONDS, seed=[3, 4], audio=first(whole, 4))
@@ -67,7 +67,7 @@ def test_going_on_from_its_own_beginning_gives_the_same_whole(kind):
 
 
 @pytest.mark.parametrize("kind", ["ordered", "represented", "delay"])
-def test_the_prompt_decides_what_follows(kind):
+def test_prompt_changes_the_continuation(kind):
     model = generator(kind)
     prompts = [first(model.generate([""], SECONDS, seed=seed), 4) for seed in (1, 2)]
     made = [content(model.generate([""], SECONDS, seed=7, guidance=1, audio=prompt)) for prompt in prompts]
@@ -87,17 +87,17 @@ def test_prompts_of_different_lengths_share_a_batch(kind):
         torch.testing.assert_close(together[item], content(alone)[0], rtol=0, atol=TOLERANCE)
 
 
-def test_frames_that_fill_no_patch_are_drawn():
+def test_frames_of_an_incomplete_patch_are_sampled():
     model = generator()
     whole = model.generate([""], SECONDS, seed=1)
     results = [content(model.generate([""], SECONDS, seed=2, audio=first(whole, frames))) for frames in (4, 5)]
     assert torch.equal(*results)
 
 
-def test_an_end_within_the_prompt_is_no_end():
+def test_stop_within_the_prompt_is_ignored():
     model = generator(stop=True)
     torch.nn.init.zeros_(model.stop.weight)
-    torch.nn.init.ones_(model.stop.bias)  # always says that it is over
+    torch.nn.init.ones_(model.stop.bias)  # always predicts the end
     start = first(model.generate([""], SECONDS, seed=1), 4)
     made = model.generate([""], SECONDS, seed=1, audio=start, stop=True)
     assert made.frames.tolist() == [4]
@@ -106,15 +106,15 @@ def test_an_end_within_the_prompt_is_no_end():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda whole: first(whole, 10), "has 10 frames and 10 are asked for"),
+        (lambda whole: first(whole, 10), "10 frames of 10"),
         (lambda whole: Latents(**vars(whole) | {"space_id": "0" * 16}), "0000000000000000"),
         (lambda whole: replace(first(whole, 4), values=None, codes=torch.zeros(1, 1, 4).long()), "none|codes"),
     ],
 )
-def test_prompts_that_cannot_be_continued_are_refused(change, message):
+def test_invalid_audio_prompts(change, message):
     model = generator()
     whole = model.generate([""], SECONDS)
     with pytest.raises(PartitaError, match=message):
         model.generate([""], SECONDS, audio=change(whole))
-    with pytest.raises(PartitaError, match="there are 2 prompts and audio of 1 items"):
+    with pytest.raises(PartitaError, match="2 prompts and 1 audio"):
         model.generate(["", ""], SECONDS, audio=first(whole, 4))

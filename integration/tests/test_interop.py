@@ -1,4 +1,4 @@
-"""Codecs of other libraries: equal to what they are there, found by name, and of use to the commands."""
+"""Adapters of other libraries' codecs: equal output, loading by name, and use on the command line."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def noise(codec, frames=9, batch=2):
 
 @torch.no_grad()
 def there(model, name, audio, levels=None):
-    """What the library itself makes of whole frames of audio, with all levels of codes or some."""
+    """Output of the library itself for complete frames of audio, with all levels of codes or some."""
     count = len(from_huggingface(model).latent_spec.codebook_sizes)
     match name:
         case "oobleck":
@@ -65,7 +65,7 @@ def there(model, name, audio, levels=None):
 
 @pytest.fixture
 def folder(foreign, tmp_path):
-    """Saves a model as its library does; returns the folder."""
+    """Save a model with its library, and return the folder."""
 
     def save(name: str, **changes) -> Path:
         path = tmp_path / name.replace(" ", "_")
@@ -79,7 +79,7 @@ def folder(foreign, tmp_path):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_the_same_audio_as_there(foreign, name):
+def test_audio_equals_the_original(foreign, name):
     model = foreign(name)
     codec = from_huggingface(model)
     assert type(codec) is CLASSES[name]
@@ -94,7 +94,7 @@ def test_the_same_audio_as_there(foreign, name):
 
 @pytest.mark.parametrize("name", QUANTIZED)
 @pytest.mark.parametrize("levels", [1, 2])
-def test_the_same_audio_as_there_from_fewer_levels(foreign, name, levels):
+def test_audio_from_fewer_levels_equals_the_original(foreign, name, levels):
     model = foreign(name)
     codec = from_huggingface(model)
     audio = noise(codec)
@@ -107,13 +107,13 @@ def test_the_same_audio_as_there_from_fewer_levels(foreign, name, levels):
 
 
 @pytest.mark.parametrize("name", QUANTIZED)
-def test_every_level_of_codes_is_used(foreign, name):
+def test_every_level_of_codes_changes_the_audio(foreign, name):
     codec = from_huggingface(foreign(name))
     codes = codec.encode(noise(codec)).codes
     assert all(len(level.unique()) > 2 for level in codes.unbind(1))
 
 
-def test_latents_are_the_mean_of_the_posterior(foreign):
+def test_oobleck_latents_are_the_posterior_mean(foreign):
     model = foreign("oobleck")
     codec = from_huggingface(model)
     audio = noise(codec)
@@ -153,7 +153,7 @@ def test_specs(foreign, name):
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["oobleck", "dac", "mimi"])
 @pytest.mark.parametrize("direction", ["encode", "decode"])
-def test_contexts_are_what_is_seen(foreign, name, direction):
+def test_contexts_equal_the_measured_ones(foreign, name, direction):
     codec = from_huggingface(foreign(name)).double()
     hop, at, layout = codec.latent_spec.hop, 30, torch.zeros(1, dtype=torch.int64)
 
@@ -176,12 +176,12 @@ def test_contexts_are_what_is_seen(foreign, name, direction):
     assert (frames[-1] - at, at - frames[0]) == (left, right)
 
 
-def test_convolutions_of_encodec_are_streamed_within_few_frames(foreign):
+def test_encodec_streams_with_little_latency(foreign):
     codec = from_huggingface(foreign("encodec"))
     assert StreamEncoder(codec, layout="mono").latency < 20 * codec.latent_spec.hop
 
 
-def test_decoders_may_be_exchanged_and_encoders_not(foreign):
+def test_space_id_depends_on_encoder_and_not_decoder(foreign):
     codec, tuned, other = (from_huggingface(foreign("dac")) for _ in range(3))
     with torch.no_grad():
         next(tuned.decoder.parameters()).add_(1)
@@ -189,7 +189,7 @@ def test_decoders_may_be_exchanged_and_encoders_not(foreign):
     assert codec.space_id == tuned.space_id != other.space_id
 
 
-def test_codebooks_of_mimi_follow_what_is_loaded(foreign):
+def test_mimi_codebooks_follow_loaded_weights(foreign):
     codec = from_huggingface(foreign("mimi"))
     codes = codec.encode(noise(codec)).codes
     state = {name: 2 * tensor if name.endswith("embed_sum") else tensor for name, tensor in codec.state_dict().items()}
@@ -210,7 +210,7 @@ def test_from_a_folder(foreign, folder, name):
     assert torch.equal(codec.decode(codec.encode(audio)), built.decode(built.encode(audio)))
 
 
-def test_half_precision_is_loaded_as_float32(foreign, tmp_path):
+def test_half_precision_weights_are_loaded_as_float32(foreign, tmp_path):
     foreign("dac").half().save_pretrained(tmp_path / "half")
     codec = from_huggingface(tmp_path / "half")
     assert {tensor.dtype for tensor in codec.parameters()} == {torch.float32}
@@ -222,8 +222,8 @@ def edit_config(path: Path, **changes) -> Path:
     return path
 
 
-def test_our_own_models_are_built_after_transformers_has_loaded_one(config, tmp_path):
-    """Torch remembers at first use what makes tensors; transformers has put another linspace in its place by then."""
+def test_native_models_can_be_built_after_transformers_loaded_one(config, tmp_path):
+    """Torch caches its tensor constructors at first use, after transformers has replaced linspace."""
     config().model.build().eval().save_pretrained(tmp_path)
     _device._device_constructors.cache_clear()
     try:
@@ -237,16 +237,14 @@ def test_our_own_models_are_built_after_transformers_has_loaded_one(config, tmp_
 @pytest.mark.parametrize(
     "name, library, install", [("oobleck", "diffusers", "AutoencoderOobleck"), ("mimi", "transformers", "MimiModel")]
 )
-def test_a_library_that_is_missing_is_named(folder, monkeypatch, name, library, install):
+def test_missing_library_is_named(folder, monkeypatch, name, library, install):
     path = folder(name)
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(
-        PartitaError, match=rf"is a {install}: install what it needs with `pip install 'partita\[interop\]'`"
-    ):
+    with pytest.raises(PartitaError, match=rf"is a {install}, .*pip install 'partita\[interop\]'"):
         from_huggingface(path)
 
 
-def test_weights_that_are_missing_are_not_made_up(folder):
+def test_missing_weights_are_an_error(folder):
     path = folder("dac")
     weights = load_file(path / "model.safetensors")
     save_file(
@@ -256,7 +254,7 @@ def test_weights_that_are_missing_are_not_made_up(folder):
         from_huggingface(path)
 
 
-def test_weights_that_are_damaged_are_one_line(folder):
+def test_damaged_weights_are_an_error_of_one_line(folder):
     path = folder("encodec")
     (path / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(PartitaError, match=r"encodec could not be loaded: ") as caught:
@@ -264,29 +262,27 @@ def test_weights_that_are_damaged_are_one_line(folder):
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_codec_is_refused(folder, tmp_path):
+def test_unsupported_models(folder, tmp_path):
     with pytest.raises(PartitaError, match="is a moshi; did you mean|is a moshi; valid"):
         from_huggingface(edit_config(folder("mimi"), model_type="moshi"))
-    with pytest.raises(
-        PartitaError, match="a Linear is no codec that is known here; known are AutoencoderOobleck, Dac"
-    ):
+    with pytest.raises(PartitaError, match="Linear.*AutoencoderOobleck, Dac"):
         from_huggingface(torch.nn.Linear(1, 1))
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(PartitaError, match="is a model without a type; valid: AutoencoderOobleck, dac, encodec, mimi"):
         from_huggingface(tmp_path)
     for name in ("nowhere", "./no/where", str(tmp_path / "nowhere")):
-        with pytest.raises(PartitaError, match="no model folder .*, and no hub repository is called so"):
+        with pytest.raises(PartitaError, match="no model folder .*hub repository"):
             from_huggingface(name)
 
 
-def test_models_that_cannot_serve_are_refused(foreign):
-    with pytest.raises(PartitaError, match="the encoder makes 8 channels; 3 latent channels need 6"):
+def test_models_with_unsupported_settings(foreign):
+    with pytest.raises(PartitaError, match="8 .* 3 latent channels need 6"):
         from_huggingface(foreign("oobleck", decoder_input_channels=3))
-    with pytest.raises(PartitaError, match="scales a whole file at once; normalize=True needs a chunk_length_s"):
+    with pytest.raises(PartitaError, match="normalize=True.*chunk_length_s"):
         from_huggingface(foreign("encodec", normalize=True))
     half = foreign("mimi")
     half.decoder = None
-    with pytest.raises(PartitaError, match="lacks its encoder or decoder model; both, and transformers>=5.23"):
+    with pytest.raises(PartitaError, match="MimiModel.*encoder or decoder.*transformers>=5.23"):
         from_huggingface(half)
 
 
@@ -302,7 +298,7 @@ for name in sys.argv[1:]:
 
 
 @pytest.mark.slow
-def test_from_the_cache_of_the_hub_without_a_connection(foreign, folder, tmp_path):
+def test_loading_from_the_hub_cache_offline(foreign, folder, tmp_path):
     hub = tmp_path / "home" / "hub"
     for repository, path, inner in (("one/dac", folder("dac"), ""), ("one/pipeline", folder("oobleck"), "vae")):
         cached = hub / f"models--{repository.replace('/', '--')}"
@@ -325,7 +321,7 @@ def test_from_the_cache_of_the_hub_without_a_connection(foreign, folder, tmp_pat
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_it_is_saved_as_a_model_of_ours(foreign, name, tmp_path):
+def test_adapted_codec_save_and_load(foreign, name, tmp_path):
     codec = from_huggingface(foreign(name))
     audio = noise(codec)
     latents = codec.encode(audio)
@@ -345,7 +341,7 @@ def test_it_is_saved_as_a_model_of_ours(foreign, name, tmp_path):
     assert torch.equal(back.decode(latents), codec.decode(latents))
 
 
-def test_one_with_another_quantizer_changes_its_name(foreign, tmp_path):
+def test_space_id_depends_on_the_quantizer(foreign, tmp_path):
     codec = from_huggingface(foreign("mimi"))
     before = codec.space_id
     with torch.no_grad():
@@ -355,12 +351,12 @@ def test_one_with_another_quantizer_changes_its_name(foreign, tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{}, {"model_type": "llama"}])
-def test_settings_of_what_is_no_codec_are_refused(settings):
-    with pytest.raises(PartitaError, match="settings of a (None|llama) model: "):
+def test_settings_of_unsupported_models(settings):
+    with pytest.raises(PartitaError, match="(None|llama) model"):
         TransformersCodecConfig(settings).build()
 
 
-def test_the_example_of_settings_is_a_codec():
+def test_example_config_builds_a_codec():
     codec = TransformersCodecConfig.example().build().eval()
     assert (type(codec), codec.latent_spec.hop) == (DacCodec, 30)
     assert codec.decode(codec.encode(noise(codec, batch=1))).shape == (1, 1, 270)
@@ -379,7 +375,7 @@ def run(capsys):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_the_commands_take_them(folder, run, tmp_path, name):
+def test_adapted_codecs_on_the_command_line(folder, run, tmp_path, name):
     model = f"hf:{folder(name)}"
     codec = load_codec(model)
     channels, samples = codec.audio_spec.channels, 3001
@@ -404,17 +400,17 @@ def test_the_commands_take_them(folder, run, tmp_path, name):
     assert f"{codec.latent_spec.dim} x" in run("info", model)
 
 
-def test_evaluation_of_several(folder, run, tones, tmp_path):
+def test_evaluation_of_several_adapted_codecs(folder, run, tones, tmp_path):
     models = [f"hf:{folder(name)}" for name in ("oobleck", "encodec in chunks")]
     table = run("evaluate", *models, "--data", tones, "--json", tmp_path / "found.json")
     assert "oobleck" in table and "encodec_in_chunks" in table
 
 
-def test_a_sampler_is_refused(folder, capsys, tmp_path):
+def test_sampler_is_an_error(folder, capsys, tmp_path):
     model = f"hf:{folder('mimi')}"
     codec = load_codec(model)
     codec.encode(noise(codec, batch=1)).save(tmp_path / "latents.safetensors")
     out = tmp_path / "out.wav"
     assert main(["decode", model, str(tmp_path / "latents.safetensors"), "-o", str(out), "--sampler", "two_step"]) == 2
-    assert "decodes in one pass; it takes no sampler, and got TwoStep(" in capsys.readouterr().err
+    assert "MimiCodec takes no sampler" in capsys.readouterr().err
     assert not out.exists()

@@ -1,4 +1,4 @@
-"""The codecs of other libraries against the suite of every codec: small, with random weights."""
+"""Conformance of adapted codecs, small ones with random weights."""
 
 import pytest
 import torch

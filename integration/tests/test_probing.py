@@ -33,7 +33,7 @@ WORDS = {"low": "a low tone", "high": "high"}
 
 
 class Bands(Codec):
-    """Mono frames; the latents are the energies of a frame's spectrum in a few bands."""
+    """A mono codec whose latents are band energies of a frame's spectrum."""
 
     def __init__(self, dim=4, scale=1.0):
         super().__init__()
@@ -51,7 +51,7 @@ class Bands(Codec):
 
 
 class Listener(torch.nn.Module):
-    """What a representation model offers: features of latents, and answers to prompts."""
+    """A stand-in for a representation model: features of latents, and answers to prompts."""
 
     def __init__(self, codec):
         super().__init__()
@@ -78,7 +78,7 @@ def clip(audio, rate=RATE, index=0):
 
 
 def blobs(items, classes=3, width=5, seed=0):
-    """Features of well separated classes."""
+    """Features of well-separated classes."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(items) % classes
     centers = 6 * torch.eye(classes, width)
@@ -86,7 +86,7 @@ def blobs(items, classes=3, width=5, seed=0):
 
 
 def as_task(examples, name="task"):
-    """A task and its features, one source, as `probe_features` takes them."""
+    """A task and the features of one source, for `probe_features`."""
     classes = int(max(each.labels.max() for each in examples.values())) + 1
     items = {split: tuple(enumerate(each.labels.tolist())) for split, each in examples.items()}
     features = {split: {"a": dict(enumerate(each.features))} for split, each in examples.items()}
@@ -96,7 +96,7 @@ def as_task(examples, name="task"):
 # ------------------------------------------------------------------ the probe
 
 
-def test_the_mean_is_over_the_frames_that_an_item_has():
+def test_pooling_ignores_padding_frames():
     values = torch.arange(24, dtype=torch.float32).reshape(2, 4, 3)
     values[0, 2:] = float("nan")
     found = masked_mean(values, torch.tensor([2, 4]))
@@ -104,7 +104,7 @@ def test_the_mean_is_over_the_frames_that_an_item_has():
     torch.testing.assert_close(found[1], values[1].mean(0))
 
 
-def test_what_is_linearly_separable_is_separated():
+def test_probe_separates_linearly_separable_classes():
     task, features = as_task({"train": blobs(60), "validation": blobs(12, seed=1), "test": blobs(30, seed=2)})
     found = probe_features(features, task, FAST)
     assert found.accuracy["a"].mean == found.accuracy["a"].low == 1
@@ -113,7 +113,7 @@ def test_what_is_linearly_separable_is_separated():
     assert found.by_seed["a"] == (1, 1, 1) and len(found.scores["a"]) == 30
 
 
-def test_random_labels_stay_at_chance():
+def test_probe_of_random_labels_is_at_chance():
     generator = torch.Generator().manual_seed(3)
     examples = {
         split: Examples(torch.randn(count, 5, generator=generator), torch.arange(count) % 4)
@@ -124,7 +124,7 @@ def test_random_labels_stay_at_chance():
     assert found.low < 0.25 < found.high and abs(found.mean - 0.25) < 0.05
 
 
-def test_a_source_does_not_differ_from_itself_and_a_better_one_does():
+def test_differences_between_equal_and_better_sources():
     task, features = as_task({"train": blobs(60), "test": blobs(30, seed=2)})
     for split in features.values():
         split["again"] = split["a"]
@@ -138,7 +138,7 @@ def test_a_source_does_not_differ_from_itself_and_a_better_one_does():
     assert found.best == "a"
 
 
-def test_the_best_epoch_is_that_of_the_validation():
+def test_best_epoch_is_selected_by_validation():
     train = blobs(60)
     wrong = train._replace(labels=(train.labels + 1) % 3)  # the better it knows these items, the worse
     settings = {"lr": 1e-2, "batch_size": 4, "seeds": 1}
@@ -149,7 +149,7 @@ def test_the_best_epoch_is_that_of_the_validation():
     assert not torch.equal(kept.linear.weight, last.linear.weight)
 
 
-def test_settings_that_train_nothing_are_refused():
+def test_invalid_probe_settings():
     with pytest.raises(PartitaError, match="epochs is 0"):
         ProbeSettings(epochs=0)
 
@@ -161,7 +161,7 @@ def rows(**splits):
     return {split: [dict(zip(("task", "label"), row)) for row in table] for split, table in splits.items()}
 
 
-def test_every_value_of_task_with_two_classes_is_a_task():
+def test_find_tasks_by_the_task_column():
     table = rows(
         train=[("b", "y"), ("b", "x"), ("a", "1"), ("a", "1"), ("b", None), (None, "z")],
         test=[("b", "x"), ("b", "q"), ("a", "1"), ("b", "")],
@@ -172,24 +172,24 @@ def test_every_value_of_task_with_two_classes_is_a_task():
     assert task.unknown == 1
 
 
-def test_with_conditions_there_is_one_task():
+def test_find_tasks_with_conditions():
     table = rows(train=[("a", "x"), ("b", "y"), ("b", "x")], test=[("b", "x"), ("a", "y")])
     (task,) = find_tasks(table, column="label", where={"task": "b"})
     assert task.items == {"train": ((1, 1), (2, 0)), "test": ((0, 0),)}
-    with pytest.raises(PartitaError, match="1 classes to train on and 0 test items"):
+    with pytest.raises(PartitaError, match="1 training classes and 0 test items"):
         find_tasks(table, column="label", where={"task": "a"})
-    with pytest.raises(PartitaError, match="no task has two classes"):
+    with pytest.raises(PartitaError, match="no task has 2"):
         find_tasks(rows(train=[("a", "x")], test=[("a", "x")]), column="label", where={})
 
 
 @pytest.mark.parametrize("figure", [1.0, "0.25", "1e-3"])
-def test_figures_are_no_classes(figure):
+def test_real_numbers_are_not_classes(figure):
     table = rows(train=[("a", figure), ("a", "1")], test=[("a", "1")])
-    with pytest.raises(PartitaError, match="holds figures"):
+    with pytest.raises(PartitaError, match="real numbers"):
         find_tasks(table, column="label", where={})
 
 
-def test_digits_are_classes():
+def test_integers_are_classes():
     table = rows(train=[("a", "1"), ("a", "0")], test=[("a", "0")])
     assert find_tasks(table, column="label", where={})[0].classes == ("0", "1")
 
@@ -197,7 +197,7 @@ def test_digits_are_classes():
 # ------------------------------------------------------------------ sources
 
 
-def test_log_mel_is_loud_where_the_tone_is():
+def test_log_mel_peaks_at_the_tone():
     t = torch.arange(RATE) / RATE
     found = log_mel(torch.sin(2 * math.pi * 1000 * t)[None], RATE)
     assert found.shape == (101, 64)
@@ -215,7 +215,7 @@ def test_tokens_of_a_frame_are_stacked():
     assert stack_tokens(latents)[0].tolist() == [[0, 6, 1, 7, 2, 8], [3, 9, 4, 10, 5, 11]]
 
 
-def test_sources_are_latents_of_each_codec_and_features_of_each_representation():
+def test_sources_of_codecs_and_representation_models():
     codec, other = Bands().eval(), Bands(dim=2, scale=2.0).eval()
     models = {"one": Listener(codec), "two": Listener(codec), "other": other}
     generator = torch.Generator().manual_seed(0)
@@ -229,7 +229,7 @@ def test_sources_are_latents_of_each_codec_and_features_of_each_representation()
     torch.testing.assert_close(half[LOG_MEL][4], found[LOG_MEL][4])
 
 
-def test_latents_are_normalised_where_their_statistics_are_known():
+def test_latents_are_normalized_if_statistics_are_known():
     codec = Bands(dim=2).eval()
     audio = clip(torch.randn(1, RATE, generator=torch.Generator().manual_seed(0)))
     plain = pooled_features({"m": codec}, [audio], seconds=1.0)["m z"][0]
@@ -243,7 +243,7 @@ def test_latents_are_normalised_where_their_statistics_are_known():
 
 @pytest.fixture(scope="module")
 def pitches(tmp_path_factory):
-    """Tones, low and high, some of them in noise; each with a text and a length."""
+    """Low and high tones, some with noise, each with a text and a length."""
     folder = tmp_path_factory.mktemp("pitches")
     generator = np.random.default_rng(0)
     lines = ["file_name,label,task,text,score"]
@@ -260,7 +260,7 @@ def pitches(tmp_path_factory):
     return folder
 
 
-def test_a_data_set_is_probed(pitches):
+def test_probe_of_a_data_set(pitches):
     found = probe({"bands": Bands()}, str(pitches), settings=FAST)
     (task,) = found.tasks
     assert task.name == "pitch" and task.classes == ("high", "low") and task.items["test"] == 8
@@ -290,15 +290,15 @@ def test_broken_files_are_left_out_and_named(pitches, tmp_path):
     ("answer", "reference", "edits"),
     [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("flaw", "lawn", 2), ("ab", "ba", 2)],
 )
-def test_edits_are_counted(answer, reference, edits):
+def test_character_edits(answer, reference, edits):
     assert character_edits(answer, reference) == character_edits(reference, answer) == edits
 
 
-def test_case_punctuation_and_spaces_do_not_count():
+def test_plain_text_ignores_case_punctuation_and_spaces():
     assert plain_text("  It's\tTWO—o'clock, ÄHM. ") == "it's two o'clock ähm"
 
 
-def test_answers_that_owe_to_the_audio_are_destroyed_by_shuffling(pitches):
+def test_shuffling_raises_the_error_of_audio_dependent_answers(pitches):
     broken = []
     models = {"listens": Listener(Bands())}
     found = probe_answers(models, str(pitches), prompt="what?", broken=broken, shuffles=200)
@@ -317,7 +317,7 @@ def test_answers_that_owe_to_the_audio_are_destroyed_by_shuffling(pitches):
     assert "| listens | 0.0 [0.0, 0.0] |" in found.to_markdown()
 
 
-def test_answers_are_scored_over_all_characters_and_long_files_left_out(pitches):
+def test_error_rate_is_over_all_characters_without_long_files(pitches):
     broken = []
     found = probe_answers({"m": Listener(Bands())}, str(pitches), prompt="noise", seconds=0.29, broken=broken)
     assert found.items == 5 and len(broken) == 2 and "longer than 0.29 s" in broken[0]
@@ -329,7 +329,7 @@ def test_answers_are_scored_over_all_characters_and_long_files_left_out(pitches)
 # ------------------------------------------------------------------ the command
 
 
-def test_the_command_prints_a_table_and_writes_the_same_json_twice(ok, run, pitches, tmp_path):
+def test_probe_command_is_reproducible(ok, run, pitches, tmp_path):
     settings = ("--data", pitches, "--epochs", 2, "--seeds", 2)
     out, _ = ok("probe", run / "model", *settings, "--json", tmp_path / "a.json")
     assert "pitch, 2 classes, 8 items" in out and "run/model z" in out and "log-mel" in out
@@ -340,7 +340,7 @@ def test_the_command_prints_a_table_and_writes_the_same_json_twice(ok, run, pitc
     assert len(found["tasks"][0]["scores"]["log-mel"]) == 8
 
 
-def test_the_command_probes_features_beside_the_latents_below_them(ok, run, pitches, tmp_path):
+def test_probe_command_includes_latents_and_features(ok, run, pitches, tmp_path):
     from partita_core import Autoencoder
     from partita_representation import RepresentationModelConfig
 
@@ -357,10 +357,10 @@ def test_the_command_probes_features_beside_the_latents_below_them(ok, run, pitc
     ("arguments", "line"),
     [
         (["--column", "lable"], "no column 'lable'.*label"),
-        (["--column", "score"], "column 'score' holds figures"),
+        (["--column", "score"], "column 'score' holds real numbers"),
         (["--where", "label"], "a column and its value"),
         (["--where", "label=low", "--where", "label=high"], "twice"),
-        (["--where", "label=low"], "1 classes to train on"),
+        (["--where", "label=low"], "1 training classes"),
         (["--where", "color=low"], "no column 'color'"),
         (["--seconds", "0"], "seconds is 0"),
         (["--epochs", "0"], "epochs is 0"),
@@ -368,18 +368,18 @@ def test_the_command_probes_features_beside_the_latents_below_them(ok, run, pitc
         (["--answers", "what?"], "has no language model"),
     ],
 )
-def test_what_cannot_be_probed_is_one_line(refused, run, pitches, arguments, line):
+def test_probe_command_errors_are_one_line(refused, run, pitches, arguments, line):
     import re
 
     assert re.search(line, refused("probe", run / "model", "--data", pitches, *arguments))
 
 
-def test_a_set_without_a_test_split_is_refused(refused, run, tmp_path):
+def test_probe_needs_a_test_split(refused, run, tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(100), RATE)
     assert "test" in refused("probe", run / "model", "--data", tmp_path)
 
 
-def test_what_probes_leave_out_is_counted(caplog):
+def test_rows_left_out_are_counted(caplog):
     def row(task, label):
         return {"task": task, "label": label}
 
@@ -394,7 +394,7 @@ def test_what_probes_leave_out_is_counted(caplog):
     assert any(line.startswith("1 of 9 rows have no task") for line in lines)
     assert any("a: 1 of 6 rows have no label" in line for line in lines)
     assert any("a: 1 validation items" in line for line in lines)
-    assert [("'b'" in line, "'c'" in line) for line in lines if "is left out of probes" in line] == [
+    assert [("'b'" in line, "'c'" in line) for line in lines if "is skipped" in line] == [
         (True, False),
         (False, True),
     ]

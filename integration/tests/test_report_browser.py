@@ -1,4 +1,4 @@
-"""The report in a browser: it plays, switches in place, obeys the keyboard, and fits a phone."""
+"""The report in a browser: playback, switching of sources, keyboard, and phone layout."""
 
 import math
 import shutil
@@ -113,7 +113,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, report):
-    """The page, opened anew from disk; at the end, nothing may have been complained of or asked of the network."""
+    """The page, opened from disk; afterwards there must be no console messages and no network requests."""
     size(browser, 1280)
     browser.get(report.as_uri())
     yield browser
@@ -132,7 +132,7 @@ def clip(page, index):
 
 
 def pick(page, number):
-    """Clicks on a source of the first clip, in the middle of the screen, where nothing lies above it."""
+    """Click on a source of the first clip, scrolled to the middle of the screen so that nothing covers it."""
     button = clip(page, 0).find_elements(By.CSS_SELECTOR, ".pick")[number - 1]
     page.execute_script("arguments[0].scrollIntoView({ block: 'center' })", button)
     button.click()
@@ -186,13 +186,13 @@ def test_players_play_and_switching_keeps_the_position(page):
     wait_until(lambda: playing(page, 1) and not playing(page, 0))  # one at a time
 
 
-def test_a_click_into_a_spectrogram_seeks_and_chooses(page):
+def test_click_on_a_spectrogram_seeks_and_selects(page):
     plot = clip(page, 0).find_elements(By.CSS_SELECTOR, ".plot")[1]
     webdriver.ActionChains(page).move_to_element(plot).click().perform()
     assert position(page) == pytest.approx(SECONDS / 2, rel=0.01) and active(page) == 1  # to the pixel
 
 
-def test_the_keyboard_does_all_of_it(page):
+def test_keyboard_shortcuts(page):
     press(page, "3")
     assert active(page) == 2
     press(page, Keys.ARROW_UP, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
@@ -213,15 +213,15 @@ def test_the_keyboard_does_all_of_it(page):
     assert page.execute_script(shown.format("differences")) == "none"
 
 
-def test_every_section_is_there_and_every_key_is_said(page):
+def test_all_sections_and_keys_are_listed(page):
     headings = [found.text for found in page.find_elements(By.TAG_NAME, "h2")]
-    assert headings == ["Figures", "Rate and distortion", "Listen", "Robustness", "Latents", "Training", "Models"]
+    assert headings == ["Metrics", "Rate and distortion", "Listen", "Robustness", "Latents", "Training", "Models"]
     keys = [found.get_property("textContent") for found in page.find_elements(By.CSS_SELECTOR, ".keys kbd")]
     assert keys == ["space", "1–9", "↑ ↓", "← →", "J K", "D", "esc"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_is_wide_enough(page, scheme):
+def test_phone_layout(page, scheme):
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     size(page, 390)
@@ -229,7 +229,7 @@ def test_a_phone_is_wide_enough(page, scheme):
     paper = page.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (max(map(int, paper[4:-1].split(","))) < 64) == (scheme == "dark")
     plots = clip(page, 0).find_elements(By.CSS_SELECTOR, ".plot")
-    assert [plot.is_displayed() for plot in plots] == [True, False, False]  # they take turns in one place
+    assert [plot.is_displayed() for plot in plots] == [True, False, False]  # only the selected one is shown
     pick(page, 3)
     assert [plot.is_displayed() for plot in plots] == [False, False, True]
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

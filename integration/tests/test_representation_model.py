@@ -266,9 +266,9 @@ def test_kinds_are_told_apart(tmp_path):
     codec.save_pretrained(tmp_path / "codec")
     built(codec).save_pretrained(tmp_path / "model")
     assert isinstance(load_model(tmp_path / "model"), RepresentationModel)
-    with pytest.raises(PartitaError, match="model holds a RepresentationModel, which is no codec"):
+    with pytest.raises(PartitaError, match="model holds a RepresentationModel, which is not a codec"):
         load_codec(tmp_path / "model")
-    with pytest.raises(PartitaError, match="codec holds a Autoencoder, which makes no features"):
+    with pytest.raises(PartitaError, match="codec holds a Autoencoder, which is not a representation model"):
         load_representation(tmp_path / "codec")
     with pytest.raises(PartitaError, match="a representation is built on a codec; a RepresentationModel is none"):
         RepresentationModelConfig.example().build(codec=load_model(tmp_path / "model"))

@@ -159,4 +159,4 @@ def test_from_the_command_line(run, tones, ok, refused, monkeypatch, tmp_path):
     assert heard["features"].shape[1] == load_representation(tmp_path / "r/model").encoder.width
     assert json.dumps(facts) and (heard["features"] - stored["features"]).abs().max() < 1e-4
     assert "INPUT" in refused("represent", tmp_path / "r/model", "-o", tmp_path / "w.safetensors")
-    assert "makes no features" in refused("represent", run / "model", file, "-o", tmp_path / "w.safetensors")
+    assert "not a representation model" in refused("represent", run / "model", file, "-o", tmp_path / "w.safetensors")

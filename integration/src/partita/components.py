@@ -1,4 +1,4 @@
-"""What this package registers: importing it makes its objectives and metrics known by name."""
+"""Entry point that registers the package's components: codecs, generators, objectives and metrics."""
 
 from partita_core import QuantizedCodecConfig
 from partita_representation import RepresentationModelConfig

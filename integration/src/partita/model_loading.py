@@ -27,18 +27,18 @@ from torch import Tensor, nn
 from .interop import from_huggingface
 
 HF_PREFIX = "hf:"
-"""What a name begins with where the model is one of diffusers or transformers; see `partita.interop`."""
+"""Prefix of names of diffusers' and transformers' models; see `partita.interop`."""
 
 
 def load_model(name: str | Path) -> Any:
-    """The model that is called `name`, of whatever kind, in eval mode.
+    """Load a model of any kind by name, in eval mode.
 
     Args:
         name: a model folder, `RUN/checkpoints/step_...` of a run (with its averaged weights), or a repository on
-            the hub; behind `hf:`, a folder or repository of diffusers' or transformers'.
+            the hub; with the prefix `hf:`, a folder or repository of diffusers or transformers.
 
     Raises:
-        PartitaError: there is none; see `Saved.from_pretrained` and `from_huggingface`.
+        PartitaError: the model does not exist or is damaged; see `Saved.from_pretrained` and `from_huggingface`.
     """
     if str(name).startswith(HF_PREFIX):
         return from_huggingface(str(name).removeprefix(HF_PREFIX))
@@ -49,38 +49,39 @@ def load_model(name: str | Path) -> Any:
 
 
 def load_codec(name: str | Path) -> Codec:
-    """The codec that is called `name`; see `load_model`.
+    """Load a codec by name; see `load_model`.
 
     Raises:
-        PartitaError: there is none, or it is another kind of model.
+        PartitaError: the model does not exist, or is not a codec.
     """
     model = load_model(name)
     if not isinstance(model, Codec):
-        raise PartitaError(f"{name} holds a {type(model).__name__}, which is no codec")
+        raise PartitaError(f"{name} holds a {type(model).__name__}, which is not a codec")
     return model
 
 
 def load_representation(name: str | Path) -> RepresentationModel:
-    """The representation model that is called `name`; see `load_model`.
+    """Load a representation model by name; see `load_model`.
 
     Raises:
-        PartitaError: there is none, or it is another kind of model.
+        PartitaError: the model does not exist, or is not a representation model.
     """
     model = load_model(name)
     if not isinstance(model, RepresentationModel):
-        raise PartitaError(f"{name} holds a {type(model).__name__}, which makes no features; train one on it")
+        kind = type(model).__name__
+        raise PartitaError(f"{name} holds a {kind}, which is not a representation model; train one on it")
     return model
 
 
 def codec_of(model: Any) -> Codec:
-    """The codec itself, or the one that another model is on top of."""
+    """Return the codec that a model is built on; a codec itself is returned as it is."""
     return model if isinstance(model, Codec) else model.codec
 
 
 def build_model(config: Config, base: Any) -> Any:
-    """What a run trains: a model of its own, or on `base`, a codec or what else it is built on.
+    """Build the model that a run trains, from its Config and, if it is built on a codec, that codec as `base`.
 
-    A quantizer takes the width of the latents, other models the `codec`.
+    A quantizer is built for the width of the latents, other models for the codec.
     """
     if base is None:
         return config.build()
@@ -111,14 +112,14 @@ def _load_checkpoint(path: Path) -> Any:
 
 
 def _trained_model(path: Path) -> tuple[Config, str | None]:
-    """The model of a run's config, and the folder of the codec that it is trained on, if any."""
+    """Config of a run's model, and the folder of the codec that it is trained on, if any."""
     saved = read_json(path)
     run = saved.get("config") if isinstance(saved, dict) else None
     if not isinstance(run, dict) or "model" not in run:
         raise PartitaError(f"{path} is not the config of a run; it has no config.model")
     codec = run.get("codec")
     if not isinstance(codec, str | None):
-        raise PartitaError(f"{path}: config.codec is {shown(codec)}; a folder or null is needed")
+        raise PartitaError(f"{path}: config.codec is {shown(codec)}; it must be a folder or null")
     return from_dict(Config, run["model"], where=f"{path}: config.model"), codec
 
 

@@ -1,4 +1,4 @@
-"""Profile of a model, from its modules alone: rates, parameters, cost, and the context it leaves a language model."""
+"""Profile of a model: latent rates, parameters, compute cost, and the context length of a language model on it."""
 
 import math
 from collections.abc import Callable
@@ -11,17 +11,21 @@ from partita_core import Autoencoder, Codec, Config, DenoisingDecoder, Encoder
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-# Long enough that what happens at the ends does not count.
+# Duration of profiled audio in seconds and chunks, long enough that the ends do not matter.
 _SECONDS, _CHUNKS = 10, 16
 # Frames per second of the Descript Audio Codec at 44.1 kHz, a baseline of GenAE.
 DAC_FRAME_RATE = 44_100 / 512
 
 
 def profile(model: Codec, *, minute: float = 60.0) -> dict[str, Any]:
-    """Sample rate, frames, rates, parameters and cost of a model.
+    """Profile a model: sample rate, frames, rates, parameters and cost.
 
-    The cost is that of one second of audio in all its channels, for autoencoders only; see `Cost`. Fourier transforms
-    and element-wise work are not counted.
+    The cost is per second of audio with all its channels, and for autoencoders only; see `Cost`. Fourier transforms and
+    element-wise operations are not counted.
+
+    Args:
+        model: codec to profile.
+        minute: seconds of audio for the entry `frames_60s`.
     """
     costs = costs_per_second(model) if isinstance(model, Autoencoder) else None
     audio, latents = model.audio_spec, model.latent_spec
@@ -53,28 +57,28 @@ def profile(model: Codec, *, minute: float = 60.0) -> dict[str, Any]:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Numbers in a module that can be trained; weight norm's lengths are counted with the weights they scale."""
+    """Number of parameters of a module, including the lengths of weight normalization."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 class Cost(NamedTuple):
-    """What a module does with its input.
+    """Compute cost of a module.
 
     Attributes:
         macs: multiply-accumulates of convolutions and matrix products.
-        activations: numbers that these put out, which have to go through memory.
+        activations: output elements of these operations, which pass through memory.
     """
 
     macs: float
     activations: float
 
     def __truediv__(self, seconds: float) -> "Cost":
-        """The cost for a second."""
+        """Cost per second."""
         return Cost(self.macs / seconds, self.activations / seconds)
 
 
 def cost(part: Callable[..., Any], *arguments: Any) -> tuple[Any, Cost]:
-    """What `part` returns for the arguments, and its cost; shapes decide it, so fake tensors serve."""
+    """Call `part`, and return its result and cost; only shapes matter, so fake tensors are sufficient."""
     outputs = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(flop_registry, _numbers_out))
     with FlopCounterMode(display=False) as flops, outputs, torch.no_grad():
         result = part(*arguments)
@@ -82,15 +86,15 @@ def cost(part: Callable[..., Any], *arguments: Any) -> tuple[Any, Cost]:
 
 
 def encoder_cost(encoder: Encoder) -> Cost:
-    """The cost of an encoder for a second of audio in all its channels."""
+    """Cost of an encoder per second of audio with all its channels."""
     audio, layout, seconds = _silence(encoder)
     return cost(encoder, audio, layout)[1] / seconds
 
 
 def costs_per_second(model: Autoencoder) -> dict[str, Cost]:
-    """The cost of each part for a second of audio, and of all; see `profile`.
+    """Cost of each part per second of audio, and in total; see `profile`.
 
-    A decoder that denoises is run by its own sampler, chunk by chunk, so a few of these are enough.
+    A denoising decoder is run with its default sampler, on a few chunks.
     """
     decoder = model.decoder
     chunks = _CHUNKS * decoder.frames_per_chunk * decoder.hop if isinstance(decoder, DenoisingDecoder) else None
@@ -98,8 +102,8 @@ def costs_per_second(model: Autoencoder) -> dict[str, Cost]:
     costs: dict[str, Cost] = {}
 
     def count(name: str, part: Callable[..., Any], *arguments: Any) -> Any:
-        result, whole = cost(part, *arguments)
-        costs[name] = whole / seconds
+        result, amount = cost(part, *arguments)
+        costs[name] = amount / seconds
         return result
 
     was_training = model.training
@@ -107,7 +111,7 @@ def costs_per_second(model: Autoencoder) -> dict[str, Cost]:
     values = count("bottleneck", model.bottleneck, count("encoder", model.encoder, audio, layout)).values
     if model.quantizer is not None:
         count("quantizer", model.quantizer, values)
-    seeds: Any = [0]  # a plain number: fake tensors hold none to seed noise with
+    seeds: Any = [0]  # a plain number, because fake tensors have no values
     decode = partial(decoder.generate, seeds=seeds)
     count("decoder", decode, model.bottleneck.expand(values), layout)
     model.train(was_training)
@@ -115,35 +119,34 @@ def costs_per_second(model: Autoencoder) -> dict[str, Cost]:
     return costs | {"total": Cost(macs, activations)}
 
 
-def _silence(encoder: Encoder, most: int | None = None) -> tuple[Tensor, Tensor, float]:
-    """Audio of `most` samples at most and its layout, as the encoder takes them, and the seconds that they last."""
+def _silence(encoder: Encoder, max_samples: int | None = None) -> tuple[Tensor, Tensor, float]:
+    """Silent audio of at most `max_samples` samples for an encoder, its layout, and its duration in seconds."""
     spec = encoder.audio_spec
     samples = -(-_SECONDS * spec.sample_rate // encoder.hop) * encoder.hop
-    samples = samples if most is None else min(samples, most)
+    samples = samples if max_samples is None else min(samples, max_samples)
     device = next(encoder.parameters()).device
     layout = torch.tensor([int(spec.layouts[0])], device=device)
     return torch.zeros(1, spec.channels, samples, device=device), layout, samples / spec.sample_rate
 
 
 def _numbers_out(*_: Any, out_shape: Any, **__: Any) -> int:
-    # Attention kernels return more than their result, which comes first.
+    # Attention kernels return several tensors; the result is the first.
     return math.prod(out_shape if isinstance(out_shape, torch.Size) else out_shape[0])
 
 
 @dataclass(frozen=True)
 class ContextBudget:
-    """The conditions under which contexts are compared; the defaults give the values reported of GenAE.
+    """Memory budget of a language model in training; the defaults reproduce the values reported for GenAE.
 
-    They are an account of memory, not a measurement: no model is run. The activations per token were found by solving
-    for the 832 s at 13.125 Hz that a reader of arXiv 2602.15749 reports; they are those of 24 layers that keep 8
-    tensors of width 1024.
+    An estimate, not a measurement: no model is run. The activations per token were solved for from the 832 s at
+    13.125 Hz that a reader of arXiv 2602.15749 reports; they equal 24 layers that keep 8 tensors of width 1024.
 
     Attributes:
-        memory: bytes of the card; 40 GiB.
-        activation_share: of the memory, what is left for activations.
-        batch_size: sequences in a batch.
-        bytes_per_scalar: 2 in bfloat16.
-        scalars_per_token: activations kept for a token.
+        memory: GPU memory in bytes; 40 GiB.
+        activation_share: share of the memory for activations.
+        batch_size: sequences per batch.
+        bytes_per_scalar: bytes per activation; 2 for bfloat16.
+        scalars_per_token: activations stored per token.
     """
 
     memory: int = 40 * 2**30
@@ -163,15 +166,15 @@ def context_seconds(token_rate: float, budget: ContextBudget | None = None) -> f
     """Seconds of audio that fit in one sequence.
 
     Args:
-        token_rate: tokens a second. A token is one latent vector, with all its codes if it has any: frames a second,
-            times the tokens a frame of a model whose frames are sets.
-        budget: the conditions; None for the defaults.
+        token_rate: tokens per second. A token is one latent vector with all its codes: frames per second times tokens
+            per frame.
+        budget: memory budget; None for the defaults.
     """
     return (budget or ContextBudget()).tokens / token_rate
 
 
 def context_estimate(token_rate: float) -> dict[str, Any]:
-    """`context_seconds` under the default conditions, beside DAC's, and the conditions; all that JSON can hold."""
+    """Return `context_seconds` with the default budget, next to DAC's, and the budget, as plain values for JSON."""
     budget = ContextBudget()
     seconds, dac_seconds = context_seconds(token_rate, budget), context_seconds(DAC_FRAME_RATE, budget)
     return {

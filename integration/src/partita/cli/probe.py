@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     settings = ProbeSettings(epochs=options.epochs, batch_size=options.batch_size, seeds=options.seeds)
     models = {name: _open(path) for name, path in short_names(options.models).items()}
     broken: list[str] = []
-    common = {"where": where, "seconds": options.seconds, "broken": broken, "shown": _shown}
+    common = {"where": where, "seconds": options.seconds, "broken": broken, "progress": _shown}
     if options.answers is None:
         found = probe(models, options.data, column=options.column or "label", settings=settings, **common)
         for task in found.tasks:

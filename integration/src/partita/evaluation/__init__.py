@@ -1,20 +1,10 @@
-"""Evaluation: metrics, references and intervals, for any codec."""
+"""Evaluation of codecs: metrics, baselines, confidence intervals and Frechet distances."""
 
 from .bootstrap import Bootstrap, Interval
-from .chunks import by_chunk, chunk_grid, chunk_samples, with_sampler
+from .chunk_grid import chunk_grid, chunk_samples
 from .evaluate import DEFAULT_METRICS, evaluate, named_metrics
 from .frechet import Embed, frechet_distance
-from .latent_effects import Spread, latent_effects, mean_tokens, spread
-from .latent_statistics import (
-    ChannelBalance,
-    LatentStatistics,
-    channel_balance,
-    frame_rms,
-    latent_statistics,
-    latent_vectors,
-    with_noise,
-)
-from .metrics import Metric
+from .latent_statistics import ChannelBalance, LatentStatistics, latent_statistics, latent_vectors
 from .references import low_passed, matched_noise, silence
 from .results import Clip, Difference, Evaluation, FrechetDistances, MetricInfo, Speed, System
 
@@ -29,27 +19,17 @@ __all__ = [
     "FrechetDistances",
     "Interval",
     "LatentStatistics",
-    "Metric",
     "MetricInfo",
     "Speed",
-    "Spread",
     "System",
-    "by_chunk",
-    "channel_balance",
     "chunk_grid",
     "chunk_samples",
     "evaluate",
-    "frame_rms",
     "frechet_distance",
-    "latent_effects",
     "latent_statistics",
     "latent_vectors",
     "low_passed",
     "matched_noise",
-    "mean_tokens",
     "named_metrics",
     "silence",
-    "spread",
-    "with_noise",
-    "with_sampler",
 ]

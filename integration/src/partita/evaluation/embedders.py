@@ -1,4 +1,4 @@
-"""Embedders by name, for Frechet distances: what makes one vector of a clip."""
+"""Embedders for Frechet distances, by name: codec latents, features, or an audio model of transformers."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -19,28 +19,29 @@ from .references import fit
 if TYPE_CHECKING:
     from partita_representation import RepresentationModel
 
-# Seconds that a model of transformers is given at a time, at most, if it does not say how many, and at least.
-_SECONDS, _LEAST = 10.0, 0.25
+# Longest and shortest pieces, in seconds, for models of transformers; some declare a longest piece themselves.
+_MAX_SECONDS, _MIN_SECONDS = 10.0, 0.25
 
 
 def open_embedder(name: str) -> Embed:
-    """The embedder that is called `name`.
+    """Open the embedder with the given name.
 
-    Each makes the mean over time of what a model makes of a clip, float32 on the CPU. To a model that takes one length
-    alone, as Whisper and CLAP do, a shorter clip is repeated.
+    An embedding is the mean over time of a model's output for a clip, float32 on the CPU. For models with a fixed
+    input length, such as Whisper and CLAP, shorter clips are repeated.
 
     Args:
-        name: `latents:MODEL` for the latents of a codec, normalized where their statistics are known, `features:MODEL`
-            for the features of a representation model, both models as `load_model` names them. `hf:NAME` for an audio
-            model of transformers, a folder or on the hub: the latents of a codec, the audio embedding of CLAP, the last
-            hidden state of any other, or of its encoder if it has one. It hears the mean of the channels at its rate.
+        name: `latents:MODEL` for the latents of a codec, normalized if their statistics are known; `features:MODEL`
+            for the features of a representation model; MODEL is a name for `load_model`. `hf:NAME` for an audio model
+            of transformers, a folder or on the hub: the latents of a codec, the audio embedding of CLAP, the last
+            hidden state of any other, or of its encoder if it has one. Its input is the mean of the channels at the
+            model's sample rate.
 
     Raises:
-        PartitaError: the name is none of these, there is no such model, or it is of another kind.
+        PartitaError: the name has another form, the model does not exist, or it is of another kind.
     """
     kind, _, model = name.partition(":")
     if kind not in ("latents", "features", "hf") or not model:
-        raise PartitaError(f"no embedder is called {name!r}; name it latents:MODEL, features:MODEL or hf:NAME")
+        raise PartitaError(f"unknown embedder {name!r}; use latents:MODEL, features:MODEL or hf:NAME")
     if kind == "features":
         return _features(load_representation(model))
     if kind == "latents":
@@ -65,7 +66,7 @@ def _features(model: "RepresentationModel") -> Embed:
 
 
 class _TransformersEmbedder:
-    """An audio model of transformers, on equal pieces that are short enough for it."""
+    """An audio model of transformers, applied to equal pieces of at most its longest input."""
 
     def __init__(self, name: str) -> None:
         from transformers import AutoFeatureExtractor, AutoModel
@@ -78,12 +79,12 @@ class _TransformersEmbedder:
             )
             self.rate: int = self.extractor.sampling_rate
             longest = getattr(self.extractor, "nb_max_samples", None) or getattr(self.extractor, "n_samples", None)
-            self._longest = int(longest or _SECONDS * self.rate)
-            half, whole = (self._inputs(torch.zeros(self._longest // k)) for k in (2, 1))
-            self._always_whole = all(half[key].shape == whole[key].shape for key in whole)
+            self._longest = int(longest or _MAX_SECONDS * self.rate)
+            half, full = (self._inputs(torch.zeros(self._longest // k)) for k in (2, 1))
+            self._pads_to_longest = all(half[key].shape == full[key].shape for key in full)
             self._embed_piece(torch.zeros(self.rate))
-        except Exception as error:  # of what kind is up to them
-            raise PartitaError(f"{name} makes no embedding of audio: {first_line(error)}") from None
+        except Exception as error:  # transformers raises many kinds
+            raise PartitaError(f"{name} cannot embed audio: {first_line(error)}") from None
 
     def __call__(self, audio: Tensor, sample_rate: int, layout: ChannelLayout) -> Tensor:
         mono = resample_some(convert(audio.cpu(), layout, ChannelLayout.MONO), sample_rate, self.rate)[0]
@@ -92,9 +93,9 @@ class _TransformersEmbedder:
 
     @torch.no_grad()
     def _embed_piece(self, piece: Tensor) -> Tensor:
-        if self._always_whole:  # it would be filled with silence, which would weigh as much as what is heard
+        if self._pads_to_longest:  # with silence, which would count in the mean over time
             piece = piece.repeat(math.ceil(self._longest / len(piece)))[: self._longest]
-        inputs = self._inputs(fit(piece, max(round(_LEAST * self.rate), len(piece))))
+        inputs = self._inputs(fit(piece, max(round(_MIN_SECONDS * self.rate), len(piece))))
         if hasattr(self.model, "get_audio_features"):
             return self.model.get_audio_features(**inputs).pooler_output[0]
         network = self.model.get_encoder() if self.model.config.is_encoder_decoder else self.model

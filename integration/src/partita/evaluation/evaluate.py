@@ -1,4 +1,4 @@
-"""Models and references over the same clips, by the same metrics."""
+"""Evaluation of codecs and baselines on the same clips, with the same metrics."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +14,7 @@ from partita_core import (
     Codec,
     Config,
     Latents,
+    Metric,
     PartitaError,
     Sampler,
     components,
@@ -26,10 +27,9 @@ from torch import Tensor
 from partita.data.audio.resampling import resample, resample_some
 
 from .bootstrap import Bootstrap, Interval
-from .chunks import chunk_grid
+from .chunk_grid import chunk_grid
 from .frechet import Embed, EmbeddedClips
 from .latent_statistics import LatentStatistics, latent_statistics, latent_vectors
-from .metrics.base import Metric
 from .references import fit, low_passed, matched_noise, silence
 from .results import Clip, Difference, Evaluation, MetricInfo, Speed, System
 
@@ -54,104 +54,104 @@ def evaluate(
     embedders: Mapping[str, Embed] | None = None,
     on_clip: OnClip | None = None,
 ) -> Evaluation:
-    """Encodes and decodes every clip with every model, and measures what comes back.
+    """Reconstruct every clip with every model, and compare the results with the originals.
 
-    Everything but the measured speeds is the same for the same seed. The models are evaluated in eval mode and left in
-    the mode they were in.
+    Everything but the measured speeds is equal for equal seeds. The models are evaluated in eval mode and then returned
+    to the mode they were in.
 
     Args:
-        codecs: models by the names they get in the tables.
-        clips: (name, audio `(channels, samples)` in [-1, 1], its layout); each is held in memory only while it is
-            measured.
-        metrics: names of registered metrics, or their Configs; those of chunks are measured on the models' grid unless
-            their Config has another. What a metric refuses a clip for is kept, and its means are over the others.
-        sample_rate: of the clips, and what the metrics are computed at; None for the rate of the models, where they
-            have one. A model of another rate gets the clips resampled, and its output is resampled back.
-        num_quantizers: levels that models which make codes are decoded from; None for all of them, 0 for their values
-            instead. Models without codes are decoded from their values.
-        sampler: how denoising decoders are run; None for each one's default.
-        references: also measure silence, spectrally matched noise, and, for each latent rate among the models, the
-            input low-passed to as many numbers a second.
-        seed: of the decoders, the noise and the bootstrap.
-        resamples: of the bootstrap.
-        confidence: of the intervals.
-        embedders: what Frechet distances are taken with, by the names they get in the tables.
+        codecs: models by their names in the tables.
+        clips: name, audio `(channels, samples)` in [-1, 1] and layout of each clip; only one is held in memory at a
+            time.
+        metrics: names or Configs of registered metrics. Metrics of chunks use the models' grid unless their Config sets
+            another. Clips that a metric cannot measure are recorded, and its means are over the others.
+        sample_rate: sample rate of the clips, at which metrics are computed; None for the models' common sample rate.
+            For a model of another sample rate, the clips and its output are resampled.
+        num_quantizers: number of code levels that models with codes decode; None for all of them, 0 for their
+            continuous values. Models without codes decode their values.
+        sampler: sampler of denoising decoders; None for each decoder's default.
+        references: also measure silence, spectrally matched noise, and, per latent rate of the models, the input
+            low-passed to as many numbers per second.
+        seed: random seed of the decoders, the noise and the bootstrap.
+        resamples: number of bootstrap resamples.
+        confidence: confidence level of the intervals.
+        embedders: embedders for Frechet distances by their names in the tables.
         on_clip: called after each clip with its name, its audio and the estimate of every system.
 
     Raises:
-        PartitaError: there are no clips or no systems, models differ in sample rate and none is named, a name is
-            taken twice, a clip or an estimate is not finite, a metric refuses every clip, there is one clip alone to
-            embed, models decode in other chunks where a metric needs them, or a model does not take a clip's layout or
-            the sampler, or has not so many levels of codes.
+        PartitaError: there are no clips or no systems, models differ in sample rate and `sample_rate` is None, a name
+            is taken twice, a clip or an estimate is not finite, a metric can measure none of the clips, there is only
+            one clip to embed, models decode in different chunks where a metric needs them, or a model does not accept a
+            clip's layout or the sampler, or has fewer levels of codes.
     """
     if num_quantizers and codecs and not any(codec.latent_spec.codebook_sizes for codec in codecs.values()):
-        raise PartitaError(f"num_quantizers is {num_quantizers}, and no model makes codes")
+        raise PartitaError(f"num_quantizers is {num_quantizers}, but no model has codes; leave it out")
     rate = _common_rate(codecs) if sample_rate is None else sample_rate
-    measures = _build_metrics(metrics, codecs, rate)
-    rivals = _references(codecs, rate, seed) if references else {}
-    if not codecs and not rivals:
-        raise PartitaError("there is nothing to evaluate: name a model, or ask for the references")
-    for name in set(codecs) & set(rivals):
-        raise PartitaError(f"a model is called {name!r}, as one of the references is; call it something else")
+    built = _build_metrics(metrics, codecs, rate)
+    baselines = _references(codecs, rate, seed) if references else {}
+    if not codecs and not baselines:
+        raise PartitaError("there are no models and no references; give at least one model, or references=True")
+    for name in set(codecs) & set(baselines):
+        raise PartitaError(f"the name {name!r} belongs to a model and to a reference; rename the model")
 
     bootstrap = cache(partial(Bootstrap, resamples=resamples, confidence=confidence, seed=seed))
     settings = {"sample_rate": rate, "num_quantizers": num_quantizers, "seed": seed, **bootstrap(1).settings()}
     settings["sampler"] = None if sampler is None else to_dict(sampler)
-    clocks = {name: _Clock(codec, rate, num_quantizers, sampler) for name, codec in codecs.items()}
+    timed = {name: _TimedCodec(codec, rate, num_quantizers, sampler) for name, codec in codecs.items()}
     seen: list[Clip] = []
-    scores: Scores = {system: {measure.name: [] for measure in measures} for system in (*codecs, *rivals)}
-    refused: dict[str, dict[str, str]] = {measure.name: {} for measure in measures}
+    scores: Scores = {system: {metric.name: [] for metric in built} for system in (*codecs, *baselines)}
+    skipped: dict[str, dict[str, str]] = {metric.name: {} for metric in built}
     embedded = [EmbeddedClips(name, embed) for name, embed in (embedders or {}).items()]
     with _eval_mode(codecs.values()):
         for name, audio, layout in clips:
             layout = ChannelLayout.parse(layout)
             _check_clip(name, audio, layout)
             seen.append(Clip(name, layout.name.lower(), audio.shape[-1] / rate))
-            estimates = {system: clock.reconstruct(audio, layout, seed) for system, clock in clocks.items()}
-            estimates |= {system: make(audio, name) for system, (make, _) in rivals.items()}
+            estimates = {system: model.reconstruct(audio, layout, seed) for system, model in timed.items()}
+            estimates |= {system: make(audio, name) for system, (make, _) in baselines.items()}
             for system, estimate in estimates.items():
                 if not torch.isfinite(estimate).all():
                     raise PartitaError(f"{system} returned samples that are not finite for {name}")
-            for measure in measures:
+            for metric in built:
                 try:
-                    found = {system: measure(estimate, audio) for system, estimate in estimates.items()}
-                except PartitaError as error:  # all or none: what is compared is compared over the same clips
-                    refused[measure.name][name] = str(error)
+                    found = {system: metric(estimate, audio) for system, estimate in estimates.items()}
+                except PartitaError as error:  # skipped for all systems, so that all are compared on the same clips
+                    skipped[metric.name][name] = str(error)
                     found = dict.fromkeys(estimates)
-                for system, figure in found.items():
-                    scores[system][measure.name].append(figure)
+                for system, value in found.items():
+                    scores[system][metric.name].append(value)
             for each in embedded:
                 each.add(name, audio, estimates, sample_rate=rate, layout=layout)
             if on_clip is not None:
                 on_clip(name, audio, estimates)
     if not seen:
         raise PartitaError("there are no clips to evaluate")
-    for measure, reasons in refused.items():
+    for name, reasons in skipped.items():
         if len(reasons) == len(seen):
-            raise PartitaError(f"{measure} takes none of the clips; of {seen[0].name}: {reasons[seen[0].name]}")
+            raise PartitaError(f"{name} can measure none of the clips; {seen[0].name}: {reasons[seen[0].name]}")
 
-    systems = [clock.system(name) for name, clock in clocks.items()]
-    systems += [System(name, reference=True, floats_per_second=numbers) for name, (_, numbers) in rivals.items()]
+    systems = [model.system(name) for name, model in timed.items()]
+    systems += [System(name, reference=True, floats_per_second=rate) for name, (_, rate) in baselines.items()]
     return Evaluation(
         systems=tuple(systems),
-        metrics=tuple(MetricInfo(m.name, m.label, m.unit, m.better) for m in measures),
+        metrics=tuple(MetricInfo(m.name, m.label, m.unit, m.better) for m in built),
         clips=tuple(seen),
         scores={system: {key: tuple(row) for key, row in table.items()} for system, table in scores.items()},
         means={system: {key: _mean(row, bootstrap) for key, row in table.items()} for system, table in scores.items()},
-        refused={name: reasons for name, reasons in refused.items() if reasons},
-        differences=tuple(_differences(systems, measures, scores, bootstrap)),
-        settings=settings | {"metrics": [to_dict(measure.config) for measure in measures]},
+        skipped={name: reasons for name, reasons in skipped.items() if reasons},
+        differences=tuple(_differences(systems, built, scores, bootstrap)),
+        settings=settings | {"metrics": [to_dict(metric.config) for metric in built]},
         frechet=tuple(each.distances() for each in embedded),
-        latents={name: found for name, clock in clocks.items() if (found := clock.latents()) is not None},
+        latents={name: found for name, model in timed.items() if (found := model.latents()) is not None},
     )
 
 
-class _Clock:
-    """Takes clips through one model and keeps the time; resampling is not on the model's account."""
+class _TimedCodec:
+    """A codec whose encoding and decoding times are added up; resampling time is excluded."""
 
     def __init__(self, codec: Codec, rate: int, levels: int | None, sampler: Sampler | None) -> None:
         self.codec, self.rate, self.sampler = codec, rate, sampler
-        self.sizes = codec.latent_spec.codebook_sizes[:levels]  # what is decoded are codes of these, if there are any
+        self.sizes = codec.latent_spec.codebook_sizes[:levels]  # of the codes that are decoded, if any
         self.levels = levels if self.sizes else None
         self._encode = self._decode = self._audio = 0.0
         self._warm = False
@@ -159,19 +159,19 @@ class _Clock:
 
     def reconstruct(self, audio: Tensor, layout: ChannelLayout, seed: int) -> Tensor:
         own = self.codec.audio_spec.sample_rate
-        heard = resample_some(audio.detach().cpu(), self.rate, own)[None]
-        if not self._warm:  # the first run pays for allocations and kernels that no other does
-            first = self._encode_audio(heard[..., :own], layout)
+        resampled = resample_some(audio.detach().cpu(), self.rate, own)[None]
+        if not self._warm:  # the first run includes allocations and kernel selection
+            first = self._encode_audio(resampled[..., :own], layout)
             self.codec.decode(first, sampler=self.sampler, seed=seed)
             self._warm = True
         start = self._now()
-        latents = self._encode_audio(heard, layout)
+        latents = self._encode_audio(resampled, layout)
         middle = self._now()
         decoded = self.codec.decode(latents, sampler=self.sampler, seed=seed)[0]
         end = self._now()
         self._encode += middle - start
         self._decode += end - middle
-        self._audio += heard.shape[-1] / own
+        self._audio += resampled.shape[-1] / own
         if latents.values is None:
             assert latents.codes is not None
             latents = replace(latents, values=self.codec.codes_to_values(latents.codes))
@@ -188,7 +188,7 @@ class _Clock:
         return System(name, False, spec.floats_per_second, spec.bit_rate, speed)
 
     def latents(self) -> LatentStatistics | None:
-        """Of all clips; None where they tell nothing, as of silence alone."""
+        """Statistics over all clips; None if all latent vectors are equal, as for silence."""
         vectors = torch.cat(self._vectors)
         return latent_statistics(vectors) if (vectors != vectors[:1]).any() else None
 
@@ -200,49 +200,54 @@ class _Clock:
 
 
 def _references(codecs: Mapping[str, Codec], rate: int, seed: int) -> dict[str, tuple[Any, float | None]]:
-    """The references by name: what makes each of (audio, clip's name), and its numbers a second."""
+    """References by name: a function of audio and clip name, and its numbers per second."""
     found: dict[str, tuple[Any, float | None]] = {
         "silence": (lambda audio, name: silence(audio), None),
         "matched noise": (lambda audio, name: matched_noise(audio, seed=seed, key=name), None),
     }
     for numbers in sorted({codec.latent_spec.floats_per_second for codec in codecs.values()}):
 
-        def narrow(audio: Tensor, name: str, numbers: float = numbers) -> Tensor:
+        def low_pass(audio: Tensor, name: str, numbers: float = numbers) -> Tensor:
             return low_passed(audio, sample_rate=rate, floats_per_second=numbers)
 
-        found[f"low-pass, {numbers:,.0f} numbers/s"] = (narrow, numbers)
+        found[f"low-pass, {numbers:,.0f} numbers/s"] = (low_pass, numbers)
     return found
 
 
 def _differences(
-    systems: list[System], measures: list[Metric], scores: Scores, bootstrap: Callable[[int], Bootstrap]
+    systems: list[System], metrics: list[Metric], scores: Scores, bootstrap: Callable[[int], Bootstrap]
 ) -> Iterator[Difference]:
     for first, second in combinations(systems, 2):
-        if first.reference:  # references come last, and among themselves they say nothing
+        if first.reference:  # references come last and are not compared with each other
             continue
-        for measure in measures:
-            ours, theirs = scores[first.name][measure.name], scores[second.name][measure.name]
-            apart = [None if a is None or b is None else a - b for a, b in zip(ours, theirs, strict=True)]
-            yield Difference(first.name, second.name, measure.name, _mean(apart, bootstrap))
+        for metric in metrics:
+            pairs = zip(scores[first.name][metric.name], scores[second.name][metric.name], strict=True)
+            differences = [None if a is None or b is None else a - b for a, b in pairs]
+            yield Difference(first.name, second.name, metric.name, _mean(differences, bootstrap))
 
 
 def _mean(row: Sequence[float | None], bootstrap: Callable[[int], Bootstrap]) -> Interval:
-    """Over the clips that there is a figure of."""
-    kept = [figure for figure in row if figure is not None]
+    """Mean over the clips that were measured."""
+    kept = [value for value in row if value is not None]
     return bootstrap(len(kept)).interval(kept)
 
 
 def named_metrics(names: Sequence[str]) -> list[Config]:
-    """Metrics by name, each once, with settings behind a colon if need be, as `seam_excess:chunk=26880,edge=0`.
+    """Configs of metrics by name, each once, optionally with settings, as `seam_excess:chunk=26880,edge=0`.
 
-    In place of `all` is every metric that takes any clip.
+    `all` stands for every metric that can measure any clip.
 
     Raises:
-        PartitaError: no metric or setting is called so, or a value does not fit.
+        PartitaError: a metric or a setting is unknown, or a value is invalid.
     """
-    general = [tag for tag, cls in components("metric/*").items() if getattr(cls, "any_clip", True)]
+    general = [tag for tag, config in components("metric/*").items() if _measures_any_clip(config)]
     wanted = [part for name in names for part in (general if name == "all" else [name])]
     return list({(config := named(part, "metric")).tag: config for part in wanted}.values())
+
+
+def _measures_any_clip(config: type[Config]) -> bool:
+    metric: Any = getattr(config, "component", config)  # a Config class that was written by hand declares it itself
+    return getattr(metric, "any_clip", True)
 
 
 def _build_metrics(metrics: Sequence[str | Config], codecs: Mapping[str, Codec], rate: int) -> list[Metric]:
@@ -254,7 +259,7 @@ def _build_metrics(metrics: Sequence[str | Config], codecs: Mapping[str, Codec],
     built = [config.build(sample_rate=rate) for config in configs]
     names = [metric.name for metric in built]
     if not names or len(set(names)) != len(names):
-        raise PartitaError(f"metrics are {', '.join(names) or 'none'}; name at least one, and each once")
+        raise PartitaError(f"metrics are {', '.join(names) or 'none'}; give at least one, and each only once")
     return built
 
 
@@ -262,14 +267,14 @@ def _common_rate(codecs: Mapping[str, Codec]) -> int:
     rates = {name: codec.audio_spec.sample_rate for name, codec in codecs.items()}
     if len(set(rates.values())) != 1:
         listed = ", ".join(f"{name} at {rate} Hz" for name, rate in rates.items()) or "there are no models"
-        raise PartitaError(f"the clips' sample rate is not clear ({listed}); name it with sample_rate")
+        raise PartitaError(f"the sample rate of the clips is ambiguous ({listed}); set sample_rate")
     return next(iter(rates.values()))
 
 
 def _check_clip(name: str, audio: Tensor, layout: ChannelLayout) -> None:
     if audio.dim() != 2 or audio.shape[0] != layout.width or audio.shape[1] == 0:
-        expected = f"({layout.width}, samples) for {layout.name.lower()}, not empty, is expected"
-        raise PartitaError(f"clip {name} is {tuple(audio.shape)}; {expected}")
+        expected = f"({layout.width}, samples) for {layout.name.lower()}, not empty"
+        raise PartitaError(f"clip {name} has shape {tuple(audio.shape)}; it must be {expected}")
     if not torch.isfinite(audio).all():
         raise PartitaError(f"clip {name} has samples that are not finite (NaN or infinite)")
 

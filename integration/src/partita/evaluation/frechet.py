@@ -1,4 +1,4 @@
-"""The Frechet distance of sets of clips, as a named embedder hears them."""
+"""Frechet distance between a system's clips and the originals, in the space of a named embedder."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,25 +9,25 @@ from torch import Tensor
 from .results import FrechetDistances
 
 Embed = Callable[[Tensor, int, ChannelLayout], Tensor]
-"""Makes a vector `(dim,)` of a clip: its audio `(channels, samples)`, its sample rate, and its layout."""
+"""An embedder: maps a clip's audio `(channels, samples)`, sample rate and layout to a vector `(dim,)`."""
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
-    """The squared Frechet distance of two sets of vectors `(vectors, dim)`, each taken as a Gaussian.
+    """Squared Frechet distance of two sets of vectors `(vectors, dim)`, each modeled as a Gaussian.
 
-    `|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))` (Dowson and Landau, 1982), in float64, with unbiased covariances. Few
-    vectors make it too large.
+    `|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))` (Dowson and Landau, 1982), in float64, with unbiased covariances. The
+    value is biased upwards for few vectors.
 
-    With `C = X^T X`, X the centered vectors by the root of their number less one, the last trace is the sum of the
-    singular values of `X1 X2^T`: no root of a matrix is taken, and none has to be of full rank.
+    With `C = X^T X`, where X are the centered vectors over the root of their number less one, the last trace is the sum
+    of the singular values of `X1 X2^T`: no matrix square root is needed, and no covariance has to be of full rank.
 
     Raises:
-        PartitaError: a set has fewer than two, or they differ in dimension.
+        PartitaError: a set has fewer than two vectors, or the dimensions differ.
     """
     if min(len(first), len(second)) < 2:
-        raise PartitaError(f"sets of {len(first)} and {len(second)} vectors have no covariances; give two of each")
+        raise PartitaError(f"the sets have {len(first)} and {len(second)} vectors; a covariance needs at least 2")
     if first.shape[1] != second.shape[1]:
-        raise PartitaError(f"vectors of {first.shape[1]} and {second.shape[1]} dimensions have no distance")
+        raise PartitaError(f"the vectors have {first.shape[1]} and {second.shape[1]} dimensions; they must be equal")
     first, second = (x.detach().to("cpu", torch.float64) for x in (first, second))
     x1, x2 = _scatter(first), _scatter(second)
     cross = torch.linalg.svdvals(x1 @ x2.T).sum()
@@ -36,16 +36,20 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
 
 
 def _scatter(vectors: Tensor) -> Tensor:
-    """A matrix X with `X^T X` the covariance, of no more rows than columns."""
+    """A matrix X with covariance `X^T X` and no more rows than columns."""
     centered = (vectors - vectors.mean(0)) / (len(vectors) - 1) ** 0.5
     return centered if len(centered) <= centered.shape[1] else torch.linalg.qr(centered, mode="r").R
 
 
 class EmbeddedClips:
-    """What an embedder makes of the originals and of each system's estimates, gathered clip by clip."""
+    """Embeddings of the originals and of each system's estimates, collected clip by clip.
+
+    Args:
+        embedder: name of the embedder.
+        embed: the embedder.
+    """
 
     def __init__(self, embedder: str, embed: Embed) -> None:
-        """Takes the embedder's name and the embedder."""
         self.embedder, self.embed = embedder, embed
         self.originals: list[Tensor] = []
         self.estimates: dict[str, list[Tensor]] = {}
@@ -53,24 +57,24 @@ class EmbeddedClips:
     def add(
         self, name: str, audio: Tensor, estimates: Mapping[str, Tensor], *, sample_rate: int, layout: ChannelLayout
     ) -> None:
-        """Adds a clip, `(channels, samples)`, and what each system made of it.
+        """Embed a clip `(channels, samples)` and each system's estimate of it.
 
         Raises:
-            PartitaError: what the embedder makes of one is not finite.
+            PartitaError: an embedding is not finite.
         """
 
         def embedded(what: str, audio: Tensor) -> Tensor:
             vector = self.embed(audio, sample_rate, layout)
             if not torch.isfinite(vector).all():
-                raise PartitaError(f"{self.embedder} makes figures that are not finite of {what} of clip {name}")
+                raise PartitaError(f"{self.embedder} returned values that are not finite for {what} of clip {name}")
             return vector
 
         self.originals.append(embedded("the original", audio))
         for system, estimate in estimates.items():
-            self.estimates.setdefault(system, []).append(embedded(f"what {system} returned", estimate))
+            self.estimates.setdefault(system, []).append(embedded(f"the estimate by {system}", estimate))
 
     def distances(self) -> FrechetDistances:
-        """The distance of each system's clips from the originals.
+        """Return the distance of each system's clips from the originals.
 
         Raises:
             PartitaError: there are fewer than two clips.

@@ -1,4 +1,4 @@
-"""What any model is to be held against: silence, spectrally matched noise, and the input low-passed."""
+"""Baselines that every model is compared with: silence, spectrally matched noise, and the input low-passed."""
 
 import torch
 from partita_blocks.spectral import STFT
@@ -10,19 +10,19 @@ from partita.data.audio.resampling import resample
 
 
 def silence(audio: Tensor) -> Tensor:
-    """No signal at all, in the shape of `audio`."""
+    """Zeros in the shape of `audio`."""
     return torch.zeros_like(audio)
 
 
 def matched_noise(audio: Tensor, *, seed: int, key: str = "", window: int = 2048) -> Tensor:
-    """Stationary Gaussian noise with the long-term spectrum and the level of the audio, each channel for itself.
+    """Stationary Gaussian noise with the long-term spectrum and level of the audio, per channel.
 
-    The spectrum is Welch's: the mean power of Hann windows at a quarter of their length. The level is exact.
+    The spectrum is Welch's: the mean power of Hann windows, a quarter of their length apart. The level is exact.
 
     Args:
         audio: `(channels, samples)`.
-        seed: of the noise.
-        key: tells clips apart; equal seed and key give equal noise.
+        seed: noise seed.
+        key: name of the clip, so that clips get different noise; equal seed and key give equal noise.
         window: length of the windows in samples.
 
     Returns:
@@ -31,7 +31,7 @@ def matched_noise(audio: Tensor, *, seed: int, key: str = "", window: int = 2048
     signal = audio.detach().to("cpu", torch.float64)
     spectrum = welch(signal, window)
     samples = signal.shape[-1]
-    # Drawn in the frequency domain: any length, no edges, and the shape is applied where it is defined.
+    # Drawn in the frequency domain: any length, no edge effects, and the spectrum is applied exactly.
     draw = keyed_noise([seed], "matched_noise", key, shape=(signal.shape[0], samples // 2 + 1, 2))[0].double()
     shape = F.interpolate(spectrum.sqrt()[None], size=draw.shape[1], mode="linear", align_corners=True)[0]
     noise = torch.fft.irfft(torch.view_as_complex(draw) * shape, n=samples)
@@ -41,22 +41,22 @@ def matched_noise(audio: Tensor, *, seed: int, key: str = "", window: int = 2048
 
 
 def welch(signal: Tensor, window: int) -> Tensor:
-    """The long-term power spectrum of `(channels, samples)`, as `(channels, window // 2 + 1)`."""
+    """Long-term power spectrum `(channels, window // 2 + 1)` of `(channels, samples)`."""
     transform = STFT(n_fft=window, win_length=window, hop=window // 4, padding="center", nyquist=True)
     return transform(signal).abs().square().mean(-1)
 
 
 def low_passed(audio: Tensor, *, sample_rate: int, floats_per_second: float) -> Tensor:
-    """The audio at a sample rate that takes `floats_per_second` numbers for all its channels, and back.
+    """The audio resampled to a rate of `floats_per_second` numbers for all its channels, and back.
 
-    What resampling alone makes of the same budget of numbers: `floats_per_second / channels` samples a second, rounded
-    to a whole number, hold what is under half as many Hz. A budget no smaller than the audio's own returns the audio;
-    of a clip shorter than one sample of the lower rate nothing is left.
+    The result of plain resampling with the same budget of numbers: `floats_per_second / channels` samples per second,
+    rounded to an integer, keep frequencies below half as many Hz. A budget no smaller than the audio's own returns the
+    audio; a clip shorter than one sample of the lower rate becomes silent.
 
     Args:
         audio: `(channels, samples)`.
-        sample_rate: of the audio.
-        floats_per_second: the budget.
+        sample_rate: sample rate of the audio in Hz.
+        floats_per_second: budget of numbers per second.
 
     Returns:
         `(channels, samples)` of the dtype of `audio`.
@@ -69,5 +69,5 @@ def low_passed(audio: Tensor, *, sample_rate: int, floats_per_second: float) -> 
 
 
 def fit(audio: Tensor, samples: int) -> Tensor:
-    """Audio cut, or filled with zeros, to exactly `samples` samples."""
+    """Audio truncated, or padded with zeros, to exactly `samples` samples."""
     return F.pad(audio, (0, max(0, samples - audio.shape[-1])))[..., :samples]

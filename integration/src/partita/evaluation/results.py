@@ -1,7 +1,8 @@
-"""What an evaluation found: a record of plain values that JSON, CSV, Markdown and the report are made from."""
+"""Results of an evaluation: a record of plain values, written as JSON, CSV and Markdown."""
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,13 +13,21 @@ from partita_core import atomic_write, from_dict, printable, read_json, to_dict,
 from .bootstrap import Interval
 from .latent_statistics import LatentStatistics
 
-LATENTS_NOTE = "Latent vectors over the clips; variances of channels are over their mean."
-LATENTS_HEADING = ("vectors", "RMS", "effective rank", "dead channels", "least variance", "most", "excess kurtosis")
+LATENTS_NOTE = "Latent vectors over the clips; variances per channel are relative to their mean."
+LATENTS_HEADING = (
+    "vectors",
+    "RMS",
+    "effective rank",
+    "dead channels",
+    "min variance",
+    "max variance",
+    "excess kurtosis",
+)
 
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """A metric: its name, how it is printed, the unit of its figures, and which way is better."""
+    """Name, printed label, unit and better direction of a metric."""
 
     name: str
     label: str
@@ -27,14 +36,14 @@ class MetricInfo:
 
     @property
     def title(self) -> str:
-        """The heading of its column: label, unit, and an arrow to the better side."""
+        """Column heading: label, unit, and an arrow in the better direction."""
         unit = f", {self.unit}" if self.unit else ""
         return f"{self.label}{unit} {'↓' if self.better == 'lower' else '↑'}"
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of audio that one second of computing takes in, measured on the machine that ran the evaluation."""
+    """Seconds of audio per second of computation, measured on the machine that ran the evaluation."""
 
     encode: float
     decode: float
@@ -45,11 +54,11 @@ class System:
     """One row of the table: a model, or a reference.
 
     Attributes:
-        name: as it is called in the tables.
-        reference: whether it is one of the references rather than a model.
-        floats_per_second: real numbers that stand for a second of audio; None where the question makes no sense.
-        bit_rate: bits a second of the codes; None for continuous latents.
-        speed: of encoding and decoding; None for references.
+        name: name in the tables.
+        reference: whether it is a reference rather than a model.
+        floats_per_second: real numbers per second of audio; None where that is undefined.
+        bit_rate: bits per second of the codes; None for continuous latents.
+        speed: speed of encoding and decoding; None for references.
     """
 
     name: str
@@ -61,7 +70,7 @@ class System:
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip: its name, the layout it was encoded in, and its length in seconds."""
+    """Name of a clip, the layout it was encoded in, and its length in seconds."""
 
     name: str
     layout: str
@@ -70,7 +79,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Difference:
-    """How a system differs from another over the same clips: the mean of `system - baseline`, with its interval."""
+    """Mean difference `system - baseline` of a metric over the same clips, with its interval."""
 
     system: str
     baseline: str
@@ -79,19 +88,19 @@ class Difference:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """True if the interval excludes zero."""
         return self.difference.low > 0 or self.difference.high < 0
 
 
 @dataclass(frozen=True)
 class FrechetDistances:
-    """How far the clips of each system, as a set, are from the originals, as one embedder hears them.
+    """Distances of each system's set of clips from the originals, in the space of one embedder.
 
     Attributes:
-        embedder: what makes a vector of a clip; without it the figures mean nothing.
-        dim: of the vectors.
-        clips: how many vectors there are of each system.
-        distances: system -> the squared Frechet distance; lower is better.
+        embedder: name of the embedder; distances of different embedders are not comparable.
+        dim: dimension of the embeddings.
+        clips: number of clips per system.
+        distances: system -> squared Frechet distance; lower is better.
     """
 
     embedder: str
@@ -101,35 +110,35 @@ class FrechetDistances:
 
     @property
     def name(self) -> str:
-        """As its column is called."""
+        """Name of the column."""
         return f"Frechet [{self.embedder}]"
 
     @property
     def warning(self) -> str | None:
-        """What is to be known of a distance of fewer clips than dimensions; None where there are more."""
+        """Warning about distances of no more clips than dimensions; None if there are more."""
         if self.clips > self.dim:
             return None
         return (
-            f"{self.name}: {self.clips} clips in {self.dim} dimensions. Their covariances are not of full rank and the "
-            "distances too large; compare them for these clips alone."
+            f"{self.name}: {self.clips} clips in {self.dim} dimensions. Covariances are not of full rank and distances "
+            "are biased upwards; compare them only over these clips."
         )
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of some systems over some clips.
+    """Metrics of some systems over some clips.
 
     Attributes:
         systems: models first, then references.
-        metrics: the columns.
-        clips: in the order they came.
-        scores: system -> metric -> one figure a clip; None of a clip that the metric refuses.
-        means: system -> metric -> the mean over clips with its interval.
-        refused: metric -> clip -> why it is not measured there, for no system.
-        differences: between the models, and of each model from each reference, paired by clip.
+        metrics: columns of the table.
+        clips: clips in the order in which they were evaluated.
+        scores: system -> metric -> one value per clip; None for clips that the metric cannot measure.
+        means: system -> metric -> mean over clips with its interval.
+        skipped: metric -> clip -> reason why the clip cannot be measured, for all systems alike.
+        differences: differences between models, and of each model from each reference, paired by clip.
         settings: sample rate, seed, bootstrap, and the metrics' Configs.
-        frechet: distances between sets of clips, one for each embedder.
-        latents: model -> what its latents look like over the clips.
+        frechet: distances between sets of clips, one record per embedder.
+        latents: model -> statistics of its latents over the clips.
     """
 
     systems: tuple[System, ...]
@@ -141,34 +150,34 @@ class Evaluation:
     settings: dict[str, Any]
     frechet: tuple[FrechetDistances, ...] = ()
     latents: dict[str, LatentStatistics] = field(default_factory=dict)
-    refused: dict[str, dict[str, str]] = field(default_factory=dict)
+    skipped: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def to_dict(self, *, speeds: bool = False) -> dict[str, Any]:
-        """The record as what JSON can hold; equal evaluations give equal records.
+        """Return the record as plain values for JSON; equal evaluations give equal records.
 
         Args:
-            speeds: keep the measured speeds, which are the one thing that differs from run to run.
+            speeds: include the measured speeds, the only values that differ from run to run.
         """
         return to_dict(self if speeds else self._without_speeds())
 
     def to_json(self, path: str | Path, *, speeds: bool = False) -> None:
-        """Writes `to_dict` as JSON, whole or not at all."""
+        """Write `to_dict` as JSON, atomically."""
         write_json(path, self.to_dict(speeds=speeds))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Reads what `to_json` wrote.
+        """Read a file that `to_json` wrote.
 
         Raises:
-            PartitaError: it is no such file.
+            PartitaError: the file is not an evaluation.
         """
         return from_dict(cls, read_json(path), where=str(path))
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes the per-clip table, one line for each clip and system, whole or not at all.
+        """Write the table of values per clip as CSV, one line per clip and system, atomically.
 
-        A distance between sets has no figure for a clip: that of the system is in each of its lines. Where a metric
-        refuses a clip there is none.
+        A Frechet distance belongs to a set of clips and is repeated in each of the system's lines. Cells of clips that
+        a metric cannot measure are empty.
         """
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
@@ -176,22 +185,22 @@ class Evaluation:
         table.writerow(["clip", "layout", "seconds", "system", *names, *(each.name for each in self.frechet)])
         for index, clip in enumerate(self.clips):
             for system in self.systems:
-                figures = [self.scores[system.name][name][index] for name in names]
-                figures += [each.distances[system.name] for each in self.frechet]
-                cells = ("" if figure is None else repr(figure) for figure in figures)
-                named = (_csv_text(clip.name), clip.layout, f"{clip.seconds:.6f}", _csv_text(system.name))
-                table.writerow([*named, *cells])
+                values = [self.scores[system.name][name][index] for name in names]
+                values += [each.distances[system.name] for each in self.frechet]
+                cells = ("" if value is None else repr(value) for value in values)
+                labels = (_csv_text(clip.name), clip.layout, f"{clip.seconds:.6f}", _csv_text(system.name))
+                table.writerow([*labels, *cells])
         with atomic_write(path) as aside:
             aside.write_text(text.getvalue(), encoding="utf-8", newline="")
 
     def to_markdown(self) -> str:
-        """The table of means with intervals, the best model of each column in bold, differences, and the latents."""
+        """Return Markdown tables of means with intervals (best model in bold), differences and latent statistics."""
         confidence = f"{100 * self.settings['confidence']:g} %"
         clips = f"{len(self.clips)} clip{'s' if len(self.clips) != 1 else ''}"
         lines = [f"Means over {clips} with {confidence} bootstrap intervals.", ""]
         heading = ["system", *(metric.title for metric in self.metrics), *(f"{each.name} ↓" for each in self.frechet)]
         heading += ["numbers/s", "kbit/s", "encode, x real time", "decode, x real time"]
-        rows = [[_cell(system.name), *self._figures(system), *format_rates(system)] for system in self.systems]
+        rows = [[_cell(system.name), *self._values(system), *format_rates(system)] for system in self.systems]
         lines += _markdown_table(heading, rows)
         for note in self.notes:
             lines += ["", note]
@@ -205,35 +214,35 @@ class Evaluation:
         return "\n".join(lines) + "\n"
 
     def write_markdown(self, path: str | Path) -> None:
-        """Writes `to_markdown`, whole or not at all."""
+        """Write `to_markdown`, atomically."""
         with atomic_write(path) as aside:
             aside.write_text(self.to_markdown(), encoding="utf-8")
 
     def best(self, metric: MetricInfo) -> str | None:
-        """The model with the best mean of `metric`; None where there are not two to choose from."""
+        """Return the model with the best mean of `metric`; None for fewer than two models."""
         models = [system.name for system in self.systems if not system.reference]
         sign = 1 if metric.better == "higher" else -1
         return max(models, key=lambda name: sign * self.means[name][metric.name].mean) if len(models) > 1 else None
 
     @property
     def notes(self) -> list[str]:
-        """What is to be known of the figures, a sentence or two each."""
+        """Notes on the values, a sentence or two each."""
         count, found = len(self.clips), []
         if self.settings.get("folded_to_mono"):
-            found.append("Stereo is folded to mono, since that is all that one of the models takes.")
+            found.append("Stereo is folded to mono, because one of the models supports only mono.")
         if count == 1:
-            found.append("One clip: its intervals have no width, and say nothing.")
+            found.append("Only one clip: its intervals have no width and no meaning.")
         labels = {metric.name: metric.label for metric in self.metrics}
-        for metric, reasons in self.refused.items():
+        for metric, reasons in self.skipped.items():
             clip, reason = next(iter(reasons.items()))
-            how_many = f"{labels[metric]} is over {count - len(reasons)} of {count} clips."
-            found.append(f"{how_many} Of {clip}: {reason}.")
+            measured = f"{labels[metric]} is measured on {count - len(reasons)} of {count} clips."
+            found.append(f"{measured} {clip}: {reason}.")
         return [*found, *filter(None, (each.warning for each in self.frechet))]
 
     def _without_speeds(self) -> Self:
         return replace(self, systems=tuple(replace(system, speed=None) for system in self.systems))
 
-    def _figures(self, system: System) -> Iterator[str]:
+    def _values(self, system: System) -> Iterator[str]:
         for metric in self.metrics:
             text = format_interval(self.means[system.name][metric.name])
             yield f"**{text}**" if self.best(metric) == system.name else text
@@ -249,13 +258,13 @@ class Evaluation:
 
 
 def format_interval(interval: Interval, *, sign: bool = False) -> str:
-    """A mean and its interval as `1.23 [1.10, 1.35]`, all with the digits that suit the largest."""
+    """Format a mean and its interval as `1.23 [1.10, 1.35]`, with the decimals that suit the largest number."""
     mean, low, high = format_numbers(interval.mean, interval.low, interval.high, sign=sign)
     return f"{mean} [{low}, {high}]"
 
 
 def format_numbers(*numbers: float, sign: bool = False) -> list[str]:
-    """Figures that belong together, with as many digits as suit the largest; `sign` marks positive ones too."""
+    """Format numbers with the decimals that suit the largest; `sign` adds a plus to positive ones."""
     size = max(map(abs, numbers))
     digits = 1 if size >= 100 else 2 if size >= 10 else 3
     plus = "+" if sign and size else ""
@@ -263,7 +272,7 @@ def format_numbers(*numbers: float, sign: bool = False) -> list[str]:
 
 
 def format_rates(system: System) -> list[str]:
-    """Numbers a second, kbit a second, and encoding and decoding speed, "–" where there is none."""
+    """Format numbers per second, kbit per second, encoding and decoding speed; "–" where undefined."""
     speed = system.speed
     return [
         "–" if system.floats_per_second is None else f"{system.floats_per_second:,.0f}",
@@ -274,7 +283,7 @@ def format_rates(system: System) -> list[str]:
 
 
 def format_latents(found: LatentStatistics) -> list[str]:
-    """The cells beneath `LATENTS_HEADING`."""
+    """Format latent statistics as the cells below `LATENTS_HEADING`."""
     balance, dim = found.balance, len(found.std)
     return [
         f"{found.vectors:,}",
@@ -287,8 +296,13 @@ def format_latents(found: LatentStatistics) -> list[str]:
     ]
 
 
-def _speed(figure: float) -> str:
-    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.1f}"
+def is_numbered(name: str) -> bool:
+    """Return True for a metric of one level or offset among many, as `usage_3`."""
+    return re.search(r"_\d+$", name) is not None
+
+
+def _speed(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def _cell(text: str) -> str:
@@ -296,7 +310,7 @@ def _cell(text: str) -> str:
 
 
 def _csv_text(text: str) -> str:
-    """A name as a cell that no spreadsheet takes for a formula."""
+    """Escape a name that spreadsheets would interpret as a formula."""
     text = printable(text)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 

@@ -1,4 +1,4 @@
-"""Generation: language models that continue a prompt with latents, or codes, of any codec."""
+"""Generation of a codec's latents or codes by language models, from a text prompt."""
 
 from .backbone import Backbone, LlamaBackboneConfig, PretrainedBackboneConfig
 from .flow_head import FlowHead, FlowHeadConfig

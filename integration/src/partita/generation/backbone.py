@@ -1,4 +1,4 @@
-"""The language model that generates: any causal one of `transformers`, with a few more ids in its vocabulary."""
+"""Language models that generators are built on: causal models of `transformers` with an extended vocabulary."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,43 +10,47 @@ from partita_core.ranges import Heads, Layers, Proportion, Width
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Ids behind the text's own, one for each channel layout: with it a prompt ends and audio of that layout begins.
+# Start ids after those of the text, one per channel layout: they end the prompt and begin audio of that layout.
 _STARTS = len(ChannelLayout)
 
-# Of a language model of one's own, and of one that does not say how many it has.
-_POSITIONS = 2**15
+# Maximum number of positions of new models, and of models that do not declare one.
+_MAX_POSITIONS = 2**15
 
 
 class Backbone(nn.Module):
-    """A causal language model that reads a prompt, then embeddings of audio.
+    """A causal language model whose input is a prompt followed by embeddings of audio.
 
-    Its vocabulary is the tokenizer's, a start for every channel layout, and what the head asks for. It is held
-    without its output layer where the head predicts no ids.
+    Its vocabulary is the tokenizer's, a start id per channel layout, and the ids of the head. It has no output layer if
+    the head predicts no ids.
+
+    Args:
+        model: model of transformers, with embeddings for the whole vocabulary.
+        tokenizer: its tokenizer.
+        own_ids: number of ids of the head, the last ones.
 
     Attributes:
-        width: of embeddings and states.
-        first_id: of the ids that the head asked for.
-        positions: how long prompt and audio may be together.
+        width: width of embeddings and states.
+        first_id: first id of the head.
+        positions: maximum length of prompt and audio together.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, own_ids: int) -> None:
-        """Takes the model, its embeddings and output as large as the vocabulary, and `own_ids` for the head."""
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
         self.width: int = model.config.hidden_size
         self.first_id: int = model.config.vocab_size - own_ids
-        self.positions: int = getattr(model.config, "max_position_embeddings", None) or _POSITIONS
+        self.positions: int = getattr(model.config, "max_position_embeddings", None) or _MAX_POSITIONS
 
     def forward(self, embeddings: Tensor, mask: Tensor, cache: Any = None) -> Tensor:
-        """States of embeddings, each of which sees those before it.
+        """Compute states with causal attention.
 
         Args:
             embeddings: `(batch, length, width)`.
-            mask: `(batch, seen + length)`, 0 on the padding, which is to the left; of what the cache holds as well.
-            cache: of `transformers`, which the new keys and values are added to; None to keep none.
+            mask: 0 for padding, which is on the left, `(batch, past + length)`, including the positions in the cache.
+            cache: cache of `transformers` that is extended; None for none.
 
         Returns:
-            `(batch, length, width)`.
+            States `(batch, length, width)`.
         """
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -embeddings.shape[1] :]
         kept = {"use_cache": False} if cache is None else {"use_cache": True, "past_key_values": cache}
@@ -56,24 +60,24 @@ class Backbone(nn.Module):
         return output.last_hidden_state
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Ids of any shape to `(..., width)`."""
+        """Embed ids of any shape as `(..., width)`."""
         return self.model.get_input_embeddings()(ids)
 
     def logits(self, states: Tensor, ids: range) -> Tensor:
-        """Logits `(..., len(ids))` of some ids alone."""
+        """Logits `(..., len(ids))` of a range of ids."""
         output = self.model.get_output_embeddings()
         rows = slice(ids.start, ids.stop)
         return F.linear(states, output.weight[rows], None if output.bias is None else output.bias[rows])
 
     def read(self, prompts: Sequence[str], layout: Tensor) -> tuple[Tensor, Tensor]:
-        """Prompts, each with the start of its layout behind it, and padded to the left.
+        """Tokenize prompts, append the start id of the layout, and pad on the left.
 
         Args:
-            prompts: texts; an empty one for none.
-            layout: `(batch,)` int64.
+            prompts: text prompts, empty for none.
+            layout: channel layout per item, `(batch,)` int64.
 
         Returns:
-            Ids `(batch, length)` int64 and the mask, 0 on the padding, as much; on the model's device.
+            Ids `(batch, length)` int64, and a mask of the same shape, 0 for padding, on the model's device.
         """
         starts = self.first_id - _STARTS + layout.cpu()
         texts = [self.tokenizer(text, add_special_tokens=False).input_ids if text else [] for text in prompts]
@@ -90,14 +94,14 @@ class Backbone(nn.Module):
 @register("language_model/llama")
 @dataclass(frozen=True)
 class LlamaBackboneConfig(Config):
-    """A language model of one's own, on bytes: `LlamaForCausalLM` with `ByT5Tokenizer`, which needs no files.
+    """A new language model on bytes: `LlamaForCausalLM` with `ByT5Tokenizer`, which needs no files.
 
     Attributes:
-        width: of the states.
-        layers: of attention and MLP.
-        heads: of the attention.
-        mlp_width: of the gated MLPs.
-        dropout: of the attention, in training.
+        width: width of the states.
+        layers: transformer layers.
+        heads: attention heads.
+        mlp_width: width of the gated MLPs.
+        dropout: dropout rate of the attention.
     """
 
     width: Width = 512
@@ -107,13 +111,14 @@ class LlamaBackboneConfig(Config):
     dropout: Proportion = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse heads that do not divide the width into even parts."""
+        """Check that the heads divide the width into even parts."""
         super().__post_init__()
         if self.width % (2 * self.heads):
-            raise PartitaError(f"width is {self.width}; {self.heads} heads need a multiple of {2 * self.heads}")
+            multiple = 2 * self.heads
+            raise PartitaError(f"width is {self.width}; for {self.heads} heads it must be a multiple of {multiple}")
 
     def build(self, *, own_ids: int, output: bool) -> Backbone:
-        """Builds it with `own_ids` ids for the head, and an output layer where it predicts them."""
+        """Build the model with `own_ids` ids for the head, and an output layer if `output`."""
         from transformers import ByT5Tokenizer, LlamaConfig
 
         tokenizer = ByT5Tokenizer()
@@ -124,7 +129,7 @@ class LlamaBackboneConfig(Config):
             num_hidden_layers=self.layers,
             num_attention_heads=self.heads,
             num_key_value_heads=self.heads,
-            max_position_embeddings=_POSITIONS,
+            max_position_embeddings=_MAX_POSITIONS,
             attention_dropout=self.dropout,
         )
         return Backbone(_empty(settings, output), tokenizer, own_ids=own_ids)
@@ -138,22 +143,22 @@ class LlamaBackboneConfig(Config):
 @register("language_model/pretrained")
 @dataclass(frozen=True)
 class PretrainedBackboneConfig(Config):
-    """A language model that `transformers` has, to go on with: a folder, or a name on the hub.
+    """A pretrained language model of `transformers`: a folder, or a name on the hub.
 
     Attributes:
-        name: where it is; with its weights as safetensors.
-        settings: of the architecture, as a saved generator holds them: its weights are its own, and only the tokenizer
-            is read from `name`, unless it is ByT5's, which needs no files. Empty to start with the weights of `name`.
+        name: folder or name, with weights as safetensors.
+        settings: settings of the architecture in a saved generator, which has weights of its own: only the tokenizer is
+            then read from `name`, unless it is ByT5's, which needs no files. Empty to load the weights of `name`.
     """
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
 
     def build(self, *, own_ids: int, output: bool) -> Backbone:
-        """Loads it, with `own_ids` further ids for the head, and an output layer where it predicts them.
+        """Load the model, with `own_ids` more ids for the head, and an output layer if `output`.
 
         Raises:
-            PartitaError: there is none.
+            PartitaError: there is no such model.
         """
         from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
@@ -163,14 +168,14 @@ class PretrainedBackboneConfig(Config):
                 settings = AutoConfig.for_model(**_without_code(self.settings))
                 return Backbone(_empty(settings, output), tokenizer, own_ids=own_ids)
             kind = AutoModelForCausalLM if output else AutoModel
-            with torch.device("cpu"):  # also where the rest is built on the meta device first; see `build_for`
+            with torch.device("cpu"):  # even if the other parts are first built on the meta device; see `build_for`
                 model = kind.from_pretrained(
                     self.name, use_safetensors=True, trust_remote_code=False, dtype=torch.get_default_dtype()
                 )
                 vocabulary = max(len(tokenizer), model.config.vocab_size)
                 model.resize_token_embeddings(vocabulary + _STARTS + own_ids, mean_resizing=False)
         except (OSError, ValueError, KeyError) as error:
-            raise PartitaError(f"no language model {self.name!r}: {first_line(error)}") from None
+            raise PartitaError(f"cannot load the language model {self.name!r}: {first_line(error)}") from None
         return Backbone(model, tokenizer, own_ids=own_ids)
 
     def _tokenizer(self) -> Any:
@@ -181,12 +186,12 @@ class PretrainedBackboneConfig(Config):
 
     @classmethod
     def example(cls) -> Self:
-        """A name; what is behind it is not there everywhere."""
+        """An instance that names a folder, which need not exist."""
         return cls("folder")
 
 
 def self_contained(config: Config, backbone: Backbone) -> Config:
-    """The Config with what it takes to build an empty backbone of the same shape, without the weights it came from."""
+    """The Config with the settings of the architecture, so that the backbone can be rebuilt without the weights."""
     if not isinstance(config, PretrainedBackboneConfig):
         return config
     settings = backbone.model.config.to_diff_dict()
@@ -196,14 +201,14 @@ def self_contained(config: Config, backbone: Backbone) -> Config:
 
 
 def _without_code(settings: Any) -> Any:
-    """Settings without what names code to run, and where it lies, in any model within the model as well."""
+    """Settings without the names of code and its location, recursively for nested models."""
     if not isinstance(settings, dict):
         return settings
     return {key: _without_code(item) for key, item in settings.items() if key not in ("auto_map", "_name_or_path")}
 
 
 def _empty(settings: Any, output: bool) -> Any:
-    """A model with weights of its own, drawn as its architecture does."""
+    """A model with randomly initialized weights."""
     from transformers import AutoModel, AutoModelForCausalLM
 
     kind = AutoModelForCausalLM if output else AutoModel
@@ -211,13 +216,17 @@ def _empty(settings: Any, output: bool) -> Any:
 
 
 def check_prompts(prompts: Any) -> None:
-    """Raise a `PartitaError` unless these are texts, one for each item; a single text would be one for each letter."""
+    """Check that prompts are a list of texts; a single text would be taken for a list of characters.
+
+    Raises:
+        PartitaError: they are not, or a text is not valid UTF-8.
+    """
     if isinstance(prompts, str) or not isinstance(prompts, Sequence):
-        raise PartitaError(f"prompts are a {type(prompts).__name__}; a list of texts is expected, one for each item")
+        raise PartitaError(f"prompts are a {type(prompts).__name__}; pass a list of texts, one per item")
     for text in prompts:
         if not isinstance(text, str):
-            raise PartitaError(f"a prompt is {shown(text)}; a text is expected, or an empty one for none")
+            raise PartitaError(f"a prompt is {shown(text)}; it must be a text, empty for none")
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise PartitaError(f"the prompt {shown(text)} is not UTF-8") from None
+            raise PartitaError(f"the prompt {shown(text)} is not valid UTF-8") from None

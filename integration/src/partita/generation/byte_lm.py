@@ -1,4 +1,4 @@
-"""A small language model of bytes, trained on a data set's own texts, for machines that have no other at hand."""
+"""Training of a small byte-level language model on a data set's texts, for tests and demos without a pretrained one."""
 
 import math
 import os
@@ -17,23 +17,23 @@ from partita.data import SPEECH_AND_SOUND_TEXTS, TextTask, all_texts, check_text
 from partita.data.notes import note
 from partita.data.text_coverage import applying
 
-# Of a sequence; what is longer is cut.
-_MOST_BYTES = 512
+# Maximum length of a sequence; longer ones are truncated.
+_MAX_BYTES = 512
 
-# Texts that a loss is measured on, and how many at a time.
-_MEASURED, _TOGETHER = 512, 64
+# Number of texts that a loss is measured on, and texts per batch.
+_EVAL_TEXTS, _EVAL_BATCH = 512, 64
 
 _NO_TARGET = -100
 
 
 class ByteLM(NamedTuple):
-    """What training a language model came to.
+    """Result of training a language model.
 
     Attributes:
-        parameters: how many it has.
-        texts: different pairs of prompt and answer that it was trained on.
-        train: bits for a byte of an answer and its end, given the prompt, on these.
-        validation: likewise on the validation split; None without one.
+        parameters: number of parameters.
+        texts: number of different pairs of prompt and answer in training.
+        train: bits per byte of answers and their ends, given the prompt, on the training texts.
+        validation: bits per byte on the validation split; None without one.
     """
 
     parameters: int
@@ -56,36 +56,36 @@ def train_byte_lm(
     echo: float = 0.5,
     progress: bool = True,
 ) -> ByteLM:
-    """Trains a `LlamaForCausalLM` with a `ByT5Tokenizer` and saves both as a folder of transformers.
+    """Train a `LlamaForCausalLM` with a `ByT5Tokenizer` and save both as a folder of transformers.
 
-    It learns answers and their ends behind prompt and separator, as supervision through a frozen model puts them
-    together. In a share of the sequences the answer also stands before the separator, where audio will: a model that
-    had never found anything there would have learned to look past it.
+    The model learns answers and their ends after prompt and separator, the format of supervision through a frozen
+    model. In a share of the sequences the answer also precedes the separator, at the position of audio: otherwise the
+    model would learn to ignore that position.
 
     Args:
-        data: a data set of audio or of latents; its texts are used, those of the split "train".
-        output: the folder to make, whole or not at all.
-        texts: which texts these are.
-        steps: optimizer steps; the rate of learning falls over them by a cosine.
-        seed: of weights and order.
-        batch_size: texts in a step.
-        width: of the model, in heads of 32.
-        layers: of the model.
-        lr: the highest rate of learning.
-        echo: the share of sequences with the answer in the place of audio.
-        progress: show a bar.
+        data: data set of audio or latents; the texts of its split "train" are used.
+        output: folder to create, atomically.
+        texts: text tasks of the data set.
+        steps: optimizer steps; the learning rate decays over them by a cosine.
+        seed: random seed of weights and order.
+        batch_size: texts per step.
+        width: width of the model, with heads of 32.
+        layers: transformer layers.
+        lr: maximum learning rate.
+        echo: share of sequences with the answer at the position of audio.
+        progress: show a progress bar.
 
     Raises:
-        PartitaError: there are no texts, or the folder is not free.
+        PartitaError: there are no texts, or the folder is not empty.
     """
     from transformers import ByT5Tokenizer, LlamaConfig, LlamaForCausalLM
 
     output = Path(output)
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise PartitaError(f"{output}: holds something already; name a folder that does not exist yet")
+        raise PartitaError(f"{output} is not empty; name a folder that does not exist yet")
     pairs = _read_texts(data, "train", texts)
     if not pairs:
-        raise PartitaError(f"{data}: no text applies to any row of its split 'train'")
+        raise PartitaError(f"{data}: no text task applies to any row of the split 'train'")
     tokenizer: Any = ByT5Tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -93,7 +93,7 @@ def train_byte_lm(
         intermediate_size=3 * width,
         num_hidden_layers=layers,
         num_attention_heads=width // 32,
-        max_position_embeddings=4 * _MOST_BYTES,
+        max_position_embeddings=4 * _MAX_BYTES,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -148,7 +148,7 @@ def _read_texts(data: str | os.PathLike, split: str, texts: Sequence[TextTask]) 
 def _batch(
     tokenizer: Any, pairs: Sequence[tuple[str, str]], echoed: Sequence[bool], device: str
 ) -> tuple[Tensor, Tensor]:
-    """Ids, and those of answers and their ends, which are to be predicted, both `(batch, length)`."""
+    """Ids, and the ids to predict, which are those of answers and their ends, both `(batch, length)`."""
     from partita_representation import SEPARATOR
 
     def encode(text: str) -> list[int]:
@@ -157,7 +157,7 @@ def _batch(
     ids, targets = [], []
     for (prompt, answer), echo in zip(pairs, echoed):
         question = encode(prompt) + (encode(answer) if echo else []) + encode(SEPARATOR)
-        row = torch.tensor([*question, *encode(answer), tokenizer.eos_token_id][:_MOST_BYTES])
+        row = torch.tensor([*question, *encode(answer), tokenizer.eos_token_id][:_MAX_BYTES])
         ids.append(row)
         targets.append(torch.where(torch.arange(len(row)) < len(question), _NO_TARGET, row))
     padded = (
@@ -168,20 +168,20 @@ def _batch(
 
 
 def _loss(model: Any, ids: Tensor, targets: Tensor) -> Tensor:
-    """The cross-entropy of each token that is to be predicted, in nats; what pads on the right is seen by none."""
+    """Cross-entropy in nats of each id to predict; padding on the right is never attended to."""
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-    wanted = targets[:, 1:]
-    counted = wanted != _NO_TARGET
-    return F.cross_entropy(logits[counted].float(), wanted[counted], reduction="none")
+    expected = targets[:, 1:]
+    counted = expected != _NO_TARGET
+    return F.cross_entropy(logits[counted].float(), expected[counted], reduction="none")
 
 
 @torch.no_grad()
 def _bits(model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]], device: str) -> float:
-    """Bits for a byte of the answers, on texts evenly spread over those given."""
-    pairs = pairs[:: -(-len(pairs) // _MEASURED)]
+    """Bits per byte of the answers, on texts evenly spread over those given."""
+    pairs = pairs[:: -(-len(pairs) // _EVAL_TEXTS)]
     total, count = 0.0, 0
-    for start in range(0, len(pairs), _TOGETHER):
-        part = pairs[start : start + _TOGETHER]
+    for start in range(0, len(pairs), _EVAL_BATCH):
+        part = pairs[start : start + _EVAL_BATCH]
         losses = _loss(model, *_batch(tokenizer, part, [False] * len(part), device))
         total += float(losses.sum())
         count += len(losses)

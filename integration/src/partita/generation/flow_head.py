@@ -1,4 +1,4 @@
-"""The head for continuous latents: a small transformer that follows a flow from noise to the next patch of frames."""
+"""Flow head: a small transformer that generates patches of continuous latents by rectified flow."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -24,25 +24,25 @@ from .backbone import Backbone
 from .heads import GenerationHead, GenerationHeadConfig, HeadOutput, Rollout, Sampling, Start
 from .patch_flow import PatchFlow
 
-# Steps from noise to a patch, unless said otherwise.
+# Default number of integration steps from noise to a patch.
 _STEPS = 10
 
 
 @register("generation_head/flow")
 @dataclass(frozen=True)
 class FlowHeadConfig(GenerationHeadConfig):
-    """Patches of latents by rectified flow, one for every step of the language model.
+    """Patches of latents by rectified flow, one per step of the language model.
 
-    As in F3-Tokenizer (arXiv 2606.06357), whose sizes and sampling are not known.
+    As in F3-Tokenizer (arXiv 2606.06357), whose sizes and sampling are not published.
 
     Attributes:
-        patch: frames of a patch.
-        history: patches before it that the head sees as they are.
-        width: of the transformer.
-        layers: of attention and MLP.
-        heads: of the attention.
-        head_dim: width of a head.
-        renormalize: bring every generated vector back to where the codec's latents lie; see `Bottleneck.project`.
+        patch: frames per patch.
+        history: number of past patches that the head takes as input.
+        width: width of the transformer.
+        layers: layers of the transformer.
+        heads: attention heads.
+        head_dim: width of an attention head.
+        renormalize: project generated vectors to the codec's latent manifold; see `Bottleneck.project`.
     """
 
     patch: Frames = 2
@@ -54,27 +54,14 @@ class FlowHeadConfig(GenerationHeadConfig):
     renormalize: bool = True
 
     def own_ids(self, spec: LatentSpec) -> int:
-        """None."""
+        """Zero: the head needs no ids in the vocabulary."""
         return 0
 
     def build(
         self, *, codec: Codec, encoder: RepresentationEncoder | None, scale: LatentNormalizer, states: int
     ) -> "FlowHead":
-        """Build it; see `GenerationHeadConfig`. The encoder must go step by step."""
-        return FlowHead(
-            codec.latent_spec.dim,
-            tokens_per_frame=codec.latent_spec.tokens_per_frame,
-            scale=scale,
-            encoder=encoder,
-            states=states,
-            patch=self.patch,
-            history=self.history,
-            width=self.width,
-            layers=self.layers,
-            heads=self.heads,
-            head_dim=self.head_dim,
-            codec=codec if self.renormalize else None,
-        )
+        """Build the head; see `GenerationHeadConfig`. The encoder must be causal and have a state."""
+        return FlowHead(self, codec=codec, encoder=encoder, scale=scale, states=states)
 
     @classmethod
     def example(cls) -> Self:
@@ -83,95 +70,96 @@ class FlowHeadConfig(GenerationHeadConfig):
 
 
 class FlowHead(GenerationHead):
-    """Noise to a patch of latents, conditioned on the state of the language model and on the patches before.
+    """Noise to a patch of latents, conditioned on the language model's state and on past patches; see `PatchFlow`.
 
-    See `PatchFlow`. A patch enters the language model as one embedding, a linear map of its latents or of what a
-    representation encoder makes of them.
+    The language model's input is one embedding per patch, a linear map of its latents or of their encoding by a
+    representation encoder.
+
+    Args:
+        config: sizes and settings.
+        codec: codec of the latents.
+        encoder: encoder of the language model's inputs; None for the latents themselves.
+        scale: normalizer of the latents.
+        states: width of the language model's states.
+
+    Raises:
+        PartitaError: the encoder depends on future frames or has no state.
     """
 
     of_codes = False
 
     def __init__(
         self,
-        dim: int,
+        config: FlowHeadConfig,
         *,
-        tokens_per_frame: int,
-        scale: LatentNormalizer,
+        codec: Codec,
         encoder: RepresentationEncoder | None,
+        scale: LatentNormalizer,
         states: int,
-        patch: int,
-        history: int,
-        width: int,
-        layers: int,
-        heads: int,
-        head_dim: int,
-        codec: Codec | None,
     ) -> None:
-        """Build the head for latents of width `dim`; see `FlowHeadConfig`.
-
-        Generated vectors are brought back to where the latents of `codec` lie; None leaves them as they are.
-        """
         super().__init__()
         if encoder is not None and not (isinstance(encoder, Streamable) and encoder.context[1] == 0):
             name = type(encoder).__name__
-            raise PartitaError(f"{name} does not go step by step: it sees what comes after a frame, or has no state")
-        self.dim, self.scale, self.patch = dim, scale, patch
-        self.codec = None if codec is None else Frozen(codec)
-        self.tokens_per_frame = tokens_per_frame
-        self.tokens, self.history = patch * tokens_per_frame, history * patch * tokens_per_frame
+            raise PartitaError(f"{name} depends on future frames or has no state; use a causal encoder with a state")
+        spec = codec.latent_spec
+        self.dim, self.scale, self.patch = spec.dim, scale, config.patch
+        self.codec = Frozen(codec) if config.renormalize else None
+        self.tokens_per_frame = spec.tokens_per_frame
+        self.tokens = config.patch * self.tokens_per_frame
+        self.history = config.history * self.tokens
         self.encoder = None if encoder is None else Frozen(encoder)
-        heard = tokens_per_frame * dim if encoder is None else encoder.width
-        self.hearing = nn.Linear(patch * heard, states)
+        frame_width = self.tokens_per_frame * self.dim if encoder is None else encoder.width
+        self.patch_embed = nn.Linear(config.patch * frame_width, states)
         self.flow = PatchFlow(
-            dim,
+            self.dim,
             states=states,
             tokens=self.tokens,
             history=self.history,
-            width=width,
-            layers=layers,
-            heads=heads,
-            head_dim=head_dim,
+            width=config.width,
+            layers=config.layers,
+            heads=config.heads,
+            head_dim=config.head_dim,
         )
 
     def steps(self, frames: Any) -> Any:
-        """Patches, the last one padded."""
+        """Number of patches, the last one padded."""
         return -(-frames // self.patch)
 
     def frames(self, steps: int) -> int:
-        """All of a patch's."""
+        """Number of frames of complete patches."""
         return steps * self.patch
 
     def inputs(self, target: Tensor, backbone: Backbone) -> Tensor:
-        """Latents `(batch, dim, frames * K)` to an embedding each patch; see `GenerationHead`."""
+        """Embed latents `(batch, dim, frames * K)`, one embedding per patch; see `GenerationHead`."""
         values = self._normalize(target)
         if self.encoder is None:
-            heard = values.mT.unflatten(1, (-1, self.tokens_per_frame)).flatten(2)
+            frames = values.mT.unflatten(1, (-1, self.tokens_per_frame)).flatten(2)
         else:
             with torch.no_grad(), torch.autocast(values.device.type, enabled=False):
-                heard = self.encoder(values.to(_dtype(self.encoder.module)))
-        return self._hear(F.pad(heard, (0, 0, 0, -heard.shape[1] % self.patch)))
+                frames = self.encoder(values.to(_dtype(self.encoder.module)))
+        return self._embed_patch(F.pad(frames, (0, 0, 0, -frames.shape[1] % self.patch)))
 
     def _normalize(self, target: Tensor) -> Tensor:
-        return self.scale.normalize(target.to(self.hearing.weight.dtype))
+        return self.scale.normalize(target.to(self.patch_embed.weight.dtype))
 
-    def _hear(self, frames: Tensor) -> Tensor:
-        """`(batch, patches * patch, width of a frame)` to `(batch, patches, width of the language model)`."""
-        return self.hearing(frames.to(self.hearing.weight.dtype).unflatten(1, (-1, self.patch)).flatten(2))
+    def _embed_patch(self, frames: Tensor) -> Tensor:
+        """Embed frames `(batch, patches * patch, frame width)` as `(batch, patches, width of the language model)`."""
+        return self.patch_embed(frames.to(self.patch_embed.weight.dtype).unflatten(1, (-1, self.patch)).flatten(2))
 
     def forward(self, states: Tensor, target: Tensor, frames: Tensor, backbone: Backbone) -> HeadOutput:
-        """The error of the velocity at a time drawn for each patch; see `GenerationHead`."""
+        """Compute the velocity error at a random time per patch; see `GenerationHead`."""
         return HeadOutput(*self.flow(states, self._normalize(target), frames * self.tokens_per_frame))
 
     def rollout(
         self, frames: int, seeds: Tensor, sampling: Sampling, backbone: Backbone, start: Start | None = None
     ) -> "FlowRollout":
-        """See `GenerationHead`. Given frames that do not fill a patch are drawn, with the rest of it."""
+        """Start sampling; see `GenerationHead`. Given frames that do not fill a patch are sampled again."""
         if sampling.top_k is not None:
-            raise PartitaError("top_k is for codes; these latents are continuous")
+            raise PartitaError("top_k applies to codes, but these latents are continuous; leave it out")
         return FlowRollout(self, frames, seeds, sampling, start)
 
-    def regular(self, values: Tensor) -> Tensor:
-        """Generated vectors `(batch, dim, tokens)`, back to where the codec's latents lie."""
+    def project(self, values: Tensor) -> Tensor:
+        """Project generated vectors `(batch, dim, tokens)` to the codec's latent manifold, if it has one."""
         codec: Any = None if self.codec is None else self.codec.module
         if codec is None:
             return values
@@ -181,13 +169,12 @@ class FlowHead(GenerationHead):
 
 
 class FlowRollout(Rollout):
-    """Patches as they are generated."""
+    """Patches sampled so far."""
 
     def __init__(self, head: FlowHead, frames: int, seeds: Tensor, sampling: Sampling, start: Start | None) -> None:
-        """Begins with nothing generated."""
         self.head, self.seeds, self.sampling = head, seeds, sampling
         self.count = frames * head.tokens_per_frame
-        self.like = head.hearing.weight
+        self.like = head.patch_embed.weight
         self.patches: list[Tensor] = []
         self.given, self.given_patches = self.like.new_zeros(len(seeds), head.dim, 0), seeds.new_zeros(len(seeds))
         if start is not None:
@@ -200,10 +187,10 @@ class FlowRollout(Rollout):
             self.state = self.encoder.init_state(len(seeds), device=self.like.device, dtype=self.dtype)
 
     def push(self, states: Tensor, unconditional: Tensor | None) -> Tensor:
-        """See `Rollout`."""
+        """Sample the next patch, or take the given one; see `Rollout`."""
         head, step = self.head, len(self.patches)
         is_given = step < self.given_patches
-        patch = self._drawn(step, states, unconditional) if not is_given.all() else None
+        patch = self._sample(step, states, unconditional) if not is_given.all() else None
         if is_given.any():
             given = self.given[..., step * head.tokens : (step + 1) * head.tokens]
             given = F.pad(given, (0, head.tokens - given.shape[-1]))
@@ -214,10 +201,10 @@ class FlowRollout(Rollout):
             frames = patch.mT.unflatten(1, (head.patch, head.tokens_per_frame)).flatten(2)
         else:
             frames, self.state = self.encoder.step(patch.to(self.dtype), self.state)
-        return head._hear(frames)[:, 0]
+        return head._embed_patch(frames)[:, 0]
 
-    def _drawn(self, step: int, states: Tensor, unconditional: Tensor | None) -> Tensor:
-        """The next patch `(batch, dim, tokens)`, by the flow."""
+    def _sample(self, step: int, states: Tensor, unconditional: Tensor | None) -> Tensor:
+        """Sample the next patch `(batch, dim, tokens)` by integrating the flow."""
         head = self.head
         noise = keyed_noise(self.seeds, "patch", step, shape=(head.tokens, head.dim)).to(self.like)
         recent = self.patches[max(0, step - head.history // head.tokens) :]
@@ -233,13 +220,13 @@ class FlowRollout(Rollout):
             return guided(conditional, free, self.sampling.guidance)
 
         patch = euler_flow(velocity, noise * self.sampling.temperature, steps=self.sampling.steps or _STEPS)
-        return head.regular(patch.mT)
+        return head.project(patch.mT)
 
     def result(self) -> Tensor:
-        """Values as the codec makes them."""
+        """Codec values `(batch, dim, frames * K)`."""
         return self.head.scale.denormalize(torch.cat(self.patches, dim=-1)[..., : self.count])
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
-    """Of a module's weights."""
+    """Data type of a module's weights."""
     return next((tensor.dtype for tensor in module.parameters()), torch.float32)

@@ -1,7 +1,7 @@
-"""A language model that continues a prompt with the latents of a codec."""
+"""Generator: a language model that continues a text prompt with the latents of a codec."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from .backbone import Backbone, LlamaBackboneConfig, check_prompts, self_contained
 from .flow_head import FlowHeadConfig
-from .heads import GenerationHead, GenerationHeadConfig, HeadOutput, Sampling, Start
+from .heads import GenerationHead, GenerationHeadConfig, HeadOutput, Rollout, Sampling, Start
 
 if TYPE_CHECKING:
     from partita_representation import RepresentationModel
@@ -39,12 +39,12 @@ Layouts = ChannelLayout | str | int | Sequence[ChannelLayout | str | int] | Tens
 @register("generator")
 @dataclass(frozen=True)
 class GeneratorConfig(Config):
-    """A language model on the latents of a codec that is trained already.
+    """A language model on the latents of a trained codec.
 
     Attributes:
-        head: between states and latents: flow for continuous ones, tokens for codes.
-        language_model: what is trained: one of one's own, or a pretrained one.
-        stop: whether it also learns where recordings end.
+        head: generation head: a flow for continuous latents, tokens for codes.
+        language_model: language model to train: a new or a pretrained one.
+        stop: also learn to predict the ends of recordings.
     """
 
     head: GenerationHeadConfig = component("generation_head", default=FlowHeadConfig())
@@ -52,10 +52,10 @@ class GeneratorConfig(Config):
     stop: bool = False
 
     def build(self, *, codec: "Codec | RepresentationModel") -> "Generator":
-        """Builds it for the latents of a codec, heard as they are, or through the encoder of a representation model.
+        """Build the generator for a codec, or for a representation model, whose encoder then embeds the latents.
 
         Raises:
-            PartitaError: head and latents do not fit, or there is no such language model.
+            PartitaError: the head does not support the latents, or the language model does not exist.
         """
         plain, encoder = codec_and_encoder(codec)
         ids = self.head.own_ids(plain.latent_spec)
@@ -71,11 +71,11 @@ class GeneratorConfig(Config):
 
 
 class GeneratorOutput(NamedTuple):
-    """What a generator makes of latents that are known.
+    """Output of a generator for known latents.
 
     Attributes:
         head: loss and metrics of the head.
-        states: `(batch, steps, width)`, what each step is predicted from.
+        states: states that each step is predicted from, `(batch, steps, width)`.
     """
 
     head: HeadOutput
@@ -83,23 +83,23 @@ class GeneratorOutput(NamedTuple):
 
 
 class Generator(Saved):
-    """Prompt, start, and then latents, patch by patch or code by code (as in F3-Tokenizer, arXiv 2606.06357).
+    """Autoregressive generation of latents, one patch or code per step (as in F3-Tokenizer, arXiv 2606.06357).
 
-    The codec is frozen. The language model sees the prompt's bytes or tokens, the start of a channel layout, and each
-    step of the latents as the head, or the representation encoder before it, lets it be heard; of its states the head
-    makes the latents of the next step.
+    The codec is frozen. The language model's inputs are the prompt's bytes or tokens, the start id of a channel layout,
+    and one embedding per step of the latents, made by the head or by a representation encoder. The head predicts the
+    latents of each step from the state before it.
 
     Attributes:
-        base: the codec, or the representation model, frozen.
-        backbone: the language model.
-        head: between states and latents.
-        stop: says of a state whether the recording has ended; None where that is not learned.
+        base: codec or representation model, frozen.
+        backbone: language model.
+        head: generation head.
+        stop: classifier of states that predicts whether the recording has ended; None if that is not learned.
     """
 
     def __init__(
         self, base: "Codec | RepresentationModel", backbone: Backbone, head: GenerationHead, *, stop: bool
     ) -> None:
-        """Assembles the parts.
+        """Assemble the parts.
 
         Raises:
             PartitaError: the codec takes the gain of each frame out, which nothing generates.
@@ -114,22 +114,22 @@ class Generator(Saved):
 
     @property
     def codec(self) -> Codec:
-        """What makes the latents, and audio of them."""
+        """Codec of the latents."""
         return codec_and_encoder(self.base.module)[0]  # pyright: ignore[reportArgumentType]
 
     def forward(self, target: Tensor, frames: Tensor, prompts: Sequence[str], layout: Tensor) -> GeneratorOutput:
-        """Predicts every step of latents from those before it.
+        """Predict every step of known latents from the steps before it.
 
         Args:
-            target: values `(batch, dim, frames * K)` as the codec makes them, or codes for a head of codes.
-            frames: `(batch,)` int64, those that count of each item.
-            prompts: texts, an empty one for none.
-            layout: `(batch,)` int64, of the audio, as the codec's network knows it.
+            target: codec values `(batch, dim, frames * K)`, or codes for a token head.
+            frames: number of frames per item without padding, `(batch,)` int64.
+            prompts: text prompts, empty for none.
+            layout: channel layout of the codec's network per item, `(batch,)` int64.
         """
         ids, mask = self.backbone.read(prompts, layout)
-        heard = self.head.inputs(target, self.backbone)[:, :-1]
-        embeddings = torch.cat([self.backbone.embed(ids), heard], dim=1)
-        states = self.backbone(embeddings, F.pad(mask, (0, heard.shape[1]), value=1))[:, ids.shape[1] - 1 :]
+        inputs = self.head.inputs(target, self.backbone)[:, :-1]
+        embeddings = torch.cat([self.backbone.embed(ids), inputs], dim=1)
+        states = self.backbone(embeddings, F.pad(mask, (0, inputs.shape[1]), value=1))[:, ids.shape[1] - 1 :]
         return GeneratorOutput(self.head(states, target, frames, self.backbone), states)
 
     @torch.no_grad()
@@ -147,95 +147,102 @@ class Generator(Saved):
         stop: bool = False,
         audio: Latents | None = None,
     ) -> Latents:
-        """Latents of audio of a length, for `codec.decode`.
+        """Sample latents of a given duration, for `codec.decode`.
 
-        An item depends on its prompts, layout and seed only, not on the others of the batch.
+        Each item depends only on its own prompts, layout and seed, not on the other items of the batch.
 
         Args:
-            prompts: a text for each item, empty for none.
-            seconds: of audio.
-            seed: of every item, or one an item.
-            guidance: towards the prompt, classifier-free; 1 for none.
-            temperature: of the draws; smaller is safer and more alike. For a flow, the size of the noise that it starts
-                from; for codes, what their logits are divided by, 0 for the likeliest.
-            steps: of the flow from noise to latents; None for 10, and for codes.
-            top_k: the likeliest codes that are considered; None for all, and for a flow.
-            layout: of each item or one for all, of those that the codec's network knows; None for stereo where it
-                does, else for its first.
-            stop: end an item earlier where the recording has ended.
-            audio: prompt of latents for each item, which it begins with and goes on from, as for the voice of a
-                speaker; whole frames of it, and for a flow whole patches. None for none.
+            prompts: text prompt per item, empty for none.
+            seconds: duration of the audio.
+            seed: noise seed, one for the batch or one per item.
+            guidance: scale of classifier-free guidance; 1 for none.
+            temperature: lower is less diverse; scales a flow's initial noise, or divides codes' logits (0 for argmax).
+            steps: integration steps of a flow; None for 10. Not for codes.
+            top_k: number of most likely codes that are considered; None for all. Not for a flow.
+            layout: channel layout, one for the batch or one per item; None for stereo, or the codec's first layout.
+            stop: end an item early if the recording is predicted to have ended.
+            audio: latents that each item starts with and continues; complete frames, for a flow complete patches.
 
         Raises:
-            PartitaError: there is nothing to generate, or more than the language model has positions for, it has not
-                learned to stop, the codec does not know the layout, a setting is out of range or not one of the
-                head, or the audio is as long as what is asked for, or not of this codec.
+            PartitaError: the batch or the duration is empty, the language model has too few positions, it has not
+                learned to stop, the codec does not support the layout, a setting is out of range or not supported by
+                the head, or the audio prompt is too long or of another codec.
         """
         sampling = Sampling(guidance, temperature, steps, top_k)
         spec = self.codec.latent_spec
         check_prompts(prompts)
         if not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
-            raise PartitaError(f"{shown(seconds)} seconds cannot be generated; name a length")
+            raise PartitaError(f"seconds is {shown(seconds)}; it must be a finite number")
         if audio is not None and not isinstance(audio, Latents):
-            raise PartitaError(f"an audio prompt is Latents of the codec, and this is a {type(audio).__name__}")
+            raise PartitaError(f"the audio prompt is a {type(audio).__name__}; it must be Latents of the codec")
         samples, batch = round(seconds * spec.sample_rate), len(prompts)
         if samples < 1 or not batch:
-            raise PartitaError(f"{batch} prompts and {seconds} seconds: there is nothing to generate")
+            raise PartitaError(f"{batch} prompts and {seconds} seconds are given; both must be larger than 0")
         if stop and self.stop is None:
             raise PartitaError("this model has not learned to stop; train it with model.stop=true")
         if audio is not None and len(audio) != batch:
-            raise PartitaError(f"there are {batch} prompts and audio of {len(audio)} items; give one for each")
+            raise PartitaError(f"there are {batch} prompts and {len(audio)} audio prompts; the numbers must be equal")
         layouts = self._layouts(audio.layout if layout is None and audio is not None else layout, batch)
         seeds, frames = as_seeds(seed, batch), spec.frames(samples)
-        steps_ahead, positions = self.head.steps(frames), self.backbone.positions
-        length = self.backbone.read(prompts, layouts)[0].shape[1] + steps_ahead
+        total_steps, positions = self.head.steps(frames), self.backbone.positions
+        length = self.backbone.read(prompts, layouts)[0].shape[1] + total_steps
         if length > positions:
             raise PartitaError(
-                f"{seconds:g} seconds are {steps_ahead} steps, {length} with the prompt; the language model has "
-                f"{positions} positions: ask for less"
+                f"{seconds:g} seconds are {total_steps} steps, {length} with the prompt, but the language model has "
+                f"{positions} positions; generate less"
             )
         start = None if audio is None else self._start(audio, batch, frames)
         ended = torch.full((batch,), frames)
         with torch.autocast(self.backbone.model.device.type, enabled=False):
             rollout = self.head.rollout(frames, seeds, sampling, self.backbone, start)
             for step, states in enumerate(self._states(rollout, frames, list(prompts), layouts, sampling.guidance)):
-                whole = self.head.frames(step)
-                if stop and whole:
+                complete = self.head.frames(step)
+                if stop and complete:
                     assert self.stop is not None
                     over = self.stop(states).squeeze(-1).cpu() > 0
                     if start is not None:
-                        over &= whole >= start.frames
-                    ended = torch.where(over, ended.clamp(max=whole), ended)
-                    if int(ended.max()) <= whole:
+                        over &= complete >= start.frames
+                    ended = torch.where(over, ended.clamp(max=complete), ended)
+                    if int(ended.max()) <= complete:
                         break
         result = rollout.result()
         ended = ended.clamp(max=result.shape[-1] // spec.tokens_per_frame)
         return self._latents(result, (ended * spec.hop).clamp(max=samples), layouts)
 
     def _start(self, audio: Latents, batch: int, frames: int) -> Start:
-        """The audio prompt as the head takes it.
+        """Convert the audio prompt for the head.
 
         Raises:
-            PartitaError: it is not of this codec, too long, or lacks what the head makes.
+            PartitaError: it is of another codec, too long, or has no codes (token head) or no values (flow head).
         """
         self.codec.check_latents(audio)
         given = audio.audio_lengths // self.codec.latent_spec.hop
         if int(given.max()) >= frames:
-            raise PartitaError(
-                f"the audio prompt has {int(given.max())} frames and {frames} are asked for; ask for more"
-            )
+            raise PartitaError(f"the audio prompt has {int(given.max())} frames of {frames} to generate; generate more")
         target = audio.codes if self.head.of_codes else audio.denormalize().values if audio.normalized else audio.values
         if target is None:
             kind = "codes" if self.head.of_codes else "continuous latents"
-            raise PartitaError(f"this model continues {kind}, and the audio prompt has none; encode it with the codec")
+            raise PartitaError(f"the audio prompt has no {kind}, which this model continues; encode it with the codec")
         return Start(target, given)
 
-    def _states(self, rollout: Any, frames: int, prompts: list[str], layout: Tensor, guidance: float) -> Any:
-        """The state `(batch, width)` before each step; between one and the next, the step is generated."""
+    def _states(
+        self, rollout: Rollout, frames: int, prompts: list[str], layout: Tensor, guidance: float
+    ) -> Iterator[Tensor]:
+        """Yield the states `(batch, width)` before each step, and sample the step before yielding the next ones.
+
+        One iteration per step, with a cache of keys and values; a caller that stops iterating ends generation:
+
+            prompt + start id ──> backbone ──> states ──yield──> caller (has the recording ended?)
+                                     ^           │ resumed
+                                     │           v
+                                 embedding <── rollout.push(states): samples the step, keeps it for rollout.result()
+
+        With guidance the batch is doubled: its second half has empty prompts and the same embeddings.
+        """
         from transformers import DynamicCache
 
-        batch, twice = len(prompts), guidance != 1 and any(prompts)
-        if twice:
+        batch, doubled = len(prompts), guidance != 1 and any(prompts)
+        if doubled:
             prompts, layout = prompts + [""] * batch, layout.repeat(2)
         ids, mask = self.backbone.read(prompts, layout)
         cache, embeddings = DynamicCache(), self.backbone.embed(ids)
@@ -244,18 +251,18 @@ class Generator(Saved):
                 mask = F.pad(mask, (0, 1), value=1)
             states = self.backbone(embeddings, mask, cache)[:, -1]
             yield states[:batch]
-            heard = rollout.push(states[:batch], states[batch:] if twice else None)
-            embeddings = (torch.cat([heard, heard]) if twice else heard)[:, None]
+            inputs = rollout.push(states[:batch], states[batch:] if doubled else None)
+            embeddings = (torch.cat([inputs, inputs]) if doubled else inputs)[:, None]
 
     def _layouts(self, layout: Layouts | None, batch: int) -> Tensor:
-        known = self.codec.audio_spec.layouts
+        supported = self.codec.audio_spec.layouts
         if layout is None:
-            layout = ChannelLayout.STEREO if ChannelLayout.STEREO in known else known[0]
+            layout = ChannelLayout.STEREO if ChannelLayout.STEREO in supported else supported[0]
         layouts = as_layouts(layout, batch)
         for item in layouts.tolist():
-            if item not in known:
-                names = ", ".join(one.name.lower() for one in known)
-                raise PartitaError(f"the codec knows {names}; {ChannelLayout(item).name.lower()} cannot be generated")
+            if item not in supported:
+                names = ", ".join(one.name.lower() for one in supported)
+                raise PartitaError(f"layout is {ChannelLayout(item).name.lower()}; the codec supports {names}")
         return layouts
 
     def _latents(self, result: Tensor, lengths: Tensor, layout: Tensor) -> Latents:
@@ -269,25 +276,25 @@ class Generator(Saved):
         return Latents(values, codes, lengths, layout, spec, codec.space_id, codes_id)
 
     def saved_config(self) -> tuple[Config, dict[str, Any]]:
-        """The Configs of the parts; see `Saved`."""
+        """Config of the generator, from those of its parts; see `Saved`."""
         head, language_model = (getattr(part, "config", None) for part in (self.head, self.backbone))
         if not isinstance(head, GenerationHeadConfig) or not isinstance(language_model, Config):
-            raise PartitaError("a generator of parts that were not built from registered Configs cannot be saved")
-        self.nested()  # what could not be saved with it is refused here
+            raise PartitaError("the parts of this generator have no registered Configs; build it from its Config")
+        self.nested()  # raises if the codec cannot be saved
         language_model = self_contained(language_model, self.backbone)
         return GeneratorConfig(head, language_model, stop=self.stop is not None), {}
 
     def restore(self, facts: dict[str, Any]) -> None:
-        """Nothing is kept beside the Config; see `Saved`."""
+        """Restore nothing: the Config is complete; see `Saved`."""
 
     def nested(self) -> dict[str, Saved]:
-        """The codec, or the representation model; see `Saved`."""
+        """Codec or representation model; see `Saved`."""
         base = self.base.module
         if not isinstance(base, Saved):
-            raise PartitaError(f"{type(base).__name__} cannot be saved, and so nothing that is built on it")
+            raise PartitaError(f"{type(base).__name__} cannot be saved, nor can a model that is built on it")
         return {"codec": base}
 
 
 def codec_and_encoder(base: "Codec | RepresentationModel") -> tuple[Codec, RepresentationEncoder | None]:
-    """The codec itself, or the one that a representation model is built on, and the encoder of that."""
+    """Codec and representation encoder of a codec (None) or of a representation model."""
     return (base, None) if isinstance(base, Codec) else (base.codec, base.encoder)

@@ -1,4 +1,4 @@
-"""What stands between a language model's states and latents: the abstract head, and how it is rolled out."""
+"""The role of generation heads, between a language model's states and latents, and the interface of sampling."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from .backbone import Backbone
 
 
 class HeadOutput(NamedTuple):
-    """What a head makes of the states of a batch whose latents are known.
+    """Loss of a head for a batch of known latents.
 
     Attributes:
         loss: a scalar, at least float32.
@@ -25,13 +25,13 @@ class HeadOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class Sampling(Ranged):
-    """How latents are drawn; see `Generator.generate`.
+    """Settings of sampling; see `Generator.generate`.
 
     Attributes:
-        guidance: towards the prompt.
-        temperature: of the draws.
-        steps: of a flow.
-        top_k: codes that are considered.
+        guidance: scale of classifier-free guidance towards the prompt.
+        temperature: sampling temperature.
+        steps: integration steps of a flow.
+        top_k: number of most likely codes that are considered.
     """
 
     guidance: NonNegative
@@ -41,11 +41,11 @@ class Sampling(Ranged):
 
 
 class Start(NamedTuple):
-    """Latents that are given, not drawn, at the start of each item.
+    """Given latents at the start of each item.
 
     Attributes:
-        target: values as the codec makes them or codes, `(batch, ..., frames * K)`.
-        frames: `(batch,)` int64, those of each item.
+        target: codec values or codes, `(batch, ..., frames * K)`.
+        frames: number of given frames per item, `(batch,)` int64.
     """
 
     target: Tensor
@@ -53,88 +53,93 @@ class Start(NamedTuple):
 
 
 class Rollout(ABC):
-    """Latents as they are generated, step by step of the language model."""
+    """State of sampling: the latents so far, one step of the language model at a time."""
 
     @abstractmethod
     def push(self, states: Tensor, unconditional: Tensor | None) -> Tensor:
-        """Draws what the states `(batch, width)` announce; returns how the language model hears it, as much.
+        """Sample the next step, and return its input embedding for the language model.
 
-        Without guidance there are no states of an empty prompt.
+        Args:
+            states: states before the step, `(batch, width)`.
+            unconditional: states for an empty prompt, `(batch, width)`; None without guidance.
+
+        Returns:
+            `(batch, width)`.
         """
 
     @abstractmethod
     def result(self) -> Tensor:
-        """All that was drawn: values `(batch, dim, frames * K)` as `Latents` hold them, or codes."""
+        """All sampled latents: values `(batch, dim, frames * K)` as in `Latents`, or codes."""
 
 
 class GenerationHead(nn.Module, ABC):
-    """Predicts latents, or codes, of the states of a language model, and tells it what there is by now.
+    """Prediction of latents or codes from a language model's states, and their embedding as its inputs.
 
-    A step of the language model is a patch of frames, a code, or a code of every level: the head's own choice.
+    A step of the language model is a patch of frames, one code, or one code per level, as the head defines it.
 
     Attributes:
-        of_codes: it predicts codes, not values.
+        of_codes: True if codes are predicted rather than values.
     """
 
     of_codes: bool
 
     @abstractmethod
     def steps(self, frames: Any) -> Any:
-        """Steps that `frames` frames take: of a count, or of a tensor of counts."""
+        """Number of steps for `frames` frames, an int or a tensor."""
 
     @abstractmethod
     def frames(self, steps: int) -> int | None:
-        """Frames that `steps` steps make where they end with a whole one, else None."""
+        """Number of frames after `steps` steps; None if the last frame is incomplete."""
 
     @abstractmethod
     def inputs(self, target: Tensor, backbone: Backbone) -> Tensor:
-        """How the language model hears latents: `(batch, steps, width)`."""
+        """Input embeddings of latents for the language model, `(batch, steps, width)`."""
 
     @abstractmethod
     def forward(self, states: Tensor, target: Tensor, frames: Tensor, backbone: Backbone) -> HeadOutput:
-        """The error of what is predicted at each step, from the state before it.
+        """Compute the loss of the prediction of each step from the state before it.
 
         Args:
             states: `(batch, steps, width)`.
-            target: values as the codec makes them or codes, `(batch, ..., frames * K)`.
-            frames: `(batch,)` int64, those that count of each item.
-            backbone: whose states they are.
+            target: codec values or codes, `(batch, ..., frames * K)`.
+            frames: number of frames per item without padding, `(batch,)` int64.
+            backbone: language model of the states.
         """
 
     @abstractmethod
     def rollout(
         self, frames: int, seeds: Tensor, sampling: Sampling, backbone: Backbone, start: Start | None = None
     ) -> Rollout:
-        """Begins to generate `frames` frames for each of the seeds `(batch,)`, those of `start` as they are given.
+        """Start sampling `frames` frames for each of the seeds `(batch,)`, after the given frames of `start`.
 
         Raises:
-            PartitaError: `sampling` names what this head does not have.
+            PartitaError: `sampling` has a setting that this head does not support.
         """
 
 
 class GenerationHeadConfig(Config):
-    """The configuration of a head."""
+    """Configuration of a head."""
 
     @abstractmethod
     def own_ids(self, spec: LatentSpec) -> int:
-        """Ids that it needs in the language model's vocabulary; 0 for a model without an output layer.
+        """Number of ids that the head needs in the vocabulary; 0 for a model without an output layer.
 
         Raises:
-            PartitaError: it cannot be built for such latents.
+            PartitaError: the head cannot be built for these latents.
         """
 
     @abstractmethod
     def build(
         self, *, codec: Codec, encoder: RepresentationEncoder | None, scale: LatentNormalizer, states: int
     ) -> GenerationHead:
-        """Builds it for the latents of a codec.
+        """Build the head for the latents of a codec.
 
         Args:
-            codec: whose latents are generated.
-            encoder: how the language model hears them; None to hear them as they are.
-            scale: of the latents as they are generated.
+            codec: codec of the latents.
+            encoder: encoder of the language model's inputs; None for the latents themselves.
+            scale: normalizer of the latents.
             states: width of the language model's states.
 
         Raises:
-            PartitaError: the encoder does not suit the head.
+            PartitaError: the head does not support the encoder.
         """

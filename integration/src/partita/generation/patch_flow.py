@@ -1,22 +1,28 @@
-"""A flow from noise to the next patch of latents: the transformer that follows it, and its error."""
+"""Transformer for flow matching of patches of latents."""
 
 import torch
 from partita_blocks import AdaptiveLayerNorm, ChunkTransformerBlock, sinusoidal_embedding
-from partita_core import process_mean
+from partita_core import length_mask, process_mean
 from partita_losses import flow_interpolation, flow_matching_loss, flow_velocity
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class PatchFlow(nn.Module):
-    """The velocity of noisy patches, conditioned on a state each and on the patches before.
+    """Velocity of noisy patches, conditioned on one state per patch and on past patches.
 
-    A transformer sees the state, the patches before and the noisy patch, a token each latent vector, so that the K
-    vectors of a frame without order are positions like others; the time enters through the scales of its norms.
+    The transformer's tokens are the state, the vectors of past patches and those of the noisy patch; the K vectors of
+    a frame are ordinary positions. The time conditions its adaptive norms.
 
-    Attributes:
-        tokens: latent vectors of a patch.
-        history: latent vectors before it that are seen as they are.
+    Args:
+        dim: width of the latent vectors.
+        states: width of the states.
+        tokens: latent vectors per patch.
+        history: number of past latent vectors.
+        width: width of the transformer.
+        layers: layers of the transformer.
+        heads: attention heads.
+        head_dim: width of an attention head.
     """
 
     def __init__(
@@ -31,7 +37,6 @@ class PatchFlow(nn.Module):
         heads: int,
         head_dim: int,
     ) -> None:
-        """Builds it for latent vectors of width `dim` and states of width `states`."""
         super().__init__()
         self.dim, self.tokens, self.history = dim, tokens, history
         self.state_in = nn.Linear(states, width)
@@ -49,16 +54,16 @@ class PatchFlow(nn.Module):
         nn.init.zeros_(self.last.weight)
 
     def velocity(self, x: Tensor, time: Tensor, states: Tensor, history: Tensor) -> Tensor:
-        """The velocity of noisy patches.
+        """Predict the velocity of noisy patches.
 
         Args:
-            x: `(n, tokens, dim)`.
-            time: `(n,)` in [0, 1].
+            x: noisy patches `(n, tokens, dim)`.
+            time: `(n,)` in [0, 1], 0 for noise.
             states: `(n, states)`.
-            history: `(n, history, dim)`, zeros where there is nothing before.
+            history: past vectors `(n, history, dim)`, zeros before the start.
 
         Returns:
-            As `x`.
+            Velocity `(n, tokens, dim)`.
         """
         tokens = [self.state_in(states)[:, None], self.clean_in(history), self.noisy_in(x)]
         y = torch.cat(tokens, dim=1) + self.positions
@@ -69,15 +74,15 @@ class PatchFlow(nn.Module):
         return self.last(self.last_norm(y[:, -self.tokens :], condition))
 
     def forward(self, states: Tensor, values: Tensor, counts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean squared error of the velocity, at a time drawn for each patch.
+        """Compute the mean squared error of the velocity at a random time per patch.
 
         Args:
-            states: `(batch, patches, states)`, one before each patch.
-            values: normalized latents `(batch, dim, vectors)`; zeros fill up the last patch.
-            counts: `(batch,)` int64, latent vectors of each item that are not padding.
+            states: state before each patch, `(batch, patches, states)`.
+            values: normalized latents `(batch, dim, vectors)`; the last patch is padded with zeros.
+            counts: number of latent vectors per item without padding, `(batch,)` int64.
 
         Returns:
-            The loss, a scalar, and the metric `velocity_error`, the same relative to the variance of the velocity.
+            The loss, a scalar, and the metric `velocity_error`, the loss relative to the variance of the velocity.
         """
         vectors = F.pad(values, (0, -values.shape[-1] % self.tokens)).mT
         data = vectors.unflatten(1, (-1, self.tokens)).flatten(0, 1)
@@ -88,10 +93,10 @@ class PatchFlow(nn.Module):
         time = torch.rand(len(data), device=data.device, dtype=data.dtype)
         x = flow_interpolation(noise, data, time)
         error = flow_matching_loss(self.velocity(x, time, states.flatten(0, 1), history), noise, data)
-        inside = torch.arange(vectors.shape[1], device=counts.device) < counts[:, None]
+        inside = length_mask(counts, vectors.shape[1])
         weight = inside.to(error).reshape(len(data), self.tokens, 1)
         total, count = (error * weight).sum(), weight.sum() * self.dim
         velocity = flow_velocity(noise, data)
         mean = (velocity * weight).sum() / count
-        spread = ((velocity - mean).square() * weight).sum()
-        return process_mean(total, count), {"velocity_error": (total / spread).detach()}
+        variance = ((velocity - mean).square() * weight).sum()
+        return process_mean(total, count), {"velocity_error": (total / variance).detach()}

@@ -1,4 +1,4 @@
-"""Codecs of other libraries as ours: AutoencoderOobleck of diffusers, DAC, EnCodec and Mimi of transformers."""
+"""Adapters of other libraries' codecs: AutoencoderOobleck of diffusers, DAC, EnCodec and Mimi of transformers."""
 
 from .dac import DacCodec
 from .encodec import ChunkedEncodecCodec, EncodecCodec

@@ -1,4 +1,4 @@
-"""What adapted codecs share: how they decode, how far their convolutions see, and the look-up of codes."""
+"""Base class of adapted codecs, with decoding, contexts of their convolutions and codebook look-up."""
 
 import math
 from abc import abstractmethod
@@ -25,12 +25,12 @@ Convolution = nn.Conv1d | nn.ConvTranspose1d
 
 
 class ExternalCodec(Saved, Codec):
-    """A codec of another library: its own networks, held under their own names.
+    """A codec of another library, with its original networks and parameter names.
 
     Attributes:
-        config: what builds it.
-        encoder: network audio to hidden frames.
-        decoder: values to network audio. Not in `space_id`: it may be tuned or exchanged.
+        config: Config that builds it.
+        encoder: network from audio to hidden frames.
+        decoder: network from values to audio. Not part of `space_id`, so it may be fine-tuned or replaced.
     """
 
     config: Config
@@ -39,35 +39,35 @@ class ExternalCodec(Saved, Codec):
 
     @abstractmethod
     def synthesize(self, values: Tensor) -> Tensor:
-        """Audio `(batch, channels, about hop * frames)` of values `(batch, dim, frames)`."""
+        """Decode values `(batch, dim, frames)` to audio `(batch, channels, about hop * frames)`."""
 
     def _look_up(self, codes: Tensor) -> Tensor:
-        """Values of codes that are known to be in range."""
+        """Look up the values of valid codes."""
         return super().codes_to_values(codes)
 
     def codes_to_values(self, codes: Tensor) -> Tensor:
-        """Values of codes; see `Codec`."""
+        """Look up the values of codes; see `Codec`."""
         if self.latent_spec.codebook_sizes:
             codes = self.check_codes(codes)
             if not codes.shape[-1]:
-                raise PartitaError(f"there are no tokens in codes of {tuple(codes.shape)}; at least one is needed")
+                raise PartitaError(f"codes have shape {tuple(codes.shape)}; at least one token is needed")
         return self._look_up(codes)
 
     def decode_frames(
         self, values: Tensor | None, codes: Tensor | None, layout: Tensor, sampler: Any, seeds: Tensor | None
     ) -> Tensor:
-        """Audio of values, or of codes; see `Codec`."""
+        """Decode values or codes; see `Codec`."""
         values = self.values_of(values, codes, sampler)
         return fit(self.synthesize(values), values.shape[-1] * self.latent_spec.hop)
 
     def values_of(self, values: Tensor | None, codes: Tensor | None, sampler: Any) -> Tensor:
-        """What is decoded, of what `decode_frames` is given.
+        """Values to decode, looked up from the codes if there are no values.
 
         Raises:
-            PartitaError: a sampler is named.
+            PartitaError: a sampler is given.
         """
         if sampler is not None:
-            raise PartitaError(f"{type(self).__name__} decodes in one pass; it takes no sampler, and got {sampler!r}")
+            raise PartitaError(f"{type(self).__name__} takes no sampler, but got {sampler!r}; leave it out")
         if values is None:
             assert codes is not None
             values = self.codes_to_values(codes)
@@ -94,12 +94,12 @@ class ExternalCodec(Saved, Codec):
 
 
 def audio_spec(sample_rate: int, channels: int) -> AudioSpec:
-    """The spec of a network that takes one channel, or two as stereo."""
+    """Spec of a network for mono (1 channel) or stereo (2 channels)."""
     return AudioSpec(sample_rate, channels, (ChannelLayout.MONO if channels == 1 else ChannelLayout.STEREO,))
 
 
 def fit(x: Tensor, length: int) -> Tensor:
-    """Cuts `x` at its end, or fills it with zeros, to `length`; some networks return a few samples less or more."""
+    """Truncate or zero-pad `x` at its end to `length`; some networks return a few samples less or more."""
     return F.pad(x, (0, length - x.shape[-1]))
 
 
@@ -107,14 +107,14 @@ def fit(x: Tensor, length: int) -> Tensor:
 
 
 def drop_levels(codes: Tensor, num_quantizers: int | None) -> Tensor:
-    """Codes of which the levels from `num_quantizers` on are -1. Residual quantizers are greedy, so the rest stays."""
+    """Set levels from `num_quantizers` on to -1, in place; residual quantization is greedy, so other levels stay."""
     if num_quantizers is not None:
         codes[:, num_quantizers:] = -1
     return codes
 
 
 def look_up(table: Tensor, codes: Tensor) -> Tensor:
-    """Rows `(batch, dim, tokens)` of `table` for codes `(batch, tokens)`; zero for -1, which embeddings refuse."""
+    """Rows `(batch, dim, tokens)` of `table` for codes `(batch, tokens)`; zeros for code -1."""
     return (F.embedding(codes.clamp(min=0), table) * (codes >= 0).unsqueeze(-1)).mT
 
 
@@ -128,13 +128,13 @@ def _own_padding(conv: Convolution) -> int:
 def reach(
     network: nn.Module, first: int, last: int, padding: Callable[[Convolution], int] = _own_padding
 ) -> tuple[int, int]:
-    """What outputs `first` to `last` of a network see of its input.
+    """First and last input position that outputs `first` to `last` of a network depend on.
 
     Args:
-        network: its convolutions are registered in the order in which they run; side paths see less.
-        first: see above.
-        last: see above.
-        padding: of a convolution on its left; of a transposed one, what is cut there.
+        network: network whose convolutions are registered in the order in which they run; side paths are shorter.
+        first: first output position.
+        last: last output position.
+        padding: left padding of a convolution, or samples cut on the left of a transposed one.
     """
     for conv in reversed([module for module in network.modules() if isinstance(module, Convolution)]):
         kernel, stride, dilation = conv.kernel_size[0], conv.stride[0], conv.dilation[0]
@@ -148,13 +148,13 @@ def reach(
 def frame_context(
     network: nn.Module, units_in: int, units_out: int, padding: Callable[[Convolution], int] = _own_padding
 ) -> tuple[int, int]:
-    """Frames to the left and right that a network sees which maps `units_in` steps a frame to `units_out`."""
+    """Context in frames to the left and right of a network from `units_in` steps per frame to `units_out`."""
     first, last = reach(network, 0, units_out - 1, padding)
     return -(first // units_in), last // units_in
 
 
 def seanet_padding(config: Any) -> Callable[[Convolution], int]:
-    """What EnCodec's and Mimi's convolutions are padded with on their left, for `reach`."""
+    """Left padding of EnCodec's and Mimi's convolutions, for `reach`."""
 
     def padding(conv: Convolution) -> int:
         excess = (conv.kernel_size[0] - 1) * conv.dilation[0] + 1 - conv.stride[0]
@@ -167,5 +167,5 @@ def seanet_padding(config: Any) -> Callable[[Convolution], int]:
 
 
 def mirrored(context: tuple[int, int], config: Any) -> tuple[int, int]:
-    """The context where the ends are padded by reflection: near them the network sees as far to the other side."""
+    """The context with reflection padding: near an end, outputs depend on inputs as far on the other side."""
     return (max(context), max(context)) if config.pad_mode == "reflect" else context

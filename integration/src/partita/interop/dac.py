@@ -1,4 +1,4 @@
-"""DacModel of transformers: the Descript Audio Codec (arXiv 2306.06546)."""
+"""Adapter of transformers' DacModel, the Descript Audio Codec (arXiv 2306.06546)."""
 
 from functools import reduce
 from typing import Any
@@ -11,18 +11,21 @@ from ._common import ExternalCodec, audio_spec, drop_levels, frame_context, look
 
 
 class DacCodec(ExternalCodec):
-    """Mono. `values` are the sum of the levels' projected codes, as the decoder takes them.
+    """Adapter of `DacModel`, mono; `values` are the sum of the levels' projected codes, the decoder's input.
+
+    Args:
+        model: transformers' `DacModel`.
 
     Attributes:
-        quantizer: its residual quantizer.
+        quantizer: residual quantizer.
     """
 
-    tile_seconds = 6.0  # layers near the rate of audio are wide
+    tile_seconds = 6.0  # layers near the audio sample rate are wide
 
     quantizer: nn.Module
 
     def __init__(self, model: Any) -> None:
-        """Wraps a transformers `DacModel`."""
+
         super().__init__()
         config = model.config
         rate, hop = config.sampling_rate, config.hop_length
@@ -34,17 +37,17 @@ class DacCodec(ExternalCodec):
         self.decode_context = frame_context(self.decoder, 1, hop)
 
     def encode_frames(self, audio: Tensor, layout: Tensor, num_quantizers: int | None) -> tuple[Tensor, Tensor]:
-        """Codes, and their values; see `Codec`."""
+        """Encode to codes and their values; see `Codec`."""
         codes = drop_levels(self.quantizer(self.encoder(audio))[1], num_quantizers)
         return self._look_up(codes), codes
 
     def _look_up(self, codes: Tensor) -> Tensor:
-        # The projections have a bias, so it is their result that a dropped level loses.
+        # The projections have a bias, so a dropped level must be masked after its projection.
         quantizer: Any = self.quantizer
         levels = zip(quantizer.quantizers, codes.unbind(1))
         values = (level.out_proj(look_up(level.codebook.weight, row)) * (row >= 0)[:, None] for level, row in levels)
         return reduce(torch.add, values)
 
     def synthesize(self, values: Tensor) -> Tensor:
-        """See `ExternalCodec`. Odd strides make some samples less."""
+        """Decode values to audio, with some samples fewer for odd strides; see `ExternalCodec`."""
         return self.decoder(values)

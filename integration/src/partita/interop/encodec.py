@@ -1,4 +1,4 @@
-"""EncodecModel of transformers: EnCodec (arXiv 2210.13438), over the whole of its input and in chunks."""
+"""Adapters of transformers' EncodecModel, EnCodec (arXiv 2210.13438), with and without chunks."""
 
 from functools import reduce
 from typing import Any
@@ -13,7 +13,7 @@ from ._common import ExternalCodec, audio_spec, drop_levels, frame_context, look
 
 
 class _Encodec(ExternalCodec):
-    """What both have: the networks and the look-up."""
+    """Networks and codebook look-up of both variants."""
 
     quantizer: nn.Module
 
@@ -23,7 +23,7 @@ class _Encodec(ExternalCodec):
         self.audio_spec = audio_spec(model.config.sampling_rate, model.config.audio_channels)
 
     def quantize(self, hidden: Tensor, num_quantizers: int | None) -> tuple[Tensor, Tensor]:
-        """Values and codes of hidden frames."""
+        """Quantize hidden frames to values and codes."""
         quantizer: Any = self.quantizer
         codes = drop_levels(quantizer.encode(hidden).transpose(0, 1), num_quantizers)
         return self._look_up(codes), codes
@@ -34,39 +34,40 @@ class _Encodec(ExternalCodec):
         return reduce(torch.add, (look_up(level.codebook.embed, row) for level, row in levels))
 
     def synthesize(self, values: Tensor) -> Tensor:
-        """See `ExternalCodec`."""
+        """Decode values to audio; see `ExternalCodec`."""
         return self.decoder(values)
 
 
 class EncodecCodec(_Encodec):
-    """EnCodec without chunks, as at 24 kHz. `values` are the sum of the levels' codes.
+    """Adapter of EnCodec without chunks, as at 24 kHz; `values` are the sum of the levels' codebook vectors.
 
-    Its LSTMs see all that was before: its context is unbounded, and streams and tiles carry their state on.
+    Its LSTMs depend on the entire past: the context is unbounded, and streams and tiles carry the state.
+
+    Args:
+        model: transformers' `EncodecModel` whose config has no `chunk_length_s`.
 
     Attributes:
-        quantizer: its residual quantizer.
+        quantizer: residual quantizer.
+
+    Raises:
+        PartitaError: the model normalizes its input.
     """
 
     def __init__(self, model: Any) -> None:
-        """Wraps a transformers `EncodecModel` whose config has no `chunk_length_s`.
-
-        Raises:
-            PartitaError: it scales its input as a whole.
-        """
         super().__init__(model)
         config = model.config
         if config.normalize:
-            raise PartitaError("this EncodecModel scales a whole file at once; normalize=True needs a chunk_length_s")
+            raise PartitaError("this EncodecModel has normalize=True without chunk_length_s and scales entire files")
         self._config = config
         sizes = (config.codebook_size,) * config.num_quantizers
         self.latent_spec = LatentSpec(config.hidden_size, config.sampling_rate, config.hop_length, codebook_sizes=sizes)
 
     def encode_frames(self, audio: Tensor, layout: Tensor, num_quantizers: int | None) -> tuple[Tensor, Tensor]:
-        """Codes, and their values; see `Codec`."""
+        """Encode to codes and their values; see `Codec`."""
         return self.quantize(self.encoder(audio), num_quantizers)
 
     def encode_stream(self, layout: Tensor, *, num_quantizers: int | None, width: int) -> Stream:
-        """See `Codec`: convolutions, the LSTM with its state, convolutions and the quantizer."""
+        """Stream of convolutions, the LSTM with its state, convolutions and the quantizer; see `Codec`."""
         if self._config.norm_type == "time_group_norm":
             return super().encode_stream(layout, num_quantizers=num_quantizers, width=width)
         before, lstm, after = _split(self.encoder)
@@ -80,7 +81,7 @@ class EncodecCodec(_Encodec):
         )
 
     def decode_stream(self, layout: Tensor, *, sampler: Any, seeds: Tensor, width: int) -> Stream:
-        """See `Codec`: convolutions, the LSTM with its state, convolutions."""
+        """Stream of convolutions, the LSTM with its state, and convolutions; see `Codec`."""
         if self._config.norm_type == "time_group_norm":
             return super().decode_stream(layout, sampler=sampler, seeds=seeds, width=width)
         before, lstm, after = _split(self.decoder)
@@ -168,7 +169,7 @@ class ChunkedEncodecCodec(_Encodec):
 
 
 class _Recurrent:
-    """An EncodecLSTM, `lstm(x) + x`, as a part with a state."""
+    """An EncodecLSTM, `lstm(x) + x`, as a streamable part."""
 
     def __init__(self, layer: Any) -> None:
         self._lstm: nn.LSTM = layer.lstm
@@ -187,7 +188,7 @@ class _Recurrent:
 
 
 def _split(network: Any) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """What comes before the LSTM, the LSTM, and what comes after."""
+    """Layers before the LSTM, the LSTM, and layers after it."""
     layers = list(network.layers)
     at = next(i for i, layer in enumerate(layers) if hasattr(layer, "lstm"))
     return nn.Sequential(*layers[:at]), layers[at], nn.Sequential(*layers[at + 1 :])
@@ -199,5 +200,5 @@ def _joined(chunks: Tensor, batch: int) -> Tensor:
 
 
 def _triangle(size: int) -> Tensor:
-    """The weight of a chunk's samples: highest in its middle, and never zero."""
+    """Triangular window of a chunk, positive everywhere."""
     return 0.5 - (torch.linspace(0, 1, size + 2, dtype=torch.float64)[1:-1] - 0.5).abs()

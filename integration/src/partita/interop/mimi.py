@@ -1,4 +1,4 @@
-"""MimiModel of transformers: the codec of Moshi (arXiv 2410.00037)."""
+"""Adapter of transformers' MimiModel, the codec of Moshi (arXiv 2410.00037)."""
 
 import math
 from functools import reduce
@@ -12,29 +12,30 @@ from ._common import ExternalCodec, audio_spec, drop_levels, look_up, mirrored, 
 
 
 class MimiCodec(ExternalCodec):
-    """Causal. `values` are the quantised latents that go into the upsampling before the decoder's transformer.
+    """Adapter of `MimiModel`, causal; `values` are the quantized latents before upsampling and the decoder.
 
-    Its transformers attend to a sliding window, so its context is bounded, if long: 80 s for the published model.
+    Its transformers attend to a sliding window, so its context is bounded but long: 80 s for the published model.
+
+    Args:
+        model: transformers' `MimiModel`.
 
     Attributes:
-        quantizer: its split residual quantizer; the first levels are the semantic ones.
+        quantizer: split residual quantizer; the first levels are the semantic ones.
+
+    Raises:
+        PartitaError: the model is of transformers before 5.23, or lacks its encoder or decoder.
     """
 
     quantizer: nn.Module
-    tile_seconds = 120.0  # beside a context that long, less would be spent on context alone
+    tile_seconds = 120.0  # shorter tiles would spend most of their time on the long context
 
     def __init__(self, model: Any) -> None:
-        """Wraps a transformers `MimiModel`.
-
-        Raises:
-            PartitaError: it is one of a transformers before 5.23, or lacks a half.
-        """
         super().__init__()
         config = model.config
         self.encoder, self.quantizer, self.decoder = model.encoder, model.quantizer, model.decoder
         if not (hasattr(self.encoder, "encoder_seanet") and hasattr(self.decoder, "decoder_seanet")):
             raise PartitaError(
-                "this MimiModel lacks its encoder or decoder model; both, and transformers>=5.23, are needed"
+                "this MimiModel has no encoder or decoder model; both are needed, and transformers>=5.23"
             )
         encoder: Any = self.encoder
         rate, hop = config.sampling_rate, math.prod(config.upsampling_ratios) * encoder.downsample.conv.stride[0]
@@ -45,7 +46,7 @@ class MimiCodec(ExternalCodec):
         self.decode_context = _decode_context(self.decoder, config, hop)
 
     def encode_frames(self, audio: Tensor, layout: Tensor, num_quantizers: int | None) -> tuple[Tensor, Tensor]:
-        """Codes, and their values; see `Codec`."""
+        """Encode to codes and their values; see `Codec`."""
         self._forget_codebooks()
         quantizer: Any = self.quantizer
         codes = quantizer.encode(self.encoder(audio, use_streaming=False).latents).transpose(0, 1)
@@ -60,11 +61,11 @@ class MimiCodec(ExternalCodec):
         return _values(semantic, codes[:, :split]) + _values(acoustic, codes[:, split:])
 
     def synthesize(self, values: Tensor) -> Tensor:
-        """See `ExternalCodec`."""
+        """Decode values to audio; see `ExternalCodec`."""
         return self.decoder(values).audio_values
 
     def _forget_codebooks(self) -> None:
-        """Drops the quotients that codebooks keep from their first use on, whatever is loaded, moved or cast then."""
+        """Clear the cached codebooks, which would be stale after loading, moving or casting weights."""
         for module in self.quantizer.modules():
             if hasattr(module, "_embed"):
                 object.__setattr__(module, "_embed", None)

@@ -1,4 +1,4 @@
-"""Stable Audio Open's autoencoder as one of ours: the same layers, so the same weights, and free to be trained on."""
+"""Conversion of diffusers' AutoencoderOobleck (Stable Audio Open) to a native, trainable `Autoencoder`."""
 
 from typing import Any
 
@@ -10,26 +10,25 @@ from torch import Tensor, nn
 
 
 def oobleck_from_diffusers(model: nn.Module) -> Autoencoder:
-    """An `Autoencoder` of `encoder/oobleck`, `bottleneck/vae` and `decoder/oobleck` with the weights of another.
+    """Convert diffusers' `AutoencoderOobleck` to `encoder/oobleck`, `bottleneck/vae` and `decoder/oobleck`.
 
-    It makes the same latents and the same audio, and can be trained, saved and taken apart like any other. (For odd
-    strides diffusers' audio is some samples shorter at its end.)
+    The result gives the same latents and audio, and can be trained, saved and taken apart like any `Autoencoder`. (For
+    odd strides diffusers' audio is some samples shorter at its end.)
 
     Args:
-        model: diffusers' `AutoencoderOobleck`, built or loaded there.
+        model: diffusers' `AutoencoderOobleck`.
 
     Returns:
-        The model in eval mode, with the dtype and on the device of the other.
+        The autoencoder in eval mode, with the dtype and on the device of `model`.
 
     Raises:
-        PartitaError: its encoder does not make a mean and a scale for each latent channel.
+        PartitaError: the encoder does not have a mean and a scale per latent channel.
     """
     config: Any = model.config
     width, dim = config.encoder_hidden_size, config.decoder_input_channels
     if width != 2 * dim:
         raise PartitaError(
-            f"the encoder makes {width} channels, {dim} latent channels need {2 * dim}: "
-            "this AutoencoderOobleck cannot decode what it encodes"
+            f"the encoder of this AutoencoderOobleck has {width} output channels; {dim} latent channels need {2 * dim}"
         )
     stereo = config.audio_channels == 2
     layout = ChannelLayout.STEREO if stereo else ChannelLayout.MONO
@@ -56,23 +55,23 @@ _WEIGHT_NORM = {"weight_g": "parametrizations.weight.original0", "weight_v": "pa
 
 
 def _translate(key: str, value: Tensor, change: str) -> tuple[str, Tensor]:
-    """Name and value of a weight with us; `change` is our name of what changes the rate in a stage."""
+    """Native name and value of a weight; `change` is the native name of the resampling layers of a stage."""
     *path, leaf = key.split(".")
     match path:
         case ["conv1"]:
-            place = "stem"
+            layer_name = "stem"
         case ["snake1"]:
-            place = "head.0"
+            layer_name = "head.0"
         case ["conv2"]:
-            place = "head.1"
+            layer_name = "head.1"
         case ["block", stage, "snake1"]:
-            place = f"stages.{stage}.{change}.0"
+            layer_name = f"stages.{stage}.{change}.0"
         case ["block", stage, "conv1" | "conv_t1"]:
-            place = f"stages.{stage}.{change}.1"
+            layer_name = f"stages.{stage}.{change}.1"
         case ["block", stage, unit, layer]:
-            place = f"stages.{stage}.units.{int(unit.removeprefix('res_unit')) - 1}.layers.{_UNIT[layer]}"
+            layer_name = f"stages.{stage}.units.{int(unit.removeprefix('res_unit')) - 1}.layers.{_UNIT[layer]}"
         case _:
-            raise PartitaError(f"{key!r} is no weight of an Oobleck autoencoder")
-    if leaf in ("alpha", "beta"):  # logarithms there as here
-        return f"{place}.log_{leaf}", value[0]
-    return f"{place}.{_WEIGHT_NORM.get(leaf, leaf)}", value
+            raise PartitaError(f"{key!r} is not a weight of an Oobleck autoencoder")
+    if leaf in ("alpha", "beta"):  # diffusers stores logarithms too
+        return f"{layer_name}.log_{leaf}", value[0]
+    return f"{layer_name}.{_WEIGHT_NORM.get(leaf, leaf)}", value

@@ -1,4 +1,4 @@
-"""The codecs of transformers as ours, and by their own settings, so that they are saved as models of ours are."""
+"""Config of the codecs of transformers, by their original settings, so that they can be saved like native models."""
 
 import json
 from dataclasses import dataclass
@@ -12,39 +12,39 @@ from .encodec import ChunkedEncodecCodec, EncodecCodec
 from .mimi import MimiCodec
 
 MODELS = {"dac": "DacModel", "encodec": "EncodecModel", "mimi": "MimiModel"}
-"""The class of transformers, by what its configuration calls it."""
+"""Class of transformers by `model_type`."""
 
-# Of where and with what a model was saved, which building it does not take.
-_CIRCUMSTANCES = ("_name_or_path", "architectures", "dtype", "transformers_version")
+# Settings that describe how a model was saved and are not needed to build it.
+_NOT_NEEDED = ("_name_or_path", "architectures", "dtype", "transformers_version")
 
 
 @register("codec/transformers")
 @dataclass(frozen=True)
 class TransformersCodecConfig(Config):
-    """A DacModel, EncodecModel or MimiModel by its own settings.
+    """A DacModel, EncodecModel or MimiModel by its original settings.
 
     Attributes:
-        settings: of its configuration, as transformers' `config.json` has them.
+        settings: settings of its configuration, as in transformers' `config.json`.
     """
 
     settings: dict[str, Any]
 
     @classmethod
     def of(cls, model: Any) -> Self:
-        """The settings of a model."""
+        """Return the Config of a model."""
         settings = json.loads(json.dumps(model.config.to_dict()))
-        return cls({key: value for key, value in settings.items() if key not in _CIRCUMSTANCES})
+        return cls({key: value for key, value in settings.items() if key not in _NOT_NEEDED})
 
     def build(self) -> ExternalCodec:
-        """Builds it, with weights that nobody has trained.
+        """Build the codec with untrained weights.
 
         Raises:
-            PartitaError: transformers is not installed, or the settings are of no codec that is known here.
+            PartitaError: transformers is not installed, or the settings are not those of a supported codec.
         """
         settings = dict(self.settings)
         kind = str(settings.pop("model_type", None))
         if kind not in MODELS:
-            raise PartitaError(f"settings of a {kind} model: {nearest(kind, MODELS)}")
+            raise PartitaError(f"settings are those of a {kind} model; {nearest(kind, MODELS)}")
         try:
             import transformers
         except ImportError:
@@ -56,14 +56,14 @@ class TransformersCodecConfig(Config):
 
     @classmethod
     def example(cls) -> Self:
-        """A DacModel of hop 30."""
+        """A tiny DacModel of hop 30."""
         sizes = {"encoder_hidden_size": 4, "decoder_hidden_size": 8, "n_codebooks": 3, "codebook_size": 16}
         rates = {"sampling_rate": 8000, "downsampling_ratios": [2, 15], "upsampling_ratios": [15, 2]}
         return cls({"model_type": "dac", "codebook_dim": 3} | sizes | rates)
 
 
 def wrap_transformers(model: Any) -> ExternalCodec | None:
-    """A loaded or built model as one of ours; None if it is no codec that is known here."""
+    """Adapt a loaded or built model; None if it is not a supported codec."""
     names = {cls.__name__ for cls in type(model).__mro__}
     if "DacModel" in names:
         codec = DacCodec(model)

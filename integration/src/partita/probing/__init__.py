@@ -1,4 +1,4 @@
-"""Probes: what a linear classifier, or a frozen language model, reads from latents and features."""
+"""Probing of latents and features: linear classifiers of labels, and transcripts by a frozen language model."""
 
 from .features import LOG_MEL, log_mel, pooled_features
 from .head import Examples, LinearProbe, ProbeSettings, fit_probe

@@ -1,4 +1,4 @@
-"""What is probed: log-mel, latents and features of files, pooled over time."""
+"""Inputs of probes: log-mel spectra, latents and features of clips, averaged over time."""
 
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -11,7 +11,7 @@ from torch import Tensor
 from partita.data.audio.resampling import resample
 from partita.data.clip_latents import encode_clip, pooled, stack_tokens, truncate_clip
 from partita.data.clips import Clip
-from partita.evaluation.metrics.spectra import magnitudes, mel_bands
+from partita.evaluation.spectrograms import magnitudes, mel_bands
 from partita.model_loading import codec_of
 
 if TYPE_CHECKING:
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 LOG_MEL = "log-mel"
 
-# The same whatever models are beside it.
+# Fixed for all models, so that the baseline is comparable.
 _RATE, _WINDOW, _HOP, _BANDS, _FLOOR = 32_000, 1024, 320, 64, 1e-5
 
 
 def log_mel(audio: Tensor, sample_rate: int) -> Tensor:
-    """Log-mel of audio `(channels, samples)`, as `(frames, 64)`: the reference that no model had a part in.
+    """Log-mel spectrum `(frames, 64)` of audio `(channels, samples)`, the baseline without a model.
 
-    Base-10 logarithms of 64 band magnitudes, at least -5, at 32 kHz, 100 frames a second, the mean of the channels.
+    Base-10 logarithms of 64 band magnitudes, at least -5, at 32 kHz with 100 frames per second, of the mean channel.
     """
-    heard = resample(audio.mean(0, keepdim=True), sample_rate, _RATE)
-    bands = _mel_bands() @ magnitudes(heard, _WINDOW, _HOP)[0]
+    mono = resample(audio.mean(0, keepdim=True), sample_rate, _RATE)
+    bands = _mel_bands() @ magnitudes(mono, _WINDOW, _HOP)[0]
     return bands.clamp_min(_FLOOR).log10().T
 
 
@@ -42,16 +42,16 @@ def _mel_bands() -> Tensor:
 def pooled_features(
     models: "Mapping[str, Codec | RepresentationModel]", clips: Iterable[Clip], *, seconds: float
 ) -> dict[str, dict[int, Tensor]]:
-    """The sources of every clip, pooled over time.
+    """Compute the sources of every clip, averaged over time.
 
-    The sources are "log-mel", "NAME z" for the latents of each codec, normalized where their statistics are known,
-    with the K tokens of a frame stacked, and "NAME u" for the features of each representation. Models on top of one
-    codec share its latents, which are listed once, by the first of them.
+    The sources are "log-mel", "NAME z" for the latents of each codec, normalized if their statistics are known, with
+    the K tokens of a frame stacked, and "NAME u" for the features of each representation. Models on the same codec
+    share its latents, which are named after the first of them.
 
     Args:
-        models: by the names they get in the tables, in eval mode.
-        clips: each is held in memory only while it is read.
-        seconds: of each clip at most, from its start.
+        models: models in eval mode by their names in the tables.
+        clips: clips; only one is held in memory at a time.
+        seconds: maximum length of a clip, from its start.
 
     Returns:
         source -> row of the clip -> `(width,)` float32 on the CPU.
@@ -73,7 +73,7 @@ def pooled_features(
 
 
 def source_names(models: "Mapping[str, Codec | RepresentationModel]") -> list[str]:
-    """The sources of these models, in their order."""
+    """Names of the models' sources, in the order of the models."""
     names, spaces = [], set()
     for name, model in models.items():
         space = codec_of(model).space_id

@@ -1,4 +1,4 @@
-"""The probe itself: masked mean pool, layer norm, one linear layer."""
+"""Linear probe: layer norm and one linear layer on pooled features, and its training."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,13 +19,13 @@ class Examples(NamedTuple):
 
 @dataclass(frozen=True)
 class ProbeSettings(Ranged):
-    """How probes are trained.
+    """Settings of probe training.
 
     Attributes:
         epochs: passes over the training items.
         lr: learning rate of Adam.
-        batch_size: small, since labeled sets often are, too: a narrow source needs some hundred steps.
-        seeds: probes of each source, from other weights and in another order of the items.
+        batch_size: items per step; small, because labeled sets are small and narrow features need some hundred steps.
+        seeds: number of probes per source, with different initial weights and orders of the items.
     """
 
     epochs: Count = 10
@@ -35,9 +35,13 @@ class ProbeSettings(Ranged):
 
 
 class LinearProbe(nn.Module):
-    """Layer norm and one linear layer on pooled features, as the heads of X-ARES.
+    """Layer norm and one linear layer on pooled features, like the heads of X-ARES.
 
-    Pooling comes first and learns nothing, so it is done once, by `masked_mean`, and not in here.
+    Pooling has no parameters, so it is done once before training; see `pooled_features`.
+
+    Args:
+        width: width of the features.
+        classes: number of classes.
     """
 
     def __init__(self, width: int, *, classes: int) -> None:
@@ -46,24 +50,23 @@ class LinearProbe(nn.Module):
         self.linear = nn.Linear(width, classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Pooled features `(items, width)` to logits `(items, classes)`."""
+        """Compute logits `(items, classes)` of pooled features `(items, width)`."""
         return self.linear(self.norm(features))
 
 
 def fit_probe(
     train: Examples, validation: Examples | None, *, classes: int, settings: ProbeSettings, seed: int
 ) -> LinearProbe:
-    """Trains a probe by cross-entropy with Adam.
+    """Train a probe with Adam on the cross-entropy.
 
-    The same for the same seed, and of the same weights and order of items for every source of one width.
+    Equal seeds give equal probes; sources of equal width have the same initial weights and orders of items.
 
     Args:
-        train: to train on.
-        validation: the probe is that of the epoch that did best here (accuracy, then cross-entropy); None for the
-            last epoch.
-        classes: number of them.
-        settings: the figures.
-        seed: of the weights and the order.
+        train: training items.
+        validation: items that select the best epoch (by accuracy, then cross-entropy); None for the last epoch.
+        classes: number of classes.
+        settings: settings of the training.
+        seed: random seed of the weights and the order.
 
     Returns:
         The probe, on the CPU.

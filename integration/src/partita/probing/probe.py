@@ -21,8 +21,8 @@ from .tasks import LabelTask, check_columns, described, find_tasks, majority, op
 if TYPE_CHECKING:
     from partita_representation import RepresentationModel
 
-Shown = Callable[[Iterable[Clip], int], Iterable[Clip]]
-"""Wraps the clips of a split, of which there are so many, to show how far they are."""
+Progress = Callable[[Iterable[Clip], int], Iterable[Clip]]
+"""Wraps the clips of a split and their number, to show progress."""
 
 
 def probe(
@@ -35,27 +35,27 @@ def probe(
     seconds: float = 10.0,
     resamples: int = 2000,
     broken: list[str] | None = None,
-    shown: Shown | None = None,
+    progress: Progress | None = None,
 ) -> Probing:
-    """Probes the latents of every codec and the features of every representation, beside log-mel.
+    """Probe the latents of codecs and the features of representation models, with log-mel spectra as the baseline.
 
-    Masked mean pool, layer norm, one linear layer, as X-ARES (arXiv 2505.16369) probes frozen encoders. Trained on the
-    split "train", its best epoch by "validation" where there is one, measured on "test". Nothing of the models is
-    trained, so each file is computed once, for all tasks.
+    Mean over time, layer norm and one linear layer, as X-ARES (arXiv 2505.16369) probes frozen encoders. Probes are
+    trained on the split "train", selected by "validation" if there is one, and measured on "test". The models are
+    frozen, so each file is encoded once for all tasks.
 
     Args:
-        models: codecs and representation models by the names they get in the tables.
-        data: as `open_dataset` takes it.
-        column: of the classes; rows where it is empty are left out.
-        where: values that columns must have; without any, each value of a column `task` is a task of its own.
-        settings: of the probes.
-        seconds: of each file at most, from its start.
-        resamples: of the bootstrap.
-        broken: gets "name: reason" of each file that cannot be read and is left out.
-        shown: shows progress.
+        models: codecs and representation models by their names in the tables.
+        data: data set, as for `open_dataset`.
+        column: column of the classes; rows in which it is empty are left out.
+        where: required values of columns; without any, each value of a column `task` is a separate task.
+        settings: settings of the probes.
+        seconds: maximum length of a file, from its start.
+        resamples: number of bootstrap resamples.
+        broken: list that "name: reason" of each unreadable file is appended to.
+        progress: wrapper that shows progress.
 
     Raises:
-        PartitaError: the data has no such splits, columns or classes.
+        PartitaError: the data lacks the splits, columns or classes.
     """
     settings = settings or ProbeSettings()
     if seconds <= 0:
@@ -70,7 +70,7 @@ def probe(
         wanted = sorted({index for task in tasks for index, _ in task.items.get(name, ())})
         if wanted:
             clips = _rows_of(whole_files(split.select(wanted), broken=broken), wanted)
-            clips = clips if shown is None else shown(clips, len(wanted))
+            clips = clips if progress is None else progress(clips, len(wanted))
             features[name] = pooled_features(models, clips, seconds=seconds)
     found = tuple(probe_features(features, task, settings, resamples=resamples) for task in tasks)
     facts = {"where": dict(where), "seconds": seconds} | asdict(settings)
@@ -84,16 +84,16 @@ def probe_features(
     *,
     resamples: int = 2000,
 ) -> ProbeTask:
-    """Probes of one task, every source with the same seeds and over the same items.
+    """Train and measure the probes of one task, with the same seeds and items for every source.
 
     Args:
-        features: split -> source -> row -> pooled features `(width,)`; rows that could not be read are missing.
-        task: the rows and their classes.
-        settings: of the probes.
-        resamples: of the bootstrap.
+        features: split -> source -> row -> pooled features `(width,)`, without unreadable rows.
+        task: rows and their classes.
+        settings: settings of the probes.
+        resamples: number of bootstrap resamples.
 
     Raises:
-        PartitaError: none of the items to train on, or to test with, could be read.
+        PartitaError: no training items, or no test items, could be read.
     """
     sources = list(features["train"])
     items = {
@@ -101,7 +101,8 @@ def probe_features(
         for split, rows in task.items.items()
     }
     if not items["train"] or not items["test"]:
-        raise PartitaError(f"no item of {task.name} to train on, or none to test with, can be read")
+        counts = ", ".join(f"{len(items[split])} {split}" for split in ("train", "test"))
+        raise PartitaError(f"{task.name} has too few readable items ({counts}); both must be at least 1")
     scores, by_seed = {}, {}
     truth = torch.tensor([label for _, label in items["test"]])
     for source in sources:
@@ -136,7 +137,7 @@ def probe_features(
 
 @torch.no_grad()
 def _right(examples: dict[str, Examples], truth: Tensor, classes: int, settings: ProbeSettings, seed: int) -> Tensor:
-    """Whether each test item is classified rightly, `(items,)` float64."""
+    """1 for each test item that is classified correctly, else 0, `(items,)` float64."""
     train, validation = examples["train"], examples.get("validation")
     with torch.enable_grad():
         fitted = fit_probe(train, validation, classes=classes, settings=settings, seed=seed)
@@ -144,6 +145,6 @@ def _right(examples: dict[str, Examples], truth: Tensor, classes: int, settings:
 
 
 def _rows_of(clips: Iterable[Clip], rows: list[int]) -> Iterable[Clip]:
-    """The clips of a selection, numbered as in the whole."""
+    """Clips of a selection with their original row numbers."""
     for clip in clips:
         yield replace(clip, index=rows[clip.index])

@@ -1,4 +1,4 @@
-"""What probes found: a record of plain values, and its Markdown."""
+"""Results of probing: a record of plain values, written as JSON and Markdown."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from partita.evaluation.results import Difference
 
 @dataclass(frozen=True)
 class ProbeTask:
-    """One task and what every source reached in it; all figures are shares of 1.
+    """Accuracies of every source in one task, as fractions.
 
     Attributes:
-        name: of the task.
-        classes: their names.
+        name: name of the task.
+        classes: names of the classes.
         items: split -> number of items.
-        unknown: test items that were left out, since no training item has their class.
+        unknown: number of test items left out, because no training item has their class.
         chance: one over the number of classes.
-        majority: accuracy of always naming the most frequent class of the training items.
-        scores: source -> for each test item, the share of the seeds that were right.
-        by_seed: source -> accuracy of each seed.
-        accuracy: source -> the mean over seeds and items, with its interval over items.
-        differences: between sources, paired by item.
+        majority: accuracy of always predicting the most frequent class of the training items.
+        scores: source -> per test item, the share of seeds that are correct.
+        by_seed: source -> accuracy per seed.
+        accuracy: source -> mean over seeds and items, with its interval over items.
+        differences: differences between sources, paired by item.
     """
 
     name: str
@@ -41,18 +41,18 @@ class ProbeTask:
 
     @property
     def best(self) -> str:
-        """The source with the highest accuracy, the first of equals."""
+        """Source with the highest accuracy; the first in case of a tie."""
         return max(self.accuracy, key=lambda source: self.accuracy[source].mean)
 
 
 @dataclass(frozen=True)
 class Probing:
-    """Accuracies of sources in tasks.
+    """Accuracies of sources in several tasks.
 
     Attributes:
-        column: that names the classes.
-        tasks: in the order of the columns.
-        settings: of the probes and the bootstrap.
+        column: column of the classes.
+        tasks: tasks in the order of the table's columns.
+        settings: settings of the probes and the bootstrap.
     """
 
     column: str
@@ -60,11 +60,11 @@ class Probing:
     settings: dict[str, Any]
 
     def to_json(self, path: str | Path) -> None:
-        """Writes the record, whole or not at all; equal probings give equal files."""
+        """Write the record as JSON, atomically; equal results give equal files."""
         write_json(path, to_dict(self))
 
     def to_markdown(self) -> str:
-        """The accuracies by source and task, the best of each task in bold, and the paired differences."""
+        """Return Markdown tables of accuracies by source and task (best in bold) and paired differences."""
         confidence, seeds = f"{100 * self.settings['confidence']:g} %", self.settings["seeds"]
         lines = [f"Accuracy in %, mean over {seeds} seeds, with {confidence} bootstrap intervals over test items.", ""]
         heading = [f"{t.name}, {len(t.classes)} classes, {t.items['test']} items" for t in self.tasks]
@@ -86,13 +86,13 @@ class Probing:
 
 
 def percent(interval: Interval, *, sign: bool = False) -> str:
-    """A share and its interval in per cent, as `81.4 [75.0, 88.1]`."""
-    figures = (100 * interval.mean, 100 * interval.low, 100 * interval.high)
-    mean, low, high = (f"{round(x, 1) + 0.0:{'+' if sign and x else ''}.1f}".replace("-", "−") for x in figures)
+    """Format a fraction and its interval in percent, as `81.4 [75.0, 88.1]`."""
+    numbers = (100 * interval.mean, 100 * interval.low, 100 * interval.high)
+    mean, low, high = (f"{round(x, 1) + 0.0:{'+' if sign and x else ''}.1f}".replace("-", "−") for x in numbers)
     return f"{mean} [{low}, {high}]"
 
 
 def markdown_table(heading: list[str], rows: list[list[str]]) -> list[str]:
-    """The lines of a table, figures to the right."""
+    """Lines of a Markdown table, right-aligned but for the first column."""
     rule = ["---", *["---:"] * (len(heading) - 1)]
     return [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in (heading, rule, *rows)]

@@ -1,4 +1,4 @@
-"""What is asked of a probe: which rows of a data set, and the classes that a column of theirs names."""
+"""Classification tasks of probes: rows of a data set and their classes in a column."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ class LabelTask:
     """One classification task.
 
     Attributes:
-        name: of the task.
-        classes: those that the training items have, sorted.
-        items: split -> (row, class) of its items; splits without any are missing.
-        unknown: test items whose class no training item has; they are left out.
+        name: name of the task.
+        classes: classes of the training items, sorted.
+        items: split -> (row, class) of its items, without empty splits.
+        unknown: number of test items left out, because no training item has their class.
     """
 
     name: str
@@ -33,31 +33,31 @@ class LabelTask:
 
 
 def open_splits(data: str) -> dict[str, "Dataset"]:
-    """The splits of a data set: train and test, and validation where there is one.
+    """Open the splits train and test of a data set, and validation if there is one.
 
     Raises:
-        PartitaError: train or test are not there, or the rows hold no audio.
+        PartitaError: train or test is missing, or the rows have no audio.
     """
     from partita.data import dataset_splits, open_dataset
 
     found = {split: open_dataset(data, split) for split in ("train", "test")}
     if "audio" not in found["train"].column_names:
-        raise PartitaError(f"{data}: has no column audio; a probe computes its latents itself")
+        raise PartitaError(f"{data}: has no column audio; probes need audio, not latents")
     if "validation" in dataset_splits(data):  # else the last epoch is the one that counts
         found["validation"] = open_dataset(data, "validation")
     return found
 
 
 def described(dataset: "Dataset") -> list[dict[str, Any]]:
-    """The rows without their audio."""
+    """Rows of a data set without their audio."""
     return dataset.remove_columns("audio").to_list()
 
 
 def check_columns(dataset: "Dataset", columns: Sequence[str], data: str) -> None:
-    """Refuses columns that are not there.
+    """Check that columns exist.
 
     Raises:
-        PartitaError: the first that is not, with the nearest ones.
+        PartitaError: a column is missing; the message names the nearest ones.
     """
     known = [name for name in dataset.column_names if name != "audio"]
     for column in columns:
@@ -66,47 +66,47 @@ def check_columns(dataset: "Dataset", columns: Sequence[str], data: str) -> None
 
 
 def matches(row: Mapping[str, Any], where: Mapping[str, str]) -> bool:
-    """Whether all columns of `where` have these values; numbers are compared as they are printed."""
+    """Return True if the columns of `where` have these values; numbers are compared as text."""
     return all(row.get(key) is not None and str(row[key]) == value for key, value in where.items())
 
 
 def find_tasks(rows: Mapping[str, Rows], *, column: str, where: Mapping[str, str]) -> list[LabelTask]:
-    """The tasks in the rows of each split.
+    """Find the tasks in the rows of each split.
 
-    With `where`, one task of the rows that match. Without, one for each value of the column `task`, if there is one;
-    values with fewer than two classes, or without a test item, are passed over.
+    With `where`, there is one task, of the rows that match. Without, there is one per value of the column `task`, if it
+    exists; values with fewer than two classes, or without a test item, are skipped.
 
     Args:
-        rows: split -> its rows; "train" and "test" must be there.
-        column: of the classes. Rows where it is empty are left out.
-        where: values that columns must have.
+        rows: split -> its rows; "train" and "test" are required.
+        column: column of the classes; rows in which it is empty are left out.
+        where: required values of columns.
 
     Raises:
-        PartitaError: there is no task with two classes and a test item, or the column holds figures, not classes.
+        PartitaError: no task has two classes and a test item, or the column holds real numbers instead of classes.
     """
     if where or not any("task" in row for row in rows["train"]):
         name = ", ".join(where.values()) or column
         task = _task(name, rows, column, where)
         if len(task.classes) < 2 or "test" not in task.items:
-            tests = len(task.items.get("test", ()))
-            figures = f"{len(task.classes)} classes to train on and {tests} test items of these"
-            raise PartitaError(f"column {column!r} of {name} has {figures}; a probe needs 2 and 1")
+            raise PartitaError(f"column {column!r} of {name} has {_sizes(task)}; a probe needs at least 2 and 1")
         return [task]
     found = [str(row["task"]) for table in rows.values() for row in table if row.get("task") not in (None, "")]
     without = sum(map(len, rows.values())) - len(found)
     if without:
-        note(f"{without} of {sum(map(len, rows.values()))} rows have no task and are left out of probes")
+        note(f"{without} of {sum(map(len, rows.values()))} rows have no task and are left out")
     tasks = []
     for task in (_task(value, rows, column, {"task": value}) for value in sorted(set(found))):
         if len(task.classes) > 1 and "test" in task.items:
             tasks.append(task)
             continue
-        tests = len(task.items.get("test", ()))
-        figures = f"{len(task.classes)} classes to train on and {tests} test items of these"
-        note(f"the task {task.name!r} is left out of probes: it has {figures}, which takes 2 and 1")
+        note(f"the task {task.name!r} is skipped: it has {_sizes(task)}; a probe needs at least 2 and 1")
     if not tasks:
-        raise PartitaError(f"no task has two classes in column {column!r} to train on, and a test item")
+        raise PartitaError(f"no task has 2 training classes in column {column!r} and 1 test item; name another column")
     return tasks
+
+
+def _sizes(task: LabelTask) -> str:
+    return f"{len(task.classes)} training classes and {len(task.items.get('test', ()))} test items of these"
 
 
 def _task(name: str, rows: Mapping[str, Rows], column: str, where: Mapping[str, str]) -> LabelTask:
@@ -136,7 +136,7 @@ def _task(name: str, rows: Mapping[str, Rows], column: str, where: Mapping[str, 
 
 def _label(value: Any, column: str) -> str:
     if isinstance(value, float) or (isinstance(value, str) and _is_fraction(value)):
-        raise PartitaError(f"column {column!r} holds figures, as {value}; a probe tells classes apart")
+        raise PartitaError(f"column {column!r} holds real numbers, such as {value}; a probe needs classes")
     return str(value)
 
 
@@ -148,7 +148,7 @@ def _is_fraction(text: str) -> bool:
 
 
 def majority(train: Sequence[int], test: Sequence[int]) -> float:
-    """The share of the test items that have the most frequent class of the training items, the first of equals."""
+    """Share of test items of the most frequent class of the training items, the smallest class in case of a tie."""
     counts = Counter(train)
     best = min(counts, key=lambda each: (-counts[each], each))
     return sum(label == best for label in test) / len(test)

@@ -1,4 +1,4 @@
-"""What a frozen language model makes of features: transcripts, by their character error rate."""
+"""Transcripts by the frozen language model of a representation, measured by character error rate and surprise."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,29 +20,29 @@ from .tasks import check_columns, matches
 if TYPE_CHECKING:
     from partita_representation import Features, RepresentationModel
 
-    from .probe import Shown
+    from .probe import Progress
 
-# Beyond the longest reference, in bytes: room to be wrong, none to go on for ever.
+# Tokens that an answer may be longer than the longest reference has bytes.
 _SPARE_TOKENS = 8
 
 
 @dataclass(frozen=True)
 class Transcripts:
-    """Character error rates of models; 1 is as many edits as there are characters.
+    """Character error rates of models, as fractions, and the language model's surprise at the reference texts.
 
     Attributes:
-        prompt: what the language model was asked.
+        prompt: prompt of the language model.
         items: number of test items.
-        references: their texts.
-        answers: model -> the text for each item.
+        references: reference text per item.
+        answers: model -> answer per item.
         error_rate: model -> edits over characters of all items.
-        shuffled: model -> the same with the answers to the audio of other items.
-        gain: model -> `error_rate - shuffled`, paired by item: what the audio is good for.
-        surprise: model -> nats a token that the texts, as they are written, are worth to the language model.
-        surprise_shuffled: model -> the same of the texts after the audio of other items.
-        surprise_gain: model -> `surprise - surprise_shuffled`, paired by item. Where answers are still wrong in most
-            characters it tells sooner whether the audio is heard.
-        settings: of the shuffle and the bootstrap.
+        shuffled: model -> error rate of the answers to other items' audio.
+        gain: model -> `error_rate - shuffled`, paired by item; negative if the audio is used.
+        surprise: model -> nats per token of the reference texts.
+        surprise_shuffled: model -> nats per token of the reference texts given other items' audio.
+        surprise_gain: model -> `surprise - surprise_shuffled`, paired by item. It shows that the audio is used even
+            while most characters of the answers are wrong.
+        settings: settings of the shuffle and the bootstrap.
     """
 
     prompt: str
@@ -58,11 +58,11 @@ class Transcripts:
     settings: dict[str, Any]
 
     def to_json(self, path: str | Path) -> None:
-        """Writes the record, whole or not at all."""
+        """Write the record as JSON, atomically."""
         write_json(path, to_dict(self))
 
     def to_markdown(self) -> str:
-        """One row a model."""
+        """Return Markdown tables with one row per model."""
         confidence = f"{100 * self.settings['confidence']:g} %"
         heading = ["model", "audio", "shuffled audio", "difference"]
         rates = [
@@ -76,7 +76,7 @@ class Transcripts:
             "",
             *markdown_table(heading, rates),
             "",
-            "Surprise of the language model at the right text, nats a token.",
+            "Surprise of the language model at the reference text, nats per token.",
             "",
             *markdown_table(heading, nats),
         ]
@@ -84,13 +84,13 @@ class Transcripts:
 
 
 def plain_text(text: str) -> str:
-    """Lower case, letters, digits and apostrophes only, single spaces: what is compared."""
+    """Normalize a text for comparison: lower case, only letters, digits, apostrophes and single spaces."""
     kept = "".join(each if each.isalnum() or each == "'" else " " for each in text.casefold())
     return " ".join(kept.split())
 
 
 def character_edits(answer: str, reference: str) -> int:
-    """The fewest insertions, deletions and substitutions that make one text the other (Levenshtein's distance)."""
+    """Levenshtein distance: the minimum number of insertions, deletions and substitutions between two texts."""
     row = list(range(len(reference) + 1))
     for i, a in enumerate(answer, start=1):
         diagonal, row[0] = row[0], i
@@ -110,29 +110,29 @@ def probe_answers(
     shuffles: int = 10,
     resamples: int = 2000,
     broken: list[str] | None = None,
-    shown: "Shown | None" = None,
+    progress: "Progress | None" = None,
 ) -> Transcripts:
-    """Asks the frozen language model of each representation for the text of every test item.
+    """Transcribe every test item with the frozen language model of each representation model.
 
-    Case and punctuation do not count. The error rate is all edits over all characters, as usual; in the interval items
-    are resampled, and the number of characters is taken as given. Shuffled, each text is held against the answers to
-    the audio of other items, which an answer that owes nothing to the audio survives unharmed. Beside it stands how
-    little the language model expects the right text after the one audio and after the other.
+    Case and punctuation are ignored. The error rate is all edits over all characters; its interval resamples items for
+    a fixed number of characters. In the shuffled condition each reference is compared with the answers to other items'
+    audio: an answer that ignores the audio scores the same either way. The surprise of the language model at the
+    reference text is measured in both conditions too.
 
     Args:
-        models: by the names they get in the tables.
-        data: as `open_dataset` takes it; the split is "test".
-        prompt: what the language model is asked.
-        column: of the texts; rows where it is empty are left out.
-        where: values that columns must have.
-        seconds: longer files are left out: of the beginning of a file nobody knows the text.
-        shuffles: orders of the items that the shuffled figure is the mean of.
-        resamples: of the bootstrap.
-        broken: gets "name: reason" of each file that is left out.
-        shown: shows progress.
+        models: representation models by their names in the tables.
+        data: data set, as for `open_dataset`; the split is "test".
+        prompt: prompt of the language model.
+        column: column of the texts; rows in which it is empty are left out.
+        where: required values of columns.
+        seconds: maximum length; longer files are left out, because the text of a truncated file is unknown.
+        shuffles: number of orders of the items that the shuffled values are averaged over.
+        resamples: number of bootstrap resamples.
+        broken: list that "name: reason" of each file that is left out is appended to.
+        progress: wrapper that shows progress.
 
     Raises:
-        PartitaError: there are fewer than two items with a text.
+        PartitaError: fewer than two items have a text.
     """
     from partita.data import open_dataset
 
@@ -151,13 +151,13 @@ def probe_answers(
     clips = whole_files(dataset.select(wanted), broken=broken)
     references: list[str] = []
     written: list[str] = []
-    heard: dict[str, list[Features]] = {name: [] for name in models}
+    features: dict[str, list[Features]] = {name: [] for name in models}
     answers: dict[str, list[str]] = {name: [] for name in models}
     for model in models.values():
         model.eval()
-    for clip in clips if shown is None else shown(clips, len(wanted)):
+    for clip in clips if progress is None else progress(clips, len(wanted)):
         if clip.audio.shape[-1] > seconds * clip.sample_rate:
-            broken.append(f"{clip.name}: is longer than {seconds:g} s")
+            broken.append(f"{clip.name}: longer than {seconds:g} s")
             continue
         written.append(str(clip.row[column]))
         references.append(plain_text(written[-1]))
@@ -165,14 +165,14 @@ def probe_answers(
             latents = encode_clip(model.codec, clip)
             text = model.answer(latents, prompt, max_new_tokens=longest + _SPARE_TOKENS)[0]
             answers[name].append(plain_text(text))
-            heard[name].append(model.represent(latents))
+            features[name].append(model.represent(latents))
     if len(references) < 2:
-        raise PartitaError(f"{data}: {len(references)} test items are left; shuffling takes two")
+        raise PartitaError(f"{data}: {len(references)} test items are left; shuffling needs at least 2")
     orders = [_derangement(len(references), seed) for seed in range(shuffles)]
 
     def nats(name: str, order: Iterable[int]) -> list[float]:
         pairs = zip(order, written)
-        return [float(models[name].surprise(heard[name][i], prompt, [text])) for i, text in pairs]
+        return [float(models[name].surprise(features[name][i], prompt, [text])) for i, text in pairs]
 
     surprises = {name: (nats(name, range(len(written))), [nats(name, order) for order in orders]) for name in models}
     return _transcripts(prompt, references, answers, surprises, orders, resamples=resamples)
@@ -216,17 +216,17 @@ def _transcripts(
 
 
 def _mean(rows: list[list[float]]) -> list[float]:
-    """Of each item, over orders."""
+    """Mean per item over orders."""
     return torch.tensor(rows, dtype=torch.float64).mean(0).tolist()
 
 
 def _edits(answers: Iterable[str], references: Iterable[str], scale: float) -> list[float]:
-    """Edits of each item, so scaled that their mean is the error rate of all."""
+    """Edits per item, scaled so that their mean is the overall error rate."""
     return [scale * character_edits(answer, reference) for answer, reference in zip(answers, references)]
 
 
 def _derangement(count: int, seed: int) -> list[int]:
-    """Another item for each: a random order, each followed by its neighbor."""
+    """A random permutation without fixed points: each item maps to its successor in a random order."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(hashed_seed("shuffle", seed))).tolist()
     follows = dict(zip(order, [*order[1:], order[0]]))
     return [follows[i] for i in range(count)]

@@ -92,7 +92,7 @@ def _run(
     *,
     encoder: Any,  # CausalRepresentationConfig
     rq: Config,
-    flow: FlowSupervisionConfig | None = None,
+    flow: Config | None = None,
     data: DataConfig,
     trainer: TrainerConfig,
 ) -> RunConfig:

@@ -1,4 +1,4 @@
-"""Reports that people see and hear: one self-contained HTML page."""
+"""Self-contained HTML reports with metrics, plots and audio players."""
 
 from .clips import ReportClip
 from .comparisons import Robustness

@@ -1,4 +1,4 @@
-"""Clips to listen to: original and estimates side by side, each with its spectrogram and its player."""
+"""Clip cards of a report: original and estimates side by side, each with a spectrogram and an audio player."""
 
 from collections.abc import Mapping
 from html import escape
@@ -14,7 +14,7 @@ from .media import (
     DIFFERENCE_DB,
     RANGE_DB,
     audio_uri,
-    colour_stops,
+    color_stops,
     difference_png,
     frequency_marks,
     image_uri,
@@ -23,8 +23,8 @@ from .media import (
 )
 from .plots import swatch
 
-# Panels are numbered by the digit keys that choose them.
-_KEYS = 9
+# Panels are selected by digit keys, so there are at most 9.
+_MAX_PANELS = 9
 
 _TRANSPORT = """<div class="transport">
 <button class="play" aria-label="Play or pause"><svg class="go" viewBox="0 0 16 16" aria-hidden="true"><path d="M4 1.8 14 8 4 14.2Z"/></svg><svg class="stop" viewBox="0 0 16 16" aria-hidden="true"><path d="M3 2h3.6v12H3zM9.4 2H13v12H9.4z"/></svg></button>
@@ -33,13 +33,13 @@ _TRANSPORT = """<div class="transport">
 
 
 class ReportClip(NamedTuple):
-    """A clip of a report; any tuple of the four will do.
+    """A clip of a report; a plain tuple of the four values is accepted too.
 
     Attributes:
-        name: its heading, and the name under which the evaluation knows it.
-        reference: the original, `(channels, samples)`.
-        estimates: what each model made of it, by the model's name, in the same shape.
-        sample_rate: of all of them.
+        name: heading, and name of the clip in the evaluation.
+        reference: original `(channels, samples)`.
+        estimates: model -> its reconstruction, in the same shape.
+        sample_rate: sample rate in Hz.
     """
 
     name: str
@@ -49,7 +49,7 @@ class ReportClip(NamedTuple):
 
 
 def legend(max_seconds: float) -> str:
-    """What the spectrograms' colors mean, the choice between them and their differences, and the keys."""
+    """Legend of the spectrograms' colors, the switch between spectrograms and differences, and the key bindings."""
     keys = (
         ("space", "play, pause"),
         ("1–9", "source"),
@@ -57,16 +57,16 @@ def legend(max_seconds: float) -> str:
         ("← →", "seek 1 s, with ⇧ 5 s"),
         ("J K", "next, previous clip"),
         ("D", "spectrogram, difference"),
-        ("esc", "let go"),
+        ("esc", "deselect clip"),
     )
-    hints = "".join(f"<span><kbd>{key}</kbd> {what}</span>" for key, what in keys)
+    hints = "".join(f"<span><kbd>{key}</kbd> {action}</span>" for key, action in keys)
     views = "".join(
         f'<label><input type="radio" name="view" value="{view}"{checked}>{label}</label>'
         for view, label, checked in (("levels", "Spectrogram", " checked"), ("differences", "Difference", ""))
     )
     levels = _scale("levels", f"−{RANGE_DB:.0f} dB", "the original’s peak")
     differences = _scale("differences", f"−{DIFFERENCE_DB:.0f} dB, missing", f"+{DIFFERENCE_DB:.0f} dB, added")
-    note = f"Nothing is normalized: levels are as they came out. Clips are cut at {max_seconds:g} s."
+    note = f"Levels are not normalized. Clips are truncated to {max_seconds:g} s."
     return (
         f'<p class="note">Switching between sources keeps the position. {note}</p><div class="legend">'
         f'<span class="views" role="radiogroup" aria-label="Pictures">{views}</span>{levels}{differences}</div>'
@@ -75,28 +75,28 @@ def legend(max_seconds: float) -> str:
 
 
 def _scale(name: Literal["levels", "differences"], low: str, high: str) -> str:
-    stops = ", ".join(colour_stops(name))
+    stops = ", ".join(color_stops(name))
     bar = f'<i style="background:linear-gradient(90deg, {stops})"></i>'
     return f'<span class="scale {name}">{low}{bar}{high}</span>'
 
 
 def clip_card(clip: ReportClip, evaluation: Evaluation | None, max_seconds: float, colors: Mapping[str, int]) -> str:
-    """One clip: a panel for the original and for each estimate, all on one color scale and one time axis.
+    """Card of one clip: one panel for the original and one per estimate, with a common color scale and time axis.
 
     Raises:
-        PartitaError: an estimate is not of the original's shape, or there are more than eight.
+        PartitaError: an estimate differs from the original in shape, or there are more than eight.
     """
     name, reference, estimates, rate = clip
-    if len(estimates) >= _KEYS:
-        raise PartitaError(f"{name} has {len(estimates)} estimates; a report shows at most {_KEYS - 1}")
+    if len(estimates) >= _MAX_PANELS:
+        raise PartitaError(f"{name} has {len(estimates)} estimates; a report shows at most {_MAX_PANELS - 1}")
     for model, estimate in estimates.items():
         if estimate.shape != reference.shape or reference.dim() != 2 or reference.numel() == 0:
             shapes = f"{tuple(estimate.shape)}, the original {tuple(reference.shape)}"
-            raise PartitaError(f"{name}: what {model} made is {shapes}; both must be (channels, samples), not empty")
+            raise PartitaError(f"{name}: {model} has shape {shapes}; both must be (channels, samples), not empty")
     samples = min(reference.shape[-1], max(1, round(max_seconds * rate)))
     sources = {"Original": reference} | dict(estimates)
     levels = {label: spectrogram(audio[:, :samples], rate) for label, audio in sources.items()}
-    # One scale a clip, by the original: then what is louder or fainter in an estimate looks so.
+    # One color scale per clip, set by the original, so that level differences are visible.
     top = max(float(np.max(levels["Original"])), -RANGE_DB)
     panels = []
     for number, (label, audio) in enumerate(sources.items(), start=1):
@@ -117,7 +117,7 @@ def clip_card(clip: ReportClip, evaluation: Evaluation | None, max_seconds: floa
 
 
 def _columns(panels: int) -> int:
-    """Panels side by side on a wide screen: up to four, in rows as equal as can be."""
+    """Number of panels per row on a wide screen: at most four, with rows of nearly equal length."""
     rows = -(-panels // 4)
     return -(-panels // rows)
 
@@ -140,7 +140,7 @@ def _image(kind: str, text: str, png: bytes) -> str:
 
 
 def _scores(evaluation: Evaluation | None, clip: str, system: str) -> str:
-    """The clip's own figures, where the evaluation has them."""
+    """Metrics of this clip, if the evaluation has them."""
     names = [] if evaluation is None else [each.name for each in evaluation.clips]
     if evaluation is None or clip not in names or system not in evaluation.scores:
         return ""
@@ -150,6 +150,6 @@ def _scores(evaluation: Evaluation | None, clip: str, system: str) -> str:
         score = evaluation.scores[system][metric.name][row]
         if score is None:
             continue
-        (figure,) = format_numbers(score)
-        parts.append(f"<span>{escape(metric.label)} <b>{figure}{' ' + metric.unit if metric.unit else ''}</b></span>")
+        (value,) = format_numbers(score)
+        parts.append(f"<span>{escape(metric.label)} <b>{value}{' ' + metric.unit if metric.unit else ''}</b></span>")
     return "".join(parts)

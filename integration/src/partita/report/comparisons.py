@@ -1,4 +1,4 @@
-"""Plots that hold models against each other: what their rate buys, what noise does to them, and their latents."""
+"""Plots that compare models: metrics over rate, robustness to latent noise, and latent statistics."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ _NOISE = "matched noise"
 
 @dataclass(frozen=True)
 class Robustness:
-    """What models make of latents with noise, as `benchmarks/robustness.py --json` writes it.
+    """Metrics of audio decoded from noisy latents, as written by `benchmarks/robustness.py --json`.
 
     Attributes:
-        snrs: the ratios as they are printed, from none to strong noise.
-        means: model -> metric -> one interval a ratio.
-        floor: metric -> what noise with the clips' spectra gets.
-        clips: how many there were.
+        snrs: printed signal-to-noise ratios, from no noise to strong noise.
+        means: model -> metric -> one interval per ratio.
+        floor: metric -> its value for noise with the clips' spectra.
+        clips: number of clips.
     """
 
     snrs: tuple[str, ...]
@@ -35,39 +35,39 @@ class Robustness:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Reads the file.
+        """Read the file.
 
         Raises:
-            PartitaError: it is no such file.
+            PartitaError: the file has another format.
         """
         saved = read_json(path)
         keys = ("snrs_db", "means", _NOISE, "clips")
         if not isinstance(saved, dict) or not all(isinstance(saved.get(name), (dict, list)) for name in keys):
-            raise PartitaError(f"{path} is not what benchmarks/robustness.py --json writes")
+            raise PartitaError(f"{path} was not written by benchmarks/robustness.py --json")
         snrs, means, floor, clips = (saved[name] for name in keys)
         printed = [str(snr).replace("inf", "∞").replace("-", "−").removesuffix(".0") for snr in snrs]
         found = from_dict(cls, {"snrs": printed, "means": means, "floor": floor, "clips": len(clips)}, where=str(path))
         if any(len(row) != len(printed) for each in found.means.values() for row in each.values()):
-            raise PartitaError(f"{path} has not {len(printed)} figures in every row, one for each ratio")
+            raise PartitaError(f"{path} has a row without {len(printed)} values, one per ratio")
         return found
 
     def of(self, models: Mapping[str, Any]) -> Self:
-        """What it says of some models alone.
+        """Select some models.
 
         Raises:
-            PartitaError: it knows none of them.
+            PartitaError: none of the models is included.
         """
-        known = {name: each for name, each in self.means.items() if name in models}
-        if not known:
+        selected = {name: each for name, each in self.means.items() if name in models}
+        if not selected:
             raise PartitaError(
                 f"the robustness curves are of {', '.join(self.means)}, the report is on {', '.join(models)}; "
-                "name the models alike, as NAME=MODEL"
+                "use the same names, as NAME=MODEL"
             )
-        return type(self)(self.snrs, known, self.floor, self.clips)
+        return type(self)(self.snrs, selected, self.floor, self.clips)
 
 
 def rate_distortion(evaluation: Evaluation, colors: Mapping[str, int]) -> str:
-    """A plot a metric over numbers a second, and over kbit a second where models have codes."""
+    """One plot per metric over numbers per second, and over kbit per second if models have codes."""
     parts = []
     by_numbers = {s.name: s.floats_per_second for s in evaluation.systems if s.floats_per_second is not None}
     by_bits = {s.name: s.bit_rate / 1000 for s in evaluation.systems if s.bit_rate is not None}
@@ -80,14 +80,14 @@ def rate_distortion(evaluation: Evaluation, colors: Mapping[str, int]) -> str:
         return ""
     names = [(s.name, colors[s.name]) for s in evaluation.systems if not s.reference]
     note = (
-        '<p class="note">What a model makes of its numbers each second, with intervals. The dashed line is the '
-        "input low-passed to as many numbers, the dotted one noise with each clip’s spectrum.</p>"
+        '<p class="note">Means with intervals, by rate. The dashed line is the input low-passed to as many numbers per '
+        "second, the dotted one noise with each clip’s spectrum.</p>"
     )
     return note + key([*names, ("references", None)]) + "".join(parts)
 
 
 def robustness_plots(found: Robustness, colors: Mapping[str, int]) -> str:
-    """A plot a metric: from clean latents at the left to latents drowned in noise at the right."""
+    """One plot per metric, from clean latents on the left to strong noise on the right."""
     ticks = [(float(i), snr) for i, snr in enumerate(found.snrs)]
     plots = []
     for metric in next(iter(found.means.values())):
@@ -100,17 +100,17 @@ def robustness_plots(found: Robustness, colors: Mapping[str, int]) -> str:
             level = np.asarray([[0.0, found.floor[metric].mean]])
             series.append(Series(_NOISE, level, style="level"))
         title = _title(metric)
-        plots.append(plot(title, series, x_label="signal to noise in the latents, dB", x_ticks=ticks))
+        plots.append(plot(title, series, x_label="signal-to-noise ratio of the latents, dB", x_ticks=ticks))
     note = (
-        f'<p class="note">Decoded from latents with noise, so many dB below each frame’s own level; means over '
-        f"{found.clips} clips with intervals. ∞ is without noise, the dotted line noise with each clip’s spectrum.</p>"
+        f'<p class="note">Decoded from noisy latents, by the signal-to-noise ratio per frame; means over {found.clips} '
+        "clips with intervals. ∞ is without noise; the dotted line is noise with each clip’s spectrum.</p>"
     )
     names = [(model, colors[model]) for model in found.means]
     return f'{note}{key([*names, (_NOISE, None)])}<div class="charts">{"".join(plots)}</div>'
 
 
 def latent_plots(evaluation: Evaluation, colors: Mapping[str, int]) -> str:
-    """The balance of each model's latents as a table, and direction by direction and channel by channel."""
+    """Table of each model's latent statistics, and plots per principal direction and channel."""
     found = evaluation.latents
     spectra, spreads, tails = [], [], []
     for model, each in found.items():
@@ -123,13 +123,13 @@ def latent_plots(evaluation: Evaluation, colors: Mapping[str, int]) -> str:
         tails.append(Series(model, _numbered(kurtosis), color=color))
     plots = [
         plot("Share of the variance", spectra, x_label="principal direction", y_logarithmic=True),
-        plot("Standard deviation over RMS", spreads, x_label="channel, by its size"),
-        plot("Excess kurtosis", tails, x_label="channel, by its size", y_logarithmic=False),
+        plot("Standard deviation over RMS", spreads, x_label="channel, in descending order"),
+        plot("Excess kurtosis", tails, x_label="channel, in descending order", y_logarithmic=False),
     ]
     rows = [(model, colors[model], format_latents(each)) for model, each in found.items()]
     note = (
-        f'<p class="note">{LATENTS_NOTE} Effective rank: as many directions of equal variance would be as spread. '
-        "Excess kurtosis is 0 for a Gaussian, −1.2 for a uniform channel.</p>"
+        f'<p class="note">{LATENTS_NOTE} Effective rank is the number of directions of equal variance with the same '
+        "entropy. Excess kurtosis is 0 for a Gaussian channel, −1.2 for a uniform one.</p>"
     )
     return f'{note}{table(LATENTS_HEADING, rows)}<div class="charts">{"".join(plots)}</div>'
 
@@ -153,9 +153,9 @@ def _references(evaluation: Evaluation, metric: MetricInfo, rates: Mapping[str, 
     def mean(system: System) -> float:
         return evaluation.means[system.name][metric.name].mean
 
-    placed = [s for s in evaluation.systems if s.reference and s.name in rates]
-    if placed:
-        points = sorted((rates[s.name], mean(s)) for s in placed)
+    with_rate = [s for s in evaluation.systems if s.reference and s.name in rates]
+    if with_rate:
+        points = sorted((rates[s.name], mean(s)) for s in with_rate)
         yield Series("low-pass", np.asarray(points), style="dashes" if len(points) > 1 else "points")
     for system in evaluation.systems:
         if system.reference and system.name == _NOISE:
@@ -163,9 +163,9 @@ def _references(evaluation: Evaluation, metric: MetricInfo, rates: Mapping[str, 
 
 
 def _intervals(
-    name: str, places: list[Any], intervals: tuple[Interval, ...], color: int, style: Any = "line"
+    name: str, positions: list[Any], intervals: tuple[Interval, ...], color: int, style: Any = "line"
 ) -> Series:
-    points = np.asarray([(place, each.mean) for place, each in zip(places, intervals)], np.float64)
+    points = np.asarray([(position, each.mean) for position, each in zip(positions, intervals)], np.float64)
     low, high = (np.asarray([getattr(each, end) for each in intervals]) for end in ("low", "high"))
     return Series(name, points, low, high, color, style)
 
@@ -175,7 +175,7 @@ def _numbered(values: Any) -> Any:
 
 
 def _title(metric: str) -> str:
-    """The heading of a metric, if it is registered, and its name if not."""
+    """Heading of a metric if it is registered, else its name."""
     try:
         built = lookup(metric, ("metric",))().build(sample_rate=48_000)
     except PartitaError:

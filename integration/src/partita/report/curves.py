@@ -1,27 +1,28 @@
-"""What happened in training: the curves of one log or of several, over the steps."""
+"""Training curves of one or several logs, over the steps."""
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from partita.evaluation.results import is_numbered
+
 from .plots import Series, plot, short
 
-# Counters and clocks of a training log: the axis, or of no interest as a curve.
+# Counters and times of a training log, which are not plotted.
 _AXES = ("step", "epoch", "time", "seconds", "elapsed", "minutes", "waited")
-# What a reader wants first; the rest is folded away.
+# Prefixes of curves that are shown first; the others are collapsed.
 _FIRST = ("total", "validation/", "train/", "loss/")
-_POINTS = 240
+_MAX_POINTS = 240
 
 
 def curves_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, NDArray[np.float64]]:
-    """The curves in the rows of a log: name -> `(points, 2)` of step and value, by their first appearance.
+    """Curves in the rows of a log: name -> `(points, 2)` of step and value, in order of first appearance.
 
-    Every finite number is a point of the curve its key names; a row without "step" is counted instead. Curves of fewer
-    than two points are left out.
+    Every finite number is a point of the curve named by its key; rows without "step" are numbered. Curves of fewer than
+    two points are left out.
     """
     found: dict[str, list[tuple[float, float]]] = {}
     for count, row in enumerate(rows):
@@ -34,28 +35,23 @@ def curves_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, NDArray[np.float64
 
 
 def chart(name: str, curves: Mapping[str, NDArray[np.float64]], colors: Mapping[str, int]) -> str:
-    """One curve `(points, 2)` of each model that has it; long ones as the mean and the extremes of short stretches."""
+    """Plot one curve `(points, 2)` per model; long curves are reduced to means and extremes of short segments."""
     series = []
     for model, points in curves.items():
-        steps, low, mean, high = _thinned(points)
+        steps, low, mean, high = _downsampled(points)
         series.append(Series(model, np.stack([steps, mean], axis=1), low, high, colors[model]))
     last = short(float(series[0].points[-1, 1]), 4) if len(series) == 1 else ""
     return plot(name, series, value=last)
 
 
-def is_one_of_many(name: str) -> bool:
-    """Whether a figure is of one level or offset among many alike, as `usage_3`: looked up, and not read."""
-    return re.search(r"_\d+$", name) is not None
-
-
 def charts(logs: Mapping[str, Iterable[Mapping[str, Any]]], colors: Mapping[str, int]) -> str:
-    """All curves of the models' logs; empty where there are none."""
+    """All curves of the models' logs; empty if there are none."""
     found: dict[str, dict[str, NDArray[np.float64]]] = {}
     for model, rows in logs.items():
         for name, points in curves_of(rows).items():
             found.setdefault(name, {})[model] = points
     order = sorted(found, key=lambda name: next((i for i, p in enumerate(_FIRST) if name.startswith(p)), len(_FIRST)))
-    chief = [name for name in order if name.startswith(_FIRST) and not is_one_of_many(name)]
+    chief = [name for name in order if name.startswith(_FIRST) and not is_numbered(name)]
     first = [chart(name, found[name], colors) for name in chief]
     rest = [chart(name, found[name], colors) for name in order if name not in chief]
     if not first:
@@ -65,10 +61,10 @@ def charts(logs: Mapping[str, Iterable[Mapping[str, Any]]], colors: Mapping[str,
     return shown + (folded if rest else "")
 
 
-def _thinned(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Step, minimum, mean and maximum of at most `_POINTS` stretches, in the order of the steps."""
+def _downsampled(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """Step, minimum, mean and maximum of at most `_MAX_POINTS` segments, in the order of the steps."""
     points = points[np.argsort(points[:, 0], kind="stable")]
-    stretches = np.array_split(points, min(_POINTS, len(points)))
-    table = [(s[-1, 0], s[:, 1].min(), s[:, 1].mean(), s[:, 1].max()) for s in stretches]
+    segments = np.array_split(points, min(_MAX_POINTS, len(points)))
+    table = [(s[-1, 0], s[:, 1].min(), s[:, 1].mean(), s[:, 1].max()) for s in segments]
     table[0] = (points[0, 0], *table[0][1:])
     return tuple(np.asarray(table).T)

@@ -1,4 +1,4 @@
-"""Audio and spectrograms as what a page can carry in itself: data URIs."""
+"""Spectrogram images, and audio and images as data URIs."""
 
 import base64
 import io
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from partita.evaluation.metrics.spectra import magnitudes
+from partita.evaluation.spectrograms import magnitudes
 
-# What a spectrogram shows under the loudest point of its clip.
+# Dynamic range of spectrograms in dB below the loudest point of the clip.
 RANGE_DB = 80.0
-# What a difference of spectrograms shows to either side.
+# Largest difference of spectrograms in dB, in either direction.
 DIFFERENCE_DB = 30.0
 
 
 def audio_uri(audio: Tensor, sample_rate: int) -> str:
-    """Audio `(channels, samples)` as a FLAC of 16 bits; what is over full scale clips, as it would in a player."""
+    """Data URI of audio `(channels, samples)` as 16-bit FLAC, clipped at full scale."""
     file = io.BytesIO()
     signal = audio.detach().to("cpu", torch.float32).clamp(-1, 1).T.numpy()
     soundfile.write(file, signal, sample_rate, format="FLAC", subtype="PCM_16")
@@ -29,13 +29,13 @@ def audio_uri(audio: Tensor, sample_rate: int) -> str:
 
 
 def spectrogram(audio: Tensor, sample_rate: int, *, width: int = 720, height: int = 180) -> NDArray[np.float64]:
-    """The level of `(channels, samples)` in dB over time and frequency, the mean power of the channels.
+    """Spectrogram of `(channels, samples)` in dB, of the mean power of the channels.
 
-    Rows are even steps on the mel scale (HTK), from the highest frequency to the lowest; columns are even steps in
-    time. Each point is the loudest of what falls in it, so that short and narrow events are not lost.
+    Rows are equal steps on the mel scale (HTK), from the highest frequency to the lowest; columns are equal steps in
+    time. Each point is the maximum of its bins and frames, so that short and narrow events stay visible.
 
     Returns:
-        `(height, width)`, dB of a full-scale sine.
+        `(height, width)`, in dB relative to a full-scale sine.
     """
     fft = 1 << max(6, round(np.log2(0.046 * sample_rate)))
     signal = audio.detach().to("cpu", torch.float64)
@@ -53,44 +53,43 @@ def spectrogram_png(levels: NDArray[np.float64], top: float) -> bytes:
 
 
 def picture(png: bytes) -> NDArray[np.uint8]:
-    """The colors of a PNG, `(height, width, 3)`."""
+    """Decode a PNG to RGB values `(height, width, 3)`."""
     from PIL import Image
 
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
 def image_uri(png: bytes) -> str:
-    """A PNG as what a page can carry."""
+    """Data URI of a PNG."""
     return f"data:image/png;base64,{_base64(png)}"
 
 
 def difference_png(levels: NDArray[np.float64], original: NDArray[np.float64], top: float) -> bytes:
-    """Where an estimate is louder or fainter than the original, as PNG, up to `DIFFERENCE_DB` to either side.
+    """Difference of an estimate's spectrogram from the original's as PNG, up to `DIFFERENCE_DB` in either direction.
 
-    What is more than `RANGE_DB` below `top` counts as that, in both: differences that nobody sees in the spectrograms
-    are none here.
+    Levels more than `RANGE_DB` below `top` are clamped in both, so that invisible differences are ignored.
     """
     floor = top - RANGE_DB
     difference = np.maximum(levels, floor) - np.maximum(original, floor)
     return _image(0.5 + difference / (2 * DIFFERENCE_DB), "differences")
 
 
-def colour_stops(scale: Literal["levels", "differences"], count: int = 9) -> list[str]:
-    """Colors of a scale, from quiet to loud or from missing to added, for its legend."""
+def color_stops(scale: Literal["levels", "differences"], count: int = 9) -> list[str]:
+    """Colors of a scale for its legend, from quiet to loud or from missing to added."""
     palette = np.frombuffer(_palette(scale), np.uint8).reshape(256, 3)
     picked = palette[np.linspace(0, 255, count).round().astype(int)]
     return ["#" + bytes(color).hex() for color in picked]
 
 
 def frequency_marks(sample_rate: int) -> list[tuple[float, str]]:
-    """Frequencies to mark beside a spectrogram: (height from the bottom in [0, 1], label)."""
+    """Frequency marks of a spectrogram: relative height from the bottom in [0, 1], and label."""
     marks = [(0.2e3, "200 Hz"), (1e3, "1 kHz"), (2e3, "2"), (4e3, "4"), (8e3, "8"), (16e3, "16 kHz")]
     top = _mel(sample_rate / 2)
     return [(_mel(hertz) / top, label) for hertz, label in marks if _mel(hertz) / top < 0.97]
 
 
 def _band(power: Tensor, low: float, high: float) -> Tensor:
-    """The power in the bins from `low` to `high`, which may lie between two: the loudest, or what is interpolated."""
+    """Maximum power in the bins from `low` to `high`, interpolated if both lie between two bins."""
     first, last = int(np.ceil(low)), int(np.floor(high))
     if last > first:
         return power[first : last + 1].amax(0)
@@ -108,8 +107,8 @@ def _mel_edges(count: int, sample_rate: int) -> NDArray[np.float64]:
 
 
 def _image(shade: NDArray[np.float64], scale: Literal["levels", "differences"]) -> bytes:
-    """Shades from 0 to 1 as a PNG in the colors of a scale."""
-    from PIL import Image  # comes with matplotlib
+    """PNG of values from 0 to 1 in the colors of a scale."""
+    from PIL import Image  # a dependency of matplotlib
 
     image = Image.fromarray((np.clip(shade, 0, 1) * 255).round().astype(np.uint8))
     image.putpalette(_palette(scale))
@@ -123,7 +122,7 @@ def _palette(scale: Literal["levels", "differences"]) -> bytes:
     from matplotlib import colormaps
     from matplotlib.colors import LinearSegmentedColormap
 
-    stops = ["#b9e3ff", "#2f7fc4", "#0b0b0d", "#c4571f", "#ffdf9e"]  # blue is missing, orange is too much
+    stops = ["#b9e3ff", "#2f7fc4", "#0b0b0d", "#c4571f", "#ffdf9e"]  # blue is missing, orange is added
     found = colormaps["magma"] if scale == "levels" else LinearSegmentedColormap.from_list("differences", stops)
     return (found(np.arange(256))[:, :3] * 255).round().astype(np.uint8).tobytes()
 

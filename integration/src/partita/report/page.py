@@ -1,4 +1,4 @@
-"""One self-contained page of figures, plots, and clips to listen to; it asks the network for nothing."""
+"""Assembly of a report: one self-contained HTML page of metrics, plots and audio clips, without network requests."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -16,7 +16,7 @@ from .clips import ReportClip, clip_card, legend
 from .comparisons import Robustness, latent_plots, rate_distortion, robustness_plots
 from .curves import charts
 from .plots import key
-from .tables import figures, table
+from .tables import metrics_table, table
 
 
 def write_report(
@@ -31,27 +31,27 @@ def write_report(
     summary: Sequence[tuple[str, str]] = (),
     max_seconds: float = 15.0,
 ) -> None:
-    """Writes a report as one HTML file, whole or not at all.
+    """Write a report as one HTML file, atomically.
 
-    Audio is in it as 16-bit FLAC and spectrograms as PNG: about 0.2 MB for a second of stereo and each source. Sections
-    without content are left out. A model has one name and one color on the whole page.
+    Audio is embedded as 16-bit FLAC and spectrograms as PNG: about 0.2 MB per second of stereo and source. Sections
+    without content are left out. A model has the same name and color on the entire page.
 
     Args:
-        path: of the file.
-        title: its heading.
-        clips: (name, original `(channels, samples)`, what each model made of it, sample rate); see `ReportClip`.
-        logs: model -> the rows of its training log, each with "step" and any number of named figures.
-        evaluation: the tables of figures and of latents, and the plots over rates; its figures for single clips are
-            shown with the clips of the same name.
-        robustness: what the models make of latents with noise.
-        models: model -> what is to be known of it, label -> text.
-        summary: (label, value) lines for the head of the page.
-        max_seconds: clips are cut to this, to keep the page small.
+        path: path of the file.
+        title: heading of the page.
+        clips: name, original `(channels, samples)`, reconstruction per model, and sample rate; see `ReportClip`.
+        logs: model -> rows of its training log, each with "step" and named values.
+        evaluation: results for the tables of metrics and latents and the plots over rates; metrics per clip are shown
+            with the clips of the same name.
+        robustness: metrics of audio decoded from noisy latents.
+        models: model -> facts about it, label -> text.
+        summary: label and value of each line at the top of the page.
+        max_seconds: clips are truncated to this length, to keep the page small.
 
     Raises:
         PartitaError: the file cannot be written, or a clip and an estimate of it differ in shape.
     """
-    colors = _Colours()
+    colors = _Colors()
     if evaluation is not None:
         for system in evaluation.systems:
             if not system.reference:
@@ -60,7 +60,7 @@ def write_report(
     curves = charts(logs or {}, colors)
     legend_of_curves = key((model, colors[model]) for model in logs or {}) if len(logs or {}) > 1 else ""
     sections = {
-        "Figures": "" if evaluation is None else figures(evaluation, colors),
+        "Metrics": "" if evaluation is None else metrics_table(evaluation, colors),
         "Rate and distortion": "" if evaluation is None else rate_distortion(evaluation, colors),
         "Listen": legend(max_seconds) + cards if cards else "",
         "Robustness": "" if robustness is None else robustness_plots(robustness, colors),
@@ -87,8 +87,8 @@ def write_report(
         aside.write_text(page, encoding="utf-8")
 
 
-class _Colours(dict[str, int]):
-    """The number of each model's color, by the order in which they are first asked for."""
+class _Colors(dict[str, int]):
+    """Color number per model, assigned at first access."""
 
     def __missing__(self, name: str) -> int:
         return self.setdefault(name, len(self))

@@ -1,4 +1,4 @@
-"""Plots as SVG that takes its colors from the page: curves, bands, points with whiskers."""
+"""SVG plots styled by the page's CSS: curves, bands, and points with whiskers."""
 
 import math
 import re
@@ -11,26 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 COLORS = 8
-"""Classes `.c0` to `.c7` of the style sheet; what belongs to no model has none of them."""
+"""Number of colors, the classes `.c0` to `.c7` of the style sheet; references are gray."""
 
 _WIDTH, _HEIGHT = 320, 168
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 8, 36
-# Points of one place stand so far apart, in pixels.
-_APART = 7.0
+# Distance in pixels between points at the same x position.
+_POINT_DISTANCE = 7.0
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """What one model, or one reference, contributes to a plot.
+    """Data of one model or reference in a plot.
 
     Attributes:
-        name: for the pointer that rests on it.
-        points: `(count, 2)` of places and values, by rising place.
-        low: lower ends of the intervals, `(count,)`; None without.
-        high: upper ends, likewise.
-        color: number of the model's color; None for gray.
-        style: a line with its band; points alone, with whiskers; a dashed line; or a level across the whole plot,
-            drawn at the value of the first point.
+        name: name in the tooltip.
+        points: x positions and values `(count, 2)`, sorted by position.
+        low: lower ends of the intervals, `(count,)`, or None.
+        high: upper ends of the intervals, `(count,)`, or None.
+        color: color number of the model; None for gray.
+        style: "line" with a band; "points" with whiskers; "dashes" for a dashed line; "level" for a horizontal line at
+            the value of the first point.
     """
 
     name: str
@@ -51,32 +51,32 @@ def plot(
     x_logarithmic: bool = False,
     y_logarithmic: bool | None = None,
 ) -> str:
-    """One plot as a figure with a caption.
+    """Plot series as an HTML figure with a caption.
 
     Args:
-        title: at the left of the caption.
-        series: at least one, with at least one point.
-        value: at the right of the caption.
-        x_label: beneath the axis.
-        x_ticks: places to mark and how; None for round numbers.
-        x_logarithmic: whether places are.
-        y_logarithmic: whether values are; None for where that helps.
+        title: left part of the caption.
+        series: at least one series with at least one point.
+        value: right part of the caption.
+        x_label: label of the x axis.
+        x_ticks: positions and labels of ticks; None for round numbers.
+        x_logarithmic: use a logarithmic x axis.
+        y_logarithmic: use a logarithmic y axis; None to decide by the range of the values.
     """
-    places = np.concatenate([each.points[:, 0] for each in series if each.style != "level"])
+    positions = np.concatenate([each.points[:, 0] for each in series if each.style != "level"])
     values = np.concatenate([_extent(each) for each in series])
     if y_logarithmic is None:
         y_logarithmic = bool(values.min() > 0 and values.max() / values.min() > 8)
-    # Single points, and those that stand side by side, do not touch the frame.
+    # Margin that keeps single points, and those moved aside, off the frame.
     inset = 0.06 if any(each.style == "points" for each in series) else 0.0
-    x = Scale(places, x_logarithmic, _LEFT, _WIDTH - _RIGHT, margin=inset)
+    x = Scale(positions, x_logarithmic, _LEFT, _WIDTH - _RIGHT, margin=inset)
     y = Scale(values, y_logarithmic, _HEIGHT - _BOTTOM, _TOP, margin=0.06, trim=0.995)
     parts = []
     for tick in y.ticks():
-        at = float(y.place(np.asarray([tick]))[0])
+        at = float(y.to_pixels(np.asarray([tick]))[0])
         parts.append(f'<path class="rule" d="M{_LEFT} {at:.1f}H{_WIDTH - _RIGHT}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{at + 3.5:.1f}" text-anchor="end">{short(tick)}</text>')
     for tick, text in [(tick, short(tick)) for tick in x.ticks()] if x_ticks is None else x_ticks:
-        at = float(x.place(np.asarray([tick]))[0])
+        at = float(x.to_pixels(np.asarray([tick]))[0])
         parts.append(f'<text x="{at:.1f}" y="{_HEIGHT - 22}" text-anchor="middle">{escape(text)}</text>')
     if x_label:
         middle = (_LEFT + _WIDTH - _RIGHT) / 2
@@ -84,7 +84,7 @@ def plot(
     for each, shift in zip(series, _shifts(series)):
         parts.append(_drawn(each, x, y, shift))
     label = escape("; ".join([title, *(_in_words(each) for each in series[:12])]))
-    many = " many" if sum(each.low is not None for each in series) > 3 else ""  # whose bands would hide each other
+    many = " many" if sum(each.low is not None for each in series) > 3 else ""  # bands would hide each other
     return (
         f'<figure class="chart{many}"><figcaption><span>{escape(title)}</span><b>{escape(value)}</b></figcaption>'
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg></figure>'
@@ -92,18 +92,27 @@ def plot(
 
 
 def key(entries: Iterable[tuple[str, int | None]]) -> str:
-    """Which color is whose; a gray entry is one of the references."""
+    """Legend of the colors; gray entries are references."""
     items = [f"<li>{swatch(color)}{escape(name)}</li>" for name, color in entries]
     return f'<ul class="key">{"".join(items)}</ul>' if items else ""
 
 
 def swatch(color: int | None) -> str:
-    """The dot of a color."""
+    """Colored dot."""
     return f'<i class="swatch {_class(color)}"></i>'
 
 
 class Scale:
-    """One axis: from values to places in the picture."""
+    """An axis: maps values to pixel positions.
+
+    Args:
+        values: values that determine the range.
+        logarithmic: use a logarithmic axis.
+        start: pixel position of the lower end.
+        end: pixel position of the upper end.
+        margin: margin on both sides, relative to the range.
+        trim: quantile that is the upper end of the range.
+    """
 
     def __init__(
         self,
@@ -115,23 +124,22 @@ class Scale:
         margin: float,
         trim: float = 1.0,
     ) -> None:
-        """Takes the range of `values`, but for what is above the quantile `trim`, with a margin to both sides."""
         self.logarithmic, self.start, self.end = logarithmic, start, end
-        # A few wild values at the start must not flatten all the rest.
+        # The quantile ignores outliers, such as the first values of a loss.
         low, high = np.quantile(np.log10(values) if logarithmic else values, [0.0, trim])
         space = margin * (high - low)
         if high == low:
             space = 0.1 if logarithmic else 0.5 * (abs(high) or 1.0)
         self.low, self.high = float(low - space), float(high + space)
 
-    def place(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Places of values; what lies outside stands at the frame."""
+    def to_pixels(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Pixel positions of values, clamped to the frame."""
         inner = np.log10(np.maximum(values, 1e-300)) if self.logarithmic else values
         share = np.clip((inner - self.low) / (self.high - self.low), 0, 1)
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """One to five round values within the axis."""
+        """One to five round values within the range."""
         if self.logarithmic:
             for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
                 decades = range(math.floor(self.low), math.ceil(self.high) + 1)
@@ -147,7 +155,7 @@ class Scale:
 
 
 def short(value: float, digits: int = 3) -> str:
-    """A figure in few characters: 12k, 4,000, 0.25, 3e-05."""
+    """Format a number in few characters: 12k, 4,000, 0.25, 3e-5."""
     size = abs(value)
     if size >= 1e6:
         text = f"{value / 1e6:.{digits}g}M"
@@ -163,13 +171,13 @@ def short(value: float, digits: int = 3) -> str:
 def _drawn(series: Series, x: Scale, y: Scale, shift: float) -> str:
     name = f"<title>{escape(_in_words(series))}</title>"
     group = f'<g class="{_class(series.color)} {series.style}">{name}'
-    at = x.place(series.points[:, 0]) + shift
-    heights = y.place(series.points[:, 1])
+    at = x.to_pixels(series.points[:, 0]) + shift
+    heights = y.to_pixels(series.points[:, 1])
     if series.style == "level":
         return f'{group}<path class="line" d="M{x.start:.1f} {heights[0]:.1f}H{x.end:.1f}"/></g>'
     parts = []
     if series.low is not None and series.high is not None:
-        low, high = y.place(series.low), y.place(series.high)
+        low, high = y.to_pixels(series.low), y.to_pixels(series.high)
         if series.style == "points":
             whiskers = "".join(f"M{a:.1f} {b:.1f}V{c:.1f}" for a, b, c in zip(at, low, high))
             parts.append(f'<path class="whiskers" d="{whiskers}"/>')
@@ -185,18 +193,18 @@ def _drawn(series: Series, x: Scale, y: Scale, shift: float) -> str:
 
 
 def _shifts(series: Sequence[Series]) -> list[float]:
-    """How far each is moved aside: points of one place stand side by side."""
-    placed = [(float(each.points[0, 0]), i) for i, each in enumerate(series) if each.style == "points"]
+    """Horizontal shifts of the series in pixels, which separate points at the same position."""
+    positions = [(float(each.points[0, 0]), i) for i, each in enumerate(series) if each.style == "points"]
     shifts = [0.0] * len(series)
-    for place in {place for place, _ in placed}:
-        together = [i for other, i in placed if other == place]
-        for order, i in enumerate(together):
-            shifts[i] = _APART * (order - (len(together) - 1) / 2)
+    for position in {position for position, _ in positions}:
+        group = [i for other, i in positions if other == position]
+        for order, i in enumerate(group):
+            shifts[i] = _POINT_DISTANCE * (order - (len(group) - 1) / 2)
     return shifts
 
 
 def _extent(series: Series) -> NDArray[np.float64]:
-    """The values that an axis has to hold."""
+    """All values of a series, including the ends of its intervals."""
     ends = [each for each in (series.low, series.high) if each is not None]
     return np.concatenate([series.points[:, 1], *ends])
 

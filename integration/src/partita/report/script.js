@@ -1,5 +1,5 @@
 "use strict";
-// One clip has one position and several sources. All sources play at once and only one is heard, so that switching is
+// One clip has one position and several sources. All sources play in sync and all but one are muted, so that switching is
 // a cross-fade at the same sample, not a restart.
 (() => {
   document.documentElement.classList.add("script");
@@ -30,7 +30,7 @@
           const box = plot.getBoundingClientRect();
           this.move(clamp((event.clientX - box.left) / box.width, 0, 1) * this.seconds);
         };
-        // A mouse drags; a finger taps, so that scrolling past a spectrogram changes nothing.
+        // A mouse drags and a finger taps, so that scrolling over a spectrogram does not seek.
         plot.addEventListener("pointerdown", (event) => {
           if (event.pointerType !== "mouse" || event.button !== 0) return;
           plot.setPointerCapture(event.pointerId);
@@ -198,7 +198,7 @@
       k: () => step(-1),
       d: () => views.find((view) => !view.checked)?.click(),
     };
-    // Arrows scroll the page until a clip has been picked, and again after Escape.
+    // Arrows scroll the page until a clip is selected, and again after Escape.
     if (!current && event.key.startsWith("Arrow")) return;
     const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const act = /^[1-9]$/.test(name) ? () => clip.choose(Number(name) - 1) : keys[name];
@@ -207,6 +207,6 @@
     if (!current) select(clip);
     act();
   });
-  // Space and arrows are the page's, also where a button or a slider has the focus.
+  // Space and arrows control playback even if a button or slider has the focus.
   document.addEventListener("keyup", (event) => event.key === " " && event.target.closest(".clip") && event.preventDefault());
 })();

@@ -1,4 +1,4 @@
-"""The tables of a report: means with intervals as whiskers, rates, paired differences, and plain ones."""
+"""Tables of a report: metrics with intervals as whiskers, rates, paired differences, and plain tables."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from .plots import swatch
 
 
 def table(heading: Sequence[str], rows: Iterable[tuple[str, int | None, Sequence[str]]]) -> str:
-    """Plain text in a table: each row is a name, the number of its color, and the cells after it."""
+    """Plain table; each row is a name, its color number, and its cells."""
     heads = "".join(f"<th>{escape(text)}</th>" for text in heading)
     body = "".join(
         f"<tr><td>{swatch(color)}{escape(name)}</td>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
@@ -20,13 +20,13 @@ def table(heading: Sequence[str], rows: Iterable[tuple[str, int | None, Sequence
     return _scrolled(f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>")
 
 
-def figures(evaluation: Evaluation, colors: Mapping[str, int]) -> str:
-    """The table of means and of distances between sets, and the differences folded away beneath it."""
+def metrics_table(evaluation: Evaluation, colors: Mapping[str, int]) -> str:
+    """Table of means and Frechet distances, followed by the collapsed table of differences."""
     confidence = f"{100 * evaluation.settings['confidence']:g} %"
     count = len(evaluation.clips)
     note = (
         f"Means over {count} clip{'' if count == 1 else 's'} with {confidence} bootstrap intervals; "
-        "↓ lower is better, ↑ higher is better. Models come first, then what any model is to be held against."
+        "↓ lower is better, ↑ higher is better. Models come first, then references for comparison."
     )
     notes = "".join(f'<p class="note">{escape(text)}</p>' for text in evaluation.notes)
     return f'<p class="note">{note}</p>{_means(evaluation, colors)}{notes}{_differences(evaluation, confidence)}'
@@ -35,7 +35,7 @@ def figures(evaluation: Evaluation, colors: Mapping[str, int]) -> str:
 def _means(evaluation: Evaluation, colors: Mapping[str, int]) -> str:
     heads = "".join(f"<th>{escape(metric.title)}</th>" for metric in evaluation.metrics)
     for each in evaluation.frechet:
-        name = re.sub("([:/])", r"\1<wbr>", escape(each.name))  # long, and to be broken where its parts meet
+        name = re.sub("([:/])", r"\1<wbr>", escape(each.name))  # line breaks are allowed between its parts
         heads += f'<th class="named">{name} ↓</th>'
     scales = {metric.name: _scale(evaluation, metric) for metric in evaluation.metrics}
     rows = []
@@ -61,7 +61,7 @@ def _cell(evaluation: Evaluation, system: System, metric: MetricInfo, scale: tup
 
 
 def _scale(evaluation: Evaluation, metric: MetricInfo) -> tuple[float, float]:
-    """The ends of a column's whiskers: from the best interval to the worst."""
+    """Limits of a column's whiskers: the smallest and the largest end of an interval."""
     intervals = [means[metric.name] for means in evaluation.means.values()]
     return min(each.low for each in intervals), max(each.high for each in intervals)
 
@@ -86,11 +86,11 @@ def _differences(evaluation: Evaluation, confidence: str) -> str:
         cell = f"<td{kind}>{format_interval(each.difference, sign=True)}</td>"
         rows.setdefault((each.system, each.baseline), []).append(cell)
     body = "".join(f"<tr><td>{escape(a)} − {escape(b)}</td>{''.join(cells)}</tr>" for (a, b), cells in rows.items())
-    note = f"Mean of the differences clip by clip, with {confidence} intervals; pale where the interval holds zero."
+    note = f"Means of paired differences with {confidence} intervals; pale if the interval contains zero."
     found = f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>"
     return f'<details><summary>Paired differences</summary><p class="note">{note}</p>{_scrolled(found)}</details>'
 
 
 def _scrolled(content: str) -> str:
-    # With the keyboard, too, a table can be scrolled.
+    # The tab index makes tables scrollable by keyboard.
     return f'<div class="scroll" tabindex="0" role="region" aria-label="Table">{content}</div>'

@@ -7,10 +7,9 @@ from huggingface_hub import EvalResult, ModelCardData
 from partita_core import Autoencoder, Codec, Config, Saved
 
 from partita.evaluation import Interval
-from partita.evaluation.results import format_interval, format_numbers
+from partita.evaluation.results import format_interval, format_numbers, is_numbered
 from partita.model_loading import codec_of
 from partita.model_profile import count_parameters, profile
-from partita.report.curves import is_one_of_many
 
 # What the hub calls models that put out audio for audio; nothing that it knows fits the others.
 _TASK = "audio-to-audio"
@@ -71,7 +70,7 @@ def model_card(model: Saved, training: Training) -> str:
         model: in eval mode.
         training: how it came to be.
     """
-    training = replace(training, measured=[each for each in training.measured if not is_one_of_many(each.name)])
+    training = replace(training, measured=[each for each in training.measured if not is_numbered(each.name)])
     name = training.recipe or type(model).__name__
     parts = dict(model.named_children())
     rows = [

@@ -29,6 +29,7 @@ from .layouts import (
 from .lengths import codes_within, length_mask, mean_within, move_average, tokens_within
 from .loading import build_for, check_folder, check_weights, limited_build
 from .locks import locked
+from .metric import Metric, check_signals
 from .noise import hashed_seed, keyed_noise
 from .outputs import atomic_folder, atomic_write, check_vacant, remove_unfinished, settle
 from .overrides import named, override
@@ -62,6 +63,8 @@ __all__ = [
     "attach_quantizer",
     "check_continuous",
     "as_integers",
+    "check_signals",
+    "Metric",
     "as_layouts",
     "as_tensor",
     "check_codes",

@@ -16,6 +16,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hint
 from torch import nn
 
 from .discriminators import Discriminator
+from .metric import Metric
 from .registry import Config, component, register_config
 from .roles import Bottleneck, Decoder, Encoder, Loss, RepresentationEncoder
 from .specs import AudioSpec, LatentSpec
@@ -68,7 +69,7 @@ def config_of(cls: Callable[Concatenate[LatentSpec, AudioSpec, P], Decoder]) -> 
 @overload
 def config_of(cls: Callable[Concatenate[int, AudioSpec, P], Encoder]) -> ConfigClass[P]: ...
 @overload
-def config_of(cls: Callable[Concatenate[int, P], Bottleneck | Discriminator]) -> ConfigClass[P]: ...
+def config_of(cls: Callable[Concatenate[int, P], Bottleneck | Discriminator | Metric]) -> ConfigClass[P]: ...
 @overload
 def config_of(cls: Callable[Concatenate[Mapping[str, float], P], nn.Module]) -> ConfigClass[P]: ...  # a balancer
 @overload
@@ -76,7 +77,7 @@ def config_of(cls: Callable[Concatenate[int, int, P], Loss]) -> ConfigClass[P]: 
 @overload
 def config_of(cls: Callable[Concatenate[int, P], Loss]) -> ConfigClass[P]: ...
 @overload
-def config_of(cls: Callable[P, Loss]) -> ConfigClass[P]: ...
+def config_of(cls: Callable[P, Loss | Metric]) -> ConfigClass[P]: ...
 @overload
 def config_of(cls: Callable[Concatenate[LatentSpec, P], RepresentationEncoder]) -> ConfigClass[P]: ...
 @overload  # an adapter between two widths
@@ -113,6 +114,7 @@ def _derive(cls: Any, example: dict[str, Any]) -> type[Config]:
 
     body = {
         "build": build,
+        "component": cls,
         "example": classmethod(lambda own: own(**example)),
         "__reduce__": lambda self: (_restore, (cls, {name: getattr(self, name) for name, _, _ in settings})),
         "__doc__": cls.__doc__,

@@ -21,6 +21,7 @@ from .discriminators import (
 )
 from .encoders import ENCODER_CHECKS, EncoderCase, check_encoder
 from .losses import LOSS_CHECKS, LossCase, check_loss
+from .metrics import METRIC_CHECKS, MetricCase, check_metric
 from .quantizers import QUANTIZER_CHECKS, check_quantizer
 from .representations import REPRESENTATION_CHECKS, RepresentationCase, check_representation
 
@@ -34,6 +35,7 @@ __all__ = [
     "check_discriminator",
     "check_encoder",
     "check_loss",
+    "check_metric",
     "check_quantizer",
     "check_representation",
     "CODEC_CHECKS",
@@ -47,6 +49,8 @@ __all__ = [
     "LatentDiscriminatorCase",
     "LOSS_CHECKS",
     "LossCase",
+    "METRIC_CHECKS",
+    "MetricCase",
     "QUANTIZER_CHECKS",
     "REPRESENTATION_CHECKS",
     "RepresentationCase",

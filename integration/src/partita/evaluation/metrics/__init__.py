@@ -1,20 +1,29 @@
-"""Metrics, one file each: importing this registers them."""
+"""Metrics of this package, by kind: spectral, waveform, perceptual, chunks. Importing it registers them."""
 
-from .base import Metric
-from .drift import Drift, DriftConfig
-from .log_mel_l1 import LogMelL1, LogMelL1Config
-from .loudness_error import LoudnessError, LoudnessErrorConfig
-from .lsd import LogSpectralDistance, LogSpectralDistanceConfig
-from .mcd import MelCepstralDistortion, MelCepstralDistortionConfig
-from .multi_resolution_stft import MultiResolutionSTFT, MultiResolutionSTFTConfig
-from .multi_scale_mel import MultiScaleMelDistance, MultiScaleMelDistanceConfig
-from .pesq import PESQ, PESQConfig
-from .phase_error import PhaseError, PhaseErrorConfig
-from .seam_excess import SeamExcess, SeamExcessConfig
-from .si_sdr import SISDR, SISDRConfig
-from .stereo_image_error import StereoImageError, StereoImageErrorConfig
-from .stoi import STOI, STOIConfig
-from .visqol import ViSQOL, ViSQOLConfig
+from .chunks import Drift, DriftConfig, SeamExcess, SeamExcessConfig
+from .perceptual import PESQ, STOI, PESQConfig, STOIConfig, ViSQOL, ViSQOLConfig
+from .spectral import (
+    LogMelL1,
+    LogMelL1Config,
+    LogSpectralDistance,
+    LogSpectralDistanceConfig,
+    MelCepstralDistortion,
+    MelCepstralDistortionConfig,
+    MultiScaleMelDistance,
+    MultiScaleMelDistanceConfig,
+    STFTDistance,
+    STFTDistanceConfig,
+)
+from .waveform import (
+    SISDR,
+    LoudnessError,
+    LoudnessErrorConfig,
+    PhaseError,
+    PhaseErrorConfig,
+    SISDRConfig,
+    StereoImageError,
+    StereoImageErrorConfig,
+)
 
 __all__ = [
     "PESQ",
@@ -30,15 +39,14 @@ __all__ = [
     "LoudnessErrorConfig",
     "MelCepstralDistortion",
     "MelCepstralDistortionConfig",
-    "Metric",
-    "MultiResolutionSTFT",
-    "MultiResolutionSTFTConfig",
     "MultiScaleMelDistance",
     "MultiScaleMelDistanceConfig",
     "PESQConfig",
     "PhaseError",
     "PhaseErrorConfig",
     "SISDRConfig",
+    "STFTDistance",
+    "STFTDistanceConfig",
     "STOIConfig",
     "SeamExcess",
     "SeamExcessConfig",

@@ -1,17 +1,17 @@
-"""Spectra and mel bands as the metrics see them."""
+"""STFTs and mel bands, scaled so that a full-scale sine has magnitude 1."""
 
 from partita_blocks.spectral import STFT, mel_filterbank
 from torch import Tensor
 
 
 def spectrum(signal: Tensor, window: int, hop: int) -> Tensor:
-    """A Hann STFT, scaled so that a full-scale sine has a peak of magnitude 1.
+    """Complex STFT with a Hann window.
 
-    Frames are centered and the ends continue by reflection, so that one sample is enough.
+    Frames are centered and the signal is extended by reflection, so one sample is enough.
 
     Args:
         signal: `(channels, samples)`.
-        window: length of the window, in samples.
+        window: length of the window in samples.
         hop: samples between frames.
 
     Returns:
@@ -22,7 +22,7 @@ def spectrum(signal: Tensor, window: int, hop: int) -> Tensor:
 
 
 def magnitudes(signal: Tensor, window: int, hop: int) -> Tensor:
-    """The magnitudes of `spectrum`, real, in the same shape."""
+    """Magnitudes of `spectrum`, real, in the same shape."""
     transform = _stft(window, hop)
     found = transform(signal)
     power = found.real.square() + found.imag.square()
@@ -30,17 +30,17 @@ def magnitudes(signal: Tensor, window: int, hop: int) -> Tensor:
 
 
 def mel_bands(*, sample_rate: int, window: int, num_mels: int) -> Tensor:
-    """Weights of the bins in triangular bands on Slaney's mel scale, from 0 Hz to half the sample rate.
+    """Weights of STFT bins in triangular bands on Slaney's mel scale, from 0 Hz to half the sample rate.
 
-    A band without a bin (narrow bands, high rates) says nothing and is left out.
+    Bands without a bin (narrow bands at high sample rates) are left out.
 
     Args:
-        sample_rate: samples a second.
+        sample_rate: sample rate in Hz.
         window: length of the Fourier transform.
         num_mels: number of bands.
 
     Returns:
-        `(at most num_mels, window // 2 + 1)` float32; the weights of a band add up to 1.
+        `(bands, window // 2 + 1)` float32 with at most `num_mels` bands; the weights of a band add up to 1.
     """
     bank = mel_filterbank(sample_rate=sample_rate, n_fft=window, num_mels=num_mels, f_min=0.0, f_max=sample_rate / 2)
     weight = bank.sum(0, keepdim=True)
