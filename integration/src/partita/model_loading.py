@@ -19,7 +19,7 @@ from partita_core import (
     read_json,
     read_shapes,
     read_tensors,
-    shown,
+    short_repr,
 )
 from partita_representation import RepresentationModel
 from torch import Tensor, nn
@@ -118,7 +118,7 @@ def _trained_model(path: Path) -> tuple[Config, str | None]:
         raise PartitaError(f"{path} is not the config of a run; it has no config.model")
     codec = run.get("codec")
     if not isinstance(codec, str | None):
-        raise PartitaError(f"{path}: config.codec is {shown(codec)}; a folder or null is needed")
+        raise PartitaError(f"{path}: config.codec is {short_repr(codec)}; a folder or null is needed")
     return from_dict(Config, run["model"], where=f"{path}: config.model"), codec
 
 

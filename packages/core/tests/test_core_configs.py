@@ -11,10 +11,10 @@ from partita_core import (
     Config,
     LatentSpec,
     PartitaError,
-    component,
+    component_field,
     from_dict,
-    named,
     override,
+    parse_config,
     register,
     registry,
     to_dict,
@@ -53,9 +53,9 @@ class Everything(Config):
     inner_by_name: dict[str, Inner] = field(default_factory=lambda: {"a": Inner()})
     inner: Inner = Inner()
     inners: tuple[Inner, ...] = (Inner(), Inner(4))
-    part: Config = component("bottleneck", "quantizer", default=NoisyConfig())
-    parts: tuple[Config, ...] = component("encoder", default=(StridedConfig(), CumulativeConfig()))
-    attached: Config | None = component("quantizer", default=None)
+    part: Config = component_field("bottleneck", "quantizer", default=NoisyConfig())
+    parts: tuple[Config, ...] = component_field("encoder", default=(StridedConfig(), CumulativeConfig()))
+    attached: Config | None = component_field("quantizer", default=None)
     anything: Any = None
 
     def build(self):
@@ -308,11 +308,11 @@ def test_the_last_of_two_values_for_one_path_counts():
 def test_a_component_without_defaults_is_given_by_its_fields():
     changed = override(Everything(), ["part.size=3", "part=demanding"])
     assert changed.part == Demanding(3)
-    assert named("demanding:size=4") == Demanding(4)
+    assert parse_config("demanding:size=4") == Demanding(4)
 
 
 def test_settings_behind_a_name_may_be_lists():
-    assert named("test/everything:sizes=[4,5],count=3") == Everything(sizes=(4, 5), count=3)
+    assert parse_config("test/everything:sizes=[4,5],count=3") == Everything(sizes=(4, 5), count=3)
 
 
 def test_swapped_component_has_its_own_defaults():

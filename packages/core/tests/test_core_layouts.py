@@ -8,9 +8,9 @@ from partita_core import (
     as_layouts,
     convert,
     convert_pairs,
+    default_layout,
     from_dict,
     from_network,
-    natural_layout,
     network_layout,
     to_dict,
     to_network,
@@ -48,10 +48,10 @@ def test_unknown_names_are_refused(name, message):
 
 def test_widths():
     assert [layout.width for layout in ChannelLayout] == [1, 2, 2]
-    assert [natural_layout(1), natural_layout(2)] == [MONO, STEREO]
+    assert [default_layout(1), default_layout(2)] == [MONO, STEREO]
     for channels in (0, 3, 6):
         with pytest.raises(PartitaError, match=f"audio has {channels} channels"):
-            natural_layout(channels)
+            default_layout(channels)
 
 
 def test_as_layouts():

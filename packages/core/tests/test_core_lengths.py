@@ -3,7 +3,7 @@
 import math
 
 import torch
-from partita_core import LatentSpec, codes_within, length_mask, mean_within, move_average, tokens_within
+from partita_core import LatentSpec, codes_within, length_mask, mean_within, tokens_within, update_average
 
 LENGTHS = torch.tensor([3, 1])
 X = torch.tensor([[[1.0, 2.0, 3.0, 99.0]], [[4.0, 99.0, 99.0, 99.0]]])  # (2, 1, 4), with 99 behind the ends
@@ -43,5 +43,5 @@ def test_samples_take_whole_tokens():
 
 def test_an_average_ignores_what_is_not_finite():
     running = torch.tensor([1.0, 1.0, 1.0])
-    move_average(running, torch.tensor([3.0, math.inf, math.nan]), 0.5)
+    update_average(running, torch.tensor([3.0, math.inf, math.nan]), 0.5)
     assert running.tolist() == [2.0, 1.0, 1.0]

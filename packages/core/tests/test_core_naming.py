@@ -5,7 +5,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from partita_core import Autoencoder, PartitaError, plain_state
+from partita_core import Autoencoder, PartitaError, uncompiled_state
 from partita_testing.dummies import RoundingConfig, autoencoder, blocks
 
 
@@ -130,7 +130,7 @@ PARTS = ["encoder", "bottleneck", "decoder", "quantizer"]
 def test_a_model_with_a_compiled_part_is_saved_under_plain_names(part, tmp_path):
     codec, plain = autoencoder(quantizer=RoundingConfig()), autoencoder(quantizer=RoundingConfig())
     setattr(codec, part, torch.compile(getattr(codec, part), backend="eager"))
-    assert plain_state(codec).keys() == plain.state_dict().keys()
+    assert uncompiled_state(codec).keys() == plain.state_dict().keys()
     assert (codec.space_id, codec.codes_id) == (plain.space_id, plain.codes_id)
     codec.save_pretrained(tmp_path / "model")
     back = Autoencoder.from_pretrained(tmp_path / "model")

@@ -14,7 +14,7 @@ from partita_core import (
     atomic_folder,
     atomic_write,
     check_vacant,
-    locked,
+    file_lock,
     outputs,
     read_json,
     remove_unfinished,
@@ -259,16 +259,16 @@ def test_two_writers_of_a_file_do_not_meet(tmp_path):
 def test_a_lock_is_held_once(tmp_path):
     path = tmp_path / "lock"
     path.write_text("kept")
-    with locked(path):
-        with pytest.raises(PartitaError, match="is being written by another process"), locked(path):
+    with file_lock(path):
+        with pytest.raises(PartitaError, match="is being written by another process"), file_lock(path):
             pass
         assert path.read_text() == "kept"
         path.unlink()
-        with locked(path):  # of another file, now
+        with file_lock(path):  # of another file, now
             pass
-    with locked(path):
+    with file_lock(path):
         pass
-    with pytest.raises(PartitaError, match="cannot write .*none"), locked(tmp_path / "none" / "lock"):
+    with pytest.raises(PartitaError, match="cannot write .*none"), file_lock(tmp_path / "none" / "lock"):
         pass
 
 

@@ -2,7 +2,7 @@ import warnings
 from dataclasses import dataclass
 
 import pytest
-from partita_core import Config, PartitaError, build, components, lookup, nearest, register, registry
+from partita_core import Config, PartitaError, build, components, lookup, register, registry, suggest
 from partita_testing.dummies import NoisyBottleneck, NoisyConfig, RoundingConfig, StridedConfig
 
 
@@ -129,7 +129,7 @@ def test_a_broken_package_does_not_take_the_others_along(scratch, monkeypatch):
 
 def test_nearest():
     valid = ["stereo", "mono", "mid_side"]
-    assert nearest("sterio", valid) == "did you mean stereo?"
-    assert nearest("xyz", valid) == "valid: mid_side, mono, stereo"
-    assert nearest("xyz", []) == "nothing is valid here"
-    assert nearest("abcd", ["abce", "abcf"]) == "did you mean abcf or abce?"
+    assert suggest("sterio", valid) == "did you mean stereo?"
+    assert suggest("xyz", valid) == "valid: mid_side, mono, stereo"
+    assert suggest("xyz", []) == "nothing is valid here"
+    assert suggest("abcd", ["abce", "abcf"]) == "did you mean abcf or abce?"

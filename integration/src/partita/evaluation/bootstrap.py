@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from partita_core import PartitaError, shown
+from partita_core import PartitaError, short_repr
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Bootstrap:
         if not 0 < confidence < 1:
             raise PartitaError(f"confidence is {confidence}; it must be between 0 and 1, as 0.95")
         if not 0 <= seed < 2**63:
-            raise PartitaError(f"the seed is {shown(seed)}; that of resampled clips must be from 0 to 2**63 - 1")
+            raise PartitaError(f"the seed is {short_repr(seed)}; that of resampled clips must be from 0 to 2**63 - 1")
         self.clips, self.confidence = clips, confidence
         generator = np.random.default_rng([seed, clips])
         # How often each clip is in each set: all means are then one matrix product.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
-from partita_core import ChannelLayout, Config, PartitaError, first_line, register, shown
+from partita_core import ChannelLayout, Config, PartitaError, first_line, register, short_repr
 from partita_core.ranges import Heads, Layers, Proportion, Width
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -216,8 +216,8 @@ def check_prompts(prompts: Any) -> None:
         raise PartitaError(f"prompts are a {type(prompts).__name__}; a list of texts is expected, one for each item")
     for text in prompts:
         if not isinstance(text, str):
-            raise PartitaError(f"a prompt is {shown(text)}; a text is expected, or an empty one for none")
+            raise PartitaError(f"a prompt is {short_repr(text)}; a text is expected, or an empty one for none")
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise PartitaError(f"the prompt {shown(text)} is not UTF-8") from None
+            raise PartitaError(f"the prompt {short_repr(text)} is not UTF-8") from None

@@ -18,10 +18,10 @@ from partita_core import (
     Saved,
     as_layouts,
     as_seeds,
-    component,
+    component_field,
     length_mask,
     register,
-    shown,
+    short_repr,
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,8 +47,8 @@ class GeneratorConfig(Config):
         stop: whether it also learns where recordings end.
     """
 
-    head: GenerationHeadConfig = component("generation_head", default=FlowHeadConfig())
-    language_model: Config = component("language_model", default=LlamaBackboneConfig())
+    head: GenerationHeadConfig = component_field("generation_head", default=FlowHeadConfig())
+    language_model: Config = component_field("language_model", default=LlamaBackboneConfig())
     stop: bool = False
 
     def build(self, *, codec: "Codec | RepresentationModel") -> "Generator":
@@ -175,7 +175,7 @@ class Generator(Saved):
         spec = self.codec.latent_spec
         check_prompts(prompts)
         if not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
-            raise PartitaError(f"{shown(seconds)} seconds cannot be generated; name a length")
+            raise PartitaError(f"{short_repr(seconds)} seconds cannot be generated; name a length")
         if audio is not None and not isinstance(audio, Latents):
             raise PartitaError(f"an audio prompt is Latents of the codec, and this is a {type(audio).__name__}")
         samples, batch = round(seconds * spec.sample_rate), len(prompts)

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Self
 
-from partita_core import Config, PartitaError, nearest, register
+from partita_core import Config, PartitaError, register, suggest
 
 from ._common import ExternalCodec
 from .dac import DacCodec
@@ -44,7 +44,7 @@ class TransformersCodecConfig(Config):
         settings = dict(self.settings)
         kind = str(settings.pop("model_type", None))
         if kind not in MODELS:
-            raise PartitaError(f"settings of a {kind} model: {nearest(kind, MODELS)}")
+            raise PartitaError(f"settings of a {kind} model: {suggest(kind, MODELS)}")
         try:
             import transformers
         except ImportError:

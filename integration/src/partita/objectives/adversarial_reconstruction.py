@@ -11,7 +11,7 @@ from partita_core import (
     FeedForwardDecoder,
     PartitaError,
     StepOutput,
-    component,
+    component_field,
     frozen_call,
     register,
     upcast,
@@ -62,8 +62,8 @@ class AdversarialReconstructionConfig(Config):
 
     losses: dict[str, Config] = field(default_factory=_default_losses, metadata={"roles": ("loss",)})
     weights: dict[str, NonNegative] = field(default_factory=_default_weights)
-    discriminator: Config | None = component("discriminator", default=ComplexSTFTDiscriminatorsConfig())
-    balancer: Config | None = component("balancer", default=None)
+    discriminator: Config | None = component_field("discriminator", default=ComplexSTFTDiscriminatorsConfig())
+    balancer: Config | None = component_field("balancer", default=None)
 
     def build(self, *, model: Autoencoder) -> "AdversarialReconstruction":
         """Builds the objective around `model`."""

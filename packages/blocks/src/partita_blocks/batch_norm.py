@@ -1,7 +1,7 @@
 """Batch normalization without anything learned, for latents that are to differ from recording to recording."""
 
 import torch
-from partita_core import is_distributed, move_average, upcast
+from partita_core import is_distributed, upcast, update_average
 from torch import Tensor, nn
 from torch.distributed.nn import functional
 
@@ -52,8 +52,8 @@ class BatchNorm(nn.Module):
         """Moves the running statistics towards those of a step; the first ones are taken over."""
         self.steps += (mean + variance).isfinite().all()
         share = (1 / self.steps.clamp_min(1)).clamp_min(1 - self.decay)
-        move_average(self.running_mean, mean, share)
-        move_average(self.running_variance, variance, share)
+        update_average(self.running_mean, mean, share)
+        update_average(self.running_variance, variance, share)
 
 
 def _over_processes(x: Tensor) -> Tensor:

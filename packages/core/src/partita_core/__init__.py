@@ -4,14 +4,14 @@ from ._checks import as_seeds
 from .arrays import as_integers, as_tensor
 from .autoencoder import Autoencoder, AutoencoderConfig, latent_spec, measure_latents
 from .codec import Codec
-from .codes import check_codes, count_levels
+from .codes import check_codes, resolve_num_quantizers
 from .configs import build, from_dict, to_dict
 from .constants import Constant
 from .denoising import DenoisingDecoder, NoiseSchedule
 from .distributed import is_distributed, process_mean
-from .errors import PartitaError, first_line, nearest, printable, shorten, shown
+from .errors import PartitaError, escape_unprintable, first_line, short_repr, shorten, suggest
 from .files import check_finite, parse_json, read_json, read_shapes, read_tensors, write_json, write_tensors
-from .fingerprints import plain, plain_state, weights_hash
+from .fingerprints import uncompiled_state, unwrap_compiled, weights_hash
 from .frozen import Frozen, frozen_call
 from .latent_normalizer import LatentNormalizer
 from .latents import Latents, regroup
@@ -20,20 +20,20 @@ from .layouts import (
     as_layouts,
     convert,
     convert_pairs,
+    default_layout,
     from_network,
-    natural_layout,
     network_layout,
     to_network,
 )
-from .lengths import codes_within, length_mask, mean_within, move_average, tokens_within
+from .lengths import codes_within, length_mask, mean_within, tokens_within, update_average
 from .loading import build_for, check_folder, check_weights, limited_build
-from .locks import locked
+from .locks import file_lock
 from .noise import hashed_seed, keyed_noise
-from .outputs import atomic_folder, atomic_write, check_vacant, remove_unfinished, settle
-from .overrides import named, override
+from .outputs import atomic_folder, atomic_write, check_vacant, finish_interrupted_write, remove_unfinished
+from .overrides import override, parse_config
 from .precision import Precision, compile_frozen, upcast
-from .quantized_codec import QuantizedCodec, QuantizedCodecConfig, attach_quantizer, check_continuous
-from .registry import Config, component, components, lookup
+from .quantized_codec import QuantizedCodec, QuantizedCodecConfig, attach_quantizer, check_quantizer_fits
+from .registry import Config, component_field, components, lookup
 from .roles import (
     AudioTransform,
     Bottleneck,
@@ -51,7 +51,7 @@ from .roles import (
     StepOutput,
     sum_contexts,
 )
-from .saving import Saved, load_weights, remove_saved
+from .saving import Saved, load_weights, remove_model
 from .settings import ConfigClass, config_of, register
 from .specs import AudioSpec, LatentSpec
 from .stream_codec import StreamDecoder, StreamEncoder
@@ -61,14 +61,14 @@ __all__ = [
     "QuantizedCodec",
     "QuantizedCodecConfig",
     "attach_quantizer",
-    "check_continuous",
+    "check_quantizer_fits",
     "as_integers",
     "as_layouts",
     "as_tensor",
     "check_codes",
-    "count_levels",
-    "plain",
-    "plain_state",
+    "resolve_num_quantizers",
+    "unwrap_compiled",
+    "uncompiled_state",
     "Posterior",
     "as_seeds",
     "AudioSpec",
@@ -88,7 +88,7 @@ __all__ = [
     "check_weights",
     "Codec",
     "codes_within",
-    "component",
+    "component_field",
     "compile_frozen",
     "components",
     "Config",
@@ -117,22 +117,22 @@ __all__ = [
     "length_mask",
     "limited_build",
     "load_weights",
-    "locked",
+    "file_lock",
     "lookup",
     "Loss",
     "mean_within",
     "measure_latents",
-    "move_average",
-    "named",
-    "natural_layout",
-    "nearest",
+    "update_average",
+    "parse_config",
+    "default_layout",
+    "suggest",
     "network_layout",
     "override",
     "NoiseSchedule",
     "parse_json",
     "PartitaError",
     "Precision",
-    "printable",
+    "escape_unprintable",
     "process_mean",
     "Quantizer",
     "read_json",
@@ -140,15 +140,15 @@ __all__ = [
     "read_tensors",
     "register",
     "regroup",
-    "remove_saved",
+    "remove_model",
     "remove_unfinished",
     "RepresentationEncoder",
     "Role",
     "Sampler",
     "Saved",
-    "settle",
+    "finish_interrupted_write",
     "shorten",
-    "shown",
+    "short_repr",
     "StepOutput",
     "StatefulStream",
     "Stream",

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from .arrays import as_integers, as_tensor
-from .errors import PartitaError, shown
-from .layouts import ChannelLayout, as_layouts, natural_layout, network_layout
+from .errors import PartitaError, short_repr
+from .layouts import ChannelLayout, as_layouts, default_layout, network_layout
 from .specs import AudioSpec
 
 Layouts = ChannelLayout | str | int | Sequence[ChannelLayout | str | int] | Tensor
@@ -33,7 +33,7 @@ def check_audio(
     """A batch of audio for a network of `spec`: the audio, its lengths `(batch,)` on the CPU, and its layouts."""
     audio = as_audio(audio)
     batch, channels, samples = audio.shape
-    layout = natural_layout(channels) if layout is None else layout
+    layout = default_layout(channels) if layout is None else layout
     layouts = layout_list(layout, batch)
     for item in layouts:
         network_layout(item, spec.layouts)
@@ -42,7 +42,7 @@ def check_audio(
     sizes = as_integers([samples] * batch if lengths is None else lengths, "lengths").cpu()
     if batch == 0 or sizes.shape != (batch,) or (sizes < 1).any() or (sizes > samples).any():
         raise PartitaError(
-            f"lengths are {shown(sizes.tolist())}; {batch} lengths from 1 to {samples} samples are needed, "
+            f"lengths are {short_repr(sizes.tolist())}; {batch} lengths from 1 to {samples} samples are needed, "
             "and at least one item"
         )
     if not torch.isfinite(audio).all():
@@ -59,7 +59,7 @@ def batch_lengths(lengths: Tensor | Sequence[int], batch_size: int, samples: int
     sizes = as_integers(lengths, "lengths")
     read = sizes.device.type == "cpu" and not torch.compiler.is_compiling()
     if sizes.shape != (batch_size,) or read and bool(((sizes < 1) | (sizes > samples)).any()):
-        given = shown(sizes.tolist()) if read else tuple(sizes.shape)
+        given = short_repr(sizes.tolist()) if read else tuple(sizes.shape)
         raise PartitaError(f"lengths are {given}; {batch_size} lengths from 1 to {samples} samples are needed")
     return sizes
 
@@ -113,7 +113,7 @@ def as_seeds(seed: int | Sequence[int] | Tensor, batch_size: int) -> Tensor:
     try:
         seeds = as_integers(seed, "seeds").cpu()
     except PartitaError:
-        raise PartitaError(f"the seed is {shown(seed)}; it must be an integer from -2**63 to 2**63 - 1") from None
+        raise PartitaError(f"the seed is {short_repr(seed)}; it must be an integer from -2**63 to 2**63 - 1") from None
     if seeds.dim() == 0:
         return seeds.expand(batch_size)
     if seeds.shape != (batch_size,):

@@ -14,11 +14,11 @@ from .arrays import as_tensor
 from .codec import Codec
 from .configs import from_dict, to_dict
 from .errors import PartitaError
-from .fingerprints import plain, plain_state, weights_hash
+from .fingerprints import uncompiled_state, unwrap_compiled, weights_hash
 from .layouts import ChannelLayout
 from .precision import Precision, check_precision
 from .ranges import Width
-from .registry import Config, component, components, lookup
+from .registry import Config, component_field, components, lookup
 from .roles import (
     Bottleneck,
     BottleneckOutput,
@@ -69,8 +69,8 @@ class Autoencoder(Saved, Codec):
         super().__init__()
         roles = {"encoder": (encoder, Encoder), "bottleneck": (bottleneck, Bottleneck), "decoder": (decoder, Decoder)}
         for name, (part, role) in (roles | {"quantizer": (quantizer, Quantizer)}).items():
-            if not isinstance(plain(part), role) and not (part is None and name == "quantizer"):
-                kind = type(plain(part)).__name__
+            if not isinstance(unwrap_compiled(part), role) and not (part is None and name == "quantizer"):
+                kind = type(unwrap_compiled(part)).__name__
                 raise PartitaError(f"the {name} is a {kind}; a partita_core.{role.__name__} is expected")
         self.encoder, self.bottleneck, self.decoder, self.quantizer = encoder, bottleneck, decoder, quantizer
         self.audio_spec = encoder.audio_spec
@@ -91,7 +91,7 @@ class Autoencoder(Saved, Codec):
                 raise PartitaError(f"{pair}, but {tokens}; take one without context")
         if quantizer is not None:
             _require("the bottleneck's dim", bottleneck.dim, "the quantizer's dim", quantizer.dim)
-            if isinstance(plain(bottleneck), Quantizer):
+            if isinstance(unwrap_compiled(bottleneck), Quantizer):
                 raise PartitaError("the bottleneck quantizes already; a second quantizer cannot be attached")
             self.latent_spec = replace(self.latent_spec, codebook_sizes=quantizer.codebook_sizes)
         self.encode_context = sum_contexts(encoder.context, bottleneck.context, _context(quantizer))
@@ -101,7 +101,7 @@ class Autoencoder(Saved, Codec):
     @property
     def _quantizing(self) -> Quantizer | None:
         """The quantizer, in whichever place; not an attribute, or its weights would be saved twice."""
-        return self.bottleneck if isinstance(plain(self.bottleneck), Quantizer) else self.quantizer  # pyright: ignore
+        return self.bottleneck if isinstance(unwrap_compiled(self.bottleneck), Quantizer) else self.quantizer  # pyright: ignore
 
     def forward(
         self,
@@ -127,8 +127,8 @@ class Autoencoder(Saved, Codec):
         Raises:
             PartitaError: shapes, lengths or layouts are not those of the network, or the decoder is trained otherwise.
         """
-        if not isinstance(plain(self.decoder), FeedForwardDecoder):
-            kind = type(plain(self.decoder)).__name__
+        if not isinstance(unwrap_compiled(self.decoder), FeedForwardDecoder):
+            kind = type(unwrap_compiled(self.decoder)).__name__
             raise PartitaError(f"{kind} does not decode in one pass; use encode and decode, or ConsistencyTraining")
         audio = as_audio(audio)
         samples = audio.shape[-1]
@@ -227,7 +227,9 @@ class Autoencoder(Saved, Codec):
         parts |= {"quantizer": self.quantizer} if self.quantizer is not None else {}
         for name, part in parts.items():
             if not isinstance(getattr(part, "config", None), Config):
-                raise PartitaError(f"the {name} {type(plain(part)).__name__} was not built from a registered Config")
+                raise PartitaError(
+                    f"the {name} {type(unwrap_compiled(part)).__name__} was not built from a registered Config"
+                )
         configs = {name: part.config for name, part in parts.items()}
         config = AutoencoderConfig(audio=self.audio_spec, latent_dim=self.latent_spec.dim, **configs)
         return config, {"latent_spec": to_dict(self.latent_spec)} | self._ids()
@@ -256,13 +258,13 @@ class Autoencoder(Saved, Codec):
         return self.bottleneck.expand(values).to(_dtype(self.decoder))
 
     def _space_weights(self) -> dict[str, Tensor]:
-        return plain_state(self.encoder, "encoder.") | plain_state(self.bottleneck, "bottleneck.")
+        return uncompiled_state(self.encoder, "encoder.") | uncompiled_state(self.bottleneck, "bottleneck.")
 
     def _space_facts(self) -> Any:
         return self._described(self.encoder, self.bottleneck)
 
     def _codes_weights(self) -> dict[str, Tensor]:
-        return {} if self.quantizer is None else plain_state(self.quantizer)
+        return {} if self.quantizer is None else uncompiled_state(self.quantizer)
 
     def _hash_codes(self) -> str:
         if self.quantizer is None:
@@ -291,10 +293,10 @@ class AutoencoderConfig(Config):
 
     audio: AudioSpec
     latent_dim: Width
-    encoder: Config = component("encoder")
-    bottleneck: Config = component("bottleneck", "quantizer")
-    decoder: Config = component("decoder")
-    quantizer: Config | None = component("quantizer", default=None)
+    encoder: Config = component_field("encoder")
+    bottleneck: Config = component_field("bottleneck", "quantizer")
+    decoder: Config = component_field("decoder")
+    quantizer: Config | None = component_field("quantizer", default=None)
 
     def build(self) -> Autoencoder:
         """Builds every part with what it needs of the others."""

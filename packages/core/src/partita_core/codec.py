@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from ._checks import Layouts, as_seeds, check_audio, decoder_layouts, known_layouts, layout_list
 from .arrays import as_integers, as_tensor
-from .codes import check_codes, count_levels
-from .errors import PartitaError, shown
+from .codes import check_codes, resolve_num_quantizers
+from .errors import PartitaError, short_repr
 from .fingerprints import Named
 from .latents import Latents
 from .layouts import ChannelLayout, from_network, network_layout, to_network
@@ -116,7 +116,7 @@ class Codec(Named, ABC):
             layout = known_layouts(self.audio_spec, None, 1)[0]
         lengths = as_integers([] if lengths is None else lengths, "lengths")
         if lengths.dim() != 1:
-            raise PartitaError(f"lengths are {shown(lengths.tolist())}; one for each item is expected")
+            raise PartitaError(f"lengths are {short_repr(lengths.tolist())}; one for each item is expected")
         layouts = layout_list(layout, len(lengths))
         for item in layouts:
             network_layout(item, self.audio_spec.layouts)
@@ -153,7 +153,7 @@ class Codec(Named, ABC):
         """
         audio, lengths, layouts = check_audio(self.audio_spec, audio, lengths, layout)
         if num_quantizers is not None:
-            count_levels(num_quantizers, len(self.latent_spec.codebook_sizes), "this model")
+            resolve_num_quantizers(num_quantizers, len(self.latent_spec.codebook_sizes), "this model")
         hop, tokens = self.latent_spec.hop, self.latent_spec.tokens_per_frame
         frames = -(-lengths // hop)
         parameter = self._parameter()
@@ -407,7 +407,7 @@ class Codec(Named, ABC):
             raise PartitaError(f"{type(self).__name__} has no quantizer: there are no codes to look up")
         sizes, ours = latents.spec.codebook_sizes, self.latent_spec.codebook_sizes
         if latents.values is None and sizes != ours:
-            raise PartitaError(f"these codes are of codebooks {shown(sizes)}, the model's are {shown(ours)}")
+            raise PartitaError(f"these codes are of codebooks {short_repr(sizes)}, the model's are {short_repr(ours)}")
         latents.check(piece=piece)
         return latents
 

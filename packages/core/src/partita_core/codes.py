@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .arrays import as_integers
-from .errors import PartitaError, shown
+from .errors import PartitaError, short_repr
 
 
 def check_codes(codes: Any, codebook_sizes: Sequence[int]) -> Tensor:
@@ -37,7 +37,7 @@ def check_codes(codes: Any, codebook_sizes: Sequence[int]) -> Tensor:
     return codes
 
 
-def count_levels(num_quantizers: int | None, levels: int, owner: str) -> int:
+def resolve_num_quantizers(num_quantizers: int | None, levels: int, owner: str) -> int:
     """Number of levels that `num_quantizers` asks for; None asks for all `levels`.
 
     Args:
@@ -51,5 +51,5 @@ def count_levels(num_quantizers: int | None, levels: int, owner: str) -> int:
     if num_quantizers is None:
         return levels
     if not isinstance(num_quantizers, int) or not 1 <= num_quantizers <= levels:
-        raise PartitaError(f"num_quantizers is {shown(num_quantizers)}; {owner} has {levels} levels of codes")
+        raise PartitaError(f"num_quantizers is {short_repr(num_quantizers)}; {owner} has {levels} levels of codes")
     return num_quantizers

@@ -5,7 +5,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from .errors import PartitaError, nearest, shorten, shown
+from .errors import PartitaError, short_repr, shorten, suggest
 from .registry import Config, lookup
 
 T = TypeVar("T")
@@ -62,11 +62,11 @@ def _decode(kind: Any, data: Any, roles: tuple[str, ...], where: str) -> Any:
         return _first_that_fits(options, data, roles, where)
     if origin is Literal:
         if data not in arguments:
-            raise PartitaError(f"{where}: {shown(data)} is none of {', '.join(map(repr, arguments))}")
+            raise PartitaError(f"{where}: {short_repr(data)} is none of {', '.join(map(repr, arguments))}")
         return data
     if origin in (tuple, list):
         if not isinstance(data, (list, tuple)):
-            raise PartitaError(f"{where}: expected a list, got {shown(data)}")
+            raise PartitaError(f"{where}: expected a list, got {short_repr(data)}")
         inner = arguments[:-1] if arguments[-1:] == (Ellipsis,) else arguments
         if origin is list or arguments[-1:] == (Ellipsis,):
             inner = inner * len(data)
@@ -76,7 +76,7 @@ def _decode(kind: Any, data: Any, roles: tuple[str, ...], where: str) -> Any:
         return origin(items)
     if origin is dict:
         if not isinstance(data, dict):
-            raise PartitaError(f"{where}: expected a mapping, got {shown(data)}")
+            raise PartitaError(f"{where}: expected a mapping, got {short_repr(data)}")
         return {str(key): _decode(arguments[1], item, roles, f"{where}.{key}") for key, item in data.items()}
     if isinstance(kind, type) and issubclass(kind, Config):
         return _decode_component(kind, data, roles, where)
@@ -86,7 +86,7 @@ def _decode(kind: Any, data: Any, roles: tuple[str, ...], where: str) -> Any:
         members = {name.lower(): member for name, member in kind.__members__.items()}
         name = str(data).lower()
         if name not in members:
-            raise PartitaError(f"{where}: unknown {kind.__name__} {shown(data)}; {nearest(name, members)}")
+            raise PartitaError(f"{where}: unknown {kind.__name__} {short_repr(data)}; {suggest(name, members)}")
         return members[name]
     return _decode_plain(kind, data, where)
 
@@ -96,7 +96,7 @@ def _decode_plain(kind: Any, data: Any, where: str) -> Any:
         return float(data)
     if isinstance(data, kind) and not (isinstance(data, bool) and kind is not bool):
         return data
-    raise PartitaError(f"{where}: expected {kind.__name__}, got {shown(data)}")
+    raise PartitaError(f"{where}: expected {kind.__name__}, got {short_repr(data)}")
 
 
 def _first_that_fits(options: list[Any], data: Any, roles: tuple[str, ...], where: str) -> Any:
@@ -119,7 +119,7 @@ def decode_component(
 ) -> tuple[type[Config], dict[str, Any]]:
     """The class and the decoded values of a tagged dict, not built yet; arguments and errors as `from_dict`."""
     if not isinstance(data, dict) or not isinstance(data.get("type"), str):
-        raise PartitaError(f"{where}: expected a component with its type, got {shown(data)}")
+        raise PartitaError(f"{where}: expected a component with its type, got {short_repr(data)}")
     try:
         cls = lookup(data["type"], roles)
     except PartitaError as error:
@@ -132,11 +132,11 @@ def decode_component(
 def decode_values(cls: Any, data: Any, where: str) -> dict[str, Any]:
     """The decoded values of a dataclass's fields, those that are given; errors as `from_dict`."""
     if not isinstance(data, dict):
-        raise PartitaError(f"{where}: expected a mapping, got {shown(data)}")
+        raise PartitaError(f"{where}: expected a mapping, got {short_repr(data)}")
     hints, known = get_type_hints(cls), {field.name: field for field in fields(cls)}
     for key in data:
         if key not in known:
-            raise PartitaError(f"{where}: unknown key {shown(key)}; {nearest(str(key), known)}")
+            raise PartitaError(f"{where}: unknown key {short_repr(key)}; {suggest(str(key), known)}")
     values = {}
     for name, item in data.items():
         values[name] = _decode(hints[name], item, known[name].metadata.get("roles", ()), f"{where}.{name}")

@@ -14,14 +14,14 @@ class PartitaError(ValueError):
     """
 
     def __str__(self) -> str:
-        return printable(_BREAKS.sub(" ", super().__str__()))
+        return escape_unprintable(_BREAKS.sub(" ", super().__str__()))
 
 
 # Line breaks as `str.splitlines` knows them, and tabs, with the spaces around them.
 _BREAKS = re.compile(r"[ ]*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*")
 
 
-def printable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """A text of a foreign file as a terminal or a table may show it: what does not print is escaped.
 
     Escaped are control characters, which would be obeyed, marks that turn the direction of text, and the halves of
@@ -40,7 +40,7 @@ def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def suggest(name: str, valid: Iterable[str]) -> str:
     """Ends an error message with the valid names closest to `name`, or with all of them, up to 40, if none is."""
     names = sorted(valid)
     close = get_close_matches(name, names, n=3, cutoff=0.5)
@@ -50,7 +50,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"valid: {', '.join(listed)}" if names else "nothing is valid here"
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value as messages show it, however large it is."""
     return shorten(repr(value))
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import PartitaError, first_line, shorten, shown
+from .errors import PartitaError, first_line, short_repr, shorten
 from .outputs import atomic_write
 
 # JSON of ours is far smaller; what is larger would take memory without saying anything.
@@ -95,14 +95,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise PartitaError(f"the key {shown(twice)} stands more than once in an object")
+        raise PartitaError(f"the key {short_repr(twice)} stands more than once in an object")
     return found
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise PartitaError(f"{shown(text)} is no finite number")
+        raise PartitaError(f"{short_repr(text)} is no finite number")
     return value
 
 
@@ -190,7 +190,7 @@ def _opened(path: str | Path) -> Iterator[Any]:
         with safe_open(str(path), framework="pt") as file:
             for name in file.keys():
                 if (dtype := file.get_slice(name).get_dtype()) not in _DTYPES:
-                    raise PartitaError(f"{path}: {shown(name)} is {dtype}; read are {', '.join(_DTYPES)}")
+                    raise PartitaError(f"{path}: {short_repr(name)} is {dtype}; read are {', '.join(_DTYPES)}")
             yield file
     except PartitaError:
         raise

@@ -14,13 +14,13 @@ from .latents import check_ids
 from .specs import LatentSpec
 
 
-def plain_state(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+def uncompiled_state(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
     """Weights of a module by the names that they have before `torch.compile`, which adds `_orig_mod.` to them."""
     state = module.state_dict(prefix=prefix, keep_vars=True)
     return {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
 
 
-def plain(module: Any) -> Any:
+def unwrap_compiled(module: Any) -> Any:
     """The module that `torch.compile` was given, of what it returned; every other module as it is."""
     return getattr(module, "_orig_mod", module)
 
@@ -88,7 +88,7 @@ class Named(nn.Module):
 
     def _space_weights(self) -> dict[str, Tensor]:
         """Weights that make the values."""
-        return plain_state(self)
+        return uncompiled_state(self)
 
     def _space_facts(self) -> Any:
         """Facts that make the values beside the weights, as JSON can hold them."""

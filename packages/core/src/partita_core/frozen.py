@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call
 
 from .errors import PartitaError
-from .fingerprints import plain_state, weights_hash
+from .fingerprints import uncompiled_state, weights_hash
 
 
 class Frozen(nn.Module):
@@ -22,7 +22,7 @@ class Frozen(nn.Module):
         """Freezes `module`."""
         super().__init__()
         object.__setattr__(self, "module", module.eval().requires_grad_(False))
-        self.sha256 = weights_hash(plain_state(module))
+        self.sha256 = weights_hash(uncompiled_state(module))
 
     module: nn.Module
 
@@ -36,7 +36,7 @@ class Frozen(nn.Module):
         Raises:
             PartitaError: they have.
         """
-        if weights_hash(plain_state(self.module)) != self.sha256:
+        if weights_hash(uncompiled_state(self.module)) != self.sha256:
             raise PartitaError(f"the frozen {type(self.module).__name__} has changed")
 
     def train(self, mode: bool = True) -> Self:

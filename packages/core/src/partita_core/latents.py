@@ -12,7 +12,7 @@ from torch import Tensor
 from .arrays import as_integers, as_tensor
 from .codes import check_codes
 from .configs import from_dict, to_dict
-from .errors import PartitaError, shown
+from .errors import PartitaError, short_repr
 from .files import parse_json, read_tensors, write_tensors
 from .latent_normalizer import LatentNormalizer
 from .layouts import ChannelLayout
@@ -53,7 +53,7 @@ def check_ids(*ids: object) -> None:
     """
     for name in ids:
         if name is not None and not (isinstance(name, str) and name.isprintable() and len(name) <= _LONGEST_ID):
-            raise PartitaError(f"{shown(name)} names no latent space; a name is a short text, or None")
+            raise PartitaError(f"{short_repr(name)} names no latent space; a name is a short text, or None")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Latents:
         if self.values is None and self.codes is None:
             raise PartitaError("latents need values or codes")
         if not isinstance(self.spec, LatentSpec):
-            raise PartitaError(f"spec is {shown(self.spec)}; a LatentSpec is expected")
+            raise PartitaError(f"spec is {short_repr(self.spec)}; a LatentSpec is expected")
         check_ids(self.space_id, self.codes_id)
         for name, convert in _TENSORS.items():
             if (value := getattr(self, name)) is not None or name in ("audio_lengths", "layout"):
@@ -181,7 +181,7 @@ class Latents:
         """
         if not isinstance(index, int) or not -len(self) <= index < len(self):
             raise PartitaError(
-                f"there is no item {shown(index)}; these latents have {len(self)} items, 0 to {len(self) - 1}"
+                f"there is no item {short_repr(index)}; these latents have {len(self)} items, 0 to {len(self) - 1}"
             )
         index %= len(self)
         frames = int(self.frames[index])
@@ -258,7 +258,7 @@ class Latents:
         try:
             header = from_dict(_Header, parse_json(metadata["partita_latents"]), where="header")
             if stray := sorted(tensors.keys() - set(_TENSORS)):
-                raise PartitaError(f"a stray tensor {shown(stray[0])}")
+                raise PartitaError(f"a stray tensor {short_repr(stray[0])}")
             found = {name: tensors.get(name) for name in _TENSORS}
             latents = cls(**found, **{field.name: getattr(header, field.name) for field in fields(header)})
             latents.check()

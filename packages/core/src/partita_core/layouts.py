@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import PartitaError, nearest, shown
+from .errors import PartitaError, short_repr, suggest
 
 
 class ChannelLayout(IntEnum):
@@ -39,15 +39,15 @@ class ChannelLayout(IntEnum):
             key = name.strip().upper().replace("-", "_")
             if key not in cls.__members__:
                 valid = [member.lower() for member in cls.__members__]
-                raise PartitaError(f"unknown channel layout {name!r}; {nearest(name.lower(), valid)}")
+                raise PartitaError(f"unknown channel layout {name!r}; {suggest(name.lower(), valid)}")
             return cls[key]
         try:
             return cls(index(name))
         except (TypeError, ValueError):
-            raise PartitaError(f"unknown channel layout {shown(name)}; valid: 0, 1, 2") from None
+            raise PartitaError(f"unknown channel layout {short_repr(name)}; valid: 0, 1, 2") from None
 
 
-def natural_layout(channels: int) -> ChannelLayout:
+def default_layout(channels: int) -> ChannelLayout:
     """The layout that audio of `channels` channels has when nothing else is said.
 
     Raises:

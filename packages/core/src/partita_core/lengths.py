@@ -54,7 +54,7 @@ def codes_within(codes: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 @torch.no_grad()
-def move_average(running: Tensor, value: Tensor, share: float | Tensor) -> None:
+def update_average(running: Tensor, value: Tensor, share: float | Tensor) -> None:
     """Move a running average in place by `share` of its distance to `value`; elements that are not finite are ignored.
 
     Args:

@@ -16,7 +16,7 @@ _held: set[int] = set()  # handles of locks, which must not outlive this process
 
 
 @contextmanager
-def locked(path: str | Path) -> Iterator[None]:
+def file_lock(path: str | Path) -> Iterator[None]:
     """Hold the lock of a file, which is made where there is none; it ends with the process, however that ends.
 
     Raises:

@@ -87,8 +87,8 @@ def atomic_write(path: str | Path, *, own: bool = False, sync: bool = True) -> I
 def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """Yield a folder to write files to, which then take their places in `folder`: all or none, and the rest stays.
 
-    A kill in between is made up for by the next `settle` of the folder. The folder itself stays, with its permissions
-    and whatever process works in it.
+    If the process is killed in between, the next `finish_interrupted_write` of the folder completes the write. The
+    folder itself stays, with its permissions and with any process that works in it.
 
     Raises:
         PartitaError: the folder cannot be written, or a folder stands where a file has to go, or the other way round.
@@ -99,7 +99,7 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
             aside.mkdir()
             yield aside
         return
-    settle(folder)
+    finish_interrupted_write(folder)
     with _reported(folder), _writer_folder(folder / "files") as holder:
         aside = holder / _NEW / "files"
         aside.mkdir()
@@ -112,10 +112,10 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
         _sync_tree(aside)
         aside.rename(folder / _READY)  # from here on, the new files are those that count
         _sync(folder)
-        settle(folder)
+        finish_interrupted_write(folder)
 
 
-def settle(folder: str | Path) -> None:
+def finish_interrupted_write(folder: str | Path) -> None:
     """Give files their places that an interrupted `atomic_folder` has completed.
 
     Raises:

@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .configs import construct, decode_component, decode_values, from_dict
-from .errors import PartitaError, nearest, shown
+from .errors import PartitaError, short_repr, suggest
 from .files import parse_json
 from .registry import Config, lookup
 
@@ -29,7 +29,7 @@ def override(config: T, overrides: Iterable[str]) -> T:
     return _overridden(config, type(config), overrides)
 
 
-def named(text: str, *roles: str) -> Config:
+def parse_config(text: str, *roles: str) -> Config:
     """The Config of a name, with settings behind a colon if need be: `two_step:refine=false,sigma_context=0.5`.
 
     Args:
@@ -91,7 +91,7 @@ def _merge(value: Any, kind: Any, node: _Node, roles: tuple[str, ...], where: st
         return _places(value, kind, node, roles, where)
     if not is_dataclass(value) or isinstance(value, type):
         deeper = f"{where}.{next(iter(node.parts))}"
-        raise PartitaError(f"{where!r} is {shown(value)}, which has no parts; {deeper!r} leads nowhere")
+        raise PartitaError(f"{where!r} is {short_repr(value)}, which has no parts; {deeper!r} leads nowhere")
     values = {each.name: getattr(value, each.name) for each in fields(value)}
     return construct(type(value), _fields(type(value), values, node, where), where or type(value).__name__)
 
@@ -102,7 +102,7 @@ def _fields(cls: Any, values: dict[str, Any], node: _Node, where: str) -> dict[s
     for name, part in node.parts.items():
         deeper = f"{where}.{name}" if where else name
         if name not in known:
-            raise PartitaError(f"unknown key {deeper!r}; {nearest(name, known)}")
+            raise PartitaError(f"unknown key {deeper!r}; {suggest(name, known)}")
         declared = known[name]
         factory = declared.default_factory
         default = declared.default if factory is MISSING else factory()
@@ -120,7 +120,7 @@ def _items(value: dict, kind: Any, node: _Node, roles: tuple[str, ...], where: s
     for name, part in node.parts.items():
         deeper = f"{where}.{name}"
         if name not in value and not grows:
-            raise PartitaError(f"unknown key {deeper!r}; {nearest(name, value)}")
+            raise PartitaError(f"unknown key {deeper!r}; {suggest(name, value)}")
         current = value.get(name, MISSING)
         _check_there(current, part, deeper)
         found[name] = _merge(current, inner, part, roles, deeper)

@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from .errors import PartitaError, shown
+from .errors import PartitaError, short_repr
 
 Precision = Literal["float32", "bf16"]
 """Of inference: at least float32, or bfloat16 where it is multiplied."""
@@ -14,7 +14,7 @@ Precision = Literal["float32", "bf16"]
 def check_precision(precision: Any) -> None:
     """Raise a `PartitaError` for what is no `Precision`."""
     if not isinstance(precision, str) or precision not in get_args(Precision):
-        raise PartitaError(f"precision is {shown(precision)}; 'float32' or 'bf16' is expected")
+        raise PartitaError(f"precision is {short_repr(precision)}; 'float32' or 'bf16' is expected")
 
 
 def upcast(x: Tensor) -> Tensor:

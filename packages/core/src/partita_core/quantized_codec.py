@@ -9,9 +9,9 @@ from .autoencoder import Autoencoder, AutoencoderConfig
 from .codec import Codec
 from .configs import from_dict, to_dict
 from .errors import PartitaError
-from .fingerprints import plain_state, weights_hash
+from .fingerprints import uncompiled_state, weights_hash
 from .precision import Precision
-from .registry import Config, component, lookup
+from .registry import Config, component_field, lookup
 from .roles import Quantizer, sum_contexts
 from .saving import Saved
 from .settings import register
@@ -24,7 +24,7 @@ def attach_quantizer(codec: Codec, quantizer: Quantizer) -> Codec:
     Raises:
         PartitaError: it makes codes already, or the quantizer does not fit it.
     """
-    check_continuous(codec, quantizer)
+    check_quantizer_fits(codec, quantizer)
     if not isinstance(codec, Autoencoder):
         return QuantizedCodec(codec, quantizer)
     attached = Autoencoder(codec.encoder, codec.bottleneck, codec.decoder, quantizer)
@@ -33,7 +33,7 @@ def attach_quantizer(codec: Codec, quantizer: Quantizer) -> Codec:
     return attached
 
 
-def check_continuous(codec: Codec, quantizer: Quantizer) -> None:
+def check_quantizer_fits(codec: Codec, quantizer: Quantizer) -> None:
     """Holds codec and quantizer against each other.
 
     Raises:
@@ -60,8 +60,8 @@ class QuantizedCodecConfig(Config):
         quantizer: makes codes of them.
     """
 
-    codec: Config = component("codec", "autoencoder")
-    quantizer: Config = component("quantizer")
+    codec: Config = component_field("codec", "autoencoder")
+    quantizer: Config = component_field("quantizer")
 
     def build(self) -> "QuantizedCodec":
         """Builds both."""
@@ -84,7 +84,7 @@ class QuantizedCodec(Saved, Codec):
             PartitaError: they do not fit; see `check_continuous`.
         """
         super().__init__()
-        check_continuous(codec, quantizer)
+        check_quantizer_fits(codec, quantizer)
         self.base, self.quantizer = codec, quantizer
         self.audio_spec = codec.audio_spec
         self.latent_spec = replace(codec.latent_spec, codebook_sizes=quantizer.codebook_sizes)
@@ -147,7 +147,7 @@ class QuantizedCodec(Saved, Codec):
         return self.base.space_id
 
     def _codes_weights(self) -> dict[str, Tensor]:
-        return plain_state(self.quantizer)
+        return uncompiled_state(self.quantizer)
 
     def _hash_codes(self) -> str:
         return weights_hash(self._codes_weights(), to_dict(getattr(self.quantizer, "config", None)))

@@ -6,7 +6,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from .errors import PartitaError, shorten, shown
+from .errors import PartitaError, short_repr, shorten
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,13 @@ def _check(kind: Any, value: Any, name: str) -> None:
                 _check_number(arguments[0], mark, value, name)
     elif origin is Literal:
         if value not in arguments:
-            raise PartitaError(f"{name} is {shown(value)}; it must be one of {', '.join(map(repr, arguments))}")
+            raise PartitaError(f"{name} is {short_repr(value)}; it must be one of {', '.join(map(repr, arguments))}")
     elif origin in (Union, UnionType):
         if value is not None or NoneType not in arguments:
             _check_options([option for option in arguments if option is not NoneType], value, name)
     elif origin is tuple:
         if not isinstance(value, (tuple, list)):
-            raise PartitaError(f"{name} is {shown(value)}; a list is expected")
+            raise PartitaError(f"{name} is {short_repr(value)}; a list is expected")
         inner = arguments[:1] * len(value) if arguments[-1:] == (Ellipsis,) else arguments
         if len(inner) != len(value):
             raise PartitaError(f"{name} has {len(value)} values; {len(inner)} are expected")
@@ -154,7 +154,9 @@ def _check_options(options: list[Any], value: Any, name: str) -> None:
 def _check_number(kind: type, span: Range, value: Any, name: str) -> None:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not (whole or (kind is float and isinstance(value, float))):
-        raise PartitaError(f"{name} is {shown(value)}; {'a number' if kind is float else 'a whole number'} is expected")
+        raise PartitaError(
+            f"{name} is {short_repr(value)}; {'a number' if kind is float else 'a whole number'} is expected"
+        )
     if value not in span:
         raise PartitaError(f"{name} is {shorten(str(value), 40)}; it must be {span}")
     if kind is float and value and not _SMALLEST <= abs(value) <= _LARGEST:

@@ -12,7 +12,7 @@ from functools import cache, wraps
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Self
 
-from .errors import PartitaError, nearest, shown
+from .errors import PartitaError, short_repr, suggest
 from .ranges import Ranged
 
 GROUP = "partita.components"
@@ -95,13 +95,13 @@ def lookup(name: str, roles: tuple[str, ...] = ()) -> type[Config]:
     if matches and (roles or len(matches) == 1):
         return known[matches[0]]
     if matches:
-        raise PartitaError(f"{shown(name)} is ambiguous: {', '.join(matches)}")
+        raise PartitaError(f"{short_repr(name)} is ambiguous: {', '.join(matches)}")
     short = candidates if "/" in name else [tag.split("/")[-1] for tag in candidates]
     what = " or ".join(roles) or "component"
-    raise PartitaError(f"unknown {what} {shown(name)}; {nearest(name, short)}")
+    raise PartitaError(f"unknown {what} {short_repr(name)}; {suggest(name, short)}")
 
 
-def component(*roles: str, default: Any = MISSING) -> Any:
+def component_field(*roles: str, default: Any = MISSING) -> Any:
     """A dataclass field that holds the Config of a component of one of `roles`.
 
     Args:

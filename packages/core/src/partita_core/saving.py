@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from .configs import from_dict, to_dict
-from .errors import PartitaError, first_line, shorten, shown
+from .errors import PartitaError, first_line, short_repr, shorten
 from .files import check_finite, read_json, read_shapes, read_tensors, write_json, write_tensors
-from .fingerprints import plain_state
+from .fingerprints import uncompiled_state
 from .loading import build_for, build_shell, check_folder, check_weights
-from .outputs import atomic_folder, settle
+from .outputs import atomic_folder, finish_interrupted_write
 from .registry import Config
 
 SCHEMA = 1
@@ -64,7 +64,7 @@ class Saved(nn.Module, ABC):
                 cannot be written, or a file in it that would be replaced is not of a model of this kind.
         """
         config, facts = self.saved_config()
-        nested, weights = self.nested(), plain_state(self)
+        nested, weights = self.nested(), uncompiled_state(self)
         name = f"this {type(self).__name__}"
         build_shell(weights, lambda: config.build(**nested), name, kind=type(self))
         check_finite(weights, name)
@@ -78,7 +78,7 @@ class Saved(nn.Module, ABC):
             for name, model in nested.items():
                 model.save_pretrained(aside / name)
         for name in set(earlier) - set(nested):
-            remove_saved(Path(folder) / name)
+            remove_model(Path(folder) / name)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Self:
@@ -90,7 +90,7 @@ class Saved(nn.Module, ABC):
         folder = Path(name)
         if not os.path.isdir(folder):  # unlike the method, False of a name that no file system takes
             folder = _download(str(name), revision)
-        settle(folder)
+        finish_interrupted_write(folder)
         return _load(cls, folder, root=folder)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
@@ -125,11 +125,11 @@ def _nested_before(folder: Path, names: list[str]) -> list[str]:
     return [name for name in nested if isinstance(name, str) and Path(name).name == name] if nested else []
 
 
-def remove_saved(folder: Path) -> None:
+def remove_model(folder: Path) -> None:
     """Remove the files of a model and of those within it, and the folder if nothing else is in it."""
     with suppress(PartitaError, OSError):
         for name in _nested_before(folder, [_CONFIG]):
-            remove_saved(folder / name)
+            remove_model(folder / name)
         for name in (_WEIGHTS, _CARD, _CONFIG):
             (folder / name).unlink(missing_ok=True)
         folder.rmdir()
@@ -173,7 +173,7 @@ def _load_nested(config: Config, folder: Path, names: Any, root: Path) -> dict[s
     taken = signature(config.build).parameters
     needed = {name for name, parameter in taken.items() if parameter.default is Parameter.empty}
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise PartitaError(f"{folder / _CONFIG} does not name the models within it: {shown(names)}")
+        raise PartitaError(f"{folder / _CONFIG} does not name the models within it: {short_repr(names)}")
     if not needed <= set(names) <= taken.keys():
         built, named = ", ".join(taken) or "no other model", shorten(", ".join(names)) or "none"
         raise PartitaError(f"a {config.tag} is built on {built}; {folder / _CONFIG} names {named}")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ._checks import as_audio, as_seeds, decoder_layouts
 from .codec import Codec
-from .codes import count_levels
+from .codes import resolve_num_quantizers
 from .errors import PartitaError
 from .latents import Latents
 from .layouts import ChannelLayout, from_network, network_layout, to_network
@@ -42,7 +42,7 @@ class StreamEncoder:
             PartitaError: the codec cannot be streamed, or does not take the layout.
         """
         if num_quantizers is not None:
-            count_levels(num_quantizers, len(codec.latent_spec.codebook_sizes), "this model")
+            resolve_num_quantizers(num_quantizers, len(codec.latent_spec.codebook_sizes), "this model")
         self._codec = codec
         self._layout = ChannelLayout.parse(layout)
         known = torch.tensor([network_layout(self._layout, codec.audio_spec.layouts)])

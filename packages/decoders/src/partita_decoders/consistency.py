@@ -14,7 +14,7 @@ from partita_core import (
     NoiseSchedule,
     PartitaError,
     Sampler,
-    component,
+    component_field,
     register,
     upcast,
 )
@@ -111,7 +111,7 @@ class ConsistencyDecoderConfig(Config):
     sigma_max: Positive = 80.0
     sigma_data: Positive = 0.5
     rho: Positive = 7.0
-    sampler: Config = component("sampler", default=TwoStep())
+    sampler: Config = component_field("sampler", default=TwoStep())
 
     def build(self, *, latent_spec: LatentSpec, audio_spec: AudioSpec) -> "ConsistencyDecoder":
         """Builds the decoder for latents of `latent_spec` and audio of `audio_spec`.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from partita_core import Config, PartitaError, is_distributed, nearest, register, upcast
+from partita_core import Config, PartitaError, is_distributed, register, suggest, upcast
 from partita_core.ranges import Positive, Proportion
 from torch import Tensor, distributed, nn
 
@@ -84,7 +84,7 @@ class GradientBalancer(nn.Module):
         for given in (losses, weights):
             for name in {*given} ^ {*self.names}:
                 state = "unknown to" if name in given else "missing from what was given to"
-                raise PartitaError(f"loss {name!r} is {state} the balancer; {nearest(name, self.names)}")
+                raise PartitaError(f"loss {name!r} is {state} the balancer; {suggest(name, self.names)}")
         value = torch.stack([weights[name] * upcast(losses[name].detach()) for name in self.names]).sum()
         if not (torch.is_grad_enabled() and samples.requires_grad):
             return value

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from partita_blocks import STFT
-from partita_core import PartitaError, as_integers, as_tensor, length_mask, shown, upcast
+from partita_core import PartitaError, as_integers, as_tensor, length_mask, short_repr, upcast
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -95,7 +95,7 @@ def check_pair(
         raise PartitaError(f"lengths are {tuple(lengths.shape)} for a batch of {prediction.shape[0]}")
     samples = prediction.shape[-1]
     if lengths is not None and lengths.device.type == "cpu" and bool(((lengths < 0) | (lengths > samples)).any()):
-        raise PartitaError(f"lengths are {shown(lengths.tolist())}; the signals have {samples} samples")
+        raise PartitaError(f"lengths are {short_repr(lengths.tolist())}; the signals have {samples} samples")
     return prediction, target, lengths
 
 

@@ -8,10 +8,10 @@ from partita_core import (
     PartitaError,
     Quantizer,
     config_of,
-    count_levels,
     length_mask,
     mean_within,
     register,
+    resolve_num_quantizers,
     upcast,
 )
 from partita_core.ranges import Layers, NonNegative, Proportion, Range, Width
@@ -132,7 +132,7 @@ class ResidualVQ(Quantizer):
 
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
         """The codes `(batch, num_quantizers, tokens)` of `forward` in eval; levels beyond `num_quantizers` are -1."""
-        count = count_levels(num_quantizers, self.num_quantizers, "this ResidualVQ")
+        count = resolve_num_quantizers(num_quantizers, self.num_quantizers, "this ResidualVQ")
         residual = receive(self, hidden).transpose(1, 2)
         codes = []
         with torch.autocast(hidden.device.type, enabled=False):

@@ -10,7 +10,15 @@ from itertools import accumulate
 from typing import ClassVar, Literal, TypeVar
 
 import torch
-from partita_core import PartitaError, as_integers, as_tensor, check_codes, count_levels, length_mask, shown
+from partita_core import (
+    PartitaError,
+    as_integers,
+    as_tensor,
+    check_codes,
+    length_mask,
+    resolve_num_quantizers,
+    short_repr,
+)
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -80,14 +88,14 @@ class TokenSpace:
         """Refuses what no quantizer has."""
         sizes = self.codebook_sizes
         if not isinstance(sizes, (list, tuple)) or not all(isinstance(size, int) for size in sizes):
-            raise PartitaError(f"codebook_sizes is {shown(sizes)}; one whole number for each level is expected")
+            raise PartitaError(f"codebook_sizes is {short_repr(sizes)}; one whole number for each level is expected")
         object.__setattr__(self, "codebook_sizes", tuple(sizes))
         levels = len(sizes)
         if not levels:
             raise PartitaError("codebook_sizes is empty; continuous latents have no token ids")
         if min(self.codebook_sizes) < 1:
             raise PartitaError(f"codebook_sizes is {self.codebook_sizes}; each level needs a code")
-        count_levels(self.num_quantizers, levels, "this quantizer")
+        resolve_num_quantizers(self.num_quantizers, levels, "this quantizer")
         if not isinstance(self.layout, str) or self.layout not in ("flat", "delay"):
             raise PartitaError(f"layout is {self.layout!r}; it is 'flat' or 'delay'")
         if self.vocab_size > 2**63 - 1:

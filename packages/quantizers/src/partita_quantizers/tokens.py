@@ -11,11 +11,11 @@ from partita_core import (
     PartitaError,
     as_integers,
     as_tensor,
-    count_levels,
     from_dict,
     parse_json,
     read_tensors,
-    shown,
+    resolve_num_quantizers,
+    short_repr,
     to_dict,
     write_tensors,
 )
@@ -67,7 +67,7 @@ class Tokens:
                 object.__setattr__(self, name, convert(value, name))
         for name, kind in (("space", TokenSpace), ("spec", LatentSpec)):
             if not isinstance(value := getattr(self, name), kind):
-                raise PartitaError(f"{name} is {shown(value)}; a {kind.__name__} is expected")
+                raise PartitaError(f"{name} is {short_repr(value)}; a {kind.__name__} is expected")
         for name in ("audio_lengths", "channel_layout"):
             tensor = getattr(self, name)
             if tensor.dim() != 1 or len(tensor) != len(self):
@@ -120,7 +120,7 @@ class Tokens:
         Raises:
             PartitaError: the ids are not of the space, or not as many as the audio is long; or they have fewer levels.
         """
-        kept = count_levels(num_quantizers, len(self.space.kept), "this sequence of ids")
+        kept = resolve_num_quantizers(num_quantizers, len(self.space.kept), "this sequence of ids")
         codes = self.space.decode(self.ids)
         counts = (codes[:, 0] >= 0).sum(-1).tolist()
         frames = (self.spec.frames(samples) for samples in self.audio_lengths.tolist())
@@ -166,7 +166,7 @@ class Tokens:
         try:
             header = from_dict(_Header, parse_json(metadata["partita_tokens"]), where="header")
             if stray := sorted(tensors.keys() - set(_TENSORS)):
-                raise PartitaError(f"a stray tensor {shown(stray[0])}")
+                raise PartitaError(f"a stray tensor {short_repr(stray[0])}")
             found = {name: tensors.get(name) for name in _TENSORS}
             tokens = cls(**found, **{field.name: getattr(header, field.name) for field in fields(header)})
             tokens.to_latents().check()

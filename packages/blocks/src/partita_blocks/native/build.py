@@ -20,7 +20,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from partita_core import PartitaError, nearest, shown
+from partita_core import PartitaError, short_repr, suggest
 
 from ._cache import cache_folder, find, keep
 from ._library import opened
@@ -57,7 +57,7 @@ def _attempt() -> tuple[ctypes.CDLL | None, str | None]:
     except PartitaError as error:
         return None, str(error)
     except (OSError, RuntimeError, AttributeError, subprocess.SubprocessError) as error:  # no home, a full disk, ...
-        return None, f"the fused kernels could not be built or loaded: {shown(str(error))}"
+        return None, f"the fused kernels could not be built or loaded: {short_repr(str(error))}"
 
 
 def cpu_features() -> set[str]:
@@ -78,7 +78,7 @@ def _load() -> ctypes.CDLL:
     if limit == "none":
         raise PartitaError("the fused kernels are turned off by PARTITA_KERNELS=none")
     if limit not in _INSTRUCTION_SETS:
-        raise PartitaError(f"PARTITA_KERNELS is {shown(limit)}; {nearest(limit, [*_INSTRUCTION_SETS, 'none'])}")
+        raise PartitaError(f"PARTITA_KERNELS is {short_repr(limit)}; {suggest(limit, [*_INSTRUCTION_SETS, 'none'])}")
     allowed = list(_INSTRUCTION_SETS)[list(_INSTRUCTION_SETS).index(limit) :]
     features = cpu_features()
     possible = [flags for flags in map(_INSTRUCTION_SETS.__getitem__, allowed) if flags.keys() <= features]
@@ -116,7 +116,7 @@ def _run(*command: str, folder: str) -> None:
     if done.returncode:
         lines = done.stderr.splitlines() or [""]
         reason = next((line for line in lines if "error" in line.lower()), lines[0]).replace(folder, "").strip()
-        raise _BuildError(f"{Path(command[0]).name} ends with code {done.returncode}: {shown(reason)}")
+        raise _BuildError(f"{Path(command[0]).name} ends with code {done.returncode}: {short_repr(reason)}")
 
 
 def _openmp() -> list[str]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from partita_core.lengths import codes_within, mean_within, move_average
+from partita_core.lengths import codes_within, mean_within, update_average
 from partita_core.precision import upcast
 from partita_core.roles import Bottleneck, BottleneckOutput, Quantizer
 from partita_core.settings import register
@@ -63,7 +63,7 @@ class NoisyBottleneck(Bottleneck):
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(mean)
             mean = mean / distributed.get_world_size()
-        move_average(self.power, mean, 0.1)
+        update_average(self.power, mean, 0.1)
 
 
 @register("quantizer/rounding")
