@@ -13,7 +13,8 @@ from partita.generation import (
     TokenHeadConfig,
 )
 from partita.objectives import LatentGenerationConfig, TrainState
-from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout, Frozen, PartitaError, build_for
+from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout, Frozen, PartitaError
+from partita_core.loading import build_for
 from partita_quantizers import ResidualVQConfig, Tokens
 from partita_representation import CausalRepresentationConfig, RepresentationModelConfig
 from partita_testing.dummies import (

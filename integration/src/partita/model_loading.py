@@ -12,15 +12,14 @@ from partita_core import (
     Quantizer,
     Saved,
     attach_quantizer,
-    build_for,
-    check_folder,
     from_dict,
     load_weights,
     read_json,
-    read_shapes,
     read_tensors,
     short_repr,
 )
+from partita_core.files import read_shapes
+from partita_core.loading import build_for, check_folder
 from partita_representation import RepresentationModel
 from torch import Tensor, nn
 

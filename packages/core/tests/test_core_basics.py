@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from partita_core import Frozen, PartitaError, frozen_call, hashed_seed, keyed_noise, upcast, weights_hash
+from partita_core import Frozen, PartitaError, frozen_call, hashed_seed, keyed_noise, upcast
+from partita_core.fingerprints import weights_hash
 from torch import nn
 
 # ------------------------------------------------------------------ Frozen

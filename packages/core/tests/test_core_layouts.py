@@ -10,11 +10,11 @@ from partita_core import (
     convert_pairs,
     default_layout,
     from_dict,
-    from_network,
     network_layout,
     to_dict,
     to_network,
 )
+from partita_core.layouts import from_network
 
 MONO, STEREO, MID_SIDE = ChannelLayout
 LEFT, RIGHT = torch.tensor([1.0, 2.0, -3.0]), torch.tensor([0.0, 4.0, 1.0])

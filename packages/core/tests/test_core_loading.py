@@ -13,16 +13,15 @@ from partita_core import (
     Config,
     PartitaError,
     Saved,
-    build_for,
-    check_folder,
     read_json,
-    read_shapes,
     read_tensors,
     register,
     registry,
     write_json,
     write_tensors,
 )
+from partita_core.files import read_shapes
+from partita_core.loading import build_for, check_folder
 from partita_testing.dummies import RoundingConfig, autoencoder
 from torch import nn
 

@@ -5,7 +5,8 @@ from copy import deepcopy
 
 import pytest
 import torch
-from partita_core import Autoencoder, PartitaError, uncompiled_state
+from partita_core import Autoencoder, PartitaError
+from partita_core.fingerprints import uncompiled_state
 from partita_testing.dummies import RoundingConfig, autoencoder, blocks
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from partita_core import (
     PartitaError,
-    atomic_folder,
     atomic_write,
     check_vacant,
     file_lock,
@@ -20,6 +19,7 @@ from partita_core import (
     remove_unfinished,
     write_json,
 )
+from partita_core.outputs import atomic_folder
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such thing")
 

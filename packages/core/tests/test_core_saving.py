@@ -155,7 +155,7 @@ def test_a_save_that_was_cut_short_is_completed_on_loading(model, monkeypatch):
     """The files are there, and have yet to take their places."""
     other = autoencoder(seed=1)
     with monkeypatch.context() as patch:
-        patch.setattr(outputs, "settle", lambda folder: None)
+        patch.setattr(outputs, "finish_interrupted_write", lambda folder: None)
         other.save_pretrained(model)
     assert names(model) == [".partita-new", "README.md", "config.json", "model.safetensors"]
     assert Autoencoder.from_pretrained(model).space_id == other.space_id

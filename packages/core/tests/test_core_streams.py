@@ -1,7 +1,7 @@
 import pytest
 import torch
-from partita_core import Chain, FrameAligner, PartitaError, StatefulStream, Streamable, TiledStream
-from partita_core.streams import concatenate, map_tree
+from partita_core import Chain, PartitaError, StatefulStream, Streamable, TiledStream
+from partita_core.streams import FrameAligner, concatenate, map_tree
 from partita_testing._common import random_splits
 from torch.nn import functional as F
 

@@ -5,7 +5,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from partita_core import Codec, PartitaError, check_finite, first_line, limited_build, read_json, suggest
+from partita_core import Codec, PartitaError, check_finite, first_line, read_json, suggest
+from partita_core.loading import limited_build
 
 from ._common import ExternalCodec
 from .oobleck import OobleckCodec

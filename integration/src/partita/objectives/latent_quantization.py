@@ -119,7 +119,7 @@ class LatentQuantization(Objective):
         """
         super().__init__()
         self.model, self.frozen_codec, self.discriminator = model, frozen_codec, discriminator
-        check_quantizer_fits(self._frozen, model)
+        check_quantizer_fits(self._frozen.latent_spec, model)
         self.losses, self.weights = nn.ModuleDict(losses), dict(weights)
         self.losses_from, self.start_tokens = losses_from, start_tokens
         check_weights({"latent", *losses, *(_ADVERSARIAL if discriminator is not None else ())}, self.weights)

@@ -15,15 +15,15 @@ from partita_core import (
     check_vacant,
     component_field,
     file_lock,
-    finish_interrupted_write,
     from_dict,
     read_json,
-    remove_model,
     remove_unfinished,
     to_dict,
     write_json,
 )
+from partita_core.outputs import finish_interrupted_write
 from partita_core.ranges import Count, Positive, Proportion, Ranged, Seed
+from partita_core.saving import remove_model
 
 from partita.data import DataConfig
 

@@ -1,4 +1,4 @@
-"""Decoders that denoise: what a sampler drives, and how its result becomes audio."""
+"""Denoising decoders: the interface that samplers drive, and the stream that makes audio of their result."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from .streams import FrameAligner, Stream, TiledStream
 
 @dataclass(frozen=True)
 class NoiseSchedule(Ranged):
-    """Noise levels by time in [0, 1], evenly spaced in `sigma ** (1 / rho)` (Karras et al., arXiv 2206.00364, eq. 5).
+    """Noise level as a function of time in [0, 1], linear in `sigma ** (1 / rho)` (Karras et al., 2206.00364, eq. 5).
 
     Attributes:
-        sigma_min: at time 0, where a denoiser returns its input.
-        sigma_max: at time 1, where nothing is left of the signal.
-        rho: the larger, the more of the times lie at small levels.
+        sigma_min: noise level at time 0, where a denoiser returns its input.
+        sigma_max: noise level at time 1, where the signal is negligible.
+        rho: warping exponent; larger values spend more of the time at low noise levels.
     """
 
     sigma_min: Positive = 0.002
@@ -30,32 +30,34 @@ class NoiseSchedule(Ranged):
     rho: Positive = 7.0
 
     def __post_init__(self) -> None:
-        """Refuse levels out of order."""
+        """Check that the levels are in order."""
         super().__post_init__()
         if not self.sigma_min < self.sigma_max:
-            raise PartitaError(f"sigma_min is {self.sigma_min}; it must be below sigma_max, {self.sigma_max}")
+            raise PartitaError(
+                f"sigma_min is {self.sigma_min} and sigma_max is {self.sigma_max}; sigma_min must be smaller"
+            )
 
     def sigma(self, time: Any) -> Any:
-        """The level at a time, a float or a tensor."""
+        """Noise level at a time, float or tensor."""
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
         return (low + time * (high - low)) ** self.rho
 
     def time(self, sigma: Any) -> Any:
-        """The time of a level, a float or a tensor."""
+        """Time of a noise level, float or tensor."""
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
         return (sigma ** (1 / self.rho) - low) / (high - low)
 
 
 class DenoisingDecoder(Decoder, ABC):
-    """A decoder that turns noise into a representation of audio, chunk by chunk, conditioned on latents.
+    """A decoder that denoises a representation of audio, chunk by chunk, conditioned on latents.
 
     Attributes:
-        window: chunks that one denoising step sees at most.
-        frames_per_chunk: latent frames in a chunk.
-        schedule: the noise levels that it was made for.
-        representation: the transform it works in; `hop * frames_per_chunk` is a multiple of its hop.
-        sampler: how it is run unless another is named.
-        loss_weights: of its own `losses`, by their names.
+        window: maximum number of chunks per denoising step.
+        frames_per_chunk: latent frames per chunk.
+        schedule: noise levels it is trained on.
+        representation: transform of audio that it denoises; its hop divides `hop * frames_per_chunk`.
+        sampler: default sampler.
+        loss_weights: weight of each of its own `losses`, by name.
     """
 
     window: int
@@ -67,35 +69,35 @@ class DenoisingDecoder(Decoder, ABC):
 
     @abstractmethod
     def condition(self, hidden: Tensor, layout: Tensor) -> tuple[Tensor, ...]:
-        """Features of the n whole chunks in `(batch, in_dim, n * frames_per_chunk * K)`.
+        """Compute features of the n chunks in `(batch, in_dim, n * frames_per_chunk * K)`.
 
-        Each is `(batch, n, ...)`, so that those of chunks i to j are `f[:, i:j]`. Chunks do not see each other.
+        Each feature is `(batch, n, ...)`, so `f[:, i:j]` are those of chunks i to j. Chunks are independent.
         """
 
     @abstractmethod
     def forward(self, x: Tensor, sigma: Tensor, features: tuple[Tensor, ...]) -> Tensor:
-        """One denoising step: x `(batch, C, F, w * T)`, sigma `(batch, w)`, features of w chunks; w = 1 to window."""
+        """Denoise x `(batch, C, F, w * T)` at levels sigma `(batch, w)`, given features of w chunks, 1 to window."""
 
     def losses(self, features: tuple[Tensor, ...], clean: Tensor) -> dict[str, Tensor]:
-        """What it learns beside denoising, each `(batch, w)`, a figure a chunk, at least float32; nothing by default.
+        """Auxiliary losses by name, one value per chunk `(batch, w)`, at least float32; none by default.
 
         Args:
-            features: of w chunks, from `condition`.
-            clean: the representation of the same chunks, `(batch, C, F, w * T)`.
+            features: features of w chunks, from `condition`.
+            clean: representation of the same chunks, `(batch, C, F, w * T)`.
         """
         return {}
 
     def deviation(self, features: tuple[Tensor, ...]) -> Tensor | None:
-        """The standard deviation of every point of w chunks, `(batch, C, F, w * T)`, as far as features tell it.
+        """Predicted standard deviation of each point of w chunks, `(batch, C, F, w * T)`; None by default.
 
-        Training measures distances in it. None, the default, is for those that do not know.
+        Training divides distances by it.
         """
         return None
 
     def generate(
         self, hidden: Tensor, layout: Tensor, *, sampler: Sampler | None = None, seeds: Tensor | None = None
     ) -> Tensor:
-        """Audio `(batch, channels, hop * frames)`: the stream, pushed once."""
+        """Generate audio `(batch, channels, hop * frames)` by pushing the stream once."""
         stream = self.stream(layout, sampler=sampler, seeds=seeds, dtype=hidden.dtype)
         return stream.push(hidden, last=True)
 
@@ -108,21 +110,25 @@ class DenoisingDecoder(Decoder, ABC):
         dtype: torch.dtype = torch.float32,
         width: int = 1,
     ) -> Stream:
-        """A stream from latents to audio; chunks are generated one after the other whatever the `width`."""
+        """Stream from latents to audio; chunks are generated one at a time for any `width`."""
         seeds = torch.zeros(len(layout), dtype=torch.int64) if seeds is None else seeds
         return _DenoisingStream(self, layout, self.sampler if sampler is None else sampler, seeds)
 
 
 class _DenoisingStream:
-    """Whole chunks -> features -> the sampler's stream -> inverse transform, and the true length at the end."""
+    """Full chunks -> features -> the sampler's stream -> inverse transform, trimmed to the true length."""
 
     def __init__(self, decoder: DenoisingDecoder, layout: Tensor, sampler: Sampler, seeds: Tensor) -> None:
         transform = decoder.representation
         chunk_samples = decoder.hop * decoder.frames_per_chunk
         if chunk_samples % transform.hop:
-            raise PartitaError(f"a chunk of {chunk_samples} samples is no multiple of the transform's {transform.hop}")
+            raise PartitaError(
+                f"a chunk has {chunk_samples} samples; a multiple of the transform's hop, {transform.hop}, is needed"
+            )
         if not hasattr(sampler, "start"):
-            raise PartitaError(f"{sampler!r} is no sampler")
+            raise PartitaError(
+                f"sampler is {sampler!r}; an object with a `start` method, such as TwoStep(), is expected"
+            )
         self._decoder, self._layout = decoder, layout
         unit = decoder.frames_per_chunk * decoder.tokens_per_frame
         self._chunks = FrameAligner(unit, samples=decoder.hop // decoder.tokens_per_frame)
@@ -137,22 +143,22 @@ class _DenoisingStream:
         )
         held = chunk_samples * (sampler.latency or 0)
         self.latency = self._chunks.latency + held + self._inverse.latency
-        self._owed = 0  # samples that the latents pushed so far stand for, less those returned
+        self._pending = 0  # samples of the latents pushed so far, minus those returned
 
     def push(self, x: Tensor, *, last: bool = False) -> Tensor:
         decoder = self._decoder
-        self._owed += x.shape[-1] // decoder.tokens_per_frame * decoder.hop
-        # One chunk at a time: memory does not grow with the push, nor does rounding depend on how it was cut.
+        self._pending += x.shape[-1] // decoder.tokens_per_frame * decoder.hop
+        # One chunk at a time, so that neither memory nor rounding depends on the size of the push.
         chunks = self._chunks.push(x, last=last).split(self._chunks.unit, dim=-1)
         audio = [self._denoise(chunk, last=last and i == len(chunks) - 1) for i, chunk in enumerate(chunks)]
-        whole = torch.cat(audio, dim=-1)[..., : self._owed]  # the last chunk may have been padded
-        self._owed -= whole.shape[-1]
-        return whole
+        joined = torch.cat(audio, dim=-1)[..., : self._pending]  # the last chunk may have been padded
+        self._pending -= joined.shape[-1]
+        return joined
 
     def _denoise(self, chunk: Tensor, *, last: bool) -> Tensor:
-        """The audio that becomes final with one more chunk, or with none."""
+        """The audio that becomes final with one more chunk, or with 0 chunks."""
         count = chunk.shape[-1] // self._chunks.unit
-        # Networks refuse nothing, so the features of one chunk tell what none look like.
+        # Networks cannot run on 0 chunks, so run one and slice its features away to get their shapes.
         chunk = F.pad(chunk, (0, self._chunks.unit * (1 - count)))
         features = self._decoder.condition(chunk, self._layout.to(chunk.device))
         features = tuple(f[:, :count] for f in features)

@@ -1,7 +1,7 @@
-"""Config classes derived from the constructors of components, so that each setting and its default stand once.
+"""Config classes derived from the constructors of components, so that settings and defaults are written once.
 
-The keyword-only parameters of a component's constructor are its settings; the positional ones are derived, that is,
-given by the parts around it (an encoder's `out_dim` and `audio_spec`, a bottleneck's `dim`).
+Keyword-only parameters of a component's constructor are its settings. Positional ones are derived: other parts
+determine them (an encoder's `out_dim` and `audio_spec`, a bottleneck's `dim`).
 """
 
 from collections.abc import Callable, Mapping
@@ -20,30 +20,30 @@ C = TypeVar("C", bound=type[Any])
 
 
 class ConfigClass(Protocol[P]):
-    """A derived Config class: called with the settings of its component, it returns a frozen Config."""
+    """Type of a derived Config class: called with the settings of its component, it returns a frozen Config."""
 
     tag: str
 
     def __call__(self, *args: P.args, **settings: P.kwargs) -> Config:
-        """Build a Config; settings that are not given have the defaults of the constructor."""
+        """Build a Config; missing settings have the defaults of the constructor."""
         ...
 
     def example(self) -> Config:
-        """Return a tiny instance, for conformance and listing."""
+        """Return a tiny instance, for conformance suites and listing."""
         ...
 
 
 def register(tag: str, *, example: Mapping[str, Any] | None = None) -> Callable[[C], C]:
     """Register the decorated class as the component `role/name`.
 
-    A module class is registered by its constructor: `config_of(cls)` is its Config class, which holds its settings. A
-    module that was built by hand carries them as the attribute `config`, like one that was built from a Config, so that
-    whatever is assembled from modules can be saved. A component that takes other components as settings, or is none
-    but settings, is registered by a Config class of its own.
+    The Config class of a module is derived from its constructor and returned by `config_of(cls)`. Every instance has
+    its Config as the attribute `config`, whether it is built by hand or from a Config, so models assembled by hand can
+    be saved. A component that has other components as settings, or consists of settings only, is registered by a
+    Config class written by hand.
 
     Args:
-        tag: role and name, as "bottleneck/vae".
-        example: settings of a tiny instance of a module, for conformance and listing; defaults where none are given.
+        tag: role and name, such as "bottleneck/vae".
+        example: settings of a tiny instance, for conformance suites and listing; defaults for the rest.
     """
 
     def decorate(cls: C) -> C:
@@ -71,7 +71,7 @@ def config_of(cls: Callable[Concatenate[int, P], Loss]) -> ConfigClass[P]: ...
 @overload
 def config_of(cls: Callable[P, Loss]) -> ConfigClass[P]: ...
 def config_of(cls: Any) -> Any:
-    """Return the Config class of a component, typed by the settings of its constructor."""
+    """Return the Config class of a component, typed by the keyword-only parameters of its constructor."""
     return cls.Config
 
 
@@ -110,7 +110,7 @@ def _field(default: Any) -> Any:
 
 
 def _record_settings(cls: Any, config: type[Config]) -> None:
-    """Make the constructor check the ranges of its settings, and leave them on the module as `config`."""
+    """Make the constructor check its settings and store them as the attribute `config`."""
     plain, names = cls.__init__, tuple(one.name for one in fields(config))  # pyright: ignore[reportArgumentType]
 
     @wraps(plain)
