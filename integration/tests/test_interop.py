@@ -128,7 +128,7 @@ def test_scales_are_those_of_encodec(foreign):
     scales = torch.cat(model.encode(whole).audio_scales[:9], dim=1)
     gain = codec.encode(audio).gain
     assert gain.shape == (2, 9) and torch.allclose(gain, scales, rtol=1e-6)
-    with pytest.raises(PartitaError, match="have no gain, and this model scales each frame"):
+    with pytest.raises(PartitaError, match="no gain.*gain per frame"):
         codec.decode(replace(codec.encode(audio), gain=None))
 
 
@@ -275,7 +275,7 @@ def test_what_is_no_codec_is_refused(folder, tmp_path):
     with pytest.raises(PartitaError, match="is a model without a type; valid: AutoencoderOobleck, dac, encodec, mimi"):
         from_huggingface(tmp_path)
     for name in ("nowhere", "./no/where", str(tmp_path / "nowhere")):
-        with pytest.raises(PartitaError, match="no model folder .*, and no hub repository is called so"):
+        with pytest.raises(PartitaError, match="no model folder .*"):
             from_huggingface(name)
 
 
@@ -315,7 +315,7 @@ def test_from_the_cache_of_the_hub_without_a_connection(foreign, folder, tmp_pat
     assert found.returncode == 0, found.stderr
     *names, refusal = found.stdout.splitlines()
     assert names == [from_huggingface(foreign(name)).space_id for name in ("dac", "oobleck")]
-    assert refusal.startswith("no model folder 'one/nothing', and the hub gave none: ")
+    assert refusal.startswith("no model folder 'one/nothing', and loading it from the Hub failed: ")
 
 
 # ------------------------------------------------------------------ the commands

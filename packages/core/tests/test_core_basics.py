@@ -75,7 +75,7 @@ def test_changed_weights_are_noticed():
     frozen.check()
     with torch.no_grad():
         frozen.module[0].weight[0, 0] += 1e-3
-    with pytest.raises(PartitaError, match="the frozen Sequential has changed"):
+    with pytest.raises(PartitaError, match="frozen Sequential have changed"):
         frozen.check()
 
 

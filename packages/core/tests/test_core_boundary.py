@@ -54,13 +54,13 @@ def test_arrays_and_lists_are_tensors(value):
 
 @pytest.mark.parametrize("value", [None, "ab", [[1], [2, 3]], [None], {"a": 1}, numpy.array(["a"]), object()])
 def test_what_holds_no_numbers_is_refused(value):
-    with pytest.raises(PartitaError, match="^lengths must be numbers of one shape"):
+    with pytest.raises(PartitaError, match="^lengths must be .*array of numbers"):
         as_integers(value, "lengths")
 
 
 @pytest.mark.parametrize("value", [1.0, [1.5], [True], 2**63, numpy.array([1j])])
 def test_what_is_no_integer_is_refused(value):
-    with pytest.raises(PartitaError, match="^lengths (of type|must be)"):
+    with pytest.raises(PartitaError, match="lengths (is|must be)"):
         as_integers(value, "lengths")
 
 
@@ -99,7 +99,7 @@ def test_codes_out_of_range_serve_nowhere(code, use, tmp_path):
         latents = codec.encode(noise(1, 1))
         codes = latents.codes.clone()
         codes[0, 1, 2] = code
-        with pytest.raises(PartitaError, match=f"item 0: {code} is no code of level 1, which has 5"):
+        with pytest.raises(PartitaError, match=f"code {code} of item 0.*level 1 has 5"):
             USES[use](codec, replace(latents, values=None, codes=codes), tmp_path / "latents.safetensors")
         assert not list(tmp_path.iterdir())
 
@@ -107,7 +107,7 @@ def test_codes_out_of_range_serve_nowhere(code, use, tmp_path):
 def test_codes_of_other_codebooks_are_refused():
     codec, finer = autoencoder(bottleneck=RoundingConfig()), autoencoder(bottleneck=RoundingConfig(7))
     latents = replace(finer.encode(noise()).only_codes(), space_id=None, codes_id=None)
-    with pytest.raises(PartitaError, match=r"of codebooks \(7, 7, 7, 7\), the model's are \(5, 5, 5, 5\)"):
+    with pytest.raises(PartitaError, match=r"\(7, 7, 7, 7\).*\(5, 5, 5, 5\)"):
         codec.decode(latents)
 
 
@@ -166,13 +166,13 @@ def test_own_normalized_values_and_codes_are_decoded():
         ({"values": torch.zeros(1, 5, 3)}, r"values are \(1, 5, 3\); \(batch, 4, tokens\) is expected"),
         ({"values": torch.zeros(4, 3)}, r"values or codes are \(4, 3\)"),
         ({"values": torch.full((1, 4, 3), float("nan"))}, "values holds numbers that are not finite"),
-        ({"values": torch.full((1, 4, 3), 2.0)}, "values lie beyond 1"),
+        ({"values": torch.full((1, 4, 3), 2.0)}, "values reach 2.*1"),
         ({"values": torch.zeros(1, 4, 0)}, "audio_lengths holds 0"),
-        ({"values": torch.zeros(0, 4, 0)}, "there are no items"),
-        ({"values": torch.zeros(1, 4, 3), "lengths": [100]}, "audio_lengths say 1 items of 7 tokens"),
+        ({"values": torch.zeros(0, 4, 0)}, "0 items"),
+        ({"values": torch.zeros(1, 4, 3), "lengths": [100]}, ".*audio_lengths .*1 items of 7 tokens"),
         ({"values": torch.zeros(1, 4, 3), "layout": "quad"}, "unknown channel layout 'quad'"),
-        ({"values": torch.zeros(1, 4, 3), "layout": None}, r"several layouts \(mono, stereo, mid_side\); name that"),
-        ({}, "latents need values or codes"),
+        ({"values": torch.zeros(1, 4, 3), "layout": None}, r"several layouts \(mono, stereo, mid_side\)"),
+        ({}, "neither values nor codes"),
     ],
 )
 def test_own_values_that_do_not_fit_are_refused(arguments, message):
@@ -216,34 +216,34 @@ CASES = {
     "target that is none": (lambda m: m(noise(), 1, 9), "unknown channel layout 9"),
     "forward of nothing": (lambda m: m(noise()[..., :0], 1), r"audio is \(2, 2, 0\)"),
     "forward of no items": (lambda m: m(noise()[:0], 1), r"audio is \(0, 2, 50\)"),
-    "forward of other channels": (lambda m: m(noise(channels=1), 0), r"takes \(batch, 2, samples\)"),
+    "forward of other channels": (lambda m: m(noise(channels=1), 0), r"\(batch, 2, samples\)"),
     "forward of integers": (lambda m: m(torch.zeros(2, 2, 50, dtype=torch.int16), 1), "floating"),
-    "decoding a tensor": (lambda m: m.decode(torch.zeros(1, 4, 3)), r"this is a Tensor; wrap values by model.latents"),
-    "decoding nothing": (lambda m: m.decode(None), "this is a NoneType"),
+    "decoding a tensor": (lambda m: m.decode(torch.zeros(1, 4, 3)), r"got a Tensor.*model.latents"),
+    "decoding nothing": (lambda m: m.decode(None), "got a NoneType"),
     "decoding NaN": (
         lambda m: m.decode(replace(m.encode(noise()), values=torch.full((2, 4, 4), float("nan")))),
         "values holds numbers that are not finite",
     ),
-    "streaming a tensor": (lambda m: StreamDecoder(m, layout="mono").push(torch.zeros(1, 4, 3)), "this is a Tensor"),
+    "streaming a tensor": (lambda m: StreamDecoder(m, layout="mono").push(torch.zeros(1, 4, 3)), "got a Tensor"),
     "streaming flat audio": (lambda m: StreamEncoder(m, layout="mono").push(noise()[0, 0]), r"audio is \(50,\)"),
-    "encoding nothing": (lambda m: m.encode(None), "audio must be numbers"),
+    "encoding nothing": (lambda m: m.encode(None), "audio must be"),
     "encoding flat audio": (lambda m: m.encode(noise()[0, 0].numpy()), r"audio is \(50,\)"),
     "encoding integers": (lambda m: m.encode((noise() * 1000).short().numpy()), "torch.int16; floating"),
     "layout of fractions": (lambda m: m.encode(noise(), layout=torch.tensor([0.5, 1.0])), "channel layout 0.5"),
     "layout None in a list": (lambda m: m.encode(noise(), layout=[None, "mono"]), "channel layout None"),
-    "lengths of fractions": (lambda m: m.encode(noise(), lengths=[3.5, 5]), "lengths of type torch.float32"),
-    "lengths by name": (lambda m: m.encode(noise(), lengths="ab"), "lengths must be numbers"),
+    "lengths of fractions": (lambda m: m.encode(noise(), lengths=[3.5, 5]), "lengths is torch.float32"),
+    "lengths by name": (lambda m: m.encode(noise(), lengths="ab"), "lengths must be"),
     "lengths of another batch": (lambda m: m.encode(noise(), lengths=[3]), r"lengths are \[3\]; 2 lengths"),
     "lengths of values as one number": (
         lambda m: m.latents(torch.zeros(1, 4, 3), lengths=5, layout="mono"),
-        "lengths are 5; one for each item",
+        "lengths are 5",
     ),
     "levels of fractions": (lambda m: m.encode(noise(), num_quantizers=1.5), "num_quantizers is 1.5"),
-    "seed by name": (lambda m: m.decode(m.encode(noise()), seed="x"), "the seed is 'x'"),
-    "seed of fractions": (lambda m: m.decode(m.encode(noise()), seed=1.5), "the seed is 1.5"),
+    "seed by name": (lambda m: m.decode(m.encode(noise()), seed="x"), "seed is 'x'"),
+    "seed of fractions": (lambda m: m.decode(m.encode(noise()), seed=1.5), "seed is 1.5"),
     "item by name": (lambda m: m.encode(noise())["a"], "there is no item 'a'"),
     "joining nothing": (lambda m: Latents.concatenate([]), "no pieces"),
-    "regrouping to nothing": (lambda m: regroup(torch.zeros(1, 4, 4), 0), "tokens of 0"),
+    "regrouping to nothing": (lambda m: regroup(torch.zeros(1, 4, 4), 0), "0 channels"),
     "record without a spec": (
         lambda m: Latents(torch.zeros(1, 4, 1), None, [HOP], [0], None),  # pyright: ignore
         "spec is None; a LatentSpec is expected",
@@ -274,7 +274,7 @@ def test_what_does_not_fit_is_one_line(name):
 
 
 def test_forward_of_a_denoising_decoder_says_what_to_use():
-    with pytest.raises(PartitaError, match="TinyDenoiser does not decode in one pass; use encode and decode"):
+    with pytest.raises(PartitaError, match="TinyDenoiser .*ConsistencyTraining"):
         autoencoder(decoder=DenoisingConfig())(noise(), "stereo")
 
 
@@ -290,7 +290,7 @@ def test_a_constant_is_exact_in_every_type():
     for dtype in (torch.float64, torch.float32, torch.float16):
         assert torch.equal(third.like(torch.ones(1, dtype=dtype)), torch.tensor([1 / 3], dtype=dtype))
     assert third.like(torch.ones(1)) is third.like(torch.ones(2))
-    with pytest.raises(PartitaError, match="made on the CPU, this one is on meta"):
+    with pytest.raises(PartitaError, match="on meta"):
         Constant(torch.ones(1, device="meta"))
 
 
@@ -317,7 +317,7 @@ def test_lengths_of_a_forward_pass_may_be_arrays_or_lists(make):
 
 @pytest.mark.parametrize("lengths", [3, [50], [50, 51], [50, 0], [-1, 50], "ab", [1.5, 2.0], [[50, 50]], [2**62, 50]])
 def test_lengths_of_a_forward_pass_that_do_not_fit_are_refused(lengths):
-    with pytest.raises(PartitaError, match="^lengths "):
+    with pytest.raises(PartitaError, match="lengths "):
         autoencoder(bottleneck=RoundingConfig())(noise(), 1, lengths=lengths)
 
 
@@ -338,11 +338,11 @@ def test_values_to_project_may_be_arrays_or_lists():
     codec = autoencoder()
     for values in (torch.tensor([[[2.0]]]), numpy.array([[[2.0]]]), [[[2.0]]]):
         assert codec.project(values).tolist() == [[[1.0]]]
-    with pytest.raises(PartitaError, match="values must be numbers"):
+    with pytest.raises(PartitaError, match="values must be"):
         codec.project(None)
 
 
 @pytest.mark.parametrize("pieces", [None, 5, "ab", [1, 2], torch.zeros(1, 4, 3)])
 def test_what_are_no_pieces_is_not_joined(pieces):
-    with pytest.raises(PartitaError, match="pieces to join"):
+    with pytest.raises(PartitaError, match="piece(s)? to join"):
         Latents.concatenate(pieces)

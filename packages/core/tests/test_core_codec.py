@@ -55,13 +55,13 @@ def parts(**changes):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"encoder": (StridedConfig(), 3)}, "the encoder's out_dim is 3, the bottleneck's in_dim is 4; they must"),
+        ({"encoder": (StridedConfig(), 3)}, "encoder's out_dim is 3.*bottleneck's in_dim is 4"),
         ({"decoder": (TransposedConfig(), 5)}, "the bottleneck's dim is 4, the decoder's in_dim is 5"),
-        ({"quantizer": (RoundingConfig(), 6)}, "the bottleneck's dim is 4, the quantizer's dim is 6"),
-        ({"encoder": (StridedConfig(2), 4)}, "the encoder's tokens per frame is 2, the decoder's is 1"),
+        ({"quantizer": (RoundingConfig(), 6)}, "quantizer's dim is 6.* 4"),
+        ({"encoder": (StridedConfig(2), 4)}, "encoder's tokens_per_frame is 2.*decoder's tokens_per_frame is 1"),
         (
             {"bottleneck": (RoundingConfig(), 4), "quantizer": (RoundingConfig(), 4)},
-            "the bottleneck quantizes already; a second quantizer cannot be attached",
+            "4 levels of codes already",
         ),
     ],
 )
@@ -81,9 +81,7 @@ def test_context_on_tokens_without_order_is_refused():
     fitting = parts()
     fitting["encoder"].ordered = False
     fitting["bottleneck"].context = (1, 0)
-    with pytest.raises(
-        PartitaError, match=r"NoisyBottleneck sees \(1, 0\) frames, but StridedEncoder's tokens have no"
-    ):
+    with pytest.raises(PartitaError, match=r"NoisyBottleneck .*\(1, 0\)"):
         Autoencoder(**fitting)
 
 
@@ -152,7 +150,7 @@ def test_codes_without_a_quantizer_are_refused():
     codec = autoencoder()
     latents = codec.encode(noise())
     codes = torch.zeros(2, 4, latents.values.shape[-1], dtype=torch.int64)
-    with pytest.raises(PartitaError, match="Autoencoder has no quantizer: there are no codes to look up"):
+    with pytest.raises(PartitaError, match="Autoencoder has no quantizer"):
         codec.decode(replace(latents, values=None, codes=codes))
     with pytest.raises(PartitaError, match="num_quantizers is 1; this model has 0 levels of codes"):
         codec.encode(noise(), num_quantizers=1)
@@ -211,7 +209,7 @@ def test_lengths_come_in_any_form(lengths):
 @pytest.mark.parametrize(
     "audio, message",
     [
-        (torch.zeros(2, 50), r"audio is \(2, 50\) torch.float32; floating \(batch, channels, samples\)"),
+        (torch.zeros(2, 50), r"audio is \(2, 50\) torch.float32.* \(batch, channels, samples\)"),
         (torch.zeros(1, 2, 50, dtype=torch.int16), "floating"),
         (torch.zeros(0, 2, 50), "and at least one item"),
     ],
@@ -230,9 +228,9 @@ def test_three_seeds_for_two_items_are_refused():
 @pytest.mark.parametrize("seed", [2**63, -(2**63) - 1, 10**20, [0, 10**20]])
 def test_seeds_of_more_than_64_bits_are_refused(seed):
     codec = autoencoder()
-    with pytest.raises(PartitaError, match="the seed is .*; it must be an integer from"):
+    with pytest.raises(PartitaError, match="seed is .*integer from"):
         codec.decode(codec.encode(noise()), seed=seed)
-    with pytest.raises(PartitaError, match="the seed is .*; it must be an integer from"):
+    with pytest.raises(PartitaError, match="seed is .*integer from"):
         StreamDecoder(codec, layout="stereo", seed=seed)
 
 
@@ -304,7 +302,7 @@ def test_optimize_keeps_results_and_names():
     latents = codec.encode(audio)
     torch.testing.assert_close(latents.values, plain.encode(audio).values, rtol=0, atol=1e-5)
     torch.testing.assert_close(codec.decode(latents), plain.decode(latents), rtol=0, atol=1e-5)
-    with pytest.raises(PartitaError, match="an optimized model cannot be saved; save it before optimize"):
+    with pytest.raises(PartitaError, match="optimized model.*before optimize"):
         codec.save_pretrained("nowhere")
 
 
@@ -336,7 +334,7 @@ def test_optimize_for_bf16_keeps_names_and_the_latents_precision():
 
 
 def test_what_has_no_parts_is_not_compiled():
-    with pytest.raises(PartitaError, match="BlockCodec is not made of parts that could be compiled"):
+    with pytest.raises(PartitaError, match="BlockCodec has no parts"):
         blocks().optimize(compile=True)
 
 

@@ -157,7 +157,7 @@ def test_integers_are_numbers_and_missing_keys_are_defaults():
         ({"rate": False}, "config.rate: expected float, got False"),
         ({"flag": 1}, "config.flag: expected bool, got 1"),
         ({"text": 1}, "config.text: expected str, got 1"),
-        ({"choice": "z"}, "config.choice: 'z' is none of 'x', 'y'"),
+        ({"choice": "z"}, "config.choice: 'z' is not one of 'x', 'y'"),
         ({"color": "dark_blu"}, "config.color: unknown Color 'dark_blu'; did you mean dark_blue?"),
         ({"layout": 1}, "config.layout: unknown ChannelLayout 1; valid: mid_side, mono, stereo"),
         ({"maybe": "x"}, "config.maybe: expected int, got 'x'"),
@@ -209,7 +209,7 @@ def test_values_that_a_config_refuses_keep_their_path():
 
 
 def test_another_kind_of_config_is_refused():
-    with pytest.raises(PartitaError, match="config: bottleneck/noisy is no AutoencoderConfig"):
+    with pytest.raises(PartitaError, match="config: bottleneck/noisy .*AutoencoderConfig"):
         from_dict(AutoencoderConfig, {"type": "bottleneck/noisy"})
 
 
@@ -328,13 +328,13 @@ def test_swapped_component_has_its_own_defaults():
         ("inner..width=3", "'inner..width=3' is not an override; write path.to.key=value"),
         ("cuont=3", "unknown key 'cuont'; did you mean count"),
         ("inner.widht=3", "unknown key 'inner.widht'; did you mean width?"),
-        ("count.deep=3", "'count' is 1, which has no parts; 'count.deep' leads nowhere"),
-        ("attached.levels=3", "'attached' is None, which has no parts; 'attached.levels' leads nowhere"),
-        ("sizes.2=3", "'sizes' has 2 items, numbered from 0; 'sizes.2' leads nowhere"),
-        ("sizes.x=3", "'sizes' has 2 items, numbered from 0; 'sizes.x' leads nowhere"),
+        ("count.deep=3", "'count' is 1, which has no fields; cannot set 'count.deep'"),
+        ("attached.levels=3", "'attached' is None, which has no fields; cannot set 'attached.levels'"),
+        ("sizes.2=3", "'sizes' has 2 items, numbered from 0; cannot set 'sizes.2'"),
+        ("sizes.x=3", "'sizes' has 2 items, numbered from 0; cannot set 'sizes.x'"),
         ("sizes.\u00b2=3", "'sizes' has 2 items, numbered from 0; "),
         ("weights.lk=x", "weights.lk: expected float, got 'x'"),
-        ("weights.lk.deep=3", "there is no 'weights.lk' to change a part of; give the whole, as weights.lk=VALUE"),
+        ("weights.lk.deep=3", "'weights.lk' is not set"),
         ("inner_by_name.b.width=3", "unknown key 'inner_by_name.b'; "),
         ("inner_by_name.b={}", "unknown key 'inner_by_name.b'; "),
         ("terms.b=strided", "terms.b: unknown bottleneck 'strided'; "),

@@ -75,7 +75,7 @@ def test_sampler_is_chosen():
     assert torch.equal(codec.decode(latents, sampler=OneStep()), codec.decode(latents))
     quieter = codec.decode(latents, sampler=OneStep(sigma=0.1))
     assert not torch.allclose(quieter, codec.decode(latents))
-    with pytest.raises(PartitaError, match="'loud' is no sampler"):
+    with pytest.raises(PartitaError, match="sampler is 'loud'"):
         codec.decode(latents, sampler="loud")
 
 
@@ -99,7 +99,7 @@ def test_long_decoding_is_whole_decoding_bit_for_bit():
 def test_chunk_must_be_whole_frames_of_the_transform():
     decoder = codec_of().decoder
     decoder.representation = Lapped(12)
-    with pytest.raises(PartitaError, match="a chunk of 32 samples is no multiple of the transform's 12"):
+    with pytest.raises(PartitaError, match="32 samples.* 12"):
         decoder.stream(torch.tensor([1]))
 
 

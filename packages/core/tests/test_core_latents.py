@@ -52,12 +52,12 @@ def same(a, b):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"values": None, "codes": None}, "latents need values or codes"),
+        ({"values": None, "codes": None}, "neither values nor codes"),
         ({"values": torch.zeros(3, 4, 6)}, r"values are \(3, 4, 6\); \(batch, 3, tokens\) is expected"),
         ({"values": torch.zeros(3, 6)}, r"values are \(3, 6\)"),
-        ({"codes": torch.zeros(3, 2, 6)}, "codes of type torch.float32; integers are expected"),
-        ({"values": torch.zeros(3, 3, 5)}, r"values are \(3, 3, 5\), but audio_lengths say 3 items of 6 tokens"),
-        ({"codes": torch.zeros(2, 2, 6, dtype=torch.int64)}, r"codes are \(2, 2, 6\), but audio_lengths say 3 items"),
+        ({"codes": torch.zeros(3, 2, 6)}, "codes is torch.float32"),
+        ({"values": torch.zeros(3, 3, 5)}, r"values are \(3, 3, 5\).*audio_lengths .*3 items of 6 tokens"),
+        ({"codes": torch.zeros(2, 2, 6, dtype=torch.int64)}, r"codes are \(2, 2, 6\).*audio_lengths .*3 items"),
     ],
 )
 def test_a_record_that_contradicts_itself_is_refused(changes, message):
@@ -85,7 +85,7 @@ def test_item(index, item):
 
 def test_items_end():
     for index in (3, -4):
-        with pytest.raises(PartitaError, match=f"no item {index}; these latents have 3 items"):
+        with pytest.raises(PartitaError, match=f"no item {index}.* 0 to 2"):
             record()[index]
     assert len(list(record())) == 3
 
@@ -100,7 +100,7 @@ def test_only_codes():
     latents = record()
     assert latents.only_codes().values is None
     assert torch.equal(latents.only_codes().codes, latents.codes)
-    with pytest.raises(PartitaError, match="these latents are continuous; they hold no codes"):
+    with pytest.raises(PartitaError, match="no codes"):
         record(codes=None).only_codes()
 
 
@@ -110,7 +110,7 @@ def test_concatenate():
     assert joined.audio_lengths.tolist() == [55]
     assert torch.equal(joined.values, torch.cat([first.values, second.values], dim=-1))
     assert torch.equal(joined.codes, torch.cat([first.codes, second.codes], dim=-1))
-    with pytest.raises(PartitaError, match="only the last piece may end within a frame"):
+    with pytest.raises(PartitaError, match="piece before the last has .*25"):
         Latents.concatenate([second, first])
     assert Latents.concatenate([first.only_codes(), second.only_codes()]).values is None
 
@@ -157,9 +157,9 @@ def test_values_at_the_bound_stay_finite():
 
 
 def test_normalize_without_what_it_needs_is_refused():
-    with pytest.raises(PartitaError, match="latent statistics have not been measured"):
+    with pytest.raises(PartitaError, match="no mean and std"):
         record(replace(SPEC, mean=None, std=None)).normalize()
-    with pytest.raises(PartitaError, match="hold codes only; there are no values to normalize"):
+    with pytest.raises(PartitaError, match="hold codes only"):
         record().only_codes().normalize()
 
 
@@ -223,7 +223,7 @@ def test_file_that_is_missing_or_something_else_is_refused(tmp_path):
     with pytest.raises(PartitaError, match="no such file"):
         Latents.load(tmp_path)
     write_tensors(tmp_path / "weights.safetensors", {"weight": torch.zeros(3)})
-    with pytest.raises(PartitaError, match="weights.safetensors holds no latents"):
+    with pytest.raises(PartitaError, match="weights.safetensors does not hold latents"):
         Latents.load(tmp_path / "weights.safetensors")
 
 
@@ -242,7 +242,7 @@ def test_file_that_contradicts_itself_is_refused(tmp_path):
     record().save(path)
     tensors, metadata = read_tensors(path)
     write_tensors(path, tensors | {"audio_lengths": torch.tensor([25, 1, 31])}, metadata)
-    with pytest.raises(PartitaError, match="latents.safetensors: values are .* audio_lengths say 3 items of 8 tokens"):
+    with pytest.raises(PartitaError, match="latents.safetensors: values are .*audio_lengths .*3 items of 8 tokens"):
         Latents.load(path)
 
 
@@ -260,7 +260,7 @@ def test_regrouped_values_are_the_same_numbers_and_come_back():
     assert wide.shape == (2, 64, 16)
     assert torch.equal(wide[0, :8, 1], torch.cat([values[0, :, 16], values[0, :, 17]]))
     assert torch.equal(regroup(wide, 4), values)
-    with pytest.raises(PartitaError, match="3 tokens of 4 channels cannot be regrouped to tokens of 8"):
+    with pytest.raises(PartitaError, match="3 tokens of 4 channels.* 8 channels"):
         regroup(values[..., :3], 8)
 
 
@@ -301,28 +301,28 @@ def replaced(name, make):
     [
         (put("values", float("nan")), r"values holds numbers that are not finite \(NaN or infinite\)"),
         (put("gain", float("inf")), r"gain holds numbers that are not finite"),
-        (put("codes", 5), "item 0: 5 is no code of level 0, which has 5"),
-        (put("codes", -2, place=7), "item 0: -2 is no code of level 1, which has 5"),
-        (put("layout", 3), "layout holds 3, which is no channel layout"),
-        (put("audio_lengths", 0, place=1), "audio_lengths holds 0; an item has at least one sample"),
-        (put("audio_lengths", 2**62), "values are .* but audio_lengths say 3 items of "),
+        (put("codes", 5), "code 5 of item 0.*level 0 has 5"),
+        (put("codes", -2, place=7), "code -2 of item 0.*level 1 has 5"),
+        (put("layout", 3), "layout holds 3"),
+        (put("audio_lengths", 0, place=1), "audio_lengths holds 0"),
+        (put("audio_lengths", 2**62), "values are .*audio_lengths .*3 items of "),
         (said(codebook_sizes=[5]), r"codes are \(3, 2, 6\); \(batch, 1, tokens\)"),
         (said(codebook_sizes=[5, 0]), r"codebook_sizes\[1\] is 0"),
         (said(codebook_sizes=[5, 2**63]), r"codebook_sizes\[1\] is 9223372036854775808"),
         (said(hop=10**30), "hop is 10+; it must be at least 1 and at most 2147483647"),
         (said(std=[1, 0, 1]), r"std\[1\] is 0.0; it must be above 0"),
-        (said(bounded=True), "values lie beyond 1, and the spec says that they are bounded"),
-        (replaced("values", lambda x: x.long()), "values is torch.int64; floating numbers are expected"),
-        (replaced("codes", lambda x: x.float()), "codes of type torch.float32; integers are expected"),
-        (replaced("layout", lambda x: x.float()), "layout of type torch.float32; integers are expected"),
+        (said(bounded=True), "values reach .*1"),
+        (replaced("values", lambda x: x.long()), "values is torch.int64"),
+        (replaced("codes", lambda x: x.float()), "codes is torch.float32"),
+        (replaced("layout", lambda x: x.float()), "layout is torch.float32"),
         (replaced("audio_lengths", lambda x: x[0]), r"audio_lengths is \(\); \(batch,\) is expected"),
-        (lambda tensors, header: tensors.update(x=torch.zeros(1)), "a stray tensor 'x'"),
+        (lambda tensors, header: tensors.update(x=torch.zeros(1)), "tensor 'x'"),
         (lambda tensors, header: header.update(normalized="no"), "header.normalized: expected bool, got 'no'"),
         (lambda tensors, header: header.update(x=1), "header: unknown key 'x'"),
-        (lambda tensors, header: header.update(space_id="a\nb"), "names no latent space"),
+        (lambda tensors, header: header.update(space_id="a\nb"), "is not an identifier"),
         (
             lambda tensors, header: tensors.update({k: v[:0] for k, v in tensors.items()}),
-            "values are .* but audio_lengths say 0 items",
+            "values are .*audio_lengths .*0 items",
         ),
     ],
 )

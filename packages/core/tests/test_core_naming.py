@@ -51,7 +51,7 @@ def test_weights_that_change_in_eval_mode_change_the_name(change, tmp_path):
     with torch.no_grad():
         change(codec)
     assert not codec.training and codec.space_id != stale.space_id
-    with pytest.raises(PartitaError, match=f"of the space {stale.space_id}, the model's is {codec.space_id}"):
+    with pytest.raises(PartitaError, match=f"space_id '{stale.space_id}'.*'{codec.space_id}'"):
         codec.decode(stale)
     # The saved model takes its own latents.
     fresh = codec.encode(noise())
@@ -115,7 +115,7 @@ def test_an_optimized_model_that_is_written_to_has_another_name():
     codec.decode(latents)
     with torch.no_grad():
         codec.encoder.conv.weight.add_(1)
-    with pytest.raises(PartitaError, match="of the space"):
+    with pytest.raises(PartitaError, match="space_id"):
         codec.decode(latents)
 
 
@@ -172,7 +172,7 @@ def spoil(codec):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (add_a_weight, "0 missing and 1 unexpected tensors, first a stray encoder.adapter"),
+        (add_a_weight, "0 missing and 1 unexpected.*encoder.adapter"),
         (widen, r"encoder.layout.weight is \(5, \d+\), expected \(3, \d+\)"),
         (spoil, "numbers that are not finite .*decoder.layout.weight"),
     ],

@@ -41,7 +41,7 @@ def test_lookup_takes_a_tag_or_its_last_part(only_dummies):
         ("bottleneck/nosy", (), "unknown component 'bottleneck/nosy'; did you mean bottleneck/noisy"),
         ("noisy", ("encoder",), "unknown encoder 'noisy'; valid: cumulative, strided"),
         ("zzz", ("bottleneck", "quantizer"), "unknown bottleneck or quantizer 'zzz'; valid: noisy, rounding"),
-        ("x", ("vocoder",), "unknown vocoder 'x'; nothing is valid here"),
+        ("x", ("vocoder",), "unknown vocoder 'x'; no valid names"),
     ],
 )
 def test_unknown_names_are_reported_with_the_nearest(only_dummies, name, roles, message):
@@ -61,7 +61,7 @@ def twin(tag):
 
 def test_one_name_in_two_roles(scratch):
     other = twin("decoder/strided")
-    with pytest.raises(PartitaError, match="'strided' is ambiguous: decoder/strided, encoder/strided"):
+    with pytest.raises(PartitaError, match="'strided' .*decoder/strided, encoder/strided"):
         lookup("strided")
     assert lookup("strided", ("encoder",)) is StridedConfig
     # The role named first is preferred.
@@ -117,7 +117,7 @@ def test_a_broken_package_does_not_take_the_others_along(scratch, monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "partita.components" else [])
     registry.load_entry_points.cache_clear()
     try:
-        with pytest.warns(RuntimeWarning, match="components of partita_gone are left out: no module named gone"):
+        with pytest.warns(RuntimeWarning, match="partita_gone: no module named gone"):
             found = components("encoder/*")
         assert loaded == ["good"] and "encoder/strided" in found
         with warnings.catch_warnings():  # and it is said once
@@ -131,5 +131,5 @@ def test_nearest():
     valid = ["stereo", "mono", "mid_side"]
     assert suggest("sterio", valid) == "did you mean stereo?"
     assert suggest("xyz", valid) == "valid: mid_side, mono, stereo"
-    assert suggest("xyz", []) == "nothing is valid here"
+    assert suggest("xyz", []) == "no valid names are registered"
     assert suggest("abcd", ["abce", "abcf"]) == "did you mean abcf or abce?"

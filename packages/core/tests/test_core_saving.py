@@ -188,7 +188,7 @@ def test_failure_in_the_middle_leaves_no_new_model(tmp_path, monkeypatch):
 def test_parts_without_a_config_are_not_saved(tmp_path):
     codec = autoencoder()
     del codec.decoder.config
-    with pytest.raises(PartitaError, match="the decoder TransposedDecoder was not built from a registered Config"):
+    with pytest.raises(PartitaError, match="TransposedDecoder has no registered Config"):
         codec.save_pretrained(tmp_path / "model")
     assert names(tmp_path) == []
 
@@ -228,11 +228,11 @@ def wrong_shape(folder):
         (rewritten("model.safetensors", pickle.dumps({"a": 1})), "is not a safetensors file, or is damaged"),
         (edited(lambda facts: facts.update(schema=2)), "config.json is not a model config of schema 1"),
         (edited(lambda facts: facts.pop("model")), "model: expected a component with its type, got None"),
-        (edited(lambda facts: facts.pop("space_id")), "config.json lacks what a Autoencoder needs"),
-        (edited(lambda facts: facts.pop("latent_spec")), "config.json lacks what a Autoencoder needs"),
+        (edited(lambda facts: facts.pop("space_id")), "config.json lacks .*Autoencoder"),
+        (edited(lambda facts: facts.pop("latent_spec")), "config.json lacks .*Autoencoder"),
         (
             edited(lambda facts: facts["latent_spec"].update(hop=8)),
-            "latent_spec in config.json is not that of the model it describes",
+            "latent_spec.hop in config.json is 8.* 16",
         ),
         (
             edited(lambda facts: facts["model"].update(type="autoencodr")),
@@ -248,7 +248,7 @@ def wrong_shape(folder):
         ),
         (
             of_another_model,
-            "holds the weights of another model: 2 missing and 0 unexpected tensors, first no bottleneck.",
+            "another model: 2 missing and 0 unexpected tensors.*bottleneck.",
         ),
         (wrong_shape, r"another model: bottleneck.gain is \(5, 1\), expected \(4, 1\)"),
     ],
@@ -268,13 +268,13 @@ def test_another_kind_of_model_is_refused(model):
         def restore(self, facts):
             raise NotImplementedError
 
-    with pytest.raises(PartitaError, match="model holds a Autoencoder, not a Other"):
+    with pytest.raises(PartitaError, match="model .*Autoencoder.*Other"):
         Other.from_pretrained(model)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "./a/b", "/a/b", "a/b/c"])
 def test_name_of_neither_a_folder_nor_a_repository_is_refused(name):
-    with pytest.raises(PartitaError, match=f"no model folder '{name}', and no hub repository is called so"):
+    with pytest.raises(PartitaError, match=f"no model folder '{name}'"):
         Autoencoder.from_pretrained(name)
 
 
@@ -302,9 +302,9 @@ def test_model_that_the_hub_does_not_give_is_refused_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
     with pytest.raises(PartitaError) as caught:
         Autoencoder.from_pretrained("somebody/tiny")
-    assert str(caught.value) == "no model folder 'somebody/tiny', and the hub gave none: 404 not found"
+    assert str(caught.value) == "no model folder 'somebody/tiny', and loading it from the Hub failed: 404 not found"
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(PartitaError, match="install huggingface_hub to look on the hub"):
+    with pytest.raises(PartitaError, match="install huggingface_hub"):
         Autoencoder.from_pretrained("somebody/tiny")
 
 
@@ -337,7 +337,7 @@ def test_load_weights_is_all_or_nothing():
     codec = autoencoder()
     before = {name: tensor.clone() for name, tensor in codec.state_dict().items()}
     stray = {name: tensor + 1 for name, tensor in before.items()} | {"stray": torch.zeros(1)}
-    with pytest.raises(PartitaError, match="weights holds the weights of another model: 0 missing and 1 unexpected"):
+    with pytest.raises(PartitaError, match="weights .*another model: 0 missing and 1 unexpected"):
         load_weights(codec, stray, "weights")
     assert all(torch.equal(tensor, before[name]) for name, tensor in codec.state_dict().items())
 
@@ -417,7 +417,7 @@ def test_models_that_a_model_is_built_on_are_saved_within_it(pair, tmp_path):
 def test_of_models_within_a_model_all_are_written_or_none(pair, tmp_path):
     del pair.second.module.decoder.config
     pair.gain.data.zero_()
-    with pytest.raises(PartitaError, match="the decoder TransposedDecoder was not built from a registered Config"):
+    with pytest.raises(PartitaError, match="TransposedDecoder has no registered Config"):
         pair.save_pretrained(tmp_path / "pair")
     assert Saved.from_pretrained(tmp_path / "pair").gain.any() and names(tmp_path) == ["pair"]
 
@@ -425,10 +425,10 @@ def test_of_models_within_a_model_all_are_written_or_none(pair, tmp_path):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (lambda folder: shutil.rmtree(folder / "first"), "pair lacks the folder 'first' of the model"),
-        (edited(lambda facts: facts.update(nested="first")), "does not name the models within it: 'first'"),
-        (edited(lambda facts: facts.update(nested=[1])), r"does not name the models within it: \[1\]"),
-        (edited(lambda facts: facts.pop("nested")), "testing/pair is built on first, second; .*config.json names none"),
+        (lambda folder: shutil.rmtree(folder / "first"), "pair lacks the folder 'first'"),
+        (edited(lambda facts: facts.update(nested="first")), "config.json: nested is 'first'"),
+        (edited(lambda facts: facts.update(nested=[1])), r"config.json: nested is \[1\]"),
+        (edited(lambda facts: facts.pop("nested")), "testing/pair is built on first, second.*config.json names none"),
         (edited(lambda facts: facts.update(nested=["second"])), "config.json names second"),
         (edited(lambda facts: facts.update(nested=["first", "../x"])), r"config.json names first, \.\./x"),
         (lambda folder: edit(folder / "first", lambda facts: facts.pop("model")), "expected a component"),
@@ -444,11 +444,11 @@ def test_model_with_models_within_it_that_are_not_right_is_refused(pair, tmp_pat
 
 def test_model_built_on_none_takes_none(model):
     edit(model, lambda facts: facts.update(nested=["codec"]))
-    with pytest.raises(PartitaError, match="a autoencoder is built on no other model; .*config.json names codec"):
+    with pytest.raises(PartitaError, match="autoencoder .*no other model.*config.json names codec"):
         Saved.from_pretrained(model)
 
 
 def test_part_is_no_model(model):
     edit(model, lambda facts: facts.update(model=facts["model"]["bottleneck"]))
-    with pytest.raises(PartitaError, match="a bottleneck/noisy is built on dim; .*config.json names none"):
+    with pytest.raises(PartitaError, match="bottleneck/noisy is built on dim.*config.json names none"):
         Saved.from_pretrained(model)

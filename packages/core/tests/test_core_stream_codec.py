@@ -27,13 +27,13 @@ def test_stream_encoder_checks_what_it_is_given():
     encoder = StreamEncoder(codec, layout="stereo")
     with pytest.raises(PartitaError, match="not finite"):
         encoder.push(torch.full((1, 2, 5), float("nan")))
-    with pytest.raises(PartitaError, match="stereo audio has 2 channels, this has 1"):
+    with pytest.raises(PartitaError, match="stereo audio has 2 channels, got 1"):
         encoder.push(torch.zeros(1, 1, 5))
-    with pytest.raises(PartitaError, match="the recording has no samples"):
+    with pytest.raises(PartitaError, match="0 samples"):
         StreamEncoder(codec, layout="mono").push(torch.zeros(1, 1, 0), last=True)
     with pytest.raises(PartitaError, match="num_quantizers is 1; this model has 0 levels"):
         StreamEncoder(codec, layout="mono", num_quantizers=1)
-    with pytest.raises(PartitaError, match="takes mono only"):
+    with pytest.raises(PartitaError, match="stereo.* mono only"):
         StreamEncoder(autoencoder(MONO), layout="stereo")
 
 
@@ -50,9 +50,9 @@ def test_streams_end():
 def test_stream_decoder_checks_what_it_is_given():
     codec = autoencoder()
     latents = codec.encode(noise(1))
-    with pytest.raises(PartitaError, match="these latents are of the space"):
+    with pytest.raises(PartitaError, match="these latents have space_id"):
         StreamDecoder(codec, layout="stereo").push(replace(latents, space_id="0" * 16))
-    with pytest.raises(PartitaError, match="mono cannot be decoded as stereo"):
+    with pytest.raises(PartitaError, match="cannot be decoded as stereo"):
         StreamDecoder(codec, layout="stereo").push(codec.encode(noise(1, 1)))
     with pytest.raises(PartitaError, match="it takes no sampler"):
         StreamDecoder(codec, layout="stereo", sampler=object())
@@ -137,9 +137,9 @@ def test_weights_are_held_once(slot):
 
 def test_stream_decoder_takes_one_item():
     codec = autoencoder()
-    with pytest.raises(PartitaError, match="a stream decodes one item, these latents are 2"):
+    with pytest.raises(PartitaError, match="one item, got 2"):
         StreamDecoder(codec, layout="stereo").push(codec.encode(noise(2)))
-    with pytest.raises(PartitaError, match="a stream encodes one recording, and this is a batch of 2"):
+    with pytest.raises(PartitaError, match="a stream encodes one recording, got a batch of 2"):
         StreamEncoder(codec, layout="stereo").push(noise(2))
 
 

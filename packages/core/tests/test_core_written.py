@@ -36,7 +36,7 @@ def test_latents_that_are_not_finite_are_not_written(latents, number, tmp_path):
 def test_latents_of_no_such_code_are_not_written(latents, code, tmp_path):
     codes = latents.codes.clone()
     codes[0, 1, 3] = code
-    with pytest.raises(PartitaError, match=f"{code} is no code of level 1"):
+    with pytest.raises(PartitaError, match=f"{code} .*level 1"):
         replace(latents, codes=codes).save(tmp_path / "latents.safetensors")
     assert not list(tmp_path.iterdir())
 
@@ -60,7 +60,7 @@ def test_tensors_are_written_as_they_are_where_that_is_wanted(tmp_path):
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_json_that_would_not_be_read_is_not_written(number, tmp_path):
-    with pytest.raises(PartitaError, match="facts.json: a number in it is not finite"):
+    with pytest.raises(PartitaError, match="facts.json: .*not finite"):
         write_json(tmp_path / "facts.json", {"a": [1, {"b": number}]})
     assert not list(tmp_path.iterdir())
     write_json(tmp_path / "facts.json", {"a": 1e308})

@@ -166,8 +166,8 @@ def test_spaces_that_cannot_be(settings, message):
     [
         (torch.zeros(1, 2, 3, dtype=torch.long), r"\(batch, 3, tokens\) is expected"),
         (torch.zeros(1, 3, 3), "torch.float32"),
-        (torch.tensor([[[0], [3], [0]]]), "item 0: 3 is no code of level 1, which has 3"),
-        (torch.tensor([[[0], [-2], [0]]]), "item 0: -2 is no code of level 1"),
+        (torch.tensor([[[0], [3], [0]]]), "code 3 of item 0.*level 1 has 3"),
+        (torch.tensor([[[0], [-2], [0]]]), "code -2 of item 0.*level 1"),
         (torch.tensor([[[-1, 0], [-1, 0], [-1, 0]]]), "item 0, token 0: -1 stands before other codes"),
     ],
 )
@@ -250,7 +250,7 @@ def test_records_that_contradict_themselves_are_refused(tmp_path):
     with pytest.raises(PartitaError, match=r"of codebooks \(4, 3\), the latents have \(4, 3, 5\)"):
         Tokens(tokens.ids, TokenSpace((4, 3)), **facts)
     short = Tokens(tokens.ids, tokens.space, **facts | {"audio_lengths": torch.tensor([40, 35])})
-    with pytest.raises(PartitaError, match=r"the ids are \[4, 3\] tokens, but audio_lengths say \[4, 4\]"):
+    with pytest.raises(PartitaError, match=r"the ids are \[4, 3\] tokens.*audio_lengths .*\[4, 4\]"):
         short.to_latents()
     record.save(tmp_path / "latents.safetensors")
     with pytest.raises(PartitaError, match="holds no tokens"):
@@ -290,7 +290,7 @@ def replaced(name, make):
         # Found by fuzzing: a TypeError.
         (replaced("audio_lengths", lambda x: x[None]), r"audio_lengths is \(1, 2\); \(batch,\)"),
         (replaced("channel_layout", lambda x: x + 7), "layout holds 8, which is no channel layout"),
-        (lambda tensors, header: tensors.update(x=tensors["ids"]), "a stray tensor 'x'"),
+        (lambda tensors, header: tensors.update(x=tensors["ids"]), "tensor 'x'"),
         (lambda tensors, header: header["space"].update(num_quantizers=9), "num_quantizers is 9"),
         (lambda tensors, header: header["spec"].update(codebook_sizes=[4, 3]), "the ids are of codebooks"),
         (lambda tensors, header: header.pop("space_id"), "header: key 'space_id' is missing"),
@@ -317,5 +317,5 @@ def test_what_are_no_tokens_is_refused():
     for name in ("space", "spec"):
         with pytest.raises(PartitaError, match=f"^{name} is None; a"):
             replace(tokens, **{name: None})
-    with pytest.raises(PartitaError, match="token ids are made of Latents, and this is a Tensor"):
+    with pytest.raises(PartitaError, match="token ids are made of Latents"):
         Tokens.from_latents(torch.zeros(1, 4, 3))  # pyright: ignore

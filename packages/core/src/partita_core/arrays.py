@@ -46,5 +46,5 @@ def as_integers(value: Any, what: str) -> Tensor:
     """
     tensor = as_tensor(value, what)
     if tensor.numel() and (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool):
-        raise PartitaError(f"{what} are {tensor.dtype}; integers are expected")
+        raise PartitaError(f"the dtype of {what} is {tensor.dtype}; integers are expected")
     return tensor.long()

@@ -83,7 +83,7 @@ class Latents:
         if self.values is None and self.codes is None:
             raise PartitaError("latents hold neither values nor codes; pass at least one of them")
         if not isinstance(self.spec, LatentSpec):
-            raise PartitaError(f"spec is {short_repr(self.spec)}; pass a LatentSpec")
+            raise PartitaError(f"spec is {short_repr(self.spec)}; a LatentSpec is expected")
         check_ids(self.space_id, self.codes_id)
         for name, convert in _TENSORS.items():
             if (value := getattr(self, name)) is not None or name in ("audio_lengths", "layout"):
@@ -128,7 +128,7 @@ class Latents:
             if tensor is None:
                 continue
             if not tensor.is_floating_point():
-                raise PartitaError(f"{name} is {tensor.dtype}; a floating-point type is expected")
+                raise PartitaError(f"the dtype of {name} is {tensor.dtype}; a floating-point type is expected")
             if not torch.isfinite(tensor).all():
                 raise PartitaError(f"{name} holds numbers that are not finite (NaN or infinite)")
         if self.values is not None and self.spec.bounded and not self.normalized and (self.values.abs() > 1).any():
