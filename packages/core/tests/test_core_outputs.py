@@ -275,7 +275,8 @@ def test_a_lock_is_held_once(tmp_path):
 KILLS = """
 import os, signal, sys, time
 from pathlib import Path
-from partita_core import PartitaError, file_lock, outputs, remove_unfinished, atomic_write\nfrom partita_core.outputs import atomic_folder, finish_interrupted_write
+from partita_core import PartitaError, file_lock, outputs, remove_unfinished, atomic_write
+from partita_core.outputs import atomic_folder, finish_interrupted_write
 
 os.fsync = lambda handle: None  # takes time, and no kill of a process waits for it
 CALLS = ("mkdir", "rename", "replace", "unlink", "rmdir", "fsync")
