@@ -328,7 +328,9 @@ def test_bad_latents(model, ok, refused, tmp_path, config):
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(z.read_bytes()[:-20])
     assert "damaged" in refused("decode", model, damaged, "-o", tmp_path / "out.wav")
-    assert "no latents" in refused("decode", model, Path(model) / "model.safetensors", "-o", tmp_path / "out.wav")
+    assert "does not hold latents" in refused(
+        "decode", model, Path(model) / "model.safetensors", "-o", tmp_path / "out.wav"
+    )
     assert "takes no sampler" in refused("decode", model, z, "-o", tmp_path / "out.wav", "--sampler", "two_step")
 
 

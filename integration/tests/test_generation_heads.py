@@ -9,7 +9,7 @@ from partita.generation.token_head import TokenHeadConfig, draw
 from partita_bottlenecks import IdentityConfig, NoiseRegularizedConfig
 from partita_core import ChannelLayout, LatentNormalizer, Latents, LatentSpec, PartitaError, QuantizedCodec
 from partita_quantizers import ResidualVQConfig, TokenSpace
-from partita_testing.dummies import AveragingConfig, NeighbouringConfig, NoisyBottleneck, RoundingConfig, autoencoder
+from partita_testing.dummies import AveragingConfig, NeighboringConfig, NoisyBottleneck, RoundingConfig, autoencoder
 
 PLAIN = Sampling(guidance=1.0, temperature=1.0, steps=4, top_k=None)
 DRAWN = Sampling(guidance=1.0, temperature=1.0, steps=None, top_k=None)
@@ -182,7 +182,7 @@ def test_latents_are_heard_through_an_encoder_step_by_step():
     torch.testing.assert_close(head.inputs(rollout.result(), backbone()), heard)
     assert not any(name.startswith("encoder") for name in head.state_dict())
     with pytest.raises(PartitaError, match="step by step"):
-        flow_head(encoder=NeighbouringConfig().build(latent_spec=spec))
+        flow_head(encoder=NeighboringConfig().build(latent_spec=spec))
 
 
 def test_a_flow_learns_two_clusters_and_which_is_asked_for():

@@ -315,7 +315,7 @@ def test_from_the_cache_of_the_hub_without_a_connection(foreign, folder, tmp_pat
     assert found.returncode == 0, found.stderr
     *names, refusal = found.stdout.splitlines()
     assert names == [from_huggingface(foreign(name)).space_id for name in ("dac", "oobleck")]
-    assert refusal.startswith("no model folder 'one/nothing', and loading it from the Hub failed: ")
+    assert refusal.startswith("no model folder 'one/nothing', and the hub gave none: ")
 
 
 # ------------------------------------------------------------------ the commands

@@ -257,7 +257,7 @@ def test_records_that_contradict_themselves_are_refused(tmp_path):
         Tokens.load(tmp_path / "latents.safetensors")
     spec = LatentSpec(6, 1000, 10)
     continuous = Latents(torch.zeros(1, 6, 2), None, torch.tensor([20]), torch.tensor([0]), spec)
-    with pytest.raises(PartitaError, match="they hold no codes"):
+    with pytest.raises(PartitaError, match="hold no codes"):
         Tokens.from_latents(continuous)
 
 
@@ -285,11 +285,11 @@ def replaced(name, make):
         (put("ids", 2), "item 0, position 2: id 8 where pad"),
         (put("audio_lengths", 10**9), "the ids are .* tokens, but audio_lengths say"),
         (put("gain", float("nan")), "gain holds numbers that are not finite"),
-        (replaced("ids", lambda x: x.float()), "ids of type torch.float32; integers are expected"),
+        (replaced("ids", lambda x: x.float()), "ids is torch.float32"),
         (replaced("ids", lambda x: x[:, :-1]), "is cut short: it has no eos"),
         # Found by fuzzing: a TypeError.
         (replaced("audio_lengths", lambda x: x[None]), r"audio_lengths is \(1, 2\); \(batch,\)"),
-        (replaced("channel_layout", lambda x: x + 7), "layout holds 8, which is no channel layout"),
+        (replaced("channel_layout", lambda x: x + 7), "layout holds 8"),
         (lambda tensors, header: tensors.update(x=tensors["ids"]), "tensor 'x'"),
         (lambda tensors, header: header["space"].update(num_quantizers=9), "num_quantizers is 9"),
         (lambda tensors, header: header["spec"].update(codebook_sizes=[4, 3]), "the ids are of codebooks"),

@@ -9,7 +9,7 @@ from partita_representation import (
     RQMTPConfig,
     SupervisionInput,
 )
-from partita_testing.dummies import NeighbouringConfig
+from partita_testing.dummies import NeighboringConfig
 from torch.nn import functional as F
 
 SPEC = LatentSpec(8, 24_000, 960)
@@ -122,10 +122,10 @@ def test_the_loss_is_the_mean_over_offsets_of_the_mean_over_frames(settings, fra
 def test_padding_does_not_count():
     encoder, task = supervision()
     values = torch.randn(3, 8, 10)
-    spoilt = values.clone()
-    spoilt[1, :, 4:] = 100
-    spoilt[2, :, 7:] = -3
-    found = [task.eval()(inputs(encoder, x, [10, 4, 7])) for x in (values, spoilt)]
+    spoiled = values.clone()
+    spoiled[1, :, 4:] = 100
+    spoiled[2, :, 7:] = -3
+    found = [task.eval()(inputs(encoder, x, [10, 4, 7])) for x in (values, spoiled)]
     torch.testing.assert_close(found[0].loss, found[1].loss, rtol=1e-6, atol=0)
     assert found[0].metrics == found[1].metrics
     longer = F.pad(values, (0, 5))
@@ -253,10 +253,8 @@ def test_whitening_withstands_a_batch_without_frames_and_silence():
 
 
 def test_nothing_but_a_causal_encoder_can_be_taught_so():
-    encoder = NeighbouringConfig().build(latent_spec=SPEC)
-    with pytest.raises(
-        PartitaError, match="NeighbouringEncoder sees 1 frames to the right, which rq_mtp would predict"
-    ):
+    encoder = NeighboringConfig().build(latent_spec=SPEC)
+    with pytest.raises(PartitaError, match="NeighboringEncoder sees 1 frames to the right, which rq_mtp would predict"):
         RQMTPConfig().build(latent_spec=SPEC, representation=encoder)
     with pytest.raises(PartitaError, match="offsets is 0; it must be at least 1"):
         RQMTPConfig(offsets=0)

@@ -1,6 +1,6 @@
-"""The smallest complete part of every role, so that what works on parts can be tried without any other package.
+"""Minimal parts for every role, for tests of code that works on parts.
 
-They pass the suites. Nobody who lists components meets them, except inside `registered()`.
+They pass the conformance suites. They are registered as components only within `registered()`.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from .codec import BlockCodec, autoencoder, blocks
 from .decoders import MeanSquare, MeanSquareConfig, TransposedConfig, TransposedDecoder
 from .denoising import DenoisingConfig, Lapped, OneStep, TinyDenoiser
 from .encoders import CumulativeConfig, CumulativeEncoder, StridedConfig, StridedEncoder
-from .representations import AveragingConfig, AveragingEncoder, NeighbouringConfig, NeighbouringEncoder
+from .representations import AveragingConfig, AveragingEncoder, NeighboringConfig, NeighboringEncoder
 
 __all__ = [
     "autoencoder",
@@ -29,8 +29,8 @@ __all__ = [
     "Lapped",
     "MeanSquare",
     "MeanSquareConfig",
-    "NeighbouringConfig",
-    "NeighbouringEncoder",
+    "NeighboringConfig",
+    "NeighboringEncoder",
     "NoisyBottleneck",
     "NoisyConfig",
     "OneStep",
@@ -53,7 +53,7 @@ CONFIGS: tuple[type[Config], ...] = (
     DenoisingConfig,
     MeanSquareConfig,
     AveragingConfig,
-    NeighbouringConfig,
+    NeighboringConfig,
 )
 for _config in CONFIGS:
     del registry._registry[_config.tag]
@@ -61,7 +61,7 @@ for _config in CONFIGS:
 
 @contextmanager
 def registered() -> Iterator[None]:
-    """The dummies are known by their names for as long as this lasts."""
+    """Context in which the dummies are registered as components."""
     registry._registry.update({config.tag: config for config in CONFIGS})
     try:
         yield

@@ -1,4 +1,4 @@
-"""A bottleneck with all that one may have, and a quantizer."""
+"""A bottleneck with noise, a loss and a running statistic, and a quantizer."""
 
 from dataclasses import dataclass
 
@@ -15,18 +15,18 @@ from ._base import Tiny
 @register("bottleneck/noisy")
 @dataclass(frozen=True)
 class NoisyConfig(Tiny):
-    """A gain for each channel, noise in training, a running statistic and a loss.
+    """A learned gain per channel, noise in training, a running statistic and a loss.
 
     Attributes:
-        noise: its standard deviation in training.
-        gain: what every channel is multiplied by at first.
+        noise: standard deviation of the noise in training.
+        gain: initial gain of every channel.
     """
 
     noise: float = 0.1
     gain: float = 1.0
 
     def build(self, *, dim: int) -> "NoisyBottleneck":
-        """Builds the bottleneck."""
+        """Build the bottleneck."""
         return NoisyBottleneck(dim, noise=self.noise, gain=self.gain)
 
 
@@ -69,21 +69,21 @@ class NoisyBottleneck(Bottleneck):
 @register("quantizer/rounding")
 @dataclass(frozen=True)
 class RoundingConfig(Tiny):
-    """A code for each channel.
+    """One code per channel.
 
     Attributes:
-        levels: values that a channel may take; an odd number.
+        levels: number of values of a channel; odd.
     """
 
     levels: int = 5
 
     def build(self, *, dim: int) -> "RoundingQuantizer":
-        """Builds the quantizer."""
+        """Build the quantizer."""
         return RoundingQuantizer(dim, levels=self.levels)
 
 
 class RoundingQuantizer(Quantizer):
-    """Tanh, rounded to steps of its range, with the gradient passing straight through."""
+    """Tanh, rounded to levels, with a straight-through gradient."""
 
     reference: Tensor
 
@@ -92,7 +92,7 @@ class RoundingQuantizer(Quantizer):
         self.dim = self.in_dim = dim
         self.reach = levels // 2
         self.codebook_sizes = (levels,) * dim
-        # Holds nothing but the dtype of the module, which the values of codes must have.
+        # Holds only the dtype of the module, for the values of codes.
         self.register_buffer("reference", torch.empty(0), persistent=False)
 
     def forward(
