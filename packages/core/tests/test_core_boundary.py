@@ -44,7 +44,7 @@ def noise(batch=2, channels=2, samples=50) -> torch.Tensor:
         ((numpy.float64(3), 4.0, 5.0), [0.0, 1.0, torch.tensor(2.0)]),
     ],
 )
-def test_arrays_and_lists_are_tensors(value):
+def test_arrays_and_lists_become_tensors(value):
     if isinstance(value, numpy.ndarray):
         value.flags.writeable = False
     if isinstance(value, list) and isinstance(value[0], numpy.ndarray):
@@ -53,23 +53,23 @@ def test_arrays_and_lists_are_tensors(value):
 
 
 @pytest.mark.parametrize("value", [None, "ab", [[1], [2, 3]], [None], {"a": 1}, numpy.array(["a"]), object()])
-def test_what_holds_no_numbers_is_refused(value):
+def test_nonnumeric_values_raise(value):
     with pytest.raises(PartitaError, match="^lengths must be .*array of numbers"):
         as_integers(value, "lengths")
 
 
 @pytest.mark.parametrize("value", [1.0, [1.5], [True], 2**63, numpy.array([1j])])
-def test_what_is_no_integer_is_refused(value):
+def test_noninteger_values_raise(value):
     with pytest.raises(PartitaError, match="lengths (is|must be)"):
         as_integers(value, "lengths")
 
 
 @pytest.mark.parametrize("dtype", [numpy.uint8, numpy.int16, numpy.int32, numpy.int64])
-def test_integers_of_any_width_are_int64(dtype):
+def test_integers_of_any_width_become_int64(dtype):
     assert as_integers(numpy.array([3, 5], dtype), "lengths").dtype == torch.int64
 
 
-def test_audio_and_lengths_may_be_arrays_or_lists():
+def test_encode_accepts_arrays_and_lists():
     codec, audio = autoencoder(), noise()
     expected = codec.encode(audio, lengths=torch.tensor([50, 7]), layout="stereo")
     for given in (audio.numpy(), audio.double().numpy(), audio.tolist(), list(audio.numpy())):
@@ -94,7 +94,7 @@ USES = {
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("code", [5, 2**40, -2, -(2**62)])
-def test_codes_out_of_range_serve_nowhere(code, use, tmp_path):
+def test_codes_out_of_range_raise(code, use, tmp_path):
     for codec in (autoencoder(bottleneck=RoundingConfig()), autoencoder(quantizer=RoundingConfig()), blocks()):
         latents = codec.encode(noise(1, 1))
         codes = latents.codes.clone()
@@ -104,7 +104,7 @@ def test_codes_out_of_range_serve_nowhere(code, use, tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def test_codes_of_other_codebooks_are_refused():
+def test_codes_of_other_codebooks_raise():
     codec, finer = autoencoder(bottleneck=RoundingConfig()), autoencoder(bottleneck=RoundingConfig(7))
     latents = replace(finer.encode(noise()).only_codes(), space_id=None, codes_id=None)
     with pytest.raises(PartitaError, match=r"\(7, 7, 7, 7\).*\(5, 5, 5, 5\)"):
@@ -118,7 +118,7 @@ def test_narrow_codes_are_decoded():
         assert torch.equal(codec.decode(replace(latents, codes=codes)), codec.decode(latents))
 
 
-def test_codes_of_a_graph_are_checked_by_their_shape():
+def test_traced_codes_are_checked_by_shape():
     class Lookup(torch.nn.Module):
         def forward(self, codes):
             return check_codes(codes, (5, 5)).clamp(min=0)
@@ -133,7 +133,7 @@ def test_codes_of_a_graph_are_checked_by_their_shape():
 
 
 @pytest.mark.parametrize("make", [torch.Tensor.clone, torch.Tensor.numpy, torch.Tensor.tolist])
-def test_own_values_are_latents_of_the_model(make, tmp_path):
+def test_wrapped_values_are_latents_of_the_model(make, tmp_path):
     codec = autoencoder()
     latents = codec.encode(noise())
     own = codec.latents(make(latents.values), lengths=[50, 50], layout="stereo")
@@ -143,14 +143,14 @@ def test_own_values_are_latents_of_the_model(make, tmp_path):
     assert torch.equal(Latents.load(tmp_path / "own.safetensors").values, latents.values)
 
 
-def test_own_values_are_whole_frames_of_the_only_layout():
+def test_wrapped_values_default_to_full_frames_and_the_only_layout():
     codec = autoencoder(ChannelLayout.MONO, encoder=StridedConfig(tokens_per_frame=2))
     own = codec.latents(torch.zeros(3, 4, 2 * 5))
     assert own.audio_lengths.tolist() == [5 * HOP] * 3 and own.layouts() == [ChannelLayout.MONO] * 3
     assert codec.decode(own).shape == (3, 1, 5 * HOP)
 
 
-def test_own_normalized_values_and_codes_are_decoded():
+def test_wrapped_normalized_values_and_codes_decode():
     codec = autoencoder(bottleneck=RoundingConfig())
     codes = codec.encode(noise()).codes
     own = codec.latents(codes=codes, layout="stereo")
@@ -175,7 +175,7 @@ def test_own_normalized_values_and_codes_are_decoded():
         ({}, "neither values nor codes"),
     ],
 )
-def test_own_values_that_do_not_fit_are_refused(arguments, message):
+def test_wrapped_values_of_other_shapes_raise(arguments, message):
     with pytest.raises(PartitaError, match=message):
         autoencoder().latents(**{"layout": "mono"} | arguments)
 
@@ -184,14 +184,14 @@ def test_own_values_that_do_not_fit_are_refused(arguments, message):
 
 
 @pytest.mark.parametrize("samples", [1, HOP - 1, HOP, HOP + 1, 5 * HOP + 7])
-def test_forward_returns_as_many_samples_as_it_was_given(samples):
+def test_forward_preserves_the_number_of_samples(samples):
     codec, audio = autoencoder(), noise(samples=samples)
     output, bottleneck = codec(audio, "stereo")
     assert output.shape == audio.shape and bottleneck.values.shape[-1] == -(-samples // HOP)
     torch.testing.assert_close(output, codec.decode(codec.encode(audio, layout="stereo")))
 
 
-def test_forward_needs_no_layout_where_there_is_one():
+def test_forward_defaults_to_the_only_layout():
     codec, audio = autoencoder(ChannelLayout.STEREO), noise(samples=HOP)
     expected = codec(audio, torch.tensor([1, 1]))[0]
     for layout in (None, "stereo", 1, [1, 1], ["stereo", ChannelLayout.STEREO], numpy.array([1, 1])):
@@ -199,7 +199,7 @@ def test_forward_needs_no_layout_where_there_is_one():
     assert torch.equal(codec(audio.numpy())[0], expected)
 
 
-def test_own_samples_of_the_posterior_are_decoded():
+def test_posterior_samples_decode():
     codec, audio = autoencoder(), noise()
     posterior = codec.posterior(audio, "stereo")
     torch.testing.assert_close(posterior.mean, codec.encode(audio).values)
@@ -266,26 +266,26 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_does_not_fit_is_one_line(name):
+def test_invalid_arguments_raise_one_line(name):
     use, message = CASES[name]
     with pytest.raises(PartitaError, match=message) as caught:
         use(autoencoder())
     assert "\n" not in str(caught.value)
 
 
-def test_forward_of_a_denoising_decoder_says_what_to_use():
+def test_forward_of_a_denoising_decoder_raises_with_advice():
     with pytest.raises(PartitaError, match="TinyDenoiser .*ConsistencyTraining"):
         autoencoder(decoder=DenoisingConfig())(noise(), "stereo")
 
 
-def test_layouts_of_a_spec_may_be_names():
+def test_audio_spec_accepts_layout_names():
     assert AudioSpec(8000, 2, ["mono", "stereo"]).layouts == (ChannelLayout.MONO, ChannelLayout.STEREO)  # pyright: ignore
 
 
 # ------------------------------------------------------------------ constants
 
 
-def test_a_constant_is_exact_in_every_type():
+def test_constant_is_exact_in_every_dtype():
     third = Constant(torch.tensor([1 / 3], dtype=torch.float64))
     for dtype in (torch.float64, torch.float32, torch.float16):
         assert torch.equal(third.like(torch.ones(1, dtype=dtype)), torch.tensor([1 / 3], dtype=dtype))
@@ -294,7 +294,7 @@ def test_a_constant_is_exact_in_every_type():
         Constant(torch.ones(1, device="meta"))
 
 
-def test_a_constant_first_used_for_inference_serves_training():
+def test_constant_first_used_in_inference_mode_works_in_training():
     third = Constant(torch.tensor([1 / 3], dtype=torch.float64))
     with torch.inference_mode():
         third.like(torch.ones(1))
@@ -307,7 +307,7 @@ def test_a_constant_first_used_for_inference_serves_training():
 
 
 @pytest.mark.parametrize("make", [list, tuple, numpy.array, lambda sizes: torch.tensor(sizes, dtype=torch.int32)])
-def test_lengths_of_a_forward_pass_may_be_arrays_or_lists(make):
+def test_forward_accepts_lengths_as_arrays_and_lists(make):
     codec, audio = autoencoder(bottleneck=RoundingConfig()), noise()
     expected = codec(audio, 1, lengths=torch.tensor([50, 7]))[1]
     found = codec(audio, 1, lengths=make([50, 7]))[1]
@@ -316,25 +316,25 @@ def test_lengths_of_a_forward_pass_may_be_arrays_or_lists(make):
 
 
 @pytest.mark.parametrize("lengths", [3, [50], [50, 51], [50, 0], [-1, 50], "ab", [1.5, 2.0], [[50, 50]], [2**62, 50]])
-def test_lengths_of_a_forward_pass_that_do_not_fit_are_refused(lengths):
+def test_forward_with_invalid_lengths_raises(lengths):
     with pytest.raises(PartitaError, match="lengths "):
         autoencoder(bottleneck=RoundingConfig())(noise(), 1, lengths=lengths)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_forward_and_posterior_take_audio_of_any_floating_type(dtype):
+def test_forward_and_posterior_accept_any_floating_dtype(dtype):
     codec, audio = autoencoder(), noise().to(dtype)
     assert torch.equal(codec(audio, 1)[0], codec(audio.float(), 1)[0])
     assert torch.equal(codec.posterior(audio, 1).mean, codec.posterior(audio.float(), 1).mean)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bfloat16", "", None, 32, torch.bfloat16, numpy.zeros(2)])
-def test_an_unknown_precision_is_refused(precision):
+def test_unknown_precision_raises(precision):
     with pytest.raises(PartitaError, match="^precision is .*; 'float32' or 'bf16' is expected"):
         autoencoder().optimize(precision=precision)
 
 
-def test_values_to_project_may_be_arrays_or_lists():
+def test_project_accepts_arrays_and_lists():
     codec = autoencoder()
     for values in (torch.tensor([[[2.0]]]), numpy.array([[[2.0]]]), [[[2.0]]]):
         assert codec.project(values).tolist() == [[[1.0]]]
@@ -343,6 +343,6 @@ def test_values_to_project_may_be_arrays_or_lists():
 
 
 @pytest.mark.parametrize("pieces", [None, 5, "ab", [1, 2], torch.zeros(1, 4, 3)])
-def test_what_are_no_pieces_is_not_joined(pieces):
+def test_concatenate_raises_for_other_types(pieces):
     with pytest.raises(PartitaError, match="piece(s)? to join"):
         Latents.concatenate(pieces)

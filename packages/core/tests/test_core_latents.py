@@ -60,7 +60,7 @@ def same(a, b):
         ({"codes": torch.zeros(2, 2, 6, dtype=torch.int64)}, r"codes are \(2, 2, 6\).*audio_lengths .*3 items"),
     ],
 )
-def test_a_record_that_contradicts_itself_is_refused(changes, message):
+def test_inconsistent_fields_raise(changes, message):
     with pytest.raises(PartitaError, match=message):
         record(**changes)
 
@@ -83,14 +83,14 @@ def test_item(index, item):
     assert (one.spec, one.space_id, one.codes_id) == (latents.spec, latents.space_id, latents.codes_id)
 
 
-def test_items_end():
+def test_index_out_of_range_raises():
     for index in (3, -4):
         with pytest.raises(PartitaError, match=f"no item {index}.* 0 to 2"):
             record()[index]
     assert len(list(record())) == 3
 
 
-def test_to_keeps_lengths_and_layouts_where_they_are():
+def test_to_keeps_lengths_and_layouts_on_the_cpu():
     moved = record(gain=None).to("meta")
     assert moved.values.device.type == moved.codes.device.type == "meta"
     assert moved.audio_lengths.device.type == moved.layout.device.type == "cpu"
@@ -119,7 +119,7 @@ def test_concatenate():
 
 
 @pytest.mark.parametrize("bounded", [False, True])
-def test_normalize_and_back(bounded):
+def test_denormalize_inverts_normalize(bounded):
     latents = record(replace(SPEC, bounded=bounded))
     latents = replace(latents, values=latents.values.double())
     normal = latents.normalize()
@@ -132,7 +132,7 @@ def test_normalize_and_back(bounded):
     assert torch.equal(normal.codes, latents.codes)
 
 
-def test_normalize_is_what_it_says():
+def test_normalize_equals_formula():
     latents = record()
     expected = (latents.values[0] - torch.tensor([1.0, -2.0, 0.0])[:, None]) / torch.tensor([0.5, 2.0, 1.0])[:, None]
     assert torch.equal(latents.normalize().values[0], expected)
@@ -140,7 +140,7 @@ def test_normalize_is_what_it_says():
     torch.testing.assert_close(bounded.normalize().values[0], bounded.values[0].atanh())
 
 
-def test_normalize_twice_does_nothing_more():
+def test_normalize_is_idempotent():
     normal = record().normalize()
     assert normal.normalize() is normal
     plain = record()
@@ -156,14 +156,14 @@ def test_values_at_the_bound_stay_finite():
     torch.testing.assert_close(normal.denormalize().values, values, rtol=0, atol=2e-6)
 
 
-def test_normalize_without_what_it_needs_is_refused():
+def test_normalize_without_values_or_statistics_raises():
     with pytest.raises(PartitaError, match="no mean and std"):
         record(replace(SPEC, mean=None, std=None)).normalize()
     with pytest.raises(PartitaError, match="hold codes only"):
         record().only_codes().normalize()
 
 
-def test_decoding_undoes_normalize():
+def test_decode_denormalizes():
     codec = autoencoder()
     latents = codec.encode(torch.rand(2, 2, 100) - 0.5, lengths=[100, 20])
     codec.latent_spec = measure_latents(codec, [latents])
@@ -171,7 +171,7 @@ def test_decoding_undoes_normalize():
     torch.testing.assert_close(codec.decode(latents.normalize()), codec.decode(latents), rtol=0, atol=1e-5)
 
 
-def test_measured_statistics_are_those_of_the_frames():
+def test_measured_statistics_equal_those_of_all_frames():
     codec = autoencoder()
     pieces = [codec.encode(torch.rand(2, 2, n) - 0.5, lengths=[n, n // 2]) for n in (160, 90)]
     spec = measure_latents(codec, pieces)
@@ -183,7 +183,7 @@ def test_measured_statistics_are_those_of_the_frames():
     torch.testing.assert_close(frames.std(-1, correction=0), torch.ones(4).double(), rtol=0, atol=1e-4)
 
 
-def test_nothing_to_measure_is_refused():
+def test_measuring_nothing_raises():
     with pytest.raises(PartitaError, match="there are no latents to measure"):
         measure_latents(autoencoder(), [])
 
@@ -201,14 +201,14 @@ def test_save_and_load(tmp_path, changes):
     assert same(Latents.load(tmp_path / "normal.safetensors"), normal)
 
 
-def test_saved_views_are_whole(tmp_path):
+def test_views_are_saved_correctly(tmp_path):
     latents = record()[0]
     latents.save(tmp_path / "one.safetensors")
     assert same(Latents.load(tmp_path / "one.safetensors"), latents)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 20, -1])
-def test_damaged_file_is_refused(tmp_path, keep):
+def test_damaged_file_raises(tmp_path, keep):
     path = tmp_path / "latents.safetensors"
     record().save(path)
     path.write_bytes(path.read_bytes()[:keep])
@@ -217,7 +217,7 @@ def test_damaged_file_is_refused(tmp_path, keep):
     assert "\n" not in str(caught.value)
 
 
-def test_file_that_is_missing_or_something_else_is_refused(tmp_path):
+def test_missing_file_and_other_file_raise(tmp_path):
     with pytest.raises(PartitaError, match="no such file: .*none.safetensors"):
         Latents.load(tmp_path / "none.safetensors")
     with pytest.raises(PartitaError, match="no such file"):
@@ -228,7 +228,7 @@ def test_file_that_is_missing_or_something_else_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "not json", '{"spec": {"dim": "3"}}', "null"])
-def test_file_with_a_strange_header_is_refused(tmp_path, text):
+def test_invalid_header_raises(tmp_path, text):
     path = tmp_path / "latents.safetensors"
     record().save(path)
     tensors, _ = read_tensors(path)
@@ -237,7 +237,7 @@ def test_file_with_a_strange_header_is_refused(tmp_path, text):
         Latents.load(path)
 
 
-def test_file_that_contradicts_itself_is_refused(tmp_path):
+def test_inconsistent_file_raises(tmp_path):
     path = tmp_path / "latents.safetensors"
     record().save(path)
     tensors, metadata = read_tensors(path)
@@ -246,14 +246,14 @@ def test_file_that_contradicts_itself_is_refused(tmp_path):
         Latents.load(path)
 
 
-def test_codes_of_a_quantizer_pass_through_a_file(tmp_path):
+def test_codes_round_trip_through_a_file(tmp_path):
     codec = autoencoder(quantizer=RoundingConfig())
     latents = codec.encode(torch.rand(1, 2, 50) - 0.5).only_codes()
     latents.save(tmp_path / "codes.safetensors")
     assert torch.equal(codec.decode(Latents.load(tmp_path / "codes.safetensors")), codec.decode(latents))
 
 
-def test_regrouped_values_are_the_same_numbers_and_come_back():
+def test_regroup_round_trips():
     """128 tokens of 4 channels a frame are 8 tokens of 64: sixteen neighbors in each."""
     values = torch.arange(2 * 4 * 256, dtype=torch.float32).view(2, 4, 256)
     wide = regroup(values, 64)
@@ -326,7 +326,7 @@ def replaced(name, make):
         ),
     ],
 )
-def test_file_of_what_latents_cannot_be_is_refused(tmp_path, change, message):
+def test_file_of_invalid_latents_raises(tmp_path, change, message):
     with pytest.raises(PartitaError, match=f"latents.safetensors: .*{message}") as caught:
         Latents.load(edited(tmp_path, change))
     assert "\n" not in str(caught.value)

@@ -22,7 +22,7 @@ def noise(batch=2, channels=2, samples=50):
     return 0.3 * torch.randn(batch, channels, samples)
 
 
-def test_stream_encoder_checks_what_it_is_given():
+def test_stream_encoder_raises_for_invalid_input():
     codec = autoencoder()
     encoder = StreamEncoder(codec, layout="stereo")
     with pytest.raises(PartitaError, match="not finite"):
@@ -37,7 +37,7 @@ def test_stream_encoder_checks_what_it_is_given():
         StreamEncoder(autoencoder(MONO), layout="stereo")
 
 
-def test_streams_end():
+def test_push_after_the_end_raises():
     codec = autoencoder()
     encoder, decoder = StreamEncoder(codec, layout="mono"), StreamDecoder(codec, layout="mono")
     decoder.push(encoder.push(torch.zeros(1, 1, 40), last=True), last=True)
@@ -47,7 +47,7 @@ def test_streams_end():
         decoder.push(codec.encode(torch.zeros(1, 1, 4)))
 
 
-def test_stream_decoder_checks_what_it_is_given():
+def test_stream_decoder_raises_for_invalid_input():
     codec = autoencoder()
     latents = codec.encode(noise(1))
     with pytest.raises(PartitaError, match="these latents have space_id"):
@@ -60,7 +60,7 @@ def test_stream_decoder_checks_what_it_is_given():
 
 @pytest.mark.parametrize("width", [1, 3, 100])
 @pytest.mark.parametrize("layout, wanted", [("stereo", "mono"), ("mid_side", "stereo"), ("mono", "mono")])
-def test_streams_map_layouts(width, layout, wanted):
+def test_streams_convert_layouts(width, layout, wanted):
     codec = autoencoder(MONO, STEREO, quantizer=RoundingConfig()).double()
     audio = noise(1, ChannelLayout.parse(layout).width, 150).double()
     encoder = StreamEncoder(codec, layout=layout, num_quantizers=2, width=width)
@@ -75,7 +75,7 @@ def test_streams_map_layouts(width, layout, wanted):
     torch.testing.assert_close(decoded, codec.decode(whole, layout=wanted), rtol=0, atol=1e-12)
 
 
-def test_codes_alone_are_streamed():
+def test_codes_without_values_are_streamed():
     codec = blocks()
     audio = noise(1, 1, 60)
     latents = codec.encode(audio).only_codes()
@@ -109,7 +109,7 @@ class SmearingConfig(RoundingConfig):
 
 
 @pytest.mark.parametrize("slot", ["bottleneck", "quantizer"])
-def test_quantizer_that_sees_other_frames_is_streamed_and_tiled(slot):
+def test_quantizer_with_context_is_streamed_and_tiled(slot):
     codec = autoencoder(**{slot: SmearingConfig()}).double()
     audio = noise(1, 2, 16 * 12).double()
     latents = codec.encode(audio)
@@ -128,14 +128,14 @@ def test_quantizer_that_sees_other_frames_is_streamed_and_tiled(slot):
 
 
 @pytest.mark.parametrize("slot", ["bottleneck", "quantizer"])
-def test_weights_are_held_once(slot):
+def test_weights_are_saved_once(slot):
     codec = autoencoder(**{slot: SmearingConfig()})
     getattr(codec, slot).register_buffer("codebook", torch.ones(1))
     assert {name.split(".")[0] for name in codec.state_dict()} <= {"encoder", "bottleneck", "decoder", "quantizer"}
     assert [name for name in codec.state_dict() if "codebook" in name] == [f"{slot}.codebook"]
 
 
-def test_stream_decoder_takes_one_item():
+def test_stream_decoder_raises_for_several_items():
     codec = autoencoder()
     with pytest.raises(PartitaError, match="one item, got 2"):
         StreamDecoder(codec, layout="stereo").push(codec.encode(noise(2)))
@@ -143,7 +143,7 @@ def test_stream_decoder_takes_one_item():
         StreamEncoder(codec, layout="stereo").push(noise(2))
 
 
-def test_what_sees_all_and_keeps_nothing_is_not_streamed():
+def test_unbounded_part_without_state_raises():
     codec = autoencoder()
     codec.encoder.context = codec.decoder.context = (None, None)
     codec.encode_context = codec.decode_context = (None, None)
@@ -159,7 +159,7 @@ def test_what_sees_all_and_keeps_nothing_is_not_streamed():
     assert codec.decode(latents).shape == audio.shape
 
 
-def test_config_example_is_made_of_what_is_installed():
+def test_autoencoder_example_uses_installed_parts():
     try:
         config = AutoencoderConfig.example()
     except PartitaError as error:

@@ -229,12 +229,12 @@ BROKEN = {
 }
 
 
-def test_there_is_a_broken_codec_for_every_check():
+def test_every_codec_check_has_a_broken_codec():
     assert set(BROKEN) == set(CODEC_CHECKS.names)
 
 
 @pytest.mark.parametrize("name", CODEC_CHECKS.names)
-def test_check_catches_what_is_broken(name):
+def test_check_fails_for_the_broken_part(name):
     with pytest.raises(AssertionError, match=f"^codec .*: {name}: ") as caught:
         CODEC_CHECKS[name](BROKEN[name])
     # An inference tensor in a graph raises; all else is found by its figures.
@@ -279,13 +279,13 @@ class CountCase(Case):
         return self.config
 
 
-def test_suites_keep_the_callers_random_numbers():
+def test_suites_preserve_the_random_state():
     before = torch.get_rng_state()
     check_bottleneck(NoisyConfig())
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_width_that_a_part_refuses_is_passed_over():
+def test_case_finds_a_width_that_the_part_accepts():
     class Fussy(RoundingConfig):
         tag = "quantizer/fussy"
 
@@ -299,13 +299,13 @@ def test_width_that_a_part_refuses_is_passed_over():
         check_quantizer(BottleneckCase(Fussy(), dim=5))
 
 
-def test_hop_of_a_decoder_is_found():
+def test_case_finds_a_hop_that_the_decoder_accepts():
     assert DecoderCase(TransposedConfig()).latent_spec.hop == 16
     with pytest.raises(AssertionError, match="no hop and tokens_per_frame .*hop is 16, the latents' is 15"):
         _ = DecoderCase(TransposedConfig(), hop=15).latent_spec
 
 
-def test_dummies_are_registered_for_a_while_only():
+def test_dummies_are_registered_only_within_the_context():
     assert "bottleneck/noisy" in components()
     code = "import partita_testing.dummies as d; print(any(c.tag in d.registry.components() for c in d.CONFIGS))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -333,7 +333,7 @@ check_two_ranks([NoisyConfig(), DriftingConfig()])
 
 
 @pytest.mark.slow
-def test_ranks_that_drift_apart_are_caught(tmp_path):
+def test_different_state_on_two_ranks_fails(tmp_path):
     script = tmp_path / "drifting.py"
     script.write_text(DRIFTING)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]

@@ -364,7 +364,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("role", TABLES)
-def test_there_is_a_broken_part_for_every_check(role):
+def test_every_check_has_a_broken_part(role):
     suite, table = TABLES[role]
     assert set(table) == set(suite.names)
 
@@ -379,7 +379,7 @@ RAISES = {
 
 
 @pytest.mark.parametrize("role, name", [(role, name) for role, (suite, _) in TABLES.items() for name in suite.names])
-def test_check_catches_what_is_broken(role, name):
+def test_check_fails_for_the_broken_part(role, name):
     suite, table = TABLES[role]
     with pytest.raises(AssertionError, match=f"^{role} Broken: {name}: ") as caught:
         suite[name](table[name])
@@ -389,29 +389,29 @@ def test_check_catches_what_is_broken(role, name):
 # ------------------------------------------------------------------ checks that look for several things
 
 
-def test_context_declared_too_large_is_caught():
+def test_context_declared_too_large_fails():
     broken = spoiled(lambda part: setattr(part, "context", (4, 1)))(StridedConfig())
     with pytest.raises(AssertionError, match="4 frames to the left.* only 1"):
         ENCODER_CHECKS["context_is_as_declared"](broken)
 
 
-def test_context_may_be_a_frame_more():
+def test_context_may_exceed_by_one_frame():
     ENCODER_CHECKS["context_is_as_declared"](spoiled(lambda part: setattr(part, "context", (2, 2)))(StridedConfig()))
 
 
-def test_context_is_measured():
+def test_context_declared_too_small_fails():
     broken = spoiled(lambda part: setattr(part, "context", (1, 0)))(StridedConfig())
     with pytest.raises(AssertionError, match="0 frames to the right.* 1;"):
         ENCODER_CHECKS["context_is_as_declared"](broken)
 
 
-def test_a_representation_that_looks_ahead_is_caught():
+def test_representation_with_undeclared_lookahead_fails():
     broken = forward(lambda self, x, features: features + 0.1 * features.roll(-1, 1))(AveragingConfig())
     with pytest.raises(AssertionError, match="0 frames to the right.* 1[0-9]?;"):
         REPRESENTATION_CHECKS["context_is_as_declared"](broken)
 
 
-def test_a_representation_whose_state_forgets_is_caught():
+def test_representation_with_incomplete_state_fails():
     def forgetful(parent, self, x, state, *, last=False):
         features, after = parent.step(self, x, state, last=last)
         return features, after * 0.9
@@ -420,7 +420,7 @@ def test_a_representation_whose_state_forgets_is_caught():
         REPRESENTATION_CHECKS["tiled_equals_whole"](method("step", forgetful)(AveragingConfig()))
 
 
-def test_inverse_that_sees_more_than_declared_is_caught():
+def test_inverse_with_undeclared_context_fails():
     def short(part):
         part.representation.__class__ = ShortLapped
 
@@ -428,13 +428,13 @@ def test_inverse_that_sees_more_than_declared_is_caught():
         DECODER_CHECKS["transform_inverts"](spoiled(short)(DenoisingConfig()))
 
 
-def test_export_that_holds_on_one_side_of_a_window_is_caught():
+def test_export_specialized_on_the_window_fails():
     broken = forward(lambda self, x, values: values + 0 * x[..., -12:].sum() if x.shape[-1] > 12 else values)
     with pytest.raises(AssertionError, match="bottleneck Broken: exports: "):
         BOTTLENECK_CHECKS["exports"](broken(NoisyConfig()))
 
 
-def test_statistic_that_moves_in_eval_is_caught():
+def test_statistic_updated_in_eval_fails():
     def moving(parent, self, hidden, *, stochastic=None):
         self.counter.add_(bool(stochastic))
         return parent.forward(self, hidden, stochastic=stochastic)
@@ -443,19 +443,19 @@ def test_statistic_that_moves_in_eval_is_caught():
         BOTTLENECK_CHECKS["eval_noise_is_opt_in"](method("forward", moving, counter)(NoisyConfig()))
 
 
-def test_statistic_that_moves_without_being_stochastic_is_caught():
+def test_statistic_updated_without_stochastic_fails():
     broken = forward(lambda self, x, values: count(self, x, values) if self.training else values, counter)
     with pytest.raises(AssertionError, match="counter has changed"):
         BOTTLENECK_CHECKS["training_without_noise_is_deterministic"](broken(NoisyConfig()))
 
 
-def test_weight_that_no_loss_claims_is_caught():
+def test_weight_without_a_loss_fails():
     broken = spoiled(lambda part: setattr(part, "loss_weights", {"power": 1.0, "kl": 1.0}))
     with pytest.raises(AssertionError, match=r"\['power'\], loss_weights has \['kl', 'power'\]"):
         BOTTLENECK_CHECKS["losses_have_weights"](broken(NoisyConfig()))
 
 
-def test_latency_that_is_not_kept_is_caught():
+def test_exceeded_latency_fails():
     class Late(OneStep):
         def start(self, decoder, seeds):
             stream = super().start(decoder, seeds)
@@ -475,7 +475,7 @@ def test_latency_that_is_not_kept_is_caught():
         DECODER_CHECKS["streamed_denoising_equals_whole"](broken(DenoisingConfig()))
 
 
-def test_position_without_gradient_is_caught():
+def test_position_without_gradient_fails():
     def deaf(self, x):
         heard = torch.arange(x.shape[-1]) % self.hop != 5
         return torch.where(heard, x, x.detach())
