@@ -120,11 +120,11 @@ def test_layouts_reach_the_conditioning():
     assert codec.decode(latents, layout=ChannelLayout.MONO).shape == (1, 1, 64)
 
 
-def test_denoising_decoder_streams_despite_unbounded_encoder():
+def test_denoising_decoder_can_be_streamed():
     try:
         StreamDecoder(codec_of(), layout="mono")
     except UnboundedError:
-        pytest.fail("a denoising decoder streams by itself")
+        pytest.fail("a denoising decoder can be streamed")
 
 
 def test_noise_levels_and_times_are_inverse_and_equal_known_values():

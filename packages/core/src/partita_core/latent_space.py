@@ -167,6 +167,6 @@ class LatentSpace(Fingerprinted, ABC):
         self._restore_ids(facts)
 
     def _saved_facts(self) -> dict[str, Any]:
-        """What `restore` needs."""
+        """Entries of `config.json` that `restore` reads."""
         self._check_savable()
         return {"latent_spec": to_dict(self.latent_spec)} | self._ids()

@@ -74,7 +74,7 @@ def tiled_equals_whole(case: PartCase) -> None:
     part = case.build()
     frames = sum(side or 0 for side in part.context) + 9
     signal, *rest = case.inputs(part, batch=2, frames=frames)
-    whole = case.per_item(case.run(part, signal, *rest))
+    full = case.per_item(case.run(part, signal, *rest))
     unit = case.units(part)[0]
     for seed, width in ((1, 1), (2, 3), (3, frames)):
         try:
@@ -84,7 +84,7 @@ def tiled_equals_whole(case: PartCase) -> None:
         splits = random_splits(frames, seed) if seed > 1 else [frames]
         pieces = signal.split([piece * unit for piece in splits], dim=-1)
         pushed = [stream.push(piece, last=i == len(pieces) - 1) for i, piece in enumerate(pieces)]
-        expect_equal(concatenate(pushed), whole, f"in pushes of {splits} frames, tiles of {width}")
+        expect_equal(concatenate(pushed), full, f"in pushes of {splits} frames, tiles of {width}")
 
 
 @check(fix="build the new state from new tensors")

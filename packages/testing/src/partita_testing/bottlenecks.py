@@ -23,7 +23,8 @@ from ._common import (
     state_of,
 )
 from ._context import WITH_CONTEXT
-from ._parts import EVERY_PART, PartCase
+from ._part_state import EVERY_PART
+from ._parts import PartCase
 
 # Changes smaller than this, relative to the RMS, are rounding errors.
 _ROUNDING = 1e-9

@@ -23,7 +23,7 @@ from ._codec_records import (
 from ._common import Suite, check, expect, expect_equal, expect_state, random_splits, state_of
 
 
-@check(fix="leave padding and trimming to Codec.encode and Codec.decode, and return whole frames from the primitives")
+@check(fix="leave padding and trimming to Codec.encode and Codec.decode, and return full frames from the primitives")
 def every_length_round_trips(case: CodecCase) -> None:
     """Each length from 1 sample to 3 hops is encoded to its frames and decoded to itself, zero after its end."""
     codec = case.build()
@@ -121,8 +121,8 @@ def streams_equal_batch(case: CodecCase) -> None:
     hop = codec.latent_spec.hop
     samples = 8 * hop + hop // 2 + 1
     audio = case.audio(codec, 1, samples, layout)
-    whole = codec.encode(audio, layout=layout)
-    decoded = codec.decode(whole, seed=3)
+    full = codec.encode(audio, layout=layout)
+    decoded = codec.decode(full, seed=3)
     for seed, largest in ((1, 2 * hop), (2, hop // 2 + 1)):
         try:
             encoder = StreamEncoder(codec, layout=layout)
@@ -150,7 +150,7 @@ def streams_equal_batch(case: CodecCase) -> None:
             int(joined.audio_lengths) == samples,
             f"{samples} streamed samples give audio_lengths {int(joined.audio_lengths)}",
         )
-        expect_equal(content_of(joined), content_of(whole), f"encoded in pushes of up to {largest} samples")
+        expect_equal(content_of(joined), content_of(full), f"encoded in pushes of up to {largest} samples")
         expect_equal(torch.cat(decoded_pieces, dim=-1), decoded, f"decoded in pushes of up to {largest} samples")
 
 

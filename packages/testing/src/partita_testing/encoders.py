@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ._common import Suite, check, expect, noise
 from ._context import WITH_CONTEXT, steps_do_not_modify_in_place
-from ._parts import EVERY_PART, PartCase
+from ._part_state import EVERY_PART
+from ._parts import PartCase
 
 AUDIO = AudioSpec(8000, 2, (ChannelLayout.MONO, ChannelLayout.STEREO, ChannelLayout.MID_SIDE))
 

@@ -11,18 +11,20 @@ from partita_core.specs import AudioSpec
 from torch import Tensor
 
 from ._common import Suite, check, expect, expect_equal, expect_finite, noise
-from ._parts import (
-    PartCase,
-    batch_composition_does_not_matter,
+from ._part_state import (
     config_round_trip,
     deepcopy_is_independent,
-    eval_is_deterministic,
-    eval_leaves_state_unchanged,
     materializes_from_meta,
     parameters_have_dimensions,
     runs_in_float64,
     runs_under_autocast,
     state_dict_round_trip,
+)
+from ._parts import (
+    PartCase,
+    batch_composition_does_not_matter,
+    eval_is_deterministic,
+    eval_leaves_state_unchanged,
     two_forwards_in_one_graph,
 )
 from .encoders import AUDIO, audio_of

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ._common import Suite, check, expect, flatten, noise
 from ._context import WITH_CONTEXT, steps_do_not_modify_in_place
-from ._parts import EVERY_PART, PartCase
+from ._part_state import EVERY_PART
+from ._parts import PartCase
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from ._base import Tiny
 @register("decoder/denoising")
 @dataclass(frozen=True)
 class DenoisingConfig(Tiny):
-    """A denoiser of a lapped transform, two frames a chunk, two chunks a step."""
+    """A denoiser of a lapped transform with two frames per chunk and two chunks per step."""
 
     def build(self, *, latent_spec: LatentSpec, audio_spec: AudioSpec) -> "TinyDenoiser":
-        """Builds the decoder."""
+        """Build the decoder."""
         return TinyDenoiser(latent_spec=latent_spec, audio_spec=audio_spec)
 
 
