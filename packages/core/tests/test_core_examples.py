@@ -4,8 +4,8 @@ import doctest
 
 import pytest
 import torch
-from partita_core import Autoencoder, ChannelLayout, Codec, Latents, LatentSpec, Sampler, Stream
-from partita_testing.dummies import DenoisingConfig, autoencoder
+from partita_core import Autoencoder, ChannelLayout, Codec, Latents, LatentSpec, Sampler, Stream, StreamDecoder
+from partita_testing.dummies import DenoisingConfig, OneStep, autoencoder
 
 
 def mono_autoencoder() -> Autoencoder:
@@ -29,7 +29,8 @@ def model_and_latents():
 
 def denoising_codec():
     codec = autoencoder(ChannelLayout.MONO, decoder=DenoisingConfig())
-    return {"codec": codec, "latents": codec.encode(0.1 * torch.randn(1, 1, 8000)), "torch": torch}
+    names = {"OneStep": OneStep, "StreamDecoder": StreamDecoder, "torch": torch}
+    return names | {"codec": codec, "latents": codec.encode(0.1 * torch.randn(1, 1, 8000))}
 
 
 EXAMPLES = {

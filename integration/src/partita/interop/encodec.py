@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from partita_blocks import overlap_add
 from partita_core import Chain, LatentSpec, PartitaError, StatefulStream, Stream
+from partita_core.codec import values_or_codes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -85,8 +86,7 @@ class EncodecCodec(_Encodec):
         hop = self.latent_spec.hop
 
         def begin(content: Tensor) -> Tensor:
-            pair = (content, None) if content.is_floating_point() else (None, content)
-            return before(self.values_of(*pair, sampler))
+            return before(self.values_of(*values_or_codes(content), sampler))
 
         return Chain(
             self._bounded(begin, 1, 1, self._context(before, 1, 1), width),

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ._checks import Layouts, as_audio, batch_lengths, known_layouts
 from ._fit import check_parts_fit, check_quantizer_fits
 from .arrays import as_tensor
-from .codec import Codec
+from .codec import Codec, values_or_codes
 from .configs import to_dict
 from .errors import PartitaError
 from .fingerprints import uncompiled_state, unwrap_compiled, weights_hash
@@ -178,12 +178,8 @@ class Autoencoder(Codec, Saved):
 
     def decode_stream(self, layout: Tensor, *, sampler: Any, seeds: Tensor, width: int) -> Stream:
         """Stream through the decoder's own stream; see `Codec`."""
-
-        def expand(content: Tensor) -> Tensor:
-            return self._expand(content, None) if content.is_floating_point() else self._expand(None, content)
-
         k = self.latent_spec.tokens_per_frame
-        values = self._bounded(expand, k, k, _context(self._quantizing), width)
+        values = self._bounded(lambda x: self._expand(*values_or_codes(x)), k, k, _context(self._quantizing), width)
         decoder = self.decoder.stream(layout, sampler=sampler, seeds=seeds, dtype=_dtype(self.decoder), width=width)
         return Chain(values, decoder)
 
@@ -279,8 +275,8 @@ class AutoencoderConfig(Config):
         if not names:
             raise PartitaError("no encoder and decoder share a name; install partita-encoders and partita-decoders")
         encoder, decoder = (lookup(f"{role}/{min(names)}").example() for role in ("encoder", "decoder"))
-        layouts = (ChannelLayout.MONO, ChannelLayout.STEREO, ChannelLayout.MID_SIDE)
-        return cls(AudioSpec(8000, 2, layouts), 4, encoder, lookup("bottleneck/identity").example(), decoder)
+        audio = AudioSpec(8000, 2, tuple(ChannelLayout))
+        return cls(audio, 4, encoder, lookup("bottleneck/identity").example(), decoder)
 
 
 def _latent_spec(encoder: Encoder, bottleneck: Bottleneck) -> LatentSpec:

@@ -226,7 +226,7 @@ class Codec(LatentSpace, ABC):
         return self.encode_frames(audio, layout.to(audio.device), num_quantizers)
 
     def _decode_content(self, content: Tensor, layout: Tensor, sampler: Any, seeds: Tensor) -> Tensor:
-        values, codes = (content, None) if content.is_floating_point() else (None, content)
+        values, codes = values_or_codes(content)
         return self.decode_frames(values, codes, layout.to(content.device), sampler, seeds)
 
     def _run(self, batch: Tensor, frames: int, fn: Callable[..., Any], stream: Callable[..., Stream]) -> Any:
@@ -280,6 +280,11 @@ class Codec(LatentSpace, ABC):
         """A floating-point tensor with the dtype and device of the model."""
         floating = (t for t in (*self.parameters(), *self.buffers()) if t.is_floating_point())
         return next(floating, torch.zeros(1))
+
+
+def values_or_codes(content: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The input of a decoding stream as (values, None), or as (None, codes) if it holds integers."""
+    return (content, None) if content.is_floating_point() else (None, content)
 
 
 def _width(layout: ChannelLayout, audio: Tensor) -> int:
