@@ -1,8 +1,8 @@
-"""The roles that parts play. Each is abstract; an implementation is final, and is adapted by wrapping it.
+"""Roles of parts: abstract interfaces. Implementations are final; adapt one by wrapping it.
 
-Shapes: audio `(batch, channels, samples)`; hidden and latents `(batch, dim, frames * K)`, frame-major, with K tokens a
-frame; codes `(batch, num_quantizers, frames * K)`; features `(batch, frames, width)`. A `forward` takes equal-length
-batches of whole frames; padding, grouping and trimming are `Codec`'s.
+Shapes: audio `(batch, channels, samples)`; hidden frames and latents `(batch, dim, frames * K)`, frame-major, with K
+tokens per frame; codes `(batch, num_quantizers, frames * K)`; features `(batch, frames, width)`. A `forward` takes
+equal-length batches of full frames; `Codec` does the padding, grouping and trimming.
 """
 
 from abc import ABC, abstractmethod
@@ -24,7 +24,7 @@ Context = tuple[int | None, int | None]
 
 
 def sum_contexts(*contexts: Context) -> Context:
-    """The context of parts in a row: (None, None) where one of them is unbounded."""
+    """Context of parts in series: (None, None) if one of them is unbounded."""
     left = right = 0
     for before, after in contexts:
         if before is None or after is None:
@@ -34,12 +34,12 @@ def sum_contexts(*contexts: Context) -> Context:
 
 
 class BottleneckOutput(NamedTuple):
-    """What a bottleneck makes of hidden frames.
+    """Output of a bottleneck.
 
     Attributes:
-        values: `(batch, dim, frames * K)`, what the decoder is trained on (before `expand`).
+        values: latents `(batch, dim, frames * K)`, the decoder's input before `expand`.
         codes: `(batch, num_quantizers, frames * K)` int64, or None for a continuous bottleneck.
-        losses: the bottleneck's own terms, raw scalars by name; weighed by `Bottleneck.loss_weights`.
+        losses: unweighted scalar losses by name; their weights are in `Bottleneck.loss_weights`.
         metrics: detached scalars for the log.
     """
 
@@ -50,31 +50,31 @@ class BottleneckOutput(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """A Gaussian for every latent: the mean is what encoding gives.
+    """Gaussian posterior distribution of latents.
 
     Attributes:
-        mean: `(batch, dim, frames * K)`.
-        std: standard deviations, likewise.
+        mean: `(batch, dim, frames * K)`, the latents that encoding returns.
+        std: standard deviation of each latent, of the same shape.
     """
 
     mean: Tensor
     std: Tensor
 
     def sample(self, seeds: Tensor | Sequence[int] | int) -> Tensor:
-        """A sample as large as the mean, by a seed for the batch or one per item; independent of other items."""
+        """Draw a sample, given one seed for the batch or one per item; items do not affect each other."""
         batch, dim, tokens = self.mean.shape
         noise = keyed_noise(as_seeds(seeds, batch), "posterior", shape=(tokens, dim))
         return self.mean + self.std * noise.mT.to(self.mean)
 
 
 class StepOutput(NamedTuple):
-    """What one phase of an objective returns.
+    """Output of one phase of an objective.
 
     Attributes:
-        total: the weighted scalar, at least float32, to send backward.
-        losses: raw terms by name, detached, for the log.
+        total: weighted scalar loss, at least float32, to call `backward` on.
+        losses: unweighted losses by name, detached, for the log.
         metrics: further detached scalars for the log.
-        samples: what the phase made, detached, for the next phase; or None.
+        samples: generated audio, detached, for the next phase; or None.
     """
 
     total: Tensor
@@ -84,18 +84,18 @@ class StepOutput(NamedTuple):
 
 
 class Role(nn.Module):
-    """Base of every role.
+    """Base class of all roles.
 
     Attributes:
-        context: frames to the left and right of a frame that `forward` sees; None where that is unbounded.
+        context: frames to the left and right of a frame that `forward` depends on; None if unbounded.
     """
 
     context: Context = (0, 0)
 
     def optimize(self, *, precision: Precision, compile: bool) -> None:
-        """Prepares for inference, once weight norm is folded: the weights' precision, and compiling if asked for.
+        """Prepare for inference, after weight norm is folded: cast to the precision, and compile if requested.
 
-        A part that has something better overrides this; what it returns then is equal to 1e-4 of the RMS in float32.
+        Override to use a faster implementation; its outputs must match within 1e-4 of their RMS in float32.
         """
         if precision == "bf16":
             self.to(torch.bfloat16)
@@ -104,15 +104,15 @@ class Role(nn.Module):
 
 
 class Encoder(Role, ABC):
-    """Audio to hidden frames.
+    """Map from audio to hidden frames.
 
     Attributes:
-        out_dim: width of the hidden frames.
-        hop: samples in a frame.
-        audio_spec: the audio it takes.
-        tokens_per_frame: hidden vectors a frame (K).
-        ordered: False where the tokens of a frame have no order in time.
-        tile_seconds: audio that is best taken at a time, a matter of memory; see `Codec`.
+        out_dim: number of channels of the hidden frames.
+        hop: samples per frame.
+        audio_spec: audio that it takes.
+        tokens_per_frame: hidden vectors per frame (K).
+        ordered: False if the tokens of a frame have no order in time.
+        tile_seconds: recommended duration per call, for memory; see `Codec`.
     """
 
     out_dim: int
@@ -124,10 +124,10 @@ class Encoder(Role, ABC):
 
     @abstractmethod
     def forward(self, audio: Tensor, layout: Tensor) -> Tensor:
-        """Encodes `(batch, channels, hop * frames)` of layouts `(batch,)` int64 to `(batch, out_dim, frames * K)`."""
+        """Encode `(batch, channels, hop * frames)` of layouts `(batch,)` int64 to `(batch, out_dim, frames * K)`."""
 
     def stream(self, layout: Tensor, *, dtype: torch.dtype = torch.float32, width: int = 1) -> Stream:
-        """A stream from whole frames of audio to hidden frames; `width` bounds the frames of one call."""
+        """Stream from full frames of audio to hidden frames, at most `width` frames per call."""
         return part_stream(
             self,
             lambda audio: self(audio, layout.to(audio.device)),
@@ -141,14 +141,14 @@ class Encoder(Role, ABC):
 
 
 class Bottleneck(Role, ABC):
-    """Hidden frames to latents.
+    """Map from hidden frames to latents.
 
     Attributes:
-        dim: width of the latents.
-        in_dim: width of the hidden frames it takes.
-        loss_weights: for each name in `BottleneckOutput.losses`, its weight in training.
-        codebook_sizes: number of codes of each level; empty for a continuous bottleneck.
-        bounded: the values lie in (-1, 1).
+        dim: number of channels of the latents.
+        in_dim: number of channels of the hidden frames.
+        loss_weights: weight in training of each name in `BottleneckOutput.losses`.
+        codebook_sizes: number of codes per level; empty for a continuous bottleneck.
+        bounded: True if the values lie in (-1, 1).
     """
 
     dim: int
@@ -163,35 +163,35 @@ class Bottleneck(Role, ABC):
     ) -> BottleneckOutput:
         """Map `(batch, in_dim, tokens)` to latents.
 
-        Losses, metrics, running statistics and codebooks are over the tokens within `lengths`, those that hold audio:
-        the padding behind a short item is not learned from. Its codes are -1, and its values are not specified.
+        Losses, metrics, running statistics and codebook updates use only the tokens within `lengths`. Codes of padding
+        are -1; values of padding are unspecified.
 
         Args:
             hidden: hidden frames.
-            stochastic: True for noise, sampling and dropout, also in eval mode; None means `self.training`. Running
-                statistics and codebooks move only in training, and not with False.
-            lengths: `(batch,)` int64, tokens of each item that hold audio; None where all do.
+            stochastic: True for noise, sampling and dropout, also in eval mode; None for `self.training`. Running
+                statistics and codebooks are updated only in training mode, and not if this is False.
+            lengths: `(batch,)` int64, number of tokens of each item; None if all items are full.
         """
 
     def expand(self, values: Tensor) -> Tensor:
-        """Latents as stored, `(batch, dim, tokens)`, at the scale the decoder takes; the identity for most."""
+        """Map stored latents `(batch, dim, tokens)` to the scale of the decoder; the identity by default."""
         return values
 
     def project(self, values: Tensor) -> Tensor:
-        """The nearest latents that the bottleneck can make without noise, for values `(batch, dim, tokens)`.
+        """Map values `(batch, dim, tokens)` to the nearest latents that the bottleneck can make without noise.
 
-        Generated latents are brought back by it to a sphere, say. Latents that were encoded stay as they are; the
-        identity for bottlenecks whose latents lie anywhere, and the nearest values within the bounds of bounded ones.
+        Use it on generated latents, for example to bring them back to a sphere. Encoded latents do not change. By
+        default the identity, or clamping for bounded latents.
         """
         return values.clamp(-1, 1) if self.bounded else values
 
     def posterior(self, hidden: Tensor) -> Posterior:
-        """Distribution of the latents of hidden frames `(batch, in_dim, tokens)`; a point where nothing is sampled."""
+        """Posterior of the latents of hidden frames `(batch, in_dim, tokens)`; `std` is 0 if nothing is sampled."""
         mean = self(hidden, stochastic=False).values
         return Posterior(mean, torch.zeros_like(mean))
 
     def is_stochastic(self, stochastic: bool | None) -> bool:
-        """Value of the argument `stochastic` of `forward`, with None resolved."""
+        """Resolve the argument `stochastic` of `forward`: None means `self.training`."""
         return self.training if stochastic is None else stochastic
 
 
@@ -199,44 +199,44 @@ class Quantizer(Bottleneck, ABC):
     """A bottleneck whose latents are the values of codes; `in_dim == dim`.
 
     In eval mode `forward(h).codes == encode_codes(h)` and `forward(h).values == codes_to_values(forward(h).codes)`.
-    That encoding a decoded code returns it is not promised. It serves in the bottleneck's slot, trained with the
-    autoencoder, or in the quantizer's, attached afterwards to continuous latents.
+    Re-encoding decoded values need not return the same codes. A quantizer is either the bottleneck of an autoencoder,
+    trained with it, or attached afterwards to continuous latents.
     """
 
     @property
     def num_quantizers(self) -> int:
-        """Levels, or groups: rows of the codes."""
+        """Number of levels or groups, the rows of codes."""
         return len(self.codebook_sizes)
 
     @abstractmethod
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
-        """Codes `(batch, num_quantizers, tokens)` int64 of the hidden frames that `forward` takes.
+        """Encode the hidden frames of `forward` to codes `(batch, num_quantizers, tokens)` int64.
 
-        With fewer levels than there are, the rest is -1.
+        Codes of levels from `num_quantizers` on are -1.
         """
 
     @abstractmethod
     def codes_to_values(self, codes: Tensor) -> Tensor:
-        """Values `(batch, dim, tokens)` of codes, as `check_codes` takes them; a level that is -1 contributes zero."""
+        """Look up values `(batch, dim, tokens)` of codes; a code of -1 contributes zero."""
 
     def check_codes(self, codes: Any) -> Tensor:
-        """Codes as int64, each of its codebook; the first line of `codes_to_values`.
+        """Check codes and return them as int64; call it first in `codes_to_values`.
 
         Raises:
-            PartitaError: shape, type or a code does not fit; see `partita_core.check_codes`.
+            PartitaError: the shape or type does not fit, or a code is out of range; see `partita_core.check_codes`.
         """
         return check_codes(codes, self.codebook_sizes)
 
 
 class Decoder(Role, ABC):
-    """Latents, expanded, to audio: what `Codec` sees of every decoder.
+    """Map from expanded latents to audio.
 
     Attributes:
-        hop: samples in a frame.
-        in_dim: width of the latents it takes.
-        tokens_per_frame: latent vectors a frame (K).
-        audio_spec: the audio it makes.
-        tile_seconds: audio that is best made at a time, a matter of memory; see `Codec`.
+        hop: samples per frame.
+        in_dim: number of channels of the latents.
+        tokens_per_frame: latent vectors per frame (K).
+        audio_spec: audio that it makes.
+        tile_seconds: recommended duration per call, for memory; see `Codec`.
     """
 
     hop: int
@@ -247,7 +247,7 @@ class Decoder(Role, ABC):
 
     @abstractmethod
     def generate(self, hidden: Tensor, layout: Tensor, *, sampler: Any = None, seeds: Tensor | None = None) -> Tensor:
-        """Audio `(batch, channels, hop * frames)` from `(batch, in_dim, frames * K)`."""
+        """Decode `(batch, in_dim, frames * K)` to audio `(batch, channels, hop * frames)`."""
 
     @abstractmethod
     def stream(
@@ -259,18 +259,18 @@ class Decoder(Role, ABC):
         dtype: torch.dtype = torch.float32,
         width: int = 1,
     ) -> Stream:
-        """A stream from whole frames of latents to their audio; `width` bounds the frames of one call."""
+        """Stream from full frames of latents to audio, at most `width` frames per call."""
 
 
 class FeedForwardDecoder(Decoder, ABC):
-    """A decoder that makes audio in one pass."""
+    """A decoder that makes audio in one forward pass."""
 
     @abstractmethod
     def forward(self, hidden: Tensor, layout: Tensor) -> Tensor:
-        """Decodes `(batch, in_dim, frames * K)` to exactly `(batch, channels, hop * frames)`."""
+        """Decode `(batch, in_dim, frames * K)` to exactly `(batch, channels, hop * frames)`."""
 
     def generate(self, hidden: Tensor, layout: Tensor, *, sampler: Any = None, seeds: Tensor | None = None) -> Tensor:
-        """One `forward`; a sampler is an error, seeds have nothing to decide."""
+        """Call `forward`. Raises if a sampler is given; seeds are ignored."""
         self._refuse(sampler)
         return self(hidden, layout)
 
@@ -283,7 +283,7 @@ class FeedForwardDecoder(Decoder, ABC):
         dtype: torch.dtype = torch.float32,
         width: int = 1,
     ) -> Stream:
-        """The stream of `forward`."""
+        """Stream of `forward`; see `Decoder`."""
         self._refuse(sampler)
         return part_stream(
             self,
@@ -302,11 +302,11 @@ class FeedForwardDecoder(Decoder, ABC):
 
 
 class AudioTransform(nn.Module, ABC):
-    """An invertible transform of audio, as a denoising decoder works in.
+    """Invertible transform of audio to the representation that a denoising decoder works on.
 
     Attributes:
-        hop: samples in one of its own frames.
-        context: its own frames that a frame's samples depend on, left and right, in `inverse`.
+        hop: samples per frame of the transform.
+        context: frames of the transform, to the left and right, that the samples of a frame depend on in `inverse`.
     """
 
     hop: int
@@ -314,22 +314,23 @@ class AudioTransform(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, audio: Tensor) -> Tensor:
-        """`(batch, channels, hop * frames)` to `(batch, features, bins, frames)`."""
+        """Transform `(batch, channels, hop * frames)` to `(batch, features, bins, frames)`."""
 
     @abstractmethod
     def inverse(self, x: Tensor) -> Tensor:
-        """The way back, exact on audio that has no energy at the Nyquist bin."""
+        """Invert `forward`, exactly for audio without energy at the Nyquist bin."""
 
 
 class RepresentationEncoder(Role, ABC):
-    """Latents to features for understanding.
+    """Map from latents to features for understanding tasks.
 
-    One that sees all of the past carries a state; see `Streamable`, whose `step` returns `(batch, frames, width)`.
+    If its context to the left is unbounded it carries a state (see `Streamable`); `step` then returns
+    `(batch, frames, width)`.
 
     Attributes:
-        dim: width of the latents it takes.
-        tokens_per_frame: latent vectors a frame (K).
-        width: of the features.
+        dim: number of channels of the latents.
+        tokens_per_frame: latent vectors per frame (K).
+        width: number of channels of the features.
     """
 
     dim: int
@@ -338,15 +339,15 @@ class RepresentationEncoder(Role, ABC):
 
     @abstractmethod
     def forward(self, values: Tensor) -> Tensor:
-        """`(batch, dim, frames * K)` to `(batch, frames, width)`."""
+        """Map `(batch, dim, frames * K)` to `(batch, frames, width)`."""
 
     def stream(self, batch_size: int, *, dtype: torch.dtype = torch.float32, width: int = 1) -> Stream:
-        """A stream from whole frames of latents to features, `(batch, width, frames)`: in streams, time is last.
+        """Stream from full frames of latents to features `(batch, width, frames)`, at most `width` frames per call.
 
-        Its latency is in frames. `width` bounds the frames of one call.
+        In streams, time is the last axis. The latency of this stream is in frames.
 
         Raises:
-            UnboundedError: its context is unbounded and it carries no state.
+            UnboundedError: the context is unbounded, and there is no state.
         """
         k = self.tokens_per_frame
         if isinstance(self, Streamable):
@@ -361,7 +362,7 @@ class RepresentationEncoder(Role, ABC):
 
 
 class _TimeLast:
-    """A representation encoder with a state, as streams take it."""
+    """Adapter of a representation encoder with a state, for streams, where time is the last axis."""
 
     def __init__(self, part: Any) -> None:
         self.init_state, self._step = part.init_state, part.step
@@ -372,31 +373,43 @@ class _TimeLast:
 
 
 class Loss(nn.Module, ABC):
-    """A distance between two signals, one figure an item, so that training, evaluation and tests share it."""
+    """Distance between signals, one value per item, shared by training, evaluation and tests."""
 
     @abstractmethod
     def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
-        """The distance of `(batch, channels, samples)` to as much, as `(batch,)`, at least float32.
+        """Distance of `prediction` to `target`, both `(batch, channels, samples)`, as `(batch,)`, at least float32.
 
-        Samples from `lengths` on, `(batch,)` integers as a tensor, an array or a list, are padding and do not count.
-        Different shapes are an error.
+        Args:
+            prediction: predicted signals.
+            target: target signals, of the same shape.
+            lengths: `(batch,)` integers; samples from there on are padding and ignored. None if all items are full.
+
+        Raises:
+            PartitaError: the shapes differ.
         """
 
 
 class Sampler(Protocol):
-    """How a denoising decoder is run: a frozen dataclass of its settings.
+    """Algorithm that runs a denoising decoder: a frozen dataclass of its settings.
 
     Attributes:
-        latency: chunks held back; None where the whole is needed first.
+        latency: delay in chunks; None if all chunks are needed first.
+
+    Example:
+        >>> sampler = OneStep(sigma=1.0)
+        >>> audio = codec.decode(latents, sampler=sampler, seed=0)
+        >>> stream = StreamDecoder(codec, layout="mono", sampler=sampler, seed=0)
+        >>> torch.allclose(stream.push(latents, last=True), audio)
+        True
     """
 
     @property
     def latency(self) -> int | None:
-        """Chunks held back, or None."""
+        """Delay in chunks, or None."""
         ...
 
     def start(self, decoder: Any, seeds: Tensor) -> Any:
-        """A stream: its `push(features of n chunks, last=)` returns the chunks that are final."""
+        """Start a stream whose `push(features of n chunks, last=)` returns the chunks that are final."""
         ...
 
 
@@ -411,10 +424,10 @@ def part_stream(
     layout: Tensor,
     dtype: torch.dtype,
 ) -> Stream:
-    """The stream of one part: `TiledStream` where its context is, else `StatefulStream` where it carries a state.
+    """Start the stream of a part: a `TiledStream` if its context is bounded, a `StatefulStream` if it has a state.
 
     Raises:
-        UnboundedError: its context is unbounded and it carries no state; it is named.
+        UnboundedError: the context is unbounded, and the part has no state.
     """
     left, right = part.context
     if left is not None and right is not None:
