@@ -146,7 +146,7 @@ def test_hash_depends_on_names_shapes_values_and_description():
 
 
 def test_hash_equals_known_value():
-    """The same on every machine and in every version: names of stored latents depend on it."""
+    """Equal on every machine and in every version, since stored latents depend on it."""
     assert weights_hash({}) == "74234e98afe7498f"
     assert weights_hash({"w": torch.tensor([[1.0, -2.0]])}, ["x"]) == "c9db0ca3e0555ea5"
 

@@ -1,4 +1,4 @@
-"""The boundary of a codec: arrays and lists work, everything else that does not fit is one line."""
+"""Arguments of codecs: arrays and lists work, and invalid ones raise an error of one line."""
 
 from dataclasses import replace
 
@@ -204,7 +204,7 @@ def test_posterior_samples_decode():
     posterior = codec.posterior(audio, "stereo")
     torch.testing.assert_close(posterior.mean, codec.encode(audio).values)
     own = codec.latents(posterior.sample([1, 2]), lengths=[50, 50], layout="stereo")
-    torch.testing.assert_close(codec.decode(own), codec.decode(codec.encode(audio)))  # a point, without noise
+    torch.testing.assert_close(codec.decode(own), codec.decode(codec.encode(audio)))  # no noise
 
 
 CASES = {

@@ -1,4 +1,4 @@
-"""The codec's door, beyond what its suite asks of every codec."""
+"""Autoencoders and `Codec.encode` and `decode`, beyond the conformance suite."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -270,7 +270,7 @@ def test_space_id_depends_on_encoder_and_bottleneck():
         assert other.space_id != space and other.codes_id != codes
     finer = autoencoder(quantizer=RoundingConfig(7))
     assert finer.space_id == space and finer.codes_id != codes
-    assert autoencoder(bottleneck=NoisyConfig(noise=0.2)).space_id != space  # described by its Config
+    assert autoencoder(bottleneck=NoisyConfig(noise=0.2)).space_id != space  # the Config enters the hash
 
 
 def test_fine_tuned_decoder_accepts_stored_latents():
@@ -307,7 +307,7 @@ def test_optimize_keeps_results_and_ids():
 
 
 def test_optimizing_a_copy_does_not_change_the_original():
-    """torch's own way of folding weight norm takes it off the copy's twin, too."""
+    """torch's removal of weight norm would change the original of a copy as well."""
     codec, audio = autoencoder(), noise()
     before = codec.encode(audio).values
     copy = deepcopy(codec).optimize()
@@ -339,7 +339,7 @@ def test_compiling_a_codec_without_parts_raises():
 
 
 def test_tile_is_shared_by_the_batch():
-    """Memory is bounded whatever the batch: items of a batch are cut shorter than one alone."""
+    """Memory does not grow with the batch: items of a batch get shorter tiles than a single one."""
     codec, seen = autoencoder(), []
     codec.encoder.register_forward_hook(lambda module, args, hidden: seen.append(hidden.shape[0] * hidden.shape[-1]))
     codec.tile_seconds = 12 * codec.latent_spec.hop / codec.audio_spec.sample_rate
@@ -352,7 +352,7 @@ def test_tile_is_shared_by_the_batch():
 
 
 def test_tile_is_the_smaller_one_of_both_parts():
-    """A wide decoder takes less at a time; the same files then take less memory on the way in, too."""
+    """A wide decoder needs shorter tiles, which then reduce the memory of encoding too."""
     codec = autoencoder()
     assert codec.tile_seconds == 30.0
     codec.decoder.tile_seconds = 12 * codec.latent_spec.hop / codec.audio_spec.sample_rate

@@ -1,4 +1,4 @@
-"""Denoising decoders: batch decoding is the stream, pushed once."""
+"""Denoising decoders: batch decoding equals streaming."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ SPLITS = [[11], [1] * 11, [2, 9], [3, 0, 8, 0], *(random_splits(11, seed) for se
 @pytest.mark.parametrize("splits", SPLITS)
 @pytest.mark.parametrize("tokens", [1, 2])
 def test_streamed_equals_batch_exactly(splits, tokens):
-    """What is conditioned at once depends on the split, and a product's rounding on that; here none is rounded."""
+    """Integer weights, since rounding of a matrix product depends on how many chunks are conditioned at once."""
     decoder = codec_of(tokens).decoder
     with torch.no_grad():
         decoder.features.weight.mul_(64).round_().div_(64)
@@ -48,7 +48,7 @@ def test_streamed_equals_batch(splits):
 
 def test_latency_is_the_sum_of_chunk_and_transform():
     stream = codec_of(2).decoder.stream(torch.tensor([1]))
-    # Three tokens of the four in a chunk may wait; the sampler and the inverse transform wait for nothing.
+    # Up to three of the four tokens of a chunk are delayed; the sampler and the inverse transform have no delay.
     assert stream.latency == 3 * 8
     given = out = 0
     for i in range(9):

@@ -12,14 +12,14 @@ def test_process_mean_in_one_process_is_the_mean():
 
 
 def test_fractional_count_is_kept():
-    """The mean over processes may be below one."""
+    """The mean count over processes can be below one."""
     count = torch.tensor(0.5, requires_grad=True)
     mean = process_mean(torch.tensor(1.0), count)
     assert mean.item() == 2.0 and not mean.requires_grad
 
 
 def test_processes_exchange_one_dtype(monkeypatch):
-    """A process without entries may hold a total of another dtype than one that has some."""
+    """A process without entries can have a total of another dtype than the others."""
     exchanged = []
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)

@@ -1,4 +1,4 @@
-"""The examples in docstrings run, with small models in place of real ones."""
+"""Examples in docstrings, run with small models."""
 
 import doctest
 

@@ -92,7 +92,7 @@ def test_unreadable_file_raises_permission_error_message(tmp_path, monkeypatch, 
     write_tensors(tmp_path / "x.safetensors", {"x": torch.zeros(1)})
     monkeypatch.chdir(tmp_path)
     tmp_path.chmod(0o755), (tmp_path / closed).chmod(0)
-    root = os.geteuid() == 0  # whom no mode keeps out
+    root = os.geteuid() == 0  # root ignores file modes
     if root:
         os.seteuid(65534)
     try:
@@ -106,7 +106,7 @@ def test_unreadable_file_raises_permission_error_message(tmp_path, monkeypatch, 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX's")
 def test_full_disk_raises_and_keeps_the_old_file(tmp_path):
-    """As the system says that it is full: here by a limit to the size of a file."""
+    """A full disk, simulated by a limit on the size of files."""
     import resource
 
     path = tmp_path / "model.safetensors"

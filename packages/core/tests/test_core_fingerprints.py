@@ -1,4 +1,4 @@
-"""Names of latents: one for each state of the weights, whatever mode they changed in, and however they are held."""
+"""Fingerprints of latent spaces: one for each state of the weights."""
 
 import pickle
 from copy import deepcopy
@@ -53,7 +53,7 @@ def test_changing_weights_in_eval_mode_changes_space_id(change, tmp_path):
     assert not codec.training and codec.space_id != stale.space_id
     with pytest.raises(PartitaError, match=f"space_id '{stale.space_id}'.*'{codec.space_id}'"):
         codec.decode(stale)
-    # The saved model takes its own latents.
+    # The saved model decodes its own latents.
     fresh = codec.encode(noise())
     codec.save_pretrained(tmp_path / "model")
     back = Autoencoder.from_pretrained(tmp_path / "model")
@@ -77,7 +77,7 @@ def test_codes_id_depends_on_quantizer_and_latents():
 
 @pytest.mark.parametrize("copied", [deepcopy, lambda codec: pickle.loads(pickle.dumps(codec))], ids=["copy", "pickle"])
 def test_half_copy_keeps_space_id_until_changed(copied):
-    codec = blocks()  # torch pickles no parametrized modules
+    codec = blocks()  # torch cannot pickle parametrized modules
     name = codec.space_id
     twin = copied(codec.half())
     assert (codec.space_id, twin.space_id) == (name, name)
@@ -103,7 +103,7 @@ def test_space_id_is_computed_once_per_state(monkeypatch):
     for _ in range(3):
         codec.decode(codec.encode(noise()))
     with torch.no_grad():
-        codec.decoder.layout.weight.add_(1)  # no part of the name
+        codec.decoder.layout.weight.add_(1)  # not part of the hash
     codec.encode(noise())
     assert len(count) == 1
 
@@ -121,7 +121,7 @@ def test_writing_to_an_optimized_model_changes_space_id():
 
 # ------------------------------------------------------------------ compiled parts
 
-# Importing its compiler, torch warns of a function of its own.
+# Importing torch's compiler raises a deprecation warning.
 compiling = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 PARTS = ["encoder", "bottleneck", "decoder", "quantizer"]
 

@@ -254,7 +254,7 @@ def test_codes_round_trip_through_a_file(tmp_path):
 
 
 def test_regroup_round_trips():
-    """128 tokens of 4 channels a frame are 8 tokens of 64: sixteen neighbors in each."""
+    """128 tokens of 4 channels per frame become 8 tokens of 64: sixteen neighbors each."""
     values = torch.arange(2 * 4 * 256, dtype=torch.float32).view(2, 4, 256)
     wide = regroup(values, 64)
     assert wide.shape == (2, 64, 16)
@@ -268,7 +268,7 @@ def test_regroup_round_trips():
 
 
 def edited(tmp_path, change):
-    """A file of latents with its tensors and what it says changed."""
+    """A file of latents with changed tensors and header."""
     path = tmp_path / "latents.safetensors"
     record().save(path)
     tensors, metadata = read_tensors(path)

@@ -6,7 +6,7 @@ import torch
 from partita_core import LatentSpec, codes_within, length_mask, mean_within, tokens_within, update_average
 
 LENGTHS = torch.tensor([3, 1])
-X = torch.tensor([[[1.0, 2.0, 3.0, 99.0]], [[4.0, 99.0, 99.0, 99.0]]])  # (2, 1, 4), with 99 behind the ends
+X = torch.tensor([[[1.0, 2.0, 3.0, 99.0]], [[4.0, 99.0, 99.0, 99.0]]])  # (2, 1, 4), with 99 after the ends
 
 
 def test_length_mask_is_true_before_the_end():

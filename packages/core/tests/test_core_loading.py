@@ -101,13 +101,13 @@ def test_link_loops_and_nonfiles_raise(model):
     (model / "config.json").mkdir()
     refused(model, "cannot read .*config.json: .*not a file")
     (model / "config.json").rmdir()
-    os.mkfifo(model / "config.json")  # reading it would wait for ever
+    os.mkfifo(model / "config.json")  # reading it would block forever
     refused(model, "cannot read .*config.json: .*not a file")
 
 
 @pytest.mark.parametrize("target", [".", "..", "../../other", "codec"])
 def test_nested_model_must_be_a_subfolder(model, tmp_path, target):
-    """A link to the folder itself would be followed for ever."""
+    """A link to the folder itself must not be followed forever."""
     (tmp_path / "other").mkdir()
     (model / "codec").symlink_to(target)
     with pytest.raises(PartitaError, match="out of the model folder|cannot read"):
@@ -172,7 +172,7 @@ def test_model_larger_than_its_weights_raises_before_allocation(model):
 @register("testing/stack")
 @dataclass(frozen=True)
 class StackConfig(Config):
-    """Layers, tables that are not saved, and a value that may be zero."""
+    """Layers, tables that are not saved, and a divisor."""
 
     layers: int = 1
     table: int = 1
@@ -200,7 +200,7 @@ class Stack(Saved):
         pass
 
 
-del registry._registry[StackConfig.tag]  # nobody else is to meet it
+del registry._registry[StackConfig.tag]  # not visible to other tests
 
 
 @pytest.fixture

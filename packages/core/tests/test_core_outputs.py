@@ -1,4 +1,4 @@
-"""Outputs: whole or not there, never over what somebody else wrote, and by one writer at a time."""
+"""Atomic outputs: complete or absent, never over foreign files, by one writer at a time."""
 
 import json
 import os
@@ -162,7 +162,7 @@ def test_nonempty_folder_is_not_replaced(tmp_path):
     assert texts(folder) == {"notes": "mine", "todo": "mine"} and names(tmp_path) == ["project"]
     with pytest.raises(PartitaError, match="notes is a file"):
         check_vacant(folder / "notes")
-    (tmp_path / "empty" / ".model.partita").mkdir(parents=True)  # of a killed writer
+    (tmp_path / "empty" / ".model.partita").mkdir(parents=True)  # left by a killed writer
     check_vacant(tmp_path / "empty")
     check_vacant(tmp_path / "none")
 
@@ -264,7 +264,7 @@ def test_a_lock_is_held_once(tmp_path):
             pass
         assert path.read_text() == "kept"
         path.unlink()
-        with file_lock(path):  # of another file, now
+        with file_lock(path):  # a new file of the same name
             pass
     with file_lock(path):
         pass
@@ -278,7 +278,7 @@ from pathlib import Path
 from partita_core import PartitaError, file_lock, outputs, remove_unfinished, atomic_write
 from partita_core.outputs import atomic_folder, finish_interrupted_write
 
-os.fsync = lambda handle: None  # takes time, and no kill of a process waits for it
+os.fsync = lambda handle: None  # slow, and irrelevant if only the process is killed
 CALLS = ("mkdir", "rename", "replace", "unlink", "rmdir", "fsync")
 
 def write(kind, folder, text):
@@ -329,7 +329,7 @@ for kind in ("aside", "renames", "into"):
         number += 1
     print(kind, number, missing)
 
-# The lock of a process ends with it, also where a child of it, as a worker that reads data, lives on.
+# A lock ends with its process, even if a child process, such as a data loader worker, lives on.
 lock, (ready, said) = Path(sys.argv[1]) / "lock", os.pipe()
 child = os.fork()
 if not child:
@@ -355,10 +355,10 @@ with file_lock(lock):
 @posix
 @pytest.mark.slow
 def test_kill_at_any_system_call_leaves_old_or_new_output(tmp_path):
-    """A child is killed at the first, second, third ... change that it makes; all of it is in one process's start."""
+    """Kill a forked child at the first, second, third ... change that it makes to the file system."""
     done = subprocess.run([sys.executable, "-c", KILLS, str(tmp_path)], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     met = {kind: (int(kills), int(missing)) for kind, kills, missing in map(str.split, done.stdout.splitlines())}
     assert set(met) == {"aside", "renames", "into", "lock"}
     assert min(kills for kind, (kills, _) in met.items() if kind != "lock") >= 12
-    assert met["renames"][1] > 0  # the place was empty for a moment, and was filled again
+    assert met["renames"][1] > 0  # a kill between the two renames was recovered

@@ -8,7 +8,7 @@ from partita_testing.dummies import NoisyBottleneck, NoisyConfig, RoundingConfig
 
 @pytest.fixture
 def only_dummies(monkeypatch):
-    """Nothing but the dummies is registered, whatever is installed."""
+    """Register only the dummies, whatever is installed."""
     dummies = {tag: cls for tag, cls in registry._registry.items() if ".dummies." in cls.__module__}
     monkeypatch.setattr(registry, "_registry", dummies)
     return dummies
@@ -16,7 +16,7 @@ def only_dummies(monkeypatch):
 
 @pytest.fixture
 def scratch(monkeypatch):
-    """What a test registers is forgotten after it."""
+    """Restore the registry after the test."""
     monkeypatch.setattr(registry, "_registry", dict(registry._registry))
 
 
@@ -120,7 +120,7 @@ def test_broken_package_does_not_break_others(scratch, monkeypatch):
         with pytest.warns(RuntimeWarning, match="partita_gone: no module named gone"):
             found = components("encoder/*")
         assert loaded == ["good"] and "encoder/strided" in found
-        with warnings.catch_warnings():  # and it is said once
+        with warnings.catch_warnings():  # the warning is given once
             warnings.simplefilter("error")
             assert components("encoder/*") == found
     finally:

@@ -83,7 +83,7 @@ def test_card_is_written(tmp_path):
 
 
 def test_loaded_ids_are_the_stored_ones(model):
-    """So that they hold for `half()` and for another version's arithmetic."""
+    """Stored ids stay valid after `half()` and for other versions of torch."""
     edit(model, lambda facts: facts.update(space_id="0123456789abcdef", codes_id="f" * 16))
     back = Autoencoder.from_pretrained(model)
     assert (back.space_id, back.half().codes_id) == ("0123456789abcdef", "f" * 16)
@@ -99,7 +99,7 @@ def test_further_trained_model_gets_a_new_space_id(model, tmp_path):
     assert codec.training
     tuned = Autoencoder.from_pretrained(tmp_path / "tuned")
     assert tuned.space_id == codec.space_id != before
-    # Changed in eval mode, where nobody can notice: saving hashes anew.
+    # Changed through `.data` in eval mode, which torch does not count: saving computes the hash again.
     codec.eval()
     with torch.no_grad():
         codec.encoder.layout.weight.add_(1)
@@ -152,7 +152,7 @@ def test_saving_over_foreign_files_raises(tmp_path, name):
 
 
 def test_interrupted_save_is_completed_on_loading(model, monkeypatch):
-    """The files are there, and have yet to take their places."""
+    """The files are complete but not yet moved into place."""
     other = autoencoder(seed=1)
     with monkeypatch.context() as patch:
         patch.setattr(outputs, "finish_interrupted_write", lambda folder: None)
@@ -291,7 +291,7 @@ def test_model_is_loaded_from_the_hub(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
     back = Autoencoder.from_pretrained("somebody/tiny", revision="v1")
     assert back.space_id == Autoencoder.from_pretrained(model).space_id
-    # Nothing that could be a pickle is even downloaded.
+    # Files that could be pickles are not downloaded.
     assert asked == [("somebody/tiny", "v1", ["*.json", "*.safetensors", "README.md"])]
 
 
@@ -355,7 +355,7 @@ def test_config_of_a_saved_model_builds_it(model):
 @register("testing/pair")
 @dataclass(frozen=True)
 class PairConfig(Config):
-    """A gain on top of two models, one of which may be missing."""
+    """A gain and two nested models, one of them optional."""
 
     width: int = 3
 
@@ -384,7 +384,7 @@ class Pair(Saved):
         return {name: frozen.module for name, frozen in models.items() if frozen is not None}
 
 
-del registry._registry[PairConfig.tag]  # nobody else is to meet it
+del registry._registry[PairConfig.tag]  # not visible to other tests
 
 
 @pytest.fixture
@@ -408,7 +408,7 @@ def test_nested_models_are_saved_in_subfolders(pair, tmp_path):
         assert (one.space_id, one.codes_id) == (other.space_id, other.codes_id)
         assert torch.equal(one.encode(audio).values, other.encode(audio).values)
         assert Autoencoder.from_pretrained(folder / name).space_id == other.space_id
-    # Written again, over what is there.
+    # Save again, over the existing files.
     PairConfig().build(first=pair.first.module).save_pretrained(folder)
     assert names(folder) == ["README.md", "config.json", "first", "model.safetensors"]
     assert Saved.from_pretrained(folder).second is None

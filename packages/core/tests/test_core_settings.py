@@ -1,4 +1,4 @@
-"""Config classes derived from constructors: one list of settings, whichever way a component is built."""
+"""Config classes derived from constructors."""
 
 import pickle
 from dataclasses import fields, replace
@@ -24,7 +24,7 @@ from partita_core.ranges import Positive, Width
 
 
 class Scaled(Bottleneck):
-    """Multiplies by a gain."""
+    """Multiply by a gain."""
 
     def __init__(self, dim: int, *, gain: Positive = 2.0, sizes: tuple[Width, ...] = (1, 2)) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Scaled(Bottleneck):
 
 
 class Rated(Loss):
-    """Takes what it needs of the audio."""
+    """Needs only the number of channels of the audio."""
 
     def __init__(self, sample_rate: int, channels: int = 1, *, weight: Positive = 1.0) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Streams of a codec: what they check, and that they are the codec in pieces."""
+"""Stream encoders and decoders: argument checks, and equality with encode and decode."""
 
 from dataclasses import dataclass, replace
 
@@ -87,7 +87,7 @@ def test_codes_without_values_are_streamed():
 
 
 class Smearing(RoundingQuantizer):
-    """Around its codes each half sees the frame before, as a re-bottleneck of convolutions does."""
+    """Both halves of the quantizer have a context of one frame to the left, as in a convolutional re-bottleneck."""
 
     context = (2, 0)
 
@@ -151,7 +151,7 @@ def test_unbounded_part_without_state_raises():
         StreamEncoder(codec, layout="mono")
     with pytest.raises(UnboundedError, match="TransposedDecoder sees unbounded context and carries no state"):
         StreamDecoder(codec, layout="mono")
-    # In a tile or not, the whole is what it takes.
+    # It runs on the full input, with or without tiles.
     audio = noise()
     latents = codec.encode(audio)
     codec.tile_seconds = 0.0

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 def pushed(stream, x, splits, unit=1, empty=None):
-    """What a stream makes of `x` in pushes of `splits` units; holds it to its latency, one sample a step."""
+    """Push `x` in pieces of `splits` units, and check the latency at one sample per step."""
     outputs, given, out = [], 0, 0
     for i, piece in enumerate(x.split([unit * size for size in splits], dim=-1)):
         last = i == len(splits) - 1
@@ -50,7 +50,7 @@ def test_frame_aligner_passes_full_frames_and_empty_input():
 
 
 def smooth(left, right, units_in, units_out):
-    """A function that averages `left + 1 + right` frames and repeats each `units_out` times, with a code beside it."""
+    """A function that averages `left + 1 + right` frames, repeats each `units_out` times, and returns codes too."""
 
     def fn(x):
         assert x.shape[-1] > 0, "networks are never asked for nothing"
@@ -120,7 +120,7 @@ def test_empty_output_has_the_shape_and_dtype_of_the_function():
 
 
 class Summing:
-    """A running sum, held back by a step."""
+    """A cumulative sum with a delay of one step."""
 
     latency = 1
 

@@ -1,4 +1,4 @@
-"""The suites: the dummies pass them, every check of codecs can fail, and so can two ranks."""
+"""Conformance suites: dummies pass, and every check of codecs and of two ranks can fail."""
 
 import os
 import re
@@ -127,7 +127,7 @@ def contextless():
 class Late(BlockCodec):
     def encode_stream(self, layout, **kwargs):
         stream = super().encode_stream(layout, **kwargs)
-        stream.left, stream.right = 1, 1  # the latency stays that of no context
+        stream.left, stream.right = 1, 1  # without declaring the latency
         return stream
 
 
@@ -237,7 +237,7 @@ def test_every_codec_check_has_a_broken_codec():
 def test_check_fails_for_the_broken_part(name):
     with pytest.raises(AssertionError, match=f"^codec .*: {name}: ") as caught:
         CODEC_CHECKS[name](BROKEN[name])
-    # An inference tensor in a graph raises; all else is found by its figures.
+    # An inference tensor in a graph raises; all other defects are found by comparison.
     assert (": raised " in str(caught.value)) == (name == "latents_work_in_training"), caught.value
 
 
@@ -265,7 +265,7 @@ def test_failures_end_in_the_fix_and_dependent_checks_are_skipped():
         suite["fail"](1)
     with pytest.raises(SkipTest, match="number count: second .*fail"):
         suite["second"](1)
-    suite["<lambda>"](1)  # passes, whatever it requires
+    suite["<lambda>"](1)  # passes, so its requirements are not run
     with pytest.raises(AssertionError) as caught:
         suite.check(1)
     assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["fail", "third"]

@@ -1,4 +1,4 @@
-"""Every check of the suites of parts can fail: for each there is a part, broken in one way, that it catches."""
+"""Every check of parts can fail: for each there is a part with one defect that it finds."""
 
 from dataclasses import replace
 
@@ -156,7 +156,7 @@ def shifted_posterior(parent, self, hidden):
 
 
 def shared_twin(base):
-    """A part without tensors has nothing to share with its copy, so it is given a gain."""
+    """A part without tensors shares nothing with its copy, so it gets a gain."""
     with_gain = forward(lambda self, x, result: result * self.extra, gain)(base)
     return replace(with_gain, methods=with_gain.methods + ANY["deepcopy_is_independent"](base).methods)
 
@@ -212,7 +212,7 @@ def encode_and_count(parent, self, hidden, num_quantizers=None):
 
 
 QUANTIZERS = {name: broken(RoundingConfig()) for name, broken in BREAK_BOTTLENECK.items()} | {
-    # Rounded values have no slope that could be lost; what tells is their type.
+    # Rounded values have no slope, so the defect shows in their dtype.
     "runs_in_float64": forward(lambda self, x, values: values.float())(RoundingConfig()),
     "deepcopy_is_independent": shared_twin(RoundingConfig()),
     "codes_are_as_declared": method("forward", codes_beyond)(RoundingConfig()),
@@ -230,7 +230,7 @@ QUANTIZERS = {name: broken(RoundingConfig()) for name, broken in BREAK_BOTTLENEC
 
 
 class Forgetful(OneStep):
-    """Counts pushes without a chunk as chunks."""
+    """Count pushes without a chunk as chunks."""
 
     def start(self, decoder, seeds):
         stream = super().start(decoder, seeds)
@@ -369,7 +369,7 @@ def test_every_check_has_a_broken_part(role):
     assert set(table) == set(suite.names)
 
 
-# What cannot but raise; everything else must be found by its figures.
+# Defects that raise; all others must be found by comparison.
 RAISES = {
     "two_forwards_in_one_graph",
     "runs_under_autocast",

@@ -1,4 +1,4 @@
-"""Nothing is written that its own reader would refuse; and numbers are checked in the type that they are used in."""
+"""Written files are valid for their readers, and numbers are checked in the dtype in which they are used."""
 
 from dataclasses import replace
 
