@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from partita_core.errors import PartitaError
+from partita_core.lengths import length_mask
 from partita_core.registry import Config
 from partita_core.roles import Loss
 from partita_core.specs import AudioSpec
@@ -152,7 +153,7 @@ def padding_is_ignored(case: LossCase) -> None:
     lengths = torch.tensor([case.samples, case.samples * 3 // 4, case.samples // 2 + 1])
     full = torch.full((3,), case.samples)
     expect_equal(part(prediction, target, lengths=full), part(prediction, target), "with full lengths")
-    past = torch.arange(case.samples) >= lengths[:, None, None]
+    past = ~length_mask(lengths, case.samples)[:, None]
     values = part(prediction, target, lengths=lengths)
     listed = part(prediction, target, lengths=lengths.tolist())
     expect_equal(listed, values, "with lengths as a list", exact=True)
