@@ -279,7 +279,7 @@ def test_what_cannot_be_saved_is_refused(tmp_path):
         built(blocks()).save_pretrained(tmp_path / "model")
     codec = genae()
     spare = RepresentationModel(codec, ENCODER.build(latent_spec=codec.latent_spec))
-    with pytest.raises(PartitaError, match="has no registered Config"):
+    with pytest.raises(PartitaError, match="not built from a registered Config cannot be saved"):
         spare.save_pretrained(tmp_path / "model")
     assert not list(tmp_path.iterdir())
 

@@ -298,7 +298,7 @@ def tensors(file, change):
     [
         (state(step="6"), "state.json.step: expected int, got '6'"),
         (state(facts=[]), "state.json.facts: expected a mapping"),
-        (tensors("ema.safetensors", lambda t: dict(list(t.items())[1:])), "the weights of another model: 1 missing"),
+        (tensors("ema.safetensors", lambda t: dict(list(t.items())[1:])), "weights of another model: 1 missing"),
         (tensors("ema.safetensors", lambda t: {k: v / 0 for k, v in t.items()}), "numbers that are not finite"),
         (tensors("objective.safetensors", lambda t: {k: v * torch.inf for k, v in t.items()}), "are not finite"),
         (tensors("optimizer_generator.safetensors", lambda t: {k: v[None] for k, v in t.items()}), "another optimizer"),
