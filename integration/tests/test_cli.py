@@ -60,7 +60,7 @@ def test_layouts_can_be_changed_on_the_way_out_but_not_invented(model, ok, refus
     ok("reconstruct", model, file, "-o", tmp_path / "mono.wav", "--layout", "mono")
     assert soundfile.info(tmp_path / "mono.wav").channels == 1
     line = refused("reconstruct", model, tmp_path / "mono.wav", "-o", tmp_path / "wide.wav", "--layout", "stereo")
-    assert "mono cannot be decoded as stereo" in line
+    assert "cannot be decoded as stereo" in line
 
 
 def test_the_latents_of_a_file_are_those_of_python(model, ok, tmp_path):
@@ -324,11 +324,13 @@ def test_bad_latents(model, ok, refused, tmp_path, config):
     ok("encode", model, file, "-o", z)
     torch.manual_seed(5)
     config().model.build().save_pretrained(tmp_path / "other")
-    assert "of the space" in refused("decode", tmp_path / "other", z, "-o", tmp_path / "out.wav")
+    assert "space_id" in refused("decode", tmp_path / "other", z, "-o", tmp_path / "out.wav")
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(z.read_bytes()[:-20])
     assert "damaged" in refused("decode", model, damaged, "-o", tmp_path / "out.wav")
-    assert "no latents" in refused("decode", model, Path(model) / "model.safetensors", "-o", tmp_path / "out.wav")
+    assert "does not hold latents" in refused(
+        "decode", model, Path(model) / "model.safetensors", "-o", tmp_path / "out.wav"
+    )
     assert "takes no sampler" in refused("decode", model, z, "-o", tmp_path / "out.wav", "--sampler", "two_step")
 
 

@@ -317,7 +317,7 @@ def test_a_corpus_goes_on_with_the_same_only(codec, sources, corpus, config, tmp
         again(source=other)
     with pytest.raises(PartitaError, match="holds latents already"):
         encode_corpus(codec, corpus, tmp_path / "twice", progress=False)
-    with pytest.raises(PartitaError, match="holds something else"):
+    with pytest.raises(PartitaError, match="is not empty"):
         encode_corpus(codec, sources, other, progress=False)
     (other / "metadata.csv").write_text("file_name,frames\ntrain/01.wav,3\n")
     with pytest.raises(PartitaError, match="has a column 'frames', which a corpus has for its own"):

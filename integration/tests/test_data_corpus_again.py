@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from partita.data import dataset_splits, encode_corpus, open_dataset
-from partita_core import Autoencoder, PartitaError, locked
+from partita_core import Autoencoder, PartitaError, file_lock
 
 SMALL = 6000  # bytes of a shard
 
@@ -79,7 +79,7 @@ def test_a_file_that_was_away_for_a_while_is_encoded_by_the_next_start(codec, to
 def test_a_corpus_has_one_writer(codec, tones, corpus):
     missing = shards(corpus)[0]
     missing.unlink()
-    with locked(corpus / "corpus.json"), pytest.raises(PartitaError, match="corpus is being written by another"):
+    with file_lock(corpus / "corpus.json"), pytest.raises(PartitaError, match="corpus is being written by another"):
         encode_corpus(codec, tones, corpus, progress=False)
     assert not missing.exists()
     encode_corpus(codec, tones, corpus, progress=False)

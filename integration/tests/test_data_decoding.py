@@ -52,7 +52,7 @@ def test_several_recordings_and_foreign_latents_are_refused(codec, latents):
     two = codec.encode(torch.zeros(2, 1, 5000))
     with pytest.raises(PartitaError, match="these are latents of 2 recordings"):
         next(decode_pieces(codec, two))
-    with pytest.raises(PartitaError, match="of the space 0123456789abcdef"):
+    with pytest.raises(PartitaError, match="space_id '0123456789abcdef'"):
         next(decode_pieces(codec, replace(latents, space_id="0123456789abcdef")))
 
 

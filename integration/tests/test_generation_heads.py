@@ -10,7 +10,7 @@ from partita.generation.token_head import TokenHeadConfig, sample
 from partita_bottlenecks import IdentityConfig, NoiseRegularizedConfig
 from partita_core import ChannelLayout, LatentNormalizer, Latents, LatentSpec, PartitaError, QuantizedCodec
 from partita_quantizers import ResidualVQConfig, TokenSpace
-from partita_testing.dummies import AveragingConfig, NeighbouringConfig, NoisyBottleneck, RoundingConfig, autoencoder
+from partita_testing.dummies import AveragingConfig, NeighboringConfig, NoisyBottleneck, RoundingConfig, autoencoder
 
 PLAIN = Sampling(guidance=1.0, temperature=1.0, steps=4, top_k=None)
 DRAWN = Sampling(guidance=1.0, temperature=1.0, steps=None, top_k=None)

@@ -128,7 +128,7 @@ def test_scales_are_those_of_encodec(foreign):
     scales = torch.cat(model.encode(whole).audio_scales[:9], dim=1)
     gain = codec.encode(audio).gain
     assert gain.shape == (2, 9) and torch.allclose(gain, scales, rtol=1e-6)
-    with pytest.raises(PartitaError, match="have no gain, and this model scales each frame"):
+    with pytest.raises(PartitaError, match="no gain.*gain per frame"):
         codec.decode(replace(codec.encode(audio), gain=None))
 
 
@@ -271,7 +271,7 @@ def test_unsupported_models(folder, tmp_path):
     with pytest.raises(PartitaError, match="is a model without a type; valid: AutoencoderOobleck, dac, encodec, mimi"):
         from_huggingface(tmp_path)
     for name in ("nowhere", "./no/where", str(tmp_path / "nowhere")):
-        with pytest.raises(PartitaError, match="no model folder .*hub repository"):
+        with pytest.raises(PartitaError, match="no model folder .*"):
             from_huggingface(name)
 
 

@@ -35,7 +35,7 @@ from partita_representation import (
     SwiGLUAdapterConfig,
 )
 from partita_representation import model as representation
-from partita_testing.dummies import AveragingConfig, NeighbouringConfig, blocks
+from partita_testing.dummies import AveragingConfig, NeighboringConfig, blocks
 
 STEREO = AudioSpec(8000, 2, (ChannelLayout.STEREO,))
 ENCODER = CausalRepresentationConfig.example()
@@ -160,7 +160,7 @@ def test_codes_alone_are_enough(foreign):
     assert torch.equal(model.represent(latents.only_codes()).values, model.represent(latents).values)
 
 
-@pytest.mark.parametrize("encoder", [WHOLE_PAST, ENCODER, NeighbouringConfig()])
+@pytest.mark.parametrize("encoder", [WHOLE_PAST, ENCODER, NeighboringConfig()])
 def test_results_do_not_depend_on_the_batch(encoder):
     codec = genae()
     model = built(codec, encoder=encoder).double()
@@ -174,7 +174,7 @@ def test_results_do_not_depend_on_the_batch(encoder):
         torch.testing.assert_close(together.values[i, : len(alone)], alone, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("encoder", [WHOLE_PAST, ENCODER, NeighbouringConfig(), AveragingConfig()])
+@pytest.mark.parametrize("encoder", [WHOLE_PAST, ENCODER, NeighboringConfig(), AveragingConfig()])
 def test_long_recordings_go_through_in_pieces(encoder, monkeypatch):
     codec = sets()
     codec.double()
@@ -193,7 +193,7 @@ def test_long_recordings_go_through_in_pieces(encoder, monkeypatch):
 
 def test_an_encoder_that_cannot_be_cut_takes_the_whole(monkeypatch):
     codec = genae()
-    model = built(codec, encoder=NeighbouringConfig())
+    model = built(codec, encoder=NeighboringConfig())
     whole = model.represent(noise(codec, 9)).values
     monkeypatch.setattr(representation, "_TILE", 4)
     model.encoder.context = (None, None)
@@ -203,7 +203,7 @@ def test_an_encoder_that_cannot_be_cut_takes_the_whole(monkeypatch):
 def test_latents_of_another_space_are_refused():
     model, other = built(genae()), another(genae())
     latents = other.encode(noise(other, 3))
-    with pytest.raises(PartitaError, match="these latents are of the space"):
+    with pytest.raises(PartitaError, match="these latents have space_id"):
         model.represent(latents)
     with pytest.raises(PartitaError, match="latents know their lengths and layouts"):
         model.represent(model.codec.encode(noise(other, 3)), lengths=[1, 1])

@@ -274,7 +274,7 @@ def test_the_guard_waits_for_the_device_once_a_phase(config, tones, tmp_path, mo
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(PartitaError, match="max_skipped is 0; it must be at least 1"):
         TrainerConfig(max_skipped=0)
-    with pytest.raises(PartitaError, match="on_nonfinite: 'ignore' is none of 'stop', 'skip'"):
+    with pytest.raises(PartitaError, match="on_nonfinite: 'ignore' is not one of 'stop', 'skip'"):
         override(TrainerConfig(), ["on_nonfinite=ignore"])
 
 

@@ -190,7 +190,7 @@ def test_training_goes_on_from_a_trained_quantizer(run, quantized, tones, tmp_pa
 
 def test_what_does_not_go_together_is_refused(run, quantized, tones, tmp_path, config):
     settings = {"data": tones, "output": tmp_path / "run", "progress": False}
-    with pytest.raises(PartitaError, match="makes codes already, of 3 levels"):
+    with pytest.raises(PartitaError, match="3 levels of codes already"):
         train(quantization(quantized / "model"), **settings)
     with pytest.raises(PartitaError, match="name it with codec=FOLDER"):
         train(replace(quantization("x"), codec=None), **settings)
@@ -310,7 +310,7 @@ def test_a_quantized_codec_is_saved(tmp_path):
     assert torch.equal(again.encode(audio).codes, codec.encode(audio).codes)
     assert (again.space_id, again.codes_id) == (codec.space_id, codec.codes_id)
     assert again.latent_spec == codec.latent_spec
-    with pytest.raises(PartitaError, match="Foreign that was not built from a registered Config"):
+    with pytest.raises(PartitaError, match="Foreign has no registered Config"):
         quantized_foreign().save_pretrained(tmp_path / "other")
 
 

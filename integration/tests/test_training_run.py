@@ -234,7 +234,7 @@ def test_what_fails_before_the_first_step_leaves_nothing_and_takes_nothing(confi
     assert not (tmp_path / "new").exists()
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "notes.txt").write_text("mine")
-    with pytest.raises(PartitaError, match=r"old holds something else: 'notes\.txt'"):
+    with pytest.raises(PartitaError, match=r"old .*holds 'notes\.txt'"):
         train(config(), data=data, output=tmp_path / "old", progress=False)
     assert (tmp_path / "old" / "notes.txt").read_text() == "mine"
 
@@ -298,7 +298,7 @@ def tensors(file, change):
     [
         (state(step="6"), "state.json.step: expected int, got '6'"),
         (state(facts=[]), "state.json.facts: expected a mapping"),
-        (tensors("ema.safetensors", lambda t: dict(list(t.items())[1:])), "the weights of another model: 1 missing"),
+        (tensors("ema.safetensors", lambda t: dict(list(t.items())[1:])), "weights of another model: 1 missing"),
         (tensors("ema.safetensors", lambda t: {k: v / 0 for k, v in t.items()}), "numbers that are not finite"),
         (tensors("objective.safetensors", lambda t: {k: v * torch.inf for k, v in t.items()}), "are not finite"),
         (tensors("optimizer_generator.safetensors", lambda t: {k: v[None] for k, v in t.items()}), "another optimizer"),
@@ -337,7 +337,7 @@ def test_a_checkpoint_is_held_against_its_run_before_the_model_is_built(run, tmp
     saved = json.loads((run / "config.json").read_text())
     saved["config"]["model"]["encoder"]["attention_dim"] = 1 << 15
     (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
-    with pytest.raises(PartitaError, match="step_00000006 describes a model with a tensor of"):
+    with pytest.raises(PartitaError, match="step_00000006 .*tensor of"):
         load_model(tmp_path / "run" / "checkpoints" / "step_00000006")
     (tmp_path / "run" / "config.json").write_text("[]")
     with pytest.raises(PartitaError, match="config.json: expected a mapping"):
@@ -357,7 +357,7 @@ def test_a_checkpoint_is_looked_at_as_a_model_folder_is(run, tmp_path, name):
     (checkpoint / "old" / "weights.pt").unlink()
     (checkpoint / name).rename(tmp_path / "elsewhere")
     (checkpoint / name).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(PartitaError, match=f"{name} leads out of the model folder, to .*elsewhere"):
+    with pytest.raises(PartitaError, match=f"{name} .*out of the model folder, to .*elsewhere"):
         load_model(checkpoint)
 
 

@@ -12,15 +12,14 @@ from partita_core import (
     Quantizer,
     Saved,
     attach_quantizer,
-    build_for,
-    check_folder,
     from_dict,
     load_weights,
     read_json,
-    read_shapes,
     read_tensors,
-    shown,
+    short_repr,
 )
+from partita_core.files import read_shapes
+from partita_core.loading import build_for, check_folder
 from partita_representation import RepresentationModel
 from torch import Tensor, nn
 
@@ -119,7 +118,7 @@ def _trained_model(path: Path) -> tuple[Config, str | None]:
         raise PartitaError(f"{path} is not the config of a run; it has no config.model")
     codec = run.get("codec")
     if not isinstance(codec, str | None):
-        raise PartitaError(f"{path}: config.codec is {shown(codec)}; it must be a folder or null")
+        raise PartitaError(f"{path}: config.codec is {short_repr(codec)}; it must be a folder or null")
     return from_dict(Config, run["model"], where=f"{path}: config.model"), codec
 
 

@@ -1,4 +1,4 @@
-"""The dummies of `partita_testing` are known by their names in every test of core."""
+"""Fixtures: the dummies of `partita_testing` are registered in every test of core."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from partita_testing import dummies
 
 @pytest.fixture(autouse=True)
 def _dummies():
-    components()  # what is installed registers itself now, not into the registry that a test replaces
+    components()  # installed packages register now, not in a registry that a test replaces
     with dummies.registered(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield

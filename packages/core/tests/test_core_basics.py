@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from partita_core import Frozen, PartitaError, frozen_call, hashed_seed, keyed_noise, upcast, weights_hash
+from partita_core import Frozen, PartitaError, frozen_call, hashed_seed, keyed_noise, upcast
+from partita_core.fingerprints import weights_hash
 from torch import nn
 
 # ------------------------------------------------------------------ Frozen
@@ -20,7 +21,7 @@ class Holder(nn.Module):
         return self.head(self.frozen(x))
 
 
-def test_frozen_is_outside_of_the_module_tree():
+def test_frozen_is_not_in_the_module_tree():
     holder = Holder()
     assert {name for name, _ in holder.named_parameters()} == {"head.weight", "head.bias"}
     assert set(holder.state_dict()) == {"head.weight", "head.bias"}
@@ -35,7 +36,7 @@ def test_frozen_stays_in_eval_mode():
     holder.frozen.check()
 
 
-def test_gradients_pass_through_frozen_and_none_stay():
+def test_gradients_pass_through_frozen_modules():
     holder, x = Holder(), torch.randn(4, 3, requires_grad=True)
     holder(x).sum().backward()
     assert (x.grad != 0).any()
@@ -61,7 +62,7 @@ def test_frozen_follows_the_device():
     assert {(p.device.type, p.dtype) for p in module.parameters()} == {("meta", torch.float32)}
 
 
-def test_frozen_is_shared_by_a_deep_copy():
+def test_frozen_is_shared_by_deepcopy():
     holder = Holder()
     twin = copy.deepcopy(holder)
     assert twin.frozen is holder.frozen and twin.head is not holder.head
@@ -69,12 +70,12 @@ def test_frozen_is_shared_by_a_deep_copy():
     assert {p.dtype for p in holder.frozen.module.parameters()} == {torch.float32}
 
 
-def test_changed_weights_are_noticed():
+def test_frozen_check_raises_for_changed_weights():
     frozen = Holder().frozen
     frozen.check()
     with torch.no_grad():
         frozen.module[0].weight[0, 0] += 1e-3
-    with pytest.raises(PartitaError, match="the frozen Sequential has changed"):
+    with pytest.raises(PartitaError, match="frozen Sequential have changed"):
         frozen.check()
 
 
@@ -95,7 +96,7 @@ def normed():
     )
 
 
-def test_frozen_call_passes_gradients_and_leaves_none():
+def test_frozen_call_passes_gradients_only_to_inputs():
     module = normed()
     x = torch.randn(2, 2, 9, requires_grad=True)
     frozen_call(module.eval(), x).square().sum().backward()
@@ -103,7 +104,7 @@ def test_frozen_call_passes_gradients_and_leaves_none():
     assert all(p.requires_grad and p.grad is None for p in module.parameters())
 
 
-def test_frozen_call_gives_what_the_module_gives():
+def test_frozen_call_equals_module_call():
     module = normed().eval()
     x = torch.randn(2, 2, 9)
     other = x.clone().requires_grad_()
@@ -128,7 +129,7 @@ def test_frozen_call_passes_keywords():
 # ------------------------------------------------------------------ weights_hash
 
 
-def test_hash_is_of_names_shapes_values_and_description():
+def test_hash_depends_on_names_shapes_values_and_description():
     tensors = {"a": torch.arange(6.0), "b": torch.arange(3)}
     name = weights_hash(tensors, {"type": "x"})
     assert len(name) == 16 and int(name, 16) >= 0
@@ -144,13 +145,13 @@ def test_hash_is_of_names_shapes_values_and_description():
     assert len({name, *others}) == 7
 
 
-def test_hash_is_known():
-    """The same on every machine and in every version: names of stored latents depend on it."""
+def test_hash_equals_known_value():
+    """Equal on every machine and in every version, since stored latents depend on it."""
     assert weights_hash({}) == "74234e98afe7498f"
     assert weights_hash({"w": torch.tensor([[1.0, -2.0]])}, ["x"]) == "c9db0ca3e0555ea5"
 
 
-def test_hash_survives_a_wider_type_and_views():
+def test_hash_is_equal_for_wider_dtypes_and_views():
     weights = torch.randn(4, 6)
     name = weights_hash({"w": weights})
     assert weights_hash({"w": weights.double()}) == name
@@ -162,7 +163,7 @@ def test_hash_survives_a_wider_type_and_views():
 # ------------------------------------------------------------------ noise
 
 
-def test_noise_is_of_seed_and_key_alone():
+def test_noise_depends_on_seed_and_key_only():
     seeds = [3, 1, 3, 2**62]
     noise = keyed_noise(seeds, 0, "step", shape=(2, 5))
     assert noise.shape == (4, 2, 5) and noise.dtype == torch.float32 and noise.device.type == "cpu"
@@ -174,7 +175,7 @@ def test_noise_is_of_seed_and_key_alone():
         assert not torch.equal(keyed_noise([3], *key, shape=(2, 5))[0], noise[0])
 
 
-def test_noise_leaves_global_random_numbers_alone():
+def test_noise_preserves_global_random_state():
     before = torch.get_rng_state()
     first = keyed_noise([0], shape=(3,))
     assert torch.equal(before, torch.get_rng_state())
@@ -188,7 +189,7 @@ def test_noise_is_standard_normal():
     assert abs(float(noise.mean(1).std()) - 0.1) < 0.03  # items are independent
 
 
-def test_hashed_seed_is_known():
+def test_hashed_seed_equals_known_value():
     assert hashed_seed(0) == 4246866556266386882
     assert len({hashed_seed(*key) for key in ((0,), (1,), ("a",), (0, 1), (1, 0), (0, "1", 2))}) == 6
     assert all(0 <= hashed_seed(i, "x") < 2**63 for i in range(50))

@@ -1,4 +1,4 @@
-"""The codec's door, beyond what its suite asks of every codec."""
+"""Autoencoders and `Codec.encode` and `decode`, beyond the conformance suite."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -55,39 +55,37 @@ def parts(**changes):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"encoder": (StridedConfig(), 3)}, "the encoder's out_dim is 3, the bottleneck's in_dim is 4; they must"),
+        ({"encoder": (StridedConfig(), 3)}, "encoder's out_dim is 3.*bottleneck's in_dim is 4"),
         ({"decoder": (TransposedConfig(), 5)}, "the bottleneck's dim is 4, the decoder's in_dim is 5"),
-        ({"quantizer": (RoundingConfig(), 6)}, "the bottleneck's dim is 4, the quantizer's dim is 6"),
-        ({"encoder": (StridedConfig(2), 4)}, "the encoder's tokens per frame is 2, the decoder's is 1"),
+        ({"quantizer": (RoundingConfig(), 6)}, "quantizer's dim is 6.* 4"),
+        ({"encoder": (StridedConfig(2), 4)}, "encoder's tokens_per_frame is 2.*decoder's tokens_per_frame is 1"),
         (
             {"bottleneck": (RoundingConfig(), 4), "quantizer": (RoundingConfig(), 4)},
-            "the bottleneck quantizes already; a second quantizer cannot be attached",
+            "4 levels of codes already",
         ),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(changes, message):
+def test_parts_that_do_not_fit_raise(changes, message):
     with pytest.raises(PartitaError, match=message):
         Autoencoder(**parts(**changes))
 
 
-def test_another_hop_is_refused_with_both_figures():
+def test_different_hops_raise_with_both_values():
     fitting = parts()
     fitting["decoder"].hop = 8
     with pytest.raises(PartitaError, match="the encoder's hop is 16, the decoder's hop is 8"):
         Autoencoder(**fitting)
 
 
-def test_context_on_tokens_without_order_is_refused():
+def test_context_on_unordered_tokens_raises():
     fitting = parts()
     fitting["encoder"].ordered = False
     fitting["bottleneck"].context = (1, 0)
-    with pytest.raises(
-        PartitaError, match=r"NoisyBottleneck sees \(1, 0\) frames, but StridedEncoder's tokens have no"
-    ):
+    with pytest.raises(PartitaError, match=r"NoisyBottleneck .*\(1, 0\)"):
         Autoencoder(**fitting)
 
 
-def test_specs_are_derived():
+def test_specs_are_derived_from_parts():
     codec = autoencoder(encoder=StridedConfig(2), quantizer=RoundingConfig(7))
     spec = codec.latent_spec
     assert (spec.dim, spec.sample_rate, spec.hop, spec.tokens_per_frame) == (4, 8000, 16, 2)
@@ -101,7 +99,7 @@ def test_specs_are_derived():
 
 
 @pytest.mark.parametrize("changes", [{}, {"bottleneck": RoundingConfig()}, {"quantizer": RoundingConfig()}])
-def test_training_encoding_and_decoding_are_one_path(changes):
+def test_training_path_equals_encode_and_decode(changes):
     codec = autoencoder(**changes)
     audio, layout = noise(2, 2, 64), torch.tensor([1, 2])
     reconstruction, output = codec(audio, layout)
@@ -119,7 +117,7 @@ def test_target_layout_reaches_the_decoder():
     assert not torch.allclose(other, codec.decode(latents))
 
 
-def test_expand_is_on_the_path():
+def test_decoder_input_is_expanded():
     codec = autoencoder()
     latents = codec.encode(noise())
     plain = codec.decode(latents)
@@ -129,7 +127,7 @@ def test_expand_is_on_the_path():
     torch.testing.assert_close(scaled, plain)
 
 
-def test_attaching_a_quantizer_leaves_values_as_they_were():
+def test_attached_quantizer_keeps_values():
     plain, attached = autoencoder(), autoencoder(quantizer=RoundingConfig())
     audio = noise()
     before, after = plain.encode(audio), attached.encode(audio)
@@ -140,7 +138,7 @@ def test_attaching_a_quantizer_leaves_values_as_they_were():
     assert torch.equal(attached.decode(replace(after, codes=torch.zeros_like(after.codes))), plain.decode(before))
 
 
-def test_codes_of_some_levels_in_the_slot_change_the_values():
+def test_fewer_levels_of_a_quantizing_bottleneck_change_values():
     codec = autoencoder(bottleneck=RoundingConfig())
     latents = codec.encode(noise(), num_quantizers=2)
     assert not latents.values[:, 2:].any() and latents.values[:, :2].any()
@@ -148,11 +146,11 @@ def test_codes_of_some_levels_in_the_slot_change_the_values():
     assert torch.equal(codec.decode(latents), codec.decode(latents.only_codes()))
 
 
-def test_codes_without_a_quantizer_are_refused():
+def test_codes_without_a_quantizer_raise():
     codec = autoencoder()
     latents = codec.encode(noise())
     codes = torch.zeros(2, 4, latents.values.shape[-1], dtype=torch.int64)
-    with pytest.raises(PartitaError, match="Autoencoder has no quantizer: there are no codes to look up"):
+    with pytest.raises(PartitaError, match="Autoencoder has no quantizer"):
         codec.decode(replace(latents, values=None, codes=codes))
     with pytest.raises(PartitaError, match="num_quantizers is 1; this model has 0 levels of codes"):
         codec.encode(noise(), num_quantizers=1)
@@ -162,7 +160,7 @@ def test_codes_without_a_quantizer_are_refused():
 
 
 @pytest.mark.parametrize("channels, layout", [(1, MONO), (2, STEREO)])
-def test_layout_is_that_of_the_channels_unless_said(channels, layout):
+def test_layout_defaults_to_mono_or_stereo(channels, layout):
     latents = autoencoder().encode(noise(2, channels))
     assert latents.layouts() == [layout, layout]
 
@@ -186,7 +184,7 @@ def test_stereo_is_decoded_as_mono():
     assert not torch.equal(mixed[1, 0], mixed[1, 1])
 
 
-def test_mono_of_a_stereo_model_is_the_mean():
+def test_mono_output_is_the_mean_of_channels():
     codec = autoencoder(STEREO)
     audio = noise(1, 1)
     decoded = codec.decode(codec.encode(audio))
@@ -194,7 +192,7 @@ def test_mono_of_a_stereo_model_is_the_mean():
     torch.testing.assert_close(decoded, pair.mean(1, keepdim=True))
 
 
-def test_what_lies_behind_the_end_is_ignored():
+def test_samples_after_the_end_are_ignored():
     codec, audio = autoencoder(), noise()
     louder = audio.clone()
     louder[:, :, 30:] += 5
@@ -203,7 +201,7 @@ def test_what_lies_behind_the_end_is_ignored():
 
 
 @pytest.mark.parametrize("lengths", [torch.tensor([30, 20]), [30, 20], (30, 20)])
-def test_lengths_come_in_any_form(lengths):
+def test_lengths_are_accepted_in_any_form(lengths):
     latents = autoencoder().encode(noise(), lengths=lengths)
     assert latents.audio_lengths.tolist() == [30, 20] and latents.audio_lengths.dtype == torch.int64
 
@@ -211,28 +209,28 @@ def test_lengths_come_in_any_form(lengths):
 @pytest.mark.parametrize(
     "audio, message",
     [
-        (torch.zeros(2, 50), r"audio is \(2, 50\) torch.float32; floating \(batch, channels, samples\)"),
+        (torch.zeros(2, 50), r"audio is \(2, 50\) torch.float32.* \(batch, channels, samples\)"),
         (torch.zeros(1, 2, 50, dtype=torch.int16), "floating"),
         (torch.zeros(0, 2, 50), "and at least one item"),
     ],
 )
-def test_what_is_not_audio_is_refused(audio, message):
+def test_invalid_audio_raises(audio, message):
     with pytest.raises(PartitaError, match=message):
         autoencoder().encode(audio)
 
 
-def test_three_seeds_for_two_items_are_refused():
+def test_wrong_number_of_seeds_raises():
     codec = autoencoder()
     with pytest.raises(PartitaError, match="3 seeds for 2 items"):
         codec.decode(codec.encode(noise()), seed=[1, 2, 3])
 
 
 @pytest.mark.parametrize("seed", [2**63, -(2**63) - 1, 10**20, [0, 10**20]])
-def test_seeds_of_more_than_64_bits_are_refused(seed):
+def test_seeds_beyond_64_bits_raise(seed):
     codec = autoencoder()
-    with pytest.raises(PartitaError, match="the seed is .*; it must be an integer from"):
+    with pytest.raises(PartitaError, match="seed is .*integer from"):
         codec.decode(codec.encode(noise()), seed=seed)
-    with pytest.raises(PartitaError, match="the seed is .*; it must be an integer from"):
+    with pytest.raises(PartitaError, match="seed is .*integer from"):
         StreamDecoder(codec, layout="stereo", seed=seed)
 
 
@@ -240,7 +238,7 @@ def test_seeds_of_more_than_64_bits_are_refused(seed):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_model_of_a_half_type_takes_and_gives_float32(dtype):
+def test_half_model_returns_float32(dtype):
     codec = autoencoder().to(dtype)
     latents = codec.encode(noise())
     decoded = codec.decode(latents)
@@ -250,7 +248,7 @@ def test_model_of_a_half_type_takes_and_gives_float32(dtype):
     assert decoded.shape == expected.shape and decoded.isfinite().all()
 
 
-def test_audio_of_another_type_is_taken():
+def test_audio_of_other_dtypes_is_accepted():
     codec, audio = autoencoder(), noise().double()
     assert torch.equal(codec.encode(audio).values, codec.encode(audio.float()).values)
 
@@ -258,7 +256,7 @@ def test_audio_of_another_type_is_taken():
 # ------------------------------------------------------------------ names
 
 
-def test_space_is_encoder_and_bottleneck():
+def test_space_id_depends_on_encoder_and_bottleneck():
     codec = autoencoder(quantizer=RoundingConfig())
     space, codes = codec.space_id, codec.codes_id
     same = autoencoder(quantizer=RoundingConfig())
@@ -272,16 +270,16 @@ def test_space_is_encoder_and_bottleneck():
         assert other.space_id != space and other.codes_id != codes
     finer = autoencoder(quantizer=RoundingConfig(7))
     assert finer.space_id == space and finer.codes_id != codes
-    assert autoencoder(bottleneck=NoisyConfig(noise=0.2)).space_id != space  # described by its Config
+    assert autoencoder(bottleneck=NoisyConfig(noise=0.2)).space_id != space  # the Config enters the hash
 
 
-def test_fine_tuned_decoder_takes_stored_latents():
+def test_fine_tuned_decoder_accepts_stored_latents():
     codec, tuned = autoencoder(), autoencoder(decoder=DenoisingConfig())
     latents = codec.encode(noise())
     assert tuned.decode(latents).shape == (2, 2, 50)
 
 
-def test_name_while_training_is_never_kept():
+def test_space_id_is_not_cached_in_training():
     codec = autoencoder()
     before = codec.space_id
     codec.train()
@@ -293,7 +291,7 @@ def test_name_while_training_is_never_kept():
     assert codec.eval().space_id == during
 
 
-def test_optimize_keeps_results_and_names():
+def test_optimize_keeps_results_and_ids():
     codec, plain = autoencoder(quantizer=RoundingConfig()), autoencoder(quantizer=RoundingConfig())
     names = plain.space_id, plain.codes_id
     assert codec.train().optimize() is codec and not codec.training
@@ -304,12 +302,12 @@ def test_optimize_keeps_results_and_names():
     latents = codec.encode(audio)
     torch.testing.assert_close(latents.values, plain.encode(audio).values, rtol=0, atol=1e-5)
     torch.testing.assert_close(codec.decode(latents), plain.decode(latents), rtol=0, atol=1e-5)
-    with pytest.raises(PartitaError, match="an optimized model cannot be saved; save it before optimize"):
+    with pytest.raises(PartitaError, match="optimized model.*before optimize"):
         codec.save_pretrained("nowhere")
 
 
-def test_optimizing_a_copy_leaves_the_original():
-    """torch's own way of folding weight norm takes it off the copy's twin, too."""
+def test_optimizing_a_copy_does_not_change_the_original():
+    """torch's removal of weight norm would change the original of a copy as well."""
     codec, audio = autoencoder(), noise()
     before = codec.encode(audio).values
     copy = deepcopy(codec).optimize()
@@ -318,7 +316,7 @@ def test_optimizing_a_copy_leaves_the_original():
     assert type(copy.encoder.conv) is torch.nn.Conv1d and codec.train().encoder.conv.weight.requires_grad
 
 
-def test_optimize_for_bf16_keeps_names_and_the_latents_precision():
+def test_optimize_for_bf16_keeps_ids_and_latent_precision():
     codec, plain = autoencoder(quantizer=RoundingConfig()), autoencoder(quantizer=RoundingConfig())
     codec.optimize(precision="bf16")
     assert (codec.space_id, codec.codes_id) == (plain.space_id, plain.codes_id)
@@ -335,13 +333,13 @@ def test_optimize_for_bf16_keeps_names_and_the_latents_precision():
     torch.testing.assert_close(streamed, decoded[:1], rtol=0, atol=1e-2)
 
 
-def test_what_has_no_parts_is_not_compiled():
-    with pytest.raises(PartitaError, match="BlockCodec is not made of parts that could be compiled"):
+def test_compiling_a_codec_without_parts_raises():
+    with pytest.raises(PartitaError, match="BlockCodec has no parts"):
         blocks().optimize(compile=True)
 
 
-def test_a_batch_shares_the_tile():
-    """Memory is bounded whatever the batch: items of a batch are cut shorter than one alone."""
+def test_tile_is_shared_by_the_batch():
+    """Memory does not grow with the batch: items of a batch get shorter tiles than a single one."""
     codec, seen = autoencoder(), []
     codec.encoder.register_forward_hook(lambda module, args, hidden: seen.append(hidden.shape[0] * hidden.shape[-1]))
     codec.tile_seconds = 12 * codec.latent_spec.hop / codec.audio_spec.sample_rate
@@ -353,8 +351,8 @@ def test_a_batch_shares_the_tile():
     assert alone == 12 + 2 and max(seen) <= 12 + context
 
 
-def test_a_tile_is_what_suits_both_parts():
-    """A wide decoder takes less at a time; the same files then take less memory on the way in, too."""
+def test_tile_is_the_smaller_one_of_both_parts():
+    """A wide decoder needs shorter tiles, which then reduce the memory of encoding too."""
     codec = autoencoder()
     assert codec.tile_seconds == 30.0
     codec.decoder.tile_seconds = 12 * codec.latent_spec.hop / codec.audio_spec.sample_rate

@@ -1,4 +1,4 @@
-"""Denoising decoders: batch decoding is the stream, pushed once."""
+"""Denoising decoders: batch decoding equals streaming."""
 
 import pytest
 import torch
@@ -22,8 +22,8 @@ SPLITS = [[11], [1] * 11, [2, 9], [3, 0, 8, 0], *(random_splits(11, seed) for se
 
 @pytest.mark.parametrize("splits", SPLITS)
 @pytest.mark.parametrize("tokens", [1, 2])
-def test_streamed_is_batch_bit_for_bit(splits, tokens):
-    """What is conditioned at once depends on the split, and a product's rounding on that; here none is rounded."""
+def test_streamed_equals_batch_exactly(splits, tokens):
+    """Integer weights, since rounding of a matrix product depends on how many chunks are conditioned at once."""
     decoder = codec_of(tokens).decoder
     with torch.no_grad():
         decoder.features.weight.mul_(64).round_().div_(64)
@@ -37,7 +37,7 @@ def test_streamed_is_batch_bit_for_bit(splits, tokens):
 
 
 @pytest.mark.parametrize("splits", SPLITS)
-def test_streamed_is_batch(splits):
+def test_streamed_equals_batch(splits):
     decoder = codec_of().decoder.double()
     hidden, layout, seeds = torch.randn(2, 4, 11).double(), torch.tensor([0, 2]), torch.tensor([5, 6])
     with torch.no_grad():
@@ -46,9 +46,9 @@ def test_streamed_is_batch(splits):
     torch.testing.assert_close(streamed, whole, rtol=0, atol=1e-13)
 
 
-def test_latency_is_that_of_chunk_and_transform():
+def test_latency_is_the_sum_of_chunk_and_transform():
     stream = codec_of(2).decoder.stream(torch.tensor([1]))
-    # Three tokens of the four in a chunk may wait; the sampler and the inverse transform wait for nothing.
+    # Up to three of the four tokens of a chunk are delayed; the sampler and the inverse transform have no delay.
     assert stream.latency == 3 * 8
     given = out = 0
     for i in range(9):
@@ -58,7 +58,7 @@ def test_latency_is_that_of_chunk_and_transform():
     assert out == given
 
 
-def test_seed_decides():
+def test_output_depends_on_seed():
     codec = codec_of()
     latents = codec.encode(0.3 * torch.randn(2, 2, 150))
     first = codec.decode(latents, seed=1)
@@ -69,7 +69,7 @@ def test_seed_decides():
     assert torch.equal(mixed[0], first[0]) and not torch.allclose(mixed[1], first[1])
 
 
-def test_sampler_is_chosen():
+def test_given_sampler_replaces_the_default():
     codec = codec_of()
     latents = codec.encode(0.3 * torch.randn(1, 2, 150))
     assert torch.equal(codec.decode(latents, sampler=OneStep()), codec.decode(latents))
@@ -79,7 +79,7 @@ def test_sampler_is_chosen():
         codec.decode(latents, sampler="loud")
 
 
-def test_sampler_that_needs_the_whole():
+def test_sampler_of_unbounded_latency_decodes_at_the_end():
     codec = codec_of()
     latents = codec.encode(0.3 * torch.randn(1, 2, 150))
     sampler = OneStep(latency=None)
@@ -88,7 +88,7 @@ def test_sampler_that_needs_the_whole():
     assert decoder.push(latents[0]).shape == (1, 2, 0)
 
 
-def test_long_decoding_is_whole_decoding_bit_for_bit():
+def test_tiled_decoding_equals_full_decoding_exactly():
     codec = codec_of()
     latents = codec.encode(0.3 * torch.randn(1, 2, 16 * 40))
     whole = codec.decode(latents)
@@ -96,14 +96,14 @@ def test_long_decoding_is_whole_decoding_bit_for_bit():
     assert torch.equal(codec.decode(latents), whole)
 
 
-def test_chunk_must_be_whole_frames_of_the_transform():
+def test_chunk_that_is_not_a_multiple_of_the_transform_raises():
     decoder = codec_of().decoder
     decoder.representation = Lapped(12)
     with pytest.raises(PartitaError, match="32 samples.* 12"):
         decoder.stream(torch.tensor([1]))
 
 
-def test_normalized_latents_are_streamed():
+def test_stream_decoder_accepts_normalized_latents():
     codec = codec_of()
     audio = 0.3 * torch.randn(1, 2, 160)
     codec.latent_spec = measure_latents(codec, [codec.encode(audio)])
@@ -120,14 +120,14 @@ def test_layouts_reach_the_conditioning():
     assert codec.decode(latents, layout=ChannelLayout.MONO).shape == (1, 1, 64)
 
 
-def test_streaming_is_not_refused_for_a_decoder_that_denoises():
+def test_denoising_decoder_can_be_streamed():
     try:
         StreamDecoder(codec_of(), layout="mono")
     except UnboundedError:
-        pytest.fail("a denoising decoder streams by itself")
+        pytest.fail("a denoising decoder can be streamed")
 
 
-def test_noise_levels_and_times_are_inverse_and_as_tabled():
+def test_noise_levels_and_times_are_inverse_and_equal_known_values():
     schedule = NoiseSchedule()
     times = {
         0.8: 24.4,
@@ -147,6 +147,6 @@ def test_noise_levels_and_times_are_inverse_and_as_tabled():
     torch.testing.assert_close(schedule.time(levels), torch.linspace(0, 1, 9, dtype=torch.float64))
 
 
-def test_noise_levels_out_of_order_are_refused():
+def test_noise_levels_out_of_order_raise():
     with pytest.raises(PartitaError, match="sigma_min.* 1.0.* sigma_max.* 0.5"):
         NoiseSchedule(sigma_min=1.0, sigma_max=0.5)

@@ -18,20 +18,20 @@ def test_json(tmp_path):
     assert (tmp_path / "x.json").read_text(encoding="utf-8").endswith("}\n")
 
 
-def test_what_json_cannot_hold_leaves_no_trace(tmp_path):
+def test_invalid_json_value_leaves_no_file(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "x.json", {"a": torch.zeros(1)})
     assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000])
-def test_what_is_not_json_is_refused(tmp_path, content):
+def test_invalid_json_raises(tmp_path, content):
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(PartitaError, match="x.json is not JSON"):
         read_json(tmp_path / "x.json")
 
 
-def test_missing_files_are_refused(tmp_path):
+def test_missing_files_raise(tmp_path):
     with pytest.raises(PartitaError, match="cannot read .*x.json: No such file or directory"):
         read_json(tmp_path / "x.json")
     with pytest.raises(PartitaError, match="no such file: .*x.safetensors"):
@@ -59,13 +59,13 @@ def test_tensors(tmp_path):
     assert names(tmp_path) == ["x.safetensors"]
 
 
-def test_pickles_are_refused(tmp_path):
+def test_pickles_raise(tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(PartitaError, match="x.safetensors is not a safetensors file, or is damaged: "):
         read_tensors(tmp_path / "x.safetensors")
 
 
-def test_header_that_lies_is_refused(tmp_path):
+def test_wrong_header_raises(tmp_path):
     header = json.dumps({"a": {"dtype": "F32", "shape": [1000], "data_offsets": [0, 4000]}}).encode()
     (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
     with pytest.raises(PartitaError, match="or is damaged"):
@@ -74,7 +74,7 @@ def test_header_that_lies_is_refused(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_tensors_are_as_readable_as_other_files(tmp_path, umask):
+def test_tensor_files_have_ordinary_permissions(tmp_path, umask):
     before = os.umask(umask)
     try:
         write_json(tmp_path / "x.json", {})
@@ -88,11 +88,11 @@ def test_tensors_are_as_readable_as_other_files(tmp_path, umask):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="users are POSIX's")
 @pytest.mark.parametrize("closed", ["x.safetensors", "."])
-def test_tensors_that_may_not_be_read_are_said_to_be(tmp_path, monkeypatch, closed):
+def test_unreadable_file_raises_permission_error_message(tmp_path, monkeypatch, closed):
     write_tensors(tmp_path / "x.safetensors", {"x": torch.zeros(1)})
     monkeypatch.chdir(tmp_path)
     tmp_path.chmod(0o755), (tmp_path / closed).chmod(0)
-    root = os.geteuid() == 0  # whom no mode keeps out
+    root = os.geteuid() == 0  # root ignores file modes
     if root:
         os.seteuid(65534)
     try:
@@ -105,8 +105,8 @@ def test_tensors_that_may_not_be_read_are_said_to_be(tmp_path, monkeypatch, clos
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX's")
-def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path):
-    """As the system says that it is full: here by a limit to the size of a file."""
+def test_full_disk_raises_and_keeps_the_old_file(tmp_path):
+    """A full disk, simulated by a limit on the size of files."""
     import resource
 
     path = tmp_path / "model.safetensors"

@@ -1,4 +1,4 @@
-"""Codecs that take a scale out of each frame and put it back: `Latents.gain`."""
+"""Codecs that normalize each frame and keep its scale in `Latents.gain`."""
 
 from dataclasses import replace
 
@@ -23,7 +23,9 @@ HOP, TOKENS, STEP = 6, 3, 0.25
 
 
 class ScaledCodec(Codec):
-    """Frames over the RMS of themselves and the next, rounded; in decoding each is mixed with the one before."""
+    """Frames divided by their RMS with the next one, rounded; decoding mixes each with the one before."""
+
+    has_gain = True
 
     audio_spec = AudioSpec(8000, 1, (ChannelLayout.MONO,))
     latent_spec = LatentSpec(HOP // TOKENS, 8000, HOP, TOKENS, codebook_sizes=(64,) * (HOP // TOKENS))
@@ -42,12 +44,14 @@ class ScaledCodec(Codec):
         scaled = self.weight * audio[:, 0].unflatten(1, (-1, HOP)) / self.gains(audio)[..., None]
         codes = (scaled / STEP).round().clamp(-32, 31).long().reshape(len(audio), -1, HOP // TOKENS).mT + 32
         codes[:, num_quantizers or HOP :] = -1
-        return self.codes_to_values(codes), codes
+        gains = self.gains(audio).repeat_interleave(TOKENS, dim=-1)
+        return torch.cat([self.codes_to_values(codes), gains[:, None]], dim=1), codes
 
     def codes_to_values(self, codes):
         return torch.where(codes < 0, 0, (codes - 32) * STEP).to(self.weight)
 
-    def decode_frames(self, values, codes, layout, sampler, seeds, gain):
+    def decode_frames(self, values, codes, layout, sampler, seeds):
+        values, gain = values[:, :-1], values[:, -1, ::TOKENS]
         frames = values.mT.reshape(len(values), -1, HOP) / self.weight * gain[..., None]
         return (frames + F.pad(frames[:, :-1], (0, 0, 1, 0))).reshape(len(values), 1, -1)
 
@@ -57,10 +61,10 @@ def test_conformance(check):
     check(lambda: ScaledCodec().eval())
 
 
-def test_gain_is_kept_for_each_frame():
+def test_gain_is_stored_per_frame():
     torch.manual_seed(0)
     codec, audio = ScaledCodec().eval(), torch.rand(2, 1, 4 * HOP)
-    audio[1, :, HOP:] = 9.0  # behind the end of the second item
+    audio[1, :, HOP:] = 9.0  # after the end of the second item
     latents = codec.encode(audio, lengths=[4 * HOP, HOP])
     assert latents.gain is not None and latents.gain.shape == (2, 4)
     assert torch.equal(latents.gain[0], codec.gains(audio[:1])[0])
@@ -69,7 +73,7 @@ def test_gain_is_kept_for_each_frame():
     assert torch.allclose(louder, 2 * codec.decode(latents))
 
 
-def test_streams_carry_it():
+def test_streams_carry_the_gain():
     torch.manual_seed(0)
     codec, audio = ScaledCodec().eval(), torch.rand(1, 1, 5 * HOP - 1)
     whole = codec.encode(audio)
@@ -80,13 +84,13 @@ def test_streams_carry_it():
     assert torch.allclose(torch.cat(pushed, dim=-1), codec.decode(whole))
 
 
-def test_with_a_gain_or_without_is_no_choice():
+def test_missing_and_unexpected_gains_raise():
     codec, audio = ScaledCodec().eval(), torch.rand(1, 1, 2 * HOP)
-    with pytest.raises(PartitaError, match="have no gain, and this model scales each frame"):
+    with pytest.raises(PartitaError, match="no gain.*gain per frame"):
         codec.decode(replace(codec.encode(audio), gain=None))
     other = autoencoder()
     latents = other.encode(torch.rand(1, 1, 2 * other.latent_spec.hop))
-    with pytest.raises(PartitaError, match="have a gain, this model takes none"):
+    with pytest.raises(PartitaError, match="a gain.*none"):
         other.decode(replace(latents, gain=torch.ones(1, 2)))
-    with pytest.raises(PartitaError, match=r"gain is \(1, 3\), but audio_lengths say \(1, 2\)"):
+    with pytest.raises(PartitaError, match=r"gain is \(1, 3\).*audio_lengths .*\(1, 2\)"):
         replace(latents, gain=torch.ones(1, 3))

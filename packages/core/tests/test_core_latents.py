@@ -52,15 +52,15 @@ def same(a, b):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"values": None, "codes": None}, "latents need values or codes"),
+        ({"values": None, "codes": None}, "neither values nor codes"),
         ({"values": torch.zeros(3, 4, 6)}, r"values are \(3, 4, 6\); \(batch, 3, tokens\) is expected"),
         ({"values": torch.zeros(3, 6)}, r"values are \(3, 6\)"),
-        ({"codes": torch.zeros(3, 2, 6)}, "codes of type torch.float32; integers are expected"),
-        ({"values": torch.zeros(3, 3, 5)}, r"values are \(3, 3, 5\), but audio_lengths say 3 items of 6 tokens"),
-        ({"codes": torch.zeros(2, 2, 6, dtype=torch.int64)}, r"codes are \(2, 2, 6\), but audio_lengths say 3 items"),
+        ({"codes": torch.zeros(3, 2, 6)}, "codes is torch.float32"),
+        ({"values": torch.zeros(3, 3, 5)}, r"values are \(3, 3, 5\).*audio_lengths .*3 items of 6 tokens"),
+        ({"codes": torch.zeros(2, 2, 6, dtype=torch.int64)}, r"codes are \(2, 2, 6\).*audio_lengths .*3 items"),
     ],
 )
-def test_a_record_that_contradicts_itself_is_refused(changes, message):
+def test_inconsistent_fields_raise(changes, message):
     with pytest.raises(PartitaError, match=message):
         record(**changes)
 
@@ -83,14 +83,14 @@ def test_item(index, item):
     assert (one.spec, one.space_id, one.codes_id) == (latents.spec, latents.space_id, latents.codes_id)
 
 
-def test_items_end():
+def test_index_out_of_range_raises():
     for index in (3, -4):
-        with pytest.raises(PartitaError, match=f"no item {index}; these latents have 3 items"):
+        with pytest.raises(PartitaError, match=f"no item {index}.* 0 to 2"):
             record()[index]
     assert len(list(record())) == 3
 
 
-def test_to_keeps_lengths_and_layouts_where_they_are():
+def test_to_keeps_lengths_and_layouts_on_the_cpu():
     moved = record(gain=None).to("meta")
     assert moved.values.device.type == moved.codes.device.type == "meta"
     assert moved.audio_lengths.device.type == moved.layout.device.type == "cpu"
@@ -100,7 +100,7 @@ def test_only_codes():
     latents = record()
     assert latents.only_codes().values is None
     assert torch.equal(latents.only_codes().codes, latents.codes)
-    with pytest.raises(PartitaError, match="these latents are continuous; they hold no codes"):
+    with pytest.raises(PartitaError, match="no codes"):
         record(codes=None).only_codes()
 
 
@@ -110,7 +110,7 @@ def test_concatenate():
     assert joined.audio_lengths.tolist() == [55]
     assert torch.equal(joined.values, torch.cat([first.values, second.values], dim=-1))
     assert torch.equal(joined.codes, torch.cat([first.codes, second.codes], dim=-1))
-    with pytest.raises(PartitaError, match="only the last piece may end within a frame"):
+    with pytest.raises(PartitaError, match="piece before the last has .*25"):
         Latents.concatenate([second, first])
     assert Latents.concatenate([first.only_codes(), second.only_codes()]).values is None
 
@@ -119,7 +119,7 @@ def test_concatenate():
 
 
 @pytest.mark.parametrize("bounded", [False, True])
-def test_normalize_and_back(bounded):
+def test_denormalize_inverts_normalize(bounded):
     latents = record(replace(SPEC, bounded=bounded))
     latents = replace(latents, values=latents.values.double())
     normal = latents.normalize()
@@ -132,7 +132,7 @@ def test_normalize_and_back(bounded):
     assert torch.equal(normal.codes, latents.codes)
 
 
-def test_normalize_is_what_it_says():
+def test_normalize_equals_formula():
     latents = record()
     expected = (latents.values[0] - torch.tensor([1.0, -2.0, 0.0])[:, None]) / torch.tensor([0.5, 2.0, 1.0])[:, None]
     assert torch.equal(latents.normalize().values[0], expected)
@@ -140,7 +140,7 @@ def test_normalize_is_what_it_says():
     torch.testing.assert_close(bounded.normalize().values[0], bounded.values[0].atanh())
 
 
-def test_normalize_twice_does_nothing_more():
+def test_normalize_is_idempotent():
     normal = record().normalize()
     assert normal.normalize() is normal
     plain = record()
@@ -156,14 +156,14 @@ def test_values_at_the_bound_stay_finite():
     torch.testing.assert_close(normal.denormalize().values, values, rtol=0, atol=2e-6)
 
 
-def test_normalize_without_what_it_needs_is_refused():
-    with pytest.raises(PartitaError, match="latent statistics have not been measured"):
+def test_normalize_without_values_or_statistics_raises():
+    with pytest.raises(PartitaError, match="no mean and std"):
         record(replace(SPEC, mean=None, std=None)).normalize()
-    with pytest.raises(PartitaError, match="hold codes only; there are no values to normalize"):
+    with pytest.raises(PartitaError, match="hold codes only"):
         record().only_codes().normalize()
 
 
-def test_decoding_undoes_normalize():
+def test_decode_denormalizes():
     codec = autoencoder()
     latents = codec.encode(torch.rand(2, 2, 100) - 0.5, lengths=[100, 20])
     codec.latent_spec = measure_latents(codec, [latents])
@@ -171,7 +171,7 @@ def test_decoding_undoes_normalize():
     torch.testing.assert_close(codec.decode(latents.normalize()), codec.decode(latents), rtol=0, atol=1e-5)
 
 
-def test_measured_statistics_are_those_of_the_frames():
+def test_measured_statistics_equal_those_of_all_frames():
     codec = autoencoder()
     pieces = [codec.encode(torch.rand(2, 2, n) - 0.5, lengths=[n, n // 2]) for n in (160, 90)]
     spec = measure_latents(codec, pieces)
@@ -183,7 +183,7 @@ def test_measured_statistics_are_those_of_the_frames():
     torch.testing.assert_close(frames.std(-1, correction=0), torch.ones(4).double(), rtol=0, atol=1e-4)
 
 
-def test_nothing_to_measure_is_refused():
+def test_measuring_nothing_raises():
     with pytest.raises(PartitaError, match="there are no latents to measure"):
         measure_latents(autoencoder(), [])
 
@@ -201,14 +201,14 @@ def test_save_and_load(tmp_path, changes):
     assert same(Latents.load(tmp_path / "normal.safetensors"), normal)
 
 
-def test_saved_views_are_whole(tmp_path):
+def test_views_are_saved_correctly(tmp_path):
     latents = record()[0]
     latents.save(tmp_path / "one.safetensors")
     assert same(Latents.load(tmp_path / "one.safetensors"), latents)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 20, -1])
-def test_damaged_file_is_refused(tmp_path, keep):
+def test_damaged_file_raises(tmp_path, keep):
     path = tmp_path / "latents.safetensors"
     record().save(path)
     path.write_bytes(path.read_bytes()[:keep])
@@ -217,18 +217,18 @@ def test_damaged_file_is_refused(tmp_path, keep):
     assert "\n" not in str(caught.value)
 
 
-def test_file_that_is_missing_or_something_else_is_refused(tmp_path):
+def test_missing_file_and_other_file_raise(tmp_path):
     with pytest.raises(PartitaError, match="no such file: .*none.safetensors"):
         Latents.load(tmp_path / "none.safetensors")
     with pytest.raises(PartitaError, match="no such file"):
         Latents.load(tmp_path)
     write_tensors(tmp_path / "weights.safetensors", {"weight": torch.zeros(3)})
-    with pytest.raises(PartitaError, match="weights.safetensors holds no latents"):
+    with pytest.raises(PartitaError, match="weights.safetensors does not hold latents"):
         Latents.load(tmp_path / "weights.safetensors")
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "not json", '{"spec": {"dim": "3"}}', "null"])
-def test_file_with_a_strange_header_is_refused(tmp_path, text):
+def test_invalid_header_raises(tmp_path, text):
     path = tmp_path / "latents.safetensors"
     record().save(path)
     tensors, _ = read_tensors(path)
@@ -237,30 +237,30 @@ def test_file_with_a_strange_header_is_refused(tmp_path, text):
         Latents.load(path)
 
 
-def test_file_that_contradicts_itself_is_refused(tmp_path):
+def test_inconsistent_file_raises(tmp_path):
     path = tmp_path / "latents.safetensors"
     record().save(path)
     tensors, metadata = read_tensors(path)
     write_tensors(path, tensors | {"audio_lengths": torch.tensor([25, 1, 31])}, metadata)
-    with pytest.raises(PartitaError, match="latents.safetensors: values are .* audio_lengths say 3 items of 8 tokens"):
+    with pytest.raises(PartitaError, match="latents.safetensors: values are .*audio_lengths .*3 items of 8 tokens"):
         Latents.load(path)
 
 
-def test_codes_of_a_quantizer_pass_through_a_file(tmp_path):
+def test_codes_round_trip_through_a_file(tmp_path):
     codec = autoencoder(quantizer=RoundingConfig())
     latents = codec.encode(torch.rand(1, 2, 50) - 0.5).only_codes()
     latents.save(tmp_path / "codes.safetensors")
     assert torch.equal(codec.decode(Latents.load(tmp_path / "codes.safetensors")), codec.decode(latents))
 
 
-def test_regrouped_values_are_the_same_numbers_and_come_back():
-    """128 tokens of 4 channels a frame are 8 tokens of 64: sixteen neighbors in each."""
+def test_regroup_round_trips():
+    """128 tokens of 4 channels per frame become 8 tokens of 64: sixteen neighbors each."""
     values = torch.arange(2 * 4 * 256, dtype=torch.float32).view(2, 4, 256)
     wide = regroup(values, 64)
     assert wide.shape == (2, 64, 16)
     assert torch.equal(wide[0, :8, 1], torch.cat([values[0, :, 16], values[0, :, 17]]))
     assert torch.equal(regroup(wide, 4), values)
-    with pytest.raises(PartitaError, match="3 tokens of 4 channels cannot be regrouped to tokens of 8"):
+    with pytest.raises(PartitaError, match="3 tokens of 4 channels.* 8 channels"):
         regroup(values[..., :3], 8)
 
 
@@ -268,7 +268,7 @@ def test_regrouped_values_are_the_same_numbers_and_come_back():
 
 
 def edited(tmp_path, change):
-    """A file of latents with its tensors and what it says changed."""
+    """A file of latents with changed tensors and header."""
     path = tmp_path / "latents.safetensors"
     record().save(path)
     tensors, metadata = read_tensors(path)
@@ -301,32 +301,32 @@ def replaced(name, make):
     [
         (put("values", float("nan")), r"values holds numbers that are not finite \(NaN or infinite\)"),
         (put("gain", float("inf")), r"gain holds numbers that are not finite"),
-        (put("codes", 5), "item 0: 5 is no code of level 0, which has 5"),
-        (put("codes", -2, place=7), "item 0: -2 is no code of level 1, which has 5"),
-        (put("layout", 3), "layout holds 3, which is no channel layout"),
-        (put("audio_lengths", 0, place=1), "audio_lengths holds 0; an item has at least one sample"),
-        (put("audio_lengths", 2**62), "values are .* but audio_lengths say 3 items of "),
+        (put("codes", 5), "code 5 of item 0.*level 0 has 5"),
+        (put("codes", -2, place=7), "code -2 of item 0.*level 1 has 5"),
+        (put("layout", 3), "layout holds 3"),
+        (put("audio_lengths", 0, place=1), "audio_lengths holds 0"),
+        (put("audio_lengths", 2**62), "values are .*audio_lengths .*3 items of "),
         (said(codebook_sizes=[5]), r"codes are \(3, 2, 6\); \(batch, 1, tokens\)"),
         (said(codebook_sizes=[5, 0]), r"codebook_sizes\[1\] is 0"),
         (said(codebook_sizes=[5, 2**63]), r"codebook_sizes\[1\] is 9223372036854775808"),
         (said(hop=10**30), "hop is 10+; it must be at least 1 and at most 2147483647"),
         (said(std=[1, 0, 1]), r"std\[1\] is 0.0; it must be above 0"),
-        (said(bounded=True), "values lie beyond 1, and the spec says that they are bounded"),
-        (replaced("values", lambda x: x.long()), "values is torch.int64; floating numbers are expected"),
-        (replaced("codes", lambda x: x.float()), "codes of type torch.float32; integers are expected"),
-        (replaced("layout", lambda x: x.float()), "layout of type torch.float32; integers are expected"),
+        (said(bounded=True), "values reach .*1"),
+        (replaced("values", lambda x: x.long()), "values is torch.int64"),
+        (replaced("codes", lambda x: x.float()), "codes is torch.float32"),
+        (replaced("layout", lambda x: x.float()), "layout is torch.float32"),
         (replaced("audio_lengths", lambda x: x[0]), r"audio_lengths is \(\); \(batch,\) is expected"),
-        (lambda tensors, header: tensors.update(x=torch.zeros(1)), "a stray tensor 'x'"),
+        (lambda tensors, header: tensors.update(x=torch.zeros(1)), "tensor 'x'"),
         (lambda tensors, header: header.update(normalized="no"), "header.normalized: expected bool, got 'no'"),
         (lambda tensors, header: header.update(x=1), "header: unknown key 'x'"),
-        (lambda tensors, header: header.update(space_id="a\nb"), "names no latent space"),
+        (lambda tensors, header: header.update(space_id="a\nb"), "is not an identifier"),
         (
             lambda tensors, header: tensors.update({k: v[:0] for k, v in tensors.items()}),
-            "values are .* but audio_lengths say 0 items",
+            "values are .*audio_lengths .*0 items",
         ),
     ],
 )
-def test_file_of_what_latents_cannot_be_is_refused(tmp_path, change, message):
+def test_file_of_invalid_latents_raises(tmp_path, change, message):
     with pytest.raises(PartitaError, match=f"latents.safetensors: .*{message}") as caught:
         Latents.load(edited(tmp_path, change))
     assert "\n" not in str(caught.value)

@@ -13,16 +13,15 @@ from partita_core import (
     Config,
     PartitaError,
     Saved,
-    build_for,
-    check_folder,
     read_json,
-    read_shapes,
     read_tensors,
     register,
     registry,
     write_json,
     write_tensors,
 )
+from partita_core.files import read_shapes
+from partita_core.loading import build_for, check_folder
 from partita_testing.dummies import RoundingConfig, autoencoder
 from torch import nn
 
@@ -56,36 +55,36 @@ class Bomb:
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "last.ckpt", "model.PKL", "weights.pth"])
 @pytest.mark.parametrize("beside", [True, False])
-def test_folder_with_a_pickle_is_refused_and_the_pickle_is_not_opened(model, name, beside):
+def test_folder_with_a_pickle_raises_without_opening_it(model, name, beside):
     (model / name).write_bytes(pickle.dumps(Bomb()))
     if not beside:
         (model / "model.safetensors").unlink()
-    refused(model, f"model holds {name}, a pickle, which can run code; .* remove it, or convert the weights")
+    refused(model, f"model holds {name}, a pickle.* convert the weights")
 
 
 @pytest.mark.parametrize("place", ["old", "old/er/.hidden"])
-def test_pickle_in_a_folder_within_it_is_one_too(model, place):
+def test_pickle_in_a_subfolder_raises(model, place):
     (model / place).mkdir(parents=True)
     (model / place / "model.pt").write_bytes(pickle.dumps(Bomb()))
-    refused(model, f"model holds {place}/model.pt, a pickle, which can run code")
+    refused(model, f"model holds {place}/model.pt, a pickle")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_link_that_leads_out_of_the_folder_is_refused(model, tmp_path, name):
+def test_link_out_of_the_folder_raises(model, tmp_path, name):
     shutil.move(model / name, tmp_path / "elsewhere")
     (model / name).symlink_to(tmp_path / "elsewhere")
-    refused(model, f"model/{name} leads out of the model folder, to .*elsewhere; put a copy in its place")
+    refused(model, f"model/{name} .*out of the model folder, to .*elsewhere")
     (model / name).unlink()
     (model / name).symlink_to("../elsewhere")
-    refused(model, f"model/{name} leads out of the model folder")
+    refused(model, f"model/{name} .*out of the model folder")
 
 
-def test_folder_that_is_a_link_itself_is_read(model, tmp_path):
+def test_linked_folder_is_read(model, tmp_path):
     (tmp_path / "latest").symlink_to(model)
     assert Autoencoder.from_pretrained(tmp_path / "latest").space_id == Autoencoder.from_pretrained(model).space_id
 
 
-def test_links_of_a_download_of_the_hub_are_followed(model, tmp_path):
+def test_links_of_hub_downloads_are_followed(model, tmp_path):
     snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "0123", tmp_path / "models--a--b" / "blobs"
     snapshot.mkdir(parents=True), blobs.mkdir()
     for i, name in enumerate(["config.json", "model.safetensors"]):
@@ -94,24 +93,24 @@ def test_links_of_a_download_of_the_hub_are_followed(model, tmp_path):
     assert Autoencoder.from_pretrained(snapshot).space_id == Autoencoder.from_pretrained(model).space_id
 
 
-def test_loops_and_what_is_no_file_are_refused(model):
+def test_link_loops_and_nonfiles_raise(model):
     (model / "config.json").unlink()
     (model / "config.json").symlink_to("config.json")
     refused(model, "config.json")
     (model / "config.json").unlink()
     (model / "config.json").mkdir()
-    refused(model, "cannot read .*config.json: it is no file")
+    refused(model, "cannot read .*config.json: .*not a file")
     (model / "config.json").rmdir()
-    os.mkfifo(model / "config.json")  # reading it would wait for ever
-    refused(model, "cannot read .*config.json: it is no file")
+    os.mkfifo(model / "config.json")  # reading it would block forever
+    refused(model, "cannot read .*config.json: .*not a file")
 
 
 @pytest.mark.parametrize("target", [".", "..", "../../other", "codec"])
-def test_model_within_a_model_is_a_folder_of_its_own(model, tmp_path, target):
-    """A link to the folder itself would be followed for ever."""
+def test_nested_model_must_be_a_subfolder(model, tmp_path, target):
+    """A link to the folder itself must not be followed forever."""
     (tmp_path / "other").mkdir()
     (model / "codec").symlink_to(target)
-    with pytest.raises(PartitaError, match="leads out of the model folder|cannot read"):
+    with pytest.raises(PartitaError, match="out of the model folder|cannot read"):
         check_folder(model, ["codec"], model)
 
 
@@ -121,26 +120,26 @@ def test_model_within_a_model_is_a_folder_of_its_own(model, tmp_path, target):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ('{"schema": 1, "schema": 1}', "config.json is not JSON: the key 'schema' stands more than once in an object"),
-        ('{"schema": NaN}', "config.json is not JSON: 'NaN' is no finite number"),
-        ('{"schema": -Infinity}', "config.json is not JSON: '-Infinity' is no finite number"),
-        ('{"schema": 1e999}', "config.json is not JSON: '1e999' is no finite number"),
-        ("1" * 5000, "config.json is not JSON: it holds a number that is too long"),
-        ("[" * 100_000, "config.json is not JSON: it is nested too deeply"),
+        ('{"schema": 1, "schema": 1}', "config.json is not JSON: duplicate key 'schema'"),
+        ('{"schema": NaN}', "config.json is not JSON: 'NaN' is not a finite number"),
+        ('{"schema": -Infinity}', "config.json is not JSON: '-Infinity' is not a finite number"),
+        ('{"schema": 1e999}', "config.json is not JSON: '1e999' is not a finite number"),
+        ("1" * 5000, "config.json is not JSON: .*number"),
+        ("[" * 100_000, "config.json is not JSON: .*nested"),
         ("[" * 500 + "]" * 500, "config.json is not a model config of schema 1"),
-        (" " * (17 << 20), "config.json is 17825792 bytes; at most 16777216 of JSON are read"),
+        (" " * (17 << 20), "config.json .*17825792 bytes.*16777216"),
         ('{"schema": 1, "model": "' + "x" * 100_000 + '"}', "model: expected a component with its type, got 'xxx"),
         ('{"schema": 1, "model": {"type": "' + "x" * 100_000 + '"}}', "model: unknown component 'xxx"),
     ],
 )
-def test_config_that_is_no_such_json_is_refused(model, text, message):
+def test_invalid_json_config_raises(model, text, message):
     (model / "config.json").write_text(text)
     refused(model, message)
 
 
 @pytest.mark.parametrize("figure", [10**9, 10**12, -(10**12), 10**400], ids=["e9", "e12", "-e12", "e400"])
 @pytest.mark.parametrize("place", ["encoder.tokens_per_frame", "quantizer.levels"])
-def test_figures_that_no_model_has_are_refused(model, figure, place):
+def test_excessive_config_values_raise(model, figure, place):
     def change(facts):
         *path, last = place.split(".")
         holder = facts["model"]
@@ -149,14 +148,14 @@ def test_figures_that_no_model_has_are_refused(model, figure, place):
         holder[last] = figure
 
     edit(model, change)
-    refused(model, r"describes a model with a figure of -?10+( \.\.\. 0+)?; 100000000 is the most there is")
+    refused(model, r"config value -?10+( \.\.\. 0+)?.* 100000000")
 
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def test_model_far_larger_than_its_weights_is_refused_before_it_is_allocated(model):
+def test_model_larger_than_its_weights_raises_before_allocation(model):
     before, begin = peak(), time.process_time()
     edit(model, lambda facts: facts["model"].update(latent_dim=10**8))
     refused(model, "latent_dim is 100000000; it must be at least 1 and at most 65536")
@@ -164,16 +163,16 @@ def test_model_far_larger_than_its_weights_is_refused_before_it_is_allocated(mod
         model,
         lambda facts: (facts["model"].update(latent_dim=2), facts["model"]["encoder"].update(tokens_per_frame=10**7)),
     )
-    refused(model, r"describes a model with a tensor of \(.*0000000.*\), and weights for none")
+    refused(model, r"describes a model with a tensor of \(.*0000000.*\)")
     edit(model, lambda facts: facts["model"]["encoder"].update(tokens_per_frame=10**4))
-    refused(model, "holds the weights of another model")
+    refused(model, "another model")
     assert peak() - before < 2**27 and time.process_time() - begin < 5
 
 
 @register("testing/stack")
 @dataclass(frozen=True)
 class StackConfig(Config):
-    """Layers, tables that are not saved, and a value that may be zero."""
+    """Layers, tables that are not saved, and a divisor."""
 
     layers: int = 1
     table: int = 1
@@ -201,7 +200,7 @@ class Stack(Saved):
         pass
 
 
-del registry._registry[StackConfig.tag]  # nobody else is to meet it
+del registry._registry[StackConfig.tag]  # not visible to other tests
 
 
 @pytest.fixture
@@ -211,26 +210,26 @@ def stack(tmp_path, monkeypatch):
     return tmp_path / "stack"
 
 
-def test_more_parts_than_there_are_weights_for_are_refused_soon(stack):
+def test_more_parts_than_weights_raise_early(stack):
     begin = time.process_time()
     edit(stack, lambda facts: facts["model"].update(layers=10**8))
-    refused(stack, "stack describes a model of far more parts than it has weights for")
+    refused(stack, "stack .*far more parts than .*weights")
     assert time.process_time() - begin < 5
 
 
-def test_tables_out_of_proportion_to_the_weights_are_refused(stack):
+def test_tables_larger_than_the_weights_raise(stack):
     edit(stack, lambda facts: facts["model"].update(table=3 * 10**7))  # 120 MB each, 360 MB together
-    refused(stack, "stack describes a model of 360000168 bytes, and holds weights of 168")
+    refused(stack, "stack .*360000168 bytes.* 168")
 
 
-def test_build_that_fails_says_what_it_failed_of_and_keeps_the_cause(stack):
+def test_failing_build_raises_with_its_cause(stack):
     edit(stack, lambda facts: facts["model"].update(divisor=0))
     with pytest.raises(PartitaError, match=r"describes a model that cannot be built \(ZeroDivisionError: ") as caught:
         Saved.from_pretrained(stack)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-def test_check_that_did_not_expect_a_value_is_an_error_of_the_value():
+def test_failing_config_check_raises_partita_error():
     @dataclass(frozen=True)
     class Halves:
         width: int
@@ -240,11 +239,11 @@ def test_check_that_did_not_expect_a_value_is_an_error_of_the_value():
 
     from partita_core import from_dict
 
-    with pytest.raises(PartitaError, match="config: Halves takes no such values"):
+    with pytest.raises(PartitaError, match="config: .*Halves"):
         from_dict(Halves, {"width": 0})
 
 
-def test_looking_first_draws_no_random_numbers():
+def test_checking_draws_no_random_numbers():
     config = StackConfig()
     weights = {name: tensor.to("meta") for name, tensor in config.build().state_dict().items()}
     torch.manual_seed(3)
@@ -258,7 +257,7 @@ def test_looking_first_draws_no_random_numbers():
 # ------------------------------------------------------------------ model.safetensors
 
 
-def test_header_of_ten_gigabytes_is_refused(model):
+def test_oversized_header_raises(model):
     raw = (model / "model.safetensors").read_bytes()
     (model / "model.safetensors").write_bytes((10 << 30).to_bytes(8, "little") + raw[8:])
     before = peak()
@@ -275,7 +274,7 @@ def write_header(path, said, content=b""):
 
 
 @pytest.mark.parametrize("read", [read_shapes, read_tensors])
-def test_shape_that_no_tensor_has_is_refused(tmp_path, read):
+def test_impossible_shape_raises(tmp_path, read):
     write_header(tmp_path / "x.safetensors", {"a": {"dtype": "F32", "shape": [2**63, 0], "data_offsets": [0, 0]}})
     with pytest.raises(PartitaError, match="x.safetensors is not a safetensors file, or is damaged: ") as caught:
         read(tmp_path / "x.safetensors")
@@ -283,14 +282,14 @@ def test_shape_that_no_tensor_has_is_refused(tmp_path, read):
 
 
 @pytest.mark.parametrize("read", [read_shapes, read_tensors])
-def test_type_that_is_not_read_is_refused(tmp_path, read):
+def test_unsupported_dtype_raises(tmp_path, read):
     said = {"a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}
     write_header(tmp_path / "x.safetensors", said, bytes(4))
-    with pytest.raises(PartitaError, match="x.safetensors: 'a' is F8_E4M3; read are "):
+    with pytest.raises(PartitaError, match="x.safetensors: 'a' is F8_E4M3"):
         read(tmp_path / "x.safetensors")
 
 
-def test_shapes_are_those_of_the_tensors_and_take_no_memory(tmp_path):
+def test_read_shapes_returns_meta_tensors(tmp_path):
     tensors = {"a": torch.zeros(2, 3), "b": torch.zeros(4, dtype=torch.int64), "c": torch.zeros((), dtype=torch.bool)}
     tensors |= {"d": torch.zeros(2, dtype=torch.bfloat16), "e": torch.zeros(1, dtype=torch.complex64)}
     write_tensors(tmp_path / "x.safetensors", tensors)
@@ -301,7 +300,7 @@ def test_shapes_are_those_of_the_tensors_and_take_no_memory(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0, 7, 8, 100, -1, -1000])
-def test_truncated_weights_are_refused(model, keep):
+def test_truncated_weights_raise(model, keep):
     path = model / "model.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
     refused(model, "model.safetensors is not a safetensors file, or is damaged: ")
@@ -313,17 +312,17 @@ def test_truncated_weights_are_refused(model, keep):
         (lambda t: {"bottleneck.gain": t["bottleneck.gain"].long()}, "gain is torch.int64, expected torch.float32"),
         (lambda t: {"bottleneck.gain": t["bottleneck.gain"].bool()}, "gain is torch.bool, expected torch.float32"),
         (lambda t: {"bottleneck.gain": t["bottleneck.gain"][0]}, r"gain is \(1,\), expected \(4, 1\)"),
-        (lambda t: {"x" * 3000: torch.zeros(1)}, "0 missing and 1 unexpected tensors, first a stray xxx"),
+        (lambda t: {"x" * 3000: torch.zeros(1)}, "0 missing and 1 unexpected tensors.* xxx"),
     ],
 )
-def test_weights_of_another_type_or_shape_or_too_many_are_refused(model, change, message):
+def test_weights_that_do_not_fit_raise(model, change, message):
     tensors, _ = read_tensors(model / "model.safetensors")
     write_tensors(model / "model.safetensors", tensors | change(tensors))
-    refused(model, f"model holds the weights of another model: .*{message}")
+    refused(model, f"model .*another model: .*{message}")
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
-def test_weights_that_are_not_finite_are_refused(model, value):
+def test_nonfinite_weights_raise(model, value):
     tensors, _ = read_tensors(model / "model.safetensors")
     tensors["encoder.layout.weight"].view(-1)[3] = float(value)
     write_tensors(model / "model.safetensors", tensors, finite=False)
@@ -334,6 +333,6 @@ def test_weights_that_are_not_finite_are_refused(model, value):
 
 
 @pytest.mark.parametrize("name", [3, [], "a\nb", "x" * 1000, "\ud800"])
-def test_latent_space_is_not_called_what_is_no_name(model, name):
+def test_invalid_space_id_raises(model, name):
     edit(model, lambda facts: facts.update(space_id=name))
-    refused(model, "names no latent space; a name is a short text, or None")
+    refused(model, "is not an identifier")

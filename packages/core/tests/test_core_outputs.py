@@ -1,4 +1,4 @@
-"""Outputs: whole or not there, never over what somebody else wrote, and by one writer at a time."""
+"""Atomic outputs: complete or absent, never over foreign files, by one writer at a time."""
 
 import json
 import os
@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from partita_core import (
     PartitaError,
-    atomic_folder,
     atomic_write,
     check_vacant,
-    locked,
+    file_lock,
     outputs,
     read_json,
     remove_unfinished,
     write_json,
 )
+from partita_core.outputs import atomic_folder
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such thing")
 
@@ -42,7 +42,7 @@ def texts(folder: Path) -> dict[str, str]:
 # ------------------------------------------------------------------ whole or not at all
 
 
-def test_written_aside_takes_the_place_of_a_file(tmp_path):
+def test_atomic_write_replaces_a_file(tmp_path):
     path = tmp_path / "a" / "b" / "x.txt"
     for text in ("one", "two"):
         with atomic_write(path) as aside:
@@ -55,7 +55,7 @@ def test_written_aside_takes_the_place_of_a_file(tmp_path):
 
 @pytest.mark.parametrize("exchange", [True, False])
 @pytest.mark.parametrize("name", ["model", "new", "old"])
-def test_written_aside_takes_the_place_of_its_own_folder(tmp_path, monkeypatch, name, exchange):
+def test_atomic_write_replaces_its_own_folder(tmp_path, monkeypatch, name, exchange):
     if not exchange:
         monkeypatch.setattr(outputs, "_exchange", lambda one, other: False)
     folder = filled(tmp_path / name, old="")
@@ -65,7 +65,7 @@ def test_written_aside_takes_the_place_of_its_own_folder(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
-def test_failure_in_the_middle_leaves_what_was_there(tmp_path, error):
+def test_failed_write_keeps_the_old_file(tmp_path, error):
     path = tmp_path / "x.txt"
     path.write_text("old")
     with pytest.raises(PartitaError if error is OSError else error), atomic_write(path) as aside:
@@ -75,7 +75,7 @@ def test_failure_in_the_middle_leaves_what_was_there(tmp_path, error):
 
 
 @pytest.mark.parametrize("write", [lambda folder: atomic_write(folder, own=True), atomic_folder])
-def test_failure_in_the_middle_leaves_the_old_folder(tmp_path, write):
+def test_failed_write_keeps_the_old_folder(tmp_path, write):
     folder = filled(tmp_path / "model", old="old")
     with pytest.raises(RuntimeError), write(folder) as aside:
         filled(aside, old="new")
@@ -84,7 +84,7 @@ def test_failure_in_the_middle_leaves_the_old_folder(tmp_path, write):
 
 
 @pytest.mark.parametrize("error", [OSError(5, "input/output error"), KeyboardInterrupt()])
-def test_folder_comes_back_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch, error):
+def test_old_folder_is_restored_if_the_new_one_cannot_be_moved(tmp_path, monkeypatch, error):
     folder = filled(tmp_path / "model", old="")
 
     def stop(source, target):
@@ -98,7 +98,7 @@ def test_folder_comes_back_where_the_new_one_cannot_take_its_place(tmp_path, mon
 
 
 @posix
-def test_what_takes_a_place_is_on_the_disk_before_and_its_name_after(tmp_path, monkeypatch):
+def test_output_is_synced_before_and_folder_after_the_rename(tmp_path, monkeypatch):
     done, replace = [], os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: done.append(os.fstat(handle).st_ino))
     monkeypatch.setattr(os, "replace", lambda *paths: (done.append("placed"), replace(*paths)))
@@ -110,7 +110,7 @@ def test_what_takes_a_place_is_on_the_disk_before_and_its_name_after(tmp_path, m
     assert done == [file, "placed", root, inner, folder, "placed", root]
 
 
-def test_disk_that_does_not_take_it_is_an_error_and_leaves_what_was_there(tmp_path, monkeypatch):
+def test_failed_sync_raises_and_keeps_the_old_file(tmp_path, monkeypatch):
     def refuse(handle):
         raise OSError(5, "Input/output error")
 
@@ -121,7 +121,7 @@ def test_disk_that_does_not_take_it_is_an_error_and_leaves_what_was_there(tmp_pa
     assert read_json(tmp_path / "x.json") == 1 and names(tmp_path) == ["x.json"]
 
 
-def test_place_that_cannot_be_written_is_refused(tmp_path):
+def test_unwritable_path_raises(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PartitaError, match="cannot write .*file.x.json: "):
         write_json(tmp_path / "file" / "x.json", {})
@@ -134,7 +134,7 @@ def test_place_that_cannot_be_written_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("length", [200, 255])
-def test_the_longest_names_are_written(tmp_path, length):
+def test_longest_names_are_written(tmp_path, length):
     path = tmp_path / ("x" * length)
     write_json(path, 1)
     assert read_json(path) == 1 and names(tmp_path) == [path.name]
@@ -143,17 +143,17 @@ def test_the_longest_names_are_written(tmp_path, length):
 # ------------------------------------------------------------------ never over what somebody else wrote
 
 
-def test_file_is_not_put_in_the_place_of_a_folder(tmp_path):
+def test_file_does_not_replace_a_folder(tmp_path):
     (tmp_path / "taken").mkdir()
     with pytest.raises(PartitaError, match="cannot write .*taken"):
         write_json(tmp_path / "taken", {})
     assert names(tmp_path) == ["taken"]
 
 
-def test_a_folder_that_holds_something_is_not_replaced(tmp_path):
+def test_nonempty_folder_is_not_replaced(tmp_path):
     folder = filled(tmp_path / "project", notes="mine", todo="mine")
     with (
-        pytest.raises(PartitaError, match="project holds something else: 'notes' and 1 more"),
+        pytest.raises(PartitaError, match="project .*holds 'notes' and 1 more"),
         atomic_write(folder) as aside,
     ):
         aside.mkdir()
@@ -162,12 +162,12 @@ def test_a_folder_that_holds_something_is_not_replaced(tmp_path):
     assert texts(folder) == {"notes": "mine", "todo": "mine"} and names(tmp_path) == ["project"]
     with pytest.raises(PartitaError, match="notes is a file"):
         check_vacant(folder / "notes")
-    (tmp_path / "empty" / ".model.partita").mkdir(parents=True)  # of a killed writer
+    (tmp_path / "empty" / ".model.partita").mkdir(parents=True)  # left by a killed writer
     check_vacant(tmp_path / "empty")
     check_vacant(tmp_path / "none")
 
 
-def test_written_into_replaces_its_files_and_leaves_the_rest(tmp_path):
+def test_atomic_folder_replaces_its_files_only(tmp_path):
     folder = filled(tmp_path / "project", weights="old", notes="mine")
     filled(folder / "codec", weights="old", other="mine")
     before = folder.stat().st_ino
@@ -186,7 +186,7 @@ def test_written_into_replaces_its_files_and_leaves_the_rest(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["notes", "codec"])
-def test_a_file_in_the_place_of_a_folder_stops_all_of_it(tmp_path, name):
+def test_file_at_the_path_of_a_folder_raises(tmp_path, name):
     folder = filled(tmp_path / "project", weights="old", notes="mine")
     filled(folder / "codec", other="mine")
     before = texts(folder)
@@ -197,7 +197,7 @@ def test_a_file_in_the_place_of_a_folder_stops_all_of_it(tmp_path, name):
 
 
 @posix
-def test_links_are_followed_and_permissions_stay(tmp_path):
+def test_links_are_followed_and_permissions_kept(tmp_path):
     filled(tmp_path / "far", file="old")
     (tmp_path / "far" / "file").chmod(0o640)
     for name, target in {"link": "far/file", "dangling": "far/fresh"}.items():
@@ -209,7 +209,7 @@ def test_links_are_followed_and_permissions_stay(tmp_path):
 
 
 @posix
-def test_devices_fifos_and_handles_are_written_straight_into(tmp_path):
+def test_devices_fifos_and_handles_are_written_directly(tmp_path):
     os.mkfifo(tmp_path / "fifo.json")
     read = []
     reader = threading.Thread(target=lambda: read.append((tmp_path / "fifo.json").read_text()))
@@ -229,7 +229,7 @@ def test_devices_fifos_and_handles_are_written_straight_into(tmp_path):
 
 
 @posix
-def test_what_a_killed_writer_left_is_removed_and_what_it_moved_is_put_back(tmp_path):
+def test_leftovers_of_a_killed_writer_are_removed_or_restored(tmp_path):
     filled(tmp_path / ".model.partita" / "old" / "model", weights="old")
     filled(tmp_path / ".model.partita" / "new" / "model", weights="half")
     filled(tmp_path / ".x.json.partita.1" / "new")
@@ -245,7 +245,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_it_moved_is_put_back(tmp_
 
 
 @posix
-def test_two_writers_of_a_file_do_not_meet(tmp_path):
+def test_concurrent_writers_do_not_interfere(tmp_path):
     with atomic_write(tmp_path / "x") as one:
         one.write_text("one")
         with atomic_write(tmp_path / "x") as two:
@@ -259,25 +259,26 @@ def test_two_writers_of_a_file_do_not_meet(tmp_path):
 def test_a_lock_is_held_once(tmp_path):
     path = tmp_path / "lock"
     path.write_text("kept")
-    with locked(path):
-        with pytest.raises(PartitaError, match="is being written by another process"), locked(path):
+    with file_lock(path):
+        with pytest.raises(PartitaError, match="is being written by another process"), file_lock(path):
             pass
         assert path.read_text() == "kept"
         path.unlink()
-        with locked(path):  # of another file, now
+        with file_lock(path):  # a new file of the same name
             pass
-    with locked(path):
+    with file_lock(path):
         pass
-    with pytest.raises(PartitaError, match="cannot write .*none"), locked(tmp_path / "none" / "lock"):
+    with pytest.raises(PartitaError, match="cannot write .*none"), file_lock(tmp_path / "none" / "lock"):
         pass
 
 
 KILLS = """
 import os, signal, sys, time
 from pathlib import Path
-from partita_core import PartitaError, locked, outputs, remove_unfinished, settle, atomic_write, atomic_folder
+from partita_core import PartitaError, file_lock, outputs, remove_unfinished, atomic_write
+from partita_core.outputs import atomic_folder, finish_interrupted_write
 
-os.fsync = lambda handle: None  # takes time, and no kill of a process waits for it
+os.fsync = lambda handle: None  # slow, and irrelevant if only the process is killed
 CALLS = ("mkdir", "rename", "replace", "unlink", "rmdir", "fsync")
 
 def write(kind, folder, text):
@@ -318,7 +319,7 @@ for kind in ("aside", "renames", "into"):
         if kind == "renames" and not (root / "model").exists():
             missing += 1
         remove_unfinished(root)
-        settle(root / "model")
+        finish_interrupted_write(root / "model")
         found = {(root / "model" / name).read_text() for name in ("config", "weights", "codec/weights")}
         assert found in ({"old"}, {"new"}), (kind, number, found)
         write(kind, root / "model", "last")
@@ -328,24 +329,24 @@ for kind in ("aside", "renames", "into"):
         number += 1
     print(kind, number, missing)
 
-# The lock of a process ends with it, also where a child of it, as a worker that reads data, lives on.
+# A lock ends with its process, even if a child process, such as a data loader worker, lives on.
 lock, (ready, said) = Path(sys.argv[1]) / "lock", os.pipe()
 child = os.fork()
 if not child:
-    with locked(lock):
+    with file_lock(lock):
         worker = os.fork()
         if worker:
             os.write(said, str(worker).encode())
         time.sleep(600)
 worker = int(os.read(ready, 20))
 try:
-    with locked(lock):
+    with file_lock(lock):
         raise AssertionError("the lock is held twice")
 except PartitaError:
     pass
 os.kill(child, signal.SIGKILL)
 os.waitpid(child, 0)
-with locked(lock):
+with file_lock(lock):
     os.kill(worker, signal.SIGKILL)
     print("lock 0 0")
 """
@@ -353,11 +354,11 @@ with locked(lock):
 
 @posix
 @pytest.mark.slow
-def test_a_kill_at_any_call_leaves_the_old_or_the_new_and_no_lock(tmp_path):
-    """A child is killed at the first, second, third ... change that it makes; all of it is in one process's start."""
+def test_kill_at_any_system_call_leaves_old_or_new_output(tmp_path):
+    """Kill a forked child at the first, second, third ... change that it makes to the file system."""
     done = subprocess.run([sys.executable, "-c", KILLS, str(tmp_path)], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     met = {kind: (int(kills), int(missing)) for kind, kills, missing in map(str.split, done.stdout.splitlines())}
     assert set(met) == {"aside", "renames", "into", "lock"}
     assert min(kills for kind, (kills, _) in met.items() if kind != "lock") >= 12
-    assert met["renames"][1] > 0  # the place was empty for a moment, and was filled again
+    assert met["renames"][1] > 0  # a kill between the two renames was recovered

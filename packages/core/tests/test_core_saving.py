@@ -51,7 +51,7 @@ def names(folder):
 
 
 @pytest.mark.parametrize("changes", [{}, {"bottleneck": RoundingConfig(7)}, {"decoder": DenoisingConfig()}])
-def test_model_comes_back(tmp_path, changes):
+def test_saved_model_is_loaded(tmp_path, changes):
     codec = autoencoder(**changes)
     audio = 0.3 * torch.randn(2, 2, 100)
     codec.latent_spec = measure_latents(codec, [codec.encode(audio)])
@@ -66,7 +66,7 @@ def test_model_comes_back(tmp_path, changes):
         assert torch.equal(back.decode(latents), codec.decode(latents))
 
 
-def test_folder_holds_what_it_should(model):
+def test_saved_folder_has_expected_files(model):
     assert names(model) == ["README.md", "config.json", "model.safetensors"]
     facts = read_json(model / "config.json")
     assert set(facts) == {"schema", "model", "latent_spec", "space_id", "codes_id"}
@@ -82,14 +82,14 @@ def test_card_is_written(tmp_path):
     assert (tmp_path / "model" / "README.md").read_text() == "# Mine\n"
 
 
-def test_names_are_stored_not_computed_anew(model):
-    """So that they hold for `half()` and for another version's arithmetic."""
+def test_loaded_ids_are_the_stored_ones(model):
+    """Stored ids stay valid after `half()` and for other versions of torch."""
     edit(model, lambda facts: facts.update(space_id="0123456789abcdef", codes_id="f" * 16))
     back = Autoencoder.from_pretrained(model)
     assert (back.space_id, back.half().codes_id) == ("0123456789abcdef", "f" * 16)
 
 
-def test_model_that_is_trained_on_is_saved_under_its_own_name(model, tmp_path):
+def test_further_trained_model_gets_a_new_space_id(model, tmp_path):
     codec = Autoencoder.from_pretrained(model)
     before = codec.space_id
     codec.train()
@@ -99,7 +99,7 @@ def test_model_that_is_trained_on_is_saved_under_its_own_name(model, tmp_path):
     assert codec.training
     tuned = Autoencoder.from_pretrained(tmp_path / "tuned")
     assert tuned.space_id == codec.space_id != before
-    # Changed in eval mode, where nobody can notice: saving hashes anew.
+    # Changed through `.data` in eval mode, which torch does not count: saving computes the hash again.
     codec.eval()
     with torch.no_grad():
         codec.encoder.layout.weight.add_(1)
@@ -107,7 +107,7 @@ def test_model_that_is_trained_on_is_saved_under_its_own_name(model, tmp_path):
     assert Autoencoder.from_pretrained(tmp_path / "again").space_id == codec.space_id != tuned.space_id
 
 
-def test_model_of_a_half_type_comes_back_in_float32(tmp_path):
+def test_half_model_is_loaded_in_float32(tmp_path):
     codec = autoencoder().half()
     codec.save_pretrained(tmp_path / "model")
     back = Autoencoder.from_pretrained(tmp_path / "model")
@@ -115,7 +115,7 @@ def test_model_of_a_half_type_comes_back_in_float32(tmp_path):
     assert torch.equal(back.encoder.layout.weight, codec.encoder.layout.weight.float())
 
 
-def test_another_process_reads_the_same(model):
+def test_another_process_computes_the_same_hash(model):
     code = (
         "import sys; from partita_core import Autoencoder; from partita_testing import dummies\n"
         "with dummies.registered(): print(Autoencoder.from_pretrained(sys.argv[1])._hash_space())"
@@ -127,7 +127,7 @@ def test_another_process_reads_the_same(model):
 # ------------------------------------------------------------------ whole or not at all
 
 
-def test_saving_replaces_an_earlier_model_and_leaves_the_rest(model):
+def test_saving_replaces_an_earlier_model_only(model):
     (model / "notes.txt").write_text("mine")
     (model / ".git").mkdir()
     (model / ".git" / "HEAD").write_text("mine")
@@ -139,7 +139,7 @@ def test_saving_replaces_an_earlier_model_and_leaves_the_rest(model):
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors"])
-def test_saving_does_not_replace_what_is_of_no_model(tmp_path, name):
+def test_saving_over_foreign_files_raises(tmp_path, name):
     (tmp_path / "main.py").write_text("mine")
     autoencoder().save_pretrained(tmp_path)
     assert names(tmp_path) == ["README.md", "config.json", "main.py", "model.safetensors"]
@@ -151,11 +151,11 @@ def test_saving_does_not_replace_what_is_of_no_model(tmp_path, name):
     assert names(project) == [name] and (project / name).read_text() == "{}"
 
 
-def test_a_save_that_was_cut_short_is_completed_on_loading(model, monkeypatch):
-    """The files are there, and have yet to take their places."""
+def test_interrupted_save_is_completed_on_loading(model, monkeypatch):
+    """The files are complete but not yet moved into place."""
     other = autoencoder(seed=1)
     with monkeypatch.context() as patch:
-        patch.setattr(outputs, "settle", lambda folder: None)
+        patch.setattr(outputs, "finish_interrupted_write", lambda folder: None)
         other.save_pretrained(model)
     assert names(model) == [".partita-new", "README.md", "config.json", "model.safetensors"]
     assert Autoencoder.from_pretrained(model).space_id == other.space_id
@@ -163,7 +163,7 @@ def test_a_save_that_was_cut_short_is_completed_on_loading(model, monkeypatch):
 
 
 @pytest.mark.parametrize("step", ["write_json", "write_tensors"])
-def test_failure_in_the_middle_leaves_the_earlier_model(model, monkeypatch, step):
+def test_failed_save_keeps_the_earlier_model(model, monkeypatch, step):
     before = Autoencoder.from_pretrained(model).space_id
 
     def fail(path, *args):
@@ -178,17 +178,17 @@ def test_failure_in_the_middle_leaves_the_earlier_model(model, monkeypatch, step
     assert names(model.parent) == ["model"]
 
 
-def test_failure_in_the_middle_leaves_no_new_model(tmp_path, monkeypatch):
+def test_failed_save_leaves_no_model(tmp_path, monkeypatch):
     monkeypatch.setattr(saving, "write_tensors", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         autoencoder().save_pretrained(tmp_path / "model")
     assert names(tmp_path) == []
 
 
-def test_parts_without_a_config_are_not_saved(tmp_path):
+def test_saving_parts_without_a_config_raises(tmp_path):
     codec = autoencoder()
     del codec.decoder.config
-    with pytest.raises(PartitaError, match="the decoder TransposedDecoder was not built from a registered Config"):
+    with pytest.raises(PartitaError, match="TransposedDecoder has no registered Config"):
         codec.save_pretrained(tmp_path / "model")
     assert names(tmp_path) == []
 
@@ -228,11 +228,11 @@ def wrong_shape(folder):
         (rewritten("model.safetensors", pickle.dumps({"a": 1})), "is not a safetensors file, or is damaged"),
         (edited(lambda facts: facts.update(schema=2)), "config.json is not a model config of schema 1"),
         (edited(lambda facts: facts.pop("model")), "model: expected a component with its type, got None"),
-        (edited(lambda facts: facts.pop("space_id")), "config.json lacks what a Autoencoder needs"),
-        (edited(lambda facts: facts.pop("latent_spec")), "config.json lacks what a Autoencoder needs"),
+        (edited(lambda facts: facts.pop("space_id")), "config.json lacks .*Autoencoder"),
+        (edited(lambda facts: facts.pop("latent_spec")), "config.json lacks .*Autoencoder"),
         (
             edited(lambda facts: facts["latent_spec"].update(hop=8)),
-            "latent_spec in config.json is not that of the model it describes",
+            "latent_spec.hop in config.json is 8.* 16",
         ),
         (
             edited(lambda facts: facts["model"].update(type="autoencodr")),
@@ -248,19 +248,19 @@ def wrong_shape(folder):
         ),
         (
             of_another_model,
-            "holds the weights of another model: 2 missing and 0 unexpected tensors, first no bottleneck.",
+            "another model: 2 missing and 0 unexpected tensors.*bottleneck.",
         ),
         (wrong_shape, r"another model: bottleneck.gain is \(5, 1\), expected \(4, 1\)"),
     ],
 )
-def test_folder_that_is_not_right_is_refused(model, damage, message):
+def test_invalid_model_folder_raises(model, damage, message):
     damage(model)
     with pytest.raises(PartitaError, match=message) as caught:
         Autoencoder.from_pretrained(model)
     assert "\n" not in str(caught.value)
 
 
-def test_another_kind_of_model_is_refused(model):
+def test_model_of_another_class_raises(model):
     class Other(Saved):
         def saved_config(self):
             raise NotImplementedError
@@ -268,20 +268,20 @@ def test_another_kind_of_model_is_refused(model):
         def restore(self, facts):
             raise NotImplementedError
 
-    with pytest.raises(PartitaError, match="model holds a Autoencoder, not a Other"):
+    with pytest.raises(PartitaError, match="model .*Autoencoder.*Other"):
         Other.from_pretrained(model)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "./a/b", "/a/b", "a/b/c"])
-def test_name_of_neither_a_folder_nor_a_repository_is_refused(name):
-    with pytest.raises(PartitaError, match=f"no model folder '{name}', and no hub repository is called so"):
+def test_name_of_neither_folder_nor_repository_raises(name):
+    with pytest.raises(PartitaError, match=f"no model folder '{name}'"):
         Autoencoder.from_pretrained(name)
 
 
 # ------------------------------------------------------------------ the hub, of which nothing is reached here
 
 
-def test_model_of_the_hub(model, monkeypatch):
+def test_model_is_loaded_from_the_hub(model, monkeypatch):
     asked = []
 
     def snapshot_download(name, *, revision, allow_patterns):
@@ -291,24 +291,24 @@ def test_model_of_the_hub(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
     back = Autoencoder.from_pretrained("somebody/tiny", revision="v1")
     assert back.space_id == Autoencoder.from_pretrained(model).space_id
-    # Nothing that could be a pickle is even downloaded.
+    # Files that could be pickles are not downloaded.
     assert asked == [("somebody/tiny", "v1", ["*.json", "*.safetensors", "README.md"])]
 
 
-def test_model_that_the_hub_does_not_give_is_refused_in_one_line(monkeypatch):
+def test_failed_hub_download_raises_one_line(monkeypatch):
     def snapshot_download(name, **kwargs):
         raise RuntimeError("404 not found\nlong explanation")
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
     with pytest.raises(PartitaError) as caught:
         Autoencoder.from_pretrained("somebody/tiny")
-    assert str(caught.value) == "no model folder 'somebody/tiny', and the hub gave none: 404 not found"
+    assert str(caught.value) == "no model folder 'somebody/tiny', and loading it from the Hub failed: 404 not found"
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(PartitaError, match="install huggingface_hub to look on the hub"):
+    with pytest.raises(PartitaError, match="install huggingface_hub"):
         Autoencoder.from_pretrained("somebody/tiny")
 
 
-def test_model_is_pushed_whole(tmp_path, monkeypatch):
+def test_push_to_hub_uploads_the_complete_model(tmp_path, monkeypatch):
     calls = []
 
     class HfApi:
@@ -329,15 +329,15 @@ def test_model_is_pushed_whole(tmp_path, monkeypatch):
     assert Autoencoder.from_pretrained(tmp_path / "uploaded").space_id == codec.space_id
 
 
-def test_only_models_of_ours_are_saved():
+def test_only_saved_subclasses_can_be_saved():
     assert issubclass(Autoencoder, (Saved, Codec)) and not issubclass(BlockCodec, Saved)
 
 
-def test_load_weights_is_all_or_nothing():
+def test_load_weights_loads_all_or_raises():
     codec = autoencoder()
     before = {name: tensor.clone() for name, tensor in codec.state_dict().items()}
     stray = {name: tensor + 1 for name, tensor in before.items()} | {"stray": torch.zeros(1)}
-    with pytest.raises(PartitaError, match="weights holds the weights of another model: 0 missing and 1 unexpected"):
+    with pytest.raises(PartitaError, match="weights .*another model: 0 missing and 1 unexpected"):
         load_weights(codec, stray, "weights")
     assert all(torch.equal(tensor, before[name]) for name, tensor in codec.state_dict().items())
 
@@ -355,7 +355,7 @@ def test_config_of_a_saved_model_builds_it(model):
 @register("testing/pair")
 @dataclass(frozen=True)
 class PairConfig(Config):
-    """A gain on top of two models, one of which may be missing."""
+    """A gain and two nested models, one of them optional."""
 
     width: int = 3
 
@@ -384,7 +384,7 @@ class Pair(Saved):
         return {name: frozen.module for name, frozen in models.items() if frozen is not None}
 
 
-del registry._registry[PairConfig.tag]  # nobody else is to meet it
+del registry._registry[PairConfig.tag]  # not visible to other tests
 
 
 @pytest.fixture
@@ -395,7 +395,7 @@ def pair(tmp_path, monkeypatch):
     return model
 
 
-def test_models_that_a_model_is_built_on_are_saved_within_it(pair, tmp_path):
+def test_nested_models_are_saved_in_subfolders(pair, tmp_path):
     folder = tmp_path / "pair"
     assert names(folder) == ["README.md", "config.json", "first", "model.safetensors", "second"]
     assert read_json(folder / "config.json")["nested"] == ["first", "second"]
@@ -408,16 +408,16 @@ def test_models_that_a_model_is_built_on_are_saved_within_it(pair, tmp_path):
         assert (one.space_id, one.codes_id) == (other.space_id, other.codes_id)
         assert torch.equal(one.encode(audio).values, other.encode(audio).values)
         assert Autoencoder.from_pretrained(folder / name).space_id == other.space_id
-    # Written again, over what is there.
+    # Save again, over the existing files.
     PairConfig().build(first=pair.first.module).save_pretrained(folder)
     assert names(folder) == ["README.md", "config.json", "first", "model.safetensors"]
     assert Saved.from_pretrained(folder).second is None
 
 
-def test_of_models_within_a_model_all_are_written_or_none(pair, tmp_path):
+def test_nested_models_are_written_all_or_none(pair, tmp_path):
     del pair.second.module.decoder.config
     pair.gain.data.zero_()
-    with pytest.raises(PartitaError, match="the decoder TransposedDecoder was not built from a registered Config"):
+    with pytest.raises(PartitaError, match="TransposedDecoder has no registered Config"):
         pair.save_pretrained(tmp_path / "pair")
     assert Saved.from_pretrained(tmp_path / "pair").gain.any() and names(tmp_path) == ["pair"]
 
@@ -425,30 +425,30 @@ def test_of_models_within_a_model_all_are_written_or_none(pair, tmp_path):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (lambda folder: shutil.rmtree(folder / "first"), "pair lacks the folder 'first' of the model"),
-        (edited(lambda facts: facts.update(nested="first")), "does not name the models within it: 'first'"),
-        (edited(lambda facts: facts.update(nested=[1])), r"does not name the models within it: \[1\]"),
-        (edited(lambda facts: facts.pop("nested")), "testing/pair is built on first, second; .*config.json names none"),
+        (lambda folder: shutil.rmtree(folder / "first"), "pair lacks the folder 'first'"),
+        (edited(lambda facts: facts.update(nested="first")), "config.json: nested is 'first'"),
+        (edited(lambda facts: facts.update(nested=[1])), r"config.json: nested is \[1\]"),
+        (edited(lambda facts: facts.pop("nested")), "testing/pair is built on first, second.*config.json names none"),
         (edited(lambda facts: facts.update(nested=["second"])), "config.json names second"),
         (edited(lambda facts: facts.update(nested=["first", "../x"])), r"config.json names first, \.\./x"),
         (lambda folder: edit(folder / "first", lambda facts: facts.pop("model")), "expected a component"),
         (lambda folder: (folder / "second" / "model.safetensors").unlink(), "no such file: .*second/model.safetensors"),
     ],
 )
-def test_model_with_models_within_it_that_are_not_right_is_refused(pair, tmp_path, damage, message):
+def test_invalid_nested_models_raise(pair, tmp_path, damage, message):
     damage(tmp_path / "pair")
     with pytest.raises(PartitaError, match=message) as caught:
         Saved.from_pretrained(tmp_path / "pair")
     assert "\n" not in str(caught.value)
 
 
-def test_model_built_on_none_takes_none(model):
+def test_unexpected_nested_model_raises(model):
     edit(model, lambda facts: facts.update(nested=["codec"]))
-    with pytest.raises(PartitaError, match="a autoencoder is built on no other model; .*config.json names codec"):
+    with pytest.raises(PartitaError, match="autoencoder .*no other model.*config.json names codec"):
         Saved.from_pretrained(model)
 
 
-def test_part_is_no_model(model):
+def test_folder_of_a_part_raises(model):
     edit(model, lambda facts: facts.update(model=facts["model"]["bottleneck"]))
-    with pytest.raises(PartitaError, match="a bottleneck/noisy is built on dim; .*config.json names none"):
+    with pytest.raises(PartitaError, match="bottleneck/noisy is built on dim.*config.json names none"):
         Saved.from_pretrained(model)

@@ -1,4 +1,4 @@
-"""Config classes derived from constructors: one list of settings, whichever way a component is built."""
+"""Config classes derived from constructors."""
 
 import pickle
 from dataclasses import dataclass, fields, replace
@@ -28,7 +28,7 @@ from torch import nn
 
 
 class Scaled(Bottleneck):
-    """Multiplies by a gain."""
+    """Multiply by a gain."""
 
     def __init__(self, dim: int, *, gain: Positive = 2.0, sizes: tuple[Width, ...] = (1, 2)) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Scaled(Bottleneck):
 
 
 class Rated(Loss):
-    """Takes what it needs of the audio."""
+    """Needs only the number of channels of the audio."""
 
     def __init__(self, sample_rate: int, channels: int = 1, *, weight: Positive = 1.0) -> None:
         super().__init__()
@@ -102,14 +102,14 @@ def test_settings_are_the_keyword_only_parameters_with_their_defaults():
     assert components("bottleneck/test_*") == {"bottleneck/test_scaled": config_of(Scaled)}
 
 
-def test_a_module_is_the_same_whichever_way_it_is_built():
+def test_module_built_by_hand_equals_module_built_from_config():
     by_hand, built = Scaled(3, gain=4.0), config_of(Scaled)(gain=4.0).build(dim=3)
     assert by_hand.config == built.config == config_of(Scaled)(gain=4.0)
     assert (built.dim, built.gain, built.sizes) == (by_hand.dim, by_hand.gain, by_hand.sizes) == (3, 4.0, (1, 2))
     assert torch.equal(by_hand(torch.ones(1, 3, 2)).values, torch.full((1, 3, 2), 4.0))
 
 
-def test_what_other_parts_fix_is_taken_as_far_as_it_is_wanted():
+def test_derived_arguments_are_passed_if_the_constructor_has_them():
     stereo = AudioSpec(8000, 2, (ChannelLayout.STEREO,))
     loss = config_of(Rated)(weight=3.0).build(audio_spec=stereo)
     assert (loss.sample_rate, loss.channels, loss.weight) == (8000, 2, 3.0)
@@ -135,7 +135,7 @@ def test_balancers_take_the_weights_of_the_losses():
     assert to_dict(built.config) == {"type": "balancer/test_summing", "norm": 3.0}
 
 
-def test_configs_are_written_read_changed_and_pickled():
+def test_derived_configs_round_trip_override_and_pickle():
     config = config_of(Scaled)(gain=0.25)
     assert to_dict(config) == {"type": "bottleneck/test_scaled", "gain": 0.25, "sizes": [1, 2]}
     assert from_dict(Config, to_dict(config)) == config == pickle.loads(pickle.dumps(config))
@@ -144,19 +144,19 @@ def test_configs_are_written_read_changed_and_pickled():
 
 @pytest.mark.parametrize("make", [lambda **s: config_of(Scaled)(**s), lambda **s: Scaled(3, **s)])
 @pytest.mark.parametrize("wrong", [{"gain": 0.0}, {"gain": float("nan")}, {"sizes": (1, 0)}])
-def test_ranges_are_checked_either_way(make, wrong):
+def test_ranges_are_checked_by_config_and_constructor(make, wrong):
     with pytest.raises(PartitaError, match="gain is|sizes.1. is 0"):
         make(**wrong)
 
 
-def test_a_subclass_does_not_pass_for_the_component():
+def test_subclass_has_no_config():
     class Derived(Scaled):
         pass
 
     assert not hasattr(Derived(3), "config") and Scaled(3).config == config_of(Scaled)()
 
 
-def test_a_setting_without_a_default_is_an_error():
+def test_setting_without_a_default_raises():
     class Incomplete(Bottleneck):
         def __init__(self, dim: int, *, gain: float) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""Streams of a codec: what they check, and that they are the codec in pieces."""
+"""Stream encoders and decoders: argument checks, and equality with encode and decode."""
 
 from dataclasses import dataclass, replace
 
@@ -22,22 +22,22 @@ def noise(batch=2, channels=2, samples=50):
     return 0.3 * torch.randn(batch, channels, samples)
 
 
-def test_stream_encoder_checks_what_it_is_given():
+def test_stream_encoder_raises_for_invalid_input():
     codec = autoencoder()
     encoder = StreamEncoder(codec, layout="stereo")
     with pytest.raises(PartitaError, match="not finite"):
         encoder.push(torch.full((1, 2, 5), float("nan")))
-    with pytest.raises(PartitaError, match="stereo audio has 2 channels, this has 1"):
+    with pytest.raises(PartitaError, match="stereo audio has 2 channels, got 1"):
         encoder.push(torch.zeros(1, 1, 5))
-    with pytest.raises(PartitaError, match="the recording has no samples"):
+    with pytest.raises(PartitaError, match="0 samples"):
         StreamEncoder(codec, layout="mono").push(torch.zeros(1, 1, 0), last=True)
     with pytest.raises(PartitaError, match="num_quantizers is 1; this model has 0 levels"):
         StreamEncoder(codec, layout="mono", num_quantizers=1)
-    with pytest.raises(PartitaError, match="takes mono only"):
+    with pytest.raises(PartitaError, match="stereo.* mono only"):
         StreamEncoder(autoencoder(MONO), layout="stereo")
 
 
-def test_streams_end():
+def test_push_after_the_end_raises():
     codec = autoencoder()
     encoder, decoder = StreamEncoder(codec, layout="mono"), StreamDecoder(codec, layout="mono")
     decoder.push(encoder.push(torch.zeros(1, 1, 40), last=True), last=True)
@@ -47,12 +47,12 @@ def test_streams_end():
         decoder.push(codec.encode(torch.zeros(1, 1, 4)))
 
 
-def test_stream_decoder_checks_what_it_is_given():
+def test_stream_decoder_raises_for_invalid_input():
     codec = autoencoder()
     latents = codec.encode(noise(1))
-    with pytest.raises(PartitaError, match="these latents are of the space"):
+    with pytest.raises(PartitaError, match="these latents have space_id"):
         StreamDecoder(codec, layout="stereo").push(replace(latents, space_id="0" * 16))
-    with pytest.raises(PartitaError, match="mono cannot be decoded as stereo"):
+    with pytest.raises(PartitaError, match="cannot be decoded as stereo"):
         StreamDecoder(codec, layout="stereo").push(codec.encode(noise(1, 1)))
     with pytest.raises(PartitaError, match="it takes no sampler"):
         StreamDecoder(codec, layout="stereo", sampler=object())
@@ -60,7 +60,7 @@ def test_stream_decoder_checks_what_it_is_given():
 
 @pytest.mark.parametrize("width", [1, 3, 100])
 @pytest.mark.parametrize("layout, wanted", [("stereo", "mono"), ("mid_side", "stereo"), ("mono", "mono")])
-def test_streams_map_layouts(width, layout, wanted):
+def test_streams_convert_layouts(width, layout, wanted):
     codec = autoencoder(MONO, STEREO, quantizer=RoundingConfig()).double()
     audio = noise(1, ChannelLayout.parse(layout).width, 150).double()
     encoder = StreamEncoder(codec, layout=layout, num_quantizers=2, width=width)
@@ -75,7 +75,7 @@ def test_streams_map_layouts(width, layout, wanted):
     torch.testing.assert_close(decoded, codec.decode(whole, layout=wanted), rtol=0, atol=1e-12)
 
 
-def test_codes_alone_are_streamed():
+def test_codes_without_values_are_streamed():
     codec = blocks()
     audio = noise(1, 1, 60)
     latents = codec.encode(audio).only_codes()
@@ -87,7 +87,7 @@ def test_codes_alone_are_streamed():
 
 
 class Smearing(RoundingQuantizer):
-    """Around its codes each half sees the frame before, as a re-bottleneck of convolutions does."""
+    """Both halves of the quantizer have a context of one frame to the left, as in a convolutional re-bottleneck."""
 
     context = (2, 0)
 
@@ -109,7 +109,7 @@ class SmearingConfig(RoundingConfig):
 
 
 @pytest.mark.parametrize("slot", ["bottleneck", "quantizer"])
-def test_quantizer_that_sees_other_frames_is_streamed_and_tiled(slot):
+def test_quantizer_with_context_is_streamed_and_tiled(slot):
     codec = autoencoder(**{slot: SmearingConfig()}).double()
     audio = noise(1, 2, 16 * 12).double()
     latents = codec.encode(audio)
@@ -128,22 +128,22 @@ def test_quantizer_that_sees_other_frames_is_streamed_and_tiled(slot):
 
 
 @pytest.mark.parametrize("slot", ["bottleneck", "quantizer"])
-def test_weights_are_held_once(slot):
+def test_weights_are_saved_once(slot):
     codec = autoencoder(**{slot: SmearingConfig()})
     getattr(codec, slot).register_buffer("codebook", torch.ones(1))
     assert {name.split(".")[0] for name in codec.state_dict()} <= {"encoder", "bottleneck", "decoder", "quantizer"}
     assert [name for name in codec.state_dict() if "codebook" in name] == [f"{slot}.codebook"]
 
 
-def test_stream_decoder_takes_one_item():
+def test_stream_decoder_raises_for_several_items():
     codec = autoencoder()
-    with pytest.raises(PartitaError, match="a stream decodes one item, these latents are 2"):
+    with pytest.raises(PartitaError, match="one item, got 2"):
         StreamDecoder(codec, layout="stereo").push(codec.encode(noise(2)))
-    with pytest.raises(PartitaError, match="a stream encodes one recording, and this is a batch of 2"):
+    with pytest.raises(PartitaError, match="a stream encodes one recording, got a batch of 2"):
         StreamEncoder(codec, layout="stereo").push(noise(2))
 
 
-def test_what_sees_all_and_keeps_nothing_is_not_streamed():
+def test_unbounded_part_without_state_raises():
     codec = autoencoder()
     codec.encoder.context = codec.decoder.context = (None, None)
     codec.encode_context = codec.decode_context = (None, None)
@@ -151,7 +151,7 @@ def test_what_sees_all_and_keeps_nothing_is_not_streamed():
         StreamEncoder(codec, layout="mono")
     with pytest.raises(UnboundedError, match="TransposedDecoder sees unbounded context and carries no state"):
         StreamDecoder(codec, layout="mono")
-    # In a tile or not, the whole is what it takes.
+    # It runs on the full input, with or without tiles.
     audio = noise()
     latents = codec.encode(audio)
     codec.tile_seconds = 0.0
@@ -159,7 +159,7 @@ def test_what_sees_all_and_keeps_nothing_is_not_streamed():
     assert codec.decode(latents).shape == audio.shape
 
 
-def test_config_example_is_made_of_what_is_installed():
+def test_autoencoder_example_uses_installed_parts():
     try:
         config = AutoencoderConfig.example()
     except PartitaError as error:

@@ -1,13 +1,13 @@
 import pytest
 import torch
-from partita_core import Chain, FrameAligner, PartitaError, StatefulStream, Streamable, TiledStream
-from partita_core.streams import concatenate, map_tree
+from partita_core import Chain, PartitaError, StatefulStream, Streamable, TiledStream
+from partita_core.streams import FrameAligner, concatenate, map_tree
 from partita_testing._common import random_splits
 from torch.nn import functional as F
 
 
 def pushed(stream, x, splits, unit=1, empty=None):
-    """What a stream makes of `x` in pushes of `splits` units; holds it to its latency, one sample a step."""
+    """Push `x` in pieces of `splits` units, and check the latency at one sample per step."""
     outputs, given, out = [], 0, 0
     for i, piece in enumerate(x.split([unit * size for size in splits], dim=-1)):
         last = i == len(splits) - 1
@@ -25,7 +25,7 @@ SPLITS = [[11], [0, 11, 0], [1] * 11, [5, 0, 6], [10, 1], *(random_splits(11, se
 
 
 @pytest.mark.parametrize("splits", SPLITS)
-def test_whole_cuts_to_units(splits):
+def test_frame_aligner_cuts_to_frames(splits):
     x = torch.randn(1, 2, 11)
     whole = FrameAligner(4)
     assert whole.latency == 3
@@ -33,13 +33,13 @@ def test_whole_cuts_to_units(splits):
 
 
 @pytest.mark.parametrize("splits", SPLITS)
-def test_whole_gives_whole_units_only(splits):
+def test_frame_aligner_returns_full_frames_only(splits):
     whole = FrameAligner(4)
     for i, piece in enumerate(torch.randn(1, 2, 11).split(splits, dim=-1)):
         assert whole.push(piece, last=i == len(splits) - 1).shape[-1] % 4 == 0
 
 
-def test_whole_leaves_whole_units_alone_and_nothing_nothing():
+def test_frame_aligner_passes_full_frames_and_empty_input():
     x = torch.randn(1, 1, 8)
     assert torch.equal(FrameAligner(4).push(x, last=True), x)
     assert FrameAligner(4).push(x[..., :0], last=True).shape == (1, 1, 0)
@@ -50,7 +50,7 @@ def test_whole_leaves_whole_units_alone_and_nothing_nothing():
 
 
 def smooth(left, right, units_in, units_out):
-    """A function that averages `left + 1 + right` frames and repeats each `units_out` times, with a code beside it."""
+    """A function that averages `left + 1 + right` frames, repeats each `units_out` times, and returns codes too."""
 
     def fn(x):
         assert x.shape[-1] > 0, "networks are never asked for nothing"
@@ -65,7 +65,7 @@ def smooth(left, right, units_in, units_out):
 @pytest.mark.parametrize("splits", SPLITS)
 @pytest.mark.parametrize("left, right", [(0, 0), (2, 0), (0, 2), (3, 1), (20, 20)])
 @pytest.mark.parametrize("width", [1, 3, 100])
-def test_bounded_equals_whole(splits, left, right, width):
+def test_tiled_stream_equals_full_result(splits, left, right, width):
     fn = smooth(left, right, 3, 2)
     x = torch.randn(2, 2, 33, dtype=torch.float64)
     stream = TiledStream(fn, units_in=3, units_out=2, context=(left, right), hop=3, width=width)
@@ -76,7 +76,7 @@ def test_bounded_equals_whole(splits, left, right, width):
     assert torch.equal(out[1], expected[1]) and out[2] is None
 
 
-def test_bounded_never_sees_more_than_its_width():
+def test_tiled_stream_respects_its_width():
     seen = []
 
     def fn(x):
@@ -88,14 +88,14 @@ def test_bounded_never_sees_more_than_its_width():
     assert max(seen) == 4 + 2 + 1
 
 
-def test_bounded_keeps_only_what_it_needs():
+def test_tiled_stream_keeps_only_its_context():
     stream = TiledStream(lambda x: x, units_in=2, units_out=2, context=(3, 1), hop=2, width=4)
     for _ in range(20):
         stream.push(torch.zeros(1, 1, 10))
     assert stream._seen.shape[-1] == 2 * (3 + 1)
 
 
-def test_bounded_with_too_little_context_differs():
+def test_tiled_stream_with_too_little_context_differs():
     fn = smooth(2, 0, 1, 1)
     x = torch.randn(1, 1, 11, dtype=torch.float64)
     stream = TiledStream(fn, units_in=1, units_out=1, context=(1, 0), hop=1, width=1)
@@ -103,13 +103,13 @@ def test_bounded_with_too_little_context_differs():
     assert (out[0] - fn(x)[0]).abs().max() > 0.1
 
 
-def test_bounded_refuses_parts_of_frames():
+def test_tiled_stream_raises_for_partial_frames():
     stream = TiledStream(lambda x: x, units_in=4, units_out=4, context=(0, 0), hop=4, width=4)
-    with pytest.raises(PartitaError, match="2 steps more than whole frames of 4 were pushed"):
+    with pytest.raises(PartitaError, match="6 steps.*4 steps per frame"):
         stream.push(torch.zeros(1, 1, 6))
 
 
-def test_bounded_nothing_has_the_shape_and_type_of_the_function():
+def test_empty_output_has_the_shape_and_dtype_of_the_function():
     stream = TiledStream(smooth(1, 1, 3, 2), units_in=3, units_out=2, context=(1, 1), hop=3, width=4)
     y, codes, none = stream.push(torch.zeros(2, 2, 0, dtype=torch.float64))
     assert y.shape == codes.shape == (2, 2, 0) and none is None
@@ -120,7 +120,7 @@ def test_bounded_nothing_has_the_shape_and_type_of_the_function():
 
 
 class Summing:
-    """A running sum, held back by a step."""
+    """A cumulative sum with a delay of one step."""
 
     latency = 1
 
@@ -138,7 +138,7 @@ class Summing:
 
 @pytest.mark.parametrize("splits", SPLITS)
 @pytest.mark.parametrize("width", [1, 4, 100])
-def test_stepped(splits, width):
+def test_stateful_stream_equals_full_result(splits, width):
     x = torch.randn(2, 1, 11, dtype=torch.float64)
     part = Summing()
     assert isinstance(part, Streamable)
@@ -148,7 +148,7 @@ def test_stepped(splits, width):
 
 
 @pytest.mark.parametrize("splits", SPLITS)
-def test_chain(splits):
+def test_chain_equals_sequential_push(splits):
     x = torch.randn(2, 1, 11, dtype=torch.float64)
     average = smooth(1, 2, 2, 2)
 

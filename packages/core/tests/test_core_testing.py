@@ -1,4 +1,4 @@
-"""The suites: the dummies pass them, every check of codecs can fail, and so can two ranks."""
+"""Conformance suites: dummies pass, and every check of codecs and of two ranks can fail."""
 
 import os
 import re
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from unittest import SkipTest
 
 import pytest
 import torch
@@ -20,13 +21,16 @@ from partita_testing import (
     QUANTIZER_CHECKS,
     REPRESENTATION_CHECKS,
     BottleneckCase,
+    Case,
     CodecCase,
     DecoderCase,
     EncoderCase,
     RepresentationCase,
+    Suite,
     check_bottleneck,
     check_quantizer,
 )
+from partita_testing._common import Check
 from partita_testing.dummies import (
     CONFIGS,
     AveragingConfig,
@@ -125,7 +129,7 @@ def contextless():
 class Late(BlockCodec):
     def encode_stream(self, layout, **kwargs):
         stream = super().encode_stream(layout, **kwargs)
-        stream.left, stream.right = 1, 1  # the latency stays that of no context
+        stream.left, stream.right = 1, 1  # without declaring the latency
         return stream
 
 
@@ -209,34 +213,34 @@ def changed_after_building():
 
 
 BROKEN = {
-    "every_length_comes_back_whole": partial(blocks_of, Longer),
+    "every_length_round_trips": partial(blocks_of, Longer),
     "batch_composition_does_not_matter": partial(blocks_of, Mingling),
     "batch_size_limit_does_not_matter": partial(blocks_of, Counting),
     "tiles_equal_whole": contextless,
     "streams_equal_batch": partial(blocks_of, Late),
     "eval_is_deterministic": partial(blocks_of, Dicing),
-    "autocast_does_not_matter": partial(blocks_of, Ambient),
-    "latents_serve_training": inference,
+    "results_are_equal_under_autocast": partial(blocks_of, Ambient),
+    "latents_work_in_training": inference,
     "codes_are_consistent": partial(blocks_of, Prefixless),
-    "arrays_serve_as_tensors": partial(blocks_of, Clumsy),
-    "bad_audio_is_refused": partial(blocks_of, Lenient),
-    "foreign_latents_are_refused": partial(blocks_of, Trusting),
-    "space_id_names_the_weights": partial(blocks_of, Nameless),
-    "latents_are_saved_whole": partial(blocks_of, Leaking),
-    "model_is_saved_whole": changed_after_building,
+    "arrays_equal_tensors": partial(blocks_of, Clumsy),
+    "invalid_audio_raises": partial(blocks_of, Lenient),
+    "foreign_latents_raise": partial(blocks_of, Trusting),
+    "space_id_identifies_the_weights": partial(blocks_of, Nameless),
+    "saved_latents_round_trip": partial(blocks_of, Leaking),
+    "saved_model_round_trips": changed_after_building,
 }
 
 
-def test_there_is_a_broken_codec_for_every_check():
+def test_every_codec_check_has_a_broken_codec():
     assert set(BROKEN) == set(CODEC_CHECKS.names)
 
 
 @pytest.mark.parametrize("name", CODEC_CHECKS.names)
-def test_check_catches_what_is_broken(name):
+def test_check_fails_for_the_broken_part(name):
     with pytest.raises(AssertionError, match=f"^codec .*: {name}: ") as caught:
         CODEC_CHECKS[name](BROKEN[name])
-    # An inference tensor in a graph raises; all else is found by its figures.
-    assert (": raised " in str(caught.value)) == (name == "latents_serve_training"), caught.value
+    # An inference tensor in a graph raises; all other defects are found by comparison.
+    assert (": raised " in str(caught.value)) == (name == "latents_work_in_training"), caught.value
 
 
 # ------------------------------------------------------------------ what a suite is
@@ -249,13 +253,41 @@ def test_suite_is_a_collection_of_functions_with_names():
     assert set(names) < set(QUANTIZER_CHECKS.names)
 
 
-def test_suites_keep_the_callers_random_numbers():
+def test_failures_end_in_the_fix_and_dependent_checks_are_skipped():
+    def fail(case):
+        raise AssertionError(f"{case.config} is 2")
+
+    first = Check(fail, "make it 3")
+    second, third = Check(lambda case: fail(case), "unused", (first,)), Check(lambda case: 1 / 0, "divide by 1")
+    passing = Check(lambda case: None, "unused", (first,))
+    object.__setattr__(second.function, "__name__", "second")
+    object.__setattr__(third.function, "__name__", "third")
+    suite = Suite("number", CountCase, (first, second, passing, third))
+    with pytest.raises(AssertionError, match="^number count: fail: 1 is 2; make it 3$"):
+        suite["fail"](1)
+    with pytest.raises(SkipTest, match="number count: second .*fail"):
+        suite["second"](1)
+    suite["<lambda>"](1)  # passes, so its requirements are not run
+    with pytest.raises(AssertionError) as caught:
+        suite.check(1)
+    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["fail", "third"]
+    assert "ZeroDivisionError" in str(caught.value) and str(caught.value).endswith("; divide by 1")
+
+
+class CountCase(Case):
+    name = "count"
+
+    def make(self):
+        return self.config
+
+
+def test_suites_preserve_the_random_state():
     before = torch.get_rng_state()
     check_bottleneck(NoisyConfig())
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_width_that_a_part_refuses_is_passed_over():
+def test_case_finds_a_width_that_the_part_accepts():
     class Fussy(RoundingConfig):
         tag = "quantizer/fussy"
 
@@ -269,13 +301,13 @@ def test_width_that_a_part_refuses_is_passed_over():
         check_quantizer(BottleneckCase(Fussy(), dim=5))
 
 
-def test_hop_of_a_decoder_is_found():
+def test_case_finds_a_hop_that_the_decoder_accepts():
     assert DecoderCase(TransposedConfig()).latent_spec.hop == 16
-    with pytest.raises(AssertionError, match="no hop and tokens a frame is accepted.*hop is 16, the latents' is 15"):
+    with pytest.raises(AssertionError, match="no hop and tokens_per_frame .*hop is 16, the latents' is 15"):
         _ = DecoderCase(TransposedConfig(), hop=15).latent_spec
 
 
-def test_dummies_are_registered_for_a_while_only():
+def test_dummies_are_registered_only_within_the_context():
     assert "bottleneck/noisy" in components()
     code = "import partita_testing.dummies as d; print(any(c.tag in d.registry.components() for c in d.CONFIGS))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -303,7 +335,7 @@ check_two_ranks([NoisyConfig(), DriftingConfig()])
 
 
 @pytest.mark.slow
-def test_ranks_that_drift_apart_are_caught(tmp_path):
+def test_different_state_on_two_ranks_fails(tmp_path):
     script = tmp_path / "drifting.py"
     script.write_text(DRIFTING)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]

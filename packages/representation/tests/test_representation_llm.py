@@ -151,9 +151,9 @@ def test_loss_covers_answers_and_their_end_tokens_only(lm, parts, frames):
 def test_audio_padding_has_no_effect(parts):
     encoder, adapter, task = parts
     values = torch.randn(2, 4, 8)
-    spoilt = values.clone()
-    spoilt[1, :, 3:] = 50
-    losses = [task(given(encoder, x, ["yes", "no"], [8, 3])).loss for x in (values, spoilt, F.pad(values, (0, 6)))]
+    spoiled = values.clone()
+    spoiled[1, :, 3:] = 50
+    losses = [task(given(encoder, x, ["yes", "no"], [8, 3])).loss for x in (values, spoiled, F.pad(values, (0, 6)))]
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-6, atol=0)
     torch.testing.assert_close(losses[0], losses[2], rtol=1e-5, atol=0)
     embeddings, counts = embed_audio(adapter, encoder(values), torch.tensor([8, 3]))

@@ -9,7 +9,7 @@ from partita_representation import (
     RandomProjectionQuantizer,
     SupervisionInput,
 )
-from partita_testing.dummies import NeighbouringConfig
+from partita_testing.dummies import NeighboringConfig
 from torch.nn import functional as F
 
 SPEC = LatentSpec(8, 24_000, 960)
@@ -120,10 +120,10 @@ def test_loss_is_the_mean_over_offsets_of_the_mean_over_frames(settings, frames)
 def test_padding_has_no_effect():
     encoder, task = supervision()
     values = torch.randn(3, 8, 10)
-    spoilt = values.clone()
-    spoilt[1, :, 4:] = 100
-    spoilt[2, :, 7:] = -3
-    found = [task.eval()(inputs(encoder, x, [10, 4, 7])) for x in (values, spoilt)]
+    spoiled = values.clone()
+    spoiled[1, :, 4:] = 100
+    spoiled[2, :, 7:] = -3
+    found = [task.eval()(inputs(encoder, x, [10, 4, 7])) for x in (values, spoiled)]
     torch.testing.assert_close(found[0].loss, found[1].loss, rtol=1e-6, atol=0)
     assert found[0].metrics == found[1].metrics
     longer = F.pad(values, (0, 5))

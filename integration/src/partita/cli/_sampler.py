@@ -23,8 +23,8 @@ def named_sampler(text: str | None) -> "Sampler | None":
     Raises:
         PartitaError: no sampler or setting is called so, or a value does not fit.
     """
-    from partita_core import named
+    from partita_core import parse_config
 
     if text is None:
         return None
-    return named(text, "sampler").build()
+    return parse_config(text, "sampler").build()

@@ -20,9 +20,9 @@ class _Printable:
     def write(self, text: str) -> int:
         parts = _OWN.split(text)
         if not all(part.isprintable() for part in parts[::2]):
-            from partita_core import printable  # imports torch, which `partita --help` has no need of
+            from partita_core import escape_unprintable  # imports torch, which `partita --help` has no need of
 
-            parts[::2] = map(printable, parts[::2])
+            parts[::2] = map(escape_unprintable, parts[::2])
         self._stream.write("".join(parts))
         return len(text)
 

@@ -14,12 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
-    from partita_core import PartitaError, components, nearest, to_dict
+    from partita_core import PartitaError, components, suggest, to_dict
 
     found = components(options.pattern) or components(f"{options.pattern}/*")
     if not found:
         known = components() if "/" in options.pattern else {tag.split("/")[0] for tag in components()}
-        raise PartitaError(f"no component matches {options.pattern!r}; {nearest(options.pattern, known)}")
+        raise PartitaError(f"no component matches {options.pattern!r}; {suggest(options.pattern, known)}")
     if options.json:
         listed = {
             tag: {"package": cls.__module__.split(".")[0], "summary": _summary(cls), "example": to_dict(cls.example())}

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
-    from partita_core import PartitaError, nearest, override
+    from partita_core import PartitaError, override, suggest
 
     from partita.model_loading import HF_PREFIX, load_codec
     from partita.model_profile import context_estimate, profile
@@ -30,12 +30,12 @@ def run(options: argparse.Namespace) -> None:
     if options.name in RECIPES:
         found = recipe_profile(override(RECIPES[options.name](), options.overrides))
     elif options.overrides:
-        hint = nearest(options.name, RECIPES)
+        hint = suggest(options.name, RECIPES)
         raise PartitaError(f"{options.overrides[0]!r} changes a recipe, and {options.name!r} is none; {hint}")
     elif Path(options.name).exists() or "/" in options.name or options.name.startswith(HF_PREFIX):
         found = profile(load_codec(options.name))
     else:
-        hint = nearest(options.name, RECIPES)
+        hint = suggest(options.name, RECIPES)
         raise PartitaError(f"{options.name!r} is neither a recipe nor a model folder; {hint}")
     found = {"name": options.name} | found
     if options.context:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from partita_core import ChannelLayout, PartitaError, natural_layout
+from partita_core import ChannelLayout, PartitaError, default_layout
 from torch import Tensor
 
 from .audio.files import read_audio, source_name
@@ -80,7 +80,7 @@ def whole_files(
         found = True
         name = row_name(row, index)
         rest = {key: value for key, value in row.items() if key not in ("audio", "file_name")}
-        yield Clip(index, name, audio, rate, natural_layout(audio.shape[0]), rest)
+        yield Clip(index, name, audio, rate, default_layout(audio.shape[0]), rest)
     if not found:
         first = f"; the first: {failed[0]}" if failed else ""
         raise PartitaError(f"none of {len(dataset)} files can be read{first}")

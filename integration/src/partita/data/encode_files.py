@@ -12,7 +12,7 @@ from partita_core import (
     PartitaError,
     StreamEncoder,
     UnboundedError,
-    natural_layout,
+    default_layout,
 )
 from torch import Tensor
 
@@ -46,7 +46,7 @@ def encode_source(
     reader = AudioReader(source, rate, block_frames=max(1, round(codec.tile_seconds * rate)))
     channels = reader.info.channels
     try:
-        known = natural_layout(channels) if layout is None else layout
+        known = default_layout(channels) if layout is None else layout
         stream = StreamEncoder(codec, layout=known, num_quantizers=num_quantizers)
     except UnboundedError:
         raise

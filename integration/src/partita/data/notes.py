@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from functools import cache
 
-from partita_core import shown
+from partita_core import short_repr
 
 _logger = logging.getLogger("partita.data")
 
@@ -24,4 +24,4 @@ def counted(names: Sequence[str], noun: str = "") -> str:
     """A number of things, with the name of the first: `3 files ('a.wav', ...)`."""
     nouns = f" {noun}" if noun and len(names) == 1 else f" {noun}s" if noun else ""
     more = ", ..." if len(names) > 1 else ""
-    return f"{len(names)}{nouns} ({shown(names[0])}{more})"
+    return f"{len(names)}{nouns} ({short_repr(names[0])}{more})"

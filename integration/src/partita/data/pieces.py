@@ -5,7 +5,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
-from partita_core import PartitaError, hashed_seed, natural_layout
+from partita_core import PartitaError, default_layout, hashed_seed
 from torch import Generator, Tensor
 
 from .audio.files import AudioInfo, AudioSource, audio_info
@@ -69,7 +69,7 @@ def random_piece(
             break
         audio = _read(source, info, generator, length, samples, sample_rate, mono)
     rest = {name: value for name, value in row.items() if name not in ("audio", "file_name")}
-    return Clip(index, row_name(row, index), audio, sample_rate, natural_layout(audio.shape[0]), rest)
+    return Clip(index, row_name(row, index), audio, sample_rate, default_layout(audio.shape[0]), rest)
 
 
 def random_pieces(

@@ -6,7 +6,7 @@ from string import Formatter
 from typing import Any
 
 import torch
-from partita_core import PartitaError, nearest
+from partita_core import PartitaError, suggest
 from torch import Generator
 
 Row = Mapping[str, Any]
@@ -72,7 +72,7 @@ def check_texts(tasks: Iterable[TextTask], columns: Sequence[str]) -> None:
     """
     for task in tasks:
         for column in sorted(task.columns - set(columns)):
-            raise PartitaError(f"the text task {task.answer!r} needs the column {column!r}; {nearest(column, columns)}")
+            raise PartitaError(f"the text task {task.answer!r} needs the column {column!r}; {suggest(column, columns)}")
 
 
 def draw_text(tasks: Iterable[TextTask], row: Row, *, whole: bool, generator: Generator) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from partita_core import PartitaError, shown
+from partita_core import PartitaError, short_repr
 
 
 @dataclass(frozen=True)

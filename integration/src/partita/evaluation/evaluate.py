@@ -19,7 +19,7 @@ from partita_core import (
     Sampler,
     components,
     lookup,
-    named,
+    parse_config,
     to_dict,
 )
 from torch import Tensor
@@ -242,7 +242,7 @@ def named_metrics(names: Sequence[str]) -> list[Config]:
     """
     general = [tag for tag, config in components("metric/*").items() if _measures_any_clip(config)]
     wanted = [part for name in names for part in (general if name == "all" else [name])]
-    return list({(config := named(part, "metric")).tag: config for part in wanted}.values())
+    return list({(config := parse_config(part, "metric")).tag: config for part in wanted}.values())
 
 
 def _measures_any_clip(config: type[Config]) -> bool:

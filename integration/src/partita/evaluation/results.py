@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from partita_core import atomic_write, from_dict, printable, read_json, to_dict, write_json
+from partita_core import atomic_write, escape_unprintable, from_dict, read_json, to_dict, write_json
 
 from .bootstrap import Interval
 from .latent_statistics import LatentStatistics
@@ -306,7 +306,7 @@ def _speed(value: float) -> str:
 
 
 def _cell(text: str) -> str:
-    return printable(text).replace("|", "\\|")
+    return escape_unprintable(text).replace("|", "\\|")
 
 
 def _csv_text(text: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
-from partita_core import ChannelLayout, Config, PartitaError, first_line, register, shown
+from partita_core import ChannelLayout, Config, PartitaError, first_line, register, short_repr
 from partita_core.ranges import Heads, Layers, Proportion, Width
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -18,10 +18,10 @@ from partita_core import (
     Saved,
     as_layouts,
     as_seeds,
-    component,
+    component_field,
     length_mask,
     register,
-    shown,
+    short_repr,
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,8 +47,8 @@ class GeneratorConfig(Config):
         stop: also learn to predict the ends of recordings.
     """
 
-    head: GenerationHeadConfig = component("generation_head", default=FlowHeadConfig())
-    language_model: Config = component("language_model", default=LlamaBackboneConfig())
+    head: GenerationHeadConfig = component_field("generation_head", default=FlowHeadConfig())
+    language_model: Config = component_field("language_model", default=LlamaBackboneConfig())
     stop: bool = False
 
     def build(self, *, codec: "Codec | RepresentationModel") -> "Generator":
@@ -102,12 +102,13 @@ class Generator(Saved):
         """Assemble the parts.
 
         Raises:
-            PartitaError: the codec takes the gain of each frame out, which nothing generates.
+            PartitaError: the codec scales each frame, and a generator does not predict that gain.
         """
         super().__init__()
         codec, _ = codec_and_encoder(base)
-        if type(codec).gains is not Codec.gains:
-            raise PartitaError(f"{type(codec).__name__} takes each frame's gain out, which a generator does not make")
+        if codec.has_gain:
+            kind = type(codec).__name__
+            raise PartitaError(f"{kind} needs a gain per frame, which a generator does not predict; use another codec")
         self.base = Frozen(base)
         self.backbone, self.head = backbone, head
         self.stop = nn.Linear(backbone.width, 1) if stop else None

@@ -3,28 +3,17 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from partita_blocks import conv_reach, conv_transpose_reach
-from partita_core import (
-    AudioSpec,
-    ChannelLayout,
-    Codec,
-    Config,
-    LatentSpec,
-    PartitaError,
-    Saved,
-    from_dict,
-    to_dict,
-)
+from partita_core import AudioSpec, ChannelLayout, Codec, Config, PartitaError, Saved
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 Convolution = nn.Conv1d | nn.ConvTranspose1d
 
 
-class ExternalCodec(Saved, Codec):
+class ExternalCodec(Codec, Saved):
     """A codec of another library, with its original networks and parameter names.
 
     Attributes:
@@ -74,17 +63,8 @@ class ExternalCodec(Saved, Codec):
         return values
 
     def saved_config(self) -> tuple[Config, dict[str, Any]]:
-        """Its settings, the spec and the ids; see `Saved`."""
-        self._check_savable()
-        return self.config, {"latent_spec": to_dict(self.latent_spec)} | self._ids()
-
-    def restore(self, facts: dict[str, Any]) -> None:
-        """Takes back the measured statistics and the ids; see `Saved`."""
-        spec = from_dict(LatentSpec, facts["latent_spec"], where="latent_spec")
-        if replace(spec, mean=None, std=None) != self.latent_spec:
-            raise PartitaError("latent_spec in config.json is not that of the model it describes")
-        self.latent_spec = spec
-        self._take_ids(facts)
+        """The Config, the latent spec and the fingerprints; see `Saved`."""
+        return self.config, self._saved_facts()
 
     def _space_weights(self) -> dict[str, Tensor]:
         return {name: tensor for name, tensor in super()._space_weights().items() if not name.startswith("decoder.")}

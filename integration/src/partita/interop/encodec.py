@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from partita_blocks import overlap_add
 from partita_core import Chain, LatentSpec, PartitaError, StatefulStream, Stream
+from partita_core.codec import values_or_codes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -75,9 +76,7 @@ class EncodecCodec(_Encodec):
         return Chain(
             self._bounded(before, hop, 1, self._context(before, hop, 1), width),
             self._stepped(lstm, len(layout), width),
-            self._bounded(
-                lambda x: (*self.quantize(after(x), num_quantizers), None), 1, 1, self._context(after, 1, 1), width
-            ),
+            self._bounded(lambda x: self.quantize(after(x), num_quantizers), 1, 1, self._context(after, 1, 1), width),
         )
 
     def decode_stream(self, layout: Tensor, *, sampler: Any, seeds: Tensor, width: int) -> Stream:
@@ -88,8 +87,7 @@ class EncodecCodec(_Encodec):
         hop = self.latent_spec.hop
 
         def begin(content: Tensor) -> Tensor:
-            pair = (content, None) if content.is_floating_point() else (None, content)
-            return before(self.values_of(*pair, sampler))
+            return before(self.values_of(*values_or_codes(content), sampler))
 
         return Chain(
             self._bounded(begin, 1, 1, self._context(before, 1, 1), width),
@@ -110,15 +108,17 @@ class EncodecCodec(_Encodec):
 class ChunkedEncodecCodec(_Encodec):
     """EnCodec in overlapping chunks, each scaled to unit RMS, as at 48 kHz.
 
-    A frame is what one chunk has for itself (0.99 s); its tokens are those of the whole chunk (150), its scale is kept
-    in `Latents.gain`. The last chunk is filled with zeros, as by EncodecFeatureExtractor.
+    A frame is one stride of chunks (0.99 s); its tokens are those of the full chunk (150), and its scale is stored in
+    `Latents.gain`, next to values and codes. The last chunk is padded with zeros, as by EncodecFeatureExtractor.
 
     Attributes:
         quantizer: its residual quantizer.
     """
 
+    has_gain = True
+
     def __init__(self, model: Any) -> None:
-        """Wraps a transformers `EncodecModel` whose config has a `chunk_length_s`."""
+        """Wrap a transformers `EncodecModel` whose config has a `chunk_length_s`."""
         super().__init__(model)
         config = model.config
         self._chunk, self._normalize = config.chunk_length, config.normalize
@@ -130,31 +130,26 @@ class ChunkedEncodecCodec(_Encodec):
         self.encode_context = (0, -(-(self._chunk - hop) // hop))
         self.decode_context = (-(-(self._decoded - hop) // hop), 0)
 
-    def gains(self, audio: Tensor) -> Tensor:
-        """The RMS of each chunk's mean of channels; see `Codec`. Ones where the model does not normalize."""
-        chunks = self._chunks(audio).mean(1)
-        if not self._normalize:
-            return torch.ones_like(chunks[..., 0])
-        return chunks.square().mean(-1).sqrt() + 1e-8
-
     def encode_frames(self, audio: Tensor, layout: Tensor, num_quantizers: int | None) -> tuple[Tensor, Tensor]:
-        """Codes, and their values, chunk after chunk; see `Codec`."""
-        chunks = self._chunks(audio) / self.gains(audio)[:, None, :, None]
-        values, codes = self.quantize(self.encoder(chunks.transpose(1, 2).flatten(0, 1)), num_quantizers)
-        return _joined(values, len(audio)), _joined(codes, len(audio))
+        """Codes of each chunk, and their values with the scale of the chunk as the last channel; see `Codec`.
+
+        The scale is the RMS of the mean of the channels, or 1 if the model does not normalize.
+        """
+        chunks, batch = self._chunks(audio), len(audio)
+        gain = torch.ones_like(chunks[:, 0, :, 0])
+        if self._normalize:
+            gain = chunks.mean(1).square().mean(-1).sqrt() + 1e-8
+        scaled = chunks / gain[:, None, :, None]
+        values, codes = self.quantize(self.encoder(scaled.transpose(1, 2).flatten(0, 1)), num_quantizers)
+        scales = gain.repeat_interleave(self.latent_spec.tokens_per_frame, dim=-1)
+        return torch.cat([_joined(values, batch), scales[:, None]], dim=1), _joined(codes, batch)
 
     def decode_frames(
-        self,
-        values: Tensor | None,
-        codes: Tensor | None,
-        layout: Tensor,
-        sampler: Any,
-        seeds: Tensor | None,
-        gain: Tensor | None = None,
+        self, values: Tensor | None, codes: Tensor | None, layout: Tensor, sampler: Any, seeds: Tensor | None
     ) -> Tensor:
         """Chunks at their scale, cross-faded where they overlap; see `Codec`."""
-        assert gain is not None
         values = self.values_of(values, codes, sampler)
+        values, gain = values[:, :-1], values[:, -1, :: self.latent_spec.tokens_per_frame]
         hop, tokens = self.latent_spec.hop, self.latent_spec.tokens_per_frame
         chunks = values.unflatten(-1, (-1, tokens)).transpose(1, 2)
         decoded = self.synthesize(chunks.flatten(0, 1)).unflatten(0, chunks.shape[:2]).transpose(1, 2)

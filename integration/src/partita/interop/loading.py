@@ -5,7 +5,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from partita_core import Codec, PartitaError, check_finite, first_line, limited_build, nearest, read_json
+from partita_core import Codec, PartitaError, check_finite, first_line, read_json, suggest
+from partita_core.loading import limited_build
 
 from ._common import ExternalCodec
 from .oobleck import OobleckCodec
@@ -88,7 +89,7 @@ def load_pretrained(loader: Any, name: str, cls: str) -> Any:
 def _load(name: str) -> Any:
     tag = _tag(name)
     if tag not in _MODELS:
-        raise PartitaError(f"{name} is a {tag or 'model without a type'}; {nearest(str(tag), _MODELS)}")
+        raise PartitaError(f"{name} is a {tag or 'model without a type'}; {suggest(str(tag), _MODELS)}")
     library, cls = _MODELS[tag]
     try:
         loader = getattr(import_module(library), cls)

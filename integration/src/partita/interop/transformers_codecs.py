@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Self
 
-from partita_core import Config, PartitaError, nearest, register
+from partita_core import Config, PartitaError, register, suggest
 
 from ._common import ExternalCodec
 from .dac import DacCodec

@@ -11,7 +11,7 @@ from partita_core import (
     FeedForwardDecoder,
     PartitaError,
     StepOutput,
-    component,
+    component_field,
     frozen_call,
     register,
     upcast,

@@ -15,8 +15,8 @@ from partita_core import (
     Saved,
     StepOutput,
     attach_quantizer,
-    check_continuous,
-    component,
+    check_quantizer_fits,
+    component_field,
     frozen_call,
     mean_within,
     register,
@@ -65,7 +65,7 @@ class LatentQuantizationConfig(Config):
     """
 
     weights: dict[str, NonNegative] = field(default_factory=_default_weights)
-    discriminator: Config | None = component("latent_discriminator", default=LatentDiscriminatorConfig())
+    discriminator: Config | None = component_field("latent_discriminator", default=LatentDiscriminatorConfig())
     losses: dict[str, Config] = field(default_factory=dict, metadata={"roles": ("loss",)})
     losses_from: Proportion = 0.8
     start_tokens: Count = 20_000
@@ -119,7 +119,7 @@ class LatentQuantization(Objective):
         """
         super().__init__()
         self.model, self.frozen_codec, self.discriminator = model, frozen_codec, discriminator
-        check_continuous(self._frozen, model)
+        check_quantizer_fits(self._frozen.latent_spec, model)
         self.losses, self.weights = nn.ModuleDict(losses), dict(weights)
         self.losses_from, self.start_tokens = losses_from, start_tokens
         check_weights({"latent", *losses, *(_ADVERSARIAL if discriminator is not None else ())}, self.weights)

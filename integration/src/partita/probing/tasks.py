@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from partita_core import PartitaError, nearest
+from partita_core import PartitaError, suggest
 
 from partita.data.notes import note
 
@@ -62,7 +62,7 @@ def check_columns(dataset: "Dataset", columns: Sequence[str], data: str) -> None
     known = [name for name in dataset.column_names if name != "audio"]
     for column in columns:
         if column not in known:
-            raise PartitaError(f"{data}: has no column {column!r}; {nearest(column, known)}")
+            raise PartitaError(f"{data}: has no column {column!r}; {suggest(column, known)}")
 
 
 def matches(row: Mapping[str, Any], where: Mapping[str, str]) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from partita_core import PartitaError, nearest
+from partita_core import PartitaError, suggest
 
 from partita.training import RunConfig
 
@@ -62,7 +62,7 @@ def recipe(name: str, codec: str | None = None, **settings: Any) -> RunConfig:
     known = RECIPES if codec is None else CODEC_RECIPES
     if name not in known:
         kind = "" if codec is None else " for the latents of a codec"
-        raise PartitaError(f"unknown recipe {name!r}{kind}; {nearest(name, known)}")
+        raise PartitaError(f"unknown recipe {name!r}{kind}; {suggest(name, known)}")
     return RECIPES[name]() if codec is None else CODEC_RECIPES[name](codec, **settings)
 
 

@@ -18,8 +18,8 @@ from partita_core import (
     load_weights,
     read_json,
     read_tensors,
+    short_repr,
     shorten,
-    shown,
     to_dict,
     write_json,
     write_tensors,
@@ -188,7 +188,7 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")
         if index not in indices:
-            difference = difference or f"{shown(name)} is of none of the {len(parameters)} parameters"
+            difference = difference or f"{short_repr(name)} is of none of the {len(parameters)} parameters"
             break
         state.setdefault(int(index), {})[key] = tensor.to(parameters[int(index)].dtype)
     for index, entries in state.items():
@@ -206,7 +206,7 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
 def _changed(own: list[dict[str, Any]], groups: Any) -> str:
     """What the groups of a checkpoint say otherwise than an optimizer's own; empty where they agree."""
     if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups) or len(groups) != len(own):
-        return f"{shown(groups)} is for {len(own)} groups of parameters"
+        return f"{short_repr(groups)} is for {len(own)} groups of parameters"
     for theirs, ours in zip(groups, own):
         # The learning rate is set before each step; settings come and go with versions of torch.
         known = {name: value for name, value in ours.items() if name in theirs and name != "lr"}

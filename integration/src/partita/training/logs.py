@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from partita_core import PartitaError, atomic_write, parse_json, shown
+from partita_core import PartitaError, atomic_write, parse_json, short_repr
 from tqdm import tqdm
 
 
@@ -71,7 +71,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
                 break
             line = None
         if not isinstance(line, dict) or not all(_fits(name, value) for name, value in ({"step": None} | line).items()):
-            raise PartitaError(f"{path} is no log of a run: line {number} is {shown(text.decode('utf-8', 'replace'))}")
+            raise PartitaError(
+                f"{path} is no log of a run: line {number} is {short_repr(text.decode('utf-8', 'replace'))}"
+            )
         lines.append(line)
     return lines
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
-from partita_core import PartitaError, Saved, check_finite, check_weights
+from partita_core import PartitaError, Saved, check_finite
+from partita_core.loading import check_weights
 from partita_core.ranges import Count, NonNegative, Positive, Range, Ranged, Steps
 from torch import Tensor, nn
 

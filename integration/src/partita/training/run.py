@@ -13,17 +13,17 @@ from partita_core import (
     Config,
     PartitaError,
     check_vacant,
-    component,
+    component_field,
+    file_lock,
     from_dict,
-    locked,
     read_json,
-    remove_saved,
     remove_unfinished,
-    settle,
     to_dict,
     write_json,
 )
+from partita_core.outputs import finish_interrupted_write
 from partita_core.ranges import Count, Positive, Proportion, Ranged, Seed
+from partita_core.saving import remove_model
 
 from partita.data import DataConfig
 
@@ -91,8 +91,8 @@ class RunConfig:
         codec: the codec whose latents the model is for, a folder or a name on the hub; None for an autoencoder.
     """
 
-    model: Config = component("autoencoder", "quantizer", "representation_model", "generator")
-    objective: Config = component("objective")
+    model: Config = component_field("autoencoder", "quantizer", "representation_model", "generator")
+    objective: Config = component_field("objective")
     data: DataConfig = DataConfig()
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     codec: str | None = None
@@ -144,14 +144,14 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PartitaError(f"cannot write {self.path}: {error.strerror or error}") from None
-        with locked(self.mark):
+        with file_lock(self.mark):
             yield
 
     def tidy(self) -> None:
         """Remove what a kill in the middle of writing has left, and complete what can be."""
         for folder in (self.path, self.model, self.checkpoints, self.failed):
             remove_unfinished(folder)
-        settle(self.model)
+        finish_interrupted_write(self.model)
 
     def written(self) -> set[str]:
         """The names of the checkpoints that the run wrote and did not delete."""
@@ -182,7 +182,7 @@ class RunFolder:
         for folder in (*(self.checkpoints / name for name in self.written()), self.samples, self.failed):
             shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
-        remove_saved(self.model)
+        remove_model(self.model)
         for file in (self.config, self.log, self.mark):
             file.unlink(missing_ok=True)
         for folder in (self.checkpoints, self.path):

@@ -60,8 +60,8 @@ class BatchNorm(TypedModule):
         """Move the running statistics towards those of a batch; the first batch replaces them."""
         self.steps += (mean + variance).isfinite().all()
         share = (1 / self.steps.clamp_min(1)).clamp_min(1 - self.decay)
-        move_average(self.running_mean, mean, share)
-        move_average(self.running_variance, variance, share)
+        update_average(self.running_mean, mean, share)
+        update_average(self.running_variance, variance, share)
 
 
 def _sum_over_processes(x: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ from partita_core import (
     is_distributed,
     length_mask,
     mean_within,
-    move_average,
     process_mean,
     register,
     tokens_within,
     upcast,
+    update_average,
 )
 from partita_core.ranges import NonNegative, Proportion
 from torch import Tensor, distributed, nn
@@ -107,7 +107,7 @@ class SoftNorm(Bottleneck):
         count = scaled.new_full((1,), scaled.numel())
         total, count = _sum_over_processes(torch.stack([scaled.sum().view(1), count])).unbind()
         squares = _sum_over_processes((scaled - total / count).square().sum().view(1))
-        move_average(self.running_std, (squares / count).sqrt(), 1 - self.decay)
+        update_average(self.running_std, (squares / count).sqrt(), 1 - self.decay)
 
 
 SoftNormConfig = config_of(SoftNorm)

@@ -17,7 +17,7 @@ from .streams import FrameAligner, Stream, TiledStream
 
 @dataclass(frozen=True)
 class NoiseSchedule(Ranged):
-    """Noise levels by time in [0, 1], evenly spaced in `sigma ** (1 / rho)` (Karras et al., arXiv 2206.00364, eq. 5).
+    """Noise level as a function of time in [0, 1], linear in `sigma ** (1 / rho)` (Karras et al., 2206.00364, eq. 5).
 
     Attributes:
         sigma_min: noise level at time 0, at which a denoiser returns its input.
@@ -33,7 +33,9 @@ class NoiseSchedule(Ranged):
         """Check the order of the levels."""
         super().__post_init__()
         if not self.sigma_min < self.sigma_max:
-            raise PartitaError(f"sigma_min is {self.sigma_min}; it must be below sigma_max, {self.sigma_max}")
+            raise PartitaError(
+                f"sigma_min is {self.sigma_min} and sigma_max is {self.sigma_max}; sigma_min must be smaller"
+            )
 
     def sigma(self, time: Any) -> Any:
         """Noise level at a time, a float or a tensor."""
@@ -171,9 +173,9 @@ class _DenoisingStream:
         # One chunk at a time, so that memory does not grow with the push, and rounding does not depend on the split.
         chunks = self._chunks.push(x, last=last).split(self._chunks.unit, dim=-1)
         audio = [self._denoise(chunk, last=last and i == len(chunks) - 1) for i, chunk in enumerate(chunks)]
-        whole = torch.cat(audio, dim=-1)[..., : self._owed]  # the last chunk may have been padded
-        self._owed -= whole.shape[-1]
-        return whole
+        joined = torch.cat(audio, dim=-1)[..., : self._pending]  # the last chunk may have been padded
+        self._pending -= joined.shape[-1]
+        return joined
 
     def _denoise(self, chunk: Tensor, *, last: bool) -> Tensor:
         """Return the audio that becomes final after one more chunk, or after none."""

@@ -1,28 +1,28 @@
-"""Several processes that train as one."""
+"""Statistics over all processes of distributed training."""
 
 import torch
 from torch import Tensor, distributed
 
 
 def process_mean(total: Tensor, count: Tensor) -> Tensor:
-    """The mean of what a loss counts, such that its mean over all processes is that over all entries.
+    """Mean of a loss whose average over all processes is its mean over the entries of all processes.
 
-    Gradients are averaged over processes. If each took the mean over its own entries, those of a process that has few,
-    for its files are short, would weigh more than those of another. So the count is that of all, shared evenly.
+    Data-parallel training averages gradients over processes. If each process divided by its own count, entries of a
+    process with few entries (short files) would weigh more. So every process divides by the mean count.
 
-    Called with gradients, it must be called in all processes; without them, as in an evaluation, which is one
-    process's alone, it is the plain mean.
+    With gradients enabled, call it in all processes. Without gradients, as in an evaluation on one process, it is the
+    plain mean.
 
     Args:
-        total: the sum of the entries that count in this process; any shape.
-        count: how many they are, or what else is to be divided by; as much.
+        total: sum of the entries of this process; any shape.
+        count: number of these entries, or another denominator; same shape as `total`.
 
     Returns:
-        `total / count`, with the mean over processes of `count`; zero where nothing counts anywhere.
+        `total` divided by the mean of `count` over processes; zero where that is zero.
     """
     count = count.detach()
     if torch.is_grad_enabled() and is_distributed():
-        # Of one dtype in all processes, whatever those of their totals are: one that has no texts may have no autocast.
+        # One dtype in all processes: a process without texts may run without autocast.
         shared = count.double()
         distributed.all_reduce(shared)
         count = shared / distributed.get_world_size()
@@ -31,5 +31,5 @@ def process_mean(total: Tensor, count: Tensor) -> Tensor:
 
 
 def is_distributed() -> bool:
-    """Whether there are several processes that train together."""
+    """Return True if several processes train together."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1

@@ -1,4 +1,4 @@
-"""The one exception for what a caller can put right, and texts as messages show them."""
+"""The exception for errors that a caller can fix, and formatting of values in messages."""
 
 import re
 from collections.abc import Iterable
@@ -7,32 +7,32 @@ from typing import Any
 
 
 class PartitaError(ValueError):
-    """Something the caller can put right, said in one line.
+    """An error that the caller can fix, with a message of one line.
 
-    The command line prints the message and exits with code 2; everything else that is raised is a
-    defect of ours and keeps its traceback. Its text is one line without control characters, whatever names it holds.
+    The command line prints the message and exits with code 2. Any other exception is a bug and keeps its traceback.
+    The message is one line without control characters, even if it quotes file names or file contents that hold some.
     """
 
     def __str__(self) -> str:
-        return printable(_BREAKS.sub(" ", super().__str__()))
+        return escape_unprintable(_BREAKS.sub(" ", super().__str__()))
 
 
-# Line breaks as `str.splitlines` knows them, and tabs, with the spaces around them.
+# Line breaks of `str.splitlines`, and tabs, with surrounding spaces.
 _BREAKS = re.compile(r"[ ]*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*")
 
 
-def printable(text: str) -> str:
-    """A text of a foreign file as a terminal or a table may show it: what does not print is escaped.
+def escape_unprintable(text: str) -> str:
+    """Escape characters that are not safe to print, for texts from files.
 
-    Escaped are control characters, which would be obeyed, marks that turn the direction of text, and the halves of
-    pairs that stand for bytes of a file name that is no UTF-8.
+    Escaped are control characters, which a terminal would execute, marks of text direction, and lone surrogates, which
+    represent bytes of file names that are not UTF-8.
     """
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char in _SPACES else _escaped(char) for char in text)
 
 
-# Spaces of typography, which Python does not call printable.
+# Typographic spaces, which `str.isprintable` rejects.
 _SPACES = "\u00a0\u2009\u202f"
 
 
@@ -40,26 +40,26 @@ def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """Ends an error message with the valid names closest to `name`, or with all of them, up to 40, if none is."""
+def suggest(name: str, valid: Iterable[str]) -> str:
+    """Suggest the valid names closest to `name`, or list up to 40 of them, as the end of an error message."""
     names = sorted(valid)
     close = get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(close)}?"
     listed = names if len(names) <= 40 else [*names[:40], f"and {len(names) - 40} more"]
-    return f"valid: {', '.join(listed)}" if names else "nothing is valid here"
+    return f"valid: {', '.join(listed)}" if names else "no valid names are registered"
 
 
-def shown(value: Any) -> str:
-    """A value as messages show it, however large it is."""
+def short_repr(value: Any) -> str:
+    """The repr of a value, shortened for messages."""
     return shorten(repr(value))
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of another library says, as far as it is one line; its type where it says nothing."""
+    """The first line of an error's message, or its type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def shorten(text: str, most: int = 160) -> str:
-    """A text of at most about that many characters, with what is between its ends left out."""
-    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 4 :]}"
+def shorten(text: str, limit: int = 160) -> str:
+    """Shorten a text to about `limit` characters by cutting out its middle."""
+    return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 4 :]}"

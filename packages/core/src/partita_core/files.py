@@ -1,4 +1,4 @@
-"""Safe files: safetensors and JSON only, written whole (see `outputs`), and one line where they are not right."""
+"""Reading and writing of safetensors and JSON files: written atomically (see `outputs`), strictly checked."""
 
 import json
 import math
@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import PartitaError, first_line, shorten, shown
+from .errors import PartitaError, first_line, short_repr, shorten
 from .outputs import atomic_write
 
-# JSON of ours is far smaller; what is larger would take memory without saying anything.
-_MOST_JSON = 16 << 20
+# Files that packages write are far smaller.
+_MAX_JSON_BYTES = 16 << 20
 
 _DTYPES = {
     "C64": torch.complex64,
@@ -35,32 +35,32 @@ _DTYPES = {
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all.
+    """Write `value` as indented JSON, atomically.
 
     Raises:
-        PartitaError: the place cannot be written, or a number is not finite, which `read_json` would refuse.
+        PartitaError: the file cannot be written, or a number is not finite.
     """
     try:
         text = json.dumps(value, indent=2, allow_nan=False)
     except ValueError:
-        raise PartitaError(f"cannot write {path}: a number in it is not finite (NaN or infinite)") from None
+        raise PartitaError(f"cannot write {path}: a number is not finite (NaN or infinite)") from None
     with atomic_write(path) as aside:
         aside.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: str | Path) -> Any:
-    """The value of a JSON file; see `parse_json`.
+    """Read a JSON file; see `parse_json`.
 
     Raises:
-        PartitaError: there is none, it is too large, or it is not JSON.
+        PartitaError: the file does not exist, is too large, or is not JSON.
     """
     path = Path(path)
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise PartitaError(f"cannot read {path}: it is no file")
-        if size > _MOST_JSON:
-            raise PartitaError(f"{path} is {size} bytes; at most {_MOST_JSON} of JSON are read")
+            raise PartitaError(f"cannot read {path}: it is not a file")
+        if size > _MAX_JSON_BYTES:
+            raise PartitaError(f"{path} has {size} bytes; the maximum for JSON is {_MAX_JSON_BYTES}")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise PartitaError(f"{path} is not JSON: it is not UTF-8") from None
@@ -73,10 +73,10 @@ def read_json(path: str | Path) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text in which every key stands once and every number is finite.
+    """Parse JSON without duplicate keys, and with finite numbers only.
 
     Raises:
-        PartitaError: it is not such JSON.
+        PartitaError: the text is not such JSON.
     """
     try:
         return json.loads(text, object_pairs_hook=_object, parse_float=_finite, parse_constant=_finite)
@@ -84,10 +84,10 @@ def parse_json(text: str) -> Any:
         raise PartitaError(f"not JSON: {error}") from None
     except json.JSONDecodeError as error:
         raise PartitaError(f"not JSON: {error}") from None
-    except ValueError:  # Python reads integers of some thousand digits
-        raise PartitaError("not JSON: it holds a number that is too long") from None
+    except ValueError:  # Python limits integers to some thousand digits
+        raise PartitaError("not JSON: a number has too many digits") from None
     except RecursionError:
-        raise PartitaError("not JSON: it is nested too deeply") from None
+        raise PartitaError("not JSON: nested too deeply") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -95,22 +95,26 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise PartitaError(f"the key {shown(twice)} stands more than once in an object")
+        raise PartitaError(f"duplicate key {short_repr(twice)}")
     return found
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise PartitaError(f"{shown(text)} is no finite number")
+        raise PartitaError(f"{short_repr(text)} is not a finite number")
     return value
 
 
 def check_finite(tensors: Mapping[str, Tensor], source: Any) -> None:
-    """Refuse numbers that no later step can use: anything computed from NaN is NaN.
+    """Check that tensors hold finite numbers only.
+
+    Args:
+        tensors: tensors by name.
+        source: name of their file or model in messages.
 
     Raises:
-        PartitaError: a number is NaN or infinite; the first tensor is named.
+        PartitaError: a number is NaN or infinite; the first such tensor is named.
     """
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
@@ -120,16 +124,16 @@ def check_finite(tensors: Mapping[str, Tensor], source: Any) -> None:
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None, *, finite: bool = True
 ) -> None:
-    """Write tensors as safetensors, whole or not at all.
+    """Write tensors as safetensors, atomically.
 
     Args:
         path: file to write.
         tensors: tensors by name.
         metadata: texts by name.
-        finite: refuse numbers that are not finite, as every reader here does.
+        finite: check that all numbers are finite, as readers require.
 
     Raises:
-        PartitaError: the place cannot be written, the disk is full, or a number is not finite.
+        PartitaError: the file cannot be written, the disk is full, or a number is not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -142,29 +146,29 @@ def write_tensors(
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_write(path) as aside:
         aside.touch()
-        mode = aside.stat().st_mode  # as other files have it; the library makes its own readable to their owner alone
+        mode = aside.stat().st_mode  # permissions of an ordinary file; the library restricts its own to the owner
         try:
             save_file(plain, str(aside), metadata=metadata)
-        except SafetensorError as error:  # what the system says, the library does not raise as an OSError
+        except SafetensorError as error:  # the library raises system errors as its own type
             raise PartitaError(f"cannot write {path}: {first_line(error)}") from None
         aside.chmod(mode)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file, on the CPU.
+    """Read the tensors and the metadata of a safetensors file, to the CPU.
 
     Raises:
-        PartitaError: there is none, or it is not safetensors, or it is damaged, or holds types that are not read.
+        PartitaError: the file does not exist, is not safetensors, is damaged, or holds unsupported types.
     """
     with _opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
 
 
 def read_shapes(path: str | Path) -> dict[str, Tensor]:
-    """What the header of a safetensors file says of its tensors: as much on the meta device, which takes no memory.
+    """Read shapes and dtypes from the header of a safetensors file, as tensors on the meta device.
 
     Raises:
-        PartitaError: as `read_tensors`.
+        PartitaError: see `read_tensors`.
     """
     with _opened(path) as file:
         parts = {name: file.get_slice(name) for name in file.keys()}
@@ -176,26 +180,26 @@ def read_shapes(path: str | Path) -> dict[str, Tensor]:
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Any]:
-    """A safetensors file of the types that are read; the library holds the header against the size of the file."""
+    """Open a safetensors file and check its types; the library checks the header against the size of the file."""
     from safetensors import safe_open
 
     path = Path(path)
     try:
         if not path.is_file():
             raise PartitaError(f"no such file: {path}")
-        path.open("rb").close()  # whatever keeps it from opening a file, the library says that there is none
+        path.open("rb").close()  # for the reason: the library reports any failure to open as a missing file
     except OSError as error:
         raise PartitaError(f"cannot read {path}: {error.strerror or error}") from None
     try:
         with safe_open(str(path), framework="pt") as file:
             for name in file.keys():
                 if (dtype := file.get_slice(name).get_dtype()) not in _DTYPES:
-                    raise PartitaError(f"{path}: {shown(name)} is {dtype}; read are {', '.join(_DTYPES)}")
+                    raise PartitaError(f"{path}: {short_repr(name)} is {dtype}; supported are {', '.join(_DTYPES)}")
             yield file
     except PartitaError:
         raise
-    except Exception as error:  # the library's own, and torch's of shapes that no tensor has
+    except Exception as error:  # from the library, and from torch for impossible shapes
         reason = shorten(first_line(error))
         if "Cannot allocate memory" in reason:
-            raise PartitaError(f"cannot read {path}: there is not enough memory") from None
+            raise PartitaError(f"cannot read {path}: not enough memory") from None
         raise PartitaError(f"{path} is not a safetensors file, or is damaged: {reason}") from None

@@ -1,4 +1,4 @@
-"""Modules that are used and never trained."""
+"""Frozen modules: used by a model, never trained, and not part of its state."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -8,43 +8,45 @@ from torch import nn
 from torch.func import functional_call
 
 from .errors import PartitaError
-from .fingerprints import plain_state, weights_hash
+from .fingerprints import uncompiled_state, weights_hash
 
 
 class Frozen(nn.Module):
-    """Holds a module outside the module tree: absent from state dict, optimizers, DDP and EMA.
+    """Wrapper that keeps a module out of the module tree: not in state dict, optimizers, DDP or EMA.
 
-    It is always in eval mode, follows the device but never the dtype, and is shared by deepcopy. `check` asserts that
-    its weights are those it came with.
+    The module is always in eval mode, follows the device but not the dtype of its parent, and is shared by deepcopy.
+    `check` verifies that its weights have not changed.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        """Freezes `module`."""
+        """Freeze `module`."""
         super().__init__()
         object.__setattr__(self, "module", module.eval().requires_grad_(False))
-        self.sha256 = weights_hash(plain_state(module))
+        self.sha256 = weights_hash(uncompiled_state(module))
 
     module: nn.Module
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The module's own."""
+        """Call the module."""
         return self.module(*args, **kwargs)
 
     def check(self) -> None:
-        """Raises where the weights have changed, which nothing that trains should do.
+        """Check that the weights are those at construction.
 
         Raises:
-            PartitaError: they have.
+            PartitaError: they have changed.
         """
-        if weights_hash(plain_state(self.module)) != self.sha256:
-            raise PartitaError(f"the frozen {type(self.module).__name__} has changed")
+        if weights_hash(uncompiled_state(self.module)) != self.sha256:
+            raise PartitaError(
+                f"the weights of the frozen {type(self.module).__name__} have changed; exclude it from training"
+            )
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in eval mode."""
+        """Do nothing: the module stays in eval mode."""
         return self
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        # `fn` may move, cast or both; an empty tensor tells where to, and the dtype is kept.
+        # `fn` may move and cast. Applied to an empty tensor it gives the device; the dtype is kept.
         tensor = next(iter(self.module.state_dict().values()), None)
         if tensor is not None:
             self.module.to(device=fn(torch.empty(0, dtype=tensor.dtype, device=tensor.device)).device)
@@ -55,6 +57,6 @@ class Frozen(nn.Module):
 
 
 def frozen_call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """Calls a module that this phase does not train: gradients pass through it, none stay in its parameters."""
+    """Call a module with detached parameters: gradients pass through it but do not reach its parameters."""
     parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
     return functional_call(module, parameters | dict(module.named_buffers()), args, kwargs)

@@ -1,8 +1,7 @@
-"""Channel layouts, and the one map between them.
+"""Channel layouts and conversion between them.
 
-Audio outside a network is in the layout that is named: with `MID_SIDE` the channels *are* M and S. A network
-that knows several layouts always sees two channels, and mono travels as `(m, m)`; what comes back of it is mono
-by the mean of the two.
+Outside of networks, channels are those of the layout: in `MID_SIDE` audio they are M and S. A network that supports
+several layouts always has two channels. Mono audio enters it as `(m, m)`, and its output is averaged back to mono.
 """
 
 from collections.abc import Sequence
@@ -13,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import PartitaError, nearest, shown
+from .errors import PartitaError, short_repr, suggest
 
 
 class ChannelLayout(IntEnum):
-    """What the channels of an audio signal mean."""
+    """Meaning of the channels of an audio signal."""
 
     MONO = 0
     STEREO = 1
@@ -30,28 +29,28 @@ class ChannelLayout(IntEnum):
 
     @classmethod
     def parse(cls, name: "str | int | ChannelLayout") -> "ChannelLayout":
-        """The layout called `name` ("mono", "stereo", "mid_side" or "mid-side"), or numbered so.
+        """Return the layout of a name ("mono", "stereo", "mid_side" or "mid-side") or number.
 
         Raises:
-            PartitaError: no layout is called or numbered that.
+            PartitaError: there is no such layout.
         """
         if isinstance(name, str):
             key = name.strip().upper().replace("-", "_")
             if key not in cls.__members__:
                 valid = [member.lower() for member in cls.__members__]
-                raise PartitaError(f"unknown channel layout {name!r}; {nearest(name.lower(), valid)}")
+                raise PartitaError(f"unknown channel layout {name!r}; {suggest(name.lower(), valid)}")
             return cls[key]
         try:
             return cls(index(name))
         except (TypeError, ValueError):
-            raise PartitaError(f"unknown channel layout {shown(name)}; valid: 0, 1, 2") from None
+            raise PartitaError(f"unknown channel layout {short_repr(name)}; valid: 0, 1, 2") from None
 
 
-def natural_layout(channels: int) -> ChannelLayout:
-    """The layout that audio of `channels` channels has when nothing else is said.
+def default_layout(channels: int) -> ChannelLayout:
+    """Return the layout of audio of `channels` channels for which no layout is given: mono or stereo.
 
     Raises:
-        PartitaError: there is none, which is so for more than two channels.
+        PartitaError: there are more than two channels.
     """
     if channels not in (1, 2):
         raise PartitaError(f"audio has {channels} channels; mono (1) and stereo or mid/side (2) are supported")
@@ -59,25 +58,27 @@ def natural_layout(channels: int) -> ChannelLayout:
 
 
 def convert(audio: Tensor, source: ChannelLayout, target: ChannelLayout) -> Tensor:
-    """Maps audio from one layout to another: mid = (L + R) / 2, side = (L - R) / 2, mono = mid.
+    """Convert audio between layouts: mid = (L + R) / 2, side = (L - R) / 2, mono = mid.
 
     Args:
         audio: `(..., source.width, samples)`.
-        source: the layout that `audio` is in.
-        target: the layout wanted.
+        source: layout of `audio`.
+        target: layout of the result.
 
     Returns:
-        `(..., target.width, samples)`; `audio` itself where the two layouts agree.
+        `(..., target.width, samples)`; `audio` itself if the layouts are equal.
 
     Raises:
-        PartitaError: mono is asked for as something wider (that would be invention), or the width is not `source`'s.
+        PartitaError: `source` is mono and `target` is not, or the number of channels is not that of `source`.
     """
     if audio.shape[-2] != source.width:
-        raise PartitaError(f"{source.name.lower()} audio has {source.width} channels, this has {audio.shape[-2]}")
+        raise PartitaError(f"{source.name.lower()} audio has {source.width} channels, got {audio.shape[-2]}")
     if source == target:
         return audio
     if source is ChannelLayout.MONO:
-        raise PartitaError(f"mono cannot become {target.name.lower()}: the second channel would be invented")
+        raise PartitaError(
+            f"mono audio cannot be converted to {target.name.lower()}; use mono, or repeat the channel yourself"
+        )
     first, second = audio.unbind(-2)
     if source is ChannelLayout.STEREO:
         mid = (first + second) / 2
@@ -90,30 +91,32 @@ def convert(audio: Tensor, source: ChannelLayout, target: ChannelLayout) -> Tens
 
 
 def network_layout(layout: ChannelLayout, layouts: Sequence[ChannelLayout]) -> ChannelLayout:
-    """The layout in which a network that knows `layouts` takes audio of `layout`.
+    """Return the layout in which audio of `layout` enters a network that supports `layouts`.
 
-    It is `layout` itself where the network knows it; else the one it maps to without loss (mono to the pair (m, m),
-    stereo and mid/side to each other).
+    That is `layout` itself if supported, else one that it converts to without loss: mono to the pair (m, m), stereo
+    and mid/side to each other.
 
     Raises:
-        PartitaError: there is none, as for stereo and a mono network.
+        PartitaError: there is none, as for stereo audio and a mono network.
     """
     if layout in layouts:
         return layout
     wide = [known for known in (ChannelLayout.STEREO, ChannelLayout.MID_SIDE) if known in layouts]
     if not wide:
         known = ", ".join(known.name.lower() for known in layouts)
-        raise PartitaError(f"this model takes {known} only, not {layout.name.lower()}; fold the audio down first")
+        raise PartitaError(
+            f"layout is {layout.name.lower()}, and this model supports {known} only; downmix the audio first"
+        )
     return wide[0]
 
 
 def to_network(audio: Tensor, layout: ChannelLayout, layouts: Sequence[ChannelLayout]) -> Tensor:
-    """Audio of `layout` as a network that knows `layouts` takes it, in `network_layout(layout, layouts)`.
+    """Convert audio of `layout` to the input of a network, in `network_layout(layout, layouts)`.
 
     Args:
-        audio: `(..., layout.width, samples)`. Two channels named mono are folded to their mean first.
-        layout: the layout that `audio` is in.
-        layouts: what the network knows; a single mono means one channel, everything else two.
+        audio: `(..., layout.width, samples)`. Two channels labeled mono are averaged first.
+        layout: layout of `audio`.
+        layouts: layouts that the network supports; it has one channel if that is mono alone, else two.
 
     Returns:
         `(..., channels, samples)`.
@@ -125,18 +128,18 @@ def to_network(audio: Tensor, layout: ChannelLayout, layouts: Sequence[ChannelLa
         if tuple(layouts) == (ChannelLayout.MONO,):
             return convert(audio, layout, layout)
         pair = convert(audio, layout, layout).expand(*audio.shape[:-2], 2, audio.shape[-1])
-        # A network that knows mono by a token sees (m, m); one that does not sees a stereo or mid/side signal.
+        # A network with a mono token gets (m, m); any other gets a stereo or mid/side signal.
         return pair if known is layout else convert(pair, ChannelLayout.STEREO, known)
     return convert(audio, layout, known)
 
 
 def from_network(audio: Tensor, known: ChannelLayout, layout: ChannelLayout) -> Tensor:
-    """What a network returned in its layout `known`, in the layout wanted: the way back from `to_network`.
+    """Convert the output of a network from its layout `known` to `layout`: the inverse of `to_network`.
 
     Args:
-        audio: `(..., channels, samples)` from a network that was told `known`.
-        known: the layout it was told; of a pair returned for mono, the mean is the contract.
-        layout: the layout wanted.
+        audio: `(..., channels, samples)`, output of a network for layout `known`.
+        known: layout of the output; a pair returned for mono is averaged.
+        layout: layout of the result.
 
     Returns:
         `(..., layout.width, samples)`.
@@ -146,9 +149,8 @@ def from_network(audio: Tensor, known: ChannelLayout, layout: ChannelLayout) -> 
     return convert(audio, known, layout)
 
 
-# What a pair of channels becomes, by the layout it is in and the one wanted: `[source, target] @ (first, second)`.
-# To mono is always the fold-down twice, so that of a pair returned for mono the mean counts. From mono to anything
-# else there is nothing.
+# Conversion matrices of channel pairs, by source and target layout: `[source, target] @ (first, second)`.
+# Mono is the mean of the channels, twice. From mono to other layouts there is no conversion.
 _HALF, _NONE = [[0.5, 0.5], [0.5, 0.5]], [[float("nan")] * 2] * 2
 _PAIRS = (
     (_HALF, _NONE, _NONE),
@@ -158,13 +160,12 @@ _PAIRS = (
 
 
 def convert_pairs(audio: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """`convert` for a batch as networks see it, each item with its own layouts, without branches.
+    """Convert a batch of network audio, each item between its own layouts, without branches.
 
     Args:
-        audio: `(batch, channels, samples)` as networks see it: mono is the pair (m, m), or one channel in a model
-            that knows nothing else.
-        source: `(batch,)` int64, the layout each item is in.
-        target: `(batch,)` int64, the layout wanted; mono as anything wider gives NaN.
+        audio: `(batch, channels, samples)`: mono is the pair (m, m), or one channel for a mono network.
+        source: `(batch,)` int64, layout of each item.
+        target: `(batch,)` int64, layout of each result; converting mono to another layout gives NaN.
 
     Returns:
         `(batch, channels, samples)`; for mono both channels are the mean.
@@ -176,15 +177,15 @@ def convert_pairs(audio: Tensor, source: Tensor, target: Tensor) -> Tensor:
 
 
 def as_layouts(layout: "ChannelLayout | str | int | Sequence | Tensor", batch_size: int) -> Tensor:
-    """One layout, or one per item, as the `(batch,)` int64 tensor on the CPU that records hold.
+    """Expand one layout, or one per item, to `(batch,)` int64 on the CPU.
 
     Raises:
-        PartitaError: a layout is unknown, or there are neither one nor `batch_size` of them.
+        PartitaError: a layout is unknown, or there are neither one nor `batch_size` layouts.
     """
     items: Any = layout
-    items = items.tolist() if hasattr(items, "tolist") else items  # of a tensor or an array
+    items = items.tolist() if hasattr(items, "tolist") else items  # tensors and arrays
     if not isinstance(items, (list, tuple)):
         items = [items] * batch_size
     if len(items) != batch_size:
-        raise PartitaError(f"{len(items)} layouts for {batch_size} items")
+        raise PartitaError(f"got {len(items)} layouts for {batch_size} items; pass one, or one per item")
     return torch.tensor([ChannelLayout.parse(item) for item in items], dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Batches of unequal items: which of their positions are signal, which padding, and statistics of the signal alone."""
+"""Batches of items of unequal length: masks of padding, and statistics without padding."""
 
 from collections.abc import Sequence
 
@@ -10,22 +10,22 @@ from .distributed import process_mean
 
 
 def length_mask(lengths: Tensor | Sequence[int], n: int) -> Tensor:
-    """A mask `(batch, n)` on the device of `lengths`: True up to each item's length, False for the padding behind it.
+    """Mask `(batch, n)` on the device of `lengths`: True up to each item's length, False for padding after it.
 
     Args:
         lengths: `(batch,)` int64.
-        n: positions of the padded batch.
+        n: length of the padded batch.
     """
     lengths = as_integers(lengths, "lengths")
     return torch.arange(n, device=lengths.device) < lengths[:, None]
 
 
 def tokens_within(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """The vectors of `(batch, dim, tokens)` that are no padding, `(count, dim)`, one item after the other.
+    """Select the vectors of `(batch, dim, tokens)` that are not padding, as `(count, dim)`.
 
     Args:
         x: padded vectors.
-        lengths: `(batch,)` tokens of each item; None where all items are full.
+        lengths: `(batch,)`, number of tokens of each item; None if all items are full.
     """
     if lengths is None:
         return x.mT.flatten(0, 1)
@@ -33,11 +33,11 @@ def tokens_within(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def mean_within(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """The mean of `(batch, tokens)` over what is no padding; called in all processes, see `process_mean`.
+    """Mean of `(batch, tokens)` without padding; call it in all processes, see `process_mean`.
 
     Args:
-        x: a value per token.
-        lengths: `(batch,)` tokens of each item; None where all items are full, in all processes.
+        x: one value per token.
+        lengths: `(batch,)`, number of tokens of each item; None if all items are full, in all processes.
     """
     if lengths is None:
         return x.mean()
@@ -46,7 +46,7 @@ def mean_within(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def codes_within(codes: Tensor, lengths: Tensor | None) -> Tensor:
-    """Codes `(batch, num_quantizers, tokens)` with -1 in the padding behind `lengths`; None: there is no padding."""
+    """Set the padding of codes `(batch, num_quantizers, tokens)` to -1; None for `lengths` if there is no padding."""
     if lengths is None:
         return codes
     mask = length_mask(lengths, codes.shape[-1]).to(codes.device)
@@ -54,13 +54,13 @@ def codes_within(codes: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 @torch.no_grad()
-def move_average(running: Tensor, value: Tensor, share: float | Tensor) -> None:
-    """Move a running average in place by `share` of its distance to `value`; elements that are not finite are ignored.
+def update_average(running: Tensor, value: Tensor, share: float | Tensor) -> None:
+    """Update a running average in place: `running += share * (value - running)`; non-finite elements are ignored.
 
     Args:
-        running: the average, of any shape.
-        value: the statistic of this step, as much.
-        share: from 0 (nothing moves) to 1 (the value is taken over).
+        running: running average, of any shape.
+        value: statistic of this step, of the same shape.
+        share: weight of `value`, from 0 to 1.
     """
     value = value.to(running.dtype)
     running.lerp_(torch.where(value.isfinite(), value, running), share)

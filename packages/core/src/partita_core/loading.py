@@ -1,4 +1,4 @@
-"""Building what a file describes, and trusting it no further than its weights reach."""
+"""Building models from untrusted files: checks of a config against its weights, before memory is allocated."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,31 +16,31 @@ from .registry import Config
 
 M = TypeVar("M", bound=nn.Module)
 
-# What pickles are called; opening one runs what it says.
+# Suffixes of pickle formats, which can execute code when loaded.
 _PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
 
-# What a model may make beside its weights, as windows and tables: this many bytes, or as many as its weights take.
-_FREE_BYTES = 1 << 28
+# Allowance for tensors besides the weights, such as windows and tables; or the size of the weights if larger.
+_EXTRA_BYTES = 1 << 28
 
-# Calls of torch that building takes, for each tensor and beside them; ours take 2 to 5 a tensor.
-_CALLS, _FREE_CALLS = 50, 2000
+# Allowance for torch calls while building, per tensor and besides; typical models take 2 to 5 per tensor.
+_CALLS, _EXTRA_CALLS = 50, 2000
 
-# No width, count or length of a model comes near to it; Python alone would fill the memory with more.
-_MOST = 10**8
+# Far above any width, count or length of a model; larger values could exhaust memory in plain Python.
+_MAX_CONFIG_VALUE = 10**8
 
 
 def check_folder(folder: Path, names: list[str], root: Path) -> None:
-    """Refuses a model folder with a pickle in it, however deep, or one of which something to be read lies elsewhere.
+    """Check that a model folder holds no pickle, at any depth, and that files to be read lie within it.
 
-    Links of a download of huggingface_hub lead from `snapshots/REVISION` to `blobs`, and are let be.
+    Links of huggingface_hub downloads, from `snapshots/REVISION` to `blobs`, are allowed.
 
     Args:
-        folder: of the model, or of one that it is built on.
-        names: what is to be read in it, as far as it is there.
-        root: the folder that was named, which `folder` lies in.
+        folder: folder of the model, or of a model nested in it.
+        names: files to be read; they need not exist.
+        root: folder that the caller named, which contains `folder`.
 
     Raises:
-        PartitaError: so it is; the file is named.
+        PartitaError: there is a pickle or a file outside; it is named.
     """
     try:
         held, own, root = sorted(folder.rglob("*")), folder.resolve(), root.resolve()
@@ -50,42 +50,44 @@ def check_folder(folder: Path, names: list[str], root: Path) -> None:
     for path in held:
         if path.suffix.lower() in _PICKLES:
             raise PartitaError(
-                f"{folder} holds {path.relative_to(folder)}, a pickle, which can run code; models are read from "
-                "safetensors only: remove it, or convert the weights"
+                f"{folder} holds {path.relative_to(folder)}, a pickle, which can execute code; remove it, or convert "
+                "the weights to safetensors"
             )
     blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else None
     for name, target in targets.items():
         if own not in target.parents and (blobs is None or target.parent != blobs):
-            raise PartitaError(f"{folder / name} leads out of the model folder, to {target}; put a copy in its place")
+            raise PartitaError(f"{folder / name} is a link out of the model folder, to {target}; replace it by a copy")
 
 
 def build_for(
     weights: Mapping[str, Tensor], config: Config, build: Callable[[], Any], source: Any, *, kind: type[M]
 ) -> M:
-    """Builds a module that weights are to be loaded into, once it is known that they fit.
+    """Build a module to load weights into, after checking that they fit.
 
-    It is built on the meta device first, which takes no memory and little time, and held against the weights.
+    The module is built on the meta device first, without memory, and compared with the weights.
 
     Args:
-        weights: name, shape and dtype of each, as `read_shapes` has them.
-        config: says what is built.
-        build: builds it.
-        source: what the weights are of, for messages.
-        kind: what it must be.
+        weights: name, shape and dtype of each tensor, as `read_shapes` returns them.
+        config: Config of the module.
+        build: function that builds it.
+        source: name of the model in messages.
+        kind: expected type of the module.
 
     Raises:
-        PartitaError: it cannot be built, is of another kind, or is not of these weights, or out of proportion to them.
+        PartitaError: the module cannot be built, is of another type, does not fit the weights, or is far larger.
     """
     for value in tree_leaves(to_dict(config)):
-        if isinstance(value, int) and abs(value) > _MOST:
-            figure = shorten(str(value), 40)
-            raise PartitaError(f"{source} describes a model with a figure of {figure}; {_MOST} is the most there is")
+        if isinstance(value, int) and abs(value) > _MAX_CONFIG_VALUE:
+            number = shorten(str(value), 40)
+            raise PartitaError(f"{source}: the config value {number} exceeds the maximum, {_MAX_CONFIG_VALUE}")
     size = sum(tensor.nbytes for tensor in weights.values())
-    with _Budget(len(weights), size + _FREE_BYTES, source):
+    with _Budget(len(weights), size + _EXTRA_BYTES, source):
         shell = build_shell(weights, build, source, kind=kind)
     made = sum(tensor.nbytes for tensor in (*shell.parameters(), *shell.buffers()))
-    if made > 2 * size + _FREE_BYTES:
-        raise PartitaError(f"{source} describes a model of {made} bytes, and holds weights of {size}")
+    if made > 2 * size + _EXTRA_BYTES:
+        raise PartitaError(
+            f"{source} describes a model of {made} bytes, but its weights have {size}; use the config of the weights"
+        )
     with _described(source):
         module = build()
     assert isinstance(module, kind)
@@ -93,59 +95,59 @@ def build_for(
 
 
 def build_shell(weights: Mapping[str, Tensor], build: Callable[[], Any], source: Any, *, kind: type[M]) -> M:
-    """Build a module on the meta device, which takes no memory, and hold it against weights; see `build_for`.
+    """Build a module on the meta device, without memory, and check that weights fit; see `build_for`.
 
     Raises:
-        PartitaError: it cannot be built, is of another kind, or is not of these weights.
+        PartitaError: the module cannot be built, is of another type, or does not fit the weights.
     """
     with _described(source), torch.device("meta"):
         shell = build()
     if not isinstance(shell, kind):
-        raise PartitaError(f"{source} holds a {type(shell).__name__}, not a {kind.__name__}")
+        raise PartitaError(f"{source} is a {type(shell).__name__}; a {kind.__name__} is expected")
     check_weights(shell.state_dict(), weights, source)
     return shell
 
 
 @contextmanager
 def limited_build(source: Any, *, max_tensors: int, max_bytes: int) -> Iterator[None]:
-    """Build within on the meta device, as `build_for` does, a module whose weights are not at hand.
+    """Context in which a module without weights at hand is built on the meta device, up to a maximum size.
 
     Args:
         source: name of the model in messages.
-        max_tensors: tensors of the largest model that is expected.
-        max_bytes: bytes of its largest tensor.
+        max_tensors: maximum number of tensors.
+        max_bytes: maximum size of a tensor.
 
     Raises:
-        PartitaError: it cannot be built, or is larger.
+        PartitaError: the module cannot be built, or is larger.
     """
     with _described(source), torch.device("meta"), _Budget(max_tensors, max_bytes, source):
         yield
 
 
 def check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: Any) -> None:
-    """Holds weights against the state of a module: names, shapes and types; floating types may differ.
+    """Check names, shapes and dtypes of weights against the state of a module; floating-point types may differ.
 
     Raises:
-        PartitaError: they do not fit; the first is named.
+        PartitaError: they do not fit; the first difference is named.
     """
     missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     if missing or unexpected:
-        example = f"no {missing[0]}" if missing else f"a stray {shorten(unexpected[0])}"
+        example = f"{missing[0]} is missing" if missing else f"{shorten(unexpected[0])} is unexpected"
         count = f"{len(missing)} missing and {len(unexpected)} unexpected tensors"
-        raise PartitaError(f"{source} holds the weights of another model: {count}, first {example}")
+        raise PartitaError(f"{source} holds weights of another model: {count}; {example}")
     for name, tensor in weights.items():
         expected = own[name]
         if tensor.shape != expected.shape:
             shapes = f"{name} is {shorten(str(tuple(tensor.shape)))}, expected {tuple(expected.shape)}"
-            raise PartitaError(f"{source} holds the weights of another model: {shapes}")
+            raise PartitaError(f"{source} holds weights of another model: {shapes}")
         if tensor.dtype != expected.dtype and not (tensor.is_floating_point() and expected.is_floating_point()):
             types = f"{name} is {tensor.dtype}, expected {expected.dtype}"
-            raise PartitaError(f"{source} holds the weights of another model: {types}")
+            raise PartitaError(f"{source} holds weights of another model: {types}")
 
 
 @contextmanager
 def _described(source: Any) -> Iterator[None]:
-    """Whatever a build raises is the fault of the figures that it was given; the cause is kept."""
+    """Convert any error of a build to a `PartitaError`, since it is caused by the config."""
     try:
         yield
     except PartitaError:
@@ -157,20 +159,22 @@ def _described(source: Any) -> Iterator[None]:
 
 
 class _Budget(TorchDispatchMode):
-    """Ends a build on the meta device that makes more than weights could fill, before Python runs out of memory."""
+    """Stop a build on the meta device that makes more tensors than the weights fill, before memory runs out."""
 
-    def __init__(self, tensors: int, most_bytes: int, source: Any) -> None:
+    def __init__(self, tensors: int, max_bytes: int, source: Any) -> None:
         super().__init__()
-        self._calls, self._most_bytes, self._source = _FREE_CALLS + _CALLS * tensors, most_bytes, source
+        self._calls, self._max_bytes, self._source = _EXTRA_CALLS + _CALLS * tensors, max_bytes, source
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         made = [tensor for tensor in tree_leaves(result) if isinstance(tensor, Tensor)]
         self._calls -= any(tensor.is_meta for tensor in made)
         for tensor in made:
-            if tensor.nbytes > self._most_bytes:
+            if tensor.nbytes > self._max_bytes:
                 shape = tuple(tensor.shape)
-                raise PartitaError(f"{self._source} describes a model with a tensor of {shape}, and weights for none")
+                raise PartitaError(
+                    f"{self._source} describes a model with a tensor of {shape}, larger than all of its weights"
+                )
         if self._calls < 0:
-            raise PartitaError(f"{self._source} describes a model of far more parts than it has weights for")
+            raise PartitaError(f"{self._source} describes a model of far more parts than it has weights")
         return result

@@ -1,4 +1,4 @@
-"""Locks: one writer at a time, for as long as its process lives. Nothing is locked where the system has no locks."""
+"""File locks: one writer at a time, until its process ends. Without effect on systems without such locks."""
 
 import os
 from collections.abc import Iterator
@@ -9,18 +9,18 @@ from .errors import PartitaError
 
 try:
     import fcntl
-except ImportError:  # Windows has none
+except ImportError:  # not available on Windows
     fcntl = None
 
-_held: set[int] = set()  # handles of locks, which must not outlive this process in its children
+_held: set[int] = set()  # handles of held locks, which child processes must close
 
 
 @contextmanager
-def locked(path: str | Path) -> Iterator[None]:
-    """Hold the lock of a file, which is made where there is none; it ends with the process, however that ends.
+def file_lock(path: str | Path) -> Iterator[None]:
+    """Hold the lock of a file, which is created if missing; the lock ends with the process, even if it is killed.
 
     Raises:
-        PartitaError: another process holds it, or the file cannot be opened.
+        PartitaError: another process holds the lock, or the file cannot be opened.
     """
     path = Path(path)
     while True:
@@ -31,11 +31,11 @@ def locked(path: str | Path) -> Iterator[None]:
         if _lock(handle) is False:
             os.close(handle)
             raise PartitaError(
-                f"{path.parent} is being written by another process; wait until that has ended, or name another folder"
+                f"{path.parent} is being written by another process; wait until it ends, or use another folder"
             )
         if _is_at(handle, path):
             break
-        os.close(handle)  # whoever had the lock has removed the file
+        os.close(handle)  # the previous holder has removed the file
     _held.add(handle)
     try:
         yield
@@ -45,7 +45,7 @@ def locked(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def folder_locked(folder: Path) -> Iterator[bool | None]:
-    """Lock a folder, if nobody else has: True, or False; None where there are no locks."""
+    """Try to lock a folder: True if locked, False if another process holds it, None on systems without locks."""
     if fcntl is None:
         yield None
         return
@@ -75,20 +75,20 @@ def _lock(handle: int) -> bool | None:
 
 
 def _is_at(handle: int, path: Path) -> bool:
-    """Whether a path still leads to what was opened."""
+    """Return True if a path still refers to the opened file."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.stat(path), os.fstat(handle))
     return False
 
 
 def _release(handle: int) -> None:
-    if handle in _held:  # else a child has closed it already
+    if handle in _held:  # otherwise this is a child that has closed it
         _held.discard(handle)
         os.close(handle)
 
 
 def _close_held() -> None:
-    """Close what a child has of the locks of its parent, so that they end with the parent."""
+    """Close lock handles inherited by a child process, so that the locks end with the parent."""
     for handle in _held:
         os.close(handle)
     _held.clear()

@@ -1,16 +1,16 @@
-"""Outputs: files and folders that are written whole, and what they may replace.
+"""Atomic output: files and folders that are written completely or not at all, and never replace foreign data.
 
 The rules, for every command:
 
-* A file or a folder is written aside, synced to the disk and renamed, so that it is there whole or not at all.
-* A link is followed: the file that it leads to is replaced, and the link stays. A device, a FIFO or a socket is written
-  straight into; nothing is renamed over it.
-* A folder that holds something is replaced as a whole only where the caller knows it for its own (`own=True`), in one
-  step where the system can exchange two names; else it is refused.
-* `atomic_folder` replaces files in a folder that may hold other things: all of them or none, and the rest stays.
-* A writer works in a folder `.NAME.partita` beside its output and keeps it locked. One that a killed writer left is
-  removed by the next writer of NAME, or by `remove_unfinished`; what it had moved away is put back first.
-* What one process at a time may write has a lock; see `locks`.
+* A file or folder is written under a temporary name, synced to disk and renamed.
+* Links are followed: the target is replaced and the link stays. Devices, FIFOs and sockets are written directly;
+  nothing is renamed over them.
+* A non-empty folder is replaced only if the caller wrote it (`own=True`), in one step if the system can exchange two
+  names. Otherwise it is an error.
+* `atomic_folder` replaces all of its files in an existing folder or none, and keeps other files.
+* A writer uses a locked folder `.NAME.partita` next to its output. If the writer is killed, the next writer of NAME,
+  or `remove_unfinished`, restores what it had moved away and removes the folder.
+* Output that only one process at a time may write has a lock; see `locks`.
 """
 
 import ctypes
@@ -28,34 +28,34 @@ from pathlib import Path
 from .errors import PartitaError
 from .locks import folder_locked
 
-# A writer's folder, of a file of any name; a second writer of the same file takes a number.
+# A writer's folder; a second writer of the same file adds a number.
 _UNFINISHED = re.compile(r"\..+\.partita(\.\d+)?")
 
-# Longer names leave no room for those of a writer's folder, of which file systems allow 255 bytes.
+# File systems allow names of 255 bytes; longer outputs leave no room for the name of a writer's folder.
 _MAX_NAME = 200
 
-# Within a writer's folder: the new output, and what stood in its place where two names cannot be exchanged in one step.
+# Within a writer's folder: the new output, and the old one if two names cannot be exchanged in one step.
 _NEW, _OLD = "new", "old"
 
-# Within the folder of `atomic_folder`: files that are complete and have yet to take their places.
+# Within the folder of `atomic_folder`: complete files that have not been moved into place.
 _READY = ".partita-new"
 
-# Of renameat2, for Linux.
+# Constants of renameat2 on Linux.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 @contextmanager
 def atomic_write(path: str | Path, *, own: bool = False, sync: bool = True) -> Iterator[Path]:
-    """Yield a path beside `path` to write to, a file or a folder, which then takes its place; or leave no trace.
+    """Yield a temporary path for a file or folder, which replaces `path` at the end; after an error nothing remains.
 
     Args:
-        path: the output; folders on the way to it are made.
-        own: replace a folder there that is not empty, which the caller wrote itself.
-        sync: wait until it is on the disk, so that not even a power cut leaves half of it; False for what is many and
-            easily made again.
+        path: output path; missing parent folders are created.
+        own: replace a non-empty folder that the caller wrote itself.
+        sync: flush to disk, so that the output is complete even after a power failure; False for many small files that
+            are easy to recreate.
 
     Raises:
-        PartitaError: the place cannot be written, or is a folder that holds something else.
+        PartitaError: the path cannot be written, or is a non-empty folder and `own` is False.
     """
     path = Path(path)
     if _is_stream(path):
@@ -78,20 +78,20 @@ def atomic_write(path: str | Path, *, own: bool = False, sync: bool = True) -> I
             if own:
                 _place(aside, target, folder)
             else:
-                os.replace(aside, target)  # a folder, only in the place of an empty one
+                os.replace(aside, target)  # replaces a folder only if it is empty
             if sync:
                 _sync(target.parent)
 
 
 @contextmanager
 def atomic_folder(folder: str | Path) -> Iterator[Path]:
-    """Yield a folder to write files to, which then take their places in `folder`: all or none, and the rest stays.
+    """Yield a temporary folder; at the end its files replace those in `folder`, all or none. Other files stay.
 
-    A kill in between is made up for by the next `settle` of the folder. The folder itself stays, with its permissions
-    and whatever process works in it.
+    If the process is killed in between, the next `finish_interrupted_write` of the folder completes the write. The
+    folder itself stays, with its permissions and with any process that works in it.
 
     Raises:
-        PartitaError: the folder cannot be written, or a folder stands where a file has to go, or the other way round.
+        PartitaError: the folder cannot be written, or it has a folder at the path of a file, or vice versa.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -99,7 +99,7 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
             aside.mkdir()
             yield aside
         return
-    settle(folder)
+    finish_interrupted_write(folder)
     with _reported(folder), _writer_folder(folder / "files") as holder:
         aside = holder / _NEW / "files"
         aside.mkdir()
@@ -108,15 +108,17 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
             there = folder / path.relative_to(aside)
             if there.exists() and there.is_dir() != path.is_dir():
                 kind = "folder" if there.is_dir() else "file"
-                raise PartitaError(f"cannot write {there}: a {kind} is in its place; move it, or name another folder")
+                raise PartitaError(
+                    f"cannot write {there}: a {kind} of that name exists; move it, or use another folder"
+                )
         _sync_tree(aside)
-        aside.rename(folder / _READY)  # from here on, the new files are those that count
+        aside.rename(folder / _READY)  # from here on, the new files are valid
         _sync(folder)
-        settle(folder)
+        finish_interrupted_write(folder)
 
 
-def settle(folder: str | Path) -> None:
-    """Give files their places that an interrupted `atomic_folder` has completed.
+def finish_interrupted_write(folder: str | Path) -> None:
+    """Move files into place that an interrupted `atomic_folder` has completed.
 
     Raises:
         PartitaError: there are such files, and the folder cannot be written.
@@ -126,54 +128,54 @@ def settle(folder: str | Path) -> None:
     if ready.is_symlink() or not ready.is_dir():
         return
     with _reported(folder):
-        for path in sorted(ready.rglob("*")):  # folders come before what they hold
+        for path in sorted(ready.rglob("*")):  # folders before their contents
             there = folder / path.relative_to(ready)
             if path.is_dir() and not path.is_symlink():
                 there.mkdir(exist_ok=True)
             else:
-                with suppress(FileNotFoundError):  # another process settles it at the same time
+                with suppress(FileNotFoundError):  # another process does the same
                     os.replace(path, there)
         _sync(folder)
     shutil.rmtree(ready, ignore_errors=True)
 
 
 def check_vacant(folder: str | Path, *, but: Collection[str] = ()) -> None:
-    """Refuse a place for a new folder at which there is something.
+    """Check that a new folder can be written at a path.
 
     Args:
-        folder: the place.
-        but: names of files that may be in it.
+        folder: path of the folder.
+        but: names of files that it may hold.
 
     Raises:
-        PartitaError: it is a file, or a folder that holds something other than what a killed writer left.
+        PartitaError: it is a file, or a folder that holds anything else but leftovers of killed writers.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
-        raise PartitaError(f"{folder} is a file; name a folder that is new or empty")
+        raise PartitaError(f"{folder} is a file; use a new or empty folder")
     if folder.is_dir():
         names = sorted(path.name for path in folder.iterdir())
         found = [name for name in names if name not in but and not _UNFINISHED.fullmatch(name)]
         if found:
             more = f" and {len(found) - 1} more" * (len(found) > 1)
-            raise PartitaError(f"{folder} holds something else: {found[0]!r}{more}; name a folder that is new or empty")
+            raise PartitaError(f"{folder} is not empty: it holds {found[0]!r}{more}; use a new or empty folder")
 
 
 def remove_unfinished(folder: str | Path) -> None:
-    """Remove what killed writers left in a folder, and put back what they had moved away."""
+    """Remove leftovers of killed writers in a folder, after restoring what they had moved away."""
     folder = Path(folder)
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if _UNFINISHED.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             with folder_locked(path) as free:
                 if free:
-                    _put_back(path)
+                    _restore_old(path)
                     shutil.rmtree(path, ignore_errors=True)
 
 
-# ------------------------------------------------------------------ how
+# ------------------------------------------------------------------ implementation
 
 
 def _is_stream(path: Path) -> bool:
-    """Whether a path leads to no regular file and no folder, or to a handle of a process."""
+    """Return True for devices, FIFOs, sockets and handles of a process."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -187,8 +189,8 @@ def _written_through(path: Path) -> Iterator[Path]:
     with _reported(path), tempfile.TemporaryDirectory() as folder:
         aside = Path(folder) / path.name
         yield aside
-        with aside.open("rb") as whole, path.open("wb") as stream:
-            shutil.copyfileobj(whole, stream)
+        with aside.open("rb") as source, path.open("wb") as stream:
+            shutil.copyfileobj(source, stream)
 
 
 @contextmanager
@@ -201,7 +203,7 @@ def _reported(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _writer_folder(path: Path) -> Iterator[Path]:
-    """A locked folder beside `path`, with an empty folder `new` in it; afterwards it is gone."""
+    """Yield a locked folder next to `path`, with an empty folder `new` in it, and remove it afterwards."""
     name = path.name if len(os.fsencode(path.name)) <= _MAX_NAME else sha256(os.fsencode(path.name)).hexdigest()
     for number in count():
         folder = path.with_name(f".{name}.partita" + f".{number}" * (number > 0))
@@ -214,26 +216,26 @@ def _writer_folder(path: Path) -> Iterator[Path]:
             if not (free or (made and free is None)):
                 continue
             try:
-                _put_back(folder)
-                for left in folder.iterdir():  # by a killed writer
+                _restore_old(folder)
+                for left in folder.iterdir():  # leftovers of a killed writer
                     shutil.rmtree(left)
                 (folder / _NEW).mkdir()
                 yield folder
             finally:
-                _put_back(folder)
+                _restore_old(folder)
                 shutil.rmtree(folder, ignore_errors=True)
             return
 
 
-def _put_back(folder: Path) -> None:
-    """Give what a writer had moved away its place again, where nothing has taken it."""
+def _restore_old(folder: Path) -> None:
+    """Move old outputs back, unless something new is at their path."""
     for old in (folder / _OLD).iterdir() if (folder / _OLD).is_dir() else ():
         if not os.path.lexists(folder.with_name(old.name)):
             old.rename(folder.with_name(old.name))
 
 
 def _place(aside: Path, target: Path, folder: Path) -> None:
-    """Rename an output to its place; a folder there ends up in the writer's."""
+    """Rename an output to its path; a folder there is moved to the writer's folder."""
     if aside.is_dir() and target.is_dir():
         if _exchange(aside, target):
             return
@@ -243,7 +245,7 @@ def _place(aside: Path, target: Path, folder: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two names in one step; False where the system or the file system cannot."""
+    """Exchange two names in one step; False if the system does not support it."""
     try:
         call = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError, TypeError):
@@ -257,14 +259,14 @@ def _sync_tree(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file is on the disk, or until the names that a folder holds are."""
-    if os.name == "nt":  # it opens no folders
+    """Flush a file, or the entries of a folder, to disk."""
+    if os.name == "nt":  # folders cannot be opened
         return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError:
-        if not path.is_dir():  # of folders, not every file system can do it
+        if not path.is_dir():  # not every file system can sync folders
             raise
     finally:
         os.close(handle)

@@ -1,4 +1,4 @@
-"""Overrides of single fields: all of them are merged first, and every part is built once, from all of its values."""
+"""Overrides of Config fields by text: merged first, then each part is built once from its final values."""
 
 import re
 import types
@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .configs import construct, decode_component, decode_values, from_dict
-from .errors import PartitaError, nearest, shown
+from .errors import PartitaError, short_repr, suggest
 from .files import parse_json
 from .registry import Config, lookup
 
@@ -15,29 +15,28 @@ T = TypeVar("T")
 
 
 def override(config: T, overrides: Iterable[str]) -> T:
-    """`config` with fields replaced by `path.to.key=value` texts, whose order does not matter.
+    """Return `config` with fields replaced by texts `path.to.key=value`, in any order.
 
-    A component is replaced by the name of another (`model.bottleneck=tanh`, with that one's defaults, on which fields
-    given beside it apply), tuples and dicts are written as JSON, and single keys of dicts may be set
-    (`objective.weights.kl=0.1`). A dict of components or numbers takes new keys, too. Of two values for one path the
-    last one counts. Nothing is checked before all values are in place, so that fields may change together
-    (`audio.channels=1 audio.layouts=["mono"]`).
+    A component is replaced by name (`model.bottleneck=tanh`) and then has its defaults, to which overrides of its
+    fields apply. Tuples and dicts are written as JSON. Single keys of dicts can be set (`objective.weights.kl=0.1`),
+    and dicts of components or numbers accept new keys. If a path is given twice, the last value applies. Values are
+    checked when all are in place, so fields can change together (`audio.channels=1 audio.layouts=["mono"]`).
 
     Raises:
-        PartitaError: a path leads nowhere (the nearest valid name is given) or a value does not fit.
+        PartitaError: a path does not exist (the nearest valid name is given), or a value does not fit.
     """
     return _overridden(config, type(config), overrides)
 
 
-def named(text: str, *roles: str) -> Config:
-    """The Config of a name, with settings behind a colon if need be: `two_step:refine=false,sigma_context=0.5`.
+def parse_config(text: str, *roles: str) -> Config:
+    """Parse the name of a component, with optional settings: `two_step:refine=false,sigma_context=0.5`.
 
     Args:
-        text: a name as `lookup` takes it, or one with overrides.
-        *roles: the roles that it may have; none for any.
+        text: name as `lookup` takes it, optionally followed by a colon and overrides separated by commas.
+        *roles: roles to accept; any by default.
 
     Raises:
-        PartitaError: nothing or no setting is called so, or a value does not fit.
+        PartitaError: the name or a setting does not exist, or a value does not fit.
     """
     name, _, settings = text.partition(":")
     chosen = _Unbuilt(lookup(name, roles), {})
@@ -49,8 +48,8 @@ class _Node:
     """The overrides of one value.
 
     Attributes:
-        text: the whole value; None where only parts of it are given.
-        parts: the overrides of its parts.
+        text: text of the full value; None if only fields or items of it are overridden.
+        parts: overrides of its fields or items.
     """
 
     text: str | None = None
@@ -58,7 +57,7 @@ class _Node:
 
 
 class _Unbuilt(NamedTuple):
-    """A dataclass that is still to be built, from these values and its defaults."""
+    """A dataclass that is not built yet, and the values given for its fields."""
 
     cls: Any
     values: dict[str, Any]
@@ -78,7 +77,7 @@ def _overridden(value: Any, kind: Any, overrides: Iterable[str]) -> Any:
 
 
 def _merge(value: Any, kind: Any, node: _Node, roles: tuple[str, ...], where: str) -> Any:
-    """A value with the overrides of a node applied, the whole first and then its parts."""
+    """Apply the overrides of a node: the full value first, then its fields or items."""
     if node.text is not None:
         value = _parse(kind, node.text, roles, where)
     if isinstance(value, _Unbuilt):
@@ -88,21 +87,21 @@ def _merge(value: Any, kind: Any, node: _Node, roles: tuple[str, ...], where: st
     if isinstance(value, dict):
         return _items(value, kind, node, roles, where)
     if isinstance(value, (tuple, list)):
-        return _places(value, kind, node, roles, where)
+        return _elements(value, kind, node, roles, where)
     if not is_dataclass(value) or isinstance(value, type):
         deeper = f"{where}.{next(iter(node.parts))}"
-        raise PartitaError(f"{where!r} is {shown(value)}, which has no parts; {deeper!r} leads nowhere")
+        raise PartitaError(f"{where!r} is {short_repr(value)}, which has no fields; cannot set {deeper!r}")
     values = {each.name: getattr(value, each.name) for each in fields(value)}
     return construct(type(value), _fields(type(value), values, node, where), where or type(value).__name__)
 
 
 def _fields(cls: Any, values: dict[str, Any], node: _Node, where: str) -> dict[str, Any]:
-    """The values of a dataclass's fields with those of a node in their places."""
+    """Apply the overrides of a node to the field values of a dataclass."""
     known, hints, found = {each.name: each for each in fields(cls)}, get_type_hints(cls), dict(values)
     for name, part in node.parts.items():
         deeper = f"{where}.{name}" if where else name
         if name not in known:
-            raise PartitaError(f"unknown key {deeper!r}; {nearest(name, known)}")
+            raise PartitaError(f"unknown key {deeper!r}; {suggest(name, known)}")
         declared = known[name]
         factory = declared.default_factory
         default = declared.default if factory is MISSING else factory()
@@ -113,42 +112,42 @@ def _fields(cls: Any, values: dict[str, Any], node: _Node, where: str) -> dict[s
 
 
 def _items(value: dict, kind: Any, node: _Node, roles: tuple[str, ...], where: str) -> dict:
-    """A dict with the items of a node; new ones where they are components or numbers."""
+    """Apply the overrides of a node to a dict; new keys are allowed for components and numbers."""
     inner: Any = (_arguments(kind, dict) or (Any, Any))[1]
     grows = inner in (int, float) or (isinstance(inner, type) and issubclass(inner, Config))
     found = dict(value)
     for name, part in node.parts.items():
         deeper = f"{where}.{name}"
         if name not in value and not grows:
-            raise PartitaError(f"unknown key {deeper!r}; {nearest(name, value)}")
+            raise PartitaError(f"unknown key {deeper!r}; {suggest(name, value)}")
         current = value.get(name, MISSING)
         _check_there(current, part, deeper)
         found[name] = _merge(current, inner, part, roles, deeper)
     return found
 
 
-def _places(value: tuple | list, kind: Any, node: _Node, roles: tuple[str, ...], where: str) -> tuple | list:
-    """A tuple or list with the items of a node, which are numbered from 0."""
+def _elements(value: tuple | list, kind: Any, node: _Node, roles: tuple[str, ...], where: str) -> tuple | list:
+    """Apply the overrides of a node to a tuple or list, whose items are numbered from 0."""
     found, inner = list(value), _arguments(kind, type(value))
     for name, part in node.parts.items():
         deeper = f"{where}.{name}"
         if not name.isdecimal() or int(name) >= len(value):
-            raise PartitaError(f"{where!r} has {len(value)} items, numbered from 0; {deeper!r} leads nowhere")
-        place = int(name)
+            raise PartitaError(f"{where!r} has {len(value)} items, numbered from 0; cannot set {deeper!r}")
+        position = int(name)
         repeated = isinstance(value, list) or inner[-1:] == (Ellipsis,)
-        each = (inner[0] if repeated else inner[place]) if inner else type(value[place])
-        found[place] = _merge(value[place], each, part, roles, deeper)
+        each = (inner[0] if repeated else inner[position]) if inner else type(value[position])
+        found[position] = _merge(value[position], each, part, roles, deeper)
     return type(value)(found)
 
 
 def _check_there(current: Any, part: _Node, where: str) -> None:
-    """Refuse parts of a value that is not there."""
+    """Check that a value exists before its fields are overridden."""
     if current is MISSING and part.text is None:
-        raise PartitaError(f"there is no {where!r} to change a part of; give the whole, as {where}=VALUE")
+        raise PartitaError(f"{where!r} is not set, so its fields cannot be changed; set it first: {where}=VALUE")
 
 
 def _parse(kind: Any, text: str, roles: tuple[str, ...], where: str) -> Any:
-    """The value that a text stands for; a component or dataclass is left to be built."""
+    """Parse the text of a value; components and dataclasses are returned unbuilt."""
     options = _options(kind)
     if type(None) in options and text.lower() in ("none", "null"):
         return None
@@ -183,5 +182,5 @@ def _options(kind: Any) -> tuple[Any, ...]:
 
 
 def _arguments(kind: Any, origin: type) -> tuple[Any, ...]:
-    """The type arguments of `kind` where it is, or may be, an `origin`; none where it is not known."""
+    """The type arguments of the option of `kind` whose origin is `origin`; empty if there is none."""
     return next((get_args(option) for option in _options(kind) if get_origin(option) is origin), ())

@@ -1,4 +1,4 @@
-"""Ranges of numbers: declared in a field's type, checked whenever a configuration is built."""
+"""Ranges of numbers: declared in the type of a field, checked when a Config is built."""
 
 import math
 from dataclasses import dataclass, fields
@@ -6,16 +6,16 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from .errors import PartitaError, shorten, shown
+from .errors import PartitaError, short_repr, shorten
 
 
 @dataclass(frozen=True)
 class Range:
-    """The finite numbers from `low` to `high`, as an annotation of a field's type: `Annotated[int, Range(1, 64)]`.
+    """Range of finite numbers, an annotation of a field's type: `Annotated[int, Range(1, 64)]`.
 
     Attributes:
         low: smallest number.
-        high: largest number; infinite where nothing limits it.
+        high: largest number; infinite by default.
         open_low: exclude `low` itself.
         open_high: exclude `high` itself.
     """
@@ -31,46 +31,46 @@ class Range:
         return not (self.open_low and value == self.low) and not (self.open_high and value == self.high)
 
     def __str__(self) -> str:
-        low = f"{'above' if self.open_low else 'at least'} {_figure(self.low)}"
-        high = f"{'below' if self.open_high else 'at most'} {_figure(self.high)}"
+        low = f"{'above' if self.open_low else 'at least'} {_number(self.low)}"
+        high = f"{'below' if self.open_high else 'at most'} {_number(self.high)}"
         parts = [text for text, end in ((low, self.low), (high, self.high)) if math.isfinite(end)]
         return " and ".join(parts) or "finite"
 
 
-def _figure(value: float) -> str:
+def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:g}"
 
 
-# Upper ends of sizes lie far above any published model, and far below what would fill a machine by one number alone.
+# Maximum sizes are far above any published model, and far below what would exhaust memory by one number alone.
 Width = Annotated[int, Range(1, 1 << 16)]
-"""Channels, units, bands or codes side by side."""
+"""Numbers of channels, units, bands or codes."""
 
 Heads = Annotated[int, Range(1, 1024)]
-"""Attention heads."""
+"""Numbers of attention heads."""
 
 Layers = Annotated[int, Range(1, 1024)]
-"""Layers, levels or other parts in a row."""
+"""Numbers of layers, levels or other parts in series."""
 
 Extras = Annotated[int, Range(0, 1024)]
-"""Layers, registers or frames that may be left out; 0 for none."""
+"""Numbers of optional layers, registers or frames."""
 
 Frames = Annotated[int, Range(1, 1 << 12)]
-"""Frames of a window, a chunk or a history; attention takes memory by their square."""
+"""Frames of a window, a chunk or a history; the memory of attention grows with the square."""
 
 Samples = Annotated[int, Range(1, 1 << 20)]
-"""Samples of a window, a hop, a stride or a kernel."""
+"""Samples of a window, hop, stride or kernel."""
 
 Count = Annotated[int, Range(1, (1 << 31) - 1)]
-"""Steps, items or other things that are counted and take no memory."""
+"""Counts of steps or items, which take no memory."""
 
 Steps = Annotated[int, Range(0, (1 << 31) - 1)]
-"""Steps of a part of a schedule; 0 for none."""
+"""Steps of a part of a schedule, 0 to skip it."""
 
 Seed = Annotated[int, Range(-(1 << 63), (1 << 63) - 1)]
-"""Seeds of random numbers."""
+"""Random seeds."""
 
 Proportion = Annotated[float, Range(0, 1)]
-"""Probabilities, shares and decay rates."""
+"""Probabilities, fractions and decay rates."""
 
 Positive = Annotated[float, Range(0, open_low=True)]
 """Scales."""
@@ -85,14 +85,14 @@ Level = Annotated[float, Range(-math.inf, 0)]
 """Levels in dB of full scale."""
 
 
-# Normal numbers of float32; anything smaller may be flushed to zero, and its inverse overflows.
+# Normal float32 numbers. Smaller ones may be flushed to zero, and their inverse overflows.
 _SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
 
 
 class Ranged:
-    """Base of dataclasses whose fields declare their ranges: each is checked when an instance is built.
+    """Base class of dataclasses whose fields are checked against their declared ranges when an instance is built.
 
-    Checks of several fields together go into `__post_init__` of the subclass, after `super().__post_init__()`.
+    Put checks that involve several fields into `__post_init__` of the subclass, after `super().__post_init__()`.
     """
 
     def __post_init__(self) -> None:
@@ -107,7 +107,7 @@ class Ranged:
 
 @cache
 def _kinds(cls: Any) -> tuple[tuple[str, Any], ...]:
-    """Names and types of the fields that hold a number or a choice."""
+    """Names and types of the fields that declare a range or a choice."""
     hints = get_type_hints(cls, include_extras=True)
     return tuple((field.name, hints[field.name]) for field in fields(cls) if _limited(hints[field.name]))
 
@@ -124,13 +124,13 @@ def _check(kind: Any, value: Any, name: str) -> None:
                 _check_number(arguments[0], mark, value, name)
     elif origin is Literal:
         if value not in arguments:
-            raise PartitaError(f"{name} is {shown(value)}; it must be one of {', '.join(map(repr, arguments))}")
+            raise PartitaError(f"{name} is {short_repr(value)}; it must be one of {', '.join(map(repr, arguments))}")
     elif origin in (Union, UnionType):
         if value is not None or NoneType not in arguments:
             _check_options([option for option in arguments if option is not NoneType], value, name)
     elif origin is tuple:
         if not isinstance(value, (tuple, list)):
-            raise PartitaError(f"{name} is {shown(value)}; a list is expected")
+            raise PartitaError(f"{name} is {short_repr(value)}; a list is expected")
         inner = arguments[:1] * len(value) if arguments[-1:] == (Ellipsis,) else arguments
         if len(inner) != len(value):
             raise PartitaError(f"{name} has {len(value)} values; {len(inner)} are expected")
@@ -152,11 +152,13 @@ def _check_options(options: list[Any], value: Any, name: str) -> None:
 
 
 def _check_number(kind: type, span: Range, value: Any, name: str) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not (whole or (kind is float and isinstance(value, float))):
-        raise PartitaError(f"{name} is {shown(value)}; {'a number' if kind is float else 'a whole number'} is expected")
+    integer = isinstance(value, int) and not isinstance(value, bool)
+    if not (integer or (kind is float and isinstance(value, float))):
+        raise PartitaError(
+            f"{name} is {short_repr(value)}; {'a number' if kind is float else 'an integer'} is expected"
+        )
     if value not in span:
         raise PartitaError(f"{name} is {shorten(str(value), 40)}; it must be {span}")
     if kind is float and value and not _SMALLEST <= abs(value) <= _LARGEST:
         ends = f"{_SMALLEST:.2g} to {_LARGEST:.2g}"
-        raise PartitaError(f"{name} is {value}; float32, which models compute in, holds magnitudes from {ends}")
+        raise PartitaError(f"{name} is {value}; float32, the precision of models, holds magnitudes from {ends}")

@@ -1,7 +1,6 @@
-"""Components by name: each is registered with the Config that builds it.
+"""Registry of components: each is registered by name, with the Config that builds it.
 
-Packages, ours and anybody's, name the module that registers their components as an entry point of the group
-`partita.components`; nothing here is edited to add one.
+A package announces the module that registers its components by an entry point of the group `partita.components`.
 """
 
 import warnings
@@ -12,7 +11,7 @@ from functools import cache, wraps
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Self
 
-from .errors import PartitaError, nearest, shown
+from .errors import PartitaError, short_repr, suggest
 from .ranges import Ranged
 
 GROUP = "partita.components"
@@ -21,28 +20,29 @@ _registry: dict[str, type["Config"]] = {}
 
 
 class Config(Ranged, ABC):
-    """The configuration of a component: a frozen dataclass, each field with its default.
+    """Configuration of a component: a frozen dataclass whose fields have defaults.
 
-    Each number declares its range in its type (`layers: Layers = 4`, see `partita_core.ranges`), which is checked when
-    an instance is built. Widths that follow from other parts are not in it; they come to `build`.
+    Numbers declare their range in their type (`layers: Layers = 4`, see `partita_core.ranges`), which is checked when
+    an instance is built. Widths that other parts determine are not fields but arguments of `build`. `register` wraps
+    `build` so that the component it returns has its Config as the attribute `config`.
     """
 
     tag: ClassVar[str]
 
     @abstractmethod
     def build(self, *args: Any, **derived: Any) -> Any:
-        """Builds the component; `derived` is what other parts fix (an encoder's `out_dim` and `audio_spec`, say)."""
+        """Build the component; `derived` are values that other parts determine, such as an encoder's `out_dim`."""
 
     @classmethod
     @abstractmethod
     def example(cls) -> Self:
-        """A tiny instance, for conformance and listing."""
+        """Return a tiny instance, for conformance suites and listing."""
 
 
 def register_config(tag: str, cls: type[Config]) -> None:
     """Register a frozen Config class as `role/name`; see `register`.
 
-    What it builds carries it as the attribute `config`, which is what saving writes.
+    Components that it builds get it as the attribute `config`, which saving writes to `config.json`.
     """
     if not (is_dataclass(cls) and cls.__dataclass_params__.frozen):  # pyright: ignore
         raise TypeError(f"{cls.__name__} must be a frozen dataclass")
@@ -53,7 +53,7 @@ def register_config(tag: str, cls: type[Config]) -> None:
     @wraps(plain_build)
     def build(self: Config, **derived: Any) -> Any:
         module = plain_build(self, **derived)
-        if module is not self:  # settings that are used as they stand, such as a sampler's, build themselves
+        if module is not self:  # a Config that is itself the component, such as a sampler's
             module.config = self
         return module
 
@@ -64,29 +64,29 @@ def register_config(tag: str, cls: type[Config]) -> None:
 
 @cache
 def load_entry_points() -> None:
-    """Imports every installed package that announces components; one that fails is named in a warning."""
+    """Import all installed packages that announce components; a package that fails is reported by a warning."""
     for entry_point in entry_points(group=GROUP):
         try:
             entry_point.load()
-        except Exception as error:  # a broken third-party package must not take the others along
-            warnings.warn(f"components of {entry_point.value} are left out: {error}", RuntimeWarning, stacklevel=2)
+        except Exception as error:  # a broken package must not break the others
+            warnings.warn(f"cannot import the components of {entry_point.value}: {error}", RuntimeWarning, stacklevel=2)
 
 
 def components(pattern: str = "*") -> dict[str, type[Config]]:
-    """The registered Configs whose tag matches the wildcard `pattern`, sorted by tag."""
+    """List the registered Configs whose tag matches the wildcard `pattern`, sorted by tag."""
     load_entry_points()
     return {tag: _registry[tag] for tag in sorted(_registry) if fnmatch(tag, pattern)}
 
 
 def lookup(name: str, roles: tuple[str, ...] = ()) -> type[Config]:
-    """The Config registered as `name`, a whole tag or, within `roles`, its last part.
+    """Find the Config registered as `name`.
 
     Args:
-        name: "bottleneck/vae", or "vae".
-        roles: the roles that are at home where it is asked for, the preferred one first; empty for any.
+        name: full tag ("bottleneck/vae"), or only its last part ("vae").
+        roles: roles to search, the preferred one first; empty for any.
 
     Raises:
-        PartitaError: nothing is registered so, or not in these roles; the nearest names are given.
+        PartitaError: no component of these roles has that name, or several do; the nearest names are given.
     """
     known = components()
     candidates = [tag for tag in known if not roles or tag.split("/")[0] in roles]
@@ -95,17 +95,17 @@ def lookup(name: str, roles: tuple[str, ...] = ()) -> type[Config]:
     if matches and (roles or len(matches) == 1):
         return known[matches[0]]
     if matches:
-        raise PartitaError(f"{shown(name)} is ambiguous: {', '.join(matches)}")
+        raise PartitaError(f"{short_repr(name)} is ambiguous; use one of {', '.join(matches)}")
     short = candidates if "/" in name else [tag.split("/")[-1] for tag in candidates]
     what = " or ".join(roles) or "component"
-    raise PartitaError(f"unknown {what} {shown(name)}; {nearest(name, short)}")
+    raise PartitaError(f"unknown {what} {short_repr(name)}; {suggest(name, short)}")
 
 
-def component(*roles: str, default: Any = MISSING) -> Any:
-    """A dataclass field that holds the Config of a component of one of `roles`.
+def component_field(*roles: str, default: Any = MISSING) -> Any:
+    """Declare a dataclass field that holds the Config of a component.
 
     Args:
-        *roles: the roles accepted, the preferred one first.
-        default: the default Config, or None; without one the field must be given.
+        *roles: roles to accept, the preferred one first.
+        default: default Config, or None; the field is required if this is not given.
     """
     return field(default=default, metadata={"roles": roles})

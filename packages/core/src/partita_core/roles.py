@@ -61,7 +61,7 @@ class Role(TypedModule):
 
 
 class Encoder(Role, ABC):
-    """Audio to hidden frames.
+    """Map from audio to hidden frames.
 
     Attributes:
         out_dim: width of the hidden frames.
@@ -104,7 +104,7 @@ class Encoder(Role, ABC):
 
 
 class Bottleneck(Role, ABC):
-    """Hidden frames to latents.
+    """Map from hidden frames to latents.
 
     Attributes:
         dim: width of the latents.
@@ -302,7 +302,7 @@ class AudioTransform(TypedModule, ABC):
 
 
 class RepresentationEncoder(Role, ABC):
-    """Latents to features for understanding.
+    """Map from latents to features for understanding tasks.
 
     An encoder with unbounded left context carries a state; see `Streamable`, whose `step` returns
     `(batch, frames, width)`.

@@ -1,4 +1,4 @@
-"""Models as folders: `config.json`, `model.safetensors` and a card. Never a pickle."""
+"""Saving of models as folders: `config.json`, `model.safetensors` and a model card. Never a pickle."""
 
 import os
 from abc import ABC, abstractmethod
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from .configs import from_dict, to_dict
-from .errors import PartitaError, first_line, shorten, shown
+from .errors import PartitaError, first_line, short_repr, shorten
 from .files import check_finite, read_json, read_shapes, read_tensors, write_json, write_tensors
-from .fingerprints import plain_state
+from .fingerprints import uncompiled_state, unwrap_compiled
 from .loading import build_for, build_shell, check_folder, check_weights
-from .outputs import atomic_folder, settle
+from .outputs import atomic_folder, finish_interrupted_write
 from .registry import Config
 
 SCHEMA = 1
@@ -28,11 +28,11 @@ S = TypeVar("S", bound="Saved")
 
 
 class Saved(nn.Module, ABC):
-    """A model that is saved as a folder and comes back from one, or from a hub."""
+    """A model that is saved to a folder, and loaded from a folder or from the Hugging Face Hub."""
 
     @abstractmethod
     def saved_config(self) -> tuple[Config, dict[str, Any]]:
-        """The Config that builds the model, and what else `config.json` holds of it.
+        """The Config that builds the model, and further entries of `config.json`.
 
         Raises:
             PartitaError: a part was not built from a registered Config.
@@ -40,31 +40,31 @@ class Saved(nn.Module, ABC):
 
     @abstractmethod
     def restore(self, facts: dict[str, Any]) -> None:
-        """Takes back what `saved_config` put beside the Config."""
+        """Restore the further entries that `saved_config` returned."""
 
     def nested(self) -> "dict[str, Saved]":
-        """The models that this one is built on, by name: each is saved as a folder of that name within this one's.
+        """The models that this one is built on, by name; each is saved as a sub-folder of that name.
 
-        They come back to the Config's `build`, by the same names.
+        On loading they are passed to the Config's `build` under the same names.
         """
         return {}
 
     def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> None:
-        """Write the model as files of a folder, all or none; those of an earlier model are replaced, the rest stays.
+        """Write the model to a folder, all files or none. Files of an earlier model are replaced; others stay.
 
-        Names of weights are those before `torch.compile`. The weights are held against the model that will be built of
-        its Config, so that what is saved can be loaded.
+        Weights keep their names from before `torch.compile`. They are checked against a model built from the Config,
+        so that every saved model can be loaded.
 
         Args:
-            folder: where to; what else it holds is left alone.
-            card: the README.md; None for a short one that says what the model is made of.
+            folder: folder to write.
+            card: text of README.md; None for a short one that lists the Config.
 
         Raises:
-            PartitaError: the model cannot be rebuilt from Configs, or its weights would not be loaded; the folder
-                cannot be written, or a file in it that would be replaced is not of a model of this kind.
+            PartitaError: the model cannot be rebuilt from its Config, or its weights do not fit it; the folder cannot
+                be written, or holds a file of the same name that is not of a saved model.
         """
         config, facts = self.saved_config()
-        nested, weights = self.nested(), plain_state(self)
+        nested, weights = self.nested(), uncompiled_state(self)
         name = f"this {type(self).__name__}"
         build_shell(weights, lambda: config.build(**nested), name, kind=type(self))
         check_finite(weights, name)
@@ -78,23 +78,27 @@ class Saved(nn.Module, ABC):
             for name, model in nested.items():
                 model.save_pretrained(aside / name)
         for name in set(earlier) - set(nested):
-            remove_saved(Path(folder) / name)
+            remove_model(Path(folder) / name)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Self:
-        """The model of a folder, or of a repository on the hub, in eval mode on the CPU.
+        """Load a model from a folder or a Hub repository, in eval mode on the CPU.
+
+        Args:
+            name: folder, or id of a Hub repository.
+            revision: branch, tag or commit of the repository.
 
         Raises:
-            PartitaError: there is none, or it is no such model, or its weights do not fit.
+            PartitaError: there is no such model, it is of another type, or its weights do not fit.
         """
         folder = Path(name)
-        if not os.path.isdir(folder):  # unlike the method, False of a name that no file system takes
+        if not os.path.isdir(folder):  # unlike Path.is_dir, False for names that no file system allows
             folder = _download(str(name), revision)
-        settle(folder)
+        finish_interrupted_write(folder)
         return _load(cls, folder, root=folder)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Uploads the model to the hub as `repo_id` and returns its address."""
+        """Upload the model to the Hub as `repo_id` and return its URL."""
         from tempfile import TemporaryDirectory
 
         from huggingface_hub import HfApi
@@ -106,11 +110,24 @@ class Saved(nn.Module, ABC):
             return str(api.upload_folder(repo_id=repo_id, folder_path=Path(scratch) / "model"))
 
 
-def _nested_before(folder: Path, names: list[str]) -> list[str]:
-    """The models within an earlier model in a folder; refuse to replace files that are not of a model.
+def config_of_part(part: Any) -> Config:
+    """The Config that a part was built from.
 
     Raises:
-        PartitaError: one of `names` is there, and no `config.json` of a model; the first is named.
+        PartitaError: it was not built from a registered Config.
+    """
+    config = getattr(part, "config", None)
+    if not isinstance(config, Config):
+        kind = type(unwrap_compiled(part)).__name__
+        raise PartitaError(f"{kind} has no registered Config and cannot be saved; register its class with @register")
+    return config
+
+
+def _nested_before(folder: Path, names: list[str]) -> list[str]:
+    """Names of the models nested in an earlier model in a folder; check that only files of a model are replaced.
+
+    Raises:
+        PartitaError: one of `names` exists, but no `config.json` of a model; the first is named.
     """
     found = [name for name in names if (folder / name).exists()]
     if not found:
@@ -120,26 +137,26 @@ def _nested_before(folder: Path, names: list[str]) -> list[str]:
     except PartitaError:
         facts = None
     if not isinstance(facts, dict) or not {"schema", "model"} <= facts.keys():
-        raise PartitaError(f"{folder} holds a {found[0]} that is not of a Partita model; name another folder")
+        raise PartitaError(f"{folder} holds a {found[0]} that is not of a Partita model; use another folder")
     nested = facts.get("nested", [])
     return [name for name in nested if isinstance(name, str) and Path(name).name == name] if nested else []
 
 
-def remove_saved(folder: Path) -> None:
-    """Remove the files of a model and of those within it, and the folder if nothing else is in it."""
+def remove_model(folder: Path) -> None:
+    """Remove the files of a model and of its nested models, and the folder if it is then empty."""
     with suppress(PartitaError, OSError):
         for name in _nested_before(folder, [_CONFIG]):
-            remove_saved(folder / name)
+            remove_model(folder / name)
         for name in (_WEIGHTS, _CARD, _CONFIG):
             (folder / name).unlink(missing_ok=True)
         folder.rmdir()
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: Any) -> None:
-    """Load `tensors` into `module`; all names, shapes and types must fit, and all numbers be finite in its types.
+    """Load `tensors` into `module`, after checking names, shapes, dtypes, and finite values in the module's dtypes.
 
     Raises:
-        PartitaError: one does not; the first is named.
+        PartitaError: a tensor does not fit; the first is named.
     """
     own = module.state_dict()
     check_weights(own, tensors, source)
@@ -150,12 +167,14 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: Any) 
 
 
 def _load(cls: type[S], folder: Path, *, root: Path) -> S:
-    """The model of a folder, which lies in `root`, in eval mode."""
+    """Load the model of a folder within `root`, in eval mode."""
     facts_file, weights_file = folder / _CONFIG, folder / _WEIGHTS
     check_folder(folder, [facts_file.name, weights_file.name], root)
     facts = read_json(facts_file)
     if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
-        raise PartitaError(f"{facts_file} is not a model config of schema {SCHEMA}")
+        raise PartitaError(
+            f"{facts_file} is not a model config of schema {SCHEMA}; save the model again with this version"
+        )
     config = from_dict(Config, facts.get("model"), where="model")
     nested = _load_nested(config, folder, facts.get("nested", []), root)
     model = build_for(read_shapes(weights_file), config, lambda: config.build(**nested), folder, kind=cls)
@@ -164,35 +183,39 @@ def _load(cls: type[S], folder: Path, *, root: Path) -> S:
     try:
         model.restore(facts)
     except (KeyError, TypeError):
-        raise PartitaError(f"{facts_file} lacks what a {cls.__name__} needs") from None
+        raise PartitaError(
+            f"{facts_file} lacks entries that a {type(model).__name__} needs; save the model again"
+        ) from None
     return model.eval()
 
 
 def _load_nested(config: Config, folder: Path, names: Any, root: Path) -> dict[str, Saved]:
-    """The models that `config` is built on, from the sub-folders called `names`; no other place is looked at."""
+    """Load the models that `config` is built on, from the sub-folders `names`."""
     taken = signature(config.build).parameters
     needed = {name for name, parameter in taken.items() if parameter.default is Parameter.empty}
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise PartitaError(f"{folder / _CONFIG} does not name the models within it: {shown(names)}")
+        raise PartitaError(f"{folder / _CONFIG}: nested is {short_repr(names)}; a list of names is expected")
     if not needed <= set(names) <= taken.keys():
-        built, named = ", ".join(taken) or "no other model", shorten(", ".join(names)) or "none"
-        raise PartitaError(f"a {config.tag} is built on {built}; {folder / _CONFIG} names {named}")
+        expected, given = ", ".join(taken) or "no other model", shorten(", ".join(names)) or "none"
+        raise PartitaError(f"a {config.tag} is built on {expected}, but {folder / _CONFIG} names {given}")
     check_folder(folder, names, root)
     for name in names:
         if not (folder / name).is_dir():
-            raise PartitaError(f"{folder} lacks the folder {name!r} of the model that it is built on")
+            raise PartitaError(f"{folder} lacks the folder {name!r} of a nested model; copy the complete model folder")
     return {name: _load(Saved, folder / name, root=root) for name in names}
 
 
 def _download(name: str, revision: str | None) -> Path:
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise PartitaError(f"no model folder {name!r}, and no hub repository is called so")
+        raise PartitaError(f"no model folder {name!r}, and it is not the id of a Hub repository, such as user/model")
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise PartitaError(f"no model folder {name!r}; install huggingface_hub to look on the hub") from None
+        raise PartitaError(f"no model folder {name!r}; install huggingface_hub to load models from the Hub") from None
     patterns = ["*.json", "*.safetensors", "README.md"]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except Exception as error:  # its exceptions are many; what counts is that the model could not be had
-        raise PartitaError(f"no model folder {name!r}, and the hub gave none: {first_line(error)}") from None
+    except Exception as error:  # huggingface_hub raises many types
+        raise PartitaError(
+            f"no model folder {name!r}, and loading it from the Hub failed: {first_line(error)}"
+        ) from None

@@ -1,4 +1,4 @@
-"""Config classes derived from the constructors of components, so that each setting and its default stand once.
+"""Config classes derived from the constructors of components, so that settings and defaults are written once.
 
 The keyword-only parameters of a component's constructor are its settings; the positional ones are derived, that is,
 given by the parts around it (an encoder's `out_dim` and `audio_spec`, a bottleneck's `dim`, a discriminator's
@@ -26,16 +26,16 @@ C = TypeVar("C", bound=type[Any])
 
 
 class ConfigClass(Protocol[P]):
-    """A derived Config class: called with the settings of its component, it returns a frozen Config."""
+    """Type of a derived Config class: called with the settings of its component, it returns a frozen Config."""
 
     tag: str
 
     def __call__(self, *args: P.args, **settings: P.kwargs) -> Config:
-        """Build a Config; settings that are not given have the defaults of the constructor."""
+        """Build a Config; missing settings have the defaults of the constructor."""
         ...
 
     def example(self) -> Config:
-        """Return a tiny instance, for conformance and listing."""
+        """Return a tiny instance, for conformance suites and listing."""
         ...
 
 
@@ -48,8 +48,8 @@ def register(tag: str, *, example: Mapping[str, Any] | None = None) -> Callable[
     or consists of nothing but settings, is registered by a Config class of its own.
 
     Args:
-        tag: role and name, as "bottleneck/vae".
-        example: settings of a tiny instance of a module, for conformance and listing; defaults where none are given.
+        tag: role and name, such as "bottleneck/vae".
+        example: settings of a tiny instance, for conformance suites and listing; defaults for the rest.
     """
 
     def decorate(cls: C) -> C:
@@ -87,7 +87,7 @@ def config_of(cls: Callable[Concatenate[LatentSpec, RepresentationEncoder, P], n
 @overload  # a supervision through an adapter and a language model
 def config_of(cls: Callable[Concatenate[nn.Module | None, Any, P], nn.Module]) -> ConfigClass[P]: ...
 def config_of(cls: Any) -> Any:
-    """Return the Config class of a component, typed by the settings of its constructor."""
+    """Return the Config class of a component, typed by the keyword-only parameters of its constructor."""
     return cls.Config
 
 
@@ -132,7 +132,7 @@ def _field(default: Any) -> Any:
 
 
 def _record_settings(cls: Any, config: type[Config]) -> None:
-    """Make the constructor check the ranges of its settings, and leave them on the module as `config`."""
+    """Make the constructor check its settings and store them as the attribute `config`."""
     plain, names = cls.__init__, tuple(one.name for one in fields(config))  # pyright: ignore[reportArgumentType]
 
     @wraps(plain)

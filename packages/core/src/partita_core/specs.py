@@ -1,4 +1,4 @@
-"""Specifications of audio and of latents: the two frozen records that everything else is derived from."""
+"""Specifications of audio and latents."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _DERIVED: Any = None
 
 @dataclass(frozen=True)
 class AudioSpec(Ranged):
-    """Audio as a network takes and returns it.
+    """Specification of the audio that a network takes and returns.
 
     `AudioSpec(24_000)` is mono, `AudioSpec(44_100, 2)` stereo, and `AudioSpec(44_100, layouts=("mono", "stereo"))`
     has two channels, in which mono is the pair (m, m).
@@ -68,7 +68,7 @@ class AudioSpec(Ranged):
 
 @dataclass(frozen=True)
 class LatentSpec(Ranged):
-    """Latents as a model makes them; enough to interpret them without the model.
+    """Specification of the latents of a model, sufficient to interpret them without the model.
 
     Attributes:
         dim: channels of one latent vector.
@@ -81,6 +81,15 @@ class LatentSpec(Ranged):
         std: per-channel standard deviation over the same data set.
         bounded: True if the values lie in (-1, 1); `Latents.normalize` then maps them through atanh first, and `mean`
             and `std` are statistics of the result.
+
+    Example:
+        >>> spec = LatentSpec(dim=64, sample_rate=48_000, hop=960)
+        >>> spec.frame_rate  # frames per second
+        Fraction(50, 1)
+        >>> spec.frames(48_001)  # frames that cover 48001 samples
+        51
+        >>> LatentSpec(dim=64, sample_rate=48_000, hop=960, codebook_sizes=(1024,) * 8).bit_rate
+        4000.0
     """
 
     dim: Count
@@ -99,7 +108,9 @@ class LatentSpec(Ranged):
         for name in ("mean", "std"):
             statistic = getattr(self, name)
             if statistic is not None and len(statistic) != self.dim:
-                raise PartitaError(f"{name} has {len(statistic)} channels, the latents have {self.dim}")
+                raise PartitaError(
+                    f"{name} has {len(statistic)} values, but dim is {self.dim}; measure the latents again"
+                )
 
     @property
     def frame_rate(self) -> Fraction:
@@ -113,7 +124,7 @@ class LatentSpec(Ranged):
 
     @property
     def bit_rate(self) -> float | None:
-        """Bits per second of the codes, log2 of its codebook's size for each; None for continuous latents."""
+        """Bits per second of the codes, log2 of the codebook size per code; None for continuous latents."""
         if not self.codebook_sizes:
             return None
         return sum(map(math.log2, self.codebook_sizes)) * self.tokens_per_frame * float(self.frame_rate)

@@ -1,7 +1,8 @@
-"""Streaming, tiling and sampling are one idea: a stream takes whole units and returns the units that are final.
+"""Streams: one interface for streaming, tiling and sampling.
 
-Whole-file tiling is `TiledStream` with big pushes; batch decoding is a stream pushed once. Nothing is ever None: what
-is not ready yet is an empty tensor, and the drivers here, not the networks, handle emptiness.
+A stream is pushed full frames and returns the frames that are final. Tiling a long file is a `TiledStream` with large
+pushes; decoding a batch is a stream pushed once. Streams return empty tensors, never None, while nothing is ready.
+Only the streams in this module handle empty inputs, so networks need not.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from .errors import PartitaError
 
 
 class UnboundedError(PartitaError):
-    """A part sees unbounded context and carries no state: it takes the whole at once, or nothing."""
+    """A part has unbounded context and no state, so it can only run on a full recording."""
 
 
 Tree = Any
@@ -23,45 +24,63 @@ Tree = Any
 
 
 class Stream(Protocol):
-    """Whole units in, final units out.
+    """Incremental processing: push full frames, get back the frames that are final.
+
+    The outputs of successive pushes, joined along the last axis, do not depend on how the input is split.
 
     Attributes:
-        latency: samples of audio that may be held back: after n pushed, at least n - latency have come out.
+        latency: maximum delay in samples of audio: after n samples have been pushed, at least n - latency are out.
+
+    Example:
+        >>> stream = model.decoder.stream(layout)
+        >>> pieces = [stream.push(latents[..., :3]), stream.push(latents[..., 3:], last=True)]
+        >>> torch.allclose(torch.cat(pieces, dim=-1), model.decoder(latents, layout), atol=1e-6)
+        True
     """
 
     latency: int
 
     def push(self, x: Tree, *, last: bool = False) -> Tree:
-        """Takes what comes next, possibly nothing, and returns what has become final, possibly nothing."""
+        """Push the next frames, possibly 0, and return those that have become final, possibly 0.
+
+        Args:
+            x: next input.
+            last: True for the end of the recording, after which nothing may be pushed.
+        """
         ...
 
 
 @runtime_checkable
 class Streamable(Protocol):
-    """A part with a state; its `forward` is `step` on a fresh state with `last=True`."""
+    """A part with a state; its `forward` equals `step` on an initial state with `last=True`."""
 
     def init_state(
         self, batch_size: int, *, layout: Tensor | None = None, device: torch.device, dtype: torch.dtype
     ) -> Any:
-        """A fresh state, as a tree of tensors."""
+        """Return the initial state, as a tree of tensors."""
         ...
 
     def step(self, x: Tensor, state: Any, *, last: bool = False) -> tuple[Tensor, Any]:
-        """Takes zero frames or more; returns what is final and a new state, and changes nothing in place."""
+        """Process 0 or more frames; return the final output and a new state, without changing any input in place."""
         ...
 
 
 class FrameAligner:
-    """Cuts what is pushed into whole units along the last axis; the last one is padded with zeros."""
+    """Collect pushes of any length into full frames along the last axis; the last frame is zero-padded."""
 
     def __init__(self, unit: int, *, samples: int = 1) -> None:
-        """Cuts to multiples of `unit`; `samples` is how many samples of audio one step of the axis stands for."""
+        """Align to frames.
+
+        Args:
+            unit: steps of the axis per frame.
+            samples: samples of audio per step of the axis.
+        """
         self.unit = unit
         self.latency = (unit - 1) * samples
         self._rest: Tensor | None = None
 
     def push(self, x: Tensor, *, last: bool = False) -> Tensor:
-        """Returns the whole units there are by now, all of them where `last`."""
+        """Push any number of steps and return the full frames that are complete, or all of them if `last`."""
         x = x if self._rest is None else torch.cat([self._rest, x], dim=-1)
         if last:
             return F.pad(x, (0, -x.shape[-1] % self.unit))
@@ -71,11 +90,11 @@ class FrameAligner:
 
 
 class TiledStream:
-    """Runs a function of bounded context piece by piece, with the same result as on the whole.
+    """Run a function of bounded context tile by tile, with the same result as on the full input.
 
-    The function maps `units_in` steps of the last axis to `units_out` and may look `context` frames to either side.
-    Each call sees a piece with its context, of which only the piece is kept; at the true ends there is no context,
-    exactly as on the whole.
+    The function maps `units_in` steps of the last axis to `units_out` and may depend on `context` frames to either
+    side. Each call gets a tile with its context and only the tile's output is kept. At both ends of the recording
+    there is no context, as for the full input.
     """
 
     def __init__(
@@ -88,29 +107,31 @@ class TiledStream:
         hop: int,
         width: int,
     ) -> None:
-        """Drives `fn`.
+        """Tile `fn`.
 
         Args:
-            fn: from a tensor to a tree of tensors.
-            units_in: steps of the input a frame.
-            units_out: steps of the output a frame.
-            context: frames that `fn` sees to the left and right.
-            hop: samples of audio a frame.
-            width: frames of output a call at most, which bounds memory.
+            fn: function from a tensor to a tree of tensors.
+            units_in: input steps per frame.
+            units_out: output steps per frame.
+            context: frames to the left and right that a frame of `fn` depends on.
+            hop: samples of audio per frame.
+            width: maximum number of output frames per call, which bounds memory.
         """
         self.fn, self.units_in, self.units_out = fn, units_in, units_out
         self.left, self.right = context
         self.width = max(1, width)
         self.latency = self.right * hop
-        self._seen: Tensor | None = None  # input still needed; begins at most `left` frames before the next output
-        self._next = 0  # frame of `_seen` that comes out next
+        self._seen: Tensor | None = None  # input that is still needed: up to `left` frames before the next output
+        self._next = 0  # index in `_seen` of the next output frame
 
     def push(self, x: Tensor, *, last: bool = False) -> Tree:
-        """Takes whole frames; returns the frames whose context is complete, all of them where `last`."""
+        """Push full frames and return the frames whose context is complete, or all of them if `last`."""
         seen = x if self._seen is None else torch.cat([self._seen, x], dim=-1)
         frames, rest = divmod(seen.shape[-1], self.units_in)
         if rest:
-            raise PartitaError(f"{rest} steps more than whole frames of {self.units_in} were pushed")
+            raise PartitaError(
+                f"{seen.shape[-1]} steps were pushed; a multiple of {self.units_in} steps per frame is expected"
+            )
         end = frames if last else frames - self.right
         pieces = []
         while self._next < end:
@@ -123,7 +144,7 @@ class TiledStream:
         self._seen = seen[..., cut * self.units_in :].clone()
         self._next -= cut
         if not pieces:
-            # One frame of zeros tells what nothing looks like: widths and types are the function's own.
+            # An empty output needs the shape and dtype of `fn`, so run it on one frame of zeros.
             empty = self.fn(seen.new_zeros(*seen.shape[:-1], self.units_in))
             return self._cut(empty, 0, 0)
         return pieces[0] if len(pieces) == 1 else concatenate(pieces)
@@ -133,7 +154,7 @@ class TiledStream:
 
 
 class StatefulStream:
-    """Runs a `Streamable` part, which carries its own state."""
+    """Run a `Streamable` part, carrying its state from push to push."""
 
     def __init__(
         self,
@@ -145,13 +166,13 @@ class StatefulStream:
         dtype: torch.dtype,
         width: int,
     ) -> None:
-        """Starts `part` on a fresh state; `width` is the most steps of the input that one call takes."""
+        """Start `part` on its initial state; `width` is the maximum number of input steps per call."""
         self.part, self.width = part, width
         self.latency: int = getattr(part, "latency", 0)
         self._state = part.init_state(batch_size, layout=layout, device=device, dtype=dtype)
 
     def push(self, x: Tensor, *, last: bool = False) -> Tensor:
-        """Steps through `x`, at most `width` at a time."""
+        """Push any number of steps, processed at most `width` at a time."""
         pieces = []
         blocks = x.split(self.width, dim=-1) if x.shape[-1] else (x,)
         for index, block in enumerate(blocks):
@@ -161,22 +182,22 @@ class StatefulStream:
 
 
 class Chain:
-    """Streams one after the other."""
+    """Streams in series."""
 
     def __init__(self, *streams: Stream) -> None:
-        """Feeds each stream's output to the next."""
+        """Feed the output of each stream to the next."""
         self.streams = streams
         self.latency = sum(stream.latency for stream in streams)
 
     def push(self, x: Tree, *, last: bool = False) -> Tree:
-        """Pushes through all of them."""
+        """Push through all streams."""
         for stream in self.streams:
             x = stream.push(x, last=last)
         return x
 
 
 def map_tree(fn: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
-    """`fn` of each tensor in a tree of tensors, tuples and None."""
+    """Apply `fn` to each tensor in a tree of tensors, tuples and None."""
     if tree is None:
         return None
     if isinstance(tree, Tensor):
@@ -186,7 +207,7 @@ def map_tree(fn: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
 
 
 def concatenate(trees: list[Tree]) -> Tree:
-    """Trees of one shape, joined along the last axis."""
+    """Concatenate trees of equal structure along the last axis."""
     first = trees[0]
     if first is None:
         return None

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from partita_blocks import STFT
-from partita_core import PartitaError, as_integers, as_tensor, length_mask, shown, upcast
+from partita_core import PartitaError, as_integers, as_tensor, length_mask, short_repr, upcast
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 

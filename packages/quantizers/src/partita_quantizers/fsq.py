@@ -11,8 +11,8 @@ from partita_core import (
     Quantizer,
     codes_within,
     config_of,
-    count_levels,
     register,
+    resolve_num_quantizers,
     tokens_within,
     upcast,
 )

@@ -12,7 +12,7 @@ from partita_core import (
     Quantizer,
     Role,
     as_integers,
-    component,
+    component_field,
     register,
     sum_contexts,
     upcast,
@@ -43,7 +43,7 @@ class ReBottleneckConfig(Config):
         mlp_ratio: width of the MLP, relative to `width`.
     """
 
-    quantizer: Config = component("quantizer", default=ResidualVQConfig())
+    quantizer: Config = component_field("quantizer", default=ResidualVQConfig())
     width: Width = 512
     layers: Layers = 2
     heads: Heads = 8

@@ -8,10 +8,10 @@ from partita_core import (
     PartitaError,
     Quantizer,
     config_of,
-    count_levels,
     length_mask,
     mean_within,
     register,
+    resolve_num_quantizers,
     upcast,
 )
 from partita_core.ranges import Layers, NonNegative, Proportion, Range, Width

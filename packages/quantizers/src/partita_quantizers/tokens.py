@@ -11,11 +11,11 @@ from partita_core import (
     PartitaError,
     as_integers,
     as_tensor,
-    count_levels,
     from_dict,
     parse_json,
     read_tensors,
-    shown,
+    resolve_num_quantizers,
+    short_repr,
     to_dict,
     write_tensors,
 )
@@ -71,7 +71,7 @@ class Tokens:
                 object.__setattr__(self, name, convert(value, name))
         for name, kind in (("space", TokenSpace), ("spec", LatentSpec)):
             if not isinstance(value := getattr(self, name), kind):
-                raise PartitaError(f"{name} is {shown(value)}; a {kind.__name__} is expected")
+                raise PartitaError(f"{name} is {short_repr(value)}; a {kind.__name__} is expected")
         for name in ("audio_lengths", "channel_layout"):
             tensor = getattr(self, name)
             if tensor.dim() != 1 or len(tensor) != len(self):
@@ -125,7 +125,7 @@ class Tokens:
         Raises:
             PartitaError: the ids are invalid in `space`, do not fit `audio_lengths`, or have fewer levels.
         """
-        kept = count_levels(num_quantizers, len(self.space.kept), "this sequence of ids")
+        kept = resolve_num_quantizers(num_quantizers, len(self.space.kept), "this sequence of ids")
         codes = self.space.decode(self.ids)
         counts = (codes[:, 0] >= 0).sum(-1).tolist()
         frames = (self.spec.frames(samples) for samples in self.audio_lengths.tolist())

@@ -23,9 +23,9 @@ from partita_core import (
     Saved,
     UnboundedError,
     as_tensor,
-    component,
+    component_field,
     register,
-    shown,
+    short_repr,
     upcast,
 )
 from partita_core.ranges import Width
@@ -53,8 +53,8 @@ class RepresentationModelConfig(Config):
         language_model_width: of its embeddings, so that it is not loaded before it is asked; None to find out.
     """
 
-    encoder: Config = component("representation", default=CausalRepresentationConfig())
-    adapter: Config | None = component("adapter", default=None)
+    encoder: Config = component_field("representation", default=CausalRepresentationConfig())
+    adapter: Config | None = component_field("adapter", default=None)
     language_model: str | None = None
     language_model_sha256: str | None = None
     language_model_width: Width | None = None
@@ -275,7 +275,7 @@ class RepresentationModel(Saved):
         if facts["space_id"] != self.codec.space_id:
             space = f"its codec's is {self.codec.space_id}"
             raise PartitaError(
-                f"the representation was trained on the latent space {shown(facts['space_id'])}, {space}"
+                f"the representation was trained on the latent space {short_repr(facts['space_id'])}, {space}"
             )
 
     def nested(self) -> dict[str, Saved]:

@@ -1,12 +1,12 @@
-"""Conformance: what every part of a role, and every codec, must hold.
+"""Conformance suites for parts of every role and for codecs.
 
-A component's test is one line, `check_bottleneck(TanhConfig())`, or one test a check:
+Test a component in one line, `check_bottleneck(TanhConfig())`, or with one test per check:
 
     @pytest.mark.parametrize("check", BOTTLENECK_CHECKS)
     def test_conformance(check):
         check(TanhConfig.example())
 
-Where a case's sizes do not suit, a case takes the Config's place: `check(DecoderCase(config, hop=480))`.
+If the default sizes of a case do not suit the component, pass a case: `check(DecoderCase(config, hop=480))`.
 """
 
 from ._common import Case, Suite

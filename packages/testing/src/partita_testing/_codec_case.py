@@ -1,4 +1,4 @@
-"""A codec under test."""
+"""Cases of codecs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class CodecCase:
     """A codec under test.
 
     Attributes:
-        factory: makes it, in eval mode, each time the same.
-        dtype: what it is compared in; float32 for a codec that float64 does not suit.
+        factory: function that returns the codec in eval mode, with equal weights on every call.
+        dtype: dtype of the comparison; float32 for a codec that does not support float64.
     """
 
     factory: Callable[[], Codec]
@@ -27,14 +27,14 @@ class CodecCase:
 
     @property
     def name(self) -> str:
-        """What messages call the codec."""
+        """Name of the codec in messages."""
         return type(self.factory()).__name__
 
     def build(self) -> Codec:
-        """A fresh codec of the case's dtype."""
+        """Build the codec in the dtype of the case."""
         codec = self.factory()
-        expect(isinstance(codec, Codec), f"{type(codec).__name__} is no Codec")
-        expect(not codec.training, "the factory's codec is in training mode")
+        expect(isinstance(codec, Codec), f"{type(codec).__name__} is not a Codec")
+        expect(not codec.training, "the factory returns a codec in training mode; call eval()")
         return codec.to(self.dtype)
 
     def audio(self, codec: Codec, batch: int, samples: int, layout: ChannelLayout, seed: int = 1) -> Tensor:
@@ -43,7 +43,7 @@ class CodecCase:
 
 
 def layouts_taken(codec: Codec) -> list[ChannelLayout]:
-    """The layouts that the codec takes, as they are or mapped without loss."""
+    """Layouts that the codec supports, directly or by lossless conversion."""
     taken = []
     for layout in ChannelLayout:
         try:

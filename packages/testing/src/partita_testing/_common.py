@@ -1,4 +1,4 @@
-"""What all suites share: cases, how checks are collected and reported, and what "equal" means."""
+"""Common parts of the suites: cases, checks and their reports, and comparison of results."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -6,41 +6,73 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
+from unittest import SkipTest
 
 import torch
 from partita_core.errors import PartitaError
 from partita_core.registry import Config
 from torch import Tensor, nn
 
-# "Equal" for what is tiled, streamed, batched and whole, relative to the RMS of what is expected.
+# Maximum deviation of tiled, streamed and batched results, relative to the RMS of the expected ones.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 
-Check = Callable[[Any], None]
+
+@dataclass(frozen=True)
+class Check:
+    """A check of a suite.
+
+    Attributes:
+        function: function of a case that raises an AssertionError if the check fails.
+        fix: advice that ends the message of a failure.
+        requires: checks without which this one has no meaning.
+    """
+
+    function: Callable[[Any], None]
+    fix: str
+    requires: tuple["Check", ...] = ()
+
+    @property
+    def __name__(self) -> str:
+        return self.function.__name__
+
+    def __call__(self, case: Any) -> None:
+        """Run the check on a case."""
+        self.function(case)
+
+
+def check(*requires: Check, fix: str) -> Callable[[Callable[[Any], None]], Check]:
+    """Make a check of a function of a case; a decorator.
+
+    Args:
+        *requires: checks to run if this one fails: if one of them fails too, this one is skipped.
+        fix: advice that ends the message of a failure.
+    """
+    return lambda function: Check(function, fix, requires)
 
 
 @dataclass(frozen=True)
 class Case(ABC):
-    """A component under test, and what it is built with.
+    """A component under test, and the values it is built with.
 
     Attributes:
-        config: its Config.
+        config: Config of the component.
     """
 
     config: Config
 
     @property
     def name(self) -> str:
-        """What messages call the component."""
+        """Name of the component in messages."""
         return getattr(self.config, "tag", type(self.config).__name__)
 
     @abstractmethod
     def make(self) -> Any:
-        """The component as its Config builds it."""
+        """Build the component from its Config."""
 
     def build(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> Any:
-        """A fresh component in eval mode, equal for equal seeds.
+        """Build a component in eval mode, equal for equal seeds.
 
-        Its parameters are moved a little, since layers that begin at zero hide what lies behind them.
+        Its parameters are perturbed, since layers that are initialized to zero would hide those before them.
         """
         torch.manual_seed(seed)
         part = self.make()
@@ -48,46 +80,53 @@ class Case(ABC):
         return part.to(dtype).eval()
 
 
-class Suite(Collection[Check]):
+Run = Callable[[Any], None]
+
+
+class Suite(Collection[Run]):
     """The checks of one role, in order.
 
-    Iterating gives them, as `pytest.mark.parametrize("check", BOTTLENECK_CHECKS)` does; `suite[name]` is one of them.
-    Each takes a Config, or a case where the sizes that a case has by default do not suit, and raises an
-    AssertionError that says check, component and figures. The global random numbers are left as they were.
+    Iterate over it for one test per check, as in `pytest.mark.parametrize("check", BOTTLENECK_CHECKS)`; `suite[name]`
+    is a single check. A check takes a Config, or a case if the default sizes of the case do not suit. If it fails, it
+    raises an AssertionError that names the check, the component and the measured values, and ends in the fix. If a
+    check that it requires fails too, it raises `unittest.SkipTest` instead, which pytest reports as skipped. The
+    global random state is preserved.
     """
 
-    def __init__(self, role: str, case: type, checks: Iterable[Check] = ()) -> None:
-        """Collects `checks`; `case` is the class of cases, with one argument that must be given."""
+    def __init__(self, role: str, case: type, checks: Iterable[Check]) -> None:
+        """Collect checks.
+
+        Args:
+            role: name of the role in messages.
+            case: class of the cases, built from one argument.
+            checks: the checks, each after those that it requires.
+        """
         self.role, self._case = role, case
-        self._checks: dict[str, Check] = {}
-        for check in checks:
-            self.add(check)
+        self._checks = {check.__name__: self._run(check) for check in checks}
 
-    def add(self, check: Check) -> Check:
-        """Adds a function of a case; a decorator."""
-
-        @wraps(check)
+    def _run(self, check: Check) -> Run:
+        @wraps(check.function)
         def run(subject: Any) -> None:
             case = subject if isinstance(subject, self._case) else self._case(subject)
             where = f"{self.role} {case.name}: {check.__name__}"
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                try:
-                    check(case)
-                except AssertionError as error:
-                    raise AssertionError(f"{where}: {error}") from None
-                except Exception as error:
-                    raise AssertionError(f"{where}: raised {type(error).__name__}: {error}") from error
+            failure = _failure(check, case)
+            if failure is None:
+                return
+            failed = next((other for other in check.requires if _failure(other, case) is not None), None)
+            if failed is not None:
+                raise SkipTest(f"{where} requires {failed.__name__}, which fails")
+            cause = None if isinstance(failure, AssertionError) else failure
+            said = str(failure) if cause is None else f"raised {type(failure).__name__}: {failure}"
+            raise AssertionError(f"{where}: {said}; {check.fix}") from cause
 
-        self._checks[check.__name__] = run
-        return check
+        return run
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the checks, in order."""
         return tuple(self._checks)
 
-    def __iter__(self) -> Iterator[Check]:
+    def __iter__(self) -> Iterator[Run]:
         return iter(self._checks.values())
 
     def __len__(self) -> int:
@@ -96,17 +135,36 @@ class Suite(Collection[Check]):
     def __contains__(self, check: object) -> bool:
         return check in self._checks.values()
 
-    def __getitem__(self, name: str) -> Check:
+    def __getitem__(self, name: str) -> Run:
         return self._checks[name]
 
     def check(self, subject: Any) -> None:
-        """Runs all of them.
+        """Run all checks.
 
         Raises:
-            AssertionError: one fails.
+            AssertionError: checks fail; all of them are listed, except those that require another failing one.
         """
+        failures = []
         for check in self:
-            check(subject)
+            try:
+                check(subject)
+            except SkipTest:
+                continue
+            except AssertionError as error:
+                failures.append(str(error))
+        if failures:
+            raise AssertionError("\n".join(failures))
+
+
+def _failure(check: Check, case: Any) -> Exception | None:
+    """Run a check with a fixed random state; the exception that it raises, or None."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            check(case)
+        except Exception as error:
+            return error
+    return None
 
 
 # ------------------------------------------------------------------ building and running
@@ -114,22 +172,22 @@ class Suite(Collection[Check]):
 
 @torch.no_grad()
 def shake(module: nn.Module) -> None:
-    """Moves every parameter that is trained by a tenth of its RMS, or by 0.02 if that is more."""
+    """Perturb every trained parameter by a tenth of its RMS, or by 0.02 if that is more."""
     for parameter in module.parameters():
         if parameter.requires_grad:
             parameter.add_(torch.randn_like(parameter) * rms(parameter).mul(0.1).clamp_min(0.02).to(parameter))
 
 
-def accepted(build: Callable[[Any], Any], candidates: Iterable[Any], what: str) -> Any:
-    """The first of `candidates` with which `build` raises no PartitaError."""
-    refusal = None
+def first_accepted(build: Callable[[Any], Any], candidates: Iterable[Any], what: str) -> Any:
+    """Return the first of `candidates` for which `build` raises no PartitaError."""
+    first_error = None
     for candidate in candidates:
         try:
             build(candidate)
             return candidate
         except PartitaError as error:
-            refusal = refusal or error
-    raise AssertionError(f"no {what} is accepted; the first was refused with: {refusal}")
+            first_error = first_error or error
+    raise AssertionError(f"no {what} is accepted; the first one tried raised: {first_error}")
 
 
 def noise(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -149,9 +207,9 @@ def flatten(tree: Any) -> list[Tensor]:
 
 
 def total(tree: Any) -> Tensor:
-    """A scalar that everything differentiable in `tree` enters with random weights, so that nothing cancels."""
+    """Sum the differentiable tensors in `tree` with random weights, so that gradients do not cancel."""
     tensors = [tensor for tensor in flatten(tree) if tensor.requires_grad]
-    expect(bool(tensors), "nothing that is returned carries a gradient")
+    expect(bool(tensors), "no returned tensor has a gradient")
     parts = [(noise(*t.shape, seed=i, dtype=t.dtype).to(t.device) * t).sum() for i, t in enumerate(tensors)]
     return torch.stack([part.double() for part in parts]).sum()
 
@@ -160,18 +218,18 @@ def total(tree: Any) -> Tensor:
 
 
 def expect(condition: bool, message: str) -> None:
-    """Raises an AssertionError with `message` unless `condition` holds, also under `python -O`."""
+    """Raise an AssertionError with `message` unless `condition` holds, also under `python -O`."""
     if not condition:
         raise AssertionError(message)
 
 
 def rms(x: Tensor) -> Tensor:
-    """Root mean square of everything."""
+    """Root mean square over all elements."""
     return x.detach().double().square().mean().sqrt() if x.numel() else torch.zeros((), dtype=torch.float64)
 
 
 def deviation(actual: Tensor, expected: Tensor) -> float:
-    """Largest difference, relative to the RMS of `expected`."""
+    """Maximum absolute difference, relative to the RMS of `expected`."""
     if not expected.numel():
         return 0.0
     difference = (actual.detach().double() - expected.detach().double()).abs().max()
@@ -179,18 +237,18 @@ def deviation(actual: Tensor, expected: Tensor) -> float:
 
 
 @contextmanager
-def refused(what: str) -> Iterator[None]:
-    """Expect a PartitaError of one line."""
+def raises_partita_error(what: str) -> Iterator[None]:
+    """Expect a PartitaError with a message of one line."""
     try:
         yield
     except PartitaError as error:
-        expect(bool(str(error)) and "\n" not in str(error), f"{what} is not refused in one line, but: {error}")
+        expect(bool(str(error)) and "\n" not in str(error), f"the message for {what} is not one line: {error}")
     else:
-        raise AssertionError(f"{what} is accepted")
+        raise AssertionError(f"{what} raises no PartitaError")
 
 
 def expect_equal(actual: Any, expected: Any, what: str, *, exact: bool = False) -> None:
-    """Two trees agree: integers, and everything where `exact`, bit for bit; else to `TOLERANCES`."""
+    """Expect equal trees: floating-point tensors to `TOLERANCES`, all others, and all if `exact`, bit for bit."""
     actual, expected = flatten(actual), flatten(expected)
     expect(len(actual) == len(expected), f"{what}: {len(actual)} tensors instead of {len(expected)}")
     for a, b in zip(actual, expected):
@@ -205,32 +263,32 @@ def expect_equal(actual: Any, expected: Any, what: str, *, exact: bool = False) 
 
 
 def expect_finite(tree: Any, what: str) -> None:
-    """No NaN and no infinity in a tree."""
+    """Expect no NaN and no infinity in a tree."""
     for tensor in flatten(tree):
         count = int((~torch.isfinite(tensor)).sum()) if tensor.is_floating_point() else 0
         expect(count == 0, f"{what}: {count} of {tensor.numel()} elements are not finite")
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
-    """A copy of all parameters and buffers, also of those that are not saved."""
+    """Copy all parameters and buffers, including non-persistent ones."""
     named = [*module.named_parameters(), *module.named_buffers()]
     return {name: tensor.detach().clone() for name, tensor in named}
 
 
 def expect_state(module: nn.Module, before: dict[str, Tensor], what: str) -> None:
-    """The module's parameters and buffers are still `before`."""
+    """Expect the parameters and buffers to equal `before`."""
     now = state_of(module)
-    expect(now.keys() == before.keys(), f"{what}: tensors {sorted(now.keys() ^ before.keys())} came or went")
+    expect(now.keys() == before.keys(), f"{what}: tensors {sorted(now.keys() ^ before.keys())} were added or removed")
     for name, tensor in now.items():
         same = tensor.shape == before[name].shape and bool(((tensor == before[name]) | (tensor != tensor)).all())
         expect(same, f"{what}: {name} has changed")
 
 
-def random_splits(length: int, seed: int, most: int = 4) -> list[int]:
-    """Pieces that add up to `length`, some of them empty, the last one too."""
+def random_splits(length: int, seed: int, max_piece: int = 4) -> list[int]:
+    """Random piece lengths from 0 to `max_piece` that add up to `length`; the last one is 0."""
     generator = torch.Generator().manual_seed(seed)
     pieces = [0]
     while sum(pieces) < length:
-        piece = int(torch.randint(0, most + 1, (1,), generator=generator))
+        piece = int(torch.randint(0, max_piece + 1, (1,), generator=generator))
         pieces.append(min(piece, length - sum(pieces)))
     return [*pieces, 0]

@@ -1,4 +1,4 @@
-"""How far a part sees, as measured, and that in tiles and steps it makes what it makes of the whole."""
+"""Checks of context: the measured receptive field, and equality of tiled, streamed and full results."""
 
 from collections.abc import Callable
 
@@ -6,18 +6,19 @@ import torch
 from partita_core.streams import Streamable, UnboundedError, concatenate
 from torch import Tensor
 
-from ._common import expect, expect_equal, flatten, random_splits
+from ._common import check, expect, expect_equal, flatten, random_splits
 from ._parts import PartCase
 
-# A change that is felt by less than this, relative to the RMS, is rounding.
-_FELT = 1e-12
+# Changes smaller than this, relative to the RMS, are rounding errors.
+_ROUNDING = 1e-12
 
 
+@check(fix="set `context` to the measured frames")
 def context_is_as_declared(case: PartCase) -> None:
-    """The declared context is what is measured in float64: never less, and at most a frame or a quarter more.
+    """The declared context is at least the receptive field measured in float64, and at most a frame or a quarter more.
 
-    A change of everything up to a frame must not be felt more than `context` frames later, and likewise before. A
-    little too much is allowed, since the outermost taps of windows and wrapped filters may vanish.
+    If everything up to a frame changes, the result may change up to `context` frames later, and vice versa. A larger
+    declaration is allowed to a degree, since the outermost taps of windows and wrapped filters may be zero.
     """
     part = case.build()
     left, right = part.context
@@ -33,20 +34,18 @@ def context_is_as_declared(case: PartCase) -> None:
     for side, declared, seen in zip(("left", "right"), (left, right), measured):
         if declared is None:
             continue
-        expect(seen <= declared, f"context is declared as {declared} frames to the {side}, {seen} are seen")
+        expect(seen <= declared, f"`context` is {declared} frames to the {side}, measured are {seen}")
         slack = max(1, declared // 4)
-        expect(
-            declared - seen <= slack, f"context is declared as {declared} frames to the {side}, only {seen} are seen"
-        )
+        expect(declared - seen <= slack, f"`context` is {declared} frames to the {side}, measured are only {seen}")
 
 
 @torch.no_grad()
 def receptive_field(
     fn: Callable[[Tensor], list[Tensor]], signal: Tensor, other: Tensor, unit_in: int, unit_out: int
 ) -> tuple[int, int]:
-    """The furthest that a change of `signal` into `other` is felt by `fn`, in frames to the left and right.
+    """Receptive field of `fn`, in frames to the left and right, measured by changing `signal` to `other`.
 
-    A frame that sees n frames to its left feels a change of everything up to n frames before it.
+    An output frame that depends on n frames to its left changes if the input changes up to n frames before it.
     """
     frames = signal.shape[-1] // unit_in
     reference = fn(signal)
@@ -58,20 +57,24 @@ def receptive_field(
         for changed, was in zip(results, reference):
             scale = was.double().square().mean().sqrt().clamp_min(1e-30)
             difference = (changed.double() - was.double()).abs() / scale
-            felt = difference.unflatten(-1, (frames, unit_out)).amax(-1).flatten(1, -2).amax(1) > _FELT
-            after, before = felt[0].nonzero().flatten(), felt[1].nonzero().flatten()
+            changed_frames = difference.unflatten(-1, (frames, unit_out)).amax(-1).flatten(1, -2).amax(1) > _ROUNDING
+            after, before = changed_frames[0].nonzero().flatten(), changed_frames[1].nonzero().flatten()
             reach[0] = max(reach[0], int(after.max()) - at if len(after) else 0)
             reach[1] = max(reach[1], at - int(before.min()) if len(before) else 0)
     return reach[0], reach[1]
 
 
+@check(
+    context_is_as_declared,
+    fix="pad by zeros at the ends of the input only, and let outputs depend on no absolute position",
+)
 @torch.no_grad()
 def tiled_equals_whole(case: PartCase) -> None:
-    """Cut into tiles with the declared context, or stepped with its state, in any split, it gives the same."""
+    """Run in tiles with the declared context, or step by step with its state, for any split, results are the same."""
     part = case.build()
     frames = sum(side or 0 for side in part.context) + 9
     signal, *rest = case.inputs(part, batch=2, frames=frames)
-    whole = case.per_item(case.run(part, signal, *rest))
+    full = case.per_item(case.run(part, signal, *rest))
     unit = case.units(part)[0]
     for seed, width in ((1, 1), (2, 3), (3, frames)):
         try:
@@ -81,12 +84,13 @@ def tiled_equals_whole(case: PartCase) -> None:
         splits = random_splits(frames, seed) if seed > 1 else [frames]
         pieces = signal.split([piece * unit for piece in splits], dim=-1)
         pushed = [stream.push(piece, last=i == len(pieces) - 1) for i, piece in enumerate(pieces)]
-        expect_equal(concatenate(pushed), whole, f"in pushes of {splits} frames, tiles of {width}")
+        expect_equal(concatenate(pushed), full, f"in pushes of {splits} frames, tiles of {width}")
 
 
+@check(fix="build the new state from new tensors")
 @torch.no_grad()
-def steps_change_nothing_in_place(case: PartCase) -> None:
-    """Where the part carries a state, `step` leaves the one it is given alone and takes zero frames."""
+def steps_do_not_modify_in_place(case: PartCase) -> None:
+    """For a part with a state, `step` does not modify the state that it is given, and accepts zero frames."""
     part = case.build()
     if not isinstance(part, Streamable):
         return

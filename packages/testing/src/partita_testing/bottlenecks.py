@@ -1,4 +1,4 @@
-"""What every bottleneck holds, quantizers included."""
+"""Conformance suite of bottlenecks, which quantizers pass as well."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,21 +12,23 @@ from torch import Tensor
 
 from ._common import (
     Suite,
-    accepted,
+    check,
     deviation,
     expect,
     expect_equal,
     expect_finite,
     expect_state,
+    first_accepted,
     flatten,
     noise,
     state_of,
 )
 from ._context import WITH_CONTEXT
-from ._parts import EVERY_PART, PartCase
+from ._part_state import EVERY_PART
+from ._parts import PartCase
 
-# A change by less than this, relative to the RMS, is rounding.
-_FELT = 1e-9
+# Changes smaller than this, relative to the RMS, are rounding errors.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,18 @@ class BottleneckCase(PartCase):
     """A bottleneck under test.
 
     Attributes:
-        dim: width of its latents; None for the first from 4 on that it accepts.
+        dim: number of channels of its latents; None for the first from 4 on that it accepts.
     """
 
     dim: int | None = None
 
     def make(self) -> Bottleneck:
-        """The bottleneck as its Config builds it."""
+        """Build the bottleneck from its Config."""
         dims = range(4, 129) if self.dim is None else (self.dim,)
-        return self.config.build(dim=accepted(lambda dim: self.config.build(dim=dim), dims, "dim"))
+        return self.config.build(dim=first_accepted(lambda dim: self.config.build(dim=dim), dims, "dim"))
 
     def units(self, part: Bottleneck) -> tuple[int, int]:
-        """One token in, one out."""
+        """One token to one token."""
         return 1, 1
 
     def inputs(self, part: Bottleneck, *, batch: int = 3, frames: int = 4, seed: int = 1) -> tuple[Tensor, ...]:
@@ -53,23 +55,24 @@ class BottleneckCase(PartCase):
         return (0.5 * noise(batch, part.in_dim, frames, seed=seed),)
 
     def per_item(self, result: BottleneckOutput) -> list[Tensor]:
-        """Values and codes; losses and metrics are of the batch."""
+        """Values and codes; losses and metrics are per batch."""
         return flatten((result.values, result.codes))
 
     def stream(self, part: Bottleneck, rest: tuple[Tensor, ...], width: int) -> Stream:
-        """From hidden frames to values and codes."""
+        """Stream from hidden frames to values and codes."""
         left, right = part.context
         if left is None or right is None:
-            raise UnboundedError("bottlenecks carry no state")
+            raise UnboundedError("bottlenecks have no state")
         context = (left, right)
         return TiledStream(lambda x: part(x)[:2], units_in=1, units_out=1, context=context, hop=1, width=width)
 
 
+@check(fix="correct the shapes, or the attributes dim, in_dim and codebook_sizes")
 def shapes_are_as_declared(case: BottleneckCase) -> None:
-    """Widths are as declared for 1, 2, 3 and 5 tokens, before `expand` and after it; codes are where declared."""
+    """Values, before and after `expand`, have the declared shape for 1, 2, 3 and 5 tokens; codes exist if declared."""
     part = case.build()
-    expect(isinstance(part, Bottleneck), f"{type(part).__name__} is no Bottleneck")
-    expect(case.dim in (None, part.dim), f"dim is declared as {part.dim}, {case.dim} was asked for")
+    expect(isinstance(part, Bottleneck), f"{type(part).__name__} is not a Bottleneck")
+    expect(case.dim in (None, part.dim), f"dim is {part.dim}, the Config was built with {case.dim}")
     for tokens in (1, 2, 3, 5):
         for mode in (True, False):
             output = part.train(mode)(*case.inputs(part, frames=tokens))
@@ -77,18 +80,24 @@ def shapes_are_as_declared(case: BottleneckCase) -> None:
             declared = (3, part.dim, tokens)
             for what, values in (("values", output.values), ("expanded", part.expand(output.values))):
                 shape = tuple(values.shape)
-                expect(shape == declared, f"{tokens} tokens: {what} are {shape}, declared is {declared}")
+                expect(shape == declared, f"{what} of {tokens} tokens are {shape}, declared is {declared}")
             coded = output.codes is not None
-            expect(coded == bool(part.codebook_sizes), f"codes are {output.codes}, sizes {part.codebook_sizes}")
+            expect(
+                coded == bool(part.codebook_sizes), f"codes are {output.codes}, codebook_sizes {part.codebook_sizes}"
+            )
 
 
-def noise_in_eval_is_asked_for(case: BottleneckCase) -> None:
-    """In eval mode nothing is random unless `stochastic=True`, which then acts as in training and moves no state."""
+@check(
+    shapes_are_as_declared,
+    fix="draw noise only if self.is_stochastic(stochastic), and update state only if also self.training",
+)
+def eval_noise_is_opt_in(case: BottleneckCase) -> None:
+    """In eval mode nothing is random unless `stochastic=True`, which adds noise as in training and changes no state."""
     part = case.build()
     inputs = case.inputs(part)
     expected, before = part(*inputs), torch.get_rng_state()
     expect_equal(part(*inputs, stochastic=False), expected, "eval, stochastic=False", exact=True)
-    expect(torch.equal(before, torch.get_rng_state()), "eval draws random numbers")
+    expect(torch.equal(before, torch.get_rng_state()), "eval mode draws random numbers")
     state = state_of(part)
     torch.manual_seed(1)
     noisy = part(*inputs, stochastic=True).values
@@ -97,40 +106,49 @@ def noise_in_eval_is_asked_for(case: BottleneckCase) -> None:
     clean = part(*inputs, stochastic=False).values
     torch.manual_seed(1)
     trained = part(*inputs, stochastic=True).values
-    off = deviation(noisy, expected.values)
-    acts = deviation(trained, clean) > _FELT
-    expect(acts == (off > _FELT), f"stochastic=True changes eval values by {off:.2g} of the RMS; in training: {acts}")
+    change = deviation(noisy, expected.values)
+    noisy_in_training = deviation(trained, clean) > _ROUNDING
+    expect(
+        noisy_in_training == (change > _ROUNDING),
+        f"stochastic=True changes values by {change:.2g} of the RMS in eval mode; in training: {noisy_in_training}",
+    )
 
 
-def posterior_is_of_the_latents(case: BottleneckCase) -> None:
-    """The posterior's mean is what eval gives, in training mode too; deviations are finite, none negative."""
+@check(shapes_are_as_declared, fix="return Posterior(mean, std) with the mean of eval mode and std >= 0")
+def posterior_mean_equals_latents(case: BottleneckCase) -> None:
+    """The posterior mean equals the values of eval mode, in training mode too; std is finite and not negative."""
     part = case.build()
     inputs = case.inputs(part)
     values = part(*inputs).values
     for mode in (False, True):
         posterior = part.train(mode).posterior(*inputs)
-        expect_equal(posterior.mean, values, "the mean of the posterior")
-        expect_finite(posterior.std, "the deviations of the posterior")
-        expect(posterior.std.shape == values.shape, f"deviations are {tuple(posterior.std.shape)}")
-        expect(bool((posterior.std >= 0).all()), f"a deviation is {float(posterior.std.min()):.2g}")
+        expect_equal(posterior.mean, values, "the posterior mean")
+        expect_finite(posterior.std, "the posterior standard deviation")
+        expect(
+            posterior.std.shape == values.shape,
+            f"std is {tuple(posterior.std.shape)}, values are {tuple(values.shape)}",
+        )
+        expect(bool((posterior.std >= 0).all()), f"std reaches {float(posterior.std.min()):.2g}")
         expect_equal(posterior.sample(3), posterior.sample([3] * len(values)), "samples of one seed", exact=True)
 
 
+@check(shapes_are_as_declared, fix="make `project` idempotent, and the identity on encoded latents")
 def projection_keeps_latents(case: BottleneckCase) -> None:
-    """`project` leaves latents that were encoded where they are, and what it moved before."""
+    """`project` does not change encoded latents, and is idempotent."""
     part = case.build()
     values = part(*case.inputs(part)).values
-    # Frames near silence are not quite at the scale of others, hence a tolerance of its own.
-    off = deviation(part.project(values), values)
-    expect(off < 1e-3, f"project moves encoded latents by {off:.2g} of the RMS")
+    # Frames near silence are not exactly on the scale of others, hence the tolerance.
+    error = deviation(part.project(values), values)
+    expect(error < 1e-3, f"project changes encoded latents by {error:.2g} of the RMS")
     moved = part.project(values + noise(*values.shape, seed=5))
-    expect(moved.shape == values.shape, f"project gives {tuple(moved.shape)} of {tuple(values.shape)}")
-    off = deviation(part.project(moved), moved)
-    expect(off < 1e-3, f"projected twice, latents move by {off:.2g} of the RMS")
+    expect(moved.shape == values.shape, f"project maps {tuple(values.shape)} to {tuple(moved.shape)}")
+    error = deviation(part.project(moved), moved)
+    expect(error < 1e-3, f"a second project changes latents by {error:.2g} of the RMS")
 
 
-def not_stochastic_in_training(case: BottleneckCase) -> None:
-    """In training with stochastic=False no random number is drawn, and nothing moves."""
+@check(shapes_are_as_declared, fix="draw noise and update state only if `stochastic` is not False")
+def training_without_noise_is_deterministic(case: BottleneckCase) -> None:
+    """In training mode with `stochastic=False` no random number is drawn, and no state changes."""
     part = case.build().train()
     inputs = case.inputs(part)
     before, state = torch.get_rng_state(), state_of(part)
@@ -140,43 +158,47 @@ def not_stochastic_in_training(case: BottleneckCase) -> None:
     expect_equal(part(*inputs, stochastic=False), first, "a second call with stochastic=False", exact=True)
 
 
-def losses_are_claimed(case: BottleneckCase) -> None:
-    """In training the losses are scalars, and exactly those that `loss_weights` weighs; metrics are detached."""
+@check(fix="give each loss in BottleneckOutput.losses a weight in `loss_weights`, and detach metrics")
+def losses_have_weights(case: BottleneckCase) -> None:
+    """In training the losses are scalars with exactly the names in `loss_weights`; metrics are detached scalars."""
     part = case.build().train()
     output = part(*case.inputs(part))
-    made, weighed = set(output.losses), set(part.loss_weights)
-    expect(made == weighed, f"losses {sorted(made)} are made, {sorted(weighed)} are weighed")
+    losses, weights = sorted(output.losses), sorted(part.loss_weights)
+    expect(losses == weights, f"losses are {losses}, loss_weights has {weights}")
     for name, loss in output.losses.items():
         expect(loss.dim() == 0, f"loss {name} is {tuple(loss.shape)}, not a scalar")
     for name, metric in output.metrics.items():
         expect(metric.dim() == 0, f"metric {name} is {tuple(metric.shape)}, not a scalar")
-        expect(not metric.requires_grad, f"metric {name} carries a gradient")
+        expect(not metric.requires_grad, f"metric {name} has a gradient")
 
 
-def half_types_are_lifted(case: BottleneckCase) -> None:
-    """Hidden frames of a half type, as autocast hands them over, make values and losses of float32."""
+@check(shapes_are_as_declared, fix="apply partita_core.upcast to the hidden frames")
+def half_precision_is_upcast(case: BottleneckCase) -> None:
+    """Hidden frames of a half type, as under autocast, give float32 values and losses."""
     part = case.build(torch.float32).train()
     (hidden,) = case.inputs(part)
     for dtype in (torch.bfloat16, torch.float16):
         output = part(hidden.to(dtype))
-        expect(output.values.dtype == torch.float32, f"{dtype} hidden frames make {output.values.dtype} values")
+        expect(output.values.dtype == torch.float32, f"{dtype} hidden frames give {output.values.dtype} values")
         for name, loss in output.losses.items():
-            expect(loss.dtype == torch.float32, f"{dtype} hidden frames make a {loss.dtype} loss {name}")
+            expect(loss.dtype == torch.float32, f"{dtype} hidden frames give a {loss.dtype} loss {name}")
 
 
+@check(fix="bound the values, or set bounded = False")
 def bounded_as_declared(case: BottleneckCase) -> None:
-    """Where `bounded` is declared, values stay within 1 however large the hidden frames are."""
+    """If `bounded` is declared, values stay within [-1, 1] for any hidden frames."""
     part = case.build()
     if part.bounded:
         (hidden,) = case.inputs(part)
-        most = float(part(20 * hidden).values.detach().abs().max())
-        expect(most <= 1, f"declared bounded, values reach {most:.3g}")
+        largest = float(part(20 * hidden).values.detach().abs().max())
+        expect(largest <= 1, f"bounded is True, but values reach {largest:.3g}")
 
 
-def padding_does_not_count(case: BottleneckCase) -> None:
-    """Losses, metrics, running statistics are the same whatever and however much padding follows; its codes are -1.
+@check(shapes_are_as_declared, fix="use partita_core.mean_within, tokens_within and codes_within with `lengths`")
+def padding_is_ignored(case: BottleneckCase) -> None:
+    """Losses, metrics and running statistics do not depend on the padding or its amount; codes of padding are -1.
 
-    Tokens count with all that `context` says they depend on. Where that is unbounded nothing is compared.
+    Tokens within `context` of an item's tokens are not padding. Parts of unbounded context are not tested.
     """
     right = case.build().context[1]
     if right is None:
@@ -188,59 +210,60 @@ def padding_does_not_count(case: BottleneckCase) -> None:
     for row, end in enumerate(ends):
         other[row, :, :end] = hidden[row, :, :end]
     for training in (False, True):
-        made, states = [], []
+        outputs, states = [], []
         for x in (hidden, other, hidden[..., : max(ends)]):
             part = case.build().train(training)
             torch.manual_seed(0)
             output = part(x, lengths=lengths)
-            made.append(output)
+            outputs.append(output)
             states.append(state_of(part))
-        # Noise in values depends on how many there are, and metrics of noisy values with it.
-        comparable = made[:2] if training else made
+        # Noise depends on the number of tokens, and so do metrics of noisy values.
+        comparable = outputs[:2] if training else outputs
         for what, output in zip(("other padding", "less padding"), comparable[1:]):
-            expect_equal(output.losses, made[0].losses, f"losses with {what}")
-            expect_equal(output.metrics, made[0].metrics, f"metrics with {what}")
+            expect_equal(output.losses, outputs[0].losses, f"losses with {what}")
+            expect_equal(output.metrics, outputs[0].metrics, f"metrics with {what}")
         for what, state in zip(("other padding", "less padding"), states[1:]):
             expect_equal(state, states[0], f"state after a step with {what}")
-        if made[0].codes is not None:
+        if outputs[0].codes is not None:
             for row, length in enumerate(lengths.tolist()):
-                behind = made[0].codes[row, :, length:]
-                expect(bool((behind == -1).all()), f"codes behind the end reach {int(behind.max())}, not -1")
+                padding = outputs[0].codes[row, :, length:]
+                expect(bool((padding == -1).all()), f"codes of padding reach {int(padding.max())}, not -1")
 
 
-def recovers_from_a_step_that_is_not_finite(case: BottleneckCase) -> None:
-    """A batch with an item of infinities leaves no parameter or running statistic that is not finite."""
+@check(fix="update running averages with partita_core.update_average, which ignores non-finite elements")
+def recovers_from_nonfinite_step(case: BottleneckCase) -> None:
+    """A batch with an item of infinities leaves all parameters and running statistics finite."""
     part = case.build().train()
     (hidden,) = case.inputs(part, frames=8)
     broken = hidden.clone()
     broken[0] = torch.inf
     part.train()(broken)
     for name, tensor in state_of(part).items():
-        expect_finite(tensor, f"{name} after a batch that is not finite")
-    expect_finite(part.eval()(hidden).values, "values after a batch that is not finite")
+        expect_finite(tensor, f"{name} after a batch with infinities")
+    expect_finite(part.eval()(hidden).values, "values after a batch with infinities")
 
 
 EVERY_BOTTLENECK = (
     shapes_are_as_declared,
     *EVERY_PART,
     *WITH_CONTEXT,
-    noise_in_eval_is_asked_for,
-    not_stochastic_in_training,
-    losses_are_claimed,
-    half_types_are_lifted,
+    eval_noise_is_opt_in,
+    training_without_noise_is_deterministic,
+    losses_have_weights,
+    half_precision_is_upcast,
     bounded_as_declared,
-    posterior_is_of_the_latents,
+    posterior_mean_equals_latents,
     projection_keeps_latents,
-    padding_does_not_count,
-    recovers_from_a_step_that_is_not_finite,
+    padding_is_ignored,
+    recovers_from_nonfinite_step,
 )
 BOTTLENECK_CHECKS = Suite("bottleneck", BottleneckCase, EVERY_BOTTLENECK)
 
 
 def check_bottleneck(config: Config | Any) -> None:
-    """Runs the suite on the bottleneck of a Config, or of a `BottleneckCase`.
+    """Run the suite on the bottleneck of a Config, or on a `BottleneckCase`.
 
     Raises:
-        AssertionError: a check fails; check, component and figures are named.
+        AssertionError: checks fail; check, component, measured values and the fix are given.
     """
     BOTTLENECK_CHECKS.check(config)

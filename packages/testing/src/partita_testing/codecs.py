@@ -1,4 +1,4 @@
-"""What every codec holds, ours and adapted ones."""
+"""Conformance suite of codecs."""
 
 import copy
 from collections.abc import Callable
@@ -12,33 +12,40 @@ from partita_core.streams import UnboundedError
 
 from ._codec_case import CodecCase, content_of, layouts_taken
 from ._codec_records import (
-    arrays_serve_as_tensors,
-    bad_audio_is_refused,
+    arrays_equal_tensors,
     codes_are_consistent,
-    foreign_latents_are_refused,
-    latents_are_saved_whole,
-    model_is_saved_whole,
-    space_id_names_the_weights,
+    foreign_latents_raise,
+    invalid_audio_raises,
+    saved_latents_round_trip,
+    saved_model_round_trips,
+    space_id_identifies_the_weights,
 )
-from ._common import Suite, expect, expect_equal, expect_state, random_splits, state_of
+from ._common import Suite, check, expect, expect_equal, expect_state, random_splits, state_of
 
 
-def every_length_comes_back_whole(case: CodecCase) -> None:
-    """From one sample to three hops, each length is encoded to its frames and decoded to itself, zero after its end."""
+@check(fix="leave padding and trimming to Codec.encode and Codec.decode, and return full frames from the primitives")
+def every_length_round_trips(case: CodecCase) -> None:
+    """Each length from 1 sample to 3 hops is encoded to its frames and decoded to itself, zero after its end."""
     codec = case.build()
     hop, k = codec.latent_spec.hop, codec.latent_spec.tokens_per_frame
     near = {n for edge in (0, hop, 2 * hop, 3 * hop) for n in (edge - 1, edge, edge + 1)}
     lengths = sorted({n for n in near | set(range(1, 3 * hop, max(1, hop // 12))) if 1 <= n <= 3 * hop})
     layout = layouts_taken(codec)[-1]
     latents = codec.encode(case.audio(codec, len(lengths), 3 * hop, layout), lengths=lengths, layout=layout)
-    expect(latents.audio_lengths.tolist() == lengths, "audio_lengths are not the lengths that went in")
+    expect(
+        latents.audio_lengths.tolist() == lengths,
+        f"audio_lengths are {latents.audio_lengths.tolist()}, encoded were {lengths}",
+    )
     audio = codec.decode(latents)
     shape = (len(lengths), layout.width, 3 * hop)
-    expect(tuple(audio.shape) == shape, f"decode gives {tuple(audio.shape)}, expected is {shape}")
-    expect(not audio.requires_grad, "decode carries a gradient")
+    expect(tuple(audio.shape) == shape, f"decoded audio is {tuple(audio.shape)}, expected is {shape}")
+    expect(not audio.requires_grad, "decoded audio has a gradient")
     for i, length in enumerate(lengths):
         frames, tokens = -(-length // hop), -(-length // hop) * k
-        expect(int(latents.frames[i]) == frames, f"{length} samples take {int(latents.frames[i])} frames, not {frames}")
+        expect(
+            int(latents.frames[i]) == frames,
+            f"{length} samples give {int(latents.frames[i])} frames, expected are {frames}",
+        )
         expect(not audio[i, :, length:].any(), f"{length} samples: not zero after the end")
         expect(bool(audio[i, :, :length].any()), f"{length} samples: silence before the end")
         if latents.values is not None:
@@ -47,9 +54,10 @@ def every_length_comes_back_whole(case: CodecCase) -> None:
             past = latents.codes[i, :, tokens:]
             expect(bool((past == -1).all()), f"{length} samples: codes are not -1 after the end")
         alone = codec.decode(latents[i])
-        expect(alone.shape[-1] == length, f"{length} samples come back as {alone.shape[-1]}")
+        expect(alone.shape[-1] == length, f"{length} samples are decoded to {alone.shape[-1]}")
 
 
+@check(every_length_round_trips, fix="compute nothing over the batch axis in encode_frames and decode_frames")
 def batch_composition_does_not_matter(case: CodecCase) -> None:
     """In a batch of mixed lengths and layouts each item is encoded and decoded as alone."""
     codec = case.build()
@@ -62,7 +70,7 @@ def batch_composition_does_not_matter(case: CodecCase) -> None:
     seeds = [5, 4, 3, 2, 1]
     decoded = codec.decode(latents, seed=seeds)
     for i, (length, layout) in enumerate(zip(lengths, layouts)):
-        # Two channels named mono are folded, so the item alone is given folded.
+        # Two channels labeled mono are averaged, so the item alone is averaged too.
         mono = layout is ChannelLayout.MONO
         own = audio[i : i + 1, :, :length]
         own = own.mean(1, keepdim=True) if mono else own
@@ -72,11 +80,12 @@ def batch_composition_does_not_matter(case: CodecCase) -> None:
         back = codec.decode(alone, seed=seeds[i])
         expect(back.shape[1] == layout.width, f"{what} alone is decoded to {back.shape[1]} channels")
         expect_equal(decoded[i : i + 1, :, :length], back.expand(1, width, length), f"{what}, decoded in a batch")
-        expect_equal(codec.decode(latents[i], seed=seeds[i]), back, f"{what}, taken out of the batch and decoded")
+        expect_equal(codec.decode(latents[i], seed=seeds[i]), back, f"{what}, indexed from the batch and decoded")
 
 
+@check(every_length_round_trips, fix="compute nothing over the batch axis in encode_frames and decode_frames")
 def batch_size_limit_does_not_matter(case: CodecCase) -> None:
-    """`max_batch_size` is a matter of memory, not of results."""
+    """`max_batch_size` does not affect results."""
     codec = case.build()
     layout = layouts_taken(codec)[0]
     audio = case.audio(codec, 3, 2 * codec.latent_spec.hop, layout)
@@ -87,8 +96,9 @@ def batch_size_limit_does_not_matter(case: CodecCase) -> None:
     expect_equal(codec.decode(latents), decoded, "decoded one by one")
 
 
+@check(every_length_round_trips, fix="correct encode_context and decode_context, or the context of the parts")
 def tiles_equal_whole(case: CodecCase) -> None:
-    """`tile_seconds` is a matter of memory, not of results: cut into tiles of two frames, a file gives the same."""
+    """`tile_seconds` does not affect results: tiles of two frames give the same."""
     codec = case.build()
     layout = layouts_taken(codec)[0]
     audio = case.audio(codec, 2, 12 * codec.latent_spec.hop - 1, layout)
@@ -103,48 +113,57 @@ def tiles_equal_whole(case: CodecCase) -> None:
         expect_equal(codec.decode(latents.only_codes()), of_codes, "decoded from codes in tiles of 2 frames")
 
 
+@check(tiles_equal_whole, fix="correct encode_stream and decode_stream, or the latency that they declare")
 def streams_equal_batch(case: CodecCase) -> None:
-    """Streamed in any split, with empty pushes, audio and latents are those of `encode` and `decode`, in time."""
+    """Streamed in any split, with empty pushes, results equal `encode` and `decode`, within the declared latency."""
     codec = case.build()
     layout = layouts_taken(codec)[0]
     hop = codec.latent_spec.hop
     samples = 8 * hop + hop // 2 + 1
     audio = case.audio(codec, 1, samples, layout)
-    whole = codec.encode(audio, layout=layout)
-    decoded = codec.decode(whole, seed=3)
+    full = codec.encode(audio, layout=layout)
+    decoded = codec.decode(full, seed=3)
     for seed, largest in ((1, 2 * hop), (2, hop // 2 + 1)):
         try:
             encoder = StreamEncoder(codec, layout=layout)
             decoder = StreamDecoder(codec, layout=layout, seed=3)
         except UnboundedError:
             return
-        splits = random_splits(samples, seed, most=largest)
-        pieces, audible, pushed, framed = [], [], 0, 0
+        splits = random_splits(samples, seed, max_piece=largest)
+        pieces, decoded_pieces, pushed, framed = [], [], 0, 0
         for i, piece in enumerate(audio.split(splits, dim=-1)):
             last = i == len(splits) - 1
             pieces.append(encoder.push(piece, last=last))
-            audible.append(decoder.push(pieces[-1], last=last))
+            decoded_pieces.append(decoder.push(pieces[-1], last=last))
             pushed, framed = pushed + splits[i], framed + int(pieces[-1].audio_lengths)
-            heard = sum(piece.shape[-1] for piece in audible)
-            late = pushed - framed
-            expect(late <= encoder.latency, f"{late} samples are held back in encoding, declared {encoder.latency}")
-            late = framed - heard
-            expect(late <= decoder.latency, f"{late} samples are held back in decoding, declared {decoder.latency}")
+            output = sum(piece.shape[-1] for piece in decoded_pieces)
+            delay = pushed - framed
+            expect(
+                delay <= encoder.latency, f"the delay of encoding is {delay} samples, declared are {encoder.latency}"
+            )
+            delay = framed - output
+            expect(
+                delay <= decoder.latency, f"the delay of decoding is {delay} samples, declared are {decoder.latency}"
+            )
         joined = Latents.concatenate(pieces)
-        expect(int(joined.audio_lengths) == samples, f"{samples} samples streamed are {int(joined.audio_lengths)}")
-        expect_equal(content_of(joined), content_of(whole), f"encoded in pushes of up to {largest} samples")
-        expect_equal(torch.cat(audible, dim=-1), decoded, f"decoded in pushes of up to {largest} samples")
+        expect(
+            int(joined.audio_lengths) == samples,
+            f"{samples} streamed samples give audio_lengths {int(joined.audio_lengths)}",
+        )
+        expect_equal(content_of(joined), content_of(full), f"encoded in pushes of up to {largest} samples")
+        expect_equal(torch.cat(decoded_pieces, dim=-1), decoded, f"decoded in pushes of up to {largest} samples")
 
 
+@check(fix="derive randomness from seeds in decode_frames, and draw none in encode_frames")
 def eval_is_deterministic(case: CodecCase) -> None:
-    """Encoding and decoding draw no random number of torch's, change nothing, and give the same again."""
+    """Encoding and decoding draw no numbers from the global generator, change no state, and are repeatable."""
     codec = case.build()
     layout = layouts_taken(codec)[0]
     audio = case.audio(codec, 2, 3 * codec.latent_spec.hop, layout)
     state, before = state_of(codec), torch.get_rng_state()
     latents = codec.encode(audio, layout=layout)
     decoded = codec.decode(latents)
-    expect(torch.equal(before, torch.get_rng_state()), "torch's random numbers are drawn")
+    expect(torch.equal(before, torch.get_rng_state()), "numbers of the global generator are drawn")
     expect_state(codec, state, "encoding and decoding")
     twin = copy.deepcopy(codec)
     for what, other in (("again", codec), ("by a deep copy", twin)):
@@ -152,8 +171,9 @@ def eval_is_deterministic(case: CodecCase) -> None:
         expect_equal(other.decode(latents), decoded, f"decoded {what}", exact=True)
 
 
-def autocast_does_not_matter(case: CodecCase) -> None:
-    """Under an ambient bfloat16 autocast latents and audio are the same, so that stored and fresh ones agree."""
+@check(fix="override the primitives, not encode and decode, which disable autocast")
+def results_are_equal_under_autocast(case: CodecCase) -> None:
+    """Under bfloat16 autocast latents and audio are the same, so stored latents equal fresh ones."""
     codec = case.build().float()
     layout = layouts_taken(codec)[0]
     audio = case.audio(codec, 2, 3 * codec.latent_spec.hop, layout).float()
@@ -166,13 +186,14 @@ def autocast_does_not_matter(case: CodecCase) -> None:
     expect_equal(again, decoded, "decoded under autocast", exact=True)
 
 
-def latents_serve_training(case: CodecCase) -> None:
-    """Latents carry no gradient, and may enter a graph that is trained; they are no inference tensors."""
+@check(fix="encode under no_grad, not under inference_mode")
+def latents_work_in_training(case: CodecCase) -> None:
+    """Latents have no gradient and can enter a graph that is trained; they are not inference tensors."""
     codec = case.build()
     layout = layouts_taken(codec)[0]
     values = codec.encode(case.audio(codec, 1, codec.latent_spec.hop, layout), layout=layout).values
     if values is not None:
-        expect(not values.requires_grad, "values carry a gradient")
+        expect(not values.requires_grad, "values have a gradient")
         weight = torch.ones(values.shape[1], 1, dtype=values.dtype, requires_grad=True)
         (weight * values).square().sum().backward()
 
@@ -181,29 +202,29 @@ CODEC_CHECKS = Suite(
     "codec",
     CodecCase,
     (
-        every_length_comes_back_whole,
+        every_length_round_trips,
         batch_composition_does_not_matter,
         batch_size_limit_does_not_matter,
         tiles_equal_whole,
         streams_equal_batch,
         eval_is_deterministic,
-        autocast_does_not_matter,
-        latents_serve_training,
+        results_are_equal_under_autocast,
+        latents_work_in_training,
         codes_are_consistent,
-        arrays_serve_as_tensors,
-        bad_audio_is_refused,
-        foreign_latents_are_refused,
-        space_id_names_the_weights,
-        latents_are_saved_whole,
-        model_is_saved_whole,
+        arrays_equal_tensors,
+        invalid_audio_raises,
+        foreign_latents_raise,
+        space_id_identifies_the_weights,
+        saved_latents_round_trip,
+        saved_model_round_trips,
     ),
 )
 
 
 def check_codec(factory: Callable[[], Codec] | CodecCase) -> None:
-    """Runs the suite on the eval codec that `factory` makes, or on a `CodecCase`.
+    """Run the suite on the codec that `factory` returns, in eval mode, or on a `CodecCase`.
 
     Raises:
-        AssertionError: a check fails; check, codec and figures are named.
+        AssertionError: checks fail; check, codec, measured values and the fix are given.
     """
     CODEC_CHECKS.check(factory)

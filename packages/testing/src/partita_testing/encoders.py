@@ -1,4 +1,4 @@
-"""What every encoder holds."""
+"""Conformance suite of encoders."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +11,10 @@ from partita_core.specs import AudioSpec
 from partita_core.streams import Stream
 from torch import Tensor
 
-from ._common import Suite, expect, noise
-from ._context import WITH_CONTEXT, steps_change_nothing_in_place
-from ._parts import EVERY_PART, PartCase
+from ._common import Suite, check, expect, noise
+from ._context import WITH_CONTEXT, steps_do_not_modify_in_place
+from ._part_state import EVERY_PART
+from ._parts import PartCase
 
 AUDIO = AudioSpec(8000, 2, (ChannelLayout.MONO, ChannelLayout.STEREO, ChannelLayout.MID_SIDE))
 
@@ -23,33 +24,33 @@ class EncoderCase(PartCase):
     """An encoder under test.
 
     Attributes:
-        audio_spec: the audio it is built for.
-        out_dim: width of its hidden frames.
+        audio_spec: audio that it is built for.
+        out_dim: number of channels of its hidden frames.
     """
 
     audio_spec: AudioSpec = AUDIO
     out_dim: int = 4
 
     def make(self) -> Encoder:
-        """The encoder as its Config builds it."""
+        """Build the encoder from its Config."""
         return self.config.build(out_dim=self.out_dim, audio_spec=self.audio_spec)
 
     def units(self, part: Encoder) -> tuple[int, int]:
-        """The hop, and tokens a frame."""
+        """Hop, and tokens per frame."""
         return part.hop, part.tokens_per_frame
 
     def inputs(self, part: Encoder, *, batch: int = 3, frames: int = 4, seed: int = 1) -> tuple[Tensor, ...]:
-        """Audio as networks see it, and layouts, each item another."""
+        """Network audio and layouts, a different layout for each item."""
         return audio_of(self.audio_spec, batch, part.hop * frames, seed), layouts_of(self.audio_spec, batch)
 
     def stream(self, part: Encoder, rest: tuple[Tensor, ...], width: int) -> Stream:
-        """From whole frames of audio to hidden frames."""
+        """Stream from full frames of audio to hidden frames."""
         (layout,) = rest
         return part.stream(layout, dtype=torch.float64, width=width)
 
 
 def layouts_of(spec: AudioSpec, batch: int) -> Tensor:
-    """The layouts of `spec` in turn, `(batch,)`."""
+    """Layouts `(batch,)` that cycle through those of `spec`."""
     return torch.tensor([int(spec.layouts[i % len(spec.layouts)]) for i in range(batch)])
 
 
@@ -60,12 +61,16 @@ def audio_of(spec: AudioSpec, batch: int, samples: int, seed: int) -> Tensor:
     return torch.where(mono[:, None, None], audio[:, :1], audio)
 
 
+@check(fix="return `(batch, out_dim, frames * tokens_per_frame)` for `hop * frames` samples, or correct the attributes")
 def shapes_are_as_declared(case: EncoderCase) -> None:
-    """The hop measured, for 1, 2, 3 and 5 frames, is the one declared, and so are the widths."""
+    """Measured hop and width equal the declared ones for 1, 2, 3 and 5 frames."""
     part = case.build()
-    expect(isinstance(part, Encoder), f"{type(part).__name__} is no Encoder")
-    expect(part.out_dim == case.out_dim, f"out_dim is declared as {part.out_dim}, {case.out_dim} was asked for")
-    expect(part.audio_spec == case.audio_spec, f"it declares {part.audio_spec}, built for {case.audio_spec}")
+    expect(isinstance(part, Encoder), f"{type(part).__name__} is not an Encoder")
+    expect(part.out_dim == case.out_dim, f"out_dim is {part.out_dim}, the Config was built with {case.out_dim}")
+    expect(
+        part.audio_spec == case.audio_spec,
+        f"audio_spec is {part.audio_spec}, the Config was built with {case.audio_spec}",
+    )
     for frames in (1, 2, 3, 5):
         hidden = part(*case.inputs(part, frames=frames))
         declared = (3, part.out_dim, frames * part.tokens_per_frame)
@@ -76,14 +81,14 @@ def shapes_are_as_declared(case: EncoderCase) -> None:
 ENCODER_CHECKS = Suite(
     "encoder",
     EncoderCase,
-    (shapes_are_as_declared, *EVERY_PART, *WITH_CONTEXT, steps_change_nothing_in_place),
+    (shapes_are_as_declared, *EVERY_PART, *WITH_CONTEXT, steps_do_not_modify_in_place),
 )
 
 
 def check_encoder(config: Config | Any) -> None:
-    """Runs the suite on the encoder of a Config, or of an `EncoderCase`.
+    """Run the suite on the encoder of a Config, or on an `EncoderCase`.
 
     Raises:
-        AssertionError: a check fails; check, component and figures are named.
+        AssertionError: checks fail; check, component, measured values and the fix are given.
     """
     ENCODER_CHECKS.check(config)

@@ -1,4 +1,4 @@
-"""What every quantizer holds: all that a bottleneck does, and the laws of its codes."""
+"""Conformance suite of quantizers: that of bottlenecks, and checks of codes."""
 
 from typing import Any
 
@@ -6,14 +6,15 @@ import torch
 from partita_core.registry import Config
 from partita_core.roles import Quantizer
 
-from ._common import Suite, expect, expect_equal, expect_finite, expect_state, refused, state_of
-from .bottlenecks import EVERY_BOTTLENECK, BottleneckCase
+from ._common import Suite, check, expect, expect_equal, expect_finite, expect_state, raises_partita_error, state_of
+from .bottlenecks import EVERY_BOTTLENECK, BottleneckCase, shapes_are_as_declared
 
 
+@check(shapes_are_as_declared, fix="correct the codes, or the attribute codebook_sizes")
 def codes_are_as_declared(case: BottleneckCase) -> None:
     """`in_dim == dim`; codes are `(batch, num_quantizers, tokens)` int64, each below the size of its codebook."""
     part = case.build()
-    expect(isinstance(part, Quantizer), f"{type(part).__name__} is no Quantizer")
+    expect(isinstance(part, Quantizer), f"{type(part).__name__} is not a Quantizer")
     expect(part.in_dim == part.dim, f"in_dim is {part.in_dim}, dim is {part.dim}")
     for mode in (True, False):
         codes = part.train(mode)(*case.inputs(part, frames=50)).codes
@@ -22,27 +23,33 @@ def codes_are_as_declared(case: BottleneckCase) -> None:
         expect(codes.dtype == torch.int64, f"codes are {codes.dtype}")
         for level, size in enumerate(part.codebook_sizes):
             low, high = int(codes[:, level].min()), int(codes[:, level].max())
-            least = -1 if mode else 0  # training may drop levels
-            expect(least <= low and high < size, f"codes of level {level} run from {low} to {high}, of {size}")
+            smallest = -1 if mode else 0  # training may drop levels
+            expect(
+                smallest <= low and high < size,
+                f"codes of level {level} are from {low} to {high}, its codebook has {size}",
+            )
 
 
-def forward_encodes(case: BottleneckCase) -> None:
+@check(codes_are_as_declared, fix="share one code path between forward in eval mode and encode_codes")
+def forward_equals_encode_codes(case: BottleneckCase) -> None:
     """In eval mode `forward(h).codes == encode_codes(h)`."""
     part = case.build()
     inputs = case.inputs(part, frames=20)
     expect_equal(part.encode_codes(*inputs), part(*inputs).codes, "encode_codes against forward", exact=True)
 
 
-def forward_looks_up(case: BottleneckCase) -> None:
-    """In eval mode `forward(h).values == codes_to_values(forward(h).codes)`, bit for bit, in either precision."""
+@check(codes_are_as_declared, fix="in eval mode return codes_to_values(codes) as the values of forward")
+def forward_equals_codes_to_values(case: BottleneckCase) -> None:
+    """In eval mode `forward(h).values == codes_to_values(forward(h).codes)`, bit for bit, in both precisions."""
     for dtype in (torch.float64, torch.float32):
         part = case.build(dtype)
         output = part(case.inputs(part, frames=20)[0].to(dtype))
         expect_equal(part.codes_to_values(output.codes), output.values, f"codes_to_values, {dtype}", exact=True)
 
 
+@check(codes_are_as_declared, fix="set codes of levels from num_quantizers on to -1, and do not change the others")
 def fewer_levels_are_a_prefix(case: BottleneckCase) -> None:
-    """With `num_quantizers` the first codes are those of all levels, and the rest is -1."""
+    """With `num_quantizers` the first levels equal those of all levels, and the rest is -1."""
     part = case.build()
     inputs = case.inputs(part, frames=20)
     codes = part.encode_codes(*inputs)
@@ -51,11 +58,12 @@ def fewer_levels_are_a_prefix(case: BottleneckCase) -> None:
         expect_equal(part.encode_codes(*inputs, count), expected, f"the codes of {count} levels", exact=True)
 
 
+@check(codes_are_as_declared, fix="add zero for codes of -1 in codes_to_values")
 @torch.no_grad()
 def dropped_levels_contribute_zero(case: BottleneckCase) -> None:
-    """Values are the sum of what each level gives with all others at -1; with all at -1 they are zero.
+    """Values are the sum over levels of the values with all other levels at -1; with all at -1 they are zero.
 
-    Of a quantizer around another one this is asked of the inner one, and of itself that -1 is looked up at all.
+    For a quantizer that wraps another one, the inner one is tested; the outer one must accept codes of -1.
     """
     part = case.build()
     codes = part.encode_codes(*case.inputs(part, frames=20))
@@ -63,8 +71,8 @@ def dropped_levels_contribute_zero(case: BottleneckCase) -> None:
     for inner in part.modules():
         if not isinstance(inner, Quantizer) or sum(isinstance(m, Quantizer) for m in inner.modules()) > 1:
             continue
-        most = float(inner.codes_to_values(torch.full_like(codes, -1)).abs().max())
-        expect(most == 0, f"with all levels at -1 values reach {most:.3g}")
+        largest = float(inner.codes_to_values(torch.full_like(codes, -1)).abs().max())
+        expect(largest == 0, f"with all levels at -1 values reach {largest:.3g}")
         values = torch.zeros_like(inner.codes_to_values(codes))
         for level in range(codes.shape[1]):
             only = torch.full_like(codes, -1)
@@ -73,8 +81,9 @@ def dropped_levels_contribute_zero(case: BottleneckCase) -> None:
         expect_equal(values, inner.codes_to_values(codes), "the sum of single levels")
 
 
-def foreign_codes_are_refused(case: BottleneckCase) -> None:
-    """Codes beyond their codebook, below -1, of another shape or not integers are refused; narrow integers serve."""
+@check(codes_are_as_declared, fix="begin codes_to_values with codes = self.check_codes(codes)")
+def invalid_codes_raise(case: BottleneckCase) -> None:
+    """Codes beyond their codebook, below -1, of another shape or of floats raise a PartitaError; int32 codes work."""
     part = case.build()
     codes = part.encode_codes(*case.inputs(part))
     for level, size in enumerate(part.codebook_sizes):
@@ -82,13 +91,13 @@ def foreign_codes_are_refused(case: BottleneckCase) -> None:
             wrong = codes.clone()
             wrong[-1, level, -1] = code
             if not -1 <= code < size:
-                with refused(f"code {code} of level {level}, which has {size}"):
+                with raises_partita_error(f"code {code} of level {level}, which has {size}"):
                     part.codes_to_values(wrong)
     for what, wrong in (
         ("floats", codes.double()),
         ("one level more", codes[:, :1].expand(-1, codes.shape[1] + 1, -1)),
     ):
-        with refused(f"codes of {what}"):
+        with raises_partita_error(f"codes of {what}"):
             part.codes_to_values(wrong)
     if max(part.codebook_sizes) <= 2**31:
         expect_equal(
@@ -96,8 +105,9 @@ def foreign_codes_are_refused(case: BottleneckCase) -> None:
         )
 
 
-def codes_survive_autocast(case: BottleneckCase) -> None:
-    """The codes of one float32 input are the same under bfloat16 autocast, and so are their values."""
+@check(codes_are_as_declared, fix="run encode_codes and codes_to_values with autocast disabled")
+def codes_are_equal_under_autocast(case: BottleneckCase) -> None:
+    """Codes of a float32 input are the same under bfloat16 autocast, and so are their values."""
     part = case.build(torch.float32)
     hidden = case.inputs(part, frames=100)[0].float()
     codes = part.encode_codes(hidden)
@@ -109,8 +119,9 @@ def codes_survive_autocast(case: BottleneckCase) -> None:
     expect_equal(values, part.codes_to_values(codes), "values under autocast", exact=True)
 
 
+@check(codes_are_as_declared, fix="update codebooks and statistics in forward only")
 def encoding_leaves_state_unchanged(case: BottleneckCase) -> None:
-    """Encoding and looking up move nothing, not even in training mode, where the trainer's validation may call them."""
+    """`encode_codes` and `codes_to_values` change no state, even in training mode, where validation may call them."""
     part = case.build().train()
     state = state_of(part)
     codes = part.encode_codes(*case.inputs(part))
@@ -124,21 +135,21 @@ QUANTIZER_CHECKS = Suite(
     (
         *EVERY_BOTTLENECK,
         codes_are_as_declared,
-        forward_encodes,
-        forward_looks_up,
+        forward_equals_encode_codes,
+        forward_equals_codes_to_values,
         fewer_levels_are_a_prefix,
         dropped_levels_contribute_zero,
-        foreign_codes_are_refused,
-        codes_survive_autocast,
+        invalid_codes_raise,
+        codes_are_equal_under_autocast,
         encoding_leaves_state_unchanged,
     ),
 )
 
 
 def check_quantizer(config: Config | Any) -> None:
-    """Runs the suite on the quantizer of a Config, or of a `BottleneckCase`.
+    """Run the suite on the quantizer of a Config, or on a `BottleneckCase`.
 
     Raises:
-        AssertionError: a check fails; check, component and figures are named.
+        AssertionError: checks fail; check, component, measured values and the fix are given.
     """
     QUANTIZER_CHECKS.check(config)

@@ -1,4 +1,4 @@
-"""What every representation encoder holds."""
+"""Conformance suite of representation encoders."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +9,10 @@ from partita_core.specs import LatentSpec
 from partita_core.streams import Stream
 from torch import Tensor
 
-from ._common import Suite, expect, flatten, noise
-from ._context import WITH_CONTEXT, steps_change_nothing_in_place
-from ._parts import EVERY_PART, PartCase
+from ._common import Suite, check, expect, flatten, noise
+from ._context import WITH_CONTEXT, steps_do_not_modify_in_place
+from ._part_state import EVERY_PART
+from ._parts import PartCase
 
 
 @dataclass(frozen=True)
@@ -19,17 +20,17 @@ class RepresentationCase(PartCase):
     """A representation encoder under test.
 
     Attributes:
-        latent_spec: the latents it is built for.
+        latent_spec: latents that it is built for.
     """
 
     latent_spec: LatentSpec = LatentSpec(6, 8000, 16, tokens_per_frame=2)
 
     def make(self) -> RepresentationEncoder:
-        """The representation encoder as its Config builds it."""
+        """Build the representation encoder from its Config."""
         return self.config.build(latent_spec=self.latent_spec)
 
     def units(self, part: RepresentationEncoder) -> tuple[int, int]:
-        """Tokens a frame, and one feature."""
+        """Tokens per frame, and one feature per frame."""
         return part.tokens_per_frame, 1
 
     def inputs(
@@ -39,21 +40,22 @@ class RepresentationCase(PartCase):
         return (noise(batch, part.dim, part.tokens_per_frame * frames, seed=seed),)
 
     def per_item(self, result: Any) -> list[Tensor]:
-        """Features with time last, as the checks of every part have it."""
+        """Features with time last, as the shared checks expect."""
         return [features.mT for features in flatten(result)]
 
     def stream(self, part: RepresentationEncoder, rest: tuple[Tensor, ...], width: int) -> Stream:
-        """From whole frames of latents to features."""
+        """Stream from full frames of latents to features."""
         return part.stream(2, dtype=self.inputs(part)[0].dtype, width=width)
 
 
+@check(fix="return `(batch, frames, width)` for `frames * tokens_per_frame` tokens, or correct the attributes")
 def shapes_are_as_declared(case: RepresentationCase) -> None:
-    """Widths and tokens a frame are those it was built for; 1, 2, 3 and 5 frames become as many features."""
+    """Widths and tokens per frame are as declared; 1, 2, 3 and 5 frames give as many features."""
     part, spec = case.build(), case.latent_spec
-    expect(isinstance(part, RepresentationEncoder), f"{type(part).__name__} is no RepresentationEncoder")
+    expect(isinstance(part, RepresentationEncoder), f"{type(part).__name__} is not a RepresentationEncoder")
     for name in ("dim", "tokens_per_frame"):
         declared, asked = getattr(part, name), getattr(spec, name)
-        expect(declared == asked, f"{name} is declared as {declared}, built for {asked}")
+        expect(declared == asked, f"{name} is {declared}, the Config was built with {asked}")
     for frames in (1, 2, 3, 5):
         shape, declared = tuple(part(*case.inputs(part, frames=frames)).shape), (3, frames, part.width)
         expect(shape == declared, f"{frames} frames become {shape}, declared is {declared}")
@@ -62,14 +64,14 @@ def shapes_are_as_declared(case: RepresentationCase) -> None:
 REPRESENTATION_CHECKS = Suite(
     "representation",
     RepresentationCase,
-    (shapes_are_as_declared, *EVERY_PART, *WITH_CONTEXT, steps_change_nothing_in_place),
+    (shapes_are_as_declared, *EVERY_PART, *WITH_CONTEXT, steps_do_not_modify_in_place),
 )
 
 
 def check_representation(config: Config | Any) -> None:
-    """Runs the suite on the representation encoder of a Config, or of a `RepresentationCase`.
+    """Run the suite on the representation encoder of a Config, or on a `RepresentationCase`.
 
     Raises:
-        AssertionError: a check fails; check, component and figures are named.
+        AssertionError: checks fail; check, component, measured values and the fix are given.
     """
     REPRESENTATION_CHECKS.check(config)

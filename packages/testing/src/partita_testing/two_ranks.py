@@ -1,4 +1,4 @@
-"""Two processes that train on different data hold the same state: one pair of them for all components.
+"""Check that two processes that train on different data keep equal state, for all components in one process pair.
 
 `torchrun --nproc_per_node 2 -m partita_testing.two_ranks "bottleneck/*" "quantizer/*"`; these are the defaults.
 """
@@ -18,13 +18,13 @@ _STEPS = 2
 
 
 def check_two_ranks(configs: Sequence[Config]) -> None:
-    """Trains bottlenecks and quantizers for two steps in this process, and compares with the other one.
+    """Train bottlenecks and quantizers for two steps in this process, and compare their state with the other process.
 
-    They are built *before* the process group, as an `example()` or a check of a config would, since what asks
-    whether it is distributed may remember the answer. A process that `torchrun` has started calls this once.
+    Call it once in each process that `torchrun` starts. Components are built *before* the process group, as by
+    `example()`, since a component may cache whether training is distributed.
 
     Raises:
-        AssertionError: there are not two processes, or a component's state differs between them; all such are named.
+        AssertionError: there are not two processes, or the state of components differs; all of them are named.
     """
     cases = [BottleneckCase(config) for config in configs]
     modules: list[nn.Module] = []
@@ -36,7 +36,7 @@ def check_two_ranks(configs: Sequence[Config]) -> None:
     distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
     try:
         world, rank = distributed.get_world_size(), distributed.get_rank()
-        expect(world == 2, f"two processes are needed, there are {world}; start it with torchrun --nproc_per_node 2")
+        expect(world == 2, f"there are {world} processes, 2 are needed; start with torchrun --nproc_per_node 2")
         failures = []
         for case, module in zip(cases, modules):
             _train(module, case, rank)
@@ -47,14 +47,14 @@ def check_two_ranks(configs: Sequence[Config]) -> None:
 
 
 def _train(module: nn.Module, case: BottleneckCase, rank: int) -> None:
-    torch.manual_seed(rank)  # noise differs, as it does in training
+    torch.manual_seed(rank)  # noise differs between processes, as in training
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1e-3) if trained else None
     for step in range(_STEPS):
         hidden = (1 + rank) * noise(4, module.in_dim, 16, seed=10 * step + rank, dtype=torch.float32)  # pyright: ignore
         output = module(hidden.requires_grad_())
         total((output.values, output.losses)).backward()
-        for parameter in trained:  # what DistributedDataParallel does; buffers are the component's own affair
+        for parameter in trained:  # as DistributedDataParallel does; buffers are up to the component
             if parameter.grad is not None:
                 distributed.all_reduce(parameter.grad)
                 parameter.grad /= 2
@@ -64,7 +64,7 @@ def _train(module: nn.Module, case: BottleneckCase, rank: int) -> None:
 
 
 def _different(module: nn.Module) -> list[str]:
-    """Names of the parameters and buffers that are not the same on both ranks."""
+    """Names of the parameters and buffers that differ between the ranks."""
     names = []
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         mine = tensor.detach().contiguous()
@@ -76,7 +76,7 @@ def _different(module: nn.Module) -> list[str]:
 
 
 def main(patterns: Sequence[str]) -> None:
-    """Checks the registered components whose tags match `patterns`, by their examples."""
+    """Check the examples of the registered components whose tags match `patterns`."""
     found = {tag: cls for pattern in patterns for tag, cls in components(pattern).items()}
     expect(bool(found), f"no component matches {' '.join(patterns)}")
     check_two_ranks([found[tag].example() for tag in sorted(found)])

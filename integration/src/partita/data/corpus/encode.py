@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from partita_core import ChannelLayout, Codec, PartitaError, atomic_write, locked
+from partita_core import ChannelLayout, Codec, PartitaError, atomic_write, file_lock
 from tqdm import tqdm
 
 from partita.data.contents import row_contents
@@ -111,7 +111,7 @@ def encode_corpus(
                 spec = _corpus_spec(codec, num_quantizers, dtype, only)
                 wanted = CorpusRecord(spec, name, num_quantizers, {}, _precision(codec))
                 record = begin_corpus(output, wanted, datasets, source, shard_bytes=shard_bytes, progress=progress)
-                held.enter_context(locked(output / CORPUS))
+                held.enter_context(file_lock(output / CORPUS))
                 told[:2] = record, shards_to_make(codec, datasets, record, output)
             except PartitaError as error:
                 told[2] = str(error)

@@ -28,7 +28,7 @@ from partita_core import (
     from_dict,
     parse_json,
     read_json,
-    shown,
+    short_repr,
     to_dict,
 )
 from torch import Tensor
@@ -221,9 +221,9 @@ def read_record(folder: Path) -> CorpusRecord:
     for split, plan in record.splits.items():
         ends = (0, *plan.ends)
         if not plan.ends or len(plan.ends) != len(plan.seconds) or any(b <= a for a, b in zip(ends, ends[1:])):
-            raise PartitaError(f"{path}: the ends and seconds of {shown(split)} are not those of shards")
+            raise PartitaError(f"{path}: the ends and seconds of {short_repr(split)} are not those of shards")
         if split in ("", ".", "..") or not set("/\\\0").isdisjoint(split):
-            raise PartitaError(f"{path}: {shown(split)} is no name of a split, which is a folder beside it")
+            raise PartitaError(f"{path}: {short_repr(split)} is no name of a split, which is a folder beside it")
     return record
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
-from partita_core import PartitaError, nearest, parse_json, shown
+from partita_core import PartitaError, parse_json, short_repr, suggest
 
 from partita.data.audio.files import SUFFIXES
 from partita.data.notes import counted, note
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 def _whole_number(cell: Any) -> int:
     number = int(cell)
     if not -(2**63) <= number < 2**63:
-        raise ValueError(f"{shown(number)} is larger than 64 bits hold")
+        raise ValueError(f"{short_repr(number)} is larger than 64 bits hold")
     return number
 
 
@@ -144,7 +144,7 @@ def _read(path: Path) -> Iterator[Row]:
 def _csv_rows(reader: csv.DictReader) -> Iterator[Row]:
     columns = reader.fieldnames or ()
     if "file_name" not in columns:
-        raise PartitaError(f"has no column file_name; {nearest('file_name', columns)}")
+        raise PartitaError(f"has no column file_name; {suggest('file_name', columns)}")
     for row in reader:
         if None in row:
             raise ValueError(f"line {reader.line_num} has more cells than the header")
@@ -160,9 +160,9 @@ def _json_rows(lines: Iterable[str]) -> Iterator[Row]:
         except PartitaError as error:
             raise PartitaError(f"line {number} is {error}") from None
         if not isinstance(row, dict):
-            raise ValueError(f"line {number} is {shown(row)}, not an object")
+            raise ValueError(f"line {number} is {short_repr(row)}, not an object")
         if "file_name" not in row:
-            raise PartitaError(f"line {number} has no key file_name; {nearest('file_name', row)}")
+            raise PartitaError(f"line {number} has no key file_name; {suggest('file_name', row)}")
         yield _checked(row, number)
 
 
@@ -180,5 +180,5 @@ def cell(column: str, value: Any) -> Any:
         try:
             return NUMBERS[column](value)
         except TypeError:
-            raise ValueError(f"{column} is {shown(value)}, which is no number") from None
+            raise ValueError(f"{column} is {short_repr(value)}, which is no number") from None
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

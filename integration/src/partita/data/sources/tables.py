@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from partita_core import PartitaError, nearest, parse_json, shorten
+from partita_core import PartitaError, parse_json, shorten, suggest
 
 from partita.data.corpus.read import with_cause
 
@@ -112,7 +112,7 @@ def _check_audio(dataset: Any, path: Path | str) -> None:
 
     columns = dataset.column_names or []
     if "audio" not in columns:
-        raise PartitaError(f"{path}: has no column audio; {nearest('audio', columns)}")
+        raise PartitaError(f"{path}: has no column audio; {suggest('audio', columns)}")
     kind = dataset.features.arrow_schema.field("audio").type
     if pa.types.is_struct(kind) and kind.get_field_index("array") >= 0:
         remedy = "keep path and bytes, as datasets' Audio() writes them"

@@ -20,7 +20,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from partita_core import PartitaError, nearest, shown
+from partita_core import PartitaError, short_repr, suggest
 
 from ._cache import cache_folder, find_library, store_library
 from ._library import open_library
@@ -84,7 +84,7 @@ def _load() -> ctypes.CDLL:
     if limit == "none":
         raise PartitaError("the fused kernels are turned off by PARTITA_KERNELS=none")
     if limit not in _INSTRUCTION_SETS:
-        raise PartitaError(f"PARTITA_KERNELS is {shown(limit)}; {nearest(limit, [*_INSTRUCTION_SETS, 'none'])}")
+        raise PartitaError(f"PARTITA_KERNELS is {short_repr(limit)}; {suggest(limit, [*_INSTRUCTION_SETS, 'none'])}")
     allowed = list(_INSTRUCTION_SETS)[list(_INSTRUCTION_SETS).index(limit) :]
     features = cpu_features()
     possible = [flags for flags in map(_INSTRUCTION_SETS.__getitem__, allowed) if flags.keys() <= features]

@@ -1,6 +1,6 @@
-"""The smallest complete part of every role, so that what works on parts can be tried without any other package.
+"""Minimal parts for every role, for tests of code that works on parts.
 
-They pass the suites. Nobody who lists components meets them, except inside `registered()`.
+They pass the conformance suites. They are registered as components only within `registered()`.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from .decoders import MeanSquare, MeanSquareConfig, TransposedConfig, Transposed
 from .denoising import DenoisingConfig, Lapped, OneStep, TinyDenoiser
 from .discriminators import StridedDiscriminator, StridedDiscriminatorConfig
 from .encoders import CumulativeConfig, CumulativeEncoder, StridedConfig, StridedEncoder
-from .representations import AveragingConfig, AveragingEncoder, NeighbouringConfig, NeighbouringEncoder
+from .representations import AveragingConfig, AveragingEncoder, NeighboringConfig, NeighboringEncoder
 
 __all__ = [
     "autoencoder",
@@ -30,8 +30,8 @@ __all__ = [
     "Lapped",
     "MeanSquare",
     "MeanSquareConfig",
-    "NeighbouringConfig",
-    "NeighbouringEncoder",
+    "NeighboringConfig",
+    "NeighboringEncoder",
     "NoisyBottleneck",
     "NoisyConfig",
     "OneStep",
@@ -56,7 +56,7 @@ CONFIGS: tuple[type[Config], ...] = (
     DenoisingConfig,
     MeanSquareConfig,
     AveragingConfig,
-    NeighbouringConfig,
+    NeighboringConfig,
     StridedDiscriminator.Config,  # pyright: ignore[reportAttributeAccessIssue]
 )
 for _config in CONFIGS:
@@ -65,7 +65,7 @@ for _config in CONFIGS:
 
 @contextmanager
 def registered() -> Iterator[None]:
-    """The dummies are known by their names for as long as this lasts."""
+    """Context in which the dummies are registered as components."""
     registry._registry.update({config.tag: config for config in CONFIGS})
     try:
         yield

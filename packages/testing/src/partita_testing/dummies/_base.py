@@ -1,4 +1,4 @@
-"""What the dummies share."""
+"""Base class and constants of the dummies."""
 
 from typing import Self
 
@@ -12,5 +12,5 @@ class Tiny(Config):
 
     @classmethod
     def example(cls) -> Self:
-        """The defaults."""
+        """Return the defaults."""
         return cls()

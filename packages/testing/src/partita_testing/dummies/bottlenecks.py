@@ -1,9 +1,9 @@
-"""A bottleneck with all that one may have, and a quantizer."""
+"""A bottleneck with noise, a loss and a running statistic, and a quantizer."""
 
 from dataclasses import dataclass
 
 import torch
-from partita_core.lengths import codes_within, mean_within, move_average
+from partita_core.lengths import codes_within, mean_within, update_average
 from partita_core.precision import upcast
 from partita_core.role_outputs import BottleneckOutput
 from partita_core.roles import Bottleneck, Quantizer
@@ -16,18 +16,18 @@ from ._base import Tiny
 @register("bottleneck/noisy")
 @dataclass(frozen=True)
 class NoisyConfig(Tiny):
-    """A gain for each channel, noise in training, a running statistic and a loss.
+    """A learned gain per channel, noise in training, a running statistic and a loss.
 
     Attributes:
-        noise: its standard deviation in training.
-        gain: what every channel is multiplied by at first.
+        noise: standard deviation of the noise in training.
+        gain: initial gain of every channel.
     """
 
     noise: float = 0.1
     gain: float = 1.0
 
     def build(self, *, dim: int) -> "NoisyBottleneck":
-        """Builds the bottleneck."""
+        """Build the bottleneck."""
         return NoisyBottleneck(dim, noise=self.noise, gain=self.gain)
 
 
@@ -64,27 +64,27 @@ class NoisyBottleneck(Bottleneck):
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(mean)
             mean = mean / distributed.get_world_size()
-        move_average(self.power, mean, 0.1)
+        update_average(self.power, mean, 0.1)
 
 
 @register("quantizer/rounding")
 @dataclass(frozen=True)
 class RoundingConfig(Tiny):
-    """A code for each channel.
+    """One code per channel.
 
     Attributes:
-        levels: values that a channel may take; an odd number.
+        levels: number of values of a channel; odd.
     """
 
     levels: int = 5
 
     def build(self, *, dim: int) -> "RoundingQuantizer":
-        """Builds the quantizer."""
+        """Build the quantizer."""
         return RoundingQuantizer(dim, levels=self.levels)
 
 
 class RoundingQuantizer(Quantizer):
-    """Tanh, rounded to steps of its range, with the gradient passing straight through."""
+    """Tanh, rounded to levels, with a straight-through gradient."""
 
     reference: Tensor
 
@@ -93,7 +93,7 @@ class RoundingQuantizer(Quantizer):
         self.dim = self.in_dim = dim
         self.reach = levels // 2
         self.codebook_sizes = (levels,) * dim
-        # Holds nothing but the dtype of the module, which the values of codes must have.
+        # Holds only the dtype of the module, for the values of codes.
         self.register_buffer("reference", torch.empty(0), persistent=False)
 
     def forward(

@@ -1,4 +1,4 @@
-"""Parts that are broken in one way, to show that a check catches it."""
+"""Parts with one defect each, to test that a check catches it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ Break = Callable[[Config], "Broken"]
 
 @dataclass(frozen=True)
 class Broken(Config):
-    """A part with some of its methods replaced, or changed once it is built.
+    """Config of a part with replaced methods, or changed after it is built.
 
     Attributes:
         base: Config of the part.
-        methods: pairs of a method's name and a function from the part's class to its replacement.
-        spoil: a change of the part that was built; or None.
+        methods: pairs of the name of a method and a function from the class of the part to its replacement.
+        spoil: function that changes the part after it is built; or None.
     """
 
     base: Config
@@ -37,7 +37,7 @@ class Broken(Config):
 
     @classmethod
     def example(cls) -> Self:
-        """None: a broken part has no example."""
+        """Not available for broken parts."""
         raise NotImplementedError
 
 
@@ -54,8 +54,8 @@ def method(name: str, body: Callable[..., Any], spoil: Callable[[Any], None] | N
     return lambda base: Broken(base, ((name, make),), spoil)
 
 
-def spoilt(spoil: Callable[[Any], None]) -> Break:
-    """Change the part that was built by `spoil(part)`."""
+def spoiled(spoil: Callable[[Any], None]) -> Break:
+    """Change the part by `spoil(part)` after it is built."""
     return lambda base: Broken(base, (), spoil)
 
 

@@ -1,4 +1,4 @@
-"""A codec that is not made of parts, and one that is."""
+"""A codec without parts, and an autoencoder."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from .encoders import StridedConfig
 
 
 class BlockCodec(Codec):
-    """A codec of mono frames without parts: each frame is rotated, and rounded to codes. Nothing sees a neighbor."""
+    """A mono codec without parts: each frame is rotated and rounded to codes, without context."""
 
     encode_context = decode_context = (0, 0)
 
@@ -48,7 +48,7 @@ class BlockCodec(Codec):
 
 
 def blocks(seed: int = 0) -> BlockCodec:
-    """A `BlockCodec` in eval mode, equal for equal seeds."""
+    """Build a `BlockCodec` in eval mode, equal for equal seeds."""
     torch.manual_seed(seed)
     return BlockCodec(RoundingConfig().build(dim=8)).eval()
 
@@ -61,7 +61,7 @@ def autoencoder(
     quantizer: Config | None = None,
     seed: int = 0,
 ) -> Autoencoder:
-    """An autoencoder of dummies in eval mode, for all layouts unless some are named, equal for equal seeds."""
+    """Build an autoencoder of dummies in eval mode, for all layouts by default, equal for equal seeds."""
     layouts = layouts or tuple(ChannelLayout)
     config = AutoencoderConfig(
         audio=AudioSpec(8000, 1 if layouts == (ChannelLayout.MONO,) else 2, layouts),

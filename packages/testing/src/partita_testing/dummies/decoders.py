@@ -1,4 +1,4 @@
-"""A decoder that makes audio in one pass, and a loss."""
+"""A feed-forward decoder, and a loss."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,21 +20,21 @@ from ._base import HOP, Tiny
 @register("decoder/transposed")
 @dataclass(frozen=True)
 class TransposedConfig(Tiny):
-    """A transposed convolution that sees a frame to either side."""
+    """A transposed convolution with a context of one frame to either side."""
 
     def build(self, *, latent_spec: LatentSpec, audio_spec: AudioSpec) -> "TransposedDecoder":
-        """Builds the decoder; its hop is fixed.
+        """Build the decoder; its hop is fixed.
 
         Raises:
-            PartitaError: the latents have another.
+            PartitaError: the latents have another hop.
         """
         if latent_spec.hop != HOP:
-            raise PartitaError(f"this decoder's hop is {HOP}, the latents' is {latent_spec.hop}")
+            raise PartitaError(f"the decoder's hop is {HOP}, the latents' is {latent_spec.hop}")
         return TransposedDecoder(latent_spec=latent_spec, audio_spec=audio_spec)
 
 
 class TransposedDecoder(FeedForwardDecoder):
-    """All tokens of a frame, a vector for each layout, and the convolution."""
+    """A transposed convolution of the tokens of each frame, plus an embedding of the layout."""
 
     context = (1, 1)
 
@@ -58,7 +58,7 @@ class MeanSquareConfig(Tiny):
     """The mean squared difference."""
 
     def build(self, *, audio_spec: AudioSpec) -> "MeanSquare":
-        """Builds the loss, the same for all audio."""
+        """Build the loss."""
         return MeanSquare()
 
 

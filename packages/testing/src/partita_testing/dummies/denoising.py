@@ -21,10 +21,10 @@ from ._base import Tiny
 @register("decoder/denoising")
 @dataclass(frozen=True)
 class DenoisingConfig(Tiny):
-    """A denoiser of a lapped transform, two frames a chunk, two chunks a step."""
+    """A denoiser of a lapped transform with two frames per chunk and two chunks per step."""
 
     def build(self, *, latent_spec: LatentSpec, audio_spec: AudioSpec) -> "TinyDenoiser":
-        """Builds the decoder."""
+        """Build the decoder."""
         return TinyDenoiser(latent_spec=latent_spec, audio_spec=audio_spec)
 
 
@@ -53,13 +53,13 @@ class Lapped(AudioTransform):
 
 @dataclass(frozen=True)
 class OneStep:
-    """One denoising step a chunk, which sees the chunk before."""
+    """Sampler with one denoising step per chunk, given the previous chunk."""
 
     sigma: float = 1.0
     latency: int | None = 0
 
     def start(self, decoder: "TinyDenoiser", seeds: Tensor) -> "_OneStepStream":
-        """A stream from features to chunks."""
+        """Stream from features to chunks."""
         return _OneStepStream(self, decoder, seeds)
 
 
@@ -67,8 +67,8 @@ class _OneStepStream:
     def __init__(self, sampler: OneStep, decoder: "TinyDenoiser", seeds: Tensor) -> None:
         self.sampler, self.decoder, self.seeds = sampler, decoder, seeds
         self.count = 0
-        self.held: Tensor | None = None  # features of a sampler that needs the whole
-        self.before: tuple[Tensor, Tensor] | None = None  # the last chunk and its features
+        self.held: Tensor | None = None  # features so far, for a sampler without bounded latency
+        self.before: tuple[Tensor, Tensor] | None = None  # the previous chunk and its features
 
     def push(self, features: tuple[Tensor, ...], *, last: bool = False) -> Tensor:
         (f,) = features
@@ -80,7 +80,7 @@ class _OneStepStream:
         chunks = [f.new_zeros(len(self.seeds), *shape[:2], 0)]
         for i in range(f.shape[1]):
             x = self.sampler.sigma * keyed_noise(self.seeds, self.count, shape=shape).to(f)
-            own = f[:, i : i + 1].contiguous()  # rounding depends on strides, and these on what came in one push
+            own = f[:, i : i + 1].contiguous()  # rounding depends on strides, and strides on the size of the push
             self.count += 1
             pair, both = (x, own) if self.before is None else map(_join, self.before, (x, own), (-1, 1))
             clean = decoder(pair, f.new_full(both.shape[:2], self.sampler.sigma), (both,))[..., -shape[2] :]
@@ -94,7 +94,7 @@ def _join(first: Tensor, second: Tensor, dim: int) -> Tensor:
 
 
 class TinyDenoiser(DenoisingDecoder):
-    """Each chunk is scaled by its noise level, sees a tenth of the chunk before, and is moved by its features."""
+    """Scale each chunk by its noise level, add a tenth of the previous chunk, and shift it by its features."""
 
     window, frames_per_chunk = 2, 2
     schedule, sampler = NoiseSchedule(), OneStep()
@@ -106,7 +106,7 @@ class TinyDenoiser(DenoisingDecoder):
         self.representation = Lapped(8)
         chunk = self.hop * self.frames_per_chunk
         if chunk % 8:
-            raise PartitaError(f"a chunk of {chunk} samples is no multiple of the transform's 8")
+            raise PartitaError(f"a chunk has {chunk} samples; a multiple of the transform's hop, 8, is needed")
         self.chunk_frames = chunk // 8
         width = self.in_dim * self.tokens_per_frame * self.frames_per_chunk
         self.features = nn.Linear(width, 6)

@@ -1,4 +1,4 @@
-"""Encoders: one of bounded context, and one that carries a state."""
+"""Encoders: one with bounded context, and one with a state."""
 
 from dataclasses import dataclass
 
@@ -16,21 +16,21 @@ from ._base import HOP, Tiny
 @register("encoder/strided")
 @dataclass(frozen=True)
 class StridedConfig(Tiny):
-    """A strided convolution that sees a frame to either side.
+    """A strided convolution with a context of one frame to either side.
 
     Attributes:
-        tokens_per_frame: more than one makes sets without order.
+        tokens_per_frame: tokens per frame; if more than one, they have no order.
     """
 
     tokens_per_frame: int = 1
 
     def build(self, *, out_dim: int, audio_spec: AudioSpec) -> "StridedEncoder":
-        """Builds the encoder."""
+        """Build the encoder."""
         return StridedEncoder(out_dim=out_dim, audio_spec=audio_spec, tokens_per_frame=self.tokens_per_frame)
 
 
 class StridedEncoder(Encoder):
-    """Weight-normed convolution, a vector for each layout, tanh."""
+    """Weight-normed convolution, plus an embedding of the layout, and tanh."""
 
     context = (1, 1)
 
@@ -52,15 +52,15 @@ class StridedEncoder(Encoder):
 @register("encoder/cumulative")
 @dataclass(frozen=True)
 class CumulativeConfig(Tiny):
-    """An encoder that sees all of the past, and carries it as a state."""
+    """An encoder with unbounded context to the left, carried as a state."""
 
     def build(self, *, out_dim: int, audio_spec: AudioSpec) -> "CumulativeEncoder":
-        """Builds the encoder."""
+        """Build the encoder."""
         return CumulativeEncoder(out_dim=out_dim, audio_spec=audio_spec)
 
 
 class CumulativeEncoder(Encoder):
-    """The running sum of projected frames; the state is the sum so far."""
+    """The cumulative sum of projected frames; the state is the sum so far."""
 
     context = (None, 0)
 
@@ -73,13 +73,13 @@ class CumulativeEncoder(Encoder):
     def init_state(
         self, batch_size: int, *, layout: Tensor | None = None, device: torch.device, dtype: torch.dtype
     ) -> Tensor:
-        """The layout's vector is what the sum begins with."""
+        """Start the sum with the embedding of the layout."""
         if layout is None:
-            raise PartitaError("this encoder needs to know the layout")
+            raise PartitaError("layout is None; this encoder needs the channel layout of each item")
         return self.layout(layout.to(device)).to(dtype).unsqueeze(-1)
 
     def step(self, x: Tensor, state: Tensor, *, last: bool = False) -> tuple[Tensor, Tensor]:
-        """Continues the sum over whole frames of audio."""
+        """Continue the sum over full frames of audio."""
         frames = x.unflatten(-1, (-1, HOP)).permute(0, 2, 1, 3).flatten(2)
         sums = torch.cat([state, self.project(frames).transpose(1, 2)], dim=-1).cumsum(-1)
         return torch.sin(sums[..., 1:]), sums[..., -1:]

@@ -1,4 +1,4 @@
-"""Representation encoders: one that carries a state, and one of bounded context."""
+"""Representation encoders: one with a state, and one with bounded context."""
 
 from dataclasses import dataclass
 
@@ -15,21 +15,21 @@ from ._base import Tiny
 @register("representation/averaging")
 @dataclass(frozen=True)
 class AveragingConfig(Tiny):
-    """Features of all of the past.
+    """Features with unbounded context to the left.
 
     Attributes:
-        width: of the features.
+        width: number of channels of the features.
     """
 
     width: int = 5
 
     def build(self, *, latent_spec: LatentSpec) -> "AveragingEncoder":
-        """Builds the representation encoder."""
+        """Build the representation encoder."""
         return AveragingEncoder(latent_spec=latent_spec, width=self.width)
 
 
 class AveragingEncoder(RepresentationEncoder):
-    """The sine of the running sum of projected frames; the state is the sum so far."""
+    """The sine of the cumulative sum of projected frames; the state is the sum so far."""
 
     context = (None, 0)
 
@@ -41,11 +41,11 @@ class AveragingEncoder(RepresentationEncoder):
     def init_state(
         self, batch_size: int, *, layout: Tensor | None = None, device: torch.device, dtype: torch.dtype
     ) -> Tensor:
-        """Nothing has been summed."""
+        """Start the sum at zero."""
         return torch.zeros(batch_size, 1, self.width, device=device, dtype=dtype)
 
     def step(self, x: Tensor, state: Tensor, *, last: bool = False) -> tuple[Tensor, Tensor]:
-        """Continues the sum over whole frames of latents."""
+        """Continue the sum over full frames of latents."""
         frames = x.unflatten(-1, (-1, self.tokens_per_frame)).permute(0, 2, 3, 1).flatten(2)
         sums = torch.cat([state, self.project(frames)], dim=1).cumsum(1)
         return torch.sin(sums[:, 1:]), sums[:, -1:]
@@ -58,15 +58,15 @@ class AveragingEncoder(RepresentationEncoder):
 
 @register("representation/neighboring")
 @dataclass(frozen=True)
-class NeighbouringConfig(Tiny):
-    """Features that see two frames to the left and one to the right."""
+class NeighboringConfig(Tiny):
+    """Features with a context of two frames to the left and one to the right."""
 
-    def build(self, *, latent_spec: LatentSpec) -> "NeighbouringEncoder":
-        """Builds the representation encoder."""
-        return NeighbouringEncoder(latent_spec=latent_spec)
+    def build(self, *, latent_spec: LatentSpec) -> "NeighboringEncoder":
+        """Build the representation encoder."""
+        return NeighboringEncoder(latent_spec=latent_spec)
 
 
-class NeighbouringEncoder(RepresentationEncoder):
+class NeighboringEncoder(RepresentationEncoder):
     """One convolution over frames, and tanh."""
 
     context = (2, 1)

@@ -2,7 +2,7 @@ import torch
 from partita_core import is_distributed, process_mean
 
 
-def test_in_one_process_it_is_the_mean_and_zero_where_nothing_counts():
+def test_process_mean_in_one_process_is_the_mean():
     assert not is_distributed()
     total = torch.tensor([6.0, 0.0], requires_grad=True)
     mean = process_mean(total, torch.tensor([4, 0]))
@@ -11,15 +11,15 @@ def test_in_one_process_it_is_the_mean_and_zero_where_nothing_counts():
     assert total.grad is not None and total.grad.tolist() == [0.25, 1.0]
 
 
-def test_a_count_in_parts_is_left_as_it_is():
-    """The mean over processes may be below one."""
+def test_fractional_count_is_kept():
+    """The mean count over processes can be below one."""
     count = torch.tensor(0.5, requires_grad=True)
     mean = process_mean(torch.tensor(1.0), count)
     assert mean.item() == 2.0 and not mean.requires_grad
 
 
-def test_what_processes_exchange_is_of_one_dtype(monkeypatch):
-    """A process without entries may hold a total of another dtype than one that has some."""
+def test_processes_exchange_one_dtype(monkeypatch):
+    """A process without entries can have a total of another dtype than the others."""
     exchanged = []
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
