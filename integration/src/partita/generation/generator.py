@@ -173,7 +173,7 @@ class Generator(Saved):
         spec = self.codec.latent_spec
         check_prompts(prompts)
         if not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
-            raise PartitaError(f"seconds is {shown(seconds)}; it must be a finite number")
+            raise PartitaError(f"seconds is {short_repr(seconds)}; it must be a finite number")
         if audio is not None and not isinstance(audio, Latents):
             raise PartitaError(f"the audio prompt is a {type(audio).__name__}; it must be Latents of the codec")
         samples, batch = round(seconds * spec.sample_rate), len(prompts)

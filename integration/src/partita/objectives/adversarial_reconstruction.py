@@ -62,8 +62,8 @@ class AdversarialReconstructionConfig(Config):
 
     losses: dict[str, Config] = field(default_factory=_default_losses, metadata={"roles": ("loss",)})
     weights: dict[str, NonNegative] = field(default_factory=_default_weights)
-    discriminator: Config | None = component("discriminator", default=ComplexSTFTDiscriminatorsConfig())
-    balancer: Config | None = component("balancer", default=None)
+    discriminator: Config | None = component_field("discriminator", default=ComplexSTFTDiscriminatorsConfig())
+    balancer: Config | None = component_field("balancer", default=None)
     adversarial_loss: Literal["hinge", "least_squares"] = "hinge"
 
     def build(self, *, model: Autoencoder) -> "AdversarialReconstruction":
