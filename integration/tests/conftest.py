@@ -24,7 +24,7 @@ from partita.objectives import (
     LatentQuantizationConfig,
     RepresentationSupervisionConfig,
 )
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig, train
+from partita.training import AdamWConfig, Constant, Cosine, RAdamConfig, RunConfig, TrainerConfig, train
 from partita.training.logs import read_log
 from partita_bottlenecks import TanhConfig, VAEConfig
 from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout, override
@@ -78,7 +78,7 @@ def tiny_config(*, adversarial: bool = False, **trainer) -> RunConfig:
         objective = replace(objective, balancer=GradientBalancerConfig())
     else:
         objective = replace(objective, discriminator=None, weights={"stft": 1.0, "mel": 1.5})
-    adamw = OptimizerConfig(lr=1e-2, schedule="cosine")
+    adamw = AdamWConfig(lr=1e-2, schedule=Cosine())
     settings = {"steps": 6, "log_every": 1, "evaluate_seconds": 1.0, "ema_decay": 0.9, **trainer}
     return RunConfig(
         model=model,
@@ -96,7 +96,7 @@ def family_config(family: str, *, codec: Path | None = None, llm: Path | None = 
     """A run of a family; those on latents need a `codec`, and supervision through texts needs `llm`."""
 
     def on_latents(model, objective, texts=()):
-        adamw = OptimizerConfig(lr=1e-3, schedule="constant")
+        adamw = AdamWConfig(lr=1e-3, schedule=Constant())
         trainer = TrainerConfig(optimizers={"generator": adamw, "discriminator": adamw})
         data = DataConfig(crop_seconds=0.2, batch_size=4, num_workers=0, augmentation=None, texts=texts)
         return RunConfig(codec=str(codec), model=model, objective=objective, data=data, trainer=trainer)
@@ -107,7 +107,7 @@ def family_config(family: str, *, codec: Path | None = None, llm: Path | None = 
         case "consistency":
             audio, decoder = AudioSpec(RATE, 2, (ChannelLayout.STEREO,)), ConsistencyDecoderConfig.example()
             parts = {"encoder": SummaryEncoderConfig.example(), "bottleneck": TanhConfig(), "decoder": decoder}
-            radam = OptimizerConfig(name="radam", lr=1e-3, schedule="constant")
+            radam = RAdamConfig(lr=1e-3, schedule=Constant())
             found = RunConfig(
                 model=AutoencoderConfig(audio, 4, **parts),
                 objective=ConsistencyTrainingConfig(),

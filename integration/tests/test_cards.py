@@ -11,9 +11,9 @@ from partita.data import open_dataset
 from partita.evaluation import Interval
 from partita.model_loading import load_model
 from partita.recipes import music2latent2_tiny
-from partita.training.finish import hours_of
 from partita.training.logs import read_log
-from partita.training.model_card import Measured, Training, model_card
+from partita.training.model_card import TrainingSummary, ValidationMetric, model_card
+from partita.training.statistics import audio_hours
 from partita_core import Autoencoder
 
 
@@ -28,7 +28,7 @@ def card(run):
 
 @pytest.fixture(scope="module")
 def training():
-    return Training("tiny", "objective/x", "tones: a|b", 6, 12.5, 1200, 90.0, "CPU", "validation", ())
+    return TrainingSummary("tiny", "objective/x", "tones: a|b", 6, 12.5, 1200, 90.0, "CPU", "validation", ())
 
 
 def test_the_header_is_yaml_with_the_figures_of_the_log(card, run):
@@ -68,7 +68,7 @@ def test_what_was_not_measured_is_said(training, run):
 
 
 def test_figures_without_intervals_are_said_to_have_none(training, run):
-    measured = (Measured("loss", "loss", 1.5), Measured("b", "B ↑", 2.0, Interval(2.0, 1.0, 3.0)))
+    measured = (ValidationMetric("loss", "loss", 1.5), ValidationMetric("b", "B ↑", 2.0, Interval(2.0, 1.0, 3.0)))
     model = load_model(run / "model")
     assert "without intervals:" in model_card(model, replace(training, measured=measured[:1]))
     card = model_card(model, replace(training, measured=measured))
@@ -83,7 +83,7 @@ def test_hours_are_those_of_the_headers(tmp_path):
         soundfile.write(tmp_path / f"{i}.wav", [0.0] * (seconds * 8000), 8000)
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
     dataset = open_dataset(tmp_path, split="train")
-    assert len(dataset) == 4 and hours_of(dataset) == pytest.approx(9 / 3600)
+    assert len(dataset) == 4 and audio_hours(dataset) == pytest.approx(9 / 3600)
 
 
 def test_the_header_is_what_the_hub_itself_reads(card, tmp_path):
@@ -96,7 +96,10 @@ def test_the_header_is_what_the_hub_itself_reads(card, tmp_path):
 
 
 def test_figures_of_single_levels_are_not_on_it(training, run):
-    measured = (Measured("loss", "loss", 1.5), *(Measured(f"usage_{i}", f"usage_{i}", 0.5) for i in range(16)))
+    measured = (
+        ValidationMetric("loss", "loss", 1.5),
+        *(ValidationMetric(f"usage_{i}", f"usage_{i}", 0.5) for i in range(16)),
+    )
     card = model_card(load_model(run / "model"), replace(training, measured=measured))
     assert "| loss |" in card and "usage_" not in card
 

@@ -12,7 +12,7 @@ from partita.data.texts import TextTask
 from partita.generation import FlowHeadConfig, Generator, GeneratorConfig, LlamaBackboneConfig, TokenHeadConfig
 from partita.model_loading import load_model
 from partita.objectives import LatentGenerationConfig
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig, train
+from partita.training import AdamWConfig, Constant, RunConfig, TrainerConfig, train
 from partita.training.checkpoints import checkpoints
 from partita.training.logs import read_log
 from partita_core import Autoencoder, Latents, PartitaError, override, read_tensors
@@ -22,7 +22,7 @@ TEXTS = (TextTask(prompt="", answer="{label}"),)
 
 
 def generation(codec, *, head=None, **trainer) -> RunConfig:
-    adamw = OptimizerConfig(lr=1e-2, schedule="constant")
+    adamw = AdamWConfig(lr=1e-2, schedule=Constant())
     settings = {"steps": 4, "log_every": 1, "evaluate_seconds": 1.0, "ema_decay": 0.5, **trainer}
     return RunConfig(
         codec=str(codec),

@@ -167,7 +167,7 @@ def test_the_bases_train_two_steps(name):
     config = override(recipes.recipe(name), SMALL)
     torch.manual_seed(0)
     objective = config.objective.build(model=config.model.build().train())
-    optimizer = config.trainer.optimizers["generator"].build(objective.parameter_groups("generator"))
+    optimizer = config.trainer.optimizers["generator"].build(groups=objective.parameter_groups("generator"))
     audio = 0.1 * torch.randn(2, 2, objective.crop_multiple, generator=torch.Generator().manual_seed(2))
     layout = torch.ones(2, dtype=torch.int64)
     batch = {"audio": audio, "audio_lengths": torch.full((2,), audio.shape[-1])}

@@ -99,10 +99,12 @@ def steps_of_kl(warmup_steps: int) -> list[float]:
     changes += [f"model.{part}.{width}" for part in ("encoder", "decoder") for width in widths]
     changes += ["model.encoder.channels=[16,16,32,64,256]", "model.decoder.channels=[256,32,16,16,8]"]
     config = override(recipes.genae_base(), changes)
-    settings = override(config, [f"trainer.optimizers.generator.warmup_steps={warmup_steps}"]).trainer.optimizers
+    settings = override(
+        config, [f"trainer.optimizers.generator.schedule.warmup_steps={warmup_steps}"]
+    ).trainer.optimizers
     torch.manual_seed(0)
     objective = config.objective.build(model=config.model.build().train())
-    optimizer = settings["generator"].build(objective.parameter_groups("generator"))
+    optimizer = settings["generator"].build(groups=objective.parameter_groups("generator"))
     generator = torch.Generator().manual_seed(1)
     samples, layout = 8 * objective.crop_multiple, torch.ones(1, dtype=torch.int64)
     batch = {"audio": 0.1 * torch.randn(1, 2, samples, generator=generator), "layout": layout, "target_layout": layout}

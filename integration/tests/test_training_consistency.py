@@ -76,7 +76,7 @@ def test_bottleneck_and_quantizer_learn_from_frames_that_hold_audio_alone():
         data = batch(2)
         data["audio"] = torch.nn.functional.pad(data["audio"], (0, (chunks - 2) * CHUNK))
         out = step(it, data)
-        found.append((out.losses["power"], it.model.bottleneck.power, it.code_use.last_use))
+        found.append((out.losses["power"], it.model.bottleneck.power, it.code_usage.last_use))
     torch.testing.assert_close(found[0], found[1])
 
 

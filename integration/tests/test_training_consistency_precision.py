@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from partita.objectives import ConsistencyTrainingConfig, TrainState
+from partita.objectives.consistency_chunks import chunk_windows
 from partita_bottlenecks import TanhConfig
 from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout
 from partita_decoders import ConsistencyDecoderConfig
@@ -39,7 +40,7 @@ def chunks_of(it):
     batch |= {"layout": layout, "target_layout": layout}
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         hidden, _ = it._encode(batch)
-        chunks = it._chunks(hidden, batch)
+        chunks = chunk_windows(it.model.decoder, hidden, batch)
     return chunks
 
 
@@ -50,7 +51,7 @@ def difference(it, chunks, sigma: float, *, bf16: bool) -> torch.Tensor:
     noise = torch.randn(chunks.clean.shape)  # of one dtype, whatever the chunks have
     with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         patch.setattr(torch, "randn_like", lambda x: noise.to(x))
-        student, teacher = it.denoised(chunks, time, time - STEP)
+        student, teacher = it.denoise_pair(chunks, time, time - STEP)
     return (student - teacher).detach().double()
 
 

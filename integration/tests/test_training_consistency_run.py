@@ -6,7 +6,7 @@ import pytest
 import torch
 from partita.data import DataConfig
 from partita.objectives import ConsistencyTrainingConfig, TrainState
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig, train
+from partita.training import AdamWConfig, Constant, RAdamConfig, RunConfig, TrainerConfig, train
 from partita.training.checkpoints import checkpoints
 from partita.training.logs import read_log
 from partita_bottlenecks import TanhConfig
@@ -24,7 +24,7 @@ def config(**trainer) -> RunConfig:
         TanhConfig(),
         ConsistencyDecoderConfig.example(),
     )
-    radam = OptimizerConfig(name="radam", lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, schedule="constant")
+    radam = RAdamConfig(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, schedule=Constant())
     settings = {"steps": 6, "log_every": 1, "evaluate_seconds": 0.1, "statistics_seconds": 0.5, "ema_decay": 0.9}
     return RunConfig(
         model=model,
@@ -65,13 +65,13 @@ def test_a_run_leaves_a_model_that_encodes_and_decodes(run):
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tones, tmp_path, monkeypatch):
     """Also across the end of the warm start, whose progress is that of the whole run."""
-    from partita.training.time_budget import Clock
+    from partita.training.time_budget import TimeBudget
 
     whole = config(accumulation=2)
     train(whole, data=tones, output=tmp_path / "whole", progress=False)
-    clock = Clock.over
+    clock = TimeBudget.is_over
     with monkeypatch.context() as patch:  # killed after step 2, with the schedule of all six
-        patch.setattr(Clock, "over", lambda self, state: state.step >= 2 or clock(self, state))
+        patch.setattr(TimeBudget, "is_over", lambda self, state: state.step >= 2 or clock(self, state))
         train(whole, data=tones, output=tmp_path / "cut", progress=False)
     torch.manual_seed(99)
     train(whole, data=tones, output=tmp_path / "cut", resume=True, progress=False)
@@ -92,7 +92,7 @@ def test_the_loss_of_the_same_draws_falls():
     audio = 0.3 * torch.sin(2 * torch.pi * torch.tensor([300.0, 700.0])[:, None, None] * t).expand(2, 2, -1)
     ones = torch.ones(2, dtype=torch.int64)
     batch = {"audio": audio, "audio_lengths": 384 * ones, "layout": ones, "target_layout": ones}
-    optimizer = OptimizerConfig().build(it.parameter_groups("generator"))
+    optimizer = AdamWConfig().build(groups=it.parameter_groups("generator"))
     for group in optimizer.param_groups:
         group["lr"] = 3e-3
     totals = []
@@ -107,7 +107,7 @@ def test_the_loss_of_the_same_draws_falls():
 
 
 def test_a_saturated_run_stops_and_says_why(tones, tmp_path):
-    saturated = ["model.bottleneck.gain=30.0", "trainer.watch.after=15"]
+    saturated = ["model.bottleneck.gain=30.0", "trainer.alarms.start_step=15"]
     wild = override(config(steps=200, evaluate_seconds=0.01), saturated)
     with pytest.raises(PartitaError, match=r"step 15: the bottleneck saturates: \d\d% .* the run stops at 50%"):
         train(wild, data=tones, output=tmp_path / "run", progress=False)

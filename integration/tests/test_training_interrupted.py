@@ -17,7 +17,7 @@ from partita.training.checkpoints import checkpoints, last_checkpoint
 from partita.training.interruption import Signals
 from partita.training.logs import read_log
 from partita.training.loop import Loop
-from partita.training.time_budget import Clock
+from partita.training.time_budget import TimeBudget
 from partita_core import PartitaError, override, read_json, read_tensors
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
@@ -188,12 +188,12 @@ def test_a_signal_to_the_whole_group_of_a_run_with_workers_ends_it_in_order(run,
 
 def test_progress_goes_on_from_where_it_is():
     state = TrainState(30, 100)
-    state.go_on(1000)
+    state.extend(1000)
     assert state.progress == pytest.approx(0.3)
     state.step = 515
     assert state.progress == pytest.approx(0.65)
     state.step = 1000
-    state.go_on(2000)
+    state.extend(2000)
     for state.step in (1000, 1500, 2000):
         assert state.progress == 1.0
     assert TrainState(7, 13).progress == 7 / 13  # the same bits as ever
@@ -235,10 +235,10 @@ def test_a_run_that_is_made_longer_before_its_end_is_as_exact_as_any(config, ton
 
 
 def test_with_a_time_limit_a_resumed_run_believes_its_last_estimate_at_first():
-    clock = Clock(60.0, 2.0, first_step=500, steps=1_000_000)
+    clock = TimeBudget(60.0, 2.0, first_step=500, steps=1_000_000)
     assert clock.total_steps(TrainState(501, 1000)) == 1000
     assert clock.total_steps(TrainState(505, 500)) == 505
-    assert Clock(0.0, None, first_step=500, steps=2000).total_steps(TrainState(501, 1000)) == 2000
+    assert TimeBudget(0.0, None, first_step=500, steps=2000).total_steps(TrainState(501, 1000)) == 2000
 
 
 # ------------------------------------------------------------------ folders

@@ -8,8 +8,8 @@ from partita.cli import main
 from partita.data import DataConfig, build_loader, encode_corpus, open_dataset
 from partita.model_loading import load_codec
 from partita.objectives import LatentQuantizationConfig
-from partita.objectives.latent_batches import latents_of, repeated, tokens_of
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig, train
+from partita.objectives.latent_batches import fill_padding, latents_of, tokens_of
+from partita.training import AdamWConfig, Constant, RunConfig, TrainerConfig, train
 from partita.training.logs import read_log
 from partita_core import Frozen, PartitaError
 from partita_losses import MultiScaleMelConfig
@@ -32,7 +32,7 @@ def corpus(run, tones, tmp_path_factory):
 
 
 def quantization(codec, **trainer) -> RunConfig:
-    adamw = OptimizerConfig(lr=3e-3, schedule="constant")
+    adamw = AdamWConfig(lr=3e-3, schedule=Constant())
     settings = {"steps": 4, "log_every": 1, "evaluate_seconds": 1.0, "ema_decay": None, **trainer}
     return RunConfig(
         codec=str(codec),
@@ -61,7 +61,7 @@ def test_latents_made_on_the_fly_are_the_stored_ones(run, tones, corpus):
 
 def test_a_short_item_is_repeated():
     values = torch.arange(10.0).expand(2, 3, 10)
-    found = repeated(values, torch.tensor([4, 10]))
+    found = fill_padding(values, torch.tensor([4, 10]))
     assert found[0, 1].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1] and torch.equal(found[1], values[1])
 
 

@@ -11,7 +11,7 @@ from partita.data import DataConfig
 from partita.evaluation import evaluate
 from partita.model_loading import load_codec
 from partita.objectives import LatentQuantizationConfig, TrainState
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig, train
+from partita.training import AdamWConfig, Constant, RunConfig, TrainerConfig, train
 from partita.training.checkpoints import checkpoints
 from partita.training.logs import read_log
 from partita_core import (
@@ -36,7 +36,7 @@ DIM = 4
 
 
 def quantization(codec, **trainer) -> RunConfig:
-    adamw = OptimizerConfig(lr=3e-3, schedule="constant")
+    adamw = AdamWConfig(lr=3e-3, schedule=Constant())
     model = ReBottleneckConfig.example()
     settings = {"steps": 6, "log_every": 1, "evaluate_seconds": 1.0, "ema_decay": None, **trainer}
     return RunConfig(
@@ -211,7 +211,7 @@ def test_what_does_not_go_together_is_refused(run, quantized, tones, tmp_path, c
 def test_any_codec_whatever_its_scale_is_served_by_any_quantizer(quantizer):
     codec = rotated()
     it = objective(codec, quantizer)
-    it.begin(batches())
+    it.initialize(batches())
     values = codec.encode(next(batches())["audio"]).values
     scaled = (values - it.mean) / it.std
     assert scaled.mean().abs() < 0.2 and 0.8 < scaled.std() < 1.2
@@ -228,7 +228,7 @@ def test_any_codec_whatever_its_scale_is_served_by_any_quantizer(quantizer):
 @pytest.mark.parametrize("phase", ["generator", "discriminator"])
 def test_a_phase_trains_its_own_part_only(phase):
     it = objective(rotated())
-    it.begin(batches())
+    it.initialize(batches())
     batch = next(batches())
     batch["samples"] = it(batch, TrainState(), "generator").samples
     it(batch, TrainState(), phase).total.backward()
@@ -251,7 +251,7 @@ def test_frames_past_the_end_of_an_item_do_not_count():
 def test_losses_of_audio_come_late_and_pass_the_frozen_decoder():
     losses = {"mel": MultiScaleMelConfig.example()}
     it = objective(rotated(), losses=losses, discriminator=None, weights={"latent": 0.0, "mel": 1.0})
-    it.begin(batches())
+    it.initialize(batches())
     early = it(next(batches()), TrainState(7, 10), "generator")
     late = it(next(batches()), TrainState(8, 10), "generator")
     assert "mel" not in early.losses and float(late.losses["mel"]) > 0
@@ -266,12 +266,12 @@ def test_losses_of_audio_come_late_and_pass_the_frozen_decoder():
 def test_use_is_counted_over_a_thousand_steps():
     it = objective(rotated())
     codes = torch.tensor([[[0, 1], [2, 2], [-1, -1]]])
-    found = it.code_use(codes, 0)
+    found = it.code_usage(codes, 0)
     assert [float(found[f"in_use_{i}"]) for i in range(3)] == pytest.approx([2 / 16, 1 / 16, 0])
-    found = it.code_use(torch.tensor([[[1, 5], [2, 2], [4, 4]]]), 999)
+    found = it.code_usage(torch.tensor([[[1, 5], [2, 2], [4, 4]]]), 999)
     assert [float(found[f"in_use_{i}"]) for i in range(3)] == pytest.approx([3 / 16, 1 / 16, 1 / 16])
-    assert float(it.code_use(codes[..., :1], 1000)["in_use_0"]) == pytest.approx(3 / 16)
-    assert float(it.code_use(codes[..., :1], 1999)["in_use_0"]) == pytest.approx(1 / 16)
+    assert float(it.code_usage(codes[..., :1], 1000)["in_use_0"]) == pytest.approx(3 / 16)
+    assert float(it.code_usage(codes[..., :1], 1999)["in_use_0"]) == pytest.approx(1 / 16)
 
 
 def test_tokens_without_order_take_no_neighbours():
@@ -287,7 +287,7 @@ def test_tokens_without_order_take_no_neighbours():
 
 def quantized_foreign() -> QuantizedCodec:
     it = objective(rotated())
-    it.begin(batches())
+    it.initialize(batches())
     codec = attach_quantizer(rotated(), it.model).eval()
     assert isinstance(codec, QuantizedCodec)
     return codec

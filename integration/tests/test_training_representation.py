@@ -10,7 +10,7 @@ from partita.data import DataConfig, open_dataset
 from partita.data.texts import TextTask
 from partita.model_loading import load_model, load_representation
 from partita.objectives import RepresentationSupervisionConfig
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig, train
+from partita.training import AdamWConfig, Constant, RunConfig, TrainerConfig, train
 from partita.training.logs import read_log
 from partita_core import PartitaError, read_tensors
 from partita_representation import (
@@ -42,7 +42,7 @@ def numbered(tones, tmp_path_factory):
 def supervision(codec, llm=None, texts=TEXTS, **trainer) -> RunConfig:
     supervisions = {"rq": RQMTPConfig.example()} | ({"llm": FrozenLLMConfig()} if llm else {})
     adapter = SwiGLUAdapterConfig.example() if llm else None
-    adamw = OptimizerConfig(lr=1e-2, schedule="constant")
+    adamw = AdamWConfig(lr=1e-2, schedule=Constant())
     settings = {"steps": 6, "log_every": 1, "evaluate_seconds": 1.0, "ema_decay": 0.9, **trainer}
     return RunConfig(
         codec=str(codec),
@@ -121,7 +121,7 @@ def test_foreign_codecs_need_no_code_of_their_own(foreign, tones, tmp_path, name
 def test_a_warm_up_on_one_corpus_is_a_run_to_start_from(run, llm, numbered, trained, tmp_path, ok, monkeypatch):
     from partita import recipes
 
-    still = OptimizerConfig(lr=0.0, schedule="constant")
+    still = AdamWConfig(lr=0.0, schedule=Constant())
 
     def recipe(codec, llm=None):
         config = supervision(codec, llm, steps=1)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from partita.data import encode_corpus, open_dataset, write_audio
 from partita.objectives import LatentQuantizationConfig, TrainState
-from partita.training.finish import _pieces
-from partita.training.validation import _Clips
+from partita.training.statistics import statistics_latents
+from partita.training.validation import _ClipMetrics
 from partita_core import AudioSpec, ChannelLayout, Codec, Frozen, LatentSpec, measure_latents
 from partita_quantizers import FSQConfig, ReBottleneckConfig, ResidualVQConfig
 
@@ -54,7 +54,7 @@ def late(tmp_path):
 
 def test_normalized_music_has_unit_variance_whatever_silence_is_before_it(late, configured):
     codec = Samples()
-    spec = measure_latents(codec, _pieces(codec, late, configured(statistics_seconds=6.0), HOP))
+    spec = measure_latents(codec, statistics_latents(codec, late, configured(statistics_seconds=6.0), HOP))
     normalized = music(4)[0] / torch.tensor(spec.std).mean()
     assert normalized.std() == pytest.approx(1.0, rel=0.1)
 
@@ -63,14 +63,14 @@ def test_as_many_seconds_as_asked_are_measured_of_a_corpus_too(late, configured,
     codec, wanted = Samples(), configured(statistics_seconds=6.0)
     encode_corpus(codec, tmp_path, tmp_path / "corpus", progress=False)
     for dataset in (late, open_dataset(tmp_path / "corpus")):
-        lengths = [int(piece.audio_lengths[0]) for piece in _pieces(codec, dataset, wanted, HOP)]
+        lengths = [int(piece.audio_lengths[0]) for piece in statistics_latents(codec, dataset, wanted, HOP)]
         assert 6 * RATE <= sum(lengths) <= 7 * RATE
 
 
 def test_an_evaluation_keeps_pieces_that_are_not_silent(late, configured):
     run = configured(evaluate_seconds=0.4)
     objective = run.objective.build(model=run.model.build())
-    clips = _Clips(late, objective, None, run, torch.device("cpu"), samples=None)._clips  # pyright: ignore
+    clips = _ClipMetrics(late, objective, None, run, torch.device("cpu"), samples=None).clips  # pyright: ignore
     assert [name for name, _, _ in clips] == ["a.wav", "b.wav"]
     for _, audio, _ in clips:
         assert audio.shape[-1] == 0.2 * RATE and audio.std() > 0.01
@@ -103,7 +103,7 @@ def test_a_quantizer_starts_on_what_the_data_holds(quantizer, seconds, expected)
             lengths = torch.tensor([32 * HOP, 32 * HOP])
             yield {"audio": audio, "audio_lengths": lengths, "layout": layouts, "target_layout": layouts}
 
-    said = objective.begin(batches(), seconds=seconds)
+    said = objective.initialize(batches(), seconds=seconds)
     assert len(drawn) * 64 == expected and f"{expected} latents" in said
     assert ("400 were asked for" in said) == (expected < 400)
     assert objective(next(batches()), TrainState(), "generator").total.isfinite()
@@ -118,5 +118,5 @@ def test_padding_is_not_measured_at_a_start():
     layouts = torch.zeros(2, dtype=torch.int64)
     lengths = torch.tensor([80 * HOP, HOP])
     batch = {"audio": audio, "audio_lengths": lengths, "layout": layouts, "target_layout": layouts}
-    objective.begin(iter([batch]))
+    objective.initialize(iter([batch]))
     assert float(objective.mean.mean()) == pytest.approx(100 / 81, rel=0.05)

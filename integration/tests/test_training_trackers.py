@@ -46,7 +46,7 @@ def test_clips_of_one_name_in_several_folders_have_files_of_their_own(tmp_path):
     for step in (0, 1):
         for i, name in enumerate(("piano/1.wav", "drums/1.wav", "drums/1.flac", "2.wav")):
             audio = torch.full((1, 800), 0.1 * (i + 1))
-            samples.keep(step, name, audio / 2, audio, RATE)
+            samples.write(step, name, audio / 2, audio, RATE)
     for folder, scale in (("original", 1), ("step_00000000", 0.5), ("step_00000001", 0.5)):
         levels = {path.stem: soundfile.read(path)[0].max() for path in (tmp_path / folder).glob("*.wav")}
         expected = {"1": 0.1, "drums_1": 0.2, "drums_1_2": 0.3, "2": 0.4}

@@ -1,4 +1,4 @@
-"""What this package registers: importing it makes its objectives and metrics known by name."""
+"""Registration of the components of this package: objectives, metrics, optimizers, schedules and generators."""
 
 from partita_core import QuantizedCodecConfig
 from partita_representation import RepresentationModelConfig
@@ -21,19 +21,26 @@ from .objectives import (
     LatentQuantizationConfig,
     RepresentationSupervisionConfig,
 )
+from .training import AdamWConfig, Constant, Cosine, InverseSqrt, MuonConfig, RAdamConfig
 
 __all__ = [
+    "AdamWConfig",
     "AdversarialReconstructionConfig",
+    "Constant",
     "ConsistencyTrainingConfig",
+    "Cosine",
     "FlowHeadConfig",
     "FlowSupervisionConfig",
     "GeneratorConfig",
+    "InverseSqrt",
     "LatentGenerationConfig",
     "LatentQuantizationConfig",
     "LlamaBackboneConfig",
+    "MuonConfig",
     "OobleckCodecConfig",
     "PretrainedBackboneConfig",
     "QuantizedCodecConfig",
+    "RAdamConfig",
     "RepresentationModelConfig",
     "RepresentationSupervisionConfig",
     "TokenHeadConfig",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import torch
 from partita_core import (
@@ -46,6 +46,8 @@ class GeneratorConfig(Config):
         language_model: what is trained: one of one's own, or a pretrained one.
         stop: whether it also learns where recordings end.
     """
+
+    needs_codec: ClassVar[bool] = True
 
     head: GenerationHeadConfig = component("generation_head", default=FlowHeadConfig())
     language_model: Config = component("language_model", default=LlamaBackboneConfig())

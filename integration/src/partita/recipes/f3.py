@@ -6,7 +6,6 @@ Latents are 64 numbers at 25 Hz throughout. The bottleneck is one override, as `
 """
 
 from dataclasses import replace
-from typing import Any
 
 from partita_bottlenecks import NoiseRegularizedConfig
 from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout
@@ -16,7 +15,7 @@ from partita_losses import ComplexSTFTDiscriminatorsConfig, MultiResolutionSTFTC
 
 from partita.data import Augmentation, DataConfig
 from partita.objectives import AdversarialReconstructionConfig
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig
+from partita.training import AdamWConfig, Constant, Cosine, RunConfig, TrainerConfig
 
 _MONO_24 = AudioSpec(24_000, 1, (ChannelLayout.MONO,))
 # These networks have no input for the layout; mono comes as two equal channels, and mid/side as left and right.
@@ -50,7 +49,7 @@ def f3_base() -> RunConfig:
     """
     encoder = SpectroStreamEncoderConfig(stft_hop=240, strides=_STRIDES_24)
     decoder = SpectroStreamDecoderConfig(stft_hop=240, strides=_STRIDES_24[::-1])
-    optimizer: dict[str, Any] = {"lr": 1e-4, "betas": (0.5, 0.9), "weight_decay": 0.0, "schedule": "constant"}
+    adam = AdamWConfig(lr=1e-4, betas=(0.5, 0.9), weight_decay=0.0, schedule=Constant(warmup_steps=1000))
     return RunConfig(
         model=AutoencoderConfig(_MONO_24, 64, encoder, NoiseRegularizedConfig(), decoder),
         objective=AdversarialReconstructionConfig(
@@ -69,8 +68,8 @@ def f3_base() -> RunConfig:
         trainer=TrainerConfig(
             steps=500_000,
             optimizers={
-                "generator": OptimizerConfig(**optimizer, warmup_steps=1000, clip=1e3),
-                "discriminator": OptimizerConfig(**optimizer, warmup_steps=1000, clip=10.0),
+                "generator": replace(adam, clip=1e3),
+                "discriminator": replace(adam, clip=10.0),
             },
             precision="bf16",
             log_every=100,
@@ -115,7 +114,7 @@ def f3_tiny() -> RunConfig:
     )
     stft = MultiResolutionSTFTConfig(n_ffts=(1024, 256, 64), win_lengths=(1021, 251, 61), hops=(257, 61, 17))
     mel = MultiScaleMelConfig(num_mels=(16, 64, 64), win_lengths=(128, 512, 1024))
-    adamw = OptimizerConfig(lr=2e-3, schedule="cosine", warmup_steps=50, betas=(0.9, 0.99))
+    adamw = AdamWConfig(lr=2e-3, schedule=Cosine(warmup_steps=50), betas=(0.9, 0.99))
     return RunConfig(
         model=AutoencoderConfig(_MONO_16, 64, encoder, NoiseRegularizedConfig(), decoder),
         objective=AdversarialReconstructionConfig(
@@ -126,7 +125,7 @@ def f3_tiny() -> RunConfig:
         data=DataConfig(crop_seconds=_CROP_SECONDS, batch_size=8, num_workers=1),
         trainer=TrainerConfig(
             steps=3000,
-            optimizers={"generator": adamw, "discriminator": OptimizerConfig(lr=3e-4)},
+            optimizers={"generator": adamw, "discriminator": AdamWConfig(lr=3e-4)},
             ema_decay=0.995,
         ),
     )

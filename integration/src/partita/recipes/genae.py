@@ -19,17 +19,14 @@ from partita_losses import (
 
 from partita.data import DataConfig
 from partita.objectives import AdversarialReconstructionConfig
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig
+from partita.training import AdamWConfig, Cosine, InverseSqrt, RunConfig, TrainerConfig
 
 _AUDIO = AudioSpec(44_100, 2, (ChannelLayout.MONO, ChannelLayout.STEREO, ChannelLayout.MID_SIDE))
 
 # Adam's first steps move every weight by the learning rate, whatever the gradient: at full rate a single one multiplies
 # the scale of the latents.
-_WARMUP_STEPS = 1000
-_OPTIMIZERS = {
-    "generator": OptimizerConfig(warmup_steps=_WARMUP_STEPS),
-    "discriminator": OptimizerConfig(lr=3e-4, warmup_steps=_WARMUP_STEPS),
-}
+_SCHEDULE = InverseSqrt(warmup_steps=1000)
+_OPTIMIZERS = {"generator": AdamWConfig(schedule=_SCHEDULE), "discriminator": AdamWConfig(lr=3e-4, schedule=_SCHEDULE)}
 
 
 def genae_base() -> RunConfig:
@@ -91,7 +88,7 @@ def genae_tiny() -> RunConfig:
     # Every other scale of the full losses: half the time of a step would be theirs otherwise.
     stft = MultiResolutionSTFTConfig(n_ffts=(2048, 512, 128), win_lengths=(2039, 509, 127), hops=(509, 127, 31))
     mel = MultiScaleMelConfig(num_mels=(20, 80, 320), win_lengths=(128, 512, 2048))
-    adamw = OptimizerConfig(lr=2e-3, schedule="cosine", warmup_steps=50, betas=(0.9, 0.99))
+    adamw = AdamWConfig(lr=2e-3, schedule=Cosine(warmup_steps=50), betas=(0.9, 0.99))
     return RunConfig(
         model=AutoencoderConfig(_AUDIO, 64, encoder, VAEConfig(), decoder),
         objective=AdversarialReconstructionConfig(
@@ -102,7 +99,7 @@ def genae_tiny() -> RunConfig:
         data=DataConfig(crop_seconds=0.91, batch_size=6, num_workers=1),
         trainer=TrainerConfig(
             steps=3000,
-            optimizers={"generator": adamw, "discriminator": OptimizerConfig(lr=3e-4)},
+            optimizers={"generator": adamw, "discriminator": AdamWConfig(lr=3e-4)},
             ema_decay=0.995,
         ),
     )

@@ -26,7 +26,7 @@ from partita.generation import (
 )
 from partita.model_loading import load_model
 from partita.objectives import LatentGenerationConfig
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig
+from partita.training import AdamWConfig, Cosine, RunConfig, TrainerConfig
 
 # Steps of the language model a second at most, and the fewest that it comes near to: 25 Hz in pairs.
 _STEP_RATE = Fraction(25, 2)
@@ -36,7 +36,7 @@ _CAPTIONS = (TextTask(prompt="", answer="{caption}"),)
 
 def generation_base(codec: str) -> RunConfig:
     """A language model of 24 layers of width 1024 with a flow head of 12, 559 M parameters, for several GPUs."""
-    adamw = OptimizerConfig(lr=2e-4, betas=(0.9, 0.95), weight_decay=0.1, schedule="cosine", warmup_steps=5000)
+    adamw = AdamWConfig(lr=2e-4, betas=(0.9, 0.95), weight_decay=0.1, schedule=Cosine(warmup_steps=5000))
     return RunConfig(
         codec=codec,
         model=GeneratorConfig(
@@ -58,7 +58,7 @@ def generation_base(codec: str) -> RunConfig:
 
 def generation_small(codec: str) -> RunConfig:
     """A language model of 8 layers of width 512 with a flow head of 6, 48 M parameters, for a single GPU."""
-    adamw = OptimizerConfig(lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, schedule="cosine", warmup_steps=1000)
+    adamw = AdamWConfig(lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, schedule=Cosine(warmup_steps=1000))
     return RunConfig(
         codec=codec,
         model=GeneratorConfig(_head(codec, width=512, layers=6, heads=8), LlamaBackboneConfig()),
@@ -80,7 +80,7 @@ def generation_tiny(codec: str) -> RunConfig:
 
     These are minutes on stored latents; on audio, the frozen encoder takes most of the time.
     """
-    adamw = OptimizerConfig(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, schedule="cosine", warmup_steps=100)
+    adamw = AdamWConfig(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, schedule=Cosine(warmup_steps=100))
     return RunConfig(
         codec=codec,
         model=GeneratorConfig(

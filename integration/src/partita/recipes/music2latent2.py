@@ -18,7 +18,7 @@ from partita_quantizers import FSQConfig
 
 from partita.data import Augmentation, DataConfig
 from partita.objectives import ConsistencyTrainingConfig
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig
+from partita.training import AdamWConfig, Cosine, RAdamConfig, RunConfig, TrainerConfig
 
 _AUDIO = AudioSpec(44_100, 2, (ChannelLayout.STEREO,))
 _CHUNK = 32_768
@@ -140,8 +140,8 @@ def music2latent2_tiny() -> RunConfig:
         trainer=TrainerConfig(
             steps=2000,
             optimizers={
-                "generator": OptimizerConfig(
-                    lr=7e-4, betas=(0.9, 0.99), weight_decay=0.0, schedule="cosine", warmup_steps=50, final=0.01
+                "generator": AdamWConfig(
+                    lr=7e-4, betas=(0.9, 0.99), weight_decay=0.0, schedule=Cosine(warmup_steps=50, final=0.01)
                 )
             },
             ema_decay=0.995,
@@ -183,6 +183,5 @@ def _fsq() -> Config:
     return FSQConfig(bound="clamp", rounding_dropout=0.75)
 
 
-def _radam(*, lr: float, warmup_steps: int) -> OptimizerConfig:
-    settings: dict[str, Any] = {"name": "radam", "betas": (0.9, 0.999), "weight_decay": 0.0, "schedule": "cosine"}
-    return OptimizerConfig(lr=lr, warmup_steps=warmup_steps, final=0.01, clip=1.0, **settings)
+def _radam(*, lr: float, warmup_steps: int) -> RAdamConfig:
+    return RAdamConfig(lr=lr, betas=(0.9, 0.999), weight_decay=0.0, schedule=Cosine(warmup_steps, final=0.01), clip=1.0)

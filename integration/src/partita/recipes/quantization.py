@@ -15,7 +15,7 @@ from partita_quantizers import ReBottleneckConfig, ResidualVQConfig
 from partita.data import DataConfig
 from partita.model_loading import load_codec
 from partita.objectives import LatentQuantizationConfig
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig
+from partita.training import AdamWConfig, Cosine, InverseSqrt, RunConfig, TrainerConfig
 
 
 def vq_base(codec: str) -> RunConfig:
@@ -23,7 +23,7 @@ def vq_base(codec: str) -> RunConfig:
 
     At GenAE's 13.125 frames per second, these are 2310 bit/s.
     """
-    adamw = OptimizerConfig(schedule="cosine", warmup_steps=1000)
+    adamw = AdamWConfig(schedule=Cosine(warmup_steps=1000))
     return RunConfig(
         codec=codec,
         model=_quantizer(codec, ReBottleneckConfig()),
@@ -31,7 +31,10 @@ def vq_base(codec: str) -> RunConfig:
         data=DataConfig(crop_seconds=6.0, batch_size=32, num_workers=8),
         trainer=TrainerConfig(
             steps=200_000,
-            optimizers={"generator": adamw, "discriminator": OptimizerConfig(lr=3e-4, warmup_steps=1000)},
+            optimizers={
+                "generator": adamw,
+                "discriminator": AdamWConfig(lr=3e-4, schedule=InverseSqrt(warmup_steps=1000)),
+            },
             precision="bf16",
             ema_decay=None,  # codes are running averages as it is
             log_every=100,
@@ -47,7 +50,7 @@ def vq_tiny(codec: str) -> RunConfig:
     """
     quantizer = ResidualVQConfig(codebook_size=1024)
     model = ReBottleneckConfig(quantizer, width=128, layers=1, heads=4, head_dim=32, mlp_ratio=2)
-    adamw = OptimizerConfig(lr=1e-3, schedule="cosine", warmup_steps=50)
+    adamw = AdamWConfig(lr=1e-3, schedule=Cosine(warmup_steps=50))
     return RunConfig(
         codec=codec,
         model=_quantizer(codec, model),
@@ -55,7 +58,10 @@ def vq_tiny(codec: str) -> RunConfig:
         data=DataConfig(crop_seconds=3.05, batch_size=16, num_workers=1),
         trainer=TrainerConfig(
             steps=1500,
-            optimizers={"generator": adamw, "discriminator": OptimizerConfig(lr=3e-4, warmup_steps=50)},
+            optimizers={
+                "generator": adamw,
+                "discriminator": AdamWConfig(lr=3e-4, schedule=InverseSqrt(warmup_steps=50)),
+            },
             ema_decay=None,
         ),
     )

@@ -22,7 +22,7 @@ from partita.data import DataConfig
 from partita.data.texts import SPEECH_AND_SOUND_TEXTS
 from partita.generation import FlowSupervisionConfig
 from partita.objectives import RepresentationSupervisionConfig
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig
+from partita.training import AdamWConfig, Cosine, RunConfig, TrainerConfig
 
 
 def representation_base(codec: str, llm: str | None = None) -> RunConfig:
@@ -109,7 +109,5 @@ def _run(
     )
 
 
-def _adamw(*, lr: float, warmup_steps: int) -> OptimizerConfig:
-    return OptimizerConfig(
-        lr=lr, betas=(0.9, 0.98), weight_decay=0.01, schedule="cosine", warmup_steps=warmup_steps, final=0.05
-    )
+def _adamw(*, lr: float, warmup_steps: int) -> AdamWConfig:
+    return AdamWConfig(lr=lr, betas=(0.9, 0.98), weight_decay=0.01, schedule=Cosine(warmup_steps))

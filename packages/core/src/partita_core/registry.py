@@ -29,6 +29,9 @@ class Config(Ranged, ABC):
 
     tag: ClassVar[str]
 
+    needs_codec: ClassVar[bool] = False
+    """True if `build` takes the trained `codec` that the component is built on."""
+
     @abstractmethod
     def build(self, *args: Any, **derived: Any) -> Any:
         """Builds the component; `derived` is what other parts fix (an encoder's `out_dim` and `audio_spec`, say)."""
