@@ -1,4 +1,4 @@
-"""Model cards: what the hub reads, and what a person does."""
+"""Model cards: the metadata for the hub, and the text."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def training():
     return TrainingSummary("tiny", "objective/x", "tones: a|b", 6, 12.5, 1200, 90.0, "CPU", "validation", ())
 
 
-def test_the_header_is_yaml_with_the_figures_of_the_log(card, run):
+def test_header_has_the_metrics_of_the_log(card, run):
     header = header_of(card)
     assert header["library_name"] == "partita" and header["pipeline_tag"] == "audio-to-audio"
     assert header["tags"] == ["audio", "autoencoder", "codec"] and "license" not in header
@@ -44,7 +44,7 @@ def test_the_header_is_yaml_with_the_figures_of_the_log(card, run):
     assert {metric["name"] for metric in result["metrics"]} >= {"log-mel L1 ↓", "SI-SDR, dB ↑"}
 
 
-def test_the_table_of_parts_adds_up(card, run):
+def test_table_of_parts_adds_up(card, run):
     model = Autoencoder.from_pretrained(run / "model")
     rows = dict(re.findall(r"^\| (\w+) \|(?: `\w+/\w+`)? \| ([\d.]+) M \|$", card, re.MULTILINE))
     assert set(rows) == {"encoder", "bottleneck", "decoder", "all"}
@@ -53,7 +53,7 @@ def test_the_table_of_parts_adds_up(card, run):
     assert float(rows["all"]) == pytest.approx(sum(float(rows[p]) for p in rows if p != "all"), abs=0.02)
 
 
-def test_a_person_reads_data_time_figures_and_how_to_use_it(card):
+def test_text_has_data_time_metrics_and_usage(card):
     assert "Trained for 6 steps of `objective/adversarial_reconstruction` in" in card and "on CPU" in card
     assert "(6 files, 0.1 minutes of audio)" in card  # six times half a second
     assert re.search(r"\| log-mel L1 ↓ \| [\d.]+ \[[\d.]+, [\d.]+\] \|", card)
@@ -61,24 +61,24 @@ def test_a_person_reads_data_time_figures_and_how_to_use_it(card):
     assert 'model = Autoencoder.from_pretrained("PATH")' in card
 
 
-def test_what_was_not_measured_is_said(training, run):
+def test_card_without_metrics(training, run):
     card = model_card(load_model(run / "model"), training)
     assert "Measured: none." in card and "model-index" not in header_of(card)
     assert "1,200 steps" in card and "12.5 hours of audio" in card
 
 
-def test_figures_without_intervals_are_said_to_have_none(training, run):
+def test_card_with_metrics_without_intervals(training, run):
     measured = (ValidationMetric("loss", "loss", 1.5), ValidationMetric("b", "B ↑", 2.0, Interval(2.0, 1.0, 3.0)))
     model = load_model(run / "model")
     assert "without intervals:" in model_card(model, replace(training, measured=measured[:1]))
     card = model_card(model, replace(training, measured=measured))
     assert "| loss | 1.500 |" in card and "| B ↑ | 2.000 [1.000, 3.000] |" in card
     (result,) = header_of(card)["model-index"][0]["results"]
-    assert result["dataset"]["name"] == "tones: a|b"  # quoted as YAML wants it
+    assert result["dataset"]["name"] == "tones: a|b"  # needs quotes in YAML
     assert [metric["value"] for metric in result["metrics"]] == [1.5, 2.0]
 
 
-def test_hours_are_those_of_the_headers(tmp_path):
+def test_hours_from_file_headers(tmp_path):
     for i, seconds in enumerate((1, 2, 6)):
         soundfile.write(tmp_path / f"{i}.wav", [0.0] * (seconds * 8000), 8000)
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
@@ -86,7 +86,7 @@ def test_hours_are_those_of_the_headers(tmp_path):
     assert len(dataset) == 4 and audio_hours(dataset) == pytest.approx(9 / 3600)
 
 
-def test_the_header_is_what_the_hub_itself_reads(card, tmp_path):
+def test_header_is_read_by_huggingface_hub(card, tmp_path):
     from huggingface_hub import ModelCard
 
     (tmp_path / "README.md").write_text(card, encoding="utf-8")
@@ -95,7 +95,7 @@ def test_the_header_is_what_the_hub_itself_reads(card, tmp_path):
     assert json.dumps(data.to_dict())
 
 
-def test_figures_of_single_levels_are_not_on_it(training, run):
+def test_metrics_of_single_levels_are_left_out(training, run):
     measured = (
         ValidationMetric("loss", "loss", 1.5),
         *(ValidationMetric(f"usage_{i}", f"usage_{i}", 0.5) for i in range(16)),
@@ -104,7 +104,7 @@ def test_figures_of_single_levels_are_not_on_it(training, run):
     assert "| loss |" in card and "usage_" not in card
 
 
-def test_the_vectors_of_a_set_are_counted(training):
+def test_tokens_per_frame_are_stated(training):
     model = music2latent2_tiny().model.build().eval()
     about = model_card(model, replace(training, measured=()))
-    assert "8 vectors of 64 numbers 1.34583 times a second" in about
+    assert "8 vectors of 64 numbers 1.34583 times per second" in about

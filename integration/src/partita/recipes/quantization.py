@@ -1,11 +1,11 @@
-"""Recipes for quantizing the latents of a codec that is trained already, as GenAE-VQ does (arXiv 2602.15749).
+"""Recipes for quantizing the latents of a trained codec, as in GenAE-VQ (arXiv 2602.15749).
 
-Published is that GenAE's codes are those of an RVQ; that it is trained after the autoencoder, whose networks stay
-frozen, is from a secondary source. Levels, sizes, losses and training are ours (docs/provenance.md). Counts of
-parameters are for latents of 64 numbers; codes are running averages and not among them.
+The use of an RVQ for the codes of GenAE is published; that it is trained after the autoencoder, whose networks are
+frozen, is from a secondary source. Levels, sizes, losses and training are ours (docs/provenance.md). Parameter counts
+are for latents of 64 dimensions, without the codebooks, which are running averages.
 
-They take the codec's name: a model folder, or what else `load_codec` takes. Where the tokens of a frame have no order
-in time (Music2Latent2), there is no re-bottleneck around the levels: it would look for neighbors.
+The argument is the name of the codec, as `load_codec` takes it. If the tokens of a frame have no order in time
+(Music2Latent2), the re-bottleneck, which has temporal context, is left out.
 """
 
 from partita_core import Config
@@ -21,7 +21,7 @@ from partita.training import AdamWConfig, Cosine, InverseSqrt, RunConfig, Traine
 def vq_base(codec: str) -> RunConfig:
     """16 levels of 2048 codes between transformers of width 512, 13.2 M parameters.
 
-    At GenAE's 13.125 frames per second, these are 2310 bit/s.
+    2310 bit/s at the 13.125 frames per second of GenAE.
     """
     adamw = AdamWConfig(schedule=Cosine(warmup_steps=1000))
     return RunConfig(
@@ -36,7 +36,7 @@ def vq_base(codec: str) -> RunConfig:
                 "discriminator": AdamWConfig(lr=3e-4, schedule=InverseSqrt(warmup_steps=1000)),
             },
             precision="bf16",
-            ema_decay=None,  # codes are running averages as it is
+            ema_decay=None,  # codebooks are running averages already
             log_every=100,
             evaluate_every=10_000,
         ),

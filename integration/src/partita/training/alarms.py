@@ -89,8 +89,9 @@ class MetricAlarms:
                 yield Alarm(
                     f"min_code_usage {level}",
                     f"dead codes: {value:.1%} of the codes of level {level} were used in the last thousand steps, "
-                    f"below {min_usage:.0%}; give each step more tokens (data.batch_size, data.crop_seconds), initialize "
-                    "the quantizer from more latents (objective.start_tokens), or choose a smaller codebook_size",
+                    f"below {min_usage:.0%}; give each step more tokens (data.batch_size, data.crop_seconds), "
+                    "initialize the quantizer from more latents (objective.start_tokens), or use a smaller "
+                    "codebook_size",
                 )
             elif name == "loss/discriminator" and min_loss is not None and value < min_loss:
                 yield Alarm(

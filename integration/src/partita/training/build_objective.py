@@ -27,14 +27,13 @@ def build_objective(config: RunConfig, *, model: nn.Module | None, init_from: st
     _check_roles(config)
     codec = None if config.codec is None else load_model(config.codec)
     torch.manual_seed(hashed_seed(config.trainer.seed, "weights"))
-    if model is None:
-        model = build_model(config.model, codec)
-    elif config.model.needs_codec and isinstance(model, Saved):
+    trained: nn.Module = build_model(config.model, codec) if model is None else model
+    if model is not None and config.model.needs_codec and isinstance(model, Saved):
         codec = _own_codec(model, codec, str(config.codec))
     if init_from is not None:
-        source = type(model).from_pretrained(init_from) if isinstance(model, Saved) else _quantizer_of(init_from)
-        load_weights(model, source.state_dict(), init_from)
-    objective = config.objective.build(model=model, **({} if codec is None else {"codec": Frozen(codec)}))
+        source = type(trained).from_pretrained(init_from) if isinstance(trained, Saved) else _quantizer_of(init_from)
+        load_weights(trained, source.state_dict(), init_from)
+    objective = config.objective.build(model=trained, **({} if codec is None else {"codec": Frozen(codec)}))
     if isinstance(objective.result, Saved):
         objective.result.saved_config()  # raises before the training, not after it, if the result cannot be saved
     return objective
