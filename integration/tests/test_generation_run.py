@@ -167,6 +167,6 @@ def test_what_does_not_go_together_is_refused(run, labeled, tmp_path):
     settings = {"data": labeled, "output": tmp_path / "run", "progress": False}
     with pytest.raises(PartitaError, match="makes no codes"):
         train(generation(run / "model", head=TokenHeadConfig()), **settings)
-    with pytest.raises(PartitaError, match="name it with codec=FOLDER"):
+    with pytest.raises(PartitaError, match="codec=FOLDER"):
         train(replace(generation("x"), codec=None), **settings)
     assert not (tmp_path / "run").exists()

@@ -16,7 +16,7 @@ from partita.training import Interrupted, RunFolder, train
 from partita.training.checkpoints import checkpoints, last_checkpoint
 from partita.training.interruption import Signals
 from partita.training.logs import read_log
-from partita.training.loop import Loop
+from partita.training.stepper import Stepper
 from partita.training.time_budget import TimeBudget
 from partita_core import PartitaError, override, read_json, read_tensors
 
@@ -46,14 +46,14 @@ def signaled(monkeypatch):
     """Send this process a signal within a step."""
 
     def sends(number: int, step: int) -> None:
-        original = Loop._step
+        original = Stepper.step
 
         def interrupted(self, reader, state):
             if state.step + 1 == step:
                 signal.raise_signal(number)
             return original(self, reader, state)
 
-        monkeypatch.setattr(Loop, "_step", interrupted)
+        monkeypatch.setattr(Stepper, "step", interrupted)
 
     yield sends
     monkeypatch.undo()
@@ -128,17 +128,17 @@ def test_checkpoints_are_written_by_time(config, tones, tmp_path):
 SIGNALED = """
 import os, signal, sys
 from conftest import tiny_config
-from partita.training import Interrupted, loop, train
+from partita.training import Interrupted, stepper, train
 from partita_core import override
 
 def main():
     data, output, rank = *sys.argv[1:], int(os.environ.get("RANK", 0))
-    original = loop.Loop._step
+    original = stepper.Stepper.step
     def interrupted(self, reader, state):
         if rank == 1 and state.step + 1 == 2:
             signal.raise_signal(signal.SIGTERM)
         return original(self, reader, state)
-    loop.Loop._step = interrupted
+    stepper.Stepper.step = interrupted
     try:
         train(override(tiny_config(steps=4), ["data.batch_size=2"]), data=data, output=output, progress=False)
     except Interrupted as end:

@@ -52,11 +52,11 @@ def test_loss_curve_equals_golden_curve(golden, config):
 
 
 def test_accumulation_steps_every_phase_once_per_two_micro_batches(config, tones, tmp_path, monkeypatch):
-    from partita.training.loop import Loop
+    from partita.training.stepper import Stepper
 
     moved: dict[str, list[bool]] = {"generator": [], "discriminator": []}
     before: dict[str, list[torch.Tensor]] = {}
-    original = Loop._clip
+    original = Stepper._clip
 
     def watched(self, phase):
         parameters = [p for group in self.optimizers[phase].param_groups for p in group["params"]]
@@ -65,7 +65,7 @@ def test_accumulation_steps_every_phase_once_per_two_micro_batches(config, tones
         before[phase] = [p.detach().clone() for p in parameters]
         return original(self, phase)
 
-    monkeypatch.setattr(Loop, "_clip", watched)
+    monkeypatch.setattr(Stepper, "_clip", watched)
     train(config(adversarial=True, accumulation=2, steps=3), data=tones, output=tmp_path / "run", progress=False)
     # Compared before each micro-batch: no change within a step, a change between steps.
     assert moved == {"generator": [False, True] * 2 + [False], "discriminator": [False, True] * 2 + [False]}

@@ -102,11 +102,6 @@ class Progress:
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(step - self._bar.n)
 
-    def print(self, text: str) -> None:
-        """Print a line above the bar."""
-        if not self._bar.disable:
-            tqdm.write(text)
-
     def close(self) -> None:
         """Close the bar."""
         self._bar.close()
