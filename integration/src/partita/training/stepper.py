@@ -100,6 +100,15 @@ class Stepper:
             for key, value in batch.items()
         }
 
+    def close(self) -> None:
+        """Free the DDP wrapper of the objective, which must happen before the process group is destroyed.
+
+        Its reducer holds the group. If Python drops the last reference to a gloo group, the destructor joins threads
+        that may wait for the GIL, and the process hangs now and then.
+        """
+        self._prepared = self._objective
+        self._accelerator.free_memory()
+
     def plain_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Optimizers by phase, without the wrappers of accelerate."""
         return {phase: optimizer.optimizer for phase, optimizer in self.optimizers.items()}

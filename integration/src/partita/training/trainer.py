@@ -97,7 +97,7 @@ def train(
         project_dir=run.path,
     )
     check_world(accelerator.num_processes)
-    state, elapsed = TrainState(0, config.trainer.steps), 0.0
+    state, elapsed, loop = TrainState(0, config.trainer.steps), 0.0, None
     options = LoopOptions(minutes, checkpoint_every, checkpoint_minutes, keep, progress, tuple(callbacks))
     try:
         with _locked(accelerator, run, config, state, resume=resume):
@@ -139,6 +139,8 @@ def train(
     except OSError as error:  # a full disk, or a folder that cannot be written
         raise PartitaError(f"{error.filename or run.path}: {error.strerror or error}") from error
     finally:
+        if loop is not None:
+            loop.stepper.close()
         accelerator.end_training()
     for callback in callbacks if accelerator.is_main_process else ():
         callback.on_end(run.model)
