@@ -175,13 +175,14 @@ def test_callbacks_are_called_in_order_and_change_nothing(config, run, tones, tm
     assert equal(weights(run), weights(tmp_path / "run"))
 
 
-def test_exceptions_of_callbacks_end_the_run(config, tones, tmp_path):
+@pytest.mark.parametrize("error", [LookupError("enough"), FileNotFoundError("enough")])
+def test_exceptions_of_callbacks_end_the_run(config, tones, tmp_path, error):
     class Stop(Callback):
         def on_step(self, state, values):
             if state.step == 2:
-                raise LookupError("enough")
+                raise error
 
-    with pytest.raises(LookupError, match="enough"):
+    with pytest.raises(type(error), match="enough"):
         train(config(), data=tones, output=tmp_path / "run", callbacks=[Stop()], checkpoint_every=1, progress=False)
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step_00000001"]
     train(config(), data=tones, output=tmp_path / "run", resume=True, progress=False)

@@ -61,9 +61,7 @@ def main(jobs: Path) -> None:
         if not self.training:
             return original(self, batch, *rest)
         buffers.clear()
-        buffers.update(
-            {name: tensor.detach() for name, tensor in self.named_buffers()}
-        )  # of the last step
+        buffers.update({name: tensor.detach() for name, tensor in self.named_buffers()})  # of the last step
         with Shared(len(batch["index"]), windows_first=family == "consistency"):
             return original(self, batch, *rest)
 

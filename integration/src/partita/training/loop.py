@@ -85,6 +85,7 @@ class Loop:
         self.places: tuple[Any, ...] = ()  # positions in the streams of each process, from a checkpoint
         self.initialization = ""  # line on what was initialized from data
         self.stop_reason = ""  # alarm that ends the run
+        self.callback_error: OSError | None = None
         self.log: Log | None = None
         self.bar: Progress | None = None
 
@@ -184,8 +185,7 @@ class Loop:
                     self.ema.update(self.objective.model, state.step)
                 if values and (state.step % trainer.log_every == 0 or last):
                     self._log_step(values, state, seconds=round(budget.elapsed, 3), waited=round(waited, 4))
-                for callback in self.callbacks:
-                    callback.on_step(state, values)
+                self._notify("on_step", state, values)
                 if last or save or ending or (options.checkpoint_every and state.step % options.checkpoint_every == 0):
                     path = self._checkpoint(state, budget, getattr(batches, "places", ()))
                     if ending:
@@ -254,8 +254,7 @@ class Loop:
             metrics = {each.name: each.value for each in validator.validate(state)}
             if self.log is not None and metrics:
                 self.log.write(state.step, **{f"{validator.split}/{name}": value for name, value in metrics.items()})
-            for callback in self.callbacks:
-                callback.on_validation(state, metrics)
+            self._notify("on_validation", state, metrics)
 
     def _checkpoint(self, state: TrainState, budget: TimeBudget, places: tuple[Any, ...]) -> Path | None:
         """Write a checkpoint in the main process; returns its folder there."""
@@ -281,10 +280,18 @@ class Loop:
                 metadata=metadata,
                 keep=self.options.keep,
             )
-            for callback in self.callbacks:
-                callback.on_checkpoint(path)
+            self._notify("on_checkpoint", path)
         budget.checkpoint_written()
         return path
+
+    def _notify(self, method: str, *arguments: Any) -> None:
+        """Call a method of every callback."""
+        for callback in self.callbacks:
+            try:
+                getattr(callback, method)(*arguments)
+            except OSError as error:  # kept apart from errors on the files of the run
+                self.callback_error = error
+                raise
 
     def _report_skipped_files(self, state: TrainState) -> None:
         """Log and print the files that could not be used."""

@@ -137,6 +137,8 @@ def train(
                 _save_model(loop, run_data, validator, state, recipe=recipe, seconds=elapsed)
             accelerator.wait_for_everyone()
     except OSError as error:  # a full disk, or a folder that cannot be written
+        if loop is not None and error is loop.callback_error:
+            raise
         raise PartitaError(f"{error.filename or run.path}: {error.strerror or error}") from error
     finally:
         if loop is not None:
