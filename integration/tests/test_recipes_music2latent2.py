@@ -130,7 +130,7 @@ def test_codicodec_has_128_codes_per_chunk():
 
 
 def test_codicodec_base_has_the_published_sizes():
-    """Of its code: patchifier 10.1 M, U-Net 11.0 M each way, 512 tokens per chunk, 128 latents and 8 registers."""
+    """Patchifier 10.1 M, U-Net 11.0 M each way, 512 tokens per chunk, 128 latents and 8 registers."""
     config = recipes.codicodec_base()
     model = built(config)
     assert model.decoder.representation.hop == 1024 and model.decoder.chunk_frames == 32

@@ -65,7 +65,7 @@ def test_recipes_on_a_codec_warm_up_and_share_their_batches(name, codec):
 
 @pytest.mark.parametrize("name", SIZED)
 def test_docstring_has_the_number_of_parameters(name):
-    """Of encoder and decoder if there are two numbers, else of the model."""
+    """Two numbers are those of encoder and decoder, one is that of the model."""
     with FakeTensorMode():
         model = recipes.recipe(name).model.build()
     parts = (

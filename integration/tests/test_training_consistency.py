@@ -189,7 +189,7 @@ def test_teacher_and_student_share_signal_noise_and_dropout(monkeypatch):
 
 
 def test_gradients_pass_through_the_student_only(monkeypatch):
-    """With a decoder that returns its features: no gradient if those of the student are detached."""
+    """A decoder that returns its features has no gradient if those of the student are detached."""
     it = objective()
     calls = 0
 

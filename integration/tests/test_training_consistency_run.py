@@ -116,7 +116,7 @@ def test_saturated_run_stops(tones, tmp_path):
 
 
 def test_model_with_latents_and_codes(tones, tmp_path):
-    """With an attached quantizer, codes are added to the latents, which keep their values."""
+    """An attached quantizer adds codes to the latents, which keep their values."""
     from dataclasses import replace
 
     both = config()

@@ -105,8 +105,8 @@ def test_corpus_that_does_not_fit_the_objective(run, corpus, config, tones, tmp_
     check_rejected(quantization(tmp_path / "other"), corpus, "space")
     plain = quantization(run / "model")
     losses = {"losses": {"mel": MultiScaleMelConfig.example()}, "weights": plain.objective.weights | {"mel": 1.0}}
-    heard = replace(plain, objective=replace(plain.objective, **losses))
-    check_rejected(heard, corpus, "LatentQuantization needs audio")
+    audible = replace(plain, objective=replace(plain.objective, **losses))
+    check_rejected(audible, corpus, "LatentQuantization needs audio")
     coded = tmp_path / "codes"
     train(plain, data=corpus, output=tmp_path / "coded", progress=False)
     encode_corpus(load_codec(tmp_path / "coded" / "model"), tones, coded, only="codes", progress=False)

@@ -40,7 +40,7 @@ class NaNGradient(torch.autograd.Function):
 
 @pytest.fixture
 def poison(monkeypatch):
-    """Makes a loss term, or a gradient, NaN in a phase of given steps, for any objective."""
+    """Make a loss term, or a gradient, NaN in a phase of given steps, for any objective."""
 
     def apply(kind: str, phase: str, term: str, steps: tuple[int, ...]) -> None:
         original = Objective.__call__
@@ -209,7 +209,7 @@ def test_failure_on_the_command_line_is_one_line_and_loads_as_model(config, tone
 
 
 def test_saved_batch_reproduces_the_failure(config, poison, tones, tmp_path):
-    """With weights that overflow; state and batch suffice."""
+    """Weights that overflow: the state and the batch suffice to reproduce it."""
     wild = override(config(), ["trainer.optimizers.generator.lr=1e30", "trainer.optimizers.generator.clip=none"])
     with pytest.raises(NonFiniteError):
         train(wild, data=tones, output=tmp_path / "run", progress=False)

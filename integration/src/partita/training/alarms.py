@@ -59,7 +59,7 @@ class MetricAlarms:
     """
 
     def __init__(self, config: AlarmConfig, averages: Mapping[str, tuple[float, int]] | None = None) -> None:
-        """Start anew, or from the `averages` of a checkpoint: means and numbers of lines by metric."""
+        """Start, or continue from the `averages` of a checkpoint: means and numbers of lines by metric."""
         self.config = config
         self.averages = dict(averages or {})
         self._active: set[str] = set()

@@ -1,4 +1,4 @@
-"""The objective of a run, built from its config, around a model that is given or built."""
+"""Construction of the objective of a run, with the model that is given or that of its config."""
 
 from pathlib import Path
 from typing import Any

@@ -31,7 +31,8 @@ class RunData:
     """Splits of the data of a run.
 
     Attributes:
-        name: name of the data in messages and on the model card.
+        name: name of the data on the model card.
+        source: path or name of the data in messages.
         train: rows of the split "train", as `open_dataset` returns them.
     """
 
@@ -49,26 +50,26 @@ class RunData:
         self._stream = stream
         if isinstance(data, (str, os.PathLike)):
             path = Path(data)
-            self.name, self._source = path.resolve().name if path.exists() else str(data), data
+            self.name, self.source = path.resolve().name if path.exists() else str(data), str(data)
             self._splits: dict[str, Any] | None = None
             self.train = open_dataset(data, split="train", stream=stream)
         else:
             self._splits = dict(data) if isinstance(data, Mapping) else {"train": data}
-            self.name = self._source = type(data).__name__
+            self.name = self.source = type(data).__name__
             self.train = self._given("train")
 
     def validation(self) -> "tuple[str, Dataset]":
         """Name and rows of the split "validation"; of "train" if there is none, and only the first rows of a stream."""
         if self._splits is None:
-            names = dataset_splits(self._source, stream=self._stream)
+            names = dataset_splits(self.source, stream=self._stream)
             split = "validation" if "validation" in names else "train"
         else:
             split = "train" if chosen_split("validation", list(self._splits)) is None else "validation"
         if split == "train":
-            note(f"{self._source}: has no split validation; evaluations during training use training files")
+            note(f"{self.source}: has no split validation; evaluations during training use training files")
         if self._splits is not None:
             return split, first_rows(self._given(split))
-        return split, first_rows(open_dataset(self._source, split=split, stream=self._stream))
+        return split, first_rows(open_dataset(self.source, split=split, stream=self._stream))
 
     def _given(self, split: str) -> Any:
         """Rows of a split that was given as an object."""
@@ -84,9 +85,12 @@ class RunData:
                 f"data is a {type(dataset).__name__}; pass a folder, a file, a hub name, or a data set of `datasets`"
             )
         if isinstance(dataset, IterableDataset) != self._stream:
-            remedy = "set data.stream=none" if self._stream else "set data.stream, as data.stream=256"
-            raise PartitaError(f"data is a {type(dataset).__name__}, but data.stream says otherwise; {remedy}")
-        return dataset if corpus_spec(dataset) is not None else audio_rows(dataset, f"data ({type(dataset).__name__})")
+            if self._stream:
+                raise PartitaError("data.stream is set, but data is a Dataset, not a stream; set data.stream=none")
+            raise PartitaError("data is an IterableDataset; set data.stream to train on a stream, as data.stream=256")
+        if corpus_spec(dataset) is not None:
+            return dataset
+        return audio_rows(dataset.with_format(None), f"data ({type(dataset).__name__})")
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def _check_data(objective: Objective, data: RunData, config: RunConfig) -> None:
         check_corpus(objective, corpus)
     audio_spec = objective.codec.audio_spec
     samples = config.data.crop_samples(audio_spec.sample_rate, objective.crop_multiple)
-    check_coverage(data.train, config.data.texts, audio_spec=audio_spec, samples=samples, data=data.name)
+    check_coverage(data.train, config.data.texts, audio_spec=audio_spec, samples=samples, data=data.source)
 
 
 @contextmanager
