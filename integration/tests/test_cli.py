@@ -380,7 +380,7 @@ def test_bad_training(refused, tones, tmp_path):
         ("trainer.optimizers.generator.betas=[0.9,1]", "betas[1] is 1.0"),
         ("trainer.optimizers.generator.lr=-1", "lr is -1.0"),
         ("trainer.optimizers.generator.lr=1e39", "lr is 1e+39"),
-        ("trainer.optimizers.generator.schedule.decay_steps=0", "decay_steps is 0"),
+        ("trainer.optimizers.discriminator.schedule.decay_steps=0", "decay_steps is 0"),
         ("trainer.optimizers.generator.schedule.warmup_steps=-1", "warmup_steps is -1"),
         ("trainer.optimizers.generator.weight_decay=-1", "weight_decay is -1.0"),
         ("trainer.optimizers.generator.clip=0", "clip is 0.0"),

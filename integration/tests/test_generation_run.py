@@ -106,7 +106,7 @@ def test_stored_latents_are_trained_on_with_their_texts(run, quantized, labeled,
         it = load_model(train(config, data=corpus, output=tmp_path / f"run{codec.parent.name}", progress=False))
         assert it.generate(["low"], 0.1).audio_lengths.tolist() == [800]
     corpus = tmp_path / f"corpus{run.name}"
-    with pytest.raises(PartitaError, match="needs codes of .* and the data holds no codes"):
+    with pytest.raises(PartitaError, match="needs codes of the quantizer .* no codes"):
         train(generation(quantized, head=TokenHeadConfig()), data=corpus, output=tmp_path / "x", progress=False)
 
 
