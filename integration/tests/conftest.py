@@ -15,7 +15,7 @@ import soundfile
 import torch
 from partita.cli import main
 from partita.data import DataConfig, TextTask
-from partita.data.notes import note
+from partita.data.messages import warn_once
 from partita.generation import FlowHeadConfig, GeneratorConfig, LlamaBackboneConfig
 from partita.objectives import (
     AdversarialReconstructionConfig,
@@ -46,7 +46,7 @@ RATE = 8000
 @pytest.fixture(autouse=True)
 def every_note():
     """Lets each test see the notes that were logged in those before."""
-    note.cache_clear()
+    warn_once.cache_clear()
 
 
 def write_tones(folder: Path, count: int, seconds: float = 0.5, channels: int = 2) -> None:

@@ -87,7 +87,7 @@ def test_a_corpus_has_one_writer(codec, tones, corpus):
 
 
 def test_what_else_lies_in_a_corpus_stays(codec, tmp_path, monkeypatch):
-    from partita.data.corpus.encode import encode as corpus
+    from partita.data.corpus import encode as corpus
 
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.wav").write_text("no audio")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from partita.data import TextTask, open_dataset, write_audio
-from partita.data.text_coverage import applying, check_coverage
+from partita.data.text_coverage import check_coverage, tasks_per_row
 from partita.data.texts import condition
 from partita.training import train
 from partita.training.logs import read_log
@@ -31,8 +31,8 @@ def notes(caplog, dataset, *texts: TextTask, samples: int) -> list[str]:
 
 
 def test_tasks_that_apply_to_each_row(dataset):
-    assert applying(dataset, [LABEL, SAID]) == [[SAID], [LABEL, SAID], [LABEL]]
-    assert applying(dataset, [TextTask("", "always")]) == [[TextTask("", "always")]] * 3
+    assert tasks_per_row(dataset, [LABEL, SAID]) == [[SAID], [LABEL, SAID], [LABEL]]
+    assert tasks_per_row(dataset, [TextTask("", "always")]) == [[TextTask("", "always")]] * 3
 
 
 def test_files_without_a_text_are_counted_and_named(dataset, caplog):

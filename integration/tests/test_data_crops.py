@@ -5,8 +5,8 @@ import pytest
 import soundfile
 import torch
 from partita.data import (
+    AudioCrops,
     Augmentation,
-    Crops,
     DataConfig,
     EpochSampler,
     build_loader,
@@ -36,8 +36,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def crops(folder, config: DataConfig = PLAIN, crop_samples: int = 1000, seed: int = 0, spec=SPEC) -> Crops:
-    return Crops(open_dataset(folder), audio_spec=spec, crop_samples=crop_samples, config=config, seed=seed)
+def crops(folder, config: DataConfig = PLAIN, crop_samples: int = 1000, seed: int = 0, spec=SPEC) -> AudioCrops:
+    return AudioCrops(open_dataset(folder), audio_spec=spec, crop_samples=crop_samples, config=config, seed=seed)
 
 
 def test_a_crop_is_a_piece_of_its_file(folder):
@@ -135,7 +135,7 @@ def test_a_silent_file_is_replaced_and_named_and_taken_where_there_is_no_other(f
 
 def test_a_file_that_changes_while_it_is_read_is_replaced_and_named(folder, monkeypatch):
     """It is cut short between the look at its header and the reading; the next time it is as long as it says."""
-    from partita.data import crops as module
+    from partita.data import audio_crops as module
 
     original = module.audio_info
 
@@ -272,7 +272,7 @@ def test_the_config_is_plain_data():
 
 def test_what_cannot_be_cropped(folder):
     with pytest.raises(PartitaError, match="holds no audio"):
-        Crops(open_dataset(folder).select([]), audio_spec=SPEC, crop_samples=9, config=PLAIN, seed=0)
+        AudioCrops(open_dataset(folder).select([]), audio_spec=SPEC, crop_samples=9, config=PLAIN, seed=0)
     config = replace(PLAIN, augmentation=Augmentation(mono_average=0, mono_channel=0))
     with pytest.raises(PartitaError, match="no format is left"):
         crops(folder, config, spec=AudioSpec(8000, 1, (ChannelLayout.MONO,)))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from partita.data import Augmentation, Crops, DataConfig, open_dataset, write_audio
+from partita.data import AudioCrops, Augmentation, DataConfig, open_dataset, write_audio
 from partita.data.augment import mixed
 from partita_core import AudioSpec, ChannelLayout, PartitaError
 
@@ -21,9 +21,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-def crops(folder, mix: float) -> Crops:
+def crops(folder, mix: float) -> AudioCrops:
     config = DataConfig(augmentation=replace(BARE, mix=mix), num_workers=0, silence_db=None)
-    return Crops(open_dataset(folder), audio_spec=SPEC, crop_samples=1000, config=config, seed=0)
+    return AudioCrops(open_dataset(folder), audio_spec=SPEC, crop_samples=1000, config=config, seed=0)
 
 
 def test_the_sum_is_clamped_and_as_long_and_wide_as_the_larger():
@@ -72,7 +72,7 @@ def test_a_damaged_partner_leaves_the_crop_alone(folder):
         assert item["broken"] == []
 
 
-@pytest.mark.parametrize("other", [{"stream": 8}, {"texts": "text"}])
+@pytest.mark.parametrize("other", [{"streaming": True}, {"texts": "text"}])
 def test_mixing_goes_with_neither_texts_nor_streams(other):
     from partita.data.texts import TextTask
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from partita.data import (
-    Crops,
+    AudioCrops,
     DataConfig,
     audio_info,
     build_loader,
@@ -200,7 +200,7 @@ def test_parquet_is_read_by_datasets_and_crops_alike(parquet):
     assert torch.equal(read_audio(dataset[0]["audio"])[0], torch.full((2, 300), 0.25))
     spec = AudioSpec(8000, 1, (ChannelLayout.MONO,))
     config = DataConfig(augmentation=None, silence_db=None)
-    crops = Crops(dataset, audio_spec=spec, crop_samples=100, config=config, seed=0)
+    crops = AudioCrops(dataset, audio_spec=spec, crop_samples=100, config=config, seed=0)
     assert torch.equal(crops[0, 1]["audio"], torch.full((1, 100), 0.25))
     assert len(open_dataset(parquet / "test-00000-of-00001.parquet", "train")) == 2
     assert dataset_splits(parquet) == ["test"]
@@ -244,16 +244,18 @@ def test_rows_without_audio_are_left_out_and_named(holed):
     assert dataset["file_name"] == ["row 0", "a.flac", "row 2"]
     spec = AudioSpec(8000, 1, (ChannelLayout.MONO,))
     config = DataConfig(augmentation=None, silence_db=None, num_workers=0, batch_size=9)
-    crops = Crops(dataset, audio_spec=spec, crop_samples=100, config=config, seed=0)
+    crops = AudioCrops(dataset, audio_spec=spec, crop_samples=100, config=config, seed=0)
     for index, said in {0: "row 0: is empty (0 bytes)", 2: "row 2: is not audio that can be read"}.items():
         item = crops[0, index]
         assert item["index"] == 1 and any(found.startswith(said) for found in item["broken"])
     broken: list[str] = []
     assert [clip.name for clip in whole_files(dataset, broken=broken)] == ["a.flac"]
     assert [reason.split(":")[0] for reason in broken] == ["row 0", "row 2"]
-    stream = open_dataset(holed, "test", stream=True)
+    stream = open_dataset(holed, "test", streaming=True)
     assert first_rows(stream)["file_name"] == ["row 0", "a.flac", "row 2"]
-    reader = build_loader(stream, replace(config, stream=2), audio_spec=spec, crop_multiple=10, seed=0)
+    reader = build_loader(
+        stream, replace(config, streaming=True, shuffle_buffer=2), audio_spec=spec, crop_multiple=10, seed=0
+    )
     batch = next(iter(reader))
     places = {f"row {row} of test-00000-of-00001.parquet" for row in (0, 2)}
     assert set(batch["file_name"]) == {"a.flac"} and {found.file for found in batch["broken"]} == places
@@ -261,14 +263,14 @@ def test_rows_without_audio_are_left_out_and_named(holed):
         audio_info(None)
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("audio, kind", [([1, 2], "int64"), ([[0.5], [0.25]], r"list<\w+: double>")])
-def test_a_column_that_is_no_audio_is_one_line(parquet, audio, kind, stream):
+def test_a_column_that_is_no_audio_is_one_line(parquet, audio, kind, streaming):
     import datasets
 
     datasets.Dataset.from_dict({"audio": audio}).to_parquet(parquet / "test-00000-of-00001.parquet")
     with pytest.raises(PartitaError, match=f"its column audio is {kind}; audio is a path and bytes"):
-        open_dataset(parquet, "test", stream=stream)
+        open_dataset(parquet, "test", streaming=streaming)
 
 
 def test_whole_files_skips_and_names_what_is_broken(tmp_path):

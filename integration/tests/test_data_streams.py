@@ -18,7 +18,9 @@ from partita.training.logs import read_log
 from partita_core import AudioSpec, ChannelLayout, PartitaError, override, read_json
 
 SPEC = AudioSpec(8000, 2, tuple(ChannelLayout))
-STREAM = DataConfig(augmentation=None, silence_db=None, num_workers=0, batch_size=4, crop_seconds=0.1, stream=3)
+STREAM = DataConfig(
+    augmentation=None, silence_db=None, num_workers=0, batch_size=4, crop_seconds=0.1, streaming=True, shuffle_buffer=3
+)
 
 # Rows of each shard.
 ROWS = (7, 4, 1, 5, 8, 2)
@@ -59,7 +61,7 @@ def shards(tmp_path) -> Path:
 
 
 def loader(folder, config=STREAM, **settings):
-    dataset = open_dataset(folder, stream=True)
+    dataset = open_dataset(folder, streaming=True)
     return build_loader(dataset, config, audio_spec=SPEC, crop_multiple=10, seed=3, **settings)
 
 
@@ -113,9 +115,9 @@ def test_it_goes_on_where_it_was_left(shards, workers, after):
     batches = iter(whole)
     for _ in range(after):
         next(batches)
-    places = whole.places
+    positions = whole.positions
     expected = list(islice(batches, 9))
-    resumed = list(islice(loader(shards, config, places=places), 9))
+    resumed = list(islice(loader(shards, config, positions=positions), 9))
     assert names(expected) == names(resumed)
     assert all(torch.equal(a["audio"], b["audio"]) for a, b in zip(expected, resumed))
 
@@ -145,7 +147,7 @@ def test_broken_rows_and_damaged_shards_are_named_and_passed_over(tmp_path):
     columns = {"audio": rows, "file_name": [row["path"] for row in rows], "label": ["x"] * 3}
     table = datasets.Dataset.from_dict(columns)
     table.to_parquet(folder / "train-00001-of-00003.parquet")
-    dataset = open_dataset(folder, stream=True)
+    dataset = open_dataset(folder, streaming=True)
     damaged = folder / "train-00002-of-00003.parquet"
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
     read = build_loader(dataset, replace(STREAM, batch_size=1), audio_spec=SPEC, crop_multiple=10, seed=3)
@@ -164,23 +166,23 @@ def test_broken_rows_and_damaged_shards_are_named_and_passed_over(tmp_path):
 @pytest.mark.parametrize("workers, processes", [(0, 2), (2, 1)])
 def test_a_stream_whose_shards_are_all_damaged_reads_those_of_the_others(tmp_path, workers, processes):
     folder = write_shards(tmp_path / "set", (3, 3, 4, 3))
-    dataset = open_dataset(folder, stream=True)
+    dataset = open_dataset(folder, streaming=True)
     for shard in (1, 3):  # all of the second stream
         (folder / f"train-{shard:05d}-of-00004.parquet").write_bytes(b"PAR1")
     config = replace(STREAM, batch_size=processes, num_workers=workers)
     settings = {"audio_spec": SPEC, "crop_multiple": 10, "seed": 3, "world_size": processes, "rank": processes - 1}
     reader = build_loader(dataset, config, **settings)
-    batches, places = [], []
+    batches, positions = [], []
     for batch in islice(reader, 21):
         batches.append(batch)
-        places.append(reader.places)
+        positions.append(reader.positions)
     good = {f"{i}.wav" for i in (0, 1, 2, 6, 7, 8, 9)}
     assert set(names(batches)) == good
     if workers == 0:  # each file once an epoch, and both shards are named anew in each
         assert all(set(names(batches[at : at + 7])) == good for at in (0, 7, 14))
         assert [len(batch["broken"]) for batch in batches] == [2, *[0] * 6] * 3
     for after in (2, 5, 7, 9):
-        resumed = build_loader(dataset, config, places=places[after - 1], **settings)
+        resumed = build_loader(dataset, config, positions=positions[after - 1], **settings)
         assert names(islice(resumed, 9)) == names(batches[after : after + 9])
 
 
@@ -188,22 +190,22 @@ def test_a_stream_of_one_shard_goes_on_behind_its_last_row(tmp_path):
     folder = write_shards(tmp_path / "set", (4,))
     reader = loader(folder)
     assert sorted(names([next(iter(reader))])) == [f"{i}.wav" for i in range(4)]
-    assert len(names(islice(loader(folder, places=reader.places), 1))) == 4
+    assert len(names(islice(loader(folder, positions=reader.positions), 1))) == 4
 
 
 def test_what_cannot_be_a_stream_is_said(shards, tones):
     with pytest.raises(PartitaError, match="is a folder of audio, which is read at random; set data.stream to none"):
-        open_dataset(tones, stream=True)
+        open_dataset(tones, streaming=True)
     with pytest.raises(PartitaError, match="the stream has 6 shards, and 7 processes need one each; cut it into more"):
         loader(shards, replace(STREAM, batch_size=7), world_size=7)
     with pytest.raises(PartitaError, match="another number of processes than before"):
-        loader(shards, places=[(1, 0, 0, 0)])
+        loader(shards, positions=[(1, 0, 0, 0)])
     with pytest.raises(PartitaError, match="stream is 0; it must be at least 1"):
-        DataConfig(stream=0)
+        DataConfig(shuffle_buffer=0)
 
 
 def test_what_is_looked_at_comes_from_all_shards(shards):
-    dataset = open_dataset(shards, stream=True)
+    dataset = open_dataset(shards, streaming=True)
     found = first_rows(dataset)
     assert len(found) == 15 and {"0.wav", "7.wav", "11.wav", "12.wav", "25.wav"} <= set(found["file_name"])
     assert found[0]["audio"]["bytes"] and first_rows(found) is found
@@ -211,7 +213,7 @@ def test_what_is_looked_at_comes_from_all_shards(shards):
 
 def test_a_corpus_is_a_stream_too(run, tones, tmp_path):
     encode_corpus(load_codec(run / "model"), tones, tmp_path / "corpus", progress=False)
-    dataset = open_dataset(tmp_path / "corpus", stream=True)
+    dataset = open_dataset(tmp_path / "corpus", streaming=True)
     assert corpus_spec(dataset) == corpus_spec(open_dataset(tmp_path / "corpus"))
     assert corpus_spec(first_rows(dataset)) == corpus_spec(dataset)
     codec = load_codec(run / "model")
@@ -228,7 +230,10 @@ def lines(run: Path) -> list[dict]:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_on_a_stream_is_resumed_exactly(config, shards, tmp_path, workers):
-    run = override(config(steps=12), ["data.stream=3", f"data.num_workers={workers}", "data.crop_seconds=0.1"])
+    run = override(
+        config(steps=12),
+        ["data.streaming=true", "data.shuffle_buffer=3", f"data.num_workers={workers}", "data.crop_seconds=0.1"],
+    )
     settings = {"data": shards, "progress": False, "checkpoint_every": 5, "keep": 9}
     train(run, output=tmp_path / "whole", **settings)
     train(run, output=tmp_path / "cut", **settings)
@@ -237,7 +242,7 @@ def test_a_run_on_a_stream_is_resumed_exactly(config, shards, tmp_path, workers)
     train(run, output=tmp_path / "cut", resume=True, **settings)
     assert lines(tmp_path / "whole") == lines(tmp_path / "cut")
     ends = [checkpoints(tmp_path / name / "checkpoints")[-1] for name in ("whole", "cut")]
-    assert len(read_json(ends[0] / "state.json")["facts"]["places"][0]) == max(1, workers)
+    assert len(read_json(ends[0] / "state.json")["facts"]["positions"][0]) == max(1, workers)
     one, other = ((end / "objective.safetensors").read_bytes() for end in ends)
     assert one == other
 
@@ -259,7 +264,7 @@ def call(self, batch, *rest):
         seen.extend(batch["file_name"])
     return original(self, batch, *rest)
 Objective.__call__ = call
-changes = ["stream=3", "crop_seconds=0.1", "batch_size=2", "silence_db=null"]
+changes = ["streaming=true", "shuffle_buffer=3", "crop_seconds=0.1", "batch_size=2", "silence_db=null"]
 run = override(tiny_config(steps=16), [f"data.{change}" for change in changes])
 train(run, data=data, output=output, progress=False)
 sys.stdout.write(f"read: {' '.join(seen)}\\n")
@@ -269,5 +274,5 @@ sys.stdout.write(f"read: {' '.join(seen)}\\n")
     one, other = (line.split()[1:] for line in done.stdout.splitlines() if line.startswith("read: "))
     assert len(one) == len(other) == 16 and not set(one) & set(other)
     assert len(set(one) | set(other)) == sum(ROWS)
-    places = read_json(tmp_path / "run" / "checkpoints" / "step_00000016" / "state.json")["facts"]["places"]
-    assert [place[0][0] for place in places] == [0, 1]
+    positions = read_json(tmp_path / "run" / "checkpoints" / "step_00000016" / "state.json")["facts"]["positions"]
+    assert [place[0][0] for place in positions] == [0, 1]

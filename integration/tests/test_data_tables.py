@@ -42,9 +42,11 @@ def table(sound):
 
 def crop_values(folder, split: str = "train") -> float:
     """The mean of the first batch that a stream of a split gives."""
-    config = DataConfig(augmentation=None, num_workers=0, batch_size=2, stream=2, silence_db=None)
+    config = DataConfig(
+        augmentation=None, num_workers=0, batch_size=2, streaming=True, shuffle_buffer=2, silence_db=None
+    )
     spec = AudioSpec(8000, 1, (ChannelLayout.MONO,))
-    rows = open_dataset(folder, split, stream=True)
+    rows = open_dataset(folder, split, streaming=True)
     return float(next(iter(build_loader(rows, config, audio_spec=spec, crop_multiple=10, seed=0)))["audio"].abs().max())
 
 
@@ -65,7 +67,7 @@ def test_parquet_is_divided_by_any_usual_name(tmp_path, table, files):
     assert dataset_splits(tmp_path / "set") == ["train", "validation", "test"]
     for split in files:
         assert open_dataset(tmp_path / "set", split)["label"] == [split]
-    assert open_dataset(tmp_path / "set", "val", stream=True).take(1) is not None
+    assert open_dataset(tmp_path / "set", "val", streaming=True).take(1) is not None
 
 
 def test_parquet_of_no_split_beside_splits_is_named_and_doubtful_ones_refused(tmp_path, table, caplog):
@@ -113,8 +115,8 @@ def test_parquet_without_audio_beside_audio_files_is_named(tmp_path, sound, capl
     assert "1 Parquet file ('labels.parquet')" in caplog.text
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_decoded_arrays_are_refused_in_one_line(tmp_path, stream):
+@pytest.mark.parametrize("streaming", [False, True])
+def test_decoded_arrays_are_refused_in_one_line(tmp_path, streaming):
     import datasets
 
     folder = tmp_path / "set"
@@ -122,7 +124,7 @@ def test_decoded_arrays_are_refused_in_one_line(tmp_path, stream):
     rows = datasets.Dataset.from_dict({"audio": [{"array": [0.0, 0.5], "sampling_rate": 8000, "path": None}]})
     rows.to_parquet(folder / "train.parquet")
     with pytest.raises(PartitaError, match="its column audio holds decoded arrays") as caught:
-        open_dataset(folder, stream=stream)
+        open_dataset(folder, streaming=streaming)
     assert "\n" not in str(caught.value)
 
 
@@ -188,7 +190,7 @@ def test_archives_are_read(archives):
 
 
 def test_archives_are_streamed(archives):
-    rows = first_rows(open_dataset(archives, stream=True))
+    rows = first_rows(open_dataset(archives, streaming=True))
     assert rows["file_name"] == ["a.wav", "b.wav", "c.wav"] and rows["label"] == ["a", "b", "c"]
     assert rows["text"][2] == "text of c"
     assert crop_values(archives) == 0.25 and crop_values(archives, "validation") == 0.5
@@ -227,15 +229,17 @@ def test_a_damaged_archive_is_one_line(archives):
     with pytest.raises(PartitaError, match="train-1.tar: is no archive that can be read") as caught:
         open_dataset(archives)
     assert "\n" not in str(caught.value)
-    stream = open_dataset(archives, stream=True)
-    config = DataConfig(augmentation=None, num_workers=0, batch_size=9, stream=2, silence_db=None)
+    stream = open_dataset(archives, streaming=True)
+    config = DataConfig(
+        augmentation=None, num_workers=0, batch_size=9, streaming=True, shuffle_buffer=2, silence_db=None
+    )
     spec = AudioSpec(8000, 1, (ChannelLayout.MONO,))
     batch = next(iter(build_loader(stream, config, audio_spec=spec, crop_multiple=10, seed=0)))
     assert set(batch["file_name"]) == {"a.wav", "b.wav"}
     assert {reason.file for reason in batch["broken"]} == {str(archives / "train-1.tar")}
     (archives / "train-0.tar").unlink()
     with pytest.raises(PartitaError, match="train-1.tar: is no archive that can be read"):
-        open_dataset(archives, stream=True)
+        open_dataset(archives, streaming=True)
 
 
 def test_an_archive_that_was_replaced_is_read_again(archives, sound):

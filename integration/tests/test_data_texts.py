@@ -5,7 +5,7 @@ import pytest
 import torch
 from partita.data import (
     SPEECH_AND_SOUND_TEXTS,
-    Crops,
+    AudioCrops,
     DataConfig,
     TextTask,
     all_texts,
@@ -35,8 +35,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-def crops(folder, **changes) -> Crops:
-    return Crops(open_dataset(folder), audio_spec=SPEC, crop_samples=1000, config=replace(CONFIG, **changes), seed=0)
+def crops(folder, **changes) -> AudioCrops:
+    return AudioCrops(
+        open_dataset(folder), audio_spec=SPEC, crop_samples=1000, config=replace(CONFIG, **changes), seed=0
+    )
 
 
 def drawn(folder, index: int) -> Counter:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from partita_core import PartitaError, nearest
 
-from partita.data.notes import note
+from partita.data.messages import warn_once
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -95,7 +95,7 @@ def find_tasks(rows: Mapping[str, Rows], *, column: str, where: Mapping[str, str
     found = [str(row["task"]) for table in rows.values() for row in table if row.get("task") not in (None, "")]
     without = sum(map(len, rows.values())) - len(found)
     if without:
-        note(f"{without} of {sum(map(len, rows.values()))} rows have no task and are left out of probes")
+        warn_once(f"{without} of {sum(map(len, rows.values()))} rows have no task and are left out of probes")
     tasks = []
     for task in (_task(value, rows, column, {"task": value}) for value in sorted(set(found))):
         if len(task.classes) > 1 and "test" in task.items:
@@ -103,7 +103,7 @@ def find_tasks(rows: Mapping[str, Rows], *, column: str, where: Mapping[str, str
             continue
         tests = len(task.items.get("test", ()))
         figures = f"{len(task.classes)} classes to train on and {tests} test items of these"
-        note(f"the task {task.name!r} is left out of probes: it has {figures}, which takes 2 and 1")
+        warn_once(f"the task {task.name!r} is left out of probes: it has {figures}, which takes 2 and 1")
     if not tasks:
         raise PartitaError(f"no task has two classes in column {column!r} to train on, and a test item")
     return tasks
@@ -127,9 +127,9 @@ def _task(name: str, rows: Mapping[str, Rows], column: str, where: Mapping[str, 
     matching = [row for table in rows.values() for row in table if matches(row, where)]
     empty = sum(row.get(column) in (None, "") for row in matching)
     if 0 < empty < len(matching):
-        note(f"{name}: {empty} of {len(matching)} rows have no {column} and are left out")
+        warn_once(f"{name}: {empty} of {len(matching)} rows have no {column} and are left out")
     if (lost := len(labeled.get("validation", ())) - len(items.get("validation", ()))) > 0:
-        note(f"{name}: {lost} validation items are left out; no training item has their class")
+        warn_once(f"{name}: {lost} validation items are left out; no training item has their class")
     unknown = len(labeled["test"]) - len(items["test"])
     return LabelTask(name, tuple(classes), {split: found for split, found in items.items() if found}, unknown)
 

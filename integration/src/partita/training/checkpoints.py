@@ -26,7 +26,7 @@ from partita_core import (
 )
 from torch import Tensor, nn
 
-from partita.data import Place
+from partita.data import StreamPosition
 from partita.objectives.objective import TrainState
 
 from .optimization import EMA
@@ -45,7 +45,7 @@ class Facts:
         frozen: hashes of the modules that are not trained.
         skipped: steps in a row that were left out, for not being finite.
         averages: what `Watch` remembers.
-        places: where the streams of each process stand, if the data is one; see `StreamLoader`.
+        positions: where the streams of each process stand, if the data is one; see `StreamLoader`.
         broken: files that were left out: of each the first reason, and how often.
         data: what the files are called by, all in all; empty of a stream.
         contents: digests of some of the files, by name.
@@ -55,7 +55,7 @@ class Facts:
     frozen: tuple[str, ...] = ()
     skipped: int = 0
     averages: dict[str, tuple[float, int]] = field(default_factory=dict)
-    places: tuple[tuple[Place, ...], ...] = ()
+    positions: tuple[tuple[StreamPosition, ...], ...] = ()
     broken: dict[str, tuple[str, int]] = field(default_factory=dict)
     data: str = ""
     contents: dict[str, str] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from partita_core import Frozen, PartitaError, hashed_seed
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from partita.data import changed_file
+from partita.data import changed_file, move_batch
 from partita.distributed import (
     StepDecision,
     broadcast_from_main,
@@ -73,7 +73,7 @@ class Loop:
         self.prepared: nn.Module = accelerator.prepare(objective) if trained else objective
         self.ema = None if trainer.ema_decay is None else EMA(objective.model, trainer.ema_decay)
         self.guard = Guard(accelerator, objective, trainer, run)
-        self.places: tuple[Any, ...] = ()  # of a checkpoint, for each process
+        self.positions: tuple[Any, ...] = ()  # of a checkpoint, for each process
         self.watch = Watch(trainer.watch)
         self.stop = ""  # why the run is to end
         self.started = ""  # what was done before the first step
@@ -91,7 +91,7 @@ class Loop:
         if list(facts.frozen) != self._frozen():
             raise PartitaError(f"{self.run.path} was started on another codec than {self.config.codec} is now")
         self.guard.row, self.watch = facts.skipped, Watch(self.config.trainer.watch, facts.averages)
-        self.places = facts.places
+        self.positions = facts.positions
         self.broken = dict(facts.broken) if self.accelerator.is_main_process else {}
         if facts.data and self.data and facts.data != self.data:
             raise PartitaError(f"{self.run.path} was started on other files; give it the same data, unchanged")
@@ -114,14 +114,13 @@ class Loop:
         """Prepare the objective with data before the first step, as if it were in one process."""
         if type(self.objective).begin is Objective.begin:
             return
-        streamed = self.config.data.stream is not None  # then its hours are not known
-        hours = None if streamed else hours_of(dataset)  # pyright: ignore[reportArgumentType]
+        hours = None if self.config.data.streaming else hours_of(dataset)  # pyright: ignore[reportArgumentType]
         torch.manual_seed(hashed_seed(self.config.trainer.seed, "begin"))
         shown = progress and self.accelerator.is_main_process
 
         def counted() -> Iterable[Any]:  # nothing is read or shown unless the objective asks
             for batch in tqdm(batches, desc="starting", unit="batch", disable=not shown, leave=False):
-                yield _to(batch, self.accelerator.device)
+                yield move_batch(batch, self.accelerator.device)
 
         self.started = self.objective.begin(counted(), seconds=None if hours is None else 3600 * hours)
         if shown:
@@ -180,7 +179,7 @@ class Loop:
                         self._warn(values, state, log)
                     self.stop = broadcast_from_main(self.accelerator, self.stop)
                 if last or save or ending or (checkpoint_every and state.step % checkpoint_every == 0):
-                    path = self._checkpoint(state, clock.elapsed, keep, getattr(batches, "places", ()))
+                    path = self._checkpoint(state, clock.elapsed, keep, getattr(batches, "positions", ()))
                     clock.saved()
                     if ending:
                         stands = f"interrupted after step {state.step} of {state.total_steps}; {path} is written"
@@ -243,7 +242,7 @@ class Loop:
                 reason, count = self.broken.get(found.file, (str(found), 0))
                 self.broken[found.file] = reason, count + 1
             self.objective.check_batch(batch)
-            batch = _to(batch, accelerator.device)
+            batch = move_batch(batch, accelerator.device)
             with accelerator.accumulate(self.prepared):
                 for phase in self.objective.phases:
                     torch.manual_seed(hashed_seed(trainer.seed, accelerator.process_index, state.step, micro, phase))
@@ -293,15 +292,15 @@ class Loop:
             PartitaError: it was left by another number of processes.
         """
         count = self.accelerator.num_processes
-        if self.places and len(self.places) != count:
+        if self.positions and len(self.positions) != count:
             raise PartitaError(
-                f"the run was left by {len(self.places)} processes, and {count} are to go on; a stream needs as many"
+                f"the run was left by {len(self.positions)} processes, and {count} are to go on; a stream needs as many"
             )
-        return self.places[self.accelerator.process_index] if self.places else None
+        return self.positions[self.accelerator.process_index] if self.positions else None
 
-    def _checkpoint(self, state: TrainState, seconds: float, keep: int, places: tuple[Any, ...]) -> Path | None:
+    def _checkpoint(self, state: TrainState, seconds: float, keep: int, positions: tuple[Any, ...]) -> Path | None:
         """Write a checkpoint, in the main process; returns its folder there."""
-        everyone = gather_objects(self.accelerator, [places] if places else [])
+        everyone = gather_objects(self.accelerator, [positions] if positions else [])
         broken = merge_skipped_files(self.accelerator, self.broken)
         if not self.accelerator.is_main_process:
             return None
@@ -310,7 +309,7 @@ class Loop:
             frozen=tuple(self._frozen()),
             skipped=self.guard.row,
             averages=self.watch.averages,
-            places=tuple(everyone),
+            positions=tuple(everyone),
             broken=broken,
             data=self.data,
             contents=self.contents,
@@ -330,9 +329,3 @@ class Loop:
 
     def _plain_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {phase: optimizer.optimizer for phase, optimizer in self.optimizers.items()}
-
-
-def _to(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    return {
-        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for key, value in batch.items()
-    }

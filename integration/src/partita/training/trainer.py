@@ -18,7 +18,7 @@ from partita.data import (
     names_hash,
     open_dataset,
     reported_readers,
-    sample_contents,
+    sample_digests,
 )
 from partita.data.text_coverage import check_coverage
 from partita.distributed import broadcast_from_main, check_world
@@ -78,7 +78,7 @@ def train(
 
     run = RunFolder(output)
     _check_folder(run, config, resume)
-    dataset = open_dataset(data, split="train", stream=config.data.stream is not None)
+    dataset = open_dataset(data, split="train", where=config.data.where, streaming=config.data.streaming)
     objective = _build(config, init_from)
     check_trackers(config.trainer.trackers)
     corpus = corpus_spec(dataset)
@@ -107,7 +107,7 @@ def train(
             if found is not None:
                 state, elapsed = loop.restore(found, minutes)
 
-            def read(rank: int, world_size: int, places: Any) -> CropLoader | StreamLoader:
+            def read(rank: int, world_size: int, positions: Any) -> CropLoader | StreamLoader:
                 return build_loader(
                     dataset,
                     config.data,
@@ -117,7 +117,7 @@ def train(
                     rank=rank,
                     world_size=world_size,
                     start_step=state.step * config.trainer.accumulation,
-                    places=places,
+                    positions=positions,
                 )
 
             batches = read(accelerator.process_index, accelerator.num_processes, loop.place())
@@ -132,7 +132,9 @@ def train(
             periodic = None
             if accelerator.is_main_process:
                 samples = Samples(run.samples, accelerator.trackers)
-                periodic = Periodic(data, objective, loop.ema, config, accelerator.device, samples)
+                periodic = Periodic(
+                    data, objective, loop.ema, config, accelerator.device, samples, classes=batches.classes
+                )
             elapsed = loop.train(
                 batches,
                 state,
@@ -239,7 +241,7 @@ def _called(dataset: Any) -> str:
 
 def _contents(dataset: Any) -> dict[str, str]:
     """Digests of some of the files of a data set; of a stream none, which would have to be read for them."""
-    return sample_contents(dataset) if hasattr(dataset, "__len__") else {}
+    return sample_digests(dataset) if hasattr(dataset, "__len__") else {}
 
 
 def _quantizer_of(folder: str | Path) -> nn.Module:

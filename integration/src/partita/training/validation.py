@@ -1,7 +1,7 @@
 """Looking at a run while it goes: what it sounds like on the validation split, or its losses there."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +11,8 @@ import torch
 from partita_core import ChannelLayout, Codec, PartitaError, hashed_seed
 from torch import Tensor
 
-from partita.data import build_loader, dataset_splits, first_rows, open_dataset, random_piece
-from partita.data.notes import note
+from partita.data import build_loader, dataset_splits, first_rows, move_batch, open_dataset, random_piece
+from partita.data.messages import warn_once
 from partita.evaluation import evaluate
 from partita.objectives.objective import Objective, TrainState
 
@@ -44,18 +44,19 @@ class Periodic:
         config: RunConfig,
         device: torch.device,
         samples: Samples,
+        classes: Mapping[str, tuple[str, ...]] | None = None,  # of the training loader
     ) -> None:
         """Reads what is to be looked at."""
         self._every, self._looked_in_the_middle = config.trainer.evaluate_every, False
         self.measured: list[Measured] = []  # by the last evaluation
-        stream = config.data.stream is not None
-        self.split = "validation" if "validation" in dataset_splits(data, stream=stream) else "train"
+        settings = config.data
+        self.split = "validation" if "validation" in dataset_splits(data, streaming=settings.streaming) else "train"
         if self.split == "train":
-            note(f"{data}: has no split validation; evaluations during training are of training files")
-        dataset = first_rows(open_dataset(data, split=self.split, stream=stream))
+            warn_once(f"{data}: has no split validation; evaluations during training are of training files")
+        dataset = first_rows(open_dataset(data, split=self.split, where=settings.where, streaming=settings.streaming))
         listens = isinstance(objective.result, Codec) and "audio" in dataset.column_names
         kind: Callable[..., Any] = _Clips if listens else _Losses
-        self._look = kind(dataset, objective, ema, config, device, samples)
+        self._look = kind(dataset, objective, ema, config, device, samples, classes)
 
     def due(self, state: TrainState, last: bool) -> bool:
         """Whether to look after this step."""
@@ -105,6 +106,7 @@ class _Clips:
         config: RunConfig,
         device: torch.device,
         samples: Samples,
+        classes: Mapping[str, tuple[str, ...]] | None,
     ) -> None:
         self._objective, self._ema, self._samples = objective, ema, samples
         spec = objective.codec.audio_spec
@@ -150,15 +152,21 @@ class _Losses:
         config: RunConfig,
         device: torch.device,
         samples: Samples,
+        classes: Mapping[str, tuple[str, ...]] | None,
     ) -> None:
         self._objective, self._ema, self._device = objective, ema, device
         self._seed = hashed_seed(config.trainer.seed, "evaluation")
         most = round(config.trainer.evaluate_seconds / config.data.crop_seconds)
-        plain = replace(config.data, num_workers=0, augmentation=None, stream=None)
+        plain = replace(config.data, num_workers=0, augmentation=None, streaming=False)
         data = replace(plain, batch_size=max(1, min(most, len(dataset))))
         spec = objective.codec.audio_spec
         loader = build_loader(
-            dataset, data, audio_spec=spec, crop_multiple=objective.crop_multiple, seed=config.trainer.seed
+            dataset,
+            data,
+            audio_spec=spec,
+            crop_multiple=objective.crop_multiple,
+            seed=config.trainer.seed,
+            classes=classes,
         )
         size = config.data.batch_size
         try:
@@ -173,8 +181,8 @@ class _Losses:
         torch.manual_seed(self._seed)
         with averaged(self._objective, self._ema), _evaluating(self._objective), torch.no_grad():
             for batch in self._batches:
-                moved = {k: v.to(self._device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-                output = self._objective(moved, state, self._objective.phases[0])  # pyright: ignore[reportArgumentType]
+                moved: Any = move_batch(batch, self._device)
+                output = self._objective(moved, state, self._objective.phases[0])
                 items = len(batch["index"])
                 count += items
                 for name, value in (output.losses | output.metrics).items():
@@ -183,7 +191,8 @@ class _Losses:
 
 
 def _part(batch: Any, items: slice) -> dict[str, Any]:
-    return {key: value[items] for key, value in batch.items() if key != "broken"}
+    parts = {key: value for key, value in batch.items() if key != "broken"}
+    return {key: _part(part, items) if isinstance(part, dict) else part[items] for key, part in parts.items()}
 
 
 @contextmanager
