@@ -12,7 +12,8 @@ import torch
 from partita.data import audio_info, read_audio, write_audio
 from partita.data.audio.mpeg import MPEGAudio
 from partita.data.audio.ogg import OggAudio
-from partita.data.audio.reader import AudioFile, _Recent
+from partita.data.audio.reader import AudioFile
+from partita.data.audio.recent import RecentFiles
 from partita.data.audio.segments import Decoder
 from partita_core import PartitaError
 
@@ -248,7 +249,7 @@ def test_why_a_file_could_not_be_written_is_said(tmp_path, suffix):
 
 
 def test_the_files_added_last_are_remembered_within_a_budget():
-    recent = _Recent(10, len)
+    recent = RecentFiles(10, len)
     for key, value in ((("a",), "aaaa"), (("b",), "bbb"), (("a",), "aa"), (("c",), "cccccc")):
         recent.put(key, value)
     assert [recent.get((name,)) for name in "abc"] == ["aa", None, "cccccc"]  # 2 + 3 + 6 are one too many

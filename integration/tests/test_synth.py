@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from partita.data import audio_info, open_dataset, read_audio, synthesize
 from partita.data.synth.composition import SCALES, compose
-from partita.data.synth.dataset import synthesise_clip
 from partita.data.synth.drums import DRUMS
 from partita.data.synth.instruments import INSTRUMENTS, SAMPLE_RATE
 from partita.data.synth.styles import STYLES
+from partita.data.synth.synthesize import synthesize_clip
 from partita_core import PartitaError
 
 
@@ -61,7 +61,7 @@ def test_pieces_keep_to_their_key_and_style(style):
 
 @pytest.mark.parametrize("number", range(len(STYLES)))
 def test_clips_are_loud_wide_rich_and_unclipped(number):
-    piece, audio = synthesise_clip(0, number)
+    piece, audio = synthesize_clip(0, number)
     assert audio.shape == (2, 441000) and audio.dtype == np.float32
     assert np.abs(audio).max() < 0.9
     assert -23 < 10 * np.log10(np.mean(audio**2)) < -13
@@ -97,10 +97,10 @@ def test_both_kinds_of_metadata_say_the_same(made):
 def test_a_clip_depends_on_seed_and_number_only(made):
     names = [name for split in ("train", "validation", "test") for name in open_dataset(made, split)["file_name"]]
     assert len(names) == 6
-    _, audio = synthesise_clip(5, 1)
+    _, audio = synthesize_clip(5, 1)
     stored, _ = read_audio(made / next(name for name in names if name.endswith("_0001.flac")))
     assert np.abs(stored.numpy() - audio).max() <= 2**-15
-    assert not np.allclose(audio, synthesise_clip(6, 1)[1])
+    assert not np.allclose(audio, synthesize_clip(6, 1)[1])
 
 
 def test_the_same_again_is_left_and_anything_else_refused(made):

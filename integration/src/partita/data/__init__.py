@@ -23,7 +23,7 @@ from .shards import first_rows
 from .sources.listing import spread_rows
 from .sources.splits import SPLITS
 from .streaming import CropStream, StreamLoader, StreamPosition
-from .synth.dataset import synthesize
+from .synth.synthesize import synthesize
 from .texts import SPEECH_AND_SOUND_TEXTS, TextTask, all_texts, check_texts, draw_text
 from .where import filter_rows
 
