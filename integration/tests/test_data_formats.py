@@ -54,7 +54,7 @@ WRITTEN = [
 
 
 @pytest.mark.parametrize("form, subtype", WRITTEN)
-def test_what_libsndfile_writes_is_read_the_same_in_parts(form, subtype):
+def test_parts_equal_full_read_in_all_formats(form, subtype):
     file, settings = BytesIO(), {"format": form, "subtype": subtype}
     if "MPEG" in subtype:
         settings |= {"bitrate_mode": "VARIABLE", "compression_level": 0.5}
@@ -163,17 +163,17 @@ def check_encoder(folder: Path, name: str, *, crops: int) -> None:
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_blocks_crops_and_ffmpeg_agree(tmp_path, name):
+def test_blocks_and_crops_match_ffmpeg(tmp_path, name):
     check_encoder(tmp_path, name, crops=24)
 
 
 @pytest.mark.endurance
 @pytest.mark.parametrize("name", ENCODERS)
-def test_many_crops_and_ffmpeg_agree(tmp_path, name):
+def test_many_crops_match_ffmpeg(tmp_path, name):
     check_encoder(tmp_path, name, crops=200)
 
 
-def test_files_joined_end_to_end_are_read_to_the_end(tmp_path):
+def test_concatenated_files_are_read_to_the_end(tmp_path):
     for name in ("mp3_lame_vbr", "mp3_lame_cbr"):
         (tmp_path / name).mkdir()
         command, rate, channels, _ = ENCODERS[name]

@@ -36,13 +36,13 @@ def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("*/latents-*.parquet"))
 
 
-def test_a_corpus_is_of_one_precision(codec, tones, corpus):
+def test_resuming_with_other_precision_raises(codec, tones, corpus):
     assert json.loads((corpus / "corpus.json").read_text())["precision"] == "float32"
-    with pytest.raises(PartitaError, match="was begun with precision float32, not bfloat16"):
+    with pytest.raises(PartitaError, match="precision float32, not bfloat16"):
         encode_corpus(codec.optimize(precision="bf16"), tones, corpus, progress=False)
 
 
-def test_files_that_were_replaced_are_not_mixed_with_those_that_were_encoded(codec, tones, tmp_path):
+def test_resuming_with_replaced_file_raises(codec, tones, tmp_path):
     sources = shutil.copytree(tones, tmp_path / "in")
     encode_corpus(codec, sources, tmp_path / "out", shard_bytes=SMALL, progress=False)
     before = [path.read_bytes() for path in shards(tmp_path / "out")]
@@ -59,7 +59,7 @@ def test_files_that_were_replaced_are_not_mixed_with_those_that_were_encoded(cod
     assert [path.read_bytes() for path in shards(tmp_path / "out")] == before
 
 
-def test_a_file_that_was_away_for_a_while_is_encoded_by_the_next_start(codec, tones, corpus, tmp_path):
+def test_file_missing_at_first_is_encoded_by_next_call(codec, tones, corpus, tmp_path):
     source = shutil.copytree(tones, tmp_path / "in")
     away = source / "train" / "tone_2.wav"
     audio = away.read_bytes()
@@ -76,7 +76,7 @@ def test_a_file_that_was_away_for_a_while_is_encoded_by_the_next_start(codec, to
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no such locks")
-def test_a_corpus_has_one_writer(codec, tones, corpus):
+def test_second_writer_of_corpus_raises(codec, tones, corpus):
     missing = shards(corpus)[0]
     missing.unlink()
     with locked(corpus / "corpus.json"), pytest.raises(PartitaError, match="corpus is being written by another"):
@@ -86,7 +86,7 @@ def test_a_corpus_has_one_writer(codec, tones, corpus):
     assert missing.exists()
 
 
-def test_what_else_lies_in_a_corpus_stays(codec, tmp_path, monkeypatch):
+def test_foreign_files_in_corpus_folder_are_kept(codec, tmp_path, monkeypatch):
     from partita.data.corpus import encode as corpus
 
     (tmp_path / "in").mkdir()
@@ -103,7 +103,7 @@ def test_what_else_lies_in_a_corpus_stays(codec, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes"]
 
 
-def test_the_name_of_a_corpus_may_have_a_dot(run, tones, tmp_path, ok, refused):
+def test_corpus_name_with_a_dot(run, tones, tmp_path, ok, refused):
     ok("encode", run / "model", tones, "-o", tmp_path / "corpus.v1")
     assert dataset_splits(tmp_path / "corpus.v1") == ["train", "validation", "test"]
-    assert "must be one too" in refused("encode", run / "model", tones, "-o", tmp_path / "corpus.safetensors")
+    assert "must be a folder" in refused("encode", run / "model", tones, "-o", tmp_path / "corpus.safetensors")

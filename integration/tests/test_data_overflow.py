@@ -29,13 +29,13 @@ def files(tmp_path):
     return folder
 
 
-def test_a_file_whose_latents_overflow_is_refused(codec, files):
+def test_encode_source_of_overflowing_latents_raises(codec, files):
     with pytest.raises(PartitaError, match=r"b\.wav: .* not finite"):
         encode_source(codec, files / "b.wav")
     encode_source(codec, files / "a.wav").check()
 
 
-def test_a_corpus_leaves_it_out_and_names_it(codec, files, tmp_path, monkeypatch):
+def test_corpus_leaves_out_overflowing_files(codec, files, tmp_path, monkeypatch):
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -47,7 +47,7 @@ def test_a_corpus_leaves_it_out_and_names_it(codec, files, tmp_path, monkeypatch
         latents.check()
 
 
-def test_what_half_precision_does_not_hold_is_refused():
+def test_pack_beyond_float16_raises():
     spec = CorpusSpec(
         latent=LatentSpec(1, 8000, 16), space_id=None, codes_id=None, dtype="float16", codes_dtype=None, gain=False
     )
