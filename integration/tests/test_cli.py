@@ -50,7 +50,7 @@ def test_reconstruct_equals_encode_and_decode(model, ok, tmp_path):
     ok("encode", model, file, "-o", tmp_path / "z.safetensors")
     ok("decode", model, tmp_path / "z.safetensors", "-o", tmp_path / "a.wav")
     ok("reconstruct", model, file, "-o", tmp_path / "b.wav")
-    # Not the bytes: the header holds the time at which it was written.
+    # Samples, not bytes: the header holds the time of writing.
     a, b = (soundfile.read(tmp_path / name)[0] for name in ("a.wav", "b.wav"))
     assert np.array_equal(a, b)
 
@@ -82,7 +82,7 @@ def test_bf16_keeps_latent_space(model, ok, refused, tmp_path):
     full, half = (Latents.load(tmp_path / f"{name}.safetensors") for name in ("float32", "bf16"))
     assert half.space_id == full.space_id
     error = (half.values - full.values).square().mean() / full.values.square().mean()
-    assert 0 <= error < 1e-3  # 0 where the CPU does not multiply bfloat16: what would be slower stays in float32
+    assert 0 <= error < 1e-3  # 0 on CPUs without bfloat16 products, where weights stay in float32
     full, half = (soundfile.read(tmp_path / f"{name}.wav")[0] for name in ("float32", "bf16"))
     assert 0 < np.square(full - half).mean() < 1e-3 * np.square(full).mean()
     assert "--precision" in refused("encode", model, file, "-o", tmp_path / "z.safetensors", "--precision", "int3")
@@ -257,7 +257,7 @@ def test_synth_writes_a_data_set(ok, tmp_path):
     assert "exists" in ok("synth", tmp_path / "music", "--minutes", 0.5)[0]
 
 
-# ------------------------------------------------------------------ what a user can get wrong
+# ------------------------------------------------------------------ user errors
 
 
 def test_invalid_audio_arguments(model, refused, tmp_path):
@@ -408,7 +408,7 @@ def test_unknown_names(refused):
 
 
 def test_program_starts_without_torch(model, tmp_path):
-    """Through a real process: no traceback, one line, exit code 2; and help without loading torch."""
+    """In a real process: one line, no traceback, exit code 2; and help without loading torch."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     arguments = ["encode", model, str(tmp_path / "none.wav"), "-o", str(tmp_path / "z.safetensors")]
     command = [sys.executable, "-m", "partita", *arguments]

@@ -1,4 +1,4 @@
-"""`partita demo`, as far as it is not the other commands one after the other: what it takes away."""
+"""`partita demo`: the files that it replaces and those that it keeps."""
 
 import shutil
 

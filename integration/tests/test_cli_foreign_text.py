@@ -1,4 +1,4 @@
-"""Names and texts of foreign files: printed as text, written as text, too long, or no text at all."""
+"""Names and texts of foreign files: control characters, formulas, invalid encodings and lengths."""
 
 import csv
 import io
@@ -156,7 +156,7 @@ try:
             next(batches)
 except PartitaError as error:
     print(error, flush=True)
-    os._exit(0)  # torch complains of it at exit, too
+    os._exit(0)  # torch raises again at exit
 """
 
 

@@ -1,4 +1,4 @@
-"""`partita report`: one page of what the other commands leave."""
+"""`partita report`: contents and errors."""
 
 import re
 import shutil
@@ -69,7 +69,7 @@ def test_model_names(tmp_path):
     found = named_models([str(model), f"mine={model}", "hf:some/thing"])
     assert found == {"a/model": str(model), "mine": str(model), "hf:some/thing": "hf:some/thing"}
     assert list(named_models(["b=x", "a=y"])) == ["b", "a"]
-    (tmp_path / "odd=name").mkdir()  # a path that is there is a path
+    (tmp_path / "odd=name").mkdir()  # an existing path with an equals sign is a path
     assert named_models([str(tmp_path / "odd=name")]) == {"odd=name": str(tmp_path / "odd=name")}
     for models in (["a=x", "a=y"], [str(model), str(model)]):
         with pytest.raises(PartitaError, match="two of 2 models .*same name"):

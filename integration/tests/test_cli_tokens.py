@@ -11,7 +11,7 @@ RATE, HOP = 8000, 24
 
 
 def save_quantized(backbone, folder, *, size, seed):
-    """The model `backbone` with four levels of random codes beside its latents."""
+    """The model `backbone` with four levels of random codes."""
     torch.manual_seed(seed)
     quantizer = ResidualVQConfig(num_quantizers=4, codebook_size=size, codebook_dim=None).build(dim=4)
     Autoencoder(backbone.encoder, backbone.bottleneck, backbone.decoder, quantizer).eval().save_pretrained(folder)
@@ -19,7 +19,7 @@ def save_quantized(backbone, folder, *, size, seed):
 
 @pytest.fixture(scope="module")
 def models(config, tmp_path_factory):
-    """A folder with `model`, and models whose tokens are others."""
+    """A folder with `model`, and models with incompatible tokens."""
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     backbone = config().model.build().eval()
@@ -37,7 +37,7 @@ def write(path, samples, channels=2):
 
 
 def read(path):
-    return soundfile.read(path, dtype="float32")[0]  # the file's header holds the time at which it was written
+    return soundfile.read(path, dtype="float32")[0]  # the header of the file holds the time of writing
 
 
 @pytest.mark.parametrize("layout", ["flat", "delay"])
@@ -100,7 +100,7 @@ def test_invalid_detokenize_arguments(models, ok, refused, tmp_path, config):
     (tmp_path / "cut.safetensors").write_bytes(ids.read_bytes()[:-9])
     assert "damaged" in refused("detokenize", models / "model", tmp_path / "cut.safetensors", "-o", out)
     tensors, metadata = read_tensors(ids)
-    tensors["ids"][0, 3] = 5  # an id of level 0 where one of level 2 belongs
+    tensors["ids"][0, 3] = 5  # an id of level 0 in place of level 2
     write_tensors(tmp_path / "wrong.safetensors", tensors, metadata)
     line = refused("detokenize", models / "model", tmp_path / "wrong.safetensors", "-o", out)
     assert "wrong.safetensors: item 0, position 3: id 5 where a code of level 2 (35..50) belongs" in line

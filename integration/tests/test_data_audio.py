@@ -117,15 +117,15 @@ CUT += [("CAF", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS")]
 
 @pytest.mark.parametrize("form, subtype", CUT)
 def test_truncated_file_raises(tmp_path, form, subtype):
-    """libsndfile takes it for one; of FLAC and MP3 it says so."""
+    """libsndfile reads most truncated files as shorter ones."""
     data = stored(form, subtype)
-    assert audio_info({"path": "a", "bytes": data + b"TAG" * 40}).frames == 30001  # what follows does not matter
+    assert audio_info({"path": "a", "bytes": data + b"TAG" * 40}).frames == 30001  # trailing bytes do not matter
     for part in (0.5, 0.9, 0.99):
         (tmp_path / "a").write_bytes(data[: int(part * len(data))])
         for source in (tmp_path / "a", {"path": "a", "bytes": data[: int(part * len(data))]}):
             with pytest.raises(PartitaError, match=r"a: is truncated \("):
                 audio_info(source)
-    if form == "OGG":  # cut where a page ends
+    if form == "OGG":  # cut at the end of a page
         with pytest.raises(PartitaError, match=r"a: is truncated \(the page that ends it is missing\)"):
             audio_info({"path": "a", "bytes": data[: data.rfind(b"OggS")]})
 
@@ -154,10 +154,10 @@ def test_implausible_sample_rate_raises(tmp_path, rate):
 
 
 def claiming(path, frames):
-    """A FLAC file whose header claims that many samples, of which there are 1000."""
+    """A FLAC file of 1000 samples whose header claims `frames`."""
     soundfile.write(path, np.zeros((1000, 2)), 44100)
     data = bytearray(path.read_bytes())
-    data[21] = data[21] & 0xF0 | frames >> 32  # 36 bits, the upper 4 behind the bits a sample
+    data[21] = data[21] & 0xF0 | frames >> 32  # 36 bits, the upper 4 after the bits per sample
     data[22:26] = struct.pack(">I", frames & 0xFFFFFFFF)
     path.write_bytes(data)
 
@@ -185,7 +185,7 @@ def test_format_is_detected_despite_wrong_suffix(tmp_path, name):
 @pytest.mark.parametrize(
     "name, audio, reason",
     [
-        ("a.txt", torch.zeros(1, 9), "a.txt: '.txt' is not an audio format"),
+        ("a.txt", torch.zeros(1, 9), "a.txt: .*'.txt'"),
         ("no/a.wav", torch.zeros(1, 9), "does not exist"),
         ("a.wav", torch.zeros(3, 9), r"shape \(3, 9\)"),
         ("a.wav", torch.zeros(1, 0), r"shape \(1, 0\)"),

@@ -114,7 +114,7 @@ def test_pseudo_stereo_downmix_is_mono_input():
     mono = stereo(2000)[:1]
     out = pseudo_stereo(mono, 8000, generator(3))
     assert out.shape == (2, 2000) and not torch.allclose(out[0], out[1])
-    # undone pan: the two channels' gains, by least squares, bring the mono signal back
+    # the gains of the two channels, found by least squares, restore the mono signal
     solution = torch.linalg.lstsq(out.T, mono.T).solution
     torch.testing.assert_close((out.T @ solution).T, mono, atol=1e-4, rtol=0)
 

@@ -1,4 +1,4 @@
-"""Corpora of latents: whole, the same whoever writes them and however often they were killed, and read row by row."""
+"""Corpora of latents: encoding in shards, resuming after a kill, reading rows and crops."""
 
 import json
 import os
@@ -14,10 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from partita.data import (
-    DataConfig,
-    LatentCrops,
-    TextTask,
-    build_loader,
     corpus_spec,
     dataset_splits,
     encode_corpus,
@@ -27,9 +23,9 @@ from partita.data import (
     write_audio,
 )
 from partita.interop import from_huggingface
-from partita_core import Autoencoder, ChannelLayout, Latents, PartitaError, override
+from partita_core import Autoencoder, ChannelLayout, PartitaError
 
-SMALL = 6000  # bytes of a shard
+SMALL = 6000  # bytes per shard
 
 
 @pytest.fixture(autouse=True)
@@ -38,29 +34,6 @@ def cache(tmp_path_factory, monkeypatch):
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
     datasets.disable_progress_bars()
-
-
-def write_sources(folder: Path) -> Path:
-    """Fifteen files of several lengths, layouts and rates, one of them broken, described in the training split only."""
-    generator = torch.Generator().manual_seed(0)
-    rows = ["file_name,label,duration_s"]
-    for number in range(12):
-        samples = [800, 2400, 2401, 5000][number % 4]
-        rate = 16000 if number == 5 else 8000
-        channels = 1 + number % 3 // 2
-        split = "validation" if number > 9 else "train"
-        path = folder / split / f"{number:02d}.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_audio(path, 0.1 * torch.randn(channels, samples, generator=generator), rate)
-        rows += [f"{split}/{number:02d}.wav,{number},0.5"] * (split == "train")
-    (folder / "train" / "03b.wav").write_text("no audio")
-    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory) -> Path:
-    return write_sources(tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture
@@ -82,7 +55,7 @@ def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("*/latents-*.parquet"))
 
 
-# ------------------------------------------------------------------ what is in it
+# ------------------------------------------------------------------ contents
 
 
 def test_corpus_rows_match_source_and_encode(codec, sources, corpus):
@@ -181,7 +154,7 @@ def test_stereo_is_averaged_for_mono_model(foreign, sources, tmp_path):
         assert latents.layouts() == [ChannelLayout.MONO]
 
 
-# ------------------------------------------------------------------ killed, and shared
+# ------------------------------------------------------------------ kills and several processes
 
 WRITER = """
 import sys, time, torch
@@ -195,7 +168,7 @@ original, calls = codec.encode, []
 def encode(audio, **settings):
     while len(list(Path(output).glob("*/latents-*.parquet"))) >= int(max_shards):
         time.sleep(0.01)  # until it is killed
-    if audio.any():  # the silence by which the main process sees what a codec makes is no work
+    if audio.any():  # the silence that shows what a codec produces is not counted
         calls.append(len(audio))
     return original(audio, **settings)
 codec.encode = encode
@@ -204,7 +177,7 @@ from accelerate import PartialState
 state = PartialState()
 said = ["process", state.process_index, "of", state.num_processes, "calls", len(calls)]
 said += ["encoded", done.encoded, "broken", len(done.broken)]
-print(" ".join(map(str, said)) + "\\n", end="")  # in one write, so that two processes do not write into one line
+print(" ".join(map(str, said)) + "\\n", end="")  # in one write, so that the lines of two processes do not mix
 state.destroy_process_group()
 """
 
@@ -223,7 +196,7 @@ def environment() -> dict[str, str]:
 
 
 def kill_after(command: list[str], output: Path, count: int) -> None:
-    """Starts a process, and kills it as soon as it has written so many shards."""
+    """Start a process, and kill it as soon as it has written some shards."""
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 600
     while len(shards(output)) < count and process.poll() is None and time.monotonic() < deadline:
@@ -257,10 +230,10 @@ def test_missing_shards_are_encoded_again_identically(codec, sources, corpus, tm
     shutil.copytree(corpus, output)
     for path in shards(output)[1:4]:
         path.unlink()
-    left = output / "train" / ".latents-00002.parquet.partita"  # what a kill within a write leaves
+    left = output / "train" / ".latents-00002.parquet.partita"  # left by a kill during a write
     (left / "new").mkdir(parents=True)
     (left / "new" / "latents-00002.parquet").write_text("half")
-    done = encode_corpus(codec, sources, output, progress=False)  # the size of shards is that of the beginning
+    done = encode_corpus(codec, sources, output, progress=False)  # the shard size is that of the first call
     assert (done.files, done.encoded, len(done.broken)) == (13, 12, 1) and "03b.wav" in done.broken[0]
     assert [path.read_bytes() for path in shards(output)] == [path.read_bytes() for path in shards(corpus)]
     assert not left.exists() and encode_corpus(codec, sources, output, progress=False) == done
@@ -274,7 +247,7 @@ def test_damaged_shards_are_encoded_again(codec, sources, corpus, tmp_path):
     empty, cut, foreign, untold = shards(output)[:4]
     empty.write_bytes(b"")
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
-    datasets.Dataset.from_dict({"audio": ["x"]}).to_parquet(foreign)  # one without a note
+    datasets.Dataset.from_dict({"audio": ["x"]}).to_parquet(foreign)  # without shard metadata
     table = pq.read_table(untold)
     pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"partita": b"{}"}), untold)
     done = encode_corpus(codec, sources, output, progress=False)
@@ -296,7 +269,7 @@ def test_invalid_shard_plan_raises(codec, sources, corpus, changes):
         encode_corpus(codec, sources, corpus, progress=False)
 
 
-# ------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------ errors
 
 
 def test_resuming_with_other_settings_or_files_raises(codec, sources, corpus, config, tmp_path):
@@ -311,7 +284,7 @@ def test_resuming_with_other_settings_or_files_raises(codec, sources, corpus, co
         again(dtype="float16")
     with pytest.raises(PartitaError, match="layout None, not mono"):
         again(layout="mono")
-    other = write_sources(tmp_path / "other")
+    other = shutil.copytree(sources, tmp_path / "other")
     (other / "train" / "00.wav").unlink()
     with pytest.raises(PartitaError, match="other files than .*/other "):
         again(source=other)
@@ -380,62 +353,6 @@ def test_damaged_rows_and_mixed_corpora_raise(codec, corpus, sources, foreign, t
         corpus_spec(mixed)
 
 
-# ------------------------------------------------------------------ crops
-
-PLAIN = DataConfig(crop_seconds=0.2, batch_size=4, num_workers=0)
-
-
-def loader(codec, folder, config=PLAIN, **settings):
-    common = {"audio_spec": codec.audio_spec, "crop_multiple": codec.latent_spec.hop, "seed": 3}
-    return build_loader(open_dataset(folder), config, **common | settings)
-
-
-def test_latent_crops_are_slices_of_stored_latents(codec, corpus):
-    dataset = open_dataset(corpus)
-    whole = list(stored_latents(dataset))
-    crops = LatentCrops(dataset, audio_spec=codec.audio_spec, crop_samples=1200, config=PLAIN, seed=0)
-    hop = codec.latent_spec.hop
-    frames, starts = 1200 // hop, set()
-    for epoch in range(30):
-        for index in (0, 2):  # 800 and 2401 samples
-            item, values = crops[epoch, index], whole[index].values[0]
-            assert item["latents"].shape == (4, frames) and item["latents"].dtype == torch.float32
-            assert (item["index"], item["broken"]) == (index, [])
-            if index == 0:
-                count = values.shape[-1]
-                assert item["audio_lengths"] == 800 and torch.equal(item["latents"][:, :count], values)
-                assert not item["latents"][:, count:].any()
-                continue
-            places = [
-                i
-                for i in range(values.shape[-1] - frames + 1)
-                if torch.equal(values[:, i : i + frames], item["latents"])
-            ]
-            assert len(places) == 1
-            starts.add(places[0])
-            assert item["audio_lengths"] == min(frames * hop, 2401 - places[0] * hop)
-    assert len(starts) > 15 and max(starts) <= whole[2].values.shape[-1] - frames
-
-
-def test_damaged_rows_are_replaced_and_reported(codec, corpus):
-    dataset = open_dataset(corpus)
-    rows = dataset.to_list()
-    spec, description = corpus_spec(dataset), dataset.info.description
-    rows[1]["latents"] = np.full(len(rows[1]["latents"]) // 4, np.nan, np.float32).tobytes()
-    rows[2]["layout"] = 9
-    damaged = type(dataset).from_list(rows)
-    damaged.info.description = description
-    settings = {"audio_spec": codec.audio_spec, "crop_samples": 1200, "config": PLAIN, "seed": 0}
-    crops, good = (LatentCrops(each, **settings) for each in (damaged, dataset))
-    assert torch.equal(crops[4, 3]["latents"], good[4, 3]["latents"]) and crops[4, 3]["broken"] == []
-    for index, reason in {1: "some of the stored latents are not finite", 2: "layout 9 are not those"}.items():
-        item = crops[0, index]
-        assert item["index"] not in (1, 2) and item["latents"].isfinite().all()
-        assert all(name in " ".join(item["broken"]) for name in (f"{index:02}.wav", reason))
-    with pytest.raises(PartitaError, match="01.wav: some of the stored latents are not finite"):
-        spec.latents(rows[1])
-
-
 @pytest.mark.parametrize("split", ["../elsewhere", "/etc", "..", "a/b", ""])
 def test_split_name_cannot_leave_the_corpus_folder(corpus, split):
     record = json.loads((corpus / "corpus.json").read_text())
@@ -443,53 +360,3 @@ def test_split_name_cannot_leave_the_corpus_folder(corpus, split):
     (corpus / "corpus.json").write_text(json.dumps(record))
     with pytest.raises(PartitaError, match="corpus.json: .* not the name of a split"):
         open_dataset(corpus)
-
-
-def test_latent_batches_are_deterministic(codec, corpus):
-    reader = iter(loader(codec, corpus))
-    first, second = next(reader), next(reader)
-    again = next(iter(loader(codec, corpus, start_step=1)))
-    assert torch.equal(again["latents"], second["latents"]) and not torch.equal(first["latents"], second["latents"])
-    parts = [next(iter(loader(codec, corpus, rank=rank, world_size=2))) for rank in (0, 1)]
-    assert torch.equal(torch.cat([part["latents"] for part in parts]), first["latents"])
-    assert first.keys() == {"latents", "audio_lengths", "layout", "index", "file_name", "broken"}
-    assert first["audio_lengths"].dtype == first["layout"].dtype == torch.int64
-
-
-def test_latent_crops_have_texts_and_codes(codec, foreign, sources, corpus, tmp_path):
-    tasks = (TextTask("p", "all of {label}", whole=True), TextTask("p", "some of {label}"))
-    config = DataConfig(crop_seconds=0.12, batch_size=40, num_workers=0, texts=tasks)
-    batch = next(iter(loader(codec, corpus, config)))
-    for index, length, answer in zip(batch["index"].tolist(), batch["audio_lengths"].tolist(), batch["answer"]):
-        kinds = {answer.split(" of ")[0] for answer in batch["answer"]}
-        assert answer.endswith(f" of {open_dataset(corpus)[index]['label']}") and kinds == {"all", "some"}
-        assert length == 800 or answer.startswith("some")
-    with pytest.raises(PartitaError, match="needs the column 'lable'"):
-        loader(codec, corpus, DataConfig(texts=(TextTask("p", "{lable}"),)))
-    mimi = from_huggingface(foreign("mimi"))
-    encode_corpus(mimi, sources, tmp_path / "mimi", progress=False)
-    batch = next(iter(loader(mimi, tmp_path / "mimi", config)))
-    frames = -(-batch["audio_lengths"] // mimi.latent_spec.hop)
-    inside = torch.arange(batch["codes"].shape[-1]) < frames[:, None]
-    assert batch["codes"].shape == (40, 4, batch["latents"].shape[-1])
-    assert ((batch["codes"] >= 0).all(1) == inside).all() and not batch["latents"].movedim(1, 2)[~inside].any()
-    assert (batch["layout"] == ChannelLayout.MONO).all()
-
-
-def test_corpus_of_model_with_several_tokens_per_frame(tmp_path, sources):
-    from partita.recipes import music2latent2_tiny
-    from partita_core import build
-
-    small = override(music2latent2_tiny().model, ["audio.sample_rate=8000"])
-    torch.manual_seed(0)
-    codec = build(small).eval()
-    encode_corpus(codec, sources, tmp_path / "out", progress=False)
-    spec = codec.latent_spec
-    assert spec.tokens_per_frame > 1
-    rows = list(stored_latents(open_dataset(tmp_path / "out", "validation")))
-    assert all(
-        isinstance(row, Latents) and row.values.shape[-1] == row.frames[0] * spec.tokens_per_frame for row in rows
-    )
-    config = DataConfig(crop_seconds=2 * spec.hop / 8000, batch_size=2, num_workers=0)
-    batch = next(iter(loader(codec, tmp_path / "out", config)))
-    assert batch["latents"].shape == (2, spec.dim, 2 * spec.tokens_per_frame)

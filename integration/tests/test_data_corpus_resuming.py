@@ -1,4 +1,4 @@
-"""Corpora that are gone on with: by one writer, in one precision, from the same files, and those that were away."""
+"""Resuming a corpus: one writer, one precision, unchanged files, and files that were missing at first."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 from partita.data import dataset_splits, encode_corpus, open_dataset
 from partita_core import Autoencoder, PartitaError, locked
 
-SMALL = 6000  # bytes of a shard
+SMALL = 6000  # bytes per shard
 
 
 @pytest.fixture(autouse=True)
@@ -48,12 +48,12 @@ def test_resuming_with_replaced_file_raises(codec, tones, tmp_path):
     before = [path.read_bytes() for path in shards(tmp_path / "out")]
     shards(tmp_path / "out")[0].unlink()
     for file in sources.rglob("*.wav"):
-        os.utime(file, (1, 1))  # copied elsewhere, they are still the same
+        os.utime(file, (1, 1))  # a copy with other times has the same contents
     encode_corpus(codec, sources, tmp_path / "out", progress=False)
     assert [path.read_bytes() for path in shards(tmp_path / "out")] == before
     audio = bytearray((sources / "train" / "tone_4.wav").read_bytes())
     audio[len(audio) // 2] ^= 1
-    (sources / "train" / "tone_4.wav").write_bytes(audio)  # of the same name and size
+    (sources / "train" / "tone_4.wav").write_bytes(audio)  # with the same name and size
     with pytest.raises(PartitaError, match=r"train/tone_4\.wav has other contents now"):
         encode_corpus(codec, sources, tmp_path / "out", progress=False)
     assert [path.read_bytes() for path in shards(tmp_path / "out")] == before

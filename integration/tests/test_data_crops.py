@@ -21,7 +21,7 @@ PLAIN = DataConfig(augmentation=None, num_workers=0, batch_size=4)
 
 
 def ramp(start: float, samples: int) -> torch.Tensor:
-    """Every sample says where it is from."""
+    """Samples whose values give their positions."""
     return (start + torch.arange(samples) / 100_000)[None].expand(2, -1)
 
 
@@ -104,7 +104,7 @@ def test_cancelling_channels_are_silent_in_mono(tmp_path, samples):
     write_audio(tmp_path / "1.wav", noise(5000)[None], 8000)
     item = crops(tmp_path, spec=MONO)[0, 0]  # always the mean of both
     assert item["index"] == 1 and "its channels cancel each other, below -60 dB" in item["broken"][0]
-    assert crops(tmp_path)[0, 0]["index"] == 0  # as left and right it is sound
+    assert crops(tmp_path)[0, 0]["index"] == 0  # as left and right, it is not silent
     config = replace(PLAIN, augmentation=Augmentation(level_db=None), max_silent_retries=50)
     drawn = [crops(tmp_path, config, spec=MONO)[epoch, 0] for epoch in range(12)]
     assert all(item["index"] == 0 and item["audio"].std() > 0.01 for item in drawn)  # one of the channels
@@ -134,7 +134,7 @@ def test_silent_file_is_replaced_if_another_is_usable(folder):
 
 
 def test_file_changed_while_reading_is_replaced(folder, monkeypatch):
-    """It is cut short between the look at its header and the reading; the next time it is as long as it says."""
+    """The file becomes shorter between reading its header and its samples; the next time, the header is right."""
     from partita.data import audio_crops as module
 
     original = module.audio_info

@@ -1,9 +1,9 @@
-"""Encoding files: together, as what their headers said, and by processes that know of each other."""
+"""Encoding files: in batches, while they change, and by several processes."""
 
 import pytest
 import torch
 from partita.data import encode_corpus, encode_files, write_audio
-from partita.data import encode_files as encoding
+from partita.data import file_encoding as encoding
 from partita.distributed import check_world
 from partita_core import Autoencoder, Latents, PartitaError
 
@@ -17,7 +17,7 @@ def codec(run):
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("change", [(2, 800), (1, 900)])
 def test_file_changed_after_its_header_was_read_is_left_out(codec, tmp_path, monkeypatch, seconds, first, change):
-    codec.tile_seconds = seconds  # with the shorter, files are streamed
+    codec.tile_seconds = seconds  # files longer than a tile are streamed
     for name in "abcd":
         write_audio(tmp_path / f"{name}.wav", torch.full((1, 800), 0.1), 8000)
     paths = sorted(tmp_path.glob("*.wav"))

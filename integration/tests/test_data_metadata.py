@@ -9,7 +9,7 @@ from partita_core import PartitaError
 
 @pytest.fixture
 def lay(tmp_path):
-    """Writes audio files by these names, and returns the folder."""
+    """Write audio files with the given names, and return the folder."""
     write_audio(tmp_path / "one.wav", torch.full((1, 400), 0.25), 8000)
     audio = (tmp_path / "one.wav").read_bytes()
 
@@ -131,7 +131,7 @@ def test_split_column_divides_folder(lay):
     table.write_text("file_name,split\na.wav,train\nb.wav,test\n")
     with pytest.raises(PartitaError, match=r"test and train, .*for 1 file \('c.wav'\)"):
         open_dataset(folder)
-    table.write_text("file_name,split\na.wav,test\nb.wav,test\nc.wav,test\n")  # a split that was named itself
+    table.write_text("file_name,split\na.wav,test\nb.wav,test\nc.wav,test\n")  # the folder of one split
     assert len(open_dataset(folder)) == 3 and dataset_splits(folder) == ["train"]
     table.write_text("file_name,split\na.wav,fold1\nb.wav,fold2\n")
     assert len(open_dataset(folder)) == 3

@@ -1,4 +1,4 @@
-"""Mixing augmentation: two clips added, clamped; each of its own file and place."""
+"""Mixing augmentation: clamped sums of random crops of two files."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ LEVELS = (0.1, 0.2, 0.4)
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three files of a constant each; the last is short."""
+    """Three files with one constant each; the last is short."""
     for place, (level, samples) in enumerate(zip(LEVELS, (2000, 2000, 300))):
         write_audio(tmp_path / f"{place}.wav", torch.full((1, samples), level), 8000)
     return tmp_path
@@ -41,7 +41,7 @@ def test_mix_probability(folder):
         level = round(float(item["audio"][0, 0]), 3)
         assert level == 0.1 or 0.1 in sums[level]
         assert item["audio_lengths"] == 1000 and item["file_name"] == "0.wav"
-        if level == 0.5:  # the short one ends
+        if level == 0.5:  # the short file ends
             assert float(item["audio"][0, 299]) == pytest.approx(0.5, abs=1e-3)
             assert float(item["audio"][0, 300]) == pytest.approx(0.1, abs=1e-3)
         alone += level == 0.1
@@ -54,7 +54,7 @@ def test_mixed_crop_has_the_longer_length(folder):
 
 
 def test_mixing_off_draws_nothing(folder):
-    """It draws nothing where it is off, so all other draws stay."""
+    """Without mixing nothing is drawn for it, so all other draws stay the same."""
     off, on = crops(folder, 0.0), crops(folder, 1.0)
     assert float(off[0, 1]["audio"][0, 0]) == pytest.approx(0.2, abs=1e-3)
     assert float(on[0, 1]["audio"][0, 0]) > 0.29

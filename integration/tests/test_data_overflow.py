@@ -1,4 +1,4 @@
-"""What is encoded can be loaded: a file whose latents overflow is left out and named, and its neighbors are not."""
+"""Files whose latents overflow are left out and reported, without affecting their neighbors."""
 
 import warnings
 
@@ -12,7 +12,7 @@ from partita_core import Autoencoder, AutoencoderConfig, Latents, LatentSpec, Pa
 
 @pytest.fixture
 def codec(tmp_path):
-    """A codec whose latents overflow where the audio is far beyond full scale."""
+    """A codec whose latents overflow for audio far beyond full scale."""
     override(AutoencoderConfig.example(), ["bottleneck=identity"]).build().save_pretrained(tmp_path / "model")
     model = Autoencoder.from_pretrained(tmp_path / "model")
     model.encoder.head.parametrizations.weight.original0.data.mul_(1e32)

@@ -1,4 +1,4 @@
-"""Pieces from anywhere in the files: statistics and evaluations are of the whole, not of beginnings."""
+"""Random excerpts of files for statistics and evaluations."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def test_silent_and_broken_files_are_left_out(tmp_path):
     write_audio(tmp_path / "c.wav", noise(4000), RATE)
     assert {piece.name for piece in taken(open_dataset(tmp_path), seconds=1.0)} == {"c.wav"}
     (tmp_path / "c.wav").unlink()
-    assert {piece.name for piece in taken(open_dataset(tmp_path), seconds=1.0)} == {"a.wav"}  # nothing else is there
+    assert {piece.name for piece in taken(open_dataset(tmp_path), seconds=1.0)} == {"a.wav"}  # no other file is left
     (tmp_path / "a.wav").unlink()
     assert taken(open_dataset(tmp_path), seconds=1.0) == []
 

@@ -124,7 +124,7 @@ def test_metadata_without_permission_raises(tmp_path, monkeypatch):
     (tmp_path / "metadata.csv").write_text("file_name\na.wav\n")
     opened = type(tmp_path).open
 
-    def locked(path, *args, **kwargs):  # who may read all, as root may, meets no locked file
+    def locked(path, *args, **kwargs):  # root can read everything, so permissions are simulated
         if path.name == "metadata.csv":
             raise PermissionError(13, "Permission denied")
         return opened(path, *args, **kwargs)

@@ -10,7 +10,7 @@ from partita_core import PartitaError
 
 @pytest.fixture
 def lay(tmp_path) -> Callable[..., Path]:
-    """Writes audio files by these names, and returns the folder."""
+    """Write audio files with the given names, and return the folder."""
     write_audio(tmp_path / "one.wav", torch.full((1, 400), 0.25), 8000)
     audio = (tmp_path / "one.wav").read_bytes()
     folder = tmp_path / "data"
@@ -89,7 +89,7 @@ def test_files_outside_splits_are_reported(lay, caplog):
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 1 and "3 audio files" in lines[0] and "'extra/e.wav'" in lines[0]
     open_dataset(folder, "train")
-    assert len(caplog.records) == 1  # the same line once
+    assert len(caplog.records) == 1  # the same line is logged once
 
 
 def test_only_first_process_logs_warnings(lay, caplog, monkeypatch):
@@ -125,7 +125,7 @@ def test_folder_without_permission_is_reported(lay, caplog, monkeypatch):
 
     folder, scandir = lay("a.wav", "closed/b.wav"), os.scandir
 
-    def locked(path):  # who may read all, as root may, meets no locked folder
+    def locked(path):  # root can read everything, so permissions are simulated
         if str(path).endswith("closed"):
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)

@@ -1,4 +1,4 @@
-"""Streams of Parquet shards: who reads what, how often, in which order, and from where on when it goes on."""
+"""Streams of Parquet shards: division among processes, order, resuming, and damaged shards."""
 
 import os
 from collections import Counter
@@ -27,7 +27,7 @@ ROWS = (7, 4, 1, 5, 8, 2)
 
 
 def held(name: str, i: int) -> dict:
-    """A file in a row's own bytes; the samples tell which it is."""
+    """A file as bytes in a row, whose samples identify it."""
     data = BytesIO()
     audio = torch.full((1200, 2), 0.01 * (i + 1)).numpy()
     soundfile.write(data, audio, 8000, format="WAV", subtype="FLOAT")
@@ -82,7 +82,7 @@ def test_stream_yields_each_file_once_per_epoch(shards, workers):
     total, share = sum(ROWS), 1
     config = replace(STREAM, batch_size=share, num_workers=workers)
     found = names(islice(loader(shards, config), 2 * total))
-    if workers == 0:  # two streams end their epochs each for itself
+    if workers == 0:  # two streams end their epochs independently
         assert Counter(found[:total]) == Counter(found[total:]) == Counter(f"{i}.wav" for i in range(total))
         assert found[:total] != found[total:]
     assert sorted(Counter(found)) == sorted(f"{i}.wav" for i in range(total))
@@ -94,7 +94,7 @@ def test_stream_shuffles_rows_in_blocks_and_shards(shards):
     starts = [sum(ROWS[:i]) for i in range(len(ROWS))]
     order = [max(i for i, start in enumerate(starts) if start <= number) for number in found]
     assert [shard for i, shard in enumerate(order) if i == 0 or order[i - 1] != shard] != sorted(set(order))
-    assert len([1 for a, b in zip(order, order[1:]) if a != b]) == len(ROWS) - 1  # one after the other
+    assert len([1 for a, b in zip(order, order[1:]) if a != b]) == len(ROWS) - 1  # one shard after another
     of_5 = [number - starts[4] for number, shard in zip(found, order) if shard == 4]
     assert [sorted(of_5[:3]), sorted(of_5[3:6]), sorted(of_5[6:])] == [[0, 1, 2], [3, 4, 5], [6, 7]]
 
@@ -123,7 +123,7 @@ def test_stream_resumes_from_positions(shards, workers, after):
 
 
 def test_shard_is_opened_once_per_epoch(shards, monkeypatch):
-    """As many readings as there are shards, and of each no more rows than it has."""
+    """Each shard is read exactly once in an epoch."""
     from partita.data import streaming as streams
 
     read = []
@@ -178,7 +178,7 @@ def test_stream_of_damaged_shards_reads_other_shards(tmp_path, workers, processe
         positions.append(reader.positions)
     good = {f"{i}.wav" for i in (0, 1, 2, 6, 7, 8, 9)}
     assert set(names(batches)) == good
-    if workers == 0:  # each file once an epoch, and both shards are named anew in each
+    if workers == 0:  # each file once per epoch, and both damaged shards are reported in each
         assert all(set(names(batches[at : at + 7])) == good for at in (0, 7, 14))
         assert [len(batch["broken"]) for batch in batches] == [2, *[0] * 6] * 3
     for after in (2, 5, 7, 9):

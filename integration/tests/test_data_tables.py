@@ -18,7 +18,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def sound(tmp_path):
-    """The bytes of a short file with this value throughout."""
+    """The bytes of a short file of one constant."""
 
     def make(value: float = 0.25) -> bytes:
         write_audio(tmp_path / "one.wav", torch.full((1, 300), value), 8000)
@@ -41,7 +41,7 @@ def table(sound):
 
 
 def crop_values(folder, split: str = "train") -> float:
-    """The mean of the first batch that a stream of a split gives."""
+    """The mean of the first batch of a streamed split."""
     config = DataConfig(
         augmentation=None, num_workers=0, batch_size=2, streaming=True, shuffle_buffer=2, silence_db=None
     )
@@ -146,7 +146,7 @@ def test_save_to_disk_splits(tmp_path, table):
     import datasets
 
     splits = datasets.DatasetDict({"train": table("a"), "dev": table("b", "c")})
-    splits.cast_column("audio", datasets.Audio()).save_to_disk(tmp_path / "set")  # as it is written by default
+    splits.cast_column("audio", datasets.Audio()).save_to_disk(tmp_path / "set")  # the default
     assert dataset_splits(tmp_path / "set") == ["train", "validation"]
     assert open_dataset(tmp_path / "set", "validation")["label"] == ["b", "c"]
     (tmp_path / "set/dataset_dict.json").write_text("{}")

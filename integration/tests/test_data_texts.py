@@ -25,7 +25,7 @@ CONFIG = DataConfig(augmentation=None, silence_db=None, num_workers=0, batch_siz
 
 @pytest.fixture
 def folder(tmp_path):
-    """One long file with a transcript and a label, a short one likewise, and one without any text."""
+    """One long file with a transcript and a label, a short one with both, and one without any text."""
     for name, samples in {"long": 6000, "short": 500, "none": 900}.items():
         write_audio(tmp_path / f"{name}.wav", torch.full((1, samples), 0.1), 8000)
     (tmp_path / "metadata.csv").write_text(
@@ -48,7 +48,7 @@ def drawn(folder, index: int) -> Counter:
 
 def test_draws_one_applicable_text(folder):
     long, none, short = (drawn(folder, index) for index in range(3))
-    assert long == {("What is it, at 90.0?", "a sound of bell"): 60}  # a transcript is of the whole file only
+    assert long == {("What is it, at 90.0?", "a sound of bell"): 60}  # a transcript describes the entire file only
     assert none == {("", ""): 60}  # the columns are empty
     assert set(short) == {("Say it.", "one {x}"), ("What is it, at 60.0?", "a sound of drum")}
     assert min(short.values()) > 15

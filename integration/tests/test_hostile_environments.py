@@ -1,4 +1,4 @@
-"""Folders of other libraries with damage in them, too little memory, and processes that start from nothing."""
+"""Damaged folders of other libraries, out of memory, interrupts, and spawned processes."""
 
 import json
 import pickle
@@ -87,7 +87,7 @@ def test_interrupt_swallowed_by_a_library_is_one_line(monkeypatch, capsys, place
     def fail(*_):
         try:
             signal.raise_signal(signal.SIGINT)
-        except BaseException:  # as some libraries do where they try an import
+        except BaseException:  # as some libraries do around optional imports
             raise AttributeError("module 'numpy' has no attribute 'matrix'") from None
 
     monkeypatch.setattr({"import": "partita.cli.import_module", "run": "partita.cli.components.run"}[place], fail)
@@ -98,7 +98,7 @@ def test_interrupt_swallowed_by_a_library_is_one_line(monkeypatch, capsys, place
 
 
 def test_interrupt_within_exec_exits_with_code(tmp_path):
-    """A dataclass is made by `exec`; Python remembers an interrupt within it, and ends the process by the signal."""
+    """Python remembers an interrupt within the `exec` of a dataclass, and would end the process by the signal."""
     lines = ["from partita.cli._interrupt import interruptible", "with interruptible():"]
     lines += ["    exec('import signal; signal.raise_signal(signal.SIGINT)')"]
     (tmp_path / "interrupted.py").write_text("\n".join(lines))
@@ -107,7 +107,7 @@ def test_interrupt_within_exec_exits_with_code(tmp_path):
 
 
 def test_loader_workers_start_with_spawn(tones):
-    """With the start methods spawn and forkserver, what a loader holds travels as a pickle."""
+    """The start methods spawn and forkserver pickle a loader."""
     audio = AudioSpec(8000, 2, (ChannelLayout.STEREO,))
     data = DataConfig(crop_seconds=0.2, batch_size=4, num_workers=0)
     loader = build_loader(open_dataset(tones, split="train"), data, audio_spec=audio, crop_multiple=80, seed=0)

@@ -358,13 +358,13 @@ def test_the_command_probes_features_beside_the_latents_below_them(ok, run, pitc
     [
         (["--column", "lable"], "no column 'lable'.*label"),
         (["--column", "score"], "column 'score' holds figures"),
-        (["--where", "label"], "a column and its value"),
-        (["--where", "label=low", "--where", "label=high"], "twice"),
+        (["--where", "label"], "'label'"),
+        (["--where", "label=low,label=high"], "twice"),
         (["--where", "label=low"], "1 classes to train on"),
         (["--where", "color=low"], "no column 'color'"),
         (["--seconds", "0"], "seconds is 0"),
         (["--epochs", "0"], "epochs is 0"),
-        (["--json", "."], "is a folder; name a file in it"),
+        (["--json", "."], "is a folder; choose a file in it"),
         (["--answers", "what?"], "has no language model"),
     ],
 )

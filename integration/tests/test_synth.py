@@ -27,7 +27,7 @@ def made(tmp_path_factory):
 def test_instruments_are_in_tune_and_end_quietly(name, frequency):
     tone = INSTRUMENTS[name](frequency, 0.5, np.random.default_rng(0))
     assert tone.dtype == np.float32 and 0.3 < np.abs(tone).max() < 1.6 and abs(tone[-1]) < 1e-3
-    # the energy at the harmonics of the pitch, against that at places between them
+    # energy at the harmonics of the pitch, compared with that between them
     size = 1 << 18
     power = np.abs(np.fft.rfft(tone * np.hanning(len(tone)), size)) ** 2
     bins = frequency * size / SAMPLE_RATE * np.arange(0.5, 6.01, 0.5)

@@ -23,7 +23,7 @@ def add_run_arguments(parser: "argparse._ActionsContainer", *, required: bool = 
         "--data", required=required, help="folder of audio or of latents, Parquet data set, or name on the hub"
     )
     parser.add_argument("--output", required=required, type=Path, help="folder of the run, new or empty")
-    parser.add_argument("--steps", type=positive_int, help="optimizer steps (default: those of the recipe)")
+    parser.add_argument("--steps", type=int, help="optimizer steps (default: those of the recipe)")
     parser.add_argument("--minutes", type=positive_float, help="wall-clock limit of training in minutes")
     parser.add_argument("--checkpoint-every", type=positive_int, metavar="N", help="steps between checkpoints")
     parser.add_argument(

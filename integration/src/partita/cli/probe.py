@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._arguments import add_where, positive_float, positive_int
+from ._arguments import add_where
 
 if TYPE_CHECKING:
     from partita_core import Codec
@@ -25,12 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--answers", metavar="PROMPT", help="evaluate the answers of the frozen language model to PROMPT instead"
     )
-    parser.add_argument(
-        "--seconds", type=positive_float, default=10.0, help="truncate files to this many seconds (default: 10)"
-    )
-    parser.add_argument("--seeds", type=positive_int, default=3, help="number of probes per source (default: 3)")
-    parser.add_argument("--epochs", type=positive_int, default=10, help="training epochs of a probe (default: 10)")
-    parser.add_argument("--batch-size", type=positive_int, default=8, help="items per step (default: 8)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="truncate files to this many seconds (default: 10)")
+    parser.add_argument("--seeds", type=int, default=3, help="number of probes per source (default: 3)")
+    parser.add_argument("--epochs", type=int, default=10, help="training epochs of a probe (default: 10)")
+    parser.add_argument("--batch-size", type=int, default=8, help="items per step (default: 8)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all results as JSON")
 
 

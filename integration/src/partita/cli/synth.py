@@ -3,13 +3,11 @@
 import argparse
 from pathlib import Path
 
-from ._arguments import positive_float
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to create")
-    parser.add_argument("--minutes", type=positive_float, default=10.0, help="minutes of music (default: 10)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="minutes of music (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the music (default: 0)")
 
 

@@ -14,8 +14,8 @@ from .crops import Crops
 from .data_config import DataConfig
 from .datasets import audio_files, dataset_splits, names_hash, open_dataset, open_splits
 from .decode_latents import decode_pieces
-from .encode_files import encode_files, encode_source
 from .file_digests import changed_file, row_digest, sample_digests
+from .file_encoding import encode_files, encode_source
 from .latent_crops import LatentCrops
 from .loader import CropLoader, EpochSampler, build_loader, reported_readers
 from .pieces import is_silent, random_piece, random_pieces

@@ -187,7 +187,7 @@ class MPEGAudio:
         return start, end if there <= count else 0
 
     def _reservoir(self, index: int) -> bytes:
-        """The bits of earlier frames that a frame can refer to."""
+        """The bytes of earlier frames to which a frame can refer."""
         needed, held = 0 if self.kind.layer < 3 else 511 if self.kind.version == 1 else 255, b""
         while index and len(held) < needed:
             index -= 1
@@ -197,7 +197,7 @@ class MPEGAudio:
         return held[max(0, len(held) - needed) :]
 
     def _silent(self, reservoir: bytes) -> bytes:
-        """A frame of silence without a checksum, of layer 3 the largest, at whose end there is a reservoir."""
+        """A silent frame without a checksum (for layer 3, of maximum size) that ends with a reservoir."""
         bitrate = 0xE0 if self.kind.layer == 3 else self.first[2] & 0xF0
         head = bytes((0xFF, self.first[1] | 1, bitrate | self.first[2] & 0x0D, self.first[3]))
         found = _header(head)

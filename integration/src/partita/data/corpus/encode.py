@@ -21,8 +21,8 @@ import torch
 from partita_core import ChannelLayout, Codec, PartitaError, atomic_write, locked
 
 from partita.data.datasets import open_splits, row_source
-from partita.data.encode_files import encode_files
 from partita.data.file_digests import row_digest
+from partita.data.file_encoding import encode_files
 from partita.distributed import check_world
 
 from .plan import all_shards, begin_corpus, shard_rows

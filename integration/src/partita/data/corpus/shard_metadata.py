@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from partita_core import Codec, PartitaError
 
 from partita.data.datasets import row_name, row_source
-from partita.data.encode_files import encode_files
 from partita.data.file_digests import changed_file, row_digest
+from partita.data.file_encoding import encode_files
 from partita.data.sources.listing import spread_rows
 
 from .plan import Shard, all_shards, shard_rows
