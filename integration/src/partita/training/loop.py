@@ -81,6 +81,15 @@ class Loop:
         self.contents = dict(contents)  # digests of some of them, by name
         self.broken: dict[str, tuple[str, int]] = {}  # files that this process left out: the first reason, how often
 
+    def close(self) -> None:
+        """Free the DDP wrapper of the objective, to be called before the process group is destroyed.
+
+        Its reducer holds the group. If the last reference to a gloo group is dropped by Python, its destructor joins
+        threads that may be waiting for the GIL, and the process hangs now and then.
+        """
+        self.prepared = self.objective
+        self.accelerator.free_memory()
+
     def restore(self, checkpoint: Path, minutes: float | None = None) -> tuple[TrainState, float]:
         """Where the run stood, and the seconds that it had taken.
 

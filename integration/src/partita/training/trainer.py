@@ -99,7 +99,7 @@ def train(
         project_dir=run.path,
     )
     check_world(accelerator.num_processes)
-    state, elapsed = TrainState(0, config.trainer.steps), 0.0
+    state, elapsed, loop = TrainState(0, config.trainer.steps), 0.0, None
     try:
         with _one_writer(accelerator, run, config, state, resume=resume):
             loop = Loop(accelerator, objective, config, run, data=_called(dataset), contents=_contents(dataset))
@@ -165,6 +165,8 @@ def train(
     except OSError as error:  # a full disk, or a folder that is not to be written
         raise PartitaError(f"{error.filename or run.path}: {error.strerror or error}") from error
     finally:
+        if loop is not None:
+            loop.close()
         accelerator.end_training()
     return run.model
 
