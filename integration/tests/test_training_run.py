@@ -369,4 +369,4 @@ def test_a_mono_model_trains_on_stereo_and_is_listened_to_and_evaluated_in_mono(
     samples = sorted((tmp_path / "run/samples").rglob("*.wav"))
     assert samples and all(soundfile.info(file).channels == 1 for file in samples)
     printed, said = ok("evaluate", model, "--data", tones, "--limit", "1")
-    assert "folded to mono" in said and "log" in printed
+    assert "averaged to mono" in said and "log" in printed
