@@ -36,7 +36,7 @@ def test_context_budget_scales():
 def test_info_prints_the_context_estimate(ok):
     out, _ = ok("info", "genae_tiny", "--context")
     assert "832 s" in out and "6.56 x the 127 s of DAC" in out
-    assert "an estimate from a budget of memory, not a measurement: 40 GiB, 80% for activations" in out
+    assert "estimate" in out and "40 GiB" in out and "80%" in out
     assert "a token is one latent frame" in out
     assert "estimate" not in ok("info", "genae_tiny")[0]
     found = json.loads(ok("info", "genae_tiny", "--context", "--json")[0])["context_estimate"]
