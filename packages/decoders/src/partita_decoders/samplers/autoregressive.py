@@ -6,7 +6,7 @@ from partita_core import DenoisingDecoder, register
 from partita_core.ranges import Count, NonNegative
 from torch import Tensor
 
-from ._chunks import ChunkStream, SamplerSettings
+from .chunks import ChunkStream, SamplerSettings
 from ._sequential import SequentialStream
 
 

@@ -1,0 +1,17 @@
+"""Recipe newcomer: GenAE for tests on a CPU, with another bottleneck."""
+
+from dataclasses import replace
+
+from partita_bottlenecks import TanhConfig
+
+from partita.recipes.genae import genae_tiny
+from partita.training import RunConfig
+
+
+def newcomer() -> RunConfig:
+    """`genae_tiny` with tanh-bounded latents: PARAMETERS M parameters.
+
+    Data, objective and trainer are those of `genae_tiny`.
+    """
+    tiny = genae_tiny()
+    return replace(tiny, model=replace(tiny.model, bottleneck=TanhConfig()))
