@@ -88,7 +88,7 @@ def bare(config: RunConfig, data: Path) -> float:
     )
     (phase,) = objective.phases
     settings = config.trainer.optimizers[phase]
-    optimizer = settings.build(objective.parameter_groups(phase))
+    optimizer = settings.build(groups=objective.parameter_groups(phase))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     average = AveragedModel(objective.model, multi_avg_fn=get_ema_multi_avg_fn(config.trainer.ema_decay))
     state = TrainState(0, config.trainer.steps)

@@ -1,4 +1,4 @@
-"""What Music2Latent2 and CoDiCodec promise, of the assembled models."""
+"""Assembled models of Music2Latent2 and CoDiCodec: rates, conformance, lengths and seams."""
 
 import math
 from dataclasses import replace
@@ -15,12 +15,12 @@ from partita_quantizers import FSQConfig
 from partita_testing import CODEC_CHECKS, CodecCase
 
 MONO, STEREO = (ChannelLayout.MONO,), (ChannelLayout.STEREO,)
-CHUNK = 48  # samples, of the examples
-OVERLAP = 9  # samples that a chunk's first and last windows reach beyond it
+CHUNK = 48  # samples per chunk of the examples
+OVERLAP = 9  # samples by which the first and last windows of a chunk extend beyond it
 
 
 def build(config: AutoencoderConfig) -> Autoencoder:
-    """The same each time; layers that begin at zero, behind which latents hardly tell of the audio, do not."""
+    """Build with fixed weights, and without layers at zero, after which latents would barely depend on the audio."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         model = config.build().eval()
@@ -31,7 +31,7 @@ def build(config: AutoencoderConfig) -> Autoencoder:
 
 
 def small(**changes) -> AutoencoderConfig:
-    """Music2Latent2 of the examples of its parts."""
+    """Music2Latent2 from the examples of its parts."""
     audio = AudioSpec(44_100, 2, STEREO)
     config = AutoencoderConfig(
         audio, 4, SummaryEncoderConfig.example(), TanhConfig(), ConsistencyDecoderConfig.example()
@@ -40,7 +40,7 @@ def small(**changes) -> AutoencoderConfig:
 
 
 def coarse(sample_rate: int, layouts: tuple[ChannelLayout, ...] = MONO) -> AutoencoderConfig:
-    """The chunks of the real ones, 32768 samples, and hardly a network between."""
+    """Chunks of 32768 samples as in the recipes, with a minimal network."""
     sizes = {"stft_hop": 1024, "chunk_frames": 32, "companding": "component", "heads": 1, "head_dim": 4}
     sizes |= {"channels": (1, 8), "strides": ((64, 8),), "blocks": (1, 1), "layers": 1}
     decoder = ConsistencyDecoderConfig(**sizes, upsampler_layers=1, condition_dim=4)
@@ -49,8 +49,8 @@ def coarse(sample_rate: int, layouts: tuple[ChannelLayout, ...] = MONO) -> Autoe
 
 
 def codicodec() -> AutoencoderConfig:
-    """CoDiCodec of the examples of its parts: a code of 11^4 a token, beside continuous values."""
-    encoder = replace(SummaryEncoderConfig.example(), out_std=0.25)  # untrained, and yet values of all sizes
+    """CoDiCodec from the examples of its parts: a code of 11^4 per token, in addition to continuous values."""
+    encoder = replace(SummaryEncoderConfig.example(), out_std=0.25)  # untrained, but with values of all magnitudes
     return small(encoder=encoder, bottleneck=TanhConfig(gain=None), quantizer=FSQConfig(bound="clamp"))
 
 
@@ -76,7 +76,7 @@ def test_base_compresses_as_published(overrides, ratio):
     assert 140e6 < sum(parameter.numel() for parameter in model.parameters()) < 160e6
 
 
-def test_codes_of_codicodec_are_2384_bits_a_second():
+def test_codicodec_bit_rate():
     """128 tokens of 11^4 codes for 0.743 s: 32768 samples at 44.1 kHz, or half of that at half the rate."""
     model = build(codicodec_tiny().model)
     assert model.latent_spec.codebook_sizes == (11**4,) == (14_641,)
@@ -96,13 +96,13 @@ def test_conformance(config, check):
     check(CodecCase(lambda: build(config())))
 
 
-def test_tokens_depend_on_their_own_audio_only():
+def test_tokens_depend_on_their_own_chunk_only():
     """Alone, in a batch of mixed lengths, and in any `max_batch_size`: the same codes, and values to rounding."""
     model, lengths = build(codicodec()).double(), [5 * CHUNK, 1, 5 * CHUNK - 1, 2 * CHUNK, 5 * CHUNK]
     audio = noise(5, 2, 5 * CHUNK, dtype=torch.float64)
     alone = [model.encode(audio[i : i + 1, :, :length]) for i, length in enumerate(lengths)]
-    for most in (1, 2, 16):
-        model.max_batch_size = most
+    for size in (1, 2, 16):
+        model.max_batch_size = size
         latents = model.encode(audio, lengths=lengths)
         for i, one in enumerate(alone):
             assert torch.equal(latents[i].codes, one.codes)
@@ -123,7 +123,7 @@ SIGNALS = {
 
 @pytest.mark.parametrize("signal", SIGNALS)
 @pytest.mark.parametrize("rate", [44_100, 48_000])
-def test_any_signal_comes_back_finite(rate, signal):
+def test_decoded_signals_are_finite(rate, signal):
     model = build(replace(small(), audio=AudioSpec(rate, 2, STEREO)))
     audio = SIGNALS[signal](noise(1, 2, 4 * CHUNK + 1))
     latents = model.encode(audio)
@@ -134,7 +134,7 @@ def test_any_signal_comes_back_finite(rate, signal):
 
 @pytest.mark.parametrize("samples", [1, 2, 767, 32_767, 32_768, 32_769, 99_991])
 @pytest.mark.parametrize("rate", [44_100, 48_000])
-def test_any_length_comes_back_whole(rate, samples):
+def test_decoded_audio_has_the_length_of_the_input(rate, samples):
     model = build(coarse(rate))
     latents = model.encode(noise(1, 1, samples))
     assert latents.values.shape == (1, 64, 8 * -(-samples // 32_768))
@@ -144,7 +144,7 @@ def test_any_length_comes_back_whole(rate, samples):
 
 
 @pytest.mark.slow
-def test_ten_minutes():
+def test_no_drift_over_ten_minutes():
     """In tiles, and chunk by chunk; an odd number of samples."""
     model, samples = build(coarse(44_100)), 600 * 44_100 + 1
     latents = model.encode(noise(1, 1, 44_100).repeat(1, 1, 601)[..., :samples])
@@ -154,15 +154,15 @@ def test_ten_minutes():
     assert decoded[..., -1000:].any()
 
 
-# ------------------------------------------------------------------ the decoder, through the model
+# ------------------------------------------------------------------ the decoder
 
 CAUSAL = [TwoStep(), TwoStep(refine=False), TwoStep(sigma_context=0), Autoregressive(), Overlap(), Independent()]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("sampler", CAUSAL, ids=repr)
-def test_later_latents_change_nothing_before_their_windows(sampler, dtype):
-    """Bit for bit, second denoising included: a chunk's audio begins where its first window reaches back to."""
+def test_later_latents_do_not_affect_earlier_windows(sampler, dtype):
+    """Bit for bit, including the second denoising step: the audio of a chunk starts with its first window."""
     model = build(small()).to(dtype)
     latents = model.encode(noise(2, 2, 6 * CHUNK, dtype=dtype))
     decoded = model.decode(latents, sampler=sampler, seed=3)
@@ -177,8 +177,8 @@ def test_later_latents_change_nothing_before_their_windows(sampler, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_at_the_smallest_level_the_decoder_returns_its_input(dtype):
-    """The boundary condition of consistency models, bit for bit, whatever the latents say; and back to the audio."""
+def test_decoder_returns_its_input_at_the_smallest_level(dtype):
+    """Boundary condition of consistency models, bit for bit, for any latents; the inverse is the audio."""
     model = build(small()).to(dtype)
     audio, layout = noise(2, 2, 2 * CHUNK, dtype=dtype), torch.full((2,), int(ChannelLayout.STEREO))
     features = model.decoder.condition(model.bottleneck.expand(model.encode(audio).values), layout)

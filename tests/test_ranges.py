@@ -11,8 +11,7 @@ from partita.data.augment import Augmentation
 from partita.data.crops import DataConfig
 from partita.generation.heads import Sampling
 from partita.probing.head import ProbeSettings
-from partita.training.alarms import WatchConfig
-from partita.training.optimization import OptimizerConfig
+from partita.training.alarms import AlarmConfig
 from partita.training.run import RunConfig, TrainerConfig
 from partita_core import AudioSpec, LatentSpec, NoiseSchedule, PartitaError, components
 from partita_core.ranges import Range, Ranged
@@ -21,7 +20,7 @@ OURS = {tag: cls for tag, cls in components().items() if cls.__module__.startswi
 
 # Settings that users write, or that files hold, and that build nothing.
 RECORDS = [AudioSpec, LatentSpec, NoiseSchedule, Augmentation, DataConfig, Sampling, ProbeSettings]
-RECORDS += [OptimizerConfig, TrainerConfig, WatchConfig]
+RECORDS += [TrainerConfig, AlarmConfig]
 
 
 def _numbers(kind: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[type, Range | None]]:
@@ -71,8 +70,8 @@ def _outside(kind: Any) -> Iterator[Any]:
 
 EXAMPLES = [cls.example() for cls in OURS.values()]
 EXAMPLES += [AudioSpec(8000, 1, (0,)), LatentSpec(2, 8000, 100), Sampling(1, 1, None, None)]  # pyright: ignore
-EXAMPLES += [record() for record in (NoiseSchedule, Augmentation, DataConfig, ProbeSettings, OptimizerConfig)]
-EXAMPLES += [TrainerConfig(), WatchConfig()]
+EXAMPLES += [record() for record in (NoiseSchedule, Augmentation, DataConfig, ProbeSettings)]
+EXAMPLES += [TrainerConfig(), AlarmConfig()]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: type(example).__name__)

@@ -1,4 +1,4 @@
-"""Every bottleneck and quantizer there is, trained on two ranks with different data, holds the same state on both."""
+"""State of every bottleneck and quantizer after training on two ranks with different data."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from partita_core import components
 
 @pytest.mark.slow
 def test_state_is_equal_on_two_ranks():
-    """One pair of processes serves all; each builds the components before the process group."""
+    """One pair of processes serves all components; each builds them before the process group."""
     module = ["-m", "partita_testing.two_ranks", "bottleneck/*", "quantizer/*"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *module]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -1,4 +1,4 @@
-"""A data set of tones, and runs and foreign codecs of a few thousand parameters, for all tests of this package."""
+"""A data set of tones, runs of a few thousand parameters, and external codecs, for all tests of this package."""
 
 import json
 import math
@@ -24,7 +24,7 @@ from partita.objectives import (
     LatentQuantizationConfig,
     RepresentationSupervisionConfig,
 )
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig, train
+from partita.training import AdamWConfig, Constant, Cosine, RAdamConfig, RunConfig, TrainerConfig, train
 from partita.training.logs import read_log
 from partita_bottlenecks import TanhConfig, VAEConfig
 from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout, override
@@ -45,7 +45,7 @@ RATE = 8000
 
 @pytest.fixture(autouse=True)
 def every_note():
-    """Lets each test see the notes that were logged in those before."""
+    """Let each test log notes that earlier tests have logged."""
     note.cache_clear()
 
 
@@ -78,7 +78,7 @@ def tiny_config(*, adversarial: bool = False, **trainer) -> RunConfig:
         objective = replace(objective, balancer=GradientBalancerConfig())
     else:
         objective = replace(objective, discriminator=None, weights={"stft": 1.0, "mel": 1.5})
-    adamw = OptimizerConfig(lr=1e-2, schedule="cosine")
+    adamw = AdamWConfig(lr=1e-2, schedule=Cosine())
     settings = {"steps": 6, "log_every": 1, "evaluate_seconds": 1.0, "ema_decay": 0.9, **trainer}
     return RunConfig(
         model=model,
@@ -89,14 +89,14 @@ def tiny_config(*, adversarial: bool = False, **trainer) -> RunConfig:
 
 
 FAMILIES = ("reconstruction", "adversarial", "consistency", "quantization", "representation", "generation")
-"""What is trained, one of each objective, and reconstruction with a balancer and discriminators."""
+"""One run per objective, and reconstruction with a balancer and discriminators."""
 
 
 def family_config(family: str, *, codec: Path | None = None, llm: Path | None = None, steps: int = 4) -> RunConfig:
-    """A run of a family; those on latents need a `codec`, and supervision through texts needs `llm`."""
+    """Config of a run of a family; those on latents need a `codec`, and supervision by text needs `llm`."""
 
     def on_latents(model, objective, texts=()):
-        adamw = OptimizerConfig(lr=1e-3, schedule="constant")
+        adamw = AdamWConfig(lr=1e-3, schedule=Constant())
         trainer = TrainerConfig(optimizers={"generator": adamw, "discriminator": adamw})
         data = DataConfig(crop_seconds=0.2, batch_size=4, num_workers=0, augmentation=None, texts=texts)
         return RunConfig(codec=str(codec), model=model, objective=objective, data=data, trainer=trainer)
@@ -107,7 +107,7 @@ def family_config(family: str, *, codec: Path | None = None, llm: Path | None = 
         case "consistency":
             audio, decoder = AudioSpec(RATE, 2, (ChannelLayout.STEREO,)), ConsistencyDecoderConfig.example()
             parts = {"encoder": SummaryEncoderConfig.example(), "bottleneck": TanhConfig(), "decoder": decoder}
-            radam = OptimizerConfig(name="radam", lr=1e-3, schedule="constant")
+            radam = RAdamConfig(lr=1e-3, schedule=Constant())
             found = RunConfig(
                 model=AutoencoderConfig(audio, 4, **parts),
                 objective=ConsistencyTrainingConfig(),
@@ -146,9 +146,9 @@ def write_llm(folder: Path) -> Path:
 
 
 def of_python(*arguments: object, processes: int | None = None, timeout: float = 240) -> subprocess.CompletedProcess:
-    """Runs Python with the modules of this folder at hand; with torchrun, in as many `processes`."""
+    """Run Python with the modules of this folder on its path; with torchrun if `processes` is given."""
     here = Path(__file__).parent
-    # Without the third, accelerate takes a machine without a GPU for one process, whatever torchrun says.
+    # Without the third, accelerate finds a single process on a machine without a GPU.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
     environment["PYTHONPATH"] = os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])
     launch = [] if processes is None else ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
@@ -173,7 +173,7 @@ def config():
 
 @pytest.fixture(scope="session")
 def family(run):
-    """The run of a family on the codec of `run`."""
+    """Config of a family on the codec of `run`."""
 
     def built(name: str, **settings) -> RunConfig:
         return family_config(name, codec=run / "model", **settings)
@@ -183,7 +183,7 @@ def family(run):
 
 @pytest.fixture(scope="session")
 def run(tones, tmp_path_factory) -> Path:
-    """The folder of a finished run."""
+    """Folder of a finished run."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     train(tiny_config(), data=tones, output=folder, recipe="tiny", progress=False)
     return folder
@@ -191,7 +191,7 @@ def run(tones, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def float64():
-    """Float64 for all that is built in a test, so that the rounding of one processor does not show."""
+    """Float64 by default, so that rounding does not depend on the processor."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -199,10 +199,10 @@ def float64():
 
 @pytest.fixture
 def golden(float64, tones, tmp_path):
-    """Compare the curves of a run of four steps with those stored in `golden/`; a refactoring must not move them.
+    """Compare the curves of a run of four steps with those stored in `golden/`, which a refactoring must not change.
 
-    Where numerics change on purpose, delete the file and run the test again. Another version of torch draws other
-    weights, so the curves of one say nothing of another's.
+    If numerics change on purpose, delete the file and run the test again. Versions of torch initialize differently, so
+    the curves of another version are not compared.
     """
 
     def compare(file: str, config: RunConfig, keys: Sequence[str]) -> None:
@@ -221,7 +221,7 @@ def golden(float64, tones, tmp_path):
             pytest.fail(f"{file} was missing and has been written")
         stored = json.loads(path.read_text())
         if stored["torch"] != version:
-            pytest.skip(f"the curves are those of torch {stored['torch']}")
+            pytest.skip(f"the stored curves are from torch {stored['torch']}")
         expected = stored["curves"]
         assert list(expected) == list(curves)
         for key in keys:
@@ -232,7 +232,7 @@ def golden(float64, tones, tmp_path):
 
 @pytest.fixture
 def ok(capsys):
-    """Runs a command that must succeed; returns what it printed to stdout and stderr."""
+    """Run a command that must succeed; returns its stdout and stderr."""
 
     def command(*arguments: object) -> tuple[str, str]:
         capsys.readouterr()
@@ -245,7 +245,7 @@ def ok(capsys):
 
 @pytest.fixture
 def refused(capsys, tmp_path):
-    """Runs a command that must fail: exit code 2, one line on stderr, nothing left behind; returns the line."""
+    """Run a command that must fail with exit code 2, one line on stderr and no new files; returns the line."""
 
     def command(*arguments: object) -> str:
         before = sorted(tmp_path.rglob("*"))
@@ -308,7 +308,7 @@ def mimi(**changes):
 
 @torch.no_grad()
 def build_foreign(name: str, **changes):
-    """A model in which every part counts: as initialized, codebooks are zero and signals fade in the layers."""
+    """A model with all parts active: by default, codebooks are zero and signals fade in the layers."""
     builders = {
         "oobleck": oobleck,
         "dac": dac,
@@ -333,5 +333,5 @@ def build_foreign(name: str, **changes):
 
 @pytest.fixture(scope="session")
 def foreign():
-    """Builds AutoencoderOobleck, DacModel, EncodecModel or MimiModel, the same each time."""
+    """Build AutoencoderOobleck, DacModel, EncodecModel or MimiModel with fixed weights."""
     return build_foreign

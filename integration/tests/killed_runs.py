@@ -1,8 +1,8 @@
-"""A script: trains a run without a break, and again with kills at random moments, and resumes after each.
+"""A script: trains a run without interruption, and again with kills at random moments, each followed by a resumption.
 
-`killed_runs.py JOB`, where JOB is a file of `{"family", "settings", "data", "output", "every", "kills", "seed"}`. The
-first run is in `output/whole`, the other in `output/killed`, and `output/kills.json` tells what the kills met. Runs are
-children of this process, which has imported all that they need, so that a start takes no time.
+`killed_runs.py JOB`, where JOB is a JSON file of `{"family", "settings", "data", "output", "every", "kills", "seed"}`.
+The first run is in `output/whole`, the other in `output/killed`, and `output/kills.json` has statistics of the kills.
+Runs are forked from this process, which has imported all modules, so that they start fast.
 """
 
 import json
@@ -21,12 +21,12 @@ from partita.training import train
 from partita.training.checkpoints import checkpoints
 from partita.training.logs import read_log
 
-# What runs import when they need it.
+# Modules that runs import late.
 LATE = ("accelerate", "datasets", "transformers.models.llama.modeling_llama", "vector_quantize_pytorch")
 
 
 def start(job: dict[str, Any], output: Path, *, resume: bool) -> int:
-    """A child that trains; returns its id."""
+    """Fork a child that trains; returns its process id."""
     child = os.fork()
     if child:
         return child
@@ -44,14 +44,14 @@ def start(job: dict[str, Any], output: Path, *, resume: bool) -> int:
         os._exit(code)
 
 
-def stands_at(run: Path) -> int:
-    """The last step in the log."""
+def last_logged_step(run: Path) -> int:
+    """Last step in the log."""
     return max((line["step"] for line in read_log(run / "log.jsonl")), default=0)
 
 
 def killed(child: int, run: Path, step: int, pause: float) -> bool:
-    """Kills a child some time after its log has come to a step; False where it has ended before that."""
-    while stands_at(run) < step:
+    """Kill a child some time after its log reaches a step; False if it ends before."""
+    while last_logged_step(run) < step:
         if os.waitpid(child, os.WNOHANG)[0]:
             return False
         time.sleep(0.002)
@@ -69,7 +69,7 @@ def main(job: dict[str, Any]) -> None:
         import_module(module)
     begin = time.monotonic()
     _, status = os.waitpid(start(job, output / "whole", resume=False), 0)
-    assert status == 0, "the run without a break has failed"
+    assert status == 0, "the uninterrupted run has failed"
     steps = job["settings"]["steps"]
     pause = (time.monotonic() - begin) / steps
     run, kills, writing, lost = output / "killed", 0, 0, 0
@@ -82,11 +82,11 @@ def main(job: dict[str, Any]) -> None:
             assert status == 0, "the last run has failed"
             break
         if not killed(child, run, min(steps, at + draws.randint(0, 2 * job["every"])), draws.uniform(0, pause)):
-            break  # it has come to its end before all kills
+            break  # finished before all kills
         kills += 1
-        left = list((run / "checkpoints").glob(".step_*")) if (run / "checkpoints").exists() else []
-        writing += bool(left)
-        lost += stands_at(run) - at
+        unfinished = list((run / "checkpoints").glob(".step_*")) if (run / "checkpoints").exists() else []
+        writing += bool(unfinished)
+        lost += last_logged_step(run) - at
     (output / "kills.json").write_text(json.dumps({"kills": kills, "writing": writing, "lost": lost}))
 
 

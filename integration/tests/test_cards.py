@@ -1,4 +1,4 @@
-"""Model cards: the header for the hub, and the text."""
+"""Model cards: the metadata for the hub, and the text."""
 
 import json
 import re
@@ -11,9 +11,9 @@ from partita.data import open_dataset
 from partita.evaluation import Interval
 from partita.model_loading import load_model
 from partita.recipes import music2latent2_tiny
-from partita.training.finish import hours_of
 from partita.training.logs import read_log
-from partita.training.model_card import Measured, Training, model_card
+from partita.training.model_card import TrainingSummary, ValidationMetric, model_card
+from partita.training.statistics import audio_hours
 from partita_core import Autoencoder
 
 
@@ -28,10 +28,10 @@ def card(run):
 
 @pytest.fixture(scope="module")
 def training():
-    return Training("tiny", "objective/x", "tones: a|b", 6, 12.5, 1200, 90.0, "CPU", "validation", ())
+    return TrainingSummary("tiny", "objective/x", "tones: a|b", 6, 12.5, 1200, 90.0, "CPU", "validation", ())
 
 
-def test_header_is_yaml_with_the_metrics_of_the_log(card, run):
+def test_header_has_the_metrics_of_the_log(card, run):
     header = header_of(card)
     assert header["library_name"] == "partita" and header["pipeline_tag"] == "audio-to-audio"
     assert header["tags"] == ["audio", "autoencoder", "codec"] and "license" not in header
@@ -61,32 +61,32 @@ def test_text_has_data_time_metrics_and_usage(card):
     assert 'model = Autoencoder.from_pretrained("PATH")' in card
 
 
-def test_missing_measurements_are_stated(training, run):
+def test_card_without_metrics(training, run):
     card = model_card(load_model(run / "model"), training)
     assert "Measured: none." in card and "model-index" not in header_of(card)
     assert "1,200 steps" in card and "12.5 hours of audio" in card
 
 
-def test_metrics_without_intervals_are_marked(training, run):
-    measured = (Measured("loss", "loss", 1.5), Measured("b", "B ↑", 2.0, Interval(2.0, 1.0, 3.0)))
+def test_card_with_metrics_without_intervals(training, run):
+    measured = (ValidationMetric("loss", "loss", 1.5), ValidationMetric("b", "B ↑", 2.0, Interval(2.0, 1.0, 3.0)))
     model = load_model(run / "model")
     assert "without intervals:" in model_card(model, replace(training, measured=measured[:1]))
     card = model_card(model, replace(training, measured=measured))
     assert "| loss | 1.500 |" in card and "| B ↑ | 2.000 [1.000, 3.000] |" in card
     (result,) = header_of(card)["model-index"][0]["results"]
-    assert result["dataset"]["name"] == "tones: a|b"  # quoted as YAML wants it
+    assert result["dataset"]["name"] == "tones: a|b"  # needs quotes in YAML
     assert [metric["value"] for metric in result["metrics"]] == [1.5, 2.0]
 
 
-def test_hours_are_summed_from_file_headers(tmp_path):
+def test_hours_from_file_headers(tmp_path):
     for i, seconds in enumerate((1, 2, 6)):
         soundfile.write(tmp_path / f"{i}.wav", [0.0] * (seconds * 8000), 8000)
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
     dataset = open_dataset(tmp_path, split="train")
-    assert len(dataset) == 4 and hours_of(dataset) == pytest.approx(9 / 3600)
+    assert len(dataset) == 4 and audio_hours(dataset) == pytest.approx(9 / 3600)
 
 
-def test_header_is_parsed_by_the_hub_library(card, tmp_path):
+def test_header_is_read_by_huggingface_hub(card, tmp_path):
     from huggingface_hub import ModelCard
 
     (tmp_path / "README.md").write_text(card, encoding="utf-8")
@@ -96,12 +96,15 @@ def test_header_is_parsed_by_the_hub_library(card, tmp_path):
 
 
 def test_metrics_of_single_levels_are_left_out(training, run):
-    measured = (Measured("loss", "loss", 1.5), *(Measured(f"usage_{i}", f"usage_{i}", 0.5) for i in range(16)))
+    measured = (
+        ValidationMetric("loss", "loss", 1.5),
+        *(ValidationMetric(f"usage_{i}", f"usage_{i}", 0.5) for i in range(16)),
+    )
     card = model_card(load_model(run / "model"), replace(training, measured=measured))
     assert "| loss |" in card and "usage_" not in card
 
 
-def test_tokens_per_frame_are_counted(training):
+def test_tokens_per_frame_are_stated(training):
     model = music2latent2_tiny().model.build().eval()
     about = model_card(model, replace(training, measured=()))
-    assert "8 vectors of 64 numbers 1.34583 times a second" in about
+    assert "8 vectors of 64 numbers 1.34583 times per second" in about

@@ -122,7 +122,7 @@ def test_a_name_is_no_formula_and_no_command(model, name, tmp_path):
 def test_a_foreign_log_is_one_line(tmp_path, line):
     path = tmp_path / "log.jsonl"
     path.write_text(f'{line}\n{{"step": 2, "total": 1.0}}\n')
-    with pytest.raises(PartitaError, match="is no log of a run: line 1 is"):
+    with pytest.raises(PartitaError, match="line 1 is"):
         read_log(path)
 
 

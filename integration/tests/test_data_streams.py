@@ -237,7 +237,7 @@ def test_a_run_on_a_stream_is_resumed_exactly(config, shards, tmp_path, workers)
     train(run, output=tmp_path / "cut", resume=True, **settings)
     assert lines(tmp_path / "whole") == lines(tmp_path / "cut")
     ends = [checkpoints(tmp_path / name / "checkpoints")[-1] for name in ("whole", "cut")]
-    assert len(read_json(ends[0] / "state.json")["facts"]["places"][0]) == max(1, workers)
+    assert len(read_json(ends[0] / "state.json")["metadata"]["places"][0]) == max(1, workers)
     one, other = ((end / "objective.safetensors").read_bytes() for end in ends)
     assert one == other
 
@@ -278,5 +278,5 @@ sys.stdout.write(f"read: {' '.join(seen)}\\n")
     one, other = (line.split()[1:] for line in done.stdout.splitlines() if line.startswith("read: "))
     assert len(one) == len(other) == 16 and not set(one) & set(other)
     assert len(set(one) | set(other)) == sum(ROWS)
-    places = read_json(tmp_path / "run" / "checkpoints" / "step_00000016" / "state.json")["facts"]["places"]
+    places = read_json(tmp_path / "run" / "checkpoints" / "step_00000016" / "state.json")["metadata"]["places"]
     assert [place[0][0] for place in places] == [0, 1]

@@ -187,7 +187,7 @@ def test_encoder_embeds_latents_step_by_step():
     torch.testing.assert_close(head.inputs(rollout.result(), backbone()), embedded)
     assert not any(name.startswith("encoder") for name in head.state_dict())
     with pytest.raises(PartitaError, match="causal"):
-        flow_head(encoder=NeighbouringConfig().build(latent_spec=spec))
+        flow_head(encoder=NeighboringConfig().build(latent_spec=spec))
 
 
 def test_flow_learns_two_conditional_clusters():

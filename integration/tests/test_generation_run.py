@@ -12,7 +12,7 @@ from partita.data.texts import TextTask
 from partita.generation import FlowHeadConfig, Generator, GeneratorConfig, LlamaBackboneConfig, TokenHeadConfig
 from partita.model_loading import load_model
 from partita.objectives import LatentGenerationConfig
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig, train
+from partita.training import AdamWConfig, Constant, RunConfig, TrainerConfig, train
 from partita.training.checkpoints import checkpoints
 from partita.training.logs import read_log
 from partita_core import Autoencoder, Latents, PartitaError, override, read_tensors
@@ -22,7 +22,7 @@ TEXTS = (TextTask(prompt="", answer="{label}"),)
 
 
 def generation(codec, *, head=None, **trainer) -> RunConfig:
-    adamw = OptimizerConfig(lr=1e-2, schedule="constant")
+    adamw = AdamWConfig(lr=1e-2, schedule=Constant())
     settings = {"steps": 4, "log_every": 1, "evaluate_seconds": 1.0, "ema_decay": 0.5, **trainer}
     return RunConfig(
         codec=str(codec),
@@ -106,7 +106,7 @@ def test_training_on_stored_latents_with_texts(run, quantized, labeled, ok, tmp_
         it = load_model(train(config, data=corpus, output=tmp_path / f"run{codec.parent.name}", progress=False))
         assert it.generate(["low"], 0.1).audio_lengths.tolist() == [800]
     corpus = tmp_path / f"corpus{run.name}"
-    with pytest.raises(PartitaError, match="needs codes of .* and the data holds no codes"):
+    with pytest.raises(PartitaError, match="needs codes of the quantizer .* no codes"):
         train(generation(quantized, head=TokenHeadConfig()), data=corpus, output=tmp_path / "x", progress=False)
 
 
@@ -167,6 +167,6 @@ def test_invalid_combinations_of_model_and_data(run, labeled, tmp_path):
     settings = {"data": labeled, "output": tmp_path / "run", "progress": False}
     with pytest.raises(PartitaError, match="no codes"):
         train(generation(run / "model", head=TokenHeadConfig()), **settings)
-    with pytest.raises(PartitaError, match="name it with codec=FOLDER"):
+    with pytest.raises(PartitaError, match="codec=FOLDER"):
         train(replace(generation("x"), codec=None), **settings)
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""F3's stage 0: sizes, rates, that every bottleneck fits, and that a whole model streams (V11 and V12 of its tests)."""
+"""Autoencoder of F3: sizes, rates, every bottleneck, and streaming."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -29,12 +29,12 @@ def tiny():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_64_numbers_25_times_a_second(name):
+def test_latents_have_64_dimensions_at_25_hz(name):
     config = recipes.recipe(name)
     model = built(config)
     spec = model.latent_spec
     assert spec.dim == 64 and spec.frame_rate == 25
-    assert spec.frame_rate / 2 == Fraction(25, 2)  # patches of two, as the language model takes
+    assert spec.frame_rate / 2 == Fraction(25, 2)  # for the language model, in patches of two
     assert config.data.crop_samples(spec.sample_rate, spec.hop) == 32 * spec.hop == 1.28 * spec.sample_rate
     assert (model.encode_context[1], model.decode_context[1]) == (0, 1)
     assert (config.objective.discriminator is None) == (name == "f3_tiny")
@@ -44,13 +44,13 @@ def test_64_numbers_25_times_a_second(name):
     "name, encoder, decoder", [("f3_base", 5.9, 23.4), ("f3_small", 1.5, 5.9), ("f3_48khz", 8.8, 34.7)]
 )
 def test_published_sizes(name, encoder, decoder):
-    """Those of the specification; of 48 kHz stereo, for 64 channels in place of 256."""
+    """Those of the specification; at 48 kHz stereo, with 64 latent channels instead of 256."""
     model = built(recipes.recipe(name))
     assert millions(model.encoder) == pytest.approx(encoder, rel=0.02)
     assert millions(model.decoder) == pytest.approx(decoder, rel=0.02)
 
 
-def test_f3_tiny_is_tiny():
+def test_f3_tiny_size():
     assert 1.0 < millions(built(recipes.f3_tiny())) < 1.5
 
 
@@ -61,7 +61,7 @@ def test_every_bottleneck_is_one_override(bottleneck):
     assert model.latent_spec.dim == 64 and type(model.bottleneck.config).__module__.endswith(bottleneck)
 
 
-def test_a_step_of_training():
+def test_f3_training_step():
     config = recipes.f3_tiny()
     torch.manual_seed(0)
     objective = config.objective.build(model=config.model.build().train())
@@ -71,13 +71,13 @@ def test_a_step_of_training():
     out = objective(batch, TrainState(0, 10), "generator")
     out.total.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in objective.model.parameters())
-    # Noise of a random size is on the latents; their own scale is fixed.
+    # The latents have a fixed scale, plus noise of a random level.
     assert 1 < float(out.metrics["latent_rms"]) < 2**0.5
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-9), (torch.float32, 1e-4)])
-def test_streamed_as_the_whole_one_frame_late(tiny, dtype, tolerance):
+def test_streaming_equals_decoding_at_once(tiny, dtype, tolerance):
     model = tiny.to(dtype)
     generator = torch.Generator().manual_seed(1)
     audio = 0.1 * torch.randn(1, 1, 20 * 640 + 123, generator=generator, dtype=torch.float64).to(dtype)
@@ -96,15 +96,15 @@ def test_streamed_as_the_whole_one_frame_late(tiny, dtype, tolerance):
         pieces.append(decoder.push(new, last=last))
         values.append(new.values)
         pushed += block.shape[-1]
-        heard = sum(piece.shape[-1] for piece in pieces)
-        assert heard == (pushed if last else max(0, pushed // 640 - 1) * 640)
+        produced = sum(piece.shape[-1] for piece in pieces)
+        assert produced == (pushed if last else max(0, pushed // 640 - 1) * 640)
     for got, expected in ((torch.cat(values, dim=-1), latents.values), (torch.cat(pieces, dim=-1), decoded)):
         error = (got - expected).abs().max() / expected.square().mean().sqrt()
         assert float(error) < tolerance
 
 
 @torch.no_grad()
-def test_tiles_are_as_the_whole(tiny):
+def test_tiles_equal_encoding_at_once(tiny):
     model = tiny.to(torch.float64)
     audio = 0.1 * torch.randn(2, 1, 30 * 640, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     whole = model.encode(audio)
@@ -119,8 +119,8 @@ def test_tiles_are_as_the_whole(tiny):
 
 
 @torch.no_grad()
-def test_latents_have_their_scale_whatever_the_level(tiny):
-    """V1: each frame's mean is 0 and its norm 8, at +30 and at -30 dB; digital silence is finite and no louder."""
+def test_latents_have_unit_scale_at_every_level(tiny):
+    """Each frame has mean 0 and norm 8, at +30 and at -30 dB; digital silence is finite and not louder."""
     model = tiny.to(torch.float64)
     noise = torch.randn(1, 1, 12 * 640, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     for gain in (0.1 * 10**1.5, 0.1, 0.1 * 10**-1.5):
@@ -135,7 +135,7 @@ def test_latents_have_their_scale_whatever_the_level(tiny):
     assert isinstance(silent, Latents) and torch.equal(model.encode(noise).values, model.encode(noise).values)
 
 
-def test_48_khz_is_stereo_and_takes_mono_as_a_pair():
+def test_48_khz_model_encodes_mono_as_a_pair():
     config = recipes.f3_48khz()
     small = {"width": 2}
     torch.manual_seed(0)

@@ -47,7 +47,7 @@ def test_genae_small(ok):
     assert config.objective == recipes.genae_base().objective
 
 
-def test_a_minute_is_788_frames_of_genae_base_in_all_formats():
+def test_genae_base_has_788_frames_per_minute_in_every_layout():
     model_config = recipes.genae_base().model
     with FakeTensorMode(), torch.no_grad():
         model = model_config.build().eval()
@@ -61,7 +61,7 @@ def test_a_minute_is_788_frames_of_genae_base_in_all_formats():
     assert round(replace(model.latent_spec, hop=2048).frames(MINUTE) / frames, 2) == 1.64
 
 
-def test_a_minute_is_788_frames_from_audio_to_audio():
+def test_genae_base_encodes_and_decodes_a_minute():
     """The same through `encode` and `decode`, with the strides of `genae_base` and tiny widths."""
     config = recipes.genae_base().model
     tiny = {"channels": (4,) * 5, "attention_dim": 8, "attention_layers": 1, "heads": 1, "head_dim": 8}

@@ -34,7 +34,7 @@ def parameters(module) -> float:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_512_numbers_stand_for_a_chunk_of_743_milliseconds(name):
+def test_chunk_of_743_milliseconds_has_512_latent_values(name):
     """32768 samples; the tiny ones are of half the rate."""
     config = recipes.recipe(name)
     model = built(config)
@@ -51,15 +51,15 @@ def test_512_numbers_stand_for_a_chunk_of_743_milliseconds(name):
 
 
 @pytest.mark.parametrize("name", ["music2latent2_base", "music2latent2_small"])
-def test_mono_is_one_override_and_compresses_64_times_and_4096_in_time(name):
+def test_mono_is_one_override(name):
     model = built(override(recipes.recipe(name), [MONO]))
     spec = model.latent_spec
     assert model.audio_spec.channels == 1 and model.audio_spec.layouts == (ChannelLayout.MONO,)
     assert CHUNK / (spec.dim * spec.tokens_per_frame) == 64 and CHUNK / spec.tokens_per_frame == 4096
 
 
-def test_the_base_is_of_the_size_counted_for_its_successor():
-    """Patchifier 10.1 M, encoder transformer 32.1 M, upsampler 42.4 M and decoder 64 M, without its registers."""
+def test_base_has_the_published_sizes():
+    """Patchifier 10.1 M, encoder transformer 32.1 M, upsampler 42.4 M and decoder 64 M, without registers."""
     model = built(recipes.music2latent2_base())
     assert parameters(model) == pytest.approx(147.0, abs=0.1)
     assert parameters(model.encoder.patchifier) == pytest.approx(10.1, abs=0.05)
@@ -74,7 +74,7 @@ def test_sizes(name, least, most):
     assert least <= parameters(built(recipes.recipe(name))) <= most
 
 
-def test_the_small_one_adds_its_guards_and_variations():
+def test_small_recipe_differs_from_base_as_documented():
     base, small = recipes.music2latent2_base(), recipes.music2latent2_small()
     assert small.trainer.optimizers == base.trainer.optimizers
     assert small.data == replace(base.data, augmentation=Augmentation())
@@ -84,8 +84,8 @@ def test_the_small_one_adds_its_guards_and_variations():
 
 
 @pytest.mark.parametrize("name", ["music2latent2_base", "codicodec_base"])
-def test_the_bases_have_nothing_that_is_not_published(name):
-    """No norm of the latents, a plain tanh, no loss beside the one, no limit of its weight, audio as it is."""
+def test_bases_contain_only_published_parts(name):
+    """No norm of the latents, a plain tanh, a single loss without a limit of its weight, and unchanged audio."""
     config = recipes.recipe(name)
     model = built(config)
     assert model.encoder.batch_norm is None and model.bottleneck.gain is None and not model.bottleneck.loss_weights
@@ -100,25 +100,25 @@ def test_the_bases_have_nothing_that_is_not_published(name):
     assert torch.equal(seen.audio, audio) and seen.layout == seen.target_layout == ChannelLayout.STEREO
 
 
-def test_a_mono_base_takes_one_channel_at_random():
+def test_mono_base_is_trained_on_a_random_channel():
     config = override(recipes.music2latent2_base(), [MONO])
     audio = torch.tensor([[0.25], [0.5]]).expand(2, 100)
     draw = torch.Generator().manual_seed(0)
-    seen = [float(augment(audio, config.model.audio, config.data.augmentation, draw).audio[0, 0]) for _ in range(50)]
-    assert set(seen) == {0.25, 0.5}
+    drawn = [float(augment(audio, config.model.audio, config.data.augmentation, draw).audio[0, 0]) for _ in range(50)]
+    assert set(drawn) == {0.25, 0.5}
 
 
-def test_the_base_is_trained_as_published():
+def test_base_is_trained_as_published():
     trainer = recipes.music2latent2_base().trainer
     radam = trainer.optimizers["generator"]
-    assert radam.name == "radam" and radam.betas == (0.9, 0.999) and radam.weight_decay == 0
+    assert radam.tag == "optimizer/radam" and radam.betas == (0.9, 0.999) and radam.weight_decay == 0
     assert trainer.ema_decay == 0.9999 and radam.clip == 1.0 and trainer.steps == 800_000
     assert radam.lr_at(TrainState(4_999, 800_000)) == pytest.approx(0.5e-4, rel=1e-3)
     assert radam.lr_at(TrainState(400_000, 800_000)) == pytest.approx((1e-4 + 1e-6) / 2)
     assert radam.lr_at(TrainState(800_000, 800_000)) == pytest.approx(1e-6)
 
 
-def test_codicodec_makes_128_codes_of_a_chunk():
+def test_codicodec_has_128_codes_per_chunk():
     config = recipes.codicodec_tiny()
     model = built(config)
     spec = model.latent_spec
@@ -129,8 +129,8 @@ def test_codicodec_makes_128_codes_of_a_chunk():
     assert config.model.quantizer.rounding_dropout == 0.75
 
 
-def test_the_base_of_codicodec_has_the_published_sizes():
-    """Of its code: patchifier 10.1 M, U-Net 11.0 M each way, 512 tokens per chunk, 128 latents and 8 registers."""
+def test_codicodec_base_has_the_published_sizes():
+    """Patchifier 10.1 M, U-Net 11.0 M each way, 512 tokens per chunk, 128 latents and 8 registers."""
     config = recipes.codicodec_base()
     model = built(config)
     assert model.decoder.representation.hop == 1024 and model.decoder.chunk_frames == 32
@@ -145,14 +145,14 @@ def test_the_base_of_codicodec_has_the_published_sizes():
     assert built(faster).latent_spec.frame_rate == Fraction(48_000, CHUNK)
 
 
-def test_the_base_of_codicodec_begins_with_the_same_latents_for_all_audio():
+def test_codicodec_base_is_initialized_with_zero_latents():
     model = override(recipes.codicodec_base(), SMALL).model.build().eval()
     audio = 0.3 * torch.randn(2, 2, model.latent_spec.hop, generator=torch.Generator().manual_seed(0))
     assert not model.encode(audio).values.any()
 
 
-def test_steps_shrink_to_a_hundredth_in_codicodec_and_to_a_thousandth_in_music2latent2():
-    """e_K is 2 and 3."""
+def test_final_step_sizes():
+    """A hundredth for CoDiCodec and a thousandth for Music2Latent2: `e_K` is 2 and 3."""
     for name, last in (("codicodec_base", 0.01), ("music2latent2_base", 0.001)):
         objective = override(recipes.recipe(name), SMALL)
         objective = objective.objective.build(model=objective.model.build())
@@ -163,11 +163,11 @@ def test_steps_shrink_to_a_hundredth_in_codicodec_and_to_a_thousandth_in_music2l
 
 
 @pytest.mark.parametrize("name", ["codicodec_base", "music2latent2_base"])
-def test_the_bases_train_two_steps(name):
+def test_bases_train_two_steps(name):
     config = override(recipes.recipe(name), SMALL)
     torch.manual_seed(0)
     objective = config.objective.build(model=config.model.build().train())
-    optimizer = config.trainer.optimizers["generator"].build(objective.parameter_groups("generator"))
+    optimizer = config.trainer.optimizers["generator"].build(groups=objective.parameter_groups("generator"))
     audio = 0.1 * torch.randn(2, 2, objective.crop_multiple, generator=torch.Generator().manual_seed(2))
     layout = torch.ones(2, dtype=torch.int64)
     batch = {"audio": audio, "audio_lengths": torch.full((2,), audio.shape[-1])}
@@ -183,7 +183,7 @@ def test_the_bases_train_two_steps(name):
     assert any(moved) and all(parameter.isfinite().all() for parameter in objective.parameters())
 
 
-def test_figures_are_known_without_training(monkeypatch):
+def test_profile_without_training(monkeypatch):
     monkeypatch.setattr("partita.model_profile._CHUNKS", 2)
     found = recipe_profile(recipes.music2latent2_tiny())
     assert found["floats_per_second"] == pytest.approx(512 * 44_100 / CHUNK)

@@ -1,4 +1,4 @@
-"""Promises that every recipe makes: the size in its docstring, batches that processes can share, rates that rise."""
+"""Properties of every recipe: the size in its docstring, batches that processes can share, and a warm-up."""
 
 import re
 
@@ -20,7 +20,7 @@ def count(module) -> float:
 
 
 def promised(text: str) -> list[str]:
-    """The numbers of "35.4 M + 35.1 M parameters", or the one of "147 M parameters" or "of 3 M parameters"."""
+    """The numbers of "35.4 M + 35.1 M parameters" or "147 M parameters"."""
     found = re.search(rf"{NUMBER}(?: \+ {NUMBER})? parameters", text)
     assert found, text
     return [number for number in found.groups() if number]
@@ -34,21 +34,21 @@ def rounded_alike(value: float, number: str) -> bool:
 def check_warm_up(config) -> None:
     for phase, optimizer in config.trainer.optimizers.items():
         if phase == "discriminator" and config.objective.discriminator is None:
-            continue  # left aside
+            continue  # not used
         assert 0 < optimizer.lr_at(TrainState(0, config.trainer.steps)) <= 0.02 * optimizer.lr, phase
-        assert optimizer.warmup_steps >= 0.001 * config.trainer.steps, phase
+        assert optimizer.schedule.warmup_steps >= 0.001 * config.trainer.steps, phase
 
 
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory):
-    """A codec with latents of 64 numbers, 25 per second, and its folder."""
+    """A codec with latents of 64 dimensions at 25 Hz, and its folder."""
     folder = tmp_path_factory.mktemp("promises") / "codec"
     recipes.f3_tiny().model.build().eval().save_pretrained(folder)
     return Autoencoder.from_pretrained(folder), str(folder)
 
 
 @pytest.mark.parametrize("name", sorted(recipes.CODEC_RECIPES))
-def test_the_docstring_has_the_number_of_parameters_on_a_codec(name, codec):
+def test_docstring_has_the_number_of_parameters_on_a_codec(name, codec):
     config = recipes.recipe(name, codec[1])
     with torch.device("meta"):
         model = config.model.build(dim=64) if name.startswith("vq") else config.model.build(codec=codec[0])
@@ -64,8 +64,8 @@ def test_recipes_on_a_codec_warm_up_and_share_their_batches(name, codec):
 
 
 @pytest.mark.parametrize("name", SIZED)
-def test_the_docstring_has_the_number_of_parameters(name):
-    """Encoder and decoder where there are two numbers, else the whole model."""
+def test_docstring_has_the_number_of_parameters(name):
+    """Two numbers are those of encoder and decoder, one is that of the model."""
     with FakeTensorMode():
         model = recipes.recipe(name).model.build()
     parts = (
@@ -75,20 +75,20 @@ def test_the_docstring_has_the_number_of_parameters(name):
         assert rounded_alike(count(part), number), f"{name}: {count(part):.2f} M, its docstring has {number} M"
 
 
-def test_a_wrong_number_would_be_found():
+def test_numbers_are_compared_to_their_last_digit():
     assert promised("Of 35.4 M + 35.1 M parameters.") == ["35.4", "35.1"] and promised("15 M parameters") == ["15"]
     assert rounded_alike(146.95, "147") and not rounded_alike(146.95, "155") and not rounded_alike(35.46, "35.4")
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4, 8])
 @pytest.mark.parametrize("name", BASES)
-def test_up_to_8_processes_share_a_batch_of_a_base_recipe(name, processes):
+def test_batches_of_base_recipes_can_be_shared_by_8_processes(name, processes):
     batch = recipes.recipe(name).data.batch_size
     assert share_of(batch, processes) * processes == batch
 
 
 @pytest.mark.parametrize("name", SIZED)
-def test_the_learning_rate_rises_from_almost_nothing(name):
+def test_learning_rate_has_a_warm_up(name):
     check_warm_up(recipes.recipe(name))
 
 
@@ -99,10 +99,12 @@ def steps_of_kl(warmup_steps: int) -> list[float]:
     changes += [f"model.{part}.{width}" for part in ("encoder", "decoder") for width in widths]
     changes += ["model.encoder.channels=[16,16,32,64,256]", "model.decoder.channels=[256,32,16,16,8]"]
     config = override(recipes.genae_base(), changes)
-    settings = override(config, [f"trainer.optimizers.generator.warmup_steps={warmup_steps}"]).trainer.optimizers
+    settings = override(
+        config, [f"trainer.optimizers.generator.schedule.warmup_steps={warmup_steps}"]
+    ).trainer.optimizers
     torch.manual_seed(0)
     objective = config.objective.build(model=config.model.build().train())
-    optimizer = settings["generator"].build(objective.parameter_groups("generator"))
+    optimizer = settings["generator"].build(groups=objective.parameter_groups("generator"))
     generator = torch.Generator().manual_seed(1)
     samples, layout = 8 * objective.crop_multiple, torch.ones(1, dtype=torch.int64)
     batch = {"audio": 0.1 * torch.randn(1, 2, samples, generator=generator), "layout": layout, "target_layout": layout}
@@ -119,7 +121,7 @@ def steps_of_kl(warmup_steps: int) -> list[float]:
     return found
 
 
-def test_the_first_steps_leave_the_scale_of_the_latents():
-    warmed = steps_of_kl(recipes.genae_base().trainer.optimizers["generator"].warmup_steps)
+def test_first_steps_keep_the_scale_of_the_latents():
+    warmed = steps_of_kl(recipes.genae_base().trainer.optimizers["generator"].schedule.warmup_steps)
     assert max(warmed) < 1.1 * warmed[0]
-    assert steps_of_kl(0)[-1] > 1.5 * warmed[0]  # as it is without the warm-up
+    assert steps_of_kl(0)[-1] > 1.5 * warmed[0]  # without the warm-up

@@ -1,4 +1,4 @@
-"""Consistency training on the smallest denoising decoder, and on decoders that show what they were given."""
+"""Consistency training of a minimal denoising decoder, with its calls recorded."""
 
 import math
 from dataclasses import replace
@@ -37,7 +37,7 @@ def step(it, data=None, state=None):
 
 
 def recorded(it, monkeypatch, *, dropout: float = 0.0):
-    """The calls of the decoder: (x, sigma, features, whether gradients are kept, the dropped places)."""
+    """Calls of the decoder: (x, sigma, features, gradients enabled, dropout mask)."""
     calls, original = [], it.model.decoder.forward
 
     def forward(x, sigma, features):
@@ -49,7 +49,7 @@ def recorded(it, monkeypatch, *, dropout: float = 0.0):
     return calls
 
 
-def test_it_is_one_phase_that_trains_every_parameter_at_every_step():
+def test_one_phase_trains_every_parameter_at_every_step():
     it = objective()
     trained = [id(p) for group in it.parameter_groups("generator") for p in group["params"]]
     assert it.phases == ("generator",) and sorted(trained) == sorted(id(p) for p in it.parameters())
@@ -63,37 +63,37 @@ def test_it_is_one_phase_that_trains_every_parameter_at_every_step():
         assert not any(v.requires_grad for v in (out.losses | out.metrics).values())
 
 
-def test_the_total_adds_the_own_terms_of_the_bottleneck():
+def test_total_includes_losses_of_the_bottleneck():
     out = step(objective())
     assert out.losses.keys() == {"consistency", "power"}
     torch.testing.assert_close(out.total.detach(), out.losses["consistency"] + 1e-3 * out.losses["power"])
 
 
-def test_bottleneck_and_quantizer_learn_from_frames_that_hold_audio_alone():
+def test_bottleneck_and_quantizer_ignore_padding():
     found = []
     for chunks in (4, 8):
         it = objective(parts={"quantizer": RoundingConfig()})
         data = batch(2)
         data["audio"] = torch.nn.functional.pad(data["audio"], (0, (chunks - 2) * CHUNK))
         out = step(it, data)
-        found.append((out.losses["power"], it.model.bottleneck.power, it.code_use.last_use))
+        found.append((out.losses["power"], it.model.bottleneck.power, it.code_usage.last_use))
     torch.testing.assert_close(found[0], found[1])
 
 
-def test_the_total_adds_the_own_terms_of_the_decoder_over_the_chunks_that_count(monkeypatch):
+def test_total_includes_losses_of_the_decoder_over_counted_chunks(monkeypatch):
     it = objective()
     decoder = it.model.decoder
     monkeypatch.setattr(decoder, "loss_weights", {"level": 2.0}, raising=False)
 
     def losses(features, clean):
-        assert clean.shape[0] == features[0].shape[0] == 9  # three runs of two chunks of three items
+        assert clean.shape[0] == features[0].shape[0] == 9  # three windows of two chunks for each of three items
         return {"level": torch.arange(18.0).reshape(9, 2)}
 
     monkeypatch.setattr(decoder, "losses", losses, raising=False)
     data = batch()
-    data["audio_lengths"] = torch.tensor([4 * CHUNK, 4 * CHUNK, CHUNK])  # of the last, the first chunk alone
+    data["audio_lengths"] = torch.tensor([4 * CHUNK, 4 * CHUNK, CHUNK])  # of the last item, only the first chunk
     out = step(it, data)
-    # Runs lie behind each other, so items are rows 0, 3, 6, then 1, 4, 7, then 2, 5, 8.
+    # Windows are stacked, so items are rows 0, 3, 6, then 1, 4, 7, then 2, 5, 8.
     counted = [i for i in range(18) if i // 2 % 3 != 2] + [4]
     torch.testing.assert_close(out.losses["level"], torch.tensor(sum(counted) / len(counted)))
     rest = out.losses["consistency"] + 1e-3 * out.losses["power"]
@@ -103,8 +103,8 @@ def test_the_total_adds_the_own_terms_of_the_decoder_over_the_chunks_that_count(
         step(it, data)
 
 
-def test_it_may_begin_with_what_the_latents_tell(monkeypatch):
-    """The denoiser is not run, no parameter goes without a gradient, and the schedule follows."""
+def test_conditioning_start_trains_only_the_losses_of_the_decoder(monkeypatch):
+    """The denoiser is not run, every parameter has a gradient, and the schedule starts afterwards."""
     monkeypatch.setattr(TinyDenoiser, "loss_weights", {"level": 2.0})
     monkeypatch.setattr(TinyDenoiser, "losses", lambda self, features, clean: {"level": features[0].square().mean(-1)})
     it = objective(conditioning_start=0.25, step_exponent=3.0)
@@ -120,13 +120,13 @@ def test_it_may_begin_with_what_the_latents_tell(monkeypatch):
     uniform = torch.full((1,), 0.999)
     steps = [float(torch.sub(*it.times(uniform, progress))) for progress in (0.25, 0.625, 1.0)]
     assert steps == pytest.approx([0.1, 0.01, 0.001], rel=1e-3)
-    with pytest.raises(PartitaError, match="conditioning_start is 0.5, but TinyDenoiser has no losses of its own"):
+    with pytest.raises(PartitaError, match="conditioning_start is 0.5, but TinyDenoiser"):
         monkeypatch.undo()
         objective(conditioning_start=0.5)
 
 
-def test_the_loss_is_that_of_the_paper(monkeypatch):
-    """By hand, from what the decoder was given and returned."""
+def test_loss_equals_the_published_formula(monkeypatch):
+    """Computed by hand from the inputs and outputs of the decoder."""
     it = objective()
     calls = recorded(it, monkeypatch)
     data = batch(2)
@@ -142,19 +142,19 @@ def test_the_loss_is_that_of_the_paper(monkeypatch):
     torch.testing.assert_close(out.losses["consistency"].double(), expected, rtol=1e-4, atol=0)
 
 
-def test_distances_are_measured_in_the_deviation_that_the_decoder_knows(monkeypatch):
+def test_distances_are_in_units_of_the_decoders_deviation(monkeypatch):
     it, data = objective(offset=1e-6), batch(2)
     plain = step(it, data).losses["consistency"]
     monkeypatch.setattr(TinyDenoiser, "deviation", lambda self, features: torch.full((3, 2, 8, 8), 0.25))
     torch.testing.assert_close(step(it, data).losses["consistency"], 4 * plain, rtol=1e-3, atol=0)
-    # Where it is large, no difference counts.
+    # Differences do not count where the deviation is large.
     uneven = torch.full((3, 2, 8, 8), 1e6)
     uneven[..., 4:] = 1.0
     monkeypatch.setattr(TinyDenoiser, "deviation", lambda self, features: uneven)
     assert float(step(it, data).losses["consistency"]) < float(plain)
 
 
-def test_distances_point_by_point_count_sizes_instead_of_squares():
+def test_pointwise_distance_is_linear_in_magnitude():
     it, sixteen = objective(pointwise=True, offset=1e-6), torch.zeros(3, 2, 4, 2)
     even, one, two = sixteen.clone(), sixteen.clone(), sixteen.clone()
     even[:] = 0.5
@@ -164,11 +164,11 @@ def test_distances_point_by_point_count_sizes_instead_of_squares():
     assert found == pytest.approx([0.5 * 4, 8 / 4, 8 / 4], rel=1e-4)
     found = [float(objective(offset=1e-6)._distance(x, sixteen)[1]) for x in (even, one, two)]
     assert found == pytest.approx([0.5 * 4, 8.0, 32**0.5], rel=1e-4)
-    # Well below the offset it is quadratic in each element.
+    # Well below the offset, it is quadratic in each element.
     assert float(objective(pointwise=True, offset=100.0)._distance(one, sixteen)[0]) == pytest.approx(0.08, rel=1e-2)
 
 
-def test_teacher_and_student_see_the_same_signal_noise_and_dropout_at_neighbouring_levels(monkeypatch):
+def test_teacher_and_student_share_signal_noise_and_dropout(monkeypatch):
     it = objective()
     calls = recorded(it, monkeypatch, dropout=0.5)
     data = batch(2)
@@ -185,11 +185,11 @@ def test_teacher_and_student_see_the_same_signal_noise_and_dropout_at_neighbouri
     schedule = it.model.decoder.schedule
     times, times_before = schedule.time(sigma), schedule.time(before)
     torch.testing.assert_close((times - 0.1).clamp_min(0), times_before, rtol=0, atol=1e-5)
-    assert len(set(times.flatten().tolist())) == 6  # a level for each chunk
+    assert len(set(times.flatten().tolist())) == 6  # a level per chunk
 
 
-def test_the_encoder_learns_through_the_student_only(monkeypatch):
-    """A decoder that is its features: the student's say nothing, so neither does the encoder's gradient."""
+def test_gradients_pass_through_the_student_only(monkeypatch):
+    """A decoder that returns its features has no gradient if those of the student are detached."""
     it = objective()
     calls = 0
 
@@ -210,8 +210,8 @@ def test_the_encoder_learns_through_the_student_only(monkeypatch):
     assert float(torch.autograd.grad(out.total, features)[0].abs().sum()) > 0
 
 
-def test_under_autocast_the_student_keeps_its_gradients():
-    """Weights that autocast has cast under no_grad carry none; they must not be what the student gets."""
+def test_student_has_gradients_under_autocast():
+    """Weights that autocast casts and caches under no_grad have none, and must not be used for the student."""
     it = objective()
     with torch.autocast("cpu", torch.bfloat16):
         out = step(it)
@@ -221,7 +221,7 @@ def test_under_autocast_the_student_keeps_its_gradients():
     assert float(it.model.decoder.move.weight.grad.abs().sum()) > 0
 
 
-def test_every_run_of_two_chunks_is_denoised_with_its_own_features(monkeypatch):
+def test_every_window_is_denoised_with_its_own_features(monkeypatch):
     it = objective()
     calls = recorded(it, monkeypatch)
     data = batch(4)
@@ -235,7 +235,7 @@ def test_every_run_of_two_chunks_is_denoised_with_its_own_features(monkeypatch):
     torch.testing.assert_close(torch.cat(spread), sigma, rtol=0.5, atol=0.15)
 
 
-def test_chunks_in_the_padding_do_not_count():
+def test_chunks_of_padding_do_not_count():
     it = objective(parts={"bottleneck": RoundingConfig()}.items())
     data = batch(4, source=(STEREO,), target=(STEREO,))
     data["audio_lengths"] = torch.tensor([CHUNK + 1])
@@ -243,11 +243,11 @@ def test_chunks_in_the_padding_do_not_count():
     full = step(it, {**data, "audio_lengths": torch.tensor([4 * CHUNK])}).losses["consistency"]
     some = step(it, data).losses["consistency"]
     assert float(some) != float(full)
-    data["audio"][..., 3 * CHUNK :] = 1.0  # what lies beyond the neighbors of the counted chunks is never looked at
+    data["audio"][..., 3 * CHUNK :] = 1.0  # beyond the neighbors of counted chunks
     assert float(step(it, data).losses["consistency"]) == float(some)
 
 
-def test_the_warm_start_has_the_clean_signal_as_teacher_and_the_schedule_follows_it(monkeypatch):
+def test_warm_start_uses_the_clean_signal_as_teacher(monkeypatch):
     it = objective(warm_start=0.2)
     uniform = torch.linspace(0, 1, 11, dtype=torch.float64)
     student, teacher = it.times(uniform, 0.1)
@@ -263,7 +263,7 @@ def test_the_warm_start_has_the_clean_signal_as_teacher_and_the_schedule_follows
     assert bool((objective(warm_start=1.0).times(uniform, 0.99)[1] == 0).all())
 
 
-def test_levels_are_logged_where_there_were_any_and_only_there(monkeypatch):
+def test_metrics_by_level_are_logged_for_drawn_levels_only(monkeypatch):
     it = objective()
     names = ["below_0.01", "below_0.1", "below_1", "below_10", "above_10"]
     schedule = it.model.decoder.schedule
@@ -278,7 +278,7 @@ def test_levels_are_logged_where_there_were_any_and_only_there(monkeypatch):
     torch.testing.assert_close(mean, out.losses["consistency"])
 
 
-def test_the_error_is_relative_to_the_clean_signal(monkeypatch):
+def test_error_is_relative_to_the_clean_signal(monkeypatch):
     it = objective()
     data = batch(2, source=(STEREO,), target=(STEREO,))
     clean = it.model.decoder.representation(data["audio"])
@@ -288,32 +288,32 @@ def test_the_error_is_relative_to_the_clean_signal(monkeypatch):
     assert errors and all(float(value) == pytest.approx(0.5, rel=1e-4) for value in errors.values())
 
 
-def test_a_quantizer_beside_the_bottleneck_takes_part(monkeypatch):
+def test_attached_quantizer_is_trained(monkeypatch):
     it = objective(parts={"bottleneck": NoisyConfig(), "quantizer": RoundingConfig()}.items())
-    seen = []
+    inputs = []
     original = it.model.decoder.condition
-    monkeypatch.setattr(it.model.decoder, "condition", lambda h, layout: (seen.append(h), original(h, layout))[1])
+    monkeypatch.setattr(it.model.decoder, "condition", lambda h, layout: (inputs.append(h), original(h, layout))[1])
     out = step(it)
     out.total.backward()
-    steps = seen[0] * 2  # five levels: the values are multiples of a half
+    steps = inputs[0] * 2  # five levels: the values are multiples of a half
     torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-5)
     assert all(p.grad is not None for p in it.parameters())
 
 
-def test_a_feed_forward_decoder_is_refused():
-    with pytest.raises(PartitaError, match="needs a denoising decoder, TransposedDecoder is none"):
+def test_decoder_must_denoise():
+    with pytest.raises(PartitaError, match="denoising decoder; TransposedDecoder"):
         ConsistencyTrainingConfig().build(model=autoencoder())
 
 
 @pytest.mark.parametrize(
     ("field", "value"), [("warm_start", 1.5), ("uniform_share", -0.1), ("initial_step", 0.0), ("level_std", 0.0)]
 )
-def test_settings_that_cannot_be_are_refused(field, value):
+def test_invalid_settings(field, value):
     with pytest.raises(PartitaError, match=f"{field} is {value}"):
         replace(ConsistencyTrainingConfig(), **{field: value})
 
 
-def test_it_works_in_float64():
+def test_float64():
     it = objective().double()
     data = batch()
     data["audio"] = data["audio"].double()

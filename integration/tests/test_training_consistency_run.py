@@ -1,4 +1,4 @@
-"""Runs of consistency training with the real encoder and decoder, a few thousand parameters each."""
+"""Runs of consistency training with the summary encoder and the consistency decoder at a few thousand parameters."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from partita.data import DataConfig
 from partita.objectives import ConsistencyTrainingConfig, TrainState
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig, train
+from partita.training import AdamWConfig, Constant, RAdamConfig, RunConfig, TrainerConfig, train
 from partita.training.checkpoints import checkpoints
 from partita.training.logs import read_log
 from partita_bottlenecks import TanhConfig
@@ -24,7 +24,7 @@ def config(**trainer) -> RunConfig:
         TanhConfig(),
         ConsistencyDecoderConfig.example(),
     )
-    radam = OptimizerConfig(name="radam", lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, schedule="constant")
+    radam = RAdamConfig(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, schedule=Constant())
     settings = {"steps": 6, "log_every": 1, "evaluate_seconds": 0.1, "statistics_seconds": 0.5, "ema_decay": 0.9}
     return RunConfig(
         model=model,
@@ -48,7 +48,7 @@ def run(tones, tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_run_leaves_a_model_that_encodes_and_decodes(run):
+def test_trained_model_encodes_and_decodes(run):
     model = Autoencoder.from_pretrained(run / "model")
     assert model.latent_spec.bounded and model.latent_spec.mean is not None
     audio = torch.randn(2, 2, 1001, generator=torch.Generator().manual_seed(0)) * 0.1
@@ -63,15 +63,15 @@ def test_a_run_leaves_a_model_that_encodes_and_decodes(run):
         assert line["metric/saturated_fraction"] < 0.5
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tones, tmp_path, monkeypatch):
-    """Also across the end of the warm start, whose progress is that of the whole run."""
-    from partita.training.time_budget import Clock
+def test_resumed_consistency_run_equals_uninterrupted_run(tones, tmp_path, monkeypatch):
+    """Resumed before the end of the warm start, which depends on the progress of the run."""
+    from partita.training.time_budget import TimeBudget
 
     whole = config(accumulation=2)
     train(whole, data=tones, output=tmp_path / "whole", progress=False)
-    clock = Clock.over
+    is_over = TimeBudget.is_over
     with monkeypatch.context() as patch:  # killed after step 2, with the schedule of all six
-        patch.setattr(Clock, "over", lambda self, state: state.step >= 2 or clock(self, state))
+        patch.setattr(TimeBudget, "is_over", lambda self, state: state.step >= 2 or is_over(self, state))
         train(whole, data=tones, output=tmp_path / "cut", progress=False)
     torch.manual_seed(99)
     train(whole, data=tones, output=tmp_path / "cut", resume=True, progress=False)
@@ -80,11 +80,11 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tones, tmp_path, mon
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
-def test_the_loss_curve_is_the_golden_one(golden):
+def test_consistency_loss_curve_equals_golden_curve(golden):
     golden("consistency_training.json", config(), ("total", "gradient/generator", "metric/pre_tanh_rms"))
 
 
-def test_the_loss_of_the_same_draws_falls():
+def test_loss_of_fixed_draws_decreases():
     torch.manual_seed(0)
     run = config()
     it = run.objective.build(model=run.model.build())
@@ -92,7 +92,7 @@ def test_the_loss_of_the_same_draws_falls():
     audio = 0.3 * torch.sin(2 * torch.pi * torch.tensor([300.0, 700.0])[:, None, None] * t).expand(2, 2, -1)
     ones = torch.ones(2, dtype=torch.int64)
     batch = {"audio": audio, "audio_lengths": 384 * ones, "layout": ones, "target_layout": ones}
-    optimizer = OptimizerConfig().build(it.parameter_groups("generator"))
+    optimizer = AdamWConfig().build(groups=it.parameter_groups("generator"))
     for group in optimizer.param_groups:
         group["lr"] = 3e-3
     totals = []
@@ -106,17 +106,17 @@ def test_the_loss_of_the_same_draws_falls():
     assert totals[-1] < 0.8 * totals[0], totals
 
 
-def test_a_saturated_run_stops_and_says_why(tones, tmp_path):
-    saturated = ["model.bottleneck.gain=30.0", "trainer.watch.after=15"]
+def test_saturated_run_stops(tones, tmp_path):
+    saturated = ["model.bottleneck.gain=30.0", "trainer.alarms.start_step=15"]
     wild = override(config(steps=200, evaluate_seconds=0.01), saturated)
-    with pytest.raises(PartitaError, match=r"step 15: the bottleneck saturates: \d\d% .* the run stops at 50%"):
+    with pytest.raises(PartitaError, match=r"step 15: .* \d\d% .*50%"):
         train(wild, data=tones, output=tmp_path / "run", progress=False)
     last = [line for line in read_log(tmp_path / "run" / "log.jsonl") if "total" in line][-1]
     assert last["step"] == 15 and not (tmp_path / "run" / "model").exists()
 
 
-def test_one_model_for_latents_and_for_codes(tones, tmp_path):
-    """A quantizer beside the bottleneck is trained with: codes come with the latents, which keep their values."""
+def test_model_with_latents_and_codes(tones, tmp_path):
+    """An attached quantizer adds codes to the latents, which keep their values."""
     from dataclasses import replace
 
     both = config()

@@ -1,4 +1,4 @@
-"""Memory of a run does not grow with its steps."""
+"""Memory of a run does not grow with the number of steps."""
 
 from pathlib import Path
 
@@ -19,11 +19,11 @@ def test_memory_does_not_grow_over_a_thousand_steps(config, tones, tmp_path, mon
     used: dict[int, float] = {}
     write = Log.write
 
-    def noted(self, step, **values):
+    def recorded(self, step, **values):
         used[step] = resident()
         write(self, step, **values)
 
-    monkeypatch.setattr(Log, "write", noted)
+    monkeypatch.setattr(Log, "write", recorded)
     settings = ["trainer.steps=1000", "trainer.log_every=50", "trainer.evaluate_every=200"]
     train(override(config(), settings), data=tones, output=tmp_path / "run", checkpoint_every=200, progress=False)
     assert used[1000] - used[400] < 30, used

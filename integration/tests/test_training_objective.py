@@ -33,7 +33,7 @@ def objective(config, **changes) -> AdversarialReconstruction:
     return run.objective.build(model=run.model.build())
 
 
-def test_the_total_is_the_weighted_sum_of_all_terms(config):
+def test_total_is_the_weighted_sum_of_all_terms(config):
     it = objective(config)
     it.weights = {"stft": 2.0, "mel": 0.5}
     torch.manual_seed(1)
@@ -45,7 +45,7 @@ def test_the_total_is_the_weighted_sum_of_all_terms(config):
     assert not any(term.requires_grad for term in terms.values())
 
 
-def test_an_exact_model_has_no_loss_whatever_the_layouts(config):
+def test_exact_reconstruction_has_zero_loss_in_every_layout(config):
     it = objective(config)
 
     class Exact(nn.Module):
@@ -60,7 +60,7 @@ def test_an_exact_model_has_no_loss_whatever_the_layouts(config):
     assert float(out.total) == 0.0
 
 
-def test_for_mono_the_mean_of_the_pair_counts(config):
+def test_mono_loss_compares_the_mean_of_the_channel_pair(config):
     it = objective(config)
     data = batch(source=(MONO,), target=(MONO,))
     spread = torch.randn(1, 1, 480)
@@ -76,7 +76,7 @@ def test_for_mono_the_mean_of_the_pair_counts(config):
     assert float(it(data, TrainState(), "generator").total) < 1e-3
 
 
-def test_the_bottleneck_learns_from_frames_that_hold_audio_alone(config):
+def test_bottleneck_losses_ignore_padding(config):
     it = objective(config)
     ends = torch.tensor([480, 130, 250, 1])
     found = []
@@ -88,12 +88,12 @@ def test_the_bottleneck_learns_from_frames_that_hold_audio_alone(config):
         out = it(data, TrainState(), "generator")
         found.append(torch.stack([out.losses["kl"], *(out.metrics[n] for n in ("posterior_std", "channel_std_min"))]))
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=0)
-    data["audio_lengths"] = torch.full((4,), 1920)  # the same, with the padding taken for audio
+    data["audio_lengths"] = torch.full((4,), 1920)  # the same batch, with padding counted as audio
     assert it(data, TrainState(), "generator").losses["kl"] != pytest.approx(float(found[0][0]), rel=1e-2)
 
 
 @pytest.mark.parametrize("phase", ["generator", "discriminator"])
-def test_a_phase_leaves_no_gradient_in_what_it_does_not_train(config, phase):
+def test_phase_adds_no_gradient_to_other_parameters(config, phase):
     it = objective(config, adversarial=True)
     data = batch()
     data["samples"] = it(data, TrainState(), "generator").samples
@@ -106,29 +106,13 @@ def test_a_phase_leaves_no_gradient_in_what_it_does_not_train(config, phase):
             assert parameter.grad is None, name
 
 
-@pytest.mark.parametrize("name", ["hinge", "least_squares"])
-def test_adversarial_loss_is_selected_by_name(config, name):
-    run = config(adversarial=True)
-    it = replace(run.objective, adversarial_loss=name).build(model=run.model.build()).eval()
-    data = batch()
-    out = it(data, TrainState(), "generator")
-    data["samples"] = out.samples
-    fake, real = it.discriminator(out.samples), it.discriminator(target_audio(data))
-    pair = ADVERSARIAL_LOSSES[name]
-    torch.testing.assert_close(out.losses["adversarial"], pair.generator(fake))
-    loss = it(data, TrainState(), "discriminator").losses["discriminator"]
-    torch.testing.assert_close(loss, pair.discriminator(real, fake))
-    with pytest.raises(PartitaError, match="adversarial_loss is 'wgan'"):
-        replace(run.objective, adversarial_loss="wgan")
-
-
-def test_phases_together_train_every_parameter_once(config):
+def test_every_parameter_is_trained_by_one_phase(config):
     it = objective(config, adversarial=True)
     trained = [id(p) for phase in it.phases for group in it.parameter_groups(phase) for p in group["params"]]
     assert sorted(trained) == sorted(id(p) for p in it.parameters())
 
 
-def test_what_is_behind_the_end_of_an_item_does_not_count(config):
+def test_samples_past_the_end_of_an_item_are_zero(config):
     it = objective(config).eval()
     data = batch(source=(STEREO,), target=(STEREO,))
     data["audio_lengths"] = torch.tensor([300])
@@ -138,16 +122,16 @@ def test_what_is_behind_the_end_of_an_item_does_not_count(config):
 
 def test_weights_and_terms_must_match(config):
     check_weights({"a"}, {"a": 1.0})
-    with pytest.raises(PartitaError, match="no weight is given for the loss 'b'"):
+    with pytest.raises(PartitaError, match="the loss 'b' .*weights.b"):
         check_weights({"a", "b"}, {"a": 1.0})
-    with pytest.raises(PartitaError, match="nothing makes the loss 'c'"):
+    with pytest.raises(PartitaError, match="the weight 'c'"):
         check_weights({"a"}, {"a": 1.0, "c": 0.0})
     run = config()
     with pytest.raises(PartitaError, match="adversarial"):
         replace(run.objective, weights={**run.objective.weights, "adversarial": 1.0}).build(model=run.model.build())
 
 
-def test_a_denoising_decoder_is_refused(config):
+def test_decoder_must_be_feed_forward(config):
     run = config()
     model = run.model.build()
 
@@ -161,17 +145,17 @@ def test_a_denoising_decoder_is_refused(config):
             raise AssertionError
 
     model.decoder = Other()
-    with pytest.raises(PartitaError, match="feed-forward decoder, Other is none"):
+    with pytest.raises(PartitaError, match="feed-forward decoder; Other"):
         run.objective.build(model=model)
 
 
-def test_missing_data_is_named(config):
+def test_missing_keys_are_named(config):
     data = batch()
     del data["target_layout"]
-    with pytest.raises(PartitaError, match="needs target_layout"):
+    with pytest.raises(PartitaError, match="target_layout"):
         objective(config).check_batch(data)
 
 
-def test_the_spec_of_the_model_follows_from_its_parts(config):
+def test_latent_spec_follows_from_the_parts(config):
     model = config().model.build()
     assert latent_spec(model.encoder, model.bottleneck) == LatentSpec(4, 8000, 24) == model.latent_spec

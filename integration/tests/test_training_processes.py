@@ -1,4 +1,4 @@
-"""Two processes with half the batch each are the run of one process with all of it."""
+"""Two processes with half of the batch each equal one process with all of it."""
 
 import json
 import os
@@ -14,19 +14,19 @@ from partita_core import override, read_tensors
 
 FAMILIES = ("reconstruction", "adversarial", "consistency", "quantization", "representation", "generation")
 
-# Replaced codes are drawn from each process's own vectors, which has no equal in one process.
+# Dead codes are replaced by vectors of each process, which has no equivalent in a single process.
 CHANGES = {"quantization": ["model.quantizer.dead_after=0"]}
 
-# A rate at which rounding, which Adam makes much of where a gradient is nearly nothing, does not grow.
+# Rounding errors, which Adam amplifies where gradients are near zero, do not grow at this rate.
 SLOW = "trainer.optimizers.{}.lr=0.0001"
 
-# What is the same. Other metrics are means of what each process sees of a part of the batch, as the spread of latents.
+# Values that are equal. Others are means over processes of statistics of a part of the batch.
 SAME = ("total", "loss/", "gradient/", "lr/", "metric/in_use_", "metric/real_logit", "metric/fake_logit")
 
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory) -> Path:
-    """Seven files, so that no epoch is whole batches, of a tenth of a crop to four in length; some have no label."""
+    """Seven files of 0.1 to 4 crops, so that epochs end within batches; some have no label."""
     folder = tmp_path_factory.mktemp("uneven") / "train"
     folder.mkdir()
     generator = torch.Generator().manual_seed(0)
@@ -41,9 +41,9 @@ def uneven(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def both(python, family, llm, uneven, tmp_path):
-    """Trains families in one process and then in two; returns their folders, that of one process first.
+    """Train families in one process and then in two; returns their folders, that of one process first.
 
-    A run is a family and what it accumulates. All are in one start of two processes, since that is what takes time.
+    A run is a family and its accumulation. One start of two processes serves all runs, because starting is slow.
     """
 
     def trained(runs: Sequence[tuple[str, int]], *, steps: int, dtype: str = "float32") -> list[tuple[Path, Path]]:
@@ -54,7 +54,7 @@ def both(python, family, llm, uneven, tmp_path):
             slow = [SLOW.format(phase) for phase in config.trainer.optimizers]
             changes = [*CHANGES.get(name, ()), *slow, f"trainer.accumulation={accumulation}"]
             config = override(config, changes)
-            folders.append(tuple(tmp_path / place / f"{name} {accumulation}" for place in ("one", "two")))
+            folders.append(tuple(tmp_path / count / f"{name} {accumulation}" for count in ("one", "two")))
             train(config, data=uneven, output=folders[-1][0], progress=False)
             settings = {"codec": config.codec, "llm": os.fspath(llm), "steps": steps}
             job = {"family": name, "settings": settings, "overrides": changes, "dtype": dtype}
@@ -74,7 +74,7 @@ def lines(run: Path) -> list[dict[str, float]]:
 
 
 def farthest(one: Path, two: Path) -> dict[str, float]:
-    """How far apart each figure is at most, relative to what it is in one process, but for what is below 0.01."""
+    """Largest difference of each value, relative to that of one process, or to 0.01 if that is larger."""
     apart: dict[str, float] = {}
     for a, b in zip(lines(one), lines(two), strict=True):
         names = {name for name in a if name.startswith(SAME)}
@@ -91,13 +91,13 @@ def check(folders: list[tuple[Path, Path]], *, steps: int) -> None:
         losses = {name: gap for name, gap in apart.items() if not name.startswith("gradient/")}
         print(f"{one.name}, {steps} steps: losses {max(losses.values()):.1e}, gradients {max(apart.values()):.1e}")
         assert max(losses.values()) < 1e-5, (one.name, losses)
-        assert max(apart.values()) < 1e-3, (one.name, apart)  # norms of small gradients that nearly cancel
+        assert max(apart.values()) < 1e-3, (one.name, apart)  # norms of gradients that nearly cancel
 
 
 @pytest.mark.slow
-def test_two_processes_are_one(both):
-    """All objectives, both phases, the balancer, accumulation, losses of unequal counts of frames and tokens in the two
-    halves, and epochs that are no whole batches, which nobody waits for. Codebooks are the same on both."""
+def test_two_processes_equal_one(both):
+    """All objectives, both phases, the balancer, accumulation, losses over unequal numbers of frames in the halves, and
+    epochs that end within batches. Codebooks are equal in both processes."""
     runs = [*((name, 1) for name in FAMILIES), ("adversarial", 2), ("quantization", 2)]
     folders = both(runs, steps=3)
     check(folders, steps=3)
@@ -108,24 +108,23 @@ def test_two_processes_are_one(both):
 
 @pytest.mark.endurance
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_two_processes_are_one_for_twenty_steps(both, accumulation):
-    """In double precision: in single, Adam makes of the rounding of gradients that are nearly nothing, after so many
-    steps, weights that differ by more than the losses may."""
+def test_two_processes_equal_one_for_twenty_steps(both, accumulation):
+    """In double precision: in single, Adam amplifies the rounding of near-zero gradients beyond the tolerance."""
     check(both([(name, accumulation) for name in FAMILIES], steps=20, dtype="float64"), steps=20)
 
 
 @pytest.mark.parametrize("name", ["reconstruction", "representation"])
-def test_halves_of_a_batch_accumulated_are_the_batch(family, tones, tmp_path, name):
-    """Where all items count alike, and nothing is drawn or kept batch by batch."""
+def test_accumulated_halves_equal_the_batch(family, tones, tmp_path, name):
+    """For losses that weight items equally, without random draws or batch statistics."""
     quiet = {
         "reconstruction": ["data.augmentation=none", "model.bottleneck=identity"],
         "representation": ["objective.supervisions.rq.whitening_steps=0"],
     }
     whole = override(family(name, steps=4), [*quiet[name], SLOW.format("generator")])
     half = override(whole, ["data.batch_size=2", "trainer.accumulation=2"])
-    for config, place in ((whole, "whole"), (half, "half")):
-        train(config, data=tones, output=tmp_path / place, progress=False)
+    for config, folder in ((whole, "whole"), (half, "half")):
+        train(config, data=tones, output=tmp_path / folder, progress=False)
     for a, b in zip(lines(tmp_path / "whole"), lines(tmp_path / "half"), strict=True):
         assert a["total"] == pytest.approx(b["total"], rel=1e-5)
-        # Signs in the gradient of spectral losses turn with the last bit.
+        # Signs in the gradient of spectral losses depend on the last bit.
         assert a["gradient/generator"] == pytest.approx(b["gradient/generator"], rel=1e-2)

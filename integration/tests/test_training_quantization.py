@@ -1,4 +1,4 @@
-"""Discretisation: any codec with continuous latents is given codes, and stays what it was."""
+"""Latent quantization: codes for codecs with continuous latents, which do not change."""
 
 import json
 from dataclasses import replace
@@ -11,7 +11,7 @@ from partita.data import DataConfig
 from partita.evaluation import evaluate
 from partita.model_loading import load_codec
 from partita.objectives import LatentQuantizationConfig, TrainState
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig, train
+from partita.training import AdamWConfig, Constant, RunConfig, TrainerConfig, train
 from partita.training.checkpoints import checkpoints
 from partita.training.logs import read_log
 from partita_core import (
@@ -36,7 +36,7 @@ DIM = 4
 
 
 def quantization(codec, **trainer) -> RunConfig:
-    adamw = OptimizerConfig(lr=3e-3, schedule="constant")
+    adamw = AdamWConfig(lr=3e-3, schedule=Constant())
     model = ReBottleneckConfig.example()
     settings = {"steps": 6, "log_every": 1, "evaluate_seconds": 1.0, "ema_decay": None, **trainer}
     return RunConfig(
@@ -50,7 +50,7 @@ def quantization(codec, **trainer) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def quantized(run, tones, tmp_path_factory):
-    """The folder of a run that gave the model of `run` codes."""
+    """Folder of a run that trained a quantizer for the model of `run`."""
     folder = tmp_path_factory.mktemp("quantized") / "run"
     train(quantization(run / "model", steps=240), data=tones, output=folder, progress=False)
     return folder
@@ -64,7 +64,7 @@ def tensors_of(folder):
 
 
 class Foreign(Codec):
-    """A codec that is not made of our parts: each frame of 8 stereo samples is rotated and scaled."""
+    """A codec that is not an Autoencoder: each frame of 8 stereo samples is rotated and scaled."""
 
     encode_context = decode_context = (0, 0)
 
@@ -105,10 +105,10 @@ def batches(samples=480, layout=ChannelLayout.STEREO):
         }
 
 
-# ------------------------------------------------------------------ the model that comes out
+# ------------------------------------------------------------------ the trained model
 
 
-def test_the_backbone_is_untouched_and_codes_are_new(run, quantized):
+def test_latents_are_unchanged_and_codes_are_added(run, quantized):
     before, after = Autoencoder.from_pretrained(run / "model"), Autoencoder.from_pretrained(quantized / "model")
     for name, tensor in before.state_dict().items():
         assert torch.equal(after.state_dict()[name], tensor), name
@@ -122,7 +122,7 @@ def test_the_backbone_is_untouched_and_codes_are_new(run, quantized):
 
 
 @torch.no_grad()
-def test_more_levels_come_closer(quantized, tones):
+def test_more_levels_reduce_the_error(quantized, tones):
     model = Autoencoder.from_pretrained(quantized / "model")
     errors = [0.0, 0.0, 0.0]
     for file in sorted(tones.rglob("*.wav")):
@@ -134,11 +134,11 @@ def test_more_levels_come_closer(quantized, tones):
             assert (codes[:, :levels] >= 0).all() and (codes[:, levels:] == -1).all()
             errors[levels - 1] += float(((model.codes_to_values(codes) - values) / scale).abs().mean())
     errors = [error / len(list(tones.rglob("*.wav"))) for error in errors]
-    assert errors[0] > max(errors[1:]), errors  # what the last level adds is little in so short a training
-    assert errors[2] < 0.7  # of a standard deviation; the mean alone leaves 0.8
+    assert errors[0] > max(errors[1:]), errors  # the third level adds little in so short a run
+    assert errors[2] < 0.7  # in standard deviations; 0.8 for the mean
 
 
-def test_the_log_tells_the_use_of_each_level(quantized):
+def test_log_has_the_usage_of_each_level(quantized):
     lines = [line for line in read_log(quantized / "log.jsonl") if "total" in line]
     assert all(0 < lines[-1][f"metric/in_use_{level}"] <= 1 for level in range(3))
     assert lines[-1]["metric/in_use_0"] >= lines[0]["metric/in_use_0"]
@@ -146,7 +146,7 @@ def test_the_log_tells_the_use_of_each_level(quantized):
     assert sum(x["loss/latent"] for x in lines[half:]) < 0.95 * sum(x["loss/latent"] for x in lines[:half])
 
 
-def test_a_checkpoint_is_a_model_too(quantized):
+def test_quantizer_checkpoint_loads_as_codec(quantized):
     model = load_codec(checkpoints(quantized / "checkpoints")[-1])
     final = Autoencoder.from_pretrained(quantized / "model")
     audio = torch.randn(1, 2, 1000) * 0.1
@@ -157,7 +157,7 @@ def test_a_checkpoint_is_a_model_too(quantized):
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(run, tones, tmp_path, ema):
+def test_resumed_quantizer_run_equals_uninterrupted_run(run, tones, tmp_path, ema):
     whole = quantization(run / "model", ema_decay=ema)
     train(whole, data=tones, output=tmp_path / "whole", progress=False)
     train(override(whole, ["trainer.steps=3"]), data=tones, output=tmp_path / "cut", progress=False)
@@ -168,50 +168,50 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(run, tones, tmp_path
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
-def test_a_run_is_not_resumed_on_another_codec(run, tones, tmp_path, config):
+def test_resume_on_another_codec(run, tones, tmp_path, config):
     folder = tmp_path / "codec"
     Autoencoder.from_pretrained(run / "model").save_pretrained(folder)
     train(quantization(folder, steps=1), data=tones, output=tmp_path / "run", progress=False)
     torch.manual_seed(3)
     config().model.build().save_pretrained(folder)
-    with pytest.raises(PartitaError, match="started on another codec"):
+    with pytest.raises(PartitaError, match="another codec"):
         train(quantization(folder, steps=2), data=tones, output=tmp_path / "run", resume=True, progress=False)
 
 
-def test_training_goes_on_from_a_trained_quantizer(run, quantized, tones, tmp_path):
-    still = override(quantization(run / "model", steps=1), ["trainer.optimizers.generator.lr=0.0"])
-    train(still, data=tones, output=tmp_path / "run", init_from=quantized / "model", progress=False)
+def test_init_from_a_trained_quantizer(run, quantized, tones, tmp_path):
+    frozen = override(quantization(run / "model", steps=1), ["trainer.optimizers.generator.lr=0.0"])
+    train(frozen, data=tones, output=tmp_path / "run", init_from=quantized / "model", progress=False)
     before, after = (load_codec(folder / "model").quantizer.state_dict() for folder in (quantized, tmp_path / "run"))
-    learned = [name for name in before if not {"codebook", "dead"} & set(name.split("."))]  # they follow the data
+    learned = [name for name in before if not {"codebook", "dead"} & set(name.split("."))]  # codebooks follow the data
     assert learned
     for name in learned:
         torch.testing.assert_close(after[name], before[name], rtol=1e-5, atol=1e-6)
 
 
-def test_what_does_not_go_together_is_refused(run, quantized, tones, tmp_path, config):
+def test_invalid_combinations_of_model_and_codec(run, quantized, tones, tmp_path, config):
     settings = {"data": tones, "output": tmp_path / "run", "progress": False}
-    with pytest.raises(PartitaError, match="3 levels of codes already"):
+    with pytest.raises(PartitaError, match="3 levels"):
         train(quantization(quantized / "model"), **settings)
-    with pytest.raises(PartitaError, match="name it with codec=FOLDER"):
+    with pytest.raises(PartitaError, match="codec=FOLDER"):
         train(replace(quantization("x"), codec=None), **settings)
-    with pytest.raises(PartitaError, match="leave codec out"):
+    with pytest.raises(PartitaError, match="remove codec="):
         train(replace(config(), codec=str(run / "model")), **settings)
-    with pytest.raises(PartitaError, match="model holds no quantizer to start from"):
+    with pytest.raises(PartitaError, match="no quantizer"):
         train(quantization(run / "model"), init_from=run / "model", **settings)
-    with pytest.raises(PartitaError, match="tokens .*1024"):
+    with pytest.raises(PartitaError, match="tokens"):
         small = override(quantization(run / "model"), ["model.quantizer.codebook_size=1024"])
         train(small, **settings)
     assert not (tmp_path / "run").exists()
 
 
-# ------------------------------------------------------------------ the objective, on any codec
+# ------------------------------------------------------------------ the objective
 
 
 @pytest.mark.parametrize("quantizer", [ReBottleneckConfig.example(), ResidualVQConfig.example(), FSQConfig((5, 5))])
-def test_any_codec_whatever_its_scale_is_served_by_any_quantizer(quantizer):
+def test_latents_are_normalized_for_every_quantizer(quantizer):
     codec = rotated()
     it = objective(codec, quantizer)
-    it.begin(batches())
+    it.initialize(batches())
     values = codec.encode(next(batches())["audio"]).values
     scaled = (values - it.mean) / it.std
     assert scaled.mean().abs() < 0.2 and 0.8 < scaled.std() < 1.2
@@ -226,9 +226,9 @@ def test_any_codec_whatever_its_scale_is_served_by_any_quantizer(quantizer):
 
 
 @pytest.mark.parametrize("phase", ["generator", "discriminator"])
-def test_a_phase_trains_its_own_part_only(phase):
+def test_quantization_phase_trains_its_own_part(phase):
     it = objective(rotated())
-    it.begin(batches())
+    it.initialize(batches())
     batch = next(batches())
     batch["samples"] = it(batch, TrainState(), "generator").samples
     it(batch, TrainState(), phase).total.backward()
@@ -239,7 +239,7 @@ def test_a_phase_trains_its_own_part_only(phase):
     assert not any("rotation" in name for name, _ in it.named_parameters())
 
 
-def test_frames_past_the_end_of_an_item_do_not_count():
+def test_latent_loss_ignores_padding():
     it = objective(rotated(), discriminator=None, weights={"latent": 1.0}).eval()
     batch = next(batches())
     real, fake = it(batch, TrainState(), "generator").samples
@@ -248,10 +248,10 @@ def test_frames_past_the_end_of_an_item_do_not_count():
     torch.testing.assert_close(it(batch, TrainState(), "generator").losses["latent"], expected)
 
 
-def test_losses_of_audio_come_late_and_pass_the_frozen_decoder():
+def test_audio_losses_start_late_and_pass_the_frozen_decoder():
     losses = {"mel": MultiScaleMelConfig.example()}
     it = objective(rotated(), losses=losses, discriminator=None, weights={"latent": 0.0, "mel": 1.0})
-    it.begin(batches())
+    it.initialize(batches())
     early = it(next(batches()), TrainState(7, 10), "generator")
     late = it(next(batches()), TrainState(8, 10), "generator")
     assert "mel" not in early.losses and float(late.losses["mel"]) > 0
@@ -259,22 +259,22 @@ def test_losses_of_audio_come_late_and_pass_the_frozen_decoder():
     it(next(batches()), TrainState(8, 10), "generator").total.backward()
     assert float(it.model.decoder.last.weight.grad.abs().sum()) > 0
     assert it.frozen_codec.module.rotation.grad is None
-    with pytest.raises(PartitaError, match="no weight is given for the loss 'mel'"):
+    with pytest.raises(PartitaError, match="the loss 'mel' .*weights.mel"):
         objective(rotated(), losses=losses)
 
 
-def test_use_is_counted_over_a_thousand_steps():
+def test_code_usage_is_counted_over_a_thousand_steps():
     it = objective(rotated())
     codes = torch.tensor([[[0, 1], [2, 2], [-1, -1]]])
-    found = it.code_use(codes, 0)
+    found = it.code_usage(codes, 0)
     assert [float(found[f"in_use_{i}"]) for i in range(3)] == pytest.approx([2 / 16, 1 / 16, 0])
-    found = it.code_use(torch.tensor([[[1, 5], [2, 2], [4, 4]]]), 999)
+    found = it.code_usage(torch.tensor([[[1, 5], [2, 2], [4, 4]]]), 999)
     assert [float(found[f"in_use_{i}"]) for i in range(3)] == pytest.approx([3 / 16, 1 / 16, 1 / 16])
-    assert float(it.code_use(codes[..., :1], 1000)["in_use_0"]) == pytest.approx(3 / 16)
-    assert float(it.code_use(codes[..., :1], 1999)["in_use_0"]) == pytest.approx(1 / 16)
+    assert float(it.code_usage(codes[..., :1], 1000)["in_use_0"]) == pytest.approx(3 / 16)
+    assert float(it.code_usage(codes[..., :1], 1999)["in_use_0"]) == pytest.approx(1 / 16)
 
 
-def test_tokens_without_order_take_no_neighbours():
+def test_unordered_tokens_need_a_quantizer_without_context():
     codec = rotated()
     codec.latent_spec = replace(codec.latent_spec, ordered=False)
     with pytest.raises(PartitaError, match="no order"):
@@ -282,12 +282,12 @@ def test_tokens_without_order_take_no_neighbours():
     objective(codec, ResidualVQConfig.example())
 
 
-# ------------------------------------------------------------------ a foreign codec with codes
+# ------------------------------------------------------------------ external codecs with codes
 
 
 def quantized_foreign() -> QuantizedCodec:
     it = objective(rotated())
-    it.begin(batches())
+    it.initialize(batches())
     codec = attach_quantizer(rotated(), it.model).eval()
     assert isinstance(codec, QuantizedCodec)
     return codec
@@ -302,7 +302,7 @@ def test_conformance_of_a_quantized_codec(check):
     check(CodecCase(factory))
 
 
-def test_a_quantized_codec_is_saved(tmp_path):
+def test_quantized_codec_is_saved(tmp_path):
     codec = QuantizedCodecConfig.example().build().eval()
     codec.save_pretrained(tmp_path / "model")
     again = load_codec(tmp_path / "model")
@@ -310,11 +310,11 @@ def test_a_quantized_codec_is_saved(tmp_path):
     assert torch.equal(again.encode(audio).codes, codec.encode(audio).codes)
     assert (again.space_id, again.codes_id) == (codec.space_id, codec.codes_id)
     assert again.latent_spec == codec.latent_spec
-    with pytest.raises(PartitaError, match="Foreign has no registered Config"):
+    with pytest.raises(PartitaError, match="Foreign"):
         quantized_foreign().save_pretrained(tmp_path / "other")
 
 
-def test_an_autoencoder_oobleck_is_given_codes(foreign, tones, tmp_path):
+def test_external_oobleck_is_quantized(foreign, tones, tmp_path):
     foreign("oobleck").save_pretrained(tmp_path / "oobleck")
     base = load_codec(f"hf:{tmp_path / 'oobleck'}")
     config = quantization(f"hf:{tmp_path / 'oobleck'}", steps=3)
@@ -345,7 +345,7 @@ def test_evaluation_decodes_from_codes_of_all_or_some_levels(quantized):
         evaluate({"m": model}, clips, num_quantizers=4)
 
 
-def test_from_the_command_line(run, tones, tmp_path, capsys, monkeypatch):
+def test_quantize_from_the_command_line(run, tones, tmp_path, capsys, monkeypatch):
     from partita import recipes
 
     monkeypatch.setitem(recipes.CODEC_RECIPES, "tiny", quantization)
@@ -363,7 +363,7 @@ def test_from_the_command_line(run, tones, tmp_path, capsys, monkeypatch):
     assert "did you mean" in capsys.readouterr().err
 
 
-def test_the_discriminator_judges_every_token():
+def test_latent_discriminator_shapes():
     torch.manual_seed(0)
     it = LatentDiscriminatorConfig.example().build(dim=DIM)
     (output,) = it(torch.randn(2, DIM, 9))

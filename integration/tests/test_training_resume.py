@@ -1,4 +1,4 @@
-"""A run that is killed and resumed ends, bit for bit, where one ends that is left alone."""
+"""A run that is killed and resumed ends bit for bit like an uninterrupted run."""
 
 import json
 import os
@@ -15,13 +15,13 @@ from partita_core import PartitaError, override, read_json
 
 FAMILIES = ("reconstruction", "adversarial", "consistency", "quantization", "representation", "generation")
 
-# What time, and not training, decides.
+# Values of the log that depend on time.
 TIMES = ("seconds", "waited")
 
 
 @pytest.fixture(scope="module")
 def labeled(tones, tmp_path_factory) -> Path:
-    """The tones with labels, for what learns from texts."""
+    """The tones with labels, for supervision by text."""
     folder = shutil.copytree(tones, tmp_path_factory.mktemp("labeled") / "tones")
     for split in folder.iterdir():
         files = sorted(split.glob("*.wav"))
@@ -32,7 +32,7 @@ def labeled(tones, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def interrupted(python, run, llm, labeled, tmp_path):
-    """Trains a family with kills; returns the folders of both runs and what the kills met."""
+    """Train a family with and without kills; returns the folders of both runs and statistics of the kills."""
 
     def trained(name: str, *, steps: int, kills: int, every: int, keep: int = 2, **job) -> tuple[Path, Path, dict]:
         settings = {"codec": os.fspath(run / "model"), "llm": os.fspath(llm), "steps": steps}
@@ -52,14 +52,14 @@ def lines(run: Path) -> list[dict]:
 
 
 def cut_short(checkpoint: Path) -> None:
-    """Make of a checkpoint what a kill leaves while it is written."""
+    """Turn a checkpoint into what a kill leaves while it is written."""
     writer = checkpoint.with_name(f".{checkpoint.name}.partita") / "new"
     writer.mkdir(parents=True)
     checkpoint.rename(writer / checkpoint.name)
 
 
 def check(whole: Path, killed: Path, *, keep: int = 2) -> None:
-    """Weights, averages, optimizers, discriminators, balancer, schedules, data and evaluations."""
+    """Compare weights, averages, optimizers, discriminators, balancer, schedules, data and evaluations."""
     ends = [checkpoints(run / "checkpoints") for run in (whole, killed)]
     assert [path.name for path in ends[0]] == [path.name for path in ends[1]] and len(ends[1]) == keep
     assert {path.name for path in (killed / "checkpoints").iterdir()} == {path.name for path in ends[1]}
@@ -71,7 +71,7 @@ def check(whole: Path, killed: Path, *, keep: int = 2) -> None:
             assert read_json(file) == read_json(other / file.name)
         states = [read_json(path / "state.json") for path in (one, other)]
         for state in states:
-            del state["facts"]["seconds"]
+            del state["metadata"]["seconds"]
         assert states[0] == states[1]
     weights = [(run / "model" / "model.safetensors").read_bytes() for run in (whole, killed)]
     assert weights[0] == weights[1]
@@ -79,7 +79,7 @@ def check(whole: Path, killed: Path, *, keep: int = 2) -> None:
 
 
 @pytest.mark.slow
-def test_two_kills_leave_no_trace(interrupted):
+def test_run_with_two_kills(interrupted):
     whole, killed, met = interrupted("adversarial", steps=10, kills=2, every=2)
     assert met["kills"] >= 1
     check(whole, killed)
@@ -87,24 +87,24 @@ def test_two_kills_leave_no_trace(interrupted):
 
 @pytest.mark.endurance
 @pytest.mark.parametrize("name", FAMILIES)
-def test_twenty_kills_leave_no_trace(interrupted, name):
+def test_run_with_twenty_kills(interrupted, name):
     whole, killed, met = interrupted(name, steps=60, kills=20, every=2)
     print(f"{name}: {met['kills']} kills, {met['writing']} while a checkpoint was written, {met['lost']} steps again")
     assert met["kills"] == 20
     check(whole, killed)
 
 
-def test_a_kill_before_the_first_checkpoint_is_resumed_from_the_start(config, tones, tmp_path):
+def test_run_killed_before_its_first_checkpoint_restarts(config, tones, tmp_path):
     for name in ("whole", "cut"):
         train(config(steps=3), data=tones, output=tmp_path / name, progress=False)
     (checkpoint,) = checkpoints(tmp_path / "cut" / "checkpoints")
-    cut_short(checkpoint)  # as if the kill had come while it was written
+    cut_short(checkpoint)  # as if killed while it was written
     (tmp_path / "cut" / "model" / "model.safetensors").unlink()
     train(config(steps=3), data=tones, output=tmp_path / "cut", resume=True, progress=False)
     check(tmp_path / "whole", tmp_path / "cut", keep=1)
 
 
-def test_what_a_kill_has_left_is_removed_and_nothing_else(tmp_path):
+def test_tidy_removes_only_unfinished_files(tmp_path):
     kept = (
         "checkpoints/step_00000002",
         "checkpoints/.step_old",
@@ -124,14 +124,12 @@ def test_what_a_kill_has_left_is_removed_and_nothing_else(tmp_path):
     RunFolder(tmp_path / "none").tidy()
 
 
-def test_a_kill_before_there_was_a_folder_is_resumed_from_the_start(config, tones, tmp_path):
-    """What starts it again cannot know how far it came."""
+def test_resume_without_a_folder_starts_a_run(config, tones, tmp_path):
     train(config(steps=2), data=tones, output=tmp_path / "run", resume=True, progress=False)
     assert len(checkpoints(tmp_path / "run" / "checkpoints")) == 1
 
 
-def test_a_run_that_was_over_ends_again_as_it_did(config, tones, tmp_path):
-    """Its card, too: figures and all."""
+def test_resuming_a_finished_run_writes_the_same_card(config, tones, tmp_path):
     cards = []
     for resume in (False, True):
         train(config(steps=2), data=tones, output=tmp_path, resume=resume, progress=False)
@@ -139,11 +137,11 @@ def test_a_run_that_was_over_ends_again_as_it_did(config, tones, tmp_path):
     assert cards[0] == cards[1] and "model-index" in cards[1] and "| log-mel L1 ↓ |" in cards[1]
 
 
-def test_a_run_is_resumed_on_its_own_files_and_with_no_fewer_steps(config, tones, tmp_path):
+def test_resume_requires_the_same_files_and_no_fewer_steps(config, tones, tmp_path):
     train(config(steps=3), data=tones, output=tmp_path / "run", progress=False)
     shutil.copytree(tones, tmp_path / "more")
     shutil.copy(tones / "train" / "tone_0.wav", tmp_path / "more" / "train" / "another.wav")
-    with pytest.raises(PartitaError, match="was started on other files"):
+    with pytest.raises(PartitaError, match="other files"):
         train(config(steps=4), data=tmp_path / "more", output=tmp_path / "run", resume=True, progress=False)
     with pytest.raises(PartitaError, match="trainer.steps was 3, now 2"):
         train(config(steps=2), data=tones, output=tmp_path / "run", resume=True, progress=False)
@@ -151,12 +149,12 @@ def test_a_run_is_resumed_on_its_own_files_and_with_no_fewer_steps(config, tones
     train(config(steps=4), data=tmp_path / "moved", output=tmp_path / "run", resume=True, progress=False)
 
 
-def test_files_that_were_left_out_before_a_kill_are_in_the_list(config, tones, tmp_path, capsys):
+def test_skipped_files_are_listed_after_a_kill(config, tones, tmp_path, capsys):
     shutil.copytree(tones, tmp_path / "data")
     for i in range(4):
         (tmp_path / "data" / "train" / f"broken_{i}.wav").write_bytes(b"no audio")
     settings = {"data": tmp_path / "data", "progress": False, "checkpoint_every": 2}
-    told = {}
+    reports = {}
     for name in ("whole", "cut"):
         train(config(steps=6), output=tmp_path / name, **settings)
         last = checkpoints(tmp_path / name / "checkpoints")[-1]
@@ -164,22 +162,22 @@ def test_files_that_were_left_out_before_a_kill_are_in_the_list(config, tones, t
             cut_short(last)
             capsys.readouterr()
             train(config(steps=6), output=tmp_path / name, resume=True, **settings)
-        told[name] = capsys.readouterr().out.replace(str(tmp_path / name), "")
+        reports[name] = capsys.readouterr().out.replace(str(tmp_path / name), "")
         (line,) = [line for line in read_log(tmp_path / name / "log.jsonl")[-1:] if "broken" in line]
-        told[name] = (told[name], line["broken"])
-    assert "4 files could not be used" in told["whole"][0] and told["whole"] == told["cut"]
+        reports[name] = (reports[name], line["broken"])
+    assert "4 files" in reports["whole"][0] and reports["whole"] == reports["cut"]
 
 
-@pytest.mark.parametrize("place", ["samples", "log.jsonl"])
-def test_what_cannot_be_written_is_one_line_that_names_it(config, tones, tmp_path, place):
+@pytest.mark.parametrize("name", ["samples", "log.jsonl"])
+def test_path_that_cannot_be_written_is_named(config, tones, tmp_path, name):
     run = tmp_path / "run"
     run.mkdir()
-    (run / place).mkdir() if place == "log.jsonl" else (run / place).touch()
-    with pytest.raises(PartitaError, match=f"{place}"):
+    (run / name).mkdir() if name == "log.jsonl" else (run / name).touch()
+    with pytest.raises(PartitaError, match=f"{name}"):
         train(config(steps=1), data=tones, output=run, progress=False)
 
 
-def test_checkpoints_are_called_as_checkpoints_are(tmp_path):
+def test_checkpoint_folder_name_pattern(tmp_path):
     names = [
         "step_00000010",
         "step_99999999",
@@ -193,12 +191,12 @@ def test_checkpoints_are_called_as_checkpoints_are(tmp_path):
     for name in names:
         (tmp_path / name).mkdir()
     (tmp_path / "step_00000012").touch()
-    assert [path.name for path in checkpoints(tmp_path)] == names[:3]  # by number, not by letters
+    assert [path.name for path in checkpoints(tmp_path)] == names[:3]  # in numerical order
     (tmp_path / names[2]).rmdir()
     assert [path.name for path in checkpoints(tmp_path)] == ["step_00000010", "step_99999999"]
 
 
-def test_a_last_line_that_a_kill_cut_short_is_left_out(tmp_path):
+def test_truncated_last_line_of_a_log_is_ignored(tmp_path):
     (tmp_path / "log.jsonl").write_bytes(b'{"step": 1}\n{"step": 2, "tot')
     assert read_log(tmp_path / "log.jsonl") == [{"step": 1}]
     (tmp_path / "log.jsonl").write_bytes(b'{"step": 1}\n\xff\x00')
@@ -206,7 +204,7 @@ def test_a_last_line_that_a_kill_cut_short_is_left_out(tmp_path):
     assert read_log(tmp_path / "none") == []
 
 
-def test_a_kill_while_a_log_is_opened_loses_nothing_of_it(tmp_path, monkeypatch):
+def test_kill_while_opening_a_log_keeps_its_lines(tmp_path, monkeypatch):
     def killed(file, *args, **kwargs):
         file.write_bytes(b"")
         raise KeyboardInterrupt
@@ -219,8 +217,8 @@ def test_a_kill_while_a_log_is_opened_loses_nothing_of_it(tmp_path, monkeypatch)
     assert read_log(path) == [{"step": 1}, {"step": 2}]
 
 
-def test_an_evaluation_that_a_kill_cut_short_is_made_up_for(config, tones, tmp_path):
-    """Those after steps 2 and 4 come once each, where the kill was between the checkpoint and the evaluation."""
+def test_evaluation_prevented_by_a_kill_is_repeated(config, tones, tmp_path):
+    """Killed between the checkpoint and the evaluation of step 4, a run evaluates each step once."""
     run = override(config(steps=6), ["trainer.evaluate_every=2"])
     settings = {"data": tones, "progress": False, "checkpoint_every": 2, "keep": 9}
     for name in ("whole", "cut"):
@@ -247,25 +245,25 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 1, resource.RLIM_INFINITY))
 try:
     train(tiny_config(steps=4), data=data, output=output, resume=True, checkpoint_every=1, progress=False)
 except PartitaError as error:
-    print("said:", error)
+    print("error:", error)
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX's")
+@pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX")
 @pytest.mark.slow
-def test_a_full_disk_leaves_the_last_checkpoint(config, python, tones, tmp_path):
-    """As the system says that it is full: here by a limit to the size of a file."""
+def test_full_disk_leaves_the_last_checkpoint(config, python, tones, tmp_path):
+    """Simulated by a limit on the size of files."""
     settings = {"data": tones, "progress": False, "checkpoint_every": 1}
     for name in ("whole", "full"):
         train(config(steps=4), output=tmp_path / name, **settings)
     run = tmp_path / "full"
-    shutil.rmtree(checkpoints(run / "checkpoints")[-1])  # it stands at step 3
+    shutil.rmtree(checkpoints(run / "checkpoints")[-1])  # continues from step 3
     before = {file: file.read_bytes() for file in (run / "checkpoints").glob("*/*")}
     script = tmp_path / "full.py"
     script.write_text(FULL)
     done = python(script, tones, run)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("said: cannot write ") and done.stdout.count("\n") == 1, done.stdout
+    assert done.stdout.startswith("error: ") and done.stdout.count("\n") == 1, done.stdout
     assert {file: file.read_bytes() for file in (run / "checkpoints").rglob("*") if file.is_file()} == before
     train(config(steps=4), output=run, resume=True, **settings)
     check(tmp_path / "whole", run)

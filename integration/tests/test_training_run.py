@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from partita.objectives import TrainState
-from partita.training import EMA, OptimizerConfig, train
-from partita.training.checkpoints import checkpoints, pack_optimizer, unpack_optimizer
+from partita.training import EMA, train
+from partita.training.checkpoints import checkpoints
 from partita.training.logs import read_log
-from partita.training.time_budget import Clock
+from partita.training.time_budget import TimeBudget
 from partita_core import AudioSpec, Autoencoder, ChannelLayout, PartitaError, override, read_tensors, write_tensors
 from torch import nn
 
@@ -29,10 +28,10 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("adversarial", [False, True])
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(config, tones, tmp_path, adversarial):
+def test_resumed_run_equals_uninterrupted_run(config, tones, tmp_path, adversarial):
     whole = config(adversarial=adversarial, accumulation=2)
     train(whole, data=tones, output=tmp_path / "whole", progress=False)
-    # Constant rates, because a cosine over three steps is another one than over six.
+    # Constant rates, because a cosine over three steps differs from one over six.
     whole = override(whole, [f"trainer.optimizers.{phase}.schedule=constant" for phase in whole.trainer.optimizers])
     half = override(whole, ["trainer.steps=3"])
     train(whole, data=tones, output=tmp_path / "constant", progress=False)
@@ -47,17 +46,17 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(config, tones, tmp_p
     assert same(tensors_of(tmp_path / "constant" / "model"), tensors_of(tmp_path / "cut" / "model"))
 
 
-def test_the_loss_curve_is_the_golden_one(golden, config):
+def test_loss_curve_equals_golden_curve(golden, config):
     keys = ("total", "loss/stft", "loss/mel", "loss/discriminator")
     golden("adversarial_reconstruction.json", config(adversarial=True), keys)
 
 
-def test_with_accumulation_every_phase_moves_at_every_second_micro_batch_only(config, tones, tmp_path, monkeypatch):
-    from partita.training.loop import Loop
+def test_accumulation_steps_every_phase_once_per_two_micro_batches(config, tones, tmp_path, monkeypatch):
+    from partita.training.stepper import Stepper
 
     moved: dict[str, list[bool]] = {"generator": [], "discriminator": []}
     before: dict[str, list[torch.Tensor]] = {}
-    original = Loop._clip
+    original = Stepper._clip
 
     def watched(self, phase):
         parameters = [p for group in self.optimizers[phase].param_groups for p in group["params"]]
@@ -66,13 +65,13 @@ def test_with_accumulation_every_phase_moves_at_every_second_micro_batch_only(co
         before[phase] = [p.detach().clone() for p in parameters]
         return original(self, phase)
 
-    monkeypatch.setattr(Loop, "_clip", watched)
+    monkeypatch.setattr(Stepper, "_clip", watched)
     train(config(adversarial=True, accumulation=2, steps=3), data=tones, output=tmp_path / "run", progress=False)
-    # Looked at before each micro-batch's step: nothing between the halves of a step, everything between steps.
+    # Compared before each micro-batch: no change within a step, a change between steps.
     assert moved == {"generator": [False, True] * 2 + [False], "discriminator": [False, True] * 2 + [False]}
 
 
-def test_a_run_leaves_what_it_promises(run, tones):
+def test_run_writes_model_checkpoint_log_and_samples(run, tones):
     assert {path.name for path in (run / "model").iterdir()} == {"config.json", "model.safetensors", "README.md"}
     assert [path.parent for path in run.rglob("model.safetensors")] == [run / "model"]
     checkpoint = run / "checkpoints" / "step_00000006"
@@ -90,7 +89,7 @@ def test_a_run_leaves_what_it_promises(run, tones):
     assert len(list((run / "samples").glob("step_*/*.wav"))) == 6
 
 
-def test_the_saved_model_has_the_averaged_weights_and_the_measured_latents(run):
+def test_saved_model_has_averaged_weights_and_latent_statistics(run):
     model = Autoencoder.from_pretrained(run / "model")
     averages, _ = read_tensors(run / "checkpoints" / "step_00000006" / "ema.safetensors")
     assert same({k: v for k, v in model.state_dict().items() if v.is_floating_point()}, averages)
@@ -107,14 +106,14 @@ def test_training_lowers_the_loss(config, tones, tmp_path):
     assert sum(totals[-5:]) < 0.75 * sum(totals[:5])
 
 
-def test_only_the_last_checkpoints_are_kept(config, tones, tmp_path):
+def test_last_checkpoints_are_kept(config, tones, tmp_path):
     settings = {"data": tones, "progress": False, "checkpoint_every": 1, "keep": 2}
     train(config(), output=tmp_path / "run", **settings)
     found = [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")]
     assert found == ["step_00000005", "step_00000006"]
 
 
-def test_broken_files_are_named_and_left_out(config, tones, tmp_path, capsys):
+def test_broken_files_are_skipped_and_listed(config, tones, tmp_path, capsys):
     data = tmp_path / "data"
     data.mkdir()
     for file in (tones / "train").iterdir():
@@ -122,13 +121,13 @@ def test_broken_files_are_named_and_left_out(config, tones, tmp_path, capsys):
     (data / "not_audio.wav").write_text("hello")
     soundfile.write(data / "nan.wav", [[float("nan")] * 2] * 4000, 8000, subtype="FLOAT")
     train(config(steps=4), data=data, output=tmp_path / "run", progress=False)
-    said = capsys.readouterr().out
-    assert "2 files could not be used" in said and "not_audio.wav" in said and "nan.wav" in said
+    printed = capsys.readouterr().out
+    assert "2 files" in printed and "not_audio.wav" in printed and "nan.wav" in printed
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
 
 
-def test_a_file_that_is_broken_at_many_places_is_one(config, tmp_path, capsys):
-    """Where in it a reader stumbles is another place for every crop."""
+def test_file_with_several_errors_is_counted_as_one(config, tmp_path, capsys):
+    """The message has the position of the error, which depends on the crop."""
     (tmp_path / "train").mkdir()
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, (80_000, 2))
     soundfile.write(tmp_path / "train" / "whole.flac", noise, 8000)
@@ -137,26 +136,26 @@ def test_a_file_that_is_broken_at_many_places_is_one(config, tmp_path, capsys):
     train(config(steps=8), data=tmp_path, output=tmp_path / "run", progress=False)
     (reason, count), *others = read_log(tmp_path / "run" / "log.jsonl")[-1]["broken"].items()
     assert "cut.flac" in reason and count > 3 and not others
-    assert "1 files could not be used" in capsys.readouterr().out
+    assert "1 files" in capsys.readouterr().out
 
 
-def test_a_run_is_not_overwritten_and_not_resumed_with_another_config(config, tones, run, tmp_path):
-    with pytest.raises(PartitaError, match="holds a run already"):
+def test_run_is_not_overwritten_or_resumed_with_another_config(config, tones, run, tmp_path):
+    with pytest.raises(PartitaError, match="--resume"):
         train(config(), data=tones, output=run, progress=False)
     other = override(config(), ["data.batch_size=2"])
     with pytest.raises(PartitaError, match="data.batch_size was 4, now 2"):
         train(other, data=tones, output=run, resume=True, progress=False)
 
 
-def test_processes_that_do_not_know_of_each_other_are_refused(config, tones, tmp_path, monkeypatch):
-    """As under torchrun without a GPU, where accelerate has to be told: each would write the same run."""
+def test_launched_processes_that_accelerate_does_not_find(config, tones, tmp_path, monkeypatch):
+    """As with torchrun on a machine without a GPU: each process would write the same run."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(PartitaError, match="2 processes were started .* sees 1; .* ACCELERATE_USE_CPU=true"):
+    with pytest.raises(PartitaError, match="2 .* 1; .*ACCELERATE_USE_CPU=true"):
         train(config(), data=tones, output=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 
-def test_training_can_start_from_a_model(config, tones, run, tmp_path):
+def test_init_from_starts_at_weights_of_a_model(config, tones, run, tmp_path):
     from_scratch = override(config(), ["trainer.steps=1", "trainer.optimizers.generator.lr=0.0"])
     train(from_scratch, data=tones, output=tmp_path / "run", init_from=run / "model", progress=False)
     one, other = (tensors_of(folder / "model") for folder in (run, tmp_path / "run"))
@@ -164,7 +163,7 @@ def test_training_can_start_from_a_model(config, tones, run, tmp_path):
         torch.testing.assert_close(one[name], other[name], rtol=1e-5, atol=1e-6)
 
 
-def test_a_time_limit_ends_the_run(config, tones, tmp_path):
+def test_time_limit_ends_the_run(config, tones, tmp_path):
     long = override(config(), ["trainer.steps=1000000"])
     train(long, data=tones, output=tmp_path / "run", minutes=0.02, progress=False)
     last = read_log(tmp_path / "run" / "log.jsonl")[-2]
@@ -172,23 +171,12 @@ def test_a_time_limit_ends_the_run(config, tones, tmp_path):
 
 
 @pytest.mark.parametrize("minutes", [0, -1.0, math.nan, math.inf])
-def test_a_time_limit_is_a_length_of_time(minutes):
-    with pytest.raises(PartitaError, match=f"minutes is {minutes}; it must be positive, or None"):
-        Clock(0.0, minutes, first_step=0, steps=9)
+def test_time_limit_must_be_positive_and_finite(minutes):
+    with pytest.raises(PartitaError, match=f"minutes is {minutes}"):
+        TimeBudget(0.0, minutes, first_step=0, steps=9)
 
 
-def test_schedules():
-    state = TrainState(0, 100)
-    cosine = OptimizerConfig(lr=2.0, schedule="cosine", warmup_steps=10, final=0.1)
-    assert cosine.lr_at(state) == pytest.approx(0.2)
-    assert cosine.lr_at(TrainState(50, 100)) == pytest.approx(2.0 * 0.55)
-    assert cosine.lr_at(TrainState(100, 100)) == pytest.approx(0.2)
-    root = OptimizerConfig(lr=1.0, schedule="inverse_sqrt", decay_steps=100)
-    assert root.lr_at(TrainState(300, 1000)) == pytest.approx(0.5)
-    assert OptimizerConfig(lr=1.0, schedule="constant").lr_at(TrainState(7, 9)) == 1.0
-
-
-def test_the_average_follows_its_rule_and_is_swapped_in_and_out():
+def test_ema_follows_its_formula_and_is_swapped_in_and_out():
     module = nn.Linear(1, 1, bias=False)
     module.weight.data.fill_(0.0)
     ema = EMA(module, 0.5)
@@ -203,29 +191,7 @@ def test_the_average_follows_its_rule_and_is_swapped_in_and_out():
     assert module.weight.item() == 1.0 and module.training
 
 
-@pytest.mark.parametrize("name", ["adamw", "radam"])
-def test_an_optimizer_comes_back_bit_for_bit(name):
-    def step(weight, optimizer):
-        (weight * torch.arange(3.0)).square().sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    settings = OptimizerConfig(name=name, lr=0.1)
-    one, other = (nn.Parameter(torch.ones(3)) for _ in range(2))
-    first, second = (settings.build([{"params": [weight]}]) for weight in (one, other))
-    for _ in range(7):
-        step(one, first)
-    other.data.copy_(one.data)
-    tensors, groups = pack_optimizer(first)
-    tensors = {key: tensor.clone() for key, tensor in tensors.items()}  # as a file would
-    unpack_optimizer(second, tensors, json.loads(json.dumps(groups)))
-    for _ in range(3):
-        step(one, first)
-        step(other, second)
-    assert torch.equal(one, other)
-
-
-def test_what_fails_before_the_first_step_leaves_nothing_and_takes_nothing(config, tmp_path):
+def test_failure_before_the_first_step_leaves_no_files(config, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     (data / "broken.wav").write_text("no audio")
@@ -234,12 +200,12 @@ def test_what_fails_before_the_first_step_leaves_nothing_and_takes_nothing(confi
     assert not (tmp_path / "new").exists()
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "notes.txt").write_text("mine")
-    with pytest.raises(PartitaError, match=r"old .*holds 'notes\.txt'"):
+    with pytest.raises(PartitaError, match=r"old .*notes\.txt"):
         train(config(), data=data, output=tmp_path / "old", progress=False)
     assert (tmp_path / "old" / "notes.txt").read_text() == "mine"
 
 
-def test_a_checkpoint_is_a_model_too(run):
+def test_checkpoint_loads_as_model(run):
     from partita.model_loading import load_codec
 
     one, other = load_codec(run / "checkpoints" / "step_00000006"), load_codec(run / "model")
@@ -256,11 +222,11 @@ def state(**changes):
     return change
 
 
-def facts(**changes):
+def metadata(**changes):
     def change(checkpoint):
         path = checkpoint / "state.json"
         saved = json.loads(path.read_text())
-        path.write_text(json.dumps(saved | {"facts": saved["facts"] | changes}))
+        path.write_text(json.dumps(saved | {"metadata": saved["metadata"] | changes}))
 
     return change
 
@@ -297,32 +263,32 @@ def tensors(file, change):
     "damage, message",
     [
         (state(step="6"), "state.json.step: expected int, got '6'"),
-        (state(facts=[]), "state.json.facts: expected a mapping"),
-        (tensors("ema.safetensors", lambda t: dict(list(t.items())[1:])), "weights of another model: 1 missing"),
-        (tensors("ema.safetensors", lambda t: {k: v / 0 for k, v in t.items()}), "numbers that are not finite"),
-        (tensors("objective.safetensors", lambda t: {k: v * torch.inf for k, v in t.items()}), "are not finite"),
+        (state(metadata=[]), "state.json.metadata"),
+        (tensors("ema.safetensors", lambda t: dict(list(t.items())[1:])), "1 missing"),
+        (tensors("ema.safetensors", lambda t: {k: v / 0 for k, v in t.items()}), "not finite"),
+        (tensors("objective.safetensors", lambda t: {k: v * torch.inf for k, v in t.items()}), "not finite"),
         (tensors("optimizer_generator.safetensors", lambda t: {k: v[None] for k, v in t.items()}), "another optimizer"),
         (tensors("optimizer_generator.safetensors", lambda t: t | {"x": torch.ones(1)}), "another optimizer"),
         (lambda checkpoint: (checkpoint / "optimizer_generator.json").write_text("[3]"), "another optimizer"),
         (lambda checkpoint: (checkpoint / "optimizer_generator.json").write_text("{}"), "another optimizer"),
         (groups(betas="high"), "another optimizer: betas was 'high', now "),
-        (groups(betas=[0.1, 0.2]), "another optimizer: betas was .0.1, 0.2., now "),
+        (groups(betas=[0.1, 0.2]), "another optimizer: betas was .0.1, 0.2."),
         (groups(params=[1, 0]), "another optimizer: params was .1, 0., now "),
         (groups(params="all"), "another optimizer: params was 'all'"),
-        (tensors("optimizer_generator.safetensors", lambda t: t | {"9999.step": torch.ones(())}), "is of none of the"),
-        (tensors("optimizer_generator.safetensors", lambda t: t | {"0.more": torch.ones(())}), "another .*more was"),
-        (tensors("optimizer_generator.safetensors", lambda t: t | {"0.step": torch.ones(2)}), "another .*step was"),
+        (tensors("optimizer_generator.safetensors", lambda t: t | {"9999.step": torch.ones(())}), "9999.step"),
+        (tensors("optimizer_generator.safetensors", lambda t: t | {"0.more": torch.ones(())}), "another .*0.more"),
+        (tensors("optimizer_generator.safetensors", lambda t: t | {"0.step": torch.ones(2)}), "another .*0.step was"),
         (state(step=-5), "state.json: step is -5, of 6"),
         (state(step=7), "state.json: step is 7, of 6"),
-        (facts(seconds=-1.0), "state.json: the run has taken -1.0 s"),
-        (log("5\n"), "log.jsonl is no log of a run: line 1 is '5'"),
-        (log('{"step": 1}\n{"a": 1}\n'), "no log of a run: line 2 is .*a"),
-        (log('{"step": "x"}\n'), "no log of a run: line 1 is "),
-        (log(b'{"step": 1}\n\xff\xfe\n{"step": 2}\n'), "no log of a run: line 2 is "),
+        (metadata(seconds=-1.0), "state.json: seconds is -1.0"),
+        (log("5\n"), "log.jsonl .*line 1 is '5'"),
+        (log('{"step": 1}\n{"a": 1}\n'), "line 2 is .*a"),
+        (log('{"step": "x"}\n'), "line 1 is "),
+        (log(b'{"step": 1}\n\xff\xfe\n{"step": 2}\n'), "line 2 is "),
         (log(None), "cannot read .*log.jsonl: Is a directory"),
     ],
 )
-def test_a_damaged_checkpoint_is_refused(config, tones, run, tmp_path, damage, message):
+def test_damaged_checkpoint(config, tones, run, tmp_path, damage, message):
     shutil.copytree(run, tmp_path / "run")
     damage(tmp_path / "run" / "checkpoints" / "step_00000006")
     with pytest.raises(PartitaError, match=message) as caught:
@@ -330,43 +296,43 @@ def test_a_damaged_checkpoint_is_refused(config, tones, run, tmp_path, damage, m
     assert "\n" not in str(caught.value)
 
 
-def test_a_checkpoint_is_held_against_its_run_before_the_model_is_built(run, tmp_path):
+def test_checkpoint_is_checked_before_the_model_is_built(run, tmp_path):
     from partita.model_loading import load_model
 
     shutil.copytree(run, tmp_path / "run")
     saved = json.loads((run / "config.json").read_text())
     saved["config"]["model"]["encoder"]["attention_dim"] = 1 << 15
     (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
-    with pytest.raises(PartitaError, match="step_00000006 .*tensor of"):
+    with pytest.raises(PartitaError, match="step_00000006"):
         load_model(tmp_path / "run" / "checkpoints" / "step_00000006")
     (tmp_path / "run" / "config.json").write_text("[]")
-    with pytest.raises(PartitaError, match="config.json: expected a mapping"):
+    with pytest.raises(PartitaError, match="config.json"):
         load_model(tmp_path / "run" / "checkpoints" / "step_00000006")
 
 
 @pytest.mark.parametrize("name", ["objective.safetensors", "ema.safetensors"])
-def test_a_checkpoint_is_looked_at_as_a_model_folder_is(run, tmp_path, name):
+def test_checkpoint_with_pickle_or_outward_link(run, tmp_path, name):
     from partita.model_loading import load_model
 
     shutil.copytree(run, tmp_path / "run")
     checkpoint = tmp_path / "run" / "checkpoints" / "step_00000006"
     (checkpoint / "old").mkdir()
     (checkpoint / "old" / "weights.pt").write_bytes(b"")
-    with pytest.raises(PartitaError, match="holds old/weights.pt, a pickle"):
+    with pytest.raises(PartitaError, match="old/weights.pt"):
         load_model(checkpoint)
     (checkpoint / "old" / "weights.pt").unlink()
     (checkpoint / name).rename(tmp_path / "elsewhere")
     (checkpoint / name).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(PartitaError, match=f"{name} .*out of the model folder, to .*elsewhere"):
+    with pytest.raises(PartitaError, match=f"{name} .*elsewhere"):
         load_model(checkpoint)
 
 
-def test_a_mono_model_trains_on_stereo_and_is_listened_to_and_evaluated_in_mono(config, tones, tmp_path, ok):
+def test_mono_model_trains_on_stereo_files(config, tones, tmp_path, ok):
     run = config(steps=2)
     audio = AudioSpec(8000, 1, (ChannelLayout.MONO,))
     run = replace(run, model=replace(run.model, audio=audio))
     model = train(run, data=tones, output=tmp_path / "run", progress=False)
     samples = sorted((tmp_path / "run/samples").rglob("*.wav"))
     assert samples and all(soundfile.info(file).channels == 1 for file in samples)
-    printed, said = ok("evaluate", model, "--data", tones, "--limit", "1")
-    assert "folded to mono" in said and "log" in printed
+    printed, notes = ok("evaluate", model, "--data", tones, "--limit", "1")
+    assert "mono" in notes and "log" in printed

@@ -1,4 +1,4 @@
-"""The scale of latents is measured on the whole of the training data, as much as was asked for."""
+"""Statistics of latents: measured on the requested duration, from anywhere in the training data."""
 
 from dataclasses import replace
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 from partita.data import encode_corpus, open_dataset, write_audio
 from partita.objectives import LatentQuantizationConfig, TrainState
-from partita.training.finish import _pieces
-from partita.training.validation import _Clips
+from partita.training.statistics import statistics_latents
+from partita.training.validation import _ClipMetrics
 from partita_core import AudioSpec, ChannelLayout, Codec, Frozen, LatentSpec, measure_latents
 from partita_quantizers import FSQConfig, ReBottleneckConfig, ResidualVQConfig
 
@@ -15,7 +15,7 @@ RATE, HOP = 8000, 8
 
 
 class Samples(Codec):
-    """A codec whose latents are the samples of a frame."""
+    """Codec whose latents are the samples of a frame."""
 
     encode_context = decode_context = (0, 0)
 
@@ -52,29 +52,29 @@ def late(tmp_path):
     return open_dataset(tmp_path)
 
 
-def test_normalized_music_has_unit_variance_whatever_silence_is_before_it(late, configured):
+def test_normalized_latents_have_unit_variance_despite_silence(late, configured):
     codec = Samples()
-    spec = measure_latents(codec, _pieces(codec, late, configured(statistics_seconds=6.0), HOP))
+    spec = measure_latents(codec, statistics_latents(codec, late, configured(statistics_seconds=6.0), HOP))
     normalized = music(4)[0] / torch.tensor(spec.std).mean()
     assert normalized.std() == pytest.approx(1.0, rel=0.1)
 
 
-def test_as_many_seconds_as_asked_are_measured_of_a_corpus_too(late, configured, tmp_path):
+def test_requested_seconds_are_measured_of_audio_and_corpus(late, configured, tmp_path):
     codec, wanted = Samples(), configured(statistics_seconds=6.0)
     encode_corpus(codec, tmp_path, tmp_path / "corpus", progress=False)
     for dataset in (late, open_dataset(tmp_path / "corpus")):
-        lengths = [int(piece.audio_lengths[0]) for piece in _pieces(codec, dataset, wanted, HOP)]
+        lengths = [int(piece.audio_lengths[0]) for piece in statistics_latents(codec, dataset, wanted, HOP)]
         assert 6 * RATE <= sum(lengths) <= 7 * RATE
 
 
-def test_an_evaluation_keeps_pieces_that_are_not_silent(late, configured):
+def test_validation_clips_are_not_silent(late, configured):
     run = configured(evaluate_seconds=0.4)
     objective = run.objective.build(model=run.model.build())
-    clips = _Clips(late, objective, None, run, torch.device("cpu"), samples=None)._clips  # pyright: ignore
+    clips = _ClipMetrics(late, objective, None, run, torch.device("cpu"), samples=None).clips  # pyright: ignore
     assert [name for name, _, _ in clips] == ["a.wav", "b.wav"]
     for _, audio, _ in clips:
         assert audio.shape[-1] == 0.2 * RATE and audio.std() > 0.01
-        assert audio.untyped_storage().nbytes() < 4 * 0.3 * RATE  # the piece alone, not a view of the file
+        assert audio.untyped_storage().nbytes() < 4 * 0.3 * RATE  # not a view of the entire file
 
 
 @pytest.mark.parametrize(
@@ -83,12 +83,12 @@ def test_an_evaluation_keeps_pieces_that_are_not_silent(late, configured):
         (ResidualVQConfig.example(), 0.1, 128),  # 100 tokens in the data, and batches of 64
         (ResidualVQConfig.example(), None, 448),
         (ResidualVQConfig.example(), 60.0, 448),
-        (ResidualVQConfig.example(), 0.001, 64),  # one for each of 16 codes
+        (ResidualVQConfig.example(), 0.001, 64),  # one per code, of 16
         (ReBottleneckConfig.example(), 0.1, 128),
         (FSQConfig((5, 5)), 0.1, 128),
     ],
 )
-def test_a_quantizer_starts_on_what_the_data_holds(quantizer, seconds, expected):
+def test_quantizer_is_initialized_from_the_available_latents(quantizer, seconds, expected):
     codec = Samples()
     objective = replace(LatentQuantizationConfig.example(), start_tokens=400).build(
         model=quantizer.build(dim=HOP), codec=Frozen(codec)
@@ -103,20 +103,20 @@ def test_a_quantizer_starts_on_what_the_data_holds(quantizer, seconds, expected)
             lengths = torch.tensor([32 * HOP, 32 * HOP])
             yield {"audio": audio, "audio_lengths": lengths, "layout": layouts, "target_layout": layouts}
 
-    said = objective.begin(batches(), seconds=seconds)
-    assert len(drawn) * 64 == expected and f"{expected} latents" in said
-    assert ("400 were asked for" in said) == (expected < 400)
+    line = objective.initialize(batches(), seconds=seconds)
+    assert len(drawn) * 64 == expected and f"{expected} latents" in line
+    assert ("400 requested" in line) == (expected < 400)
     assert objective(next(batches()), TrainState(), "generator").total.isfinite()
 
 
-def test_padding_is_not_measured_at_a_start():
+def test_padding_is_not_used_for_initialization():
     codec = Samples()
     objective = LatentQuantizationConfig.example().build(model=FSQConfig((5, 5)).build(dim=HOP), codec=Frozen(codec))
     audio = torch.zeros(2, 1, 80 * HOP)
     audio[0] = music(80 * HOP / RATE)
-    audio[1, :, :HOP] = 100.0  # one frame, which repeats to the end of its crop
+    audio[1, :, :HOP] = 100.0  # one frame, repeated to the end of its crop
     layouts = torch.zeros(2, dtype=torch.int64)
     lengths = torch.tensor([80 * HOP, HOP])
     batch = {"audio": audio, "audio_lengths": lengths, "layout": layouts, "target_layout": layouts}
-    objective.begin(iter([batch]))
+    objective.initialize(iter([batch]))
     assert float(objective.mean.mean()) == pytest.approx(100 / 81, rel=0.05)

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: files that need nothing, and TensorBoard where it is asked for."""
+"""Samples and spectrograms of a run, as files and in TensorBoard."""
 
 import importlib.util
 import shutil
@@ -19,7 +19,7 @@ RATE = 8000
 
 @pytest.fixture(scope="module")
 def tracked(config, tones, tmp_path_factory):
-    """The folder of a run of two steps that told TensorBoard, and its config."""
+    """Folder and config of a run of two steps with TensorBoard."""
     folder = tmp_path_factory.mktemp("tracked") / "run"
     run = override(config(steps=2), ['trainer.trackers=["tensorboard"]', "trainer.evaluate_every=1"])
     train(run, data=tones, output=folder, progress=False)
@@ -31,7 +31,7 @@ def events(folder):
     return found.Reload()
 
 
-def test_every_evaluation_leaves_audio_and_spectrograms_that_need_nothing(run):
+def test_every_evaluation_writes_audio_and_spectrograms(run):
     folders = sorted(path.name for path in (run / "samples").iterdir())
     assert folders == ["original", "step_00000000", "step_00000003", "step_00000006"]
     for folder in folders:
@@ -41,50 +41,50 @@ def test_every_evaluation_leaves_audio_and_spectrograms_that_need_nothing(run):
     assert not (run / "tensorboard").exists()
 
 
-def test_clips_of_one_name_in_several_folders_have_files_of_their_own(tmp_path):
+def test_clips_of_the_same_name_have_different_files(tmp_path):
     samples = Samples(tmp_path, [])
     for step in (0, 1):
         for i, name in enumerate(("piano/1.wav", "drums/1.wav", "drums/1.flac", "2.wav")):
             audio = torch.full((1, 800), 0.1 * (i + 1))
-            samples.keep(step, name, audio / 2, audio, RATE)
+            samples.write(step, name, audio / 2, audio, RATE)
     for folder, scale in (("original", 1), ("step_00000000", 0.5), ("step_00000001", 0.5)):
         levels = {path.stem: soundfile.read(path)[0].max() for path in (tmp_path / folder).glob("*.wav")}
         expected = {"1": 0.1, "drums_1": 0.2, "drums_1_2": 0.3, "2": 0.4}
         assert levels == pytest.approx({name: scale * level for name, level in expected.items()}, abs=1e-3)
 
 
-def test_originals_are_the_files_and_their_spectrograms_reach_the_top_of_the_scale(run, tones):
-    kept, _ = soundfile.read(run / "samples" / "original" / "tone_0.wav")
+def test_originals_are_pieces_of_the_files_with_full_scale_spectrograms(run, tones):
+    written, _ = soundfile.read(run / "samples" / "original" / "tone_0.wav")
     true, _ = soundfile.read(tones / "validation" / "tone_0.wav")
-    assert 0 < len(kept) <= len(true)  # a piece of it, from anywhere
-    places = np.lib.stride_tricks.sliding_window_view(true, len(kept), axis=0).transpose(0, 2, 1)
-    assert np.abs(places - kept).max((1, 2)).min() < 2**-15
+    assert 0 < len(written) <= len(true)  # a piece from anywhere in it
+    pieces = np.lib.stride_tricks.sliding_window_view(true, len(written), axis=0).transpose(0, 2, 1)
+    assert np.abs(pieces - written).max((1, 2)).min() < 2**-15
     picture = np.asarray(Image.open(run / "samples" / "original" / "tone_0.png"))
     assert picture.shape == (180, 720) and picture.max() == 255
 
 
-def test_tensorboard_has_the_figures_of_the_log(tracked):
+def test_tensorboard_has_the_values_of_the_log(tracked):
     folder, _ = tracked
     found = events(folder)
     for name in ("total", "validation/si_sdr", "lr/generator"):
         logged = {line["step"]: line[name] for line in read_log(folder / "log.jsonl") if name in line}
-        told = {event.step: event.value for event in found.Scalars(name)}
-        assert told == pytest.approx(logged, rel=1e-5) and len(told) >= 2
+        tracked_values = {event.step: event.value for event in found.Scalars(name)}
+        assert tracked_values == pytest.approx(logged, rel=1e-5) and len(logged) >= 2
 
 
-def test_tensorboard_has_audio_and_pictures_of_every_evaluation(tracked):
+def test_tensorboard_has_audio_and_images_of_every_evaluation(tracked):
     folder, _ = tracked
     found = events(folder)
     assert sorted(found.Tags()["audio"]) == ["original/tone_0", "original/tone_1", "sample/tone_0", "sample/tone_1"]
     assert sorted(found.Tags()["images"]) == sorted(found.Tags()["audio"])
     assert [event.step for event in found.Audio("sample/tone_0")] == [0, 1, 2]
     assert [event.step for event in found.Audio("original/tone_0")] == [0]
-    heard, seen = found.Audio("sample/tone_0")[-1], found.Images("sample/tone_0")[-1]
-    assert heard.sample_rate == RATE and heard.length_frames == 4000
-    assert (seen.height, seen.width) == (180, 720)
+    audio, image = found.Audio("sample/tone_0")[-1], found.Images("sample/tone_0")[-1]
+    assert audio.sample_rate == RATE and audio.length_frames == 4000
+    assert (image.height, image.width) == (180, 720)
 
 
-def test_trackers_may_change_when_a_run_is_resumed_and_nothing_learned_does(tracked, config, tones, tmp_path):
+def test_trackers_may_change_on_resume(tracked, config, tones, tmp_path):
     folder, run = tracked
     shutil.copytree(folder, tmp_path / "run")
     longer = override(run, ["trainer.steps=3", "trainer.trackers=[]"])
@@ -93,17 +93,17 @@ def test_trackers_may_change_when_a_run_is_resumed_and_nothing_learned_does(trac
     assert [event.step for event in events(tmp_path / "run").Scalars("total")] == [1, 2]
 
 
-def test_a_tracker_that_is_not_installed_is_one_line_and_leaves_nothing(config, tones, tmp_path, monkeypatch):
+def test_tracker_that_is_not_installed(config, tones, tmp_path, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         "partita.training.samples.find_spec", lambda name: None if name == "tensorboard" else find_spec(name)
     )
     run = override(config(steps=1), ['trainer.trackers=["tensorboard"]'])
-    with pytest.raises(PartitaError, match=r'tensorboard is not installed; pip install "partita\[tensorboard\]"'):
+    with pytest.raises(PartitaError, match=r'pip install "partita\[tensorboard\]"'):
         train(run, data=tones, output=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 
-def test_other_trackers_are_refused_by_name(config):
+def test_unknown_tracker(config):
     with pytest.raises(PartitaError, match="tensorboard"):
         override(config(), ['trainer.trackers=["wandb"]'])

@@ -1,9 +1,8 @@
-"""A script for torchrun: trains as one process alone would, that is with the same noise for the same item.
+"""A script for torchrun: trains in two processes with the noise of a single process.
 
-Each process of a run draws for itself, which is right, and makes two of them another run than one. Here each draws for
-the items of all, in the order in which one process has them, and takes the part that is its own. The argument is a file
-with what `train` is to be called with: `{"family": ..., "settings": ..., "overrides": ..., "data": ..., "output": ...,
-"dtype": ...}` of each run.
+Each process of a run draws its own noise, so two processes differ from one. Here each draws for the items of all, in
+the order of a single process, and takes its own share. The argument is a JSON file with the arguments of each run:
+`{"family": ..., "settings": ..., "overrides": ..., "data": ..., "output": ..., "dtype": ...}`.
 """
 
 import json
@@ -16,15 +15,15 @@ import torch
 from accelerate import Accelerator, PartialState
 from conftest import family_config
 from partita.objectives import Objective
-from partita.training import loop, train
+from partita.training import stepper, train
 from partita_core import override, write_tensors
 from torch.overrides import TorchFunctionMode
 
 
 class Shared(TorchFunctionMode):
-    """Draws whose first dimension is of items: the share of this process in the draws for all of them.
+    """A mode in which draws over items are the share of this process of the draws over all items.
 
-    `windows_first` says that the first dimension goes through the items once for each window, not the other way round.
+    With `windows_first`, the first dimension iterates over all items for each window, not over windows for each item.
     """
 
     def __init__(self, items: int, *, windows_first: bool) -> None:
@@ -54,7 +53,7 @@ class Shared(TorchFunctionMode):
 
 
 def main(jobs: Path) -> None:
-    original, seed = Objective.__call__, loop.hashed_seed
+    original, seed = Objective.__call__, stepper.hashed_seed
     family, rank, buffers = "", int(os.environ["RANK"]), {}
 
     def call(self: Any, batch: Any, *rest: Any) -> Any:
@@ -62,7 +61,7 @@ def main(jobs: Path) -> None:
         if not self.training:
             return original(self, batch, *rest)
         buffers.clear()
-        buffers.update({name: tensor.detach() for name, tensor in self.named_buffers()})  # at the end: the last step's
+        buffers.update({name: tensor.detach() for name, tensor in self.named_buffers()})  # of the last step
         with Shared(len(batch["index"]), windows_first=family == "consistency"):
             return original(self, batch, *rest)
 
@@ -71,7 +70,7 @@ def main(jobs: Path) -> None:
 
     Objective.__call__ = call  # pyright: ignore
     Accelerator.end_training = lambda self: None  # the processes stay together for the next run
-    loop.hashed_seed = of_process_0
+    stepper.hashed_seed = of_process_0
     for job in json.loads(jobs.read_text()):
         family = job["family"]
         torch.set_default_dtype(getattr(torch, job["dtype"]))
@@ -79,7 +78,7 @@ def main(jobs: Path) -> None:
         train(config, data=job["data"], output=job["output"], progress=False)
         write_tensors(Path(job["output"]) / f"buffers_{rank}.safetensors", buffers)
     torch.distributed.destroy_process_group()
-    sys.stdout.write(f"process {rank} of 2 has trained\n")  # one write, so that two do not end up in one line
+    sys.stdout.write(f"process {rank} of 2 has trained\n")  # one write, so that lines do not mix
 
 
 if __name__ == "__main__":

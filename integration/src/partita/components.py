@@ -1,4 +1,4 @@
-"""Entry point that registers the package's components: codecs, generators, objectives and metrics."""
+"""Entry point that registers codecs, generators, objectives, optimizers, schedules and metrics."""
 
 from partita_core import QuantizedCodecConfig
 from partita_representation import RepresentationModelConfig
@@ -21,19 +21,26 @@ from .objectives import (
     LatentQuantizationConfig,
     RepresentationSupervisionConfig,
 )
+from .training import AdamWConfig, Constant, Cosine, InverseSqrt, MuonConfig, RAdamConfig
 
 __all__ = [
+    "AdamWConfig",
     "AdversarialReconstructionConfig",
+    "Constant",
     "ConsistencyTrainingConfig",
+    "Cosine",
     "FlowHeadConfig",
     "FlowSupervisionConfig",
     "GeneratorConfig",
+    "InverseSqrt",
     "LatentGenerationConfig",
     "LatentQuantizationConfig",
     "LlamaBackboneConfig",
+    "MuonConfig",
     "OobleckCodecConfig",
     "PretrainedBackboneConfig",
     "QuantizedCodecConfig",
+    "RAdamConfig",
     "RepresentationModelConfig",
     "RepresentationSupervisionConfig",
     "TokenHeadConfig",

@@ -15,30 +15,30 @@ if TYPE_CHECKING:
 
 
 def check_world(num_processes: int) -> None:
-    """Holds the number of processes that accelerate sees against what the launcher says.
+    """Check that accelerate found all the processes that a launcher started.
 
-    Processes that do not know of each other would each take itself for the only one, and all write the same output.
+    Otherwise each process would run as a single one, and all would write the same output.
 
     Args:
-        num_processes: as accelerate's `PartialState` or `Accelerator` has it.
+        num_processes: `num_processes` of accelerate's `PartialState` or `Accelerator`.
 
     Raises:
-        PartitaError: they are not as many as were started.
+        PartitaError: it differs from the number of started processes.
     """
     started = os.environ.get("WORLD_SIZE", str(num_processes))
     if started != str(num_processes):
-        seen = f"{started} processes were started (WORLD_SIZE), and accelerate sees {num_processes}"
-        raise PartitaError(f"{seen}; on a machine without a GPU set ACCELERATE_USE_CPU=true")
+        counts = f"{started} processes were started (WORLD_SIZE), but accelerate found {num_processes}"
+        raise PartitaError(f"{counts}; on a machine without a GPU, set ACCELERATE_USE_CPU=true")
 
 
 class StepDecision(NamedTuple):
-    """The state of a run after a step, the same in all processes.
+    """Decisions after a step, the same in all processes.
 
     Attributes:
-        last: whether it is over.
-        total_steps: how many steps there will be.
-        save: whether a checkpoint is due.
-        ending: the signal that ends it, or 0.
+        last: True if this was the last step.
+        total_steps: number of steps of the whole run.
+        save: True if a checkpoint is due.
+        ending: number of the signal that ends the run, or 0.
     """
 
     last: bool
@@ -48,7 +48,7 @@ class StepDecision(NamedTuple):
 
 
 def broadcast_stop(accelerator: "Accelerator", mine: StepDecision) -> StepDecision:
-    """One word for all: the main process's clock, and signals that have come to any process."""
+    """Decide for all processes: by the clock of the main process, and signals received by any process."""
     if accelerator.num_processes == 1:
         return mine
     main = accelerator.is_main_process
@@ -61,7 +61,7 @@ def broadcast_stop(accelerator: "Accelerator", mine: StepDecision) -> StepDecisi
 
 
 def broadcast_from_main(accelerator: "Accelerator", text: str) -> str:
-    """What the main process says."""
+    """The `text` of the main process, in all processes."""
     if accelerator.num_processes == 1:
         return text
     from accelerate.utils import broadcast_object_list
@@ -70,7 +70,7 @@ def broadcast_from_main(accelerator: "Accelerator", text: str) -> str:
 
 
 def gather_objects(accelerator: "Accelerator", items: list[Any]) -> list[Any]:
-    """The items of all processes, in their order."""
+    """The items of all processes, in the order of the processes."""
     if accelerator.num_processes == 1:
         return items
     from accelerate.utils import gather_object
@@ -78,15 +78,15 @@ def gather_objects(accelerator: "Accelerator", items: list[Any]) -> list[Any]:
     return gather_object(items)
 
 
-def mean_over_processes(accelerator: "Accelerator", figures: Mapping[str, Tensor]) -> dict[str, float]:
-    """The mean of each figure over the processes that have it."""
-    everyone = gather_objects(accelerator, [{name: float(value) for name, value in figures.items()}])
+def mean_over_processes(accelerator: "Accelerator", values: Mapping[str, Tensor]) -> dict[str, float]:
+    """Mean of each value over the processes that have it."""
+    everyone = gather_objects(accelerator, [{name: float(value) for name, value in values.items()}])
     names = {name: None for found in everyone for name in found}
     return {name: fmean(found[name] for found in everyone if name in found) for name in names}
 
 
 def merge_skipped_files(accelerator: "Accelerator", files: Mapping[str, tuple[str, int]]) -> dict[str, tuple[str, int]]:
-    """By file, a reason why it was left out, and how often in all processes."""
+    """Reason and total count over all processes by name of each skipped file."""
     total: dict[str, tuple[str, int]] = {}
     for found in gather_objects(accelerator, [dict(files)]):
         for file, (reason, count) in found.items():

@@ -1,7 +1,6 @@
 """Models by name: a model folder, a checkpoint of a run, or a repository on the hub."""
 
 from collections.abc import Mapping
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +77,15 @@ def codec_of(model: Any) -> Codec:
 
 
 def build_model(config: Config, base: Any) -> Any:
-    """Build the model that a run trains, from its Config and, if it is built on a codec, that codec as `base`.
+    """Build the model of a run: an autoencoder if `base` is None, else a model on the latents of `base`.
 
-    A quantizer is built for the width of the latents, other models for the codec.
+    Args:
+        config: config of the model; one that `needs_codec` is built on `base`, a quantizer by the width of its latents.
+        base: codec or representation model; None for an autoencoder.
     """
     if base is None:
         return config.build()
-    takes_codec = "codec" in signature(config.build).parameters
-    return config.build(codec=base) if takes_codec else config.build(dim=base.latent_spec.dim)
+    return config.build(codec=base) if config.needs_codec else config.build(dim=base.latent_spec.dim)
 
 
 def _load_checkpoint(path: Path) -> Any:

@@ -250,8 +250,8 @@ def test_whitening_stays_finite_without_frames_and_on_silence():
 
 
 def test_invalid_settings_raise():
-    encoder = NeighbouringConfig().build(latent_spec=SPEC)
-    with pytest.raises(PartitaError, match="NeighbouringEncoder .* 1 future frames"):
+    encoder = NeighboringConfig().build(latent_spec=SPEC)
+    with pytest.raises(PartitaError, match="NeighboringEncoder .* 1 future frames"):
         RQMTP(SPEC, encoder)
     with pytest.raises(PartitaError, match="offsets is 0"):
         supervision(offsets=0)

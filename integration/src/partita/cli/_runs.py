@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ def run_recipe(options: argparse.Namespace, recipe: Callable[[], "RunConfig"]) -
             raise PartitaError(f"--{name.replace('_', '-')} is {value}; it must be positive")
     config = override(recipe(), options.overrides)
     if options.steps is not None:
-        config = override(config, [f"trainer.steps={options.steps}"])
+        config = replace(config, trainer=replace(config.trainer, steps=options.steps))
     return train(
         config,
         data=options.data,

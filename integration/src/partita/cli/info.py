@@ -24,18 +24,19 @@ def run(options: argparse.Namespace) -> None:
 
     from partita.model_loading import HF_PREFIX, load_codec
     from partita.model_profile import context_estimate, profile
-    from partita.recipes import RECIPES
+    from partita.recipes import load_run, recipe_names
     from partita.recipes.profile import recipe_profile
 
-    if options.name in RECIPES:
-        found = recipe_profile(override(RECIPES[options.name](), options.overrides))
+    recipes = recipe_names()
+    if options.name in recipes or options.name.endswith(".json"):
+        found = recipe_profile(override(load_run(options.name)[0], options.overrides))
     elif options.overrides:
-        hint = suggest(options.name, RECIPES)
+        hint = suggest(options.name, recipes)
         raise PartitaError(f"{options.overrides[0]!r} changes a recipe, and {options.name!r} is none; {hint}")
     elif Path(options.name).exists() or "/" in options.name or options.name.startswith(HF_PREFIX):
         found = profile(load_codec(options.name))
     else:
-        hint = suggest(options.name, RECIPES)
+        hint = suggest(options.name, recipes)
         raise PartitaError(f"{options.name!r} is neither a recipe nor a model folder; {hint}")
     found = {"name": options.name} | found
     if options.context:

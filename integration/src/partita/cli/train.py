@@ -12,13 +12,14 @@ from ._runs import add_run_arguments, run_recipe
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.usage = "partita train RECIPE --data DIR --output RUN [options] [path.to.key=value ...]"
-    parser.add_argument("recipe", metavar="RECIPE", help="its name, as genae_tiny")
+    parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe, or the config.json of a run")
     add_run_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
-    from partita.recipes import recipe
+    from partita.recipes import load_run
 
-    model = run_recipe(options, lambda: recipe(options.recipe))
+    config, options.recipe = load_run(options.recipe)
+    model = run_recipe(options, lambda: config)
     print(f"model: {model}")

@@ -42,7 +42,7 @@ class Bootstrap:
         if not 0 < confidence < 1:
             raise PartitaError(f"confidence is {confidence}; it must be between 0 and 1, as 0.95")
         if not 0 <= seed < 2**63:
-            raise PartitaError(f"the seed of the bootstrap is {shown(seed)}; it must be from 0 to 2**63 - 1")
+            raise PartitaError(f"the seed of the bootstrap is {short_repr(seed)}; it must be from 0 to 2**63 - 1")
         self.clips, self.confidence = clips, confidence
         generator = np.random.default_rng([seed, clips])
         # Counts of each clip in each resample, so that all means are one matrix product.

@@ -311,7 +311,7 @@ def _cell(text: str) -> str:
 
 def _csv_text(text: str) -> str:
     """Escape a name that spreadsheets would interpret as a formula."""
-    text = printable(text)
+    text = escape_unprintable(text)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 

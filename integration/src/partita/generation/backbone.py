@@ -225,8 +225,8 @@ def check_prompts(prompts: Any) -> None:
         raise PartitaError(f"prompts are a {type(prompts).__name__}; pass a list of texts, one per item")
     for text in prompts:
         if not isinstance(text, str):
-            raise PartitaError(f"a prompt is {shown(text)}; it must be a text, empty for none")
+            raise PartitaError(f"a prompt is {short_repr(text)}; it must be a text, empty for none")
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise PartitaError(f"the prompt {shown(text)} is not valid UTF-8") from None
+            raise PartitaError(f"the prompt {short_repr(text)} is not valid UTF-8") from None

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import torch
 from partita_core import (
@@ -46,6 +46,8 @@ class GeneratorConfig(Config):
         language_model: language model to train: a new or a pretrained one.
         stop: also learn to predict the ends of recordings.
     """
+
+    needs_codec: ClassVar[bool] = True
 
     head: GenerationHeadConfig = component_field("generation_head", default=FlowHeadConfig())
     language_model: Config = component_field("language_model", default=LlamaBackboneConfig())
@@ -173,7 +175,7 @@ class Generator(Saved):
         spec = self.codec.latent_spec
         check_prompts(prompts)
         if not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
-            raise PartitaError(f"seconds is {shown(seconds)}; it must be a finite number")
+            raise PartitaError(f"seconds is {short_repr(seconds)}; it must be a finite number")
         if audio is not None and not isinstance(audio, Latents):
             raise PartitaError(f"the audio prompt is a {type(audio).__name__}; it must be Latents of the codec")
         samples, batch = round(seconds * spec.sample_rate), len(prompts)

@@ -44,7 +44,7 @@ class TransformersCodecConfig(Config):
         settings = dict(self.settings)
         kind = str(settings.pop("model_type", None))
         if kind not in MODELS:
-            raise PartitaError(f"settings are those of a {kind} model; {nearest(kind, MODELS)}")
+            raise PartitaError(f"settings are those of a {kind} model; {suggest(kind, MODELS)}")
         try:
             import transformers
         except ImportError:

@@ -1,10 +1,10 @@
-"""Training objectives: losses and phases of each system, independent of the trainer that runs them."""
+"""Training objectives: the losses and phases of each system, independent of the trainer that runs them."""
 
 from .adversarial_reconstruction import AdversarialReconstruction, AdversarialReconstructionConfig
 from .consistency_training import ConsistencyTraining, ConsistencyTrainingConfig
 from .latent_generation import LatentGeneration, LatentGenerationConfig
 from .latent_quantization import LatentQuantization, LatentQuantizationConfig
-from .objective import Objective, TrainState
+from .objective import Objective, ObjectiveConfig, TrainState
 from .representation_supervision import RepresentationSupervision, RepresentationSupervisionConfig
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "LatentQuantization",
     "LatentQuantizationConfig",
     "Objective",
+    "ObjectiveConfig",
     "RepresentationSupervision",
     "RepresentationSupervisionConfig",
     "TrainState",

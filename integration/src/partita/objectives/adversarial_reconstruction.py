@@ -1,4 +1,4 @@
-"""Adversarial reconstruction: spectral and mel losses, discriminators, and the bottleneck's own terms."""
+"""Adversarial reconstruction: spectral and mel losses, discriminators, and the losses of the bottleneck."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,10 +28,20 @@ from torch import nn
 
 from partita.data import Batch
 
-from .code_usage import CodeUse
-from .objective import Objective, TrainState, check_weights, mean_logit, target_audio, to_loss_signal, weighted_sum
+from .code_usage import CodeUsage
+from .objective import (
+    Objective,
+    ObjectiveConfig,
+    TrainState,
+    check_weights,
+    mean_logit,
+    target_audio,
+    to_loss_signal,
+    trainable_group,
+    weighted_sum,
+)
 
-# Terms that come of the discriminators, beside those of `losses`.
+# Losses that the discriminators add to those of `losses`.
 _ADVERSARIAL = ("adversarial", "feature_matching")
 
 
@@ -45,29 +55,29 @@ def _default_weights() -> dict[str, float]:
 
 @register("objective/adversarial_reconstruction")
 @dataclass(frozen=True)
-class AdversarialReconstructionConfig(Config):
-    """Reconstruction by spectral losses, with discriminators or without (GenAE).
+class AdversarialReconstructionConfig(ObjectiveConfig):
+    """Reconstruction with spectral losses, optionally adversarial (GenAE).
 
     Multi-resolution losses with coprime settings and a mel loss are those of arXiv 2602.15749; weights, settings and
-    discriminators are ours, anchored on the public configuration of Stable Audio Open.
+    discriminators are ours, based on the public configuration of Stable Audio Open.
 
     Attributes:
-        losses: distances of the reconstruction to the target, by the names that `weights` uses.
-        weights: of every loss, and of "adversarial" and "feature_matching" where there are discriminators. The
-            bottleneck's own terms are weighed by the bottleneck.
-        discriminator: judges of the samples; None for none.
-        balancer: weighs losses by their gradients on the samples instead of their values; None for plain weights.
-        adversarial_loss: loss of the discriminators and of the term "adversarial".
+        losses: distances between reconstruction and target, by the names that `weights` uses.
+        weights: weight of each loss, and of "adversarial" and "feature_matching" if there is a discriminator. The
+            losses of the bottleneck have weights of their own (`Bottleneck.loss_weights`).
+        discriminator: discriminators of the samples; None for a purely spectral objective.
+        balancer: scales losses by their gradients on the samples instead of their values; None for plain weights.
+        adversarial_loss: loss of the discriminators, and of the term "adversarial".
     """
 
     losses: dict[str, Config] = field(default_factory=_default_losses, metadata={"roles": ("loss",)})
     weights: dict[str, NonNegative] = field(default_factory=_default_weights)
-    discriminator: Config | None = component("discriminator", default=ComplexSTFTDiscriminatorsConfig())
-    balancer: Config | None = component("balancer", default=None)
+    discriminator: Config | None = component_field("discriminator", default=ComplexSTFTDiscriminatorsConfig())
+    balancer: Config | None = component_field("balancer", default=None)
     adversarial_loss: Literal["hinge", "least_squares"] = "hinge"
 
     def build(self, *, model: Autoencoder) -> "AdversarialReconstruction":
-        """Builds the objective around `model`."""
+        """Build the objective of `model`."""
         audio_spec = model.audio_spec
         return AdversarialReconstruction(
             model=model,
@@ -80,7 +90,7 @@ class AdversarialReconstructionConfig(Config):
 
     @classmethod
     def example(cls) -> "AdversarialReconstructionConfig":
-        """With tiny parts of every kind."""
+        """Tiny losses and discriminators."""
         return cls(
             losses={"stft": MultiResolutionSTFTConfig.example(), "mel": MultiScaleMelConfig.example()},
             discriminator=ComplexSTFTDiscriminatorsConfig.example(),
@@ -88,7 +98,7 @@ class AdversarialReconstructionConfig(Config):
 
 
 class AdversarialReconstruction(Objective):
-    """An autoencoder with a feed-forward decoder, trained to reconstruct; see `AdversarialReconstructionConfig`."""
+    """Reconstruction by an autoencoder with a feed-forward decoder; see `AdversarialReconstructionConfig`."""
 
     requires = frozenset({"audio", "audio_lengths", "layout", "target_layout"})
     model: Autoencoder
@@ -103,15 +113,15 @@ class AdversarialReconstruction(Objective):
         balancer: nn.Module | None,
         adversarial_loss: Literal["hinge", "least_squares"],
     ) -> None:
-        """Wraps `model`.
+        """Wrap `model`; arguments as in `AdversarialReconstructionConfig`.
 
         Raises:
-            PartitaError: its decoder is not feed-forward, or losses and weights do not match.
+            PartitaError: the decoder is not feed-forward, or losses and weights do not match.
         """
         super().__init__()
         if not isinstance(model.decoder, FeedForwardDecoder):
             raise PartitaError(
-                f"AdversarialReconstruction needs a feed-forward decoder, {type(model.decoder).__name__} is none"
+                f"AdversarialReconstruction needs a feed-forward decoder; {type(model.decoder).__name__} is not one"
             )
         self.model, self.discriminator, self.balancer = model, discriminator, balancer
         self.losses, self.adversarial_loss = nn.ModuleDict(losses), ADVERSARIAL_LOSSES[adversarial_loss]
@@ -119,17 +129,17 @@ class AdversarialReconstruction(Objective):
         check_weights({*losses, *(_ADVERSARIAL if discriminator is not None else ())}, self.weights)
         self.phases = ("generator",) if discriminator is None else ("generator", "discriminator")
         self.crop_multiple = model.latent_spec.hop
-        self.code_use = CodeUse(model.bottleneck.codebook_sizes)
+        self.code_usage = CodeUsage(model.bottleneck.codebook_sizes)
 
     def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
-        """One phase; see `Objective`."""
+        """Compute one phase; see `Objective`."""
         return self._generator(batch, state) if phase == "generator" else self._discriminator(batch)
 
     def parameter_groups(self, phase: str) -> list[dict[str, Any]]:
-        """The model's parameters, or the discriminators'."""
+        """Parameters of the model, or of the discriminators."""
         trained = self.model if phase == "generator" else self.discriminator
         assert trained is not None
-        return [{"params": [parameter for parameter in trained.parameters() if parameter.requires_grad]}]
+        return trainable_group(trained)
 
     def _generator(self, batch: Batch, state: TrainState) -> StepOutput:
         lengths = batch["audio_lengths"]
@@ -154,7 +164,7 @@ class AdversarialReconstruction(Objective):
             check_weights(set(own), self.model.bottleneck.loss_weights)
             total = total + weighted_sum(own, self.model.bottleneck.loss_weights)
         losses = {name: upcast(term.detach()) for name, term in (terms | own).items()}
-        metrics = bottleneck.metrics | self.code_use(bottleneck.codes, state.step)
+        metrics = bottleneck.metrics | self.code_usage(bottleneck.codes, state.step)
         return StepOutput(total, losses, metrics, samples.detach())
 
     def _discriminator(self, batch: Batch) -> StepOutput:

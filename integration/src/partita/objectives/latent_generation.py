@@ -1,11 +1,11 @@
-"""Latent generation: a language model on the latents, or codes, of a frozen codec."""
+"""Latent generation: training of a language model on the latents or codes of a frozen codec."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
-from partita_core import Codec, Config, Frozen, PartitaError, StepOutput, process_mean, register, upcast
+from partita_core import Codec, Frozen, PartitaError, StepOutput, process_mean, register, upcast
 from partita_core.ranges import NonNegative, Proportion
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,7 +14,7 @@ from partita.data import Batch
 from partita.generation import Generator
 
 from .latent_batches import CODES, SOURCE, codes_of, latents_of
-from .objective import Objective, TrainState, check_weights, weighted_sum
+from .objective import Objective, ObjectiveConfig, TrainState, check_weights, trainable_group, weighted_sum
 
 
 def _default_weights() -> dict[str, float]:
@@ -23,28 +23,31 @@ def _default_weights() -> dict[str, float]:
 
 @register("objective/latent_generation")
 @dataclass(frozen=True)
-class LatentGenerationConfig(Config):
-    """The next latents of those before, and of a text (as in F3-Tokenizer, arXiv 2606.06357).
+class LatentGenerationConfig(ObjectiveConfig):
+    """Prediction of the next latents from those before and a text (as in F3-Tokenizer, arXiv 2606.06357).
 
-    The text is the batch's `answer`, what is to be said of the audio; an item without one has no condition.
+    The text is the `answer` of the batch, a description of the audio; an item without one is unconditional.
 
     Attributes:
-        weights: of "latents" (the velocity's error, or the codes' cross-entropy) and of "stop", which a model that
-            does not learn to stop does not have.
-        drop: probability that an item's text is left out, for guidance.
+        weights: weights of "latents" (the error of the velocity, or the cross-entropy of the codes) and "stop", which
+            is ignored for a model without a stop head.
+        drop: probability of leaving out the text of an item, for classifier-free guidance.
     """
+
+    needs_codec: ClassVar[bool] = True
+    model_roles: ClassVar[tuple[str, ...]] = ("generator",)
 
     weights: dict[str, NonNegative] = field(default_factory=_default_weights)
     drop: Proportion = 0.1
 
     def build(self, *, model: Generator, codec: Frozen) -> "LatentGeneration":
-        """Builds the objective around a generator.
+        """Build the objective of a generator.
 
         Raises:
-            PartitaError: losses and weights do not match, or `codec` is not what the generator was built on.
+            PartitaError: losses and weights do not match, or the generator was not built on `codec`.
         """
         if codec.module is not model.base.module:
-            raise PartitaError("the generator was built on another codec than it is to be trained on")
+            raise PartitaError("the generator was built on another codec than the one given for training; pass its own")
         weights = {name: weight for name, weight in self.weights.items() if name != "stop" or model.stop is not None}
         return LatentGeneration(model, weights=weights, drop=self.drop)
 
@@ -55,16 +58,16 @@ class LatentGenerationConfig(Config):
 
 
 class LatentGeneration(Objective):
-    """Trains the language model and the head of a generator; the codec stays as it is.
+    """Training of the language model and the head of a generator; the codec is frozen.
 
-    Stopping is learned from states that are detached, so that it takes nothing from the rest: the state behind the
-    last frame of a recording that ends within its crop says that it is over, all before that it is not.
+    The stop head is trained on detached states, so that it does not affect the rest: its target is 1 for the state
+    after the last frame of a recording that ends within its crop, and 0 for all states before.
     """
 
     phases = ("generator",)
 
     def __init__(self, model: Generator, *, weights: dict[str, float], drop: float) -> None:
-        """Wraps `model`.
+        """Wrap `model`; arguments as in `LatentGenerationConfig`.
 
         Raises:
             PartitaError: losses and weights do not match.
@@ -76,7 +79,7 @@ class LatentGeneration(Objective):
         self.crop_multiple = model.codec.latent_spec.hop
 
     def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
-        """The only phase; see `Objective`."""
+        """Compute the only phase; see `Objective`."""
         target = codes_of(batch, self.codec) if self.model.head.of_codes else latents_of(batch, self.codec)
         frames = -(-batch["audio_lengths"].to(target.device) // self.codec.latent_spec.hop)
         texts = self._texts(batch, len(frames))
@@ -91,30 +94,31 @@ class LatentGeneration(Objective):
 
     @property
     def codec(self) -> Codec:
-        """The one that the model is built on; see `Objective`."""
+        """Frozen codec that the model is built on; see `Objective`."""
         return self.model.codec
 
     def parameter_groups(self, phase: str) -> list[dict[str, Any]]:
-        """The generator's parameters."""
-        return [{"params": [parameter for parameter in self.model.parameters() if parameter.requires_grad]}]
+        """Parameters of the generator."""
+        return trainable_group(self.model)
 
     def _texts(self, batch: Batch, count: int) -> Sequence[str]:
-        """The items' texts, some left out while training."""
+        """Texts of the items, some of which are left out in training."""
         texts = batch.get("answer", [""] * count)
         if not self.training:
             return texts
-        left_out = (torch.rand(count) < self.drop).tolist()
-        return ["" if out else text for text, out in zip(texts, left_out)]
+        dropped = (torch.rand(count) < self.drop).tolist()
+        return ["" if drop else text for text, drop in zip(texts, dropped)]
 
     def _stop(self, states: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy, with as much weight on the ends as on all that is before them; and the share that is right."""
+        """Binary cross-entropy, with equal total weight on ends and on all other positions, and the accuracy."""
         assert self.model.stop is not None
         logits = upcast(self.model.stop(states.detach()).squeeze(-1))
         steps = self.model.head.steps(frames)
-        place = torch.arange(logits.shape[1], device=logits.device)
-        over, going = (place == steps[:, None]).to(logits.dtype), (place < steps[:, None]).to(logits.dtype)
-        error = F.binary_cross_entropy_with_logits(logits, over, reduction="none")
-        kinds = torch.stack([over, going])
-        means = process_mean((error * kinds).sum((1, 2)), kinds.sum((1, 2)))
-        right = ((logits > 0) == (over > 0)).to(logits.dtype) * (over + going)
-        return means.mean(), (right.sum() / (over + going).sum()).detach()
+        position = torch.arange(logits.shape[1], device=logits.device)
+        end = (position == steps[:, None]).to(logits.dtype)
+        inside = (position < steps[:, None]).to(logits.dtype)
+        error = F.binary_cross_entropy_with_logits(logits, end, reduction="none")
+        classes = torch.stack([end, inside])
+        means = process_mean((error * classes).sum((1, 2)), classes.sum((1, 2)))
+        correct = ((logits > 0) == (end > 0)).to(logits.dtype) * (end + inside)
+        return means.mean(), (correct.sum() / (end + inside).sum()).detach()

@@ -1,9 +1,9 @@
-"""Latent quantization: codes for the continuous latents of a frozen codec."""
+"""Latent quantization: training of a quantizer on the continuous latents of a frozen codec."""
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from partita_core import (
@@ -34,9 +34,19 @@ from torch import Tensor, nn
 
 from partita.data import Batch
 
-from .code_usage import CodeUse
-from .latent_batches import SOURCE, latents_of, repeated, tokens_of
-from .objective import Objective, TrainState, check_weights, mean_logit, target_audio, to_loss_signal, weighted_sum
+from .code_usage import CodeUsage
+from .latent_batches import SOURCE, fill_padding, latents_of, tokens_of
+from .objective import (
+    Objective,
+    ObjectiveConfig,
+    TrainState,
+    check_weights,
+    mean_logit,
+    target_audio,
+    to_loss_signal,
+    trainable_group,
+    weighted_sum,
+)
 
 _ADVERSARIAL = ("adversarial", "feature_matching")
 
@@ -47,22 +57,26 @@ def _default_weights() -> dict[str, float]:
 
 @register("objective/latent_quantization")
 @dataclass(frozen=True)
-class LatentQuantizationConfig(Config):
+class LatentQuantizationConfig(ObjectiveConfig):
     """A quantizer for the latents of a frozen codec (GenAE-VQ).
 
-    An RVQ after training is published (arXiv 2602.15749); the losses are after Re-Bottleneck (arXiv 2507.07867), by the
-    same first author, and their weights are ours. The quantizer's own terms are weighed by the quantizer.
+    The RVQ that is trained after the autoencoder is published (arXiv 2602.15749); the losses follow Re-Bottleneck
+    (arXiv 2507.07867), by the same first author, and their weights are ours. The losses of the quantizer have weights
+    of their own (`Bottleneck.loss_weights`).
 
     Attributes:
-        weights: of "latent" (the mean absolute error of latents of unit variance), of "adversarial" and
-            "feature_matching" where there is a discriminator, and of every loss in `losses`.
-        discriminator: judge of the latents; None for none.
-        losses: distances of the audio that the frozen decoder makes of the quantized latents to the target, by the
-            names that `weights` uses.
-        losses_from: fraction of the run from which `losses` count.
-        start_tokens: latents that their scale is measured on, and each level's k-means; as many as the data holds, and
-            one for each code, where that is less.
+        weights: weights of "latent" (the mean absolute error of latents of unit variance), of "adversarial" and
+            "feature_matching" if there is a discriminator, and of each loss in `losses`.
+        discriminator: discriminator of latents; None for none.
+        losses: distances between the audio that the frozen decoder makes of the quantized latents and the target, by
+            the names that `weights` uses.
+        losses_from: fraction of the run from which `losses` are computed.
+        start_tokens: number of latents that the scale and the k-means of each level are initialized from; at most as
+            many as the data holds, and at least one per code.
     """
+
+    needs_codec: ClassVar[bool] = True
+    model_roles: ClassVar[tuple[str, ...]] = ("quantizer",)
 
     weights: dict[str, NonNegative] = field(default_factory=_default_weights)
     discriminator: Config | None = component_field("latent_discriminator", default=LatentDiscriminatorConfig())
@@ -71,7 +85,7 @@ class LatentQuantizationConfig(Config):
     start_tokens: Count = 20_000
 
     def build(self, *, model: Quantizer, codec: Frozen) -> "LatentQuantization":
-        """Builds the objective for `model` on the latents of `codec`."""
+        """Build the objective of `model` on the latents of `codec`."""
         audio_spec, dim = codec.module.audio_spec, model.dim
         return LatentQuantization(
             model=model,
@@ -85,15 +99,15 @@ class LatentQuantizationConfig(Config):
 
     @classmethod
     def example(cls) -> "LatentQuantizationConfig":
-        """With a tiny discriminator, started on few latents."""
+        """A tiny discriminator, and initialization from few latents."""
         return cls(discriminator=LatentDiscriminatorConfig.example(), start_tokens=64)
 
 
 class LatentQuantization(Objective):
-    """Latents of a frozen codec, stored or encoded on the fly, and a quantizer that learns them.
+    """Training of a quantizer on the latents of a frozen codec, stored or encoded on the fly.
 
-    See `LatentQuantizationConfig`. An item shorter than a crop is repeated, so that the discriminator and
-    the context of the quantizer are latents, and counts once; losses on audio need audio.
+    See `LatentQuantizationConfig`. An item that is shorter than a crop is repeated, so that neither the discriminator
+    nor the context of the quantizer contains padding; its latent loss counts once. Losses on audio need audio.
     """
 
     model: Quantizer
@@ -111,11 +125,10 @@ class LatentQuantization(Objective):
         losses_from: float,
         start_tokens: int,
     ) -> None:
-        """Wraps `model`.
+        """Wrap `model`; arguments as in `LatentQuantizationConfig`.
 
         Raises:
-            PartitaError: the codec's latents are no continuous ones that the quantizer takes, or losses and weights
-                do not match.
+            PartitaError: the quantizer does not fit the latents of the codec, or losses and weights do not match.
         """
         super().__init__()
         self.model, self.frozen_codec, self.discriminator = model, frozen_codec, discriminator
@@ -130,7 +143,7 @@ class LatentQuantization(Objective):
         self.crop_multiple = self._frozen.latent_spec.hop
         self.register_buffer("mean", torch.zeros(model.dim, 1))
         self.register_buffer("std", torch.ones(model.dim, 1))
-        self.code_use = CodeUse(model.codebook_sizes)
+        self.code_usage = CodeUsage(model.codebook_sizes)
 
     @property
     def _frozen(self) -> Codec:
@@ -138,20 +151,20 @@ class LatentQuantization(Objective):
 
     @property
     def codec(self) -> Codec:
-        """The frozen codec."""
+        """Frozen codec whose latents are quantized; see `Objective`."""
         return self._frozen
 
     @property
     def result(self) -> Saved:
-        """The frozen codec with the quantizer attached."""
+        """Frozen codec with the quantizer attached; see `Objective`."""
         return attach_quantizer(self._frozen, self.model)  # pyright: ignore[reportReturnType]
 
-    def begin(self, batches: Iterable[Batch], *, seconds: float | None = None) -> str:
-        """Measure the latents' scale, and start the quantizer on latents if it has a start; see `Objective`."""
-        spec, start = self._frozen.latent_spec, getattr(self.model, "initialize", None)
-        held = math.inf if seconds is None else math.ceil(seconds * spec.frame_rate * spec.tokens_per_frame)
-        needed = 0 if start is None else max(self.model.codebook_sizes)
-        wanted = min(self.start_tokens, max(held, needed))
+    def initialize(self, batches: Iterable[Batch], *, seconds: float | None = None) -> str:
+        """Measure the scale of the latents, and initialize the codebooks of the quantizer; see `Objective`."""
+        spec, initialize = self._frozen.latent_spec, getattr(self.model, "initialize", None)
+        available = math.inf if seconds is None else math.ceil(seconds * spec.frame_rate * spec.tokens_per_frame)
+        needed = 0 if initialize is None else max(self.model.codebook_sizes)
+        wanted = min(self.start_tokens, max(available, needed))
         gathered, lengths, tokens = [], [], 0
         for batch in batches:
             gathered.append(self._latents(batch))
@@ -163,20 +176,20 @@ class LatentQuantization(Objective):
         counted = tokens_within(values, torch.cat(lengths))
         self.mean.copy_(counted.mean(0)[:, None])
         self.std.copy_(counted.std(0)[:, None].clamp_min(torch.finfo(values.dtype).eps))
-        if start is not None:
-            start(values)
-        limit = f", {self.start_tokens} were asked for and the data holds {held}" if held < self.start_tokens else ""
-        return f"started on {tokens} latents{limit}"
+        if initialize is not None:
+            initialize(values)
+        limit = f" ({self.start_tokens} requested, the data has {available})" if available < self.start_tokens else ""
+        return f"initialized from {tokens} latents{limit}"
 
     def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
-        """One phase; see `Objective`."""
+        """Compute one phase; see `Objective`."""
         return self._generator(batch, state) if phase == "generator" else self._discriminator(batch)
 
     def parameter_groups(self, phase: str) -> list[dict[str, Any]]:
-        """The quantizer's parameters, or the discriminator's."""
+        """Parameters of the quantizer, or of the discriminator."""
         trained = self.model if phase == "generator" else self.discriminator
         assert trained is not None
-        return [{"params": [parameter for parameter in trained.parameters() if parameter.requires_grad]}]
+        return trainable_group(trained)
 
     def _generator(self, batch: Batch, state: TrainState) -> StepOutput:
         values = self._latents(batch)
@@ -196,7 +209,7 @@ class LatentQuantization(Objective):
         if output.losses:
             total = total + weighted_sum(output.losses, self.model.loss_weights)
         losses = {name: upcast(term.detach()) for name, term in (terms | output.losses).items()}
-        metrics = output.metrics | self.code_use(output.codes, state.step)
+        metrics = output.metrics | self.code_usage(output.codes, state.step)
         return StepOutput(total, losses, metrics, torch.stack([real, fake]).detach())
 
     def _discriminator(self, batch: Batch) -> StepOutput:
@@ -208,13 +221,13 @@ class LatentQuantization(Objective):
 
     def _latents(self, batch: Batch) -> Tensor:
         values = upcast(latents_of(batch, self._frozen))
-        return repeated(values, tokens_of(batch, self._frozen.latent_spec))
+        return fill_padding(values, tokens_of(batch, self._frozen.latent_spec))
 
     def _normalize(self, values: Tensor) -> Tensor:
         return (values - self.mean) / self.std
 
     def _distance(self, real: Tensor, fake: Tensor, batch: Batch) -> Tensor:
-        """Mean absolute error over the frames that hold audio."""
+        """Mean absolute error over the frames that contain audio."""
         return mean_within((real - fake).abs().mean(1), tokens_of(batch, self._frozen.latent_spec))
 
     def _audio_terms(self, values: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -223,7 +236,9 @@ class LatentQuantization(Objective):
             audio = upcast(self._frozen.decode_frames(values, None, layout, None, None))
             if values.requires_grad and not audio.requires_grad:
                 name = type(self._frozen).__name__
-                raise PartitaError(f"no gradient passes the decoder of {name}; leave objective.losses empty")
+                raise PartitaError(
+                    f"the decoder of {name} passes no gradient that audio losses need; leave objective.losses empty"
+                )
             audio, target = to_loss_signal(audio, batch, layout), target_audio(batch)
             lengths = batch["audio_lengths"]
             return {name: loss(audio, target, lengths=lengths).mean() for name, loss in self.losses.items()}

@@ -1,14 +1,15 @@
-"""What the trainer sees: an objective, the one module that is prepared, so that every trained path is its forward."""
+"""Base class of training objectives, and the state that their schedules depend on."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from partita_core import (
     ChannelLayout,
     Codec,
+    Config,
     DiscriminatorOutput,
     PartitaError,
     Saved,
@@ -24,13 +25,12 @@ from partita.data import Batch
 
 @dataclass
 class TrainState:
-    """Where a run is; checkpointed, and what every schedule depends on.
+    """Progress of a run; saved in checkpoints, and the input of every schedule.
 
     Attributes:
-        step: optimizer steps done.
-        total_steps: how many there will be; an estimate, growing better, where time is the limit.
-        since: a step and the progress there, from which on it rises to 1 at the last step; the step at which the run
-            was given another number of steps, if it was.
+        step: number of optimizer steps taken.
+        total_steps: number of steps of the whole run; an estimate that improves over time if time is the limit.
+        since: step and progress from which progress rises to 1 at the last step; set when a run is extended.
     """
 
     step: int = 0
@@ -39,24 +39,53 @@ class TrainState:
 
     @property
     def progress(self) -> float:
-        """From 0 to 1."""
+        """Fraction of the run that is done, from 0 to 1."""
         step, done = self.since
         return min(1.0, done + (1.0 - done) * ((self.step - step) / max(1, self.total_steps - step)))
 
-    def go_on(self, total_steps: int) -> None:
-        """Change the number of steps: progress goes on from where it is, and none that was made is taken back."""
+    def extend(self, total_steps: int) -> None:
+        """Change the number of steps; progress continues from its present value."""
         self.since = self.step, self.progress
         self.total_steps = total_steps
 
 
-class Objective(nn.Module, ABC):
-    """A model with what it is trained for.
+class ObjectiveConfig(Config):
+    """Configuration of an objective; `build` takes the `model` and, if `needs_codec`, the frozen `codec`.
 
     Attributes:
-        phases: what a step consists of, in order: `("generator",)`, or with `"discriminator"` after it.
-        requires: keys a batch must have; one of several is written `"audio|latents"`.
-        crop_multiple: samples that crops must be a multiple of.
-        model: what is trained and averaged.
+        model_roles: roles of the models that the objective trains.
+    """
+
+    model_roles: ClassVar[tuple[str, ...]] = ("autoencoder",)
+
+
+class Objective(nn.Module, ABC):
+    """A model together with its losses: the one module that the trainer prepares, and calls for every phase of a step.
+
+    Attributes:
+        phases: phases of a step, in order: `("generator",)`, or with `"discriminator"` after it.
+        requires: keys that a batch must have; alternatives are written as `"audio|latents"`.
+        crop_multiple: number of samples that crops must be a multiple of.
+        model: the module that is trained and averaged.
+
+    Example:
+        ```
+        class Reconstruction(Objective):
+            phases = ("generator",)
+            requires = frozenset({"audio", "audio_lengths", "layout", "target_layout"})
+
+            def __init__(self, model: Autoencoder) -> None:
+                super().__init__()
+                self.model, self.crop_multiple = model, model.latent_spec.hop
+
+            def forward(self, batch, state, phase):
+                output, _ = self.model(batch["audio"], batch["layout"], batch["target_layout"])
+                loss = (to_loss_signal(output, batch, batch["target_layout"]) - target_audio(batch)).abs().mean()
+                return StepOutput(loss, {"l1": loss.detach()}, {}, None)
+
+            def parameter_groups(self, phase):
+                return [{"params": list(self.model.parameters())}]
+        ```
     """
 
     phases: tuple[str, ...]
@@ -66,76 +95,87 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
-        """One phase of a step.
+        """Compute one phase of a step.
 
-        A phase adds nothing to the gradients of parameters outside its `parameter_groups`; it calls modules that it
-        does not train through `frozen_call`. What it returns as `samples` the next phase finds in the batch.
+        A phase must not add to the gradients of parameters outside of its `parameter_groups`; it calls modules that it
+        does not train through `frozen_call`. The returned `samples` are in the batch of the next phase.
+
+        Args:
+            batch: batch on the device.
+            state: progress of the run.
+            phase: one of `phases`.
         """
 
     @abstractmethod
     def parameter_groups(self, phase: str) -> list[dict[str, Any]]:
-        """What the optimizer of a phase gets; empty groups where the phase has nothing for one."""
+        """Parameter groups of the optimizer of a phase; empty if the phase trains nothing."""
 
     @property
     def codec(self) -> Codec:
-        """What the data is cut for: the codec that is trained, or the one that the model is built on."""
+        """Codec that crops are cut for: the model itself, or the frozen codec that it is built on."""
         return self.model
 
     @property
     def result(self) -> Saved:
-        """What is saved in the end, with the weights of the moment; a codec is listened to on the way."""
+        """Model that is saved at the end of the run; its audio is evaluated during the run if it is a codec."""
         return self.model
 
-    def begin(self, batches: Iterable[Batch], *, seconds: float | None = None) -> str:
-        """Prepare with data before the first step, as a start of codebooks does; not done on resuming.
+    def initialize(self, batches: Iterable[Batch], *, seconds: float | None = None) -> str:
+        """Initialize parts from data before the first step of a new run, such as codebooks.
 
         Args:
-            batches: on the device, without end, the same in every process; reading them leaves training's alone.
-            seconds: audio that the data holds, beyond which batches are more of the same; None where it is unknown.
+            batches: endless batches on the device, the same in every process and independent of those of the training.
+            seconds: duration of the audio in the data, after which batches repeat; None if unknown.
 
         Returns:
-            One line for the log; empty where nothing was done.
+            One line for the log; empty if nothing was initialized.
         """
         return ""
 
     def check_batch(self, batch: Mapping[str, Any]) -> None:
-        """Refuses data that lacks what the objective needs.
+        """Check that a batch has the keys of `requires`.
 
         Raises:
-            PartitaError: a key of `requires` is missing.
+            PartitaError: a key is missing.
         """
         missing = [keys for keys in sorted(self.requires) if not any(key in batch for key in keys.split("|"))]
         if missing:
-            named = ", ".join(keys.replace("|", " or ") for keys in missing)
-            raise PartitaError(f"{type(self).__name__} needs {named}, which the data does not have")
+            listed = ", ".join(keys.replace("|", " or ") for keys in missing)
+            raise PartitaError(f"{type(self).__name__} needs {listed}, which the data does not have")
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """The sum of terms by their weights, in at least float32."""
+    """Sum of loss terms multiplied by their weights, in at least float32."""
     return torch.stack([upcast(term) * weights[name] for name, term in terms.items()]).sum()
 
 
 def check_weights(terms: set[str], weights: Mapping[str, float]) -> None:
-    """Holds terms and weights together, so that nothing trains unweighed or is weighed for nothing.
+    """Check that every loss term has a weight and every weight a term.
 
     Raises:
-        PartitaError: a term has no weight, or a weight no term; it is named.
+        PartitaError: a term or a weight has no counterpart; the first is named.
     """
-    unweighed, unclaimed = sorted(terms - weights.keys()), sorted(weights.keys() - terms)
-    if unweighed:
-        known = ", ".join(sorted(weights))
+    unweighted, unused = sorted(terms - weights.keys()), sorted(weights.keys() - terms)
+    if unweighted:
+        known = ", ".join(sorted(weights)) or "none"
         raise PartitaError(
-            f"no weight is given for the loss {unweighed[0]!r}; set weights.{unweighed[0]} beside those of {known}"
+            f"the loss {unweighted[0]!r} has no weight; add weights.{unweighted[0]} to the present weights: {known}"
         )
-    if unclaimed:
+    if unused:
         raise PartitaError(
-            f"nothing makes the loss {unclaimed[0]!r} that has a weight; losses: {', '.join(sorted(terms))}; add it to "
-            "the losses, or leave out the weight"
+            f"the weight {unused[0]!r} belongs to no loss; losses: {', '.join(sorted(terms))}; add the loss, or remove "
+            "the weight"
         )
 
 
 def to_loss_signal(audio: Tensor, batch: Batch, layout: Tensor) -> Tensor:
-    """Network audio of `layout` as the losses take it: left and right (mono twice its mean), zero past the end."""
+    """Convert network audio to the signal that losses compare: left and right, zero past the end of each item.
+
+    Args:
+        audio: `(batch, channels, samples)` network audio; mono is a pair of channels, of which the mean counts.
+        batch: batch with the lengths of the items.
+        layout: `(batch,)` channel layouts of `audio`.
+    """
     wanted = torch.where(layout == ChannelLayout.MID_SIDE, int(ChannelLayout.STEREO), layout)
     audio = convert_pairs(audio, layout, wanted)
     inside = length_mask(batch["audio_lengths"], audio.shape[-1])
@@ -143,11 +183,16 @@ def to_loss_signal(audio: Tensor, batch: Batch, layout: Tensor) -> Tensor:
 
 
 def target_audio(batch: Batch) -> Tensor:
-    """What a reconstruction of the batch in its target layouts is to be, as `to_loss_signal`."""
+    """Target of a reconstruction of the batch in its target layouts; see `to_loss_signal`."""
     audio = convert_pairs(batch["audio"], batch["layout"], batch["target_layout"])
     return to_loss_signal(audio, batch, batch["target_layout"])
 
 
 def mean_logit(outputs: Sequence[DiscriminatorOutput]) -> Tensor:
-    """What discriminators say on average, for the log."""
+    """Mean logit of several discriminators, for the log."""
     return torch.stack([upcast(output.logits.detach()).mean() for output in outputs]).mean()
+
+
+def trainable_group(module: nn.Module) -> list[dict[str, Any]]:
+    """One parameter group with the parameters of a module that require gradients."""
+    return [{"params": [parameter for parameter in module.parameters() if parameter.requires_grad]}]

@@ -1,8 +1,8 @@
-"""Representation supervision: an encoder on the latents of a frozen codec, taught by what is asked of it."""
+"""Representation supervision: training of a representation encoder on the latents of a frozen codec."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from partita_core import Codec, Config, Frozen, PartitaError, StepOutput, register, upcast
 from partita_core.ranges import NonNegative
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from partita.data import Batch
 
 from .latent_batches import SOURCE, latents_of, tokens_of
-from .objective import Objective, TrainState, check_weights, weighted_sum
+from .objective import Objective, ObjectiveConfig, TrainState, check_weights, trainable_group, weighted_sum
 
 
 def _default_supervisions() -> dict[str, Config]:
@@ -21,22 +21,25 @@ def _default_supervisions() -> dict[str, Config]:
 
 @register("objective/representation_supervision")
 @dataclass(frozen=True)
-class RepresentationSupervisionConfig(Config):
-    """Features of latents, for understanding: as in F3-Tokenizer (arXiv 2606.06357).
+class RepresentationSupervisionConfig(ObjectiveConfig):
+    """Supervised features of latents, for understanding tasks (as in F3-Tokenizer, arXiv 2606.06357).
 
     Attributes:
-        supervisions: what teaches, by the names that `weights` uses.
-        weights: of the loss of each.
+        supervisions: supervisions of the features, by the names that `weights` uses.
+        weights: weight of the loss of each supervision.
     """
+
+    needs_codec: ClassVar[bool] = True
+    model_roles: ClassVar[tuple[str, ...]] = ("representation_model",)
 
     supervisions: dict[str, Config] = field(default_factory=_default_supervisions, metadata={"roles": ("supervision",)})
     weights: dict[str, NonNegative] = field(default_factory=lambda: {"rq": 1.0, "llm": 1.0})
 
     def build(self, *, model: RepresentationModel, codec: Frozen) -> "RepresentationSupervision":
-        """Builds the objective around `model`, which was built on `codec`.
+        """Build the objective of `model`, which was built on `codec`.
 
         Raises:
-            PartitaError: a supervision lacks what it needs of the model, or losses and weights do not match.
+            PartitaError: the model lacks a part that a supervision needs, or losses and weights do not match.
         """
         parts = {
             "latent_spec": model.codec.latent_spec,
@@ -49,15 +52,15 @@ class RepresentationSupervisionConfig(Config):
 
     @classmethod
     def example(cls) -> Self:
-        """Without texts."""
+        """One tiny supervision that needs no texts."""
         return cls({"rq": RQMTPConfig.example()}, {"rq": 1.0})
 
 
 class RepresentationSupervision(Objective):
-    """A representation encoder, and its adapter to a language model, on latents that are stored or made on the fly.
+    """Training of a representation encoder and its adapter on latents, stored or encoded on the fly.
 
-    See `RepresentationSupervisionConfig`. The codec and the language model are frozen. Each supervision's metrics are
-    logged behind its name.
+    See `RepresentationSupervisionConfig`. The codec and the language model are frozen. Metrics are logged as
+    `SUPERVISION_METRIC`.
     """
 
     phases = ("generator",)
@@ -66,14 +69,14 @@ class RepresentationSupervision(Objective):
     def __init__(
         self, *, model: RepresentationModel, supervisions: Mapping[str, Supervision], weights: Mapping[str, float]
     ) -> None:
-        """Wraps `model`.
+        """Wrap `model`; arguments as in `RepresentationSupervisionConfig`.
 
         Raises:
-            PartitaError: nothing teaches, or losses and weights do not match.
+            PartitaError: there is no supervision, or losses and weights do not match.
         """
         super().__init__()
         if not supervisions:
-            raise PartitaError("nothing supervises the representation; name at least one of objective.supervisions")
+            raise PartitaError("objective.supervisions is empty; add at least one supervision")
         check_weights(set(supervisions), weights)
         self.model, self.weights = model, dict(weights)
         self.supervisions = nn.ModuleDict(supervisions)
@@ -84,11 +87,11 @@ class RepresentationSupervision(Objective):
 
     @property
     def codec(self) -> Codec:
-        """The frozen one below."""
+        """Frozen codec that the model is built on; see `Objective`."""
         return self.model.codec
 
     def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
-        """The one phase; see `Objective`."""
+        """Compute the only phase; see `Objective`."""
         values = self.model.normalize(latents_of(batch, self.codec))
         frames = tokens_of(batch, self.codec.latent_spec) // self.codec.latent_spec.tokens_per_frame
         inputs = SupervisionInput(
@@ -104,5 +107,5 @@ class RepresentationSupervision(Objective):
         return StepOutput(weighted_sum(terms, self.weights), losses, metrics, None)
 
     def parameter_groups(self, phase: str) -> list[dict[str, Any]]:
-        """Encoder, adapter, and what supervisions learn for themselves."""
-        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
+        """Parameters of the encoder, the adapter and the supervisions."""
+        return trainable_group(self)

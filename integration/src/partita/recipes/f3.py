@@ -1,12 +1,11 @@
-"""Recipes for F3-Tokenizer (arXiv 2606.06357): the autoencoder, that of SpectroStream with a regularized bottleneck.
+"""Recipes for the autoencoder of F3-Tokenizer (arXiv 2606.06357): SpectroStream with a noise-regularized bottleneck.
 
-Published is the bottleneck in place of a KL term. Training follows an open reimplementation of SpectroStream
-(arXiv 2508.05207) where that is known; its losses are not, and those here are ours (docs/provenance.md).
-Latents are 64 numbers at 25 Hz throughout. The bottleneck is one override, as `model.bottleneck=vae`.
+The bottleneck, which replaces a KL term, is published. Training follows an open reimplementation of SpectroStream
+(arXiv 2508.05207) as far as it is known; the losses are ours (docs/provenance.md). Latents have 64 dimensions at 25 Hz
+in all recipes. Another bottleneck is one override: `model.bottleneck=vae`.
 """
 
 from dataclasses import replace
-from typing import Any
 
 from partita_bottlenecks import NoiseRegularizedConfig
 from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout
@@ -16,18 +15,18 @@ from partita_losses import ComplexSTFTDiscriminatorsConfig, MultiResolutionSTFTC
 
 from partita.data import Augmentation, DataConfig
 from partita.objectives import AdversarialReconstructionConfig
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig
+from partita.training import AdamWConfig, Constant, Cosine, RunConfig, TrainerConfig
 
 _MONO_24 = AudioSpec(24_000, 1, (ChannelLayout.MONO,))
-# These networks have no input for the layout; mono comes as two equal channels, and mid/side as left and right.
+# These networks have no layout input; mono is encoded as two equal channels, mid/side as left and right.
 _STEREO_48 = AudioSpec(48_000, 2, (ChannelLayout.STEREO,))
 _MONO_16 = AudioSpec(16_000, 1, (ChannelLayout.MONO,))
 
-# 240 bins are a factor of two less than the 480 at 48 kHz, so one stage keeps its bins.
+# 240 bins are half of the 480 at 48 kHz, so one stage does not downsample bins.
 _STRIDES_24 = ((1, 2), (1, 2), (1, 3), (1, 2), (1, 2), (2, 1), (2, 1))
 _STRIDES_TINY = ((1, 4), (1, 4), (1, 2), (2, 1), (2, 1))
 _CROP_SECONDS = 1.28
-# All at one level; a mono model takes the mean of two channels.
+# All crops at the same level; a mono model is trained on the mean of two channels.
 _LEVELED = Augmentation(
     stereo=1.0,
     mid_side=0.0,
@@ -45,12 +44,12 @@ def f3_base() -> RunConfig:
     """F3's autoencoder at full width: 24 kHz mono, 64 channels at 25 Hz, 5.9 M + 23.4 M parameters.
 
     Optimizers, batches, crops and levels are those of an open reimplementation of SpectroStream. Losses are ours: STFT
-    and mel distances, and EnCodec's discriminators on complex spectra. Feature matching, which teaches phase, weighs a
-    hundred times the adversarial loss, as there.
+    and mel distances, and the complex-STFT discriminators of EnCodec. As there, feature matching, from which phase is
+    learned, has a hundred times the weight of the adversarial loss.
     """
     encoder = SpectroStreamEncoderConfig(stft_hop=240, strides=_STRIDES_24)
     decoder = SpectroStreamDecoderConfig(stft_hop=240, strides=_STRIDES_24[::-1])
-    optimizer: dict[str, Any] = {"lr": 1e-4, "betas": (0.5, 0.9), "weight_decay": 0.0, "schedule": "constant"}
+    adam = AdamWConfig(lr=1e-4, betas=(0.5, 0.9), weight_decay=0.0, schedule=Constant(warmup_steps=1000))
     return RunConfig(
         model=AutoencoderConfig(_MONO_24, 64, encoder, NoiseRegularizedConfig(), decoder),
         objective=AdversarialReconstructionConfig(
@@ -69,8 +68,8 @@ def f3_base() -> RunConfig:
         trainer=TrainerConfig(
             steps=500_000,
             optimizers={
-                "generator": OptimizerConfig(**optimizer, warmup_steps=1000, clip=1e3),
-                "discriminator": OptimizerConfig(**optimizer, warmup_steps=1000, clip=10.0),
+                "generator": replace(adam, clip=1e3),
+                "discriminator": replace(adam, clip=10.0),
             },
             precision="bf16",
             log_every=100,
@@ -81,7 +80,7 @@ def f3_base() -> RunConfig:
 
 
 def f3_48khz() -> RunConfig:
-    """F3's autoencoder for 48 kHz stereo, 8.8 M + 34.7 M parameters: SpectroStream with latents of 64 channels."""
+    """F3's autoencoder for 48 kHz stereo, 8.8 M + 34.7 M parameters: SpectroStream with 64 latent channels."""
     encoder, decoder = SpectroStreamEncoderConfig(), SpectroStreamDecoderConfig()
     return replace(f3_base(), model=AutoencoderConfig(_STEREO_48, 64, encoder, NoiseRegularizedConfig(), decoder))
 
@@ -89,7 +88,7 @@ def f3_48khz() -> RunConfig:
 def f3_small() -> RunConfig:
     """F3's autoencoder at half width for a single GPU: 24 kHz mono, 1.5 M + 5.9 M parameters, batches of 16.
 
-    Crops are varied in level, polarity and channels, which is ours.
+    Augmentation of level, polarity and channels is ours.
     """
     base = f3_base()
     encoder = SpectroStreamEncoderConfig(stft_hop=240, width=16, strides=_STRIDES_24)
@@ -103,9 +102,9 @@ def f3_small() -> RunConfig:
 
 
 def f3_tiny() -> RunConfig:
-    """F3's autoencoder of 1.4 M parameters: 16 kHz mono, trains on two CPU cores in minutes, without discriminators.
+    """F3's autoencoder with 1.4 M parameters: 16 kHz mono, trains on two CPU cores in minutes, without discriminators.
 
-    Frequencies are lowered in three units instead of five, the first by four, where the time of a step goes.
+    Bins are downsampled in three stages instead of five, by four in the first, which saves most of the time of a step.
     """
     encoder = SpectroStreamEncoderConfig(
         stft_hop=160, width=8, multiples=(1, 2, 4, 8, 10, 10), strides=_STRIDES_TINY, fusion=4
@@ -115,7 +114,7 @@ def f3_tiny() -> RunConfig:
     )
     stft = MultiResolutionSTFTConfig(n_ffts=(1024, 256, 64), win_lengths=(1021, 251, 61), hops=(257, 61, 17))
     mel = MultiScaleMelConfig(num_mels=(16, 64, 64), win_lengths=(128, 512, 1024))
-    adamw = OptimizerConfig(lr=2e-3, schedule="cosine", warmup_steps=50, betas=(0.9, 0.99))
+    adamw = AdamWConfig(lr=2e-3, schedule=Cosine(warmup_steps=50), betas=(0.9, 0.99))
     return RunConfig(
         model=AutoencoderConfig(_MONO_16, 64, encoder, NoiseRegularizedConfig(), decoder),
         objective=AdversarialReconstructionConfig(
@@ -126,7 +125,7 @@ def f3_tiny() -> RunConfig:
         data=DataConfig(crop_seconds=_CROP_SECONDS, batch_size=8, num_workers=1),
         trainer=TrainerConfig(
             steps=3000,
-            optimizers={"generator": adamw, "discriminator": OptimizerConfig(lr=3e-4)},
+            optimizers={"generator": adamw, "discriminator": AdamWConfig(lr=3e-4)},
             ema_decay=0.995,
         ),
     )

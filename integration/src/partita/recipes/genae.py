@@ -1,8 +1,8 @@
 """Recipes for GenAE (arXiv 2602.15749).
 
-Published are the downsampling of 3360, the kinds of layers and losses, and one model for three channel formats. Widths,
-depths, weights and training are ours, anchored on the public configuration of Stable Audio Open; docs/provenance.md
-lists both.
+The downsampling of 3360, the kinds of layers and losses, and one model for three channel formats are published. Widths,
+depths, weights and training are ours, based on the public configuration of Stable Audio Open; docs/provenance.md lists
+both.
 """
 
 from dataclasses import replace
@@ -19,16 +19,16 @@ from partita_losses import (
 
 from partita.data import DataConfig
 from partita.objectives import AdversarialReconstructionConfig
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig
+from partita.training import AdamWConfig, Cosine, InverseSqrt, OptimizerConfig, RunConfig, TrainerConfig
 
 _AUDIO = AudioSpec(44_100, 2, (ChannelLayout.MONO, ChannelLayout.STEREO, ChannelLayout.MID_SIDE))
 
-# Adam's first steps move every weight by the learning rate, whatever the gradient: at full rate a single one multiplies
-# the scale of the latents.
-_WARMUP_STEPS = 1000
-_OPTIMIZERS = {
-    "generator": OptimizerConfig(warmup_steps=_WARMUP_STEPS),
-    "discriminator": OptimizerConfig(lr=3e-4, warmup_steps=_WARMUP_STEPS),
+# The first steps of Adam move every weight by the learning rate, whatever the gradient: at the peak rate, a single one
+# multiplies the scale of the latents.
+_SCHEDULE = InverseSqrt(warmup_steps=1000)
+_OPTIMIZERS: dict[str, OptimizerConfig] = {
+    "generator": AdamWConfig(schedule=_SCHEDULE),
+    "discriminator": AdamWConfig(lr=3e-4, schedule=_SCHEDULE),
 }
 
 
@@ -46,9 +46,9 @@ def genae_base() -> RunConfig:
 
 
 def genae_36hz() -> RunConfig:
-    """GenAE at the second rate that is reported: 1200x, 36.75 Hz, 34.7 M + 34.4 M parameters.
+    """GenAE at the second reported rate: 1200x, 36.75 Hz, 34.7 M + 34.4 M parameters.
 
-    All else is as in `genae_base`. The mel side input joins after the first three stages, so its hop is 120.
+    Otherwise as `genae_base`. The mel side input enters after the first three stages, so its hop is 120.
     """
     encoder, decoder = GenAEEncoderConfig(strides=(4, 5, 6, 10)), GenAEDecoderConfig(strides=(10, 6, 5, 4))
     base = genae_base()
@@ -56,9 +56,9 @@ def genae_36hz() -> RunConfig:
 
 
 def genae_small() -> RunConfig:
-    """GenAE of 15 M parameters for a single GPU: to compare variants, and for smaller data sets.
+    """GenAE with 15 M parameters for a single GPU, to compare variants and for smaller data sets.
 
-    Hop, latents, formats and objective are those of `genae_base`, so that results carry over to it; widths are halved,
+    Hop, latents, formats and objective are those of `genae_base`, so that results transfer; widths are halved,
     attention has two layers per side instead of four, and crops are 26 frames.
     """
     widths: dict[str, Any] = {"attention_dim": 256, "attention_layers": 2, "heads": 4}
@@ -73,10 +73,10 @@ def genae_small() -> RunConfig:
 
 
 def genae_tiny() -> RunConfig:
-    """GenAE of 2.9 M parameters that trains on two CPU cores in minutes, without discriminators.
+    """GenAE with 2.9 M parameters that trains on two CPU cores in minutes, without discriminators.
 
     Hop, latents and formats are those of `genae_base`; widths, depth and crops are small, and the learning rate is
-    higher and falls to a twentieth by the end of the run.
+    higher and decays to a twentieth.
     """
     widths: dict[str, Any] = {
         "attention_dim": 128,
@@ -88,10 +88,10 @@ def genae_tiny() -> RunConfig:
     }
     encoder = GenAEEncoderConfig(channels=(16, 32, 64, 128, 192), dilations=(1, 3), mels=96, **widths)
     decoder = GenAEDecoderConfig(channels=(192, 160, 96, 32, 12), dilations=(1, 3), **widths)
-    # Every other scale of the full losses: half the time of a step would be theirs otherwise.
+    # Every other scale of the full losses, which would otherwise take half of the time of a step.
     stft = MultiResolutionSTFTConfig(n_ffts=(2048, 512, 128), win_lengths=(2039, 509, 127), hops=(509, 127, 31))
     mel = MultiScaleMelConfig(num_mels=(20, 80, 320), win_lengths=(128, 512, 2048))
-    adamw = OptimizerConfig(lr=2e-3, schedule="cosine", warmup_steps=50, betas=(0.9, 0.99))
+    adamw = AdamWConfig(lr=2e-3, schedule=Cosine(warmup_steps=50), betas=(0.9, 0.99))
     return RunConfig(
         model=AutoencoderConfig(_AUDIO, 64, encoder, VAEConfig(), decoder),
         objective=AdversarialReconstructionConfig(
@@ -102,7 +102,7 @@ def genae_tiny() -> RunConfig:
         data=DataConfig(crop_seconds=0.91, batch_size=6, num_workers=1),
         trainer=TrainerConfig(
             steps=3000,
-            optimizers={"generator": adamw, "discriminator": OptimizerConfig(lr=3e-4)},
+            optimizers={"generator": adamw, "discriminator": AdamWConfig(lr=3e-4)},
             ema_decay=0.995,
         ),
     )

@@ -1,12 +1,12 @@
-"""Recipes for generating the latents of a codec that is trained already, as in F3-Tokenizer (arXiv 2606.06357).
+"""Recipes for generation in the latent space of a trained codec, as in F3-Tokenizer (arXiv 2606.06357).
 
-Published is that its normalized latents are what is generated. The language model with a flow head per patch of two
-frames, at 12.5 Hz, is from a secondary source; sizes and training are ours (docs/provenance.md). Counts of parameters
-are for latents of 64 numbers.
+The generation of normalized latents is published. The language model with a flow head per patch of two frames, at
+12.5 Hz, is from a secondary source; sizes and training are ours (docs/provenance.md). Parameter counts are for latents
+of 64 dimensions.
 
-They take the name of the codec, or of a representation model on it: a folder, or what else `load_model` takes. A codec
-that makes codes is modeled by them, every other by its continuous latents. The condition is the column `caption`;
-`data.texts` names another.
+The argument is the name of a codec, or of a representation model, as `load_model` takes it. A codec with codes is
+modeled by its codes, any other by its continuous latents. The condition is the column `caption`; set `data.texts` for
+another one.
 """
 
 from fractions import Fraction
@@ -26,9 +26,9 @@ from partita.generation import (
 )
 from partita.model_loading import load_model
 from partita.objectives import LatentGenerationConfig
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig
+from partita.training import AdamWConfig, Cosine, RunConfig, TrainerConfig
 
-# Steps of the language model a second at most, and the fewest that it comes near to: 25 Hz in pairs.
+# Target number of language model steps per second: 25 Hz in pairs.
 _STEP_RATE = Fraction(25, 2)
 
 _CAPTIONS = (TextTask(prompt="", answer="{caption}"),)
@@ -36,7 +36,7 @@ _CAPTIONS = (TextTask(prompt="", answer="{caption}"),)
 
 def generation_base(codec: str) -> RunConfig:
     """A language model of 24 layers of width 1024 with a flow head of 12, 559 M parameters, for several GPUs."""
-    adamw = OptimizerConfig(lr=2e-4, betas=(0.9, 0.95), weight_decay=0.1, schedule="cosine", warmup_steps=5000)
+    adamw = AdamWConfig(lr=2e-4, betas=(0.9, 0.95), weight_decay=0.1, schedule=Cosine(warmup_steps=5000))
     return RunConfig(
         codec=codec,
         model=GeneratorConfig(
@@ -58,7 +58,7 @@ def generation_base(codec: str) -> RunConfig:
 
 def generation_small(codec: str) -> RunConfig:
     """A language model of 8 layers of width 512 with a flow head of 6, 48 M parameters, for a single GPU."""
-    adamw = OptimizerConfig(lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, schedule="cosine", warmup_steps=1000)
+    adamw = AdamWConfig(lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, schedule=Cosine(warmup_steps=1000))
     return RunConfig(
         codec=codec,
         model=GeneratorConfig(_head(codec, width=512, layers=6, heads=8), LlamaBackboneConfig()),
@@ -76,11 +76,11 @@ def generation_small(codec: str) -> RunConfig:
 
 
 def generation_tiny(codec: str) -> RunConfig:
-    """A language model of 4 layers of width 128 with a flow head of 2, 1.4 M parameters: two CPU cores, minutes.
+    """A language model of 4 layers of width 128 with a flow head of 2, 1.4 M parameters: minutes on two CPU cores.
 
-    These are minutes on stored latents; on audio, the frozen encoder takes most of the time.
+    That is for stored latents; on audio, the frozen encoder takes most of the time.
     """
-    adamw = OptimizerConfig(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, schedule="cosine", warmup_steps=100)
+    adamw = AdamWConfig(lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, schedule=Cosine(warmup_steps=100))
     return RunConfig(
         codec=codec,
         model=GeneratorConfig(
@@ -94,7 +94,7 @@ def generation_tiny(codec: str) -> RunConfig:
 
 
 def _head(codec: str, **sizes: Any) -> GenerationHeadConfig:
-    """Tokens where the codec makes codes, and they are not heard through a representation; a flow of `sizes` else."""
+    """Head for tokens if the codec has codes and there is no representation encoder, else a flow head of `sizes`."""
     plain, encoder = codec_and_encoder(load_model(codec))
     if plain.latent_spec.codebook_sizes and encoder is None:
         return TokenHeadConfig()
@@ -102,5 +102,5 @@ def _head(codec: str, **sizes: Any) -> GenerationHeadConfig:
 
 
 def _patch(spec: LatentSpec) -> int:
-    """Frames of a patch: as many as make 12.5 steps a second, or nearly so."""
+    """Number of frames per patch for about 12.5 steps per second."""
     return max(1, round(spec.frame_rate / _STEP_RATE))

@@ -1,10 +1,10 @@
 """Recipes for Music2Latent2 (arXiv 2501.17578) and its successor CoDiCodec (arXiv 2509.09836).
 
-They are for stereo. A mono model comes of one override:
+They are for stereo. A mono model is one override:
 `model.audio={"sample_rate":44100,"channels":1,"layouts":["mono"]}`.
 
-The base recipes are as published, as far as is known; docs/provenance.md lists what is not. The small and tiny ones add
-changes of ours that make short runs learn.
+The base recipes are as published, as far as known; docs/provenance.md lists the rest. The small and tiny ones contain
+changes of ours for short runs.
 """
 
 from dataclasses import replace
@@ -18,16 +18,16 @@ from partita_quantizers import FSQConfig
 
 from partita.data import Augmentation, DataConfig
 from partita.objectives import ConsistencyTrainingConfig
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig
+from partita.training import AdamWConfig, Cosine, RAdamConfig, RunConfig, TrainerConfig
 
 _AUDIO = AudioSpec(44_100, 2, (ChannelLayout.STEREO,))
 _CHUNK = 32_768
 _HALF = AudioSpec(22_050, 2, (ChannelLayout.STEREO,))
-# Four chunks are three pairs; with two, every chunk would begin or end its crop, as few do in a file.
+# Four chunks are three pairs; in crops of two, every chunk would be the first or the last, as few in a file are.
 _CROP_SECONDS = 4 * _CHUNK / 44_100
-# Three pairs per crop make 24 pairs, and 1, 2, 4 or 8 processes share eight crops evenly.
+# Eight crops of three pairs are 24 pairs, and can be shared by 1, 2, 4 or 8 processes.
 _CROPS = 8
-# Audio as it is; a mono model takes one channel of a stereo file at random, as Music2Latent does.
+# Audio without changes; a mono model is trained on a random channel of a stereo file, as Music2Latent is.
 _PLAIN = Augmentation(
     stereo=1.0,
     mid_side=0.0,
@@ -42,11 +42,11 @@ _PLAIN = Augmentation(
 
 
 def music2latent2_base() -> RunConfig:
-    """Music2Latent2 at full size: 44.1 kHz stereo, 8 x 64 numbers for 32768 samples, 128x, 147 M parameters.
+    """Music2Latent2 at full size: 44.1 kHz stereo, 8 x 64 values for 32768 samples, 128x, 147 M parameters.
 
-    Sizes are those of CoDiCodec and training is that of Music2Latent (arXiv 2408.06500), since neither is published of
-    Music2Latent2. Batches are 24 pairs of chunks, for 16 there. The plain tanh is known to saturate in stereo;
-    `model.bottleneck.gain=0.5 model.encoder.norm_decay=0.99` guard against it, and are ours.
+    Sizes are those of CoDiCodec, and training is that of Music2Latent (arXiv 2408.06500), because neither is published
+    for Music2Latent2. Batches are 24 pairs of chunks instead of 16. The plain tanh is known to saturate in stereo; the
+    overrides `model.bottleneck.gain=0.5 model.encoder.norm_decay=0.99`, which are ours, prevent it.
     """
     return RunConfig(
         model=AutoencoderConfig(
@@ -66,10 +66,10 @@ def music2latent2_base() -> RunConfig:
 
 
 def music2latent2_small() -> RunConfig:
-    """Music2Latent2 of 25 M parameters for a single GPU: widths and depth are half of the base's.
+    """Music2Latent2 with 25 M parameters for a single GPU: half the widths and the depth of the base recipe.
 
-    It adds guards of ours against saturation (batch norm of the latents, RMS norm before the tanh), a limit on the
-    weight of small steps, and variations of level, polarity and channels.
+    Ours are measures against saturation (batch norm of the latents, RMS norm before the tanh), a limit on the weight of
+    small steps, and augmentation of level, polarity and channels.
     """
     sizes: dict[str, Any] = {"channels": (32, 64, 128, 256), "head_dim": 64}
     encoder = SummaryEncoderConfig(**sizes, layers=6)
@@ -85,12 +85,12 @@ def music2latent2_small() -> RunConfig:
 
 
 def codicodec_base() -> RunConfig:
-    """CoDiCodec at full size: 44.1 kHz stereo, 128 x 4 numbers or codes of 11^4 for 32768 samples, 147 M parameters.
+    """CoDiCodec at full size: 44.1 kHz stereo, 128 x 4 values or codes of 11^4 for 32768 samples, 147 M parameters.
 
-    Sizes are those of the published code, of which 148.5 M are counted; a run at 48 kHz is one override,
-    `model.audio.sample_rate=48000`. The quantizer stands beside the bottleneck and leaves three items in four unrounded
-    in training (FSQ-dropout), so one model makes latents and codes. Half of the crops are mixed with another. Batches
-    are 24 pairs of chunks, for 20 there.
+    Sizes are those of the published code, which has 148.5 M; a run at 48 kHz is one override,
+    `model.audio.sample_rate=48000`. The quantizer is attached after the bottleneck and leaves three of four items
+    unrounded in training (FSQ-dropout), so one model has both latents and codes. Half of the crops are mixed with
+    another crop. Batches are 24 pairs of chunks instead of 20.
     """
     sizes: dict[str, Any] = {
         "stft_hop": 1024,
@@ -112,15 +112,15 @@ def codicodec_base() -> RunConfig:
 
 
 def music2latent2_tiny() -> RunConfig:
-    """Music2Latent2 of 6 M parameters that trains on one CPU core in an hour.
+    """Music2Latent2 with 6 M parameters that trains on one CPU core in an hour.
 
-    Of audio at half the rate, 22.05 kHz: a chunk lasts as long as the base's and has as many latents, so that 64 times
-    fewer numbers stand for it. Its spectrogram has a quarter of the points. High frequencies are raised, so that they
-    weigh as much as low ones; the latents tell a spectral envelope directly, and one matrix beside attention takes to
-    the latents, and from them, what is said of single places. What differs in training is for short runs: three steps
-    in five learn the envelope alone, which takes half the time of the others; a quarter of the noise levels are drawn
-    evenly over all times; large levels, where the latents are all there is to go by, weigh more; and distances are
-    taken point by point, so that the noise is not raised to the mean power of what the latents leave open.
+    For audio at half the rate, 22.05 kHz: a chunk has the duration and the latents of the base recipe, a compression of
+    64x, and a quarter of its spectrogram. High frequencies are amplified to have the weight of low ones; the decoder
+    predicts a spectral envelope directly from the latents, and position-dependent matrices bypass attention on the way
+    to and from the latents. Changes for short runs: the first 60 % of the steps train the envelope alone, which takes
+    half the time; a quarter of the noise levels are drawn uniformly in time; large levels, at which the latents are the
+    only information, have more weight; and distances are pointwise, so that the noise floor does not rise to the mean
+    power of what the latents leave undetermined.
     """
     encoder = SummaryEncoderConfig(**_TINY, layers=2, magnitudes=True, norm_decay=0.95)
     decoder = ConsistencyDecoderConfig(**_TINY, upsampler_layers=2, layers=2, condition_dim=128, envelope_weight=50.0)
@@ -135,13 +135,13 @@ def music2latent2_tiny() -> RunConfig:
             min_gap=1.0,
             max_gap=1.0,
         ),
-        # Pairs of chunks of several recordings: a batch norm learns nothing of what all its items share.
+        # One pair of chunks per recording: batch norm removes what all items of a batch share.
         data=DataConfig(crop_seconds=_CROP_SECONDS / 2, batch_size=4, num_workers=1),
         trainer=TrainerConfig(
             steps=2000,
             optimizers={
-                "generator": OptimizerConfig(
-                    lr=7e-4, betas=(0.9, 0.99), weight_decay=0.0, schedule="cosine", warmup_steps=50, final=0.01
+                "generator": AdamWConfig(
+                    lr=7e-4, betas=(0.9, 0.99), weight_decay=0.0, schedule=Cosine(warmup_steps=50, final=0.01)
                 )
             },
             ema_decay=0.995,
@@ -150,14 +150,14 @@ def music2latent2_tiny() -> RunConfig:
 
 
 def codicodec_tiny() -> RunConfig:
-    """CoDiCodec of 6 M parameters, 22.05 kHz: 128 x 4 numbers for 16384 samples, or as many codes of 11^4, 2.38 kbit/s.
+    """CoDiCodec with 6 M parameters, 22.05 kHz: 128 x 4 values for 16384 samples, or 128 codes of 11^4, 2.38 kbit/s.
 
-    The quantizer stands beside the bottleneck and leaves three items in four unrounded in training, so one model
-    serves both: latents keep their values, and codes come with them. A token has four numbers, of which the tanh is to
-    keep all, so their RMS is not normalized. For vectors of 64 numbers, see `partita_core.regroup`.
+    The quantizer is attached after the bottleneck and leaves three of four items unrounded in training, so one model
+    has both: latents keep their values, with codes in addition. The RMS of a token is not normalized, which would
+    remove one of its four dimensions. For vectors of 64 values, see `partita_core.regroup`.
     """
     sizes: dict[str, Any] = _TINY | {"companding": "component", "registers": 8}
-    # One channel a place for so many tokens: the matrix is as large as that for 8 tokens and 16 channels.
+    # One channel per position: for 128 tokens, the matrix is as large as for 8 tokens and 16 channels.
     narrow: dict[str, Any] = sizes | {"direct": 1}
     encoder = SummaryEncoderConfig(**narrow, layers=2, tokens_per_frame=128, magnitudes=True, norm_decay=0.95)
     decoder = ConsistencyDecoderConfig(**sizes, upsampler_layers=2, layers=2, condition_dim=128, envelope_weight=50.0)
@@ -183,6 +183,5 @@ def _fsq() -> Config:
     return FSQConfig(bound="clamp", rounding_dropout=0.75)
 
 
-def _radam(*, lr: float, warmup_steps: int) -> OptimizerConfig:
-    settings: dict[str, Any] = {"name": "radam", "betas": (0.9, 0.999), "weight_decay": 0.0, "schedule": "cosine"}
-    return OptimizerConfig(lr=lr, warmup_steps=warmup_steps, final=0.01, clip=1.0, **settings)
+def _radam(*, lr: float, warmup_steps: int) -> RAdamConfig:
+    return RAdamConfig(lr=lr, betas=(0.9, 0.999), weight_decay=0.0, schedule=Cosine(warmup_steps, final=0.01), clip=1.0)

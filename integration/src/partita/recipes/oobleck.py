@@ -1,6 +1,6 @@
 """Recipes for the baseline: the Oobleck autoencoder of Stable Audio Open (arXiv 2407.14358).
 
-The networks are the published ones. They are trained as GenAE is here, so that the two differ in their networks alone.
+The networks are the published ones. They are trained like GenAE, so that the two differ only in their networks.
 """
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ from partita.training import RunConfig
 
 from .genae import genae_base, genae_tiny
 
-# The networks have no input for the layout, so they serve one.
+# The networks have no layout input, so they support one layout.
 _AUDIO = AudioSpec(44_100, 2, (ChannelLayout.STEREO,))
 
 
@@ -30,7 +30,7 @@ def oobleck_base() -> RunConfig:
 def oobleck_tiny() -> RunConfig:
     """Oobleck with an eighth of the widths, 2.6 M parameters: the baseline for `genae_tiny`.
 
-    Objective, data and trainer are that recipe's.
+    Objective, data and trainer are those of `genae_tiny`.
     """
     channels = (16, 16, 32, 64, 128, 256)
     encoder, decoder = OobleckEncoderConfig(channels=channels), OobleckDecoderConfig(channels=channels[::-1])

@@ -1,11 +1,11 @@
-"""Recipes for quantizing the latents of a codec that is trained already, as GenAE-VQ does (arXiv 2602.15749).
+"""Recipes for quantizing the latents of a trained codec, as in GenAE-VQ (arXiv 2602.15749).
 
-Published is that GenAE's codes are those of an RVQ; that it is trained after the autoencoder, whose networks stay
-frozen, is from a secondary source. Levels, sizes, losses and training are ours (docs/provenance.md). Counts of
-parameters are for latents of 64 numbers; codes are running averages and not among them.
+The use of an RVQ for the codes of GenAE is published; that it is trained after the autoencoder, whose networks are
+frozen, is from a secondary source. Levels, sizes, losses and training are ours (docs/provenance.md). Parameter counts
+are for latents of 64 dimensions, without the codebooks, which are running averages.
 
-They take the codec's name: a model folder, or what else `load_codec` takes. Where the tokens of a frame have no order
-in time (Music2Latent2), there is no re-bottleneck around the levels: it would look for neighbors.
+The argument is the name of the codec, as `load_codec` takes it. If the tokens of a frame have no order in time
+(Music2Latent2), the re-bottleneck, which has temporal context, is left out.
 """
 
 from partita_core import Config
@@ -15,15 +15,15 @@ from partita_quantizers import ReBottleneckConfig, ResidualVQConfig
 from partita.data import DataConfig
 from partita.model_loading import load_codec
 from partita.objectives import LatentQuantizationConfig
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig
+from partita.training import AdamWConfig, Cosine, InverseSqrt, RunConfig, TrainerConfig
 
 
 def vq_base(codec: str) -> RunConfig:
     """16 levels of 2048 codes between transformers of width 512, 13.2 M parameters.
 
-    At GenAE's 13.125 frames per second, these are 2310 bit/s.
+    2310 bit/s at the 13.125 frames per second of GenAE.
     """
-    adamw = OptimizerConfig(schedule="cosine", warmup_steps=1000)
+    adamw = AdamWConfig(schedule=Cosine(warmup_steps=1000))
     return RunConfig(
         codec=codec,
         model=_quantizer(codec, ReBottleneckConfig()),
@@ -31,9 +31,12 @@ def vq_base(codec: str) -> RunConfig:
         data=DataConfig(crop_seconds=6.0, batch_size=32, num_workers=8),
         trainer=TrainerConfig(
             steps=200_000,
-            optimizers={"generator": adamw, "discriminator": OptimizerConfig(lr=3e-4, warmup_steps=1000)},
+            optimizers={
+                "generator": adamw,
+                "discriminator": AdamWConfig(lr=3e-4, schedule=InverseSqrt(warmup_steps=1000)),
+            },
             precision="bf16",
-            ema_decay=None,  # codes are running averages as it is
+            ema_decay=None,  # codebooks are running averages already
             log_every=100,
             evaluate_every=10_000,
         ),
@@ -47,7 +50,7 @@ def vq_tiny(codec: str) -> RunConfig:
     """
     quantizer = ResidualVQConfig(codebook_size=1024)
     model = ReBottleneckConfig(quantizer, width=128, layers=1, heads=4, head_dim=32, mlp_ratio=2)
-    adamw = OptimizerConfig(lr=1e-3, schedule="cosine", warmup_steps=50)
+    adamw = AdamWConfig(lr=1e-3, schedule=Cosine(warmup_steps=50))
     return RunConfig(
         codec=codec,
         model=_quantizer(codec, model),
@@ -55,7 +58,10 @@ def vq_tiny(codec: str) -> RunConfig:
         data=DataConfig(crop_seconds=3.05, batch_size=16, num_workers=1),
         trainer=TrainerConfig(
             steps=1500,
-            optimizers={"generator": adamw, "discriminator": OptimizerConfig(lr=3e-4, warmup_steps=50)},
+            optimizers={
+                "generator": adamw,
+                "discriminator": AdamWConfig(lr=3e-4, schedule=InverseSqrt(warmup_steps=50)),
+            },
             ema_decay=None,
         ),
     )

@@ -1,10 +1,10 @@
 """Recipes for representation encoders on the latents of a codec, as in F3-Tokenizer (arXiv 2606.06357).
 
-Published are the frozen latents, RQ-MTP and supervision through a frozen language model. Sizes, weights and training
-are ours; docs/provenance.md lists both. Counts of parameters are for latents of 64 numbers, without a language model.
+The frozen latents, RQ-MTP and supervision through a frozen language model are published. Sizes, weights and training
+are ours; docs/provenance.md lists both. Parameter counts are for latents of 64 dimensions, without a language model.
 
-They take the codec's name, and that of a frozen language model, a folder or a repository on the hub; without one there
-is no supervision by text. `partita llm` makes a small one of the texts that a data set has.
+The arguments are the name of the codec and that of a frozen language model, a folder or a repository on the hub;
+without one there is no supervision by text. `partita llm` trains a small one on the texts of a data set.
 """
 
 from dataclasses import replace
@@ -23,13 +23,13 @@ from partita.data import DataConfig
 from partita.data.texts import SPEECH_AND_SOUND_TEXTS
 from partita.generation import FlowSupervisionConfig
 from partita.objectives import RepresentationSupervisionConfig
-from partita.training import OptimizerConfig, RunConfig, TrainerConfig
+from partita.training import AdamWConfig, Cosine, RunConfig, TrainerConfig
 
 
 def representation_base(codec: str, llm: str | None = None) -> RunConfig:
-    """24 layers of width 1024, 8192 codes, 403 M parameters; the size of dots.tts, since F3's is not published.
+    """24 layers of width 1024, 8192 codes, 403 M parameters: the size of dots.tts, as that of F3 is not published.
 
-    Beside it, a flow head of 6 layers learns to generate the next patch of latents from its features.
+    In addition, a flow head of 6 layers is trained to generate the next patch of latents from the features.
     """
     return _run(
         codec,
@@ -70,7 +70,7 @@ def representation_small(codec: str, llm: str | None = None) -> RunConfig:
 
 
 def representation_tiny(codec: str, llm: str | None = None) -> RunConfig:
-    """4 layers of width 192, 2.4 M parameters, that train on two CPU cores in minutes."""
+    """4 layers of width 192, 2.4 M parameters: trains on two CPU cores in minutes."""
     return _run(
         codec,
         llm,
@@ -110,7 +110,5 @@ def _run(
     )
 
 
-def _adamw(*, lr: float, warmup_steps: int) -> OptimizerConfig:
-    return OptimizerConfig(
-        lr=lr, betas=(0.9, 0.98), weight_decay=0.01, schedule="cosine", warmup_steps=warmup_steps, final=0.05
-    )
+def _adamw(*, lr: float, warmup_steps: int) -> AdamWConfig:
+    return AdamWConfig(lr=lr, betas=(0.9, 0.98), weight_decay=0.01, schedule=Cosine(warmup_steps))

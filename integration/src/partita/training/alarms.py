@@ -1,4 +1,4 @@
-"""Figures that go wrong slowly: what a run's log shows of them is said once, with what to do."""
+"""Alarms on logged metrics that degrade slowly, such as saturation or dead codes, each with a remedy."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -7,44 +7,44 @@ from typing import NamedTuple
 
 from partita_core.ranges import NonNegative, Proportion, Ranged, Steps
 
-# Lines of the log that a figure is averaged over, and that there must be before it is judged.
+# Number of log lines that a metric is averaged over, and that must exist before it is checked.
 _LINES = 10
 
 
 @dataclass(frozen=True)
-class WatchConfig(Ranged):
-    """From where on a figure of the log is worth a warning; None never warns of it.
+class AlarmConfig(Ranged):
+    """Thresholds of the alarms; None turns one off.
 
     Attributes:
-        after: steps before which nothing is judged: nothing has settled, and the use of codes is counted over a
-            thousand steps.
-        saturated: fraction of bounded latents beyond 0.95. Evenly spread ones are at 0.05; from 0.2 on the encoder
-            leans on the bound.
-        saturated_stop: fraction at which the run stops: latents that are all plus or minus one, which losses hide
-            for long, do not come back.
-        codes: fraction of a level's codes in use, below which bits are paid for and not used. Healthy levels are near
-            1, collapsed ones below 0.1; the scalar levels of FSQ, of which none can die, may be at a half.
-        channel: the smallest standard deviation of a latent channel relative to the RMS of all, 40 dB below which it
-            tells the decoder nothing, and a generator makes noise of it.
-        discriminator: the discriminators' hinge loss: 2 is chance, about 1 to 1.9 a fair fight, and near 0 they know
-            everything by a margin and teach the model nothing.
+        start_step: first step that is checked; before it, metrics have not settled, and the usage of codes is counted
+            over a thousand steps.
+        max_saturation: maximum fraction of bounded latents beyond 0.95. Uniformly distributed latents are at 0.05;
+            from 0.2 on, the encoder presses against the bound.
+        stop_saturation: fraction at which the run stops: latents that are all at plus or minus one, which losses hide
+            for long, do not recover.
+        min_code_usage: minimum fraction of the codes of a level in use. Healthy levels are near 1, collapsed ones below
+            0.1; the scalar levels of FSQ, whose codes cannot die, may be at 0.5.
+        min_channel_std: minimum standard deviation of a latent channel, relative to the RMS of all. At -40 dB it
+            carries no information for the decoder, and a generator produces noise for it.
+        min_discriminator_loss: minimum hinge loss of the discriminators: 2 is chance, 1 to 1.9 is balanced, and near 0
+            they separate real from fake by a margin, and train the model no more.
     """
 
-    after: Steps = 1000
-    saturated: Proportion | None = 0.2
-    saturated_stop: Proportion | None = 0.5
-    codes: Proportion | None = 0.25
-    channel: Proportion | None = 0.01
-    discriminator: NonNegative | None = 0.2
+    start_step: Steps = 1000
+    max_saturation: Proportion | None = 0.2
+    stop_saturation: Proportion | None = 0.5
+    min_code_usage: Proportion | None = 0.25
+    min_channel_std: Proportion | None = 0.01
+    min_discriminator_loss: NonNegative | None = 0.2
 
 
 class Alarm(NamedTuple):
-    """What is wrong.
+    """An alarm that is raised.
 
     Attributes:
-        kind: the field of `WatchConfig` that says so, and which of several figures.
-        text: one line, with what to do.
-        stops: whether the run ends.
+        kind: field of `AlarmConfig` whose threshold was passed, with the level for codes.
+        text: one line with the value, the threshold and a remedy.
+        stops: True if the run has to stop.
     """
 
     kind: str
@@ -52,71 +52,74 @@ class Alarm(NamedTuple):
     stops: bool = False
 
 
-class Watch:
-    """Averages the figures of the log, and says what is wrong when it begins to be.
+class MetricAlarms:
+    """Running averages of logged metrics, and the alarms that they raise.
 
-    It sees what is logged, in the main process; so it costs nothing, and looks no more often than the log is written.
+    It processes log lines in the main process, so it costs nothing between them.
     """
 
-    def __init__(self, config: WatchConfig, averages: Mapping[str, tuple[float, int]] | None = None) -> None:
-        """Starts, or goes on from the `averages` of a checkpoint."""
+    def __init__(self, config: AlarmConfig, averages: Mapping[str, tuple[float, int]] | None = None) -> None:
+        """Start, or continue from the `averages` of a checkpoint: means and numbers of lines by metric."""
         self.config = config
         self.averages = dict(averages or {})
-        self._on: set[str] = set()
+        self._active: set[str] = set()
 
-    def look(self, step: int, values: Mapping[str, float]) -> list[Alarm]:
-        """A line of the log; returns what was not wrong, or not known to be, at the line before."""
+    def check(self, step: int, values: Mapping[str, float]) -> list[Alarm]:
+        """Add a line of the log, and return the alarms that were not active at the line before."""
         for name, value in values.items():
             if _WATCHED.search(name):
                 average, count = self.averages.get(name, (value, 0))
                 self.averages[name] = (average + (value - average) / min(count + 1, _LINES), count + 1)
-        if step < self.config.after:
+        if step < self.config.start_step:
             return []
-        known = {name: average for name, (average, count) in self.averages.items() if count >= _LINES}
-        found = list(self._alarms(known))
-        new = [alarm for alarm in found if alarm.kind not in self._on]
-        self._on = {alarm.kind for alarm in found}
+        settled = {name: average for name, (average, count) in self.averages.items() if count >= _LINES}
+        found = list(self._alarms(settled))
+        new = [alarm for alarm in found if alarm.kind not in self._active]
+        self._active = {alarm.kind for alarm in found}
         return new
 
-    def _alarms(self, known: Mapping[str, float]) -> Iterator[Alarm]:
-        config = self.config
-        for name, value in known.items():
+    def _alarms(self, averages: Mapping[str, float]) -> Iterator[Alarm]:
+        min_usage, min_loss = self.config.min_code_usage, self.config.min_discriminator_loss
+        for name, value in averages.items():
             last = name.split("/")[-1]
             if last == "saturated_fraction":
                 yield from self._saturation(value)
-            elif last.startswith("in_use_") and config.codes is not None and value < config.codes:
+            elif last.startswith("in_use_") and min_usage is not None and value < min_usage:
                 level = last.removeprefix("in_use_")
                 yield Alarm(
-                    f"codes {level}",
-                    f"dead codes: {value:.1%} of those of level {level} were in use within a thousand steps, below "
-                    f"{config.codes:.0%}; give each step more tokens (data.batch_size, data.crop_seconds), start the "
-                    "quantizer on more latents (objective.start_tokens), or give it a smaller codebook_size",
+                    f"min_code_usage {level}",
+                    f"dead codes: {value:.1%} of the codes of level {level} were used in the last thousand steps, "
+                    f"below {min_usage:.0%}; give each step more tokens (data.batch_size, data.crop_seconds), "
+                    "initialize the quantizer from more latents (objective.start_tokens), or use a smaller "
+                    "codebook_size",
                 )
-            elif name == "loss/discriminator" and config.discriminator is not None and value < config.discriminator:
+            elif name == "loss/discriminator" and min_loss is not None and value < min_loss:
                 yield Alarm(
-                    "discriminator",
-                    f"the discriminator dominates: its loss is {value:.2g} of late, below {config.discriminator:g} "
-                    "(chance is 2); lower trainer.optimizers.discriminator.lr, or the weight of the loss 'adversarial'",
+                    "min_discriminator_loss",
+                    f"the discriminator dominates: its loss averages {value:.2g}, below {min_loss:g} (chance is 2); "
+                    "lower trainer.optimizers.discriminator.lr, or the weight of the loss 'adversarial'",
                 )
-        smallest, rms = (known.get(f"metric/{name}") for name in ("channel_std_min", "latent_rms"))
-        if config.channel is not None and smallest is not None and rms is not None and smallest < config.channel * rms:
+        yield from self._collapse(averages)
+
+    def _collapse(self, averages: Mapping[str, float]) -> Iterator[Alarm]:
+        smallest, rms = (averages.get(f"metric/{name}") for name in ("channel_std_min", "latent_rms"))
+        limit = self.config.min_channel_std
+        if limit is not None and smallest is not None and rms is not None and smallest < limit * rms:
             yield Alarm(
-                "channel",
-                f"a latent dimension has collapsed: the standard deviation of one is {smallest:.2g}, the RMS of all "
-                f"{rms:.2g}, and {config.channel:g} of it is the least; weaken the bottleneck's loss or noise, or give "
-                "the model fewer latent dimensions",
+                "min_channel_std",
+                f"a latent channel has collapsed: its standard deviation is {smallest:.2g}, below {limit:g} times the "
+                f"RMS of all, {rms:.2g}; weaken the loss or the noise of the bottleneck, or use fewer latent channels",
             )
 
     def _saturation(self, value: float) -> Iterator[Alarm]:
-        advice = "lower the learning rate, or give the bottleneck a gain or a hinge_weight"
+        remedy = "lower the learning rate, or give the bottleneck a gain or a hinge_weight"
         for kind, limit, stops in (
-            ("saturated_stop", self.config.saturated_stop, True),
-            ("saturated", self.config.saturated, False),
+            ("stop_saturation", self.config.stop_saturation, True),
+            ("max_saturation", self.config.max_saturation, False),
         ):
             if limit is not None and value > limit:
-                does = f"and the run stops at {limit:.0%}" if stops else f"above {limit:.0%}"
-                says = f"the bottleneck saturates: {value:.0%} of its values of late, {does}; {advice}"
-                yield Alarm(kind, says, stops)
+                effect = f"and the run stops at {limit:.0%}" if stops else f"above {limit:.0%}"
+                yield Alarm(kind, f"the bottleneck saturates: {value:.0%} of its values, {effect}; {remedy}", stops)
 
 
 _WATCHED = re.compile(r"/(saturated_fraction|in_use_\d+|channel_std_min|latent_rms)$|^loss/discriminator$")

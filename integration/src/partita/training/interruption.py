@@ -1,4 +1,4 @@
-"""Signals during training: the step is ended, a checkpoint written, and then the run ends or goes on."""
+"""Signals during training: SIGINT, SIGTERM and SIGUSR1 take effect at the end of a step, after a checkpoint."""
 
 import signal
 import threading
@@ -6,7 +6,7 @@ import time
 from types import FrameType
 from typing import Any, Self
 
-# Seconds after which a signal that comes again is impatience; within them, it is torchrun passing on the terminal's.
+# A repeated signal ends the run at once after this many seconds; before, torchrun has merely forwarded the first one.
 _PATIENCE = 3.0
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -14,10 +14,10 @@ _SAVING = [getattr(signal, name) for name in ("SIGUSR1",) if hasattr(signal, nam
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run that a signal has ended, after a checkpoint.
+    """Raised when a signal has ended a run, after its checkpoint was written.
 
     Attributes:
-        text: one line that says how to resume; empty in all processes but the main one.
+        text: one line on how to resume; empty in all processes but the main one.
         code: conventional exit code: 130 after SIGINT, 143 after SIGTERM.
     """
 
@@ -27,16 +27,16 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Signals:
-    """Within it, SIGINT, SIGTERM and SIGUSR1 are noted for the end of the step.
+    """A context that collects SIGINT, SIGTERM and SIGUSR1 until the end of the step.
 
-    One that comes again seconds later does what it would without this. Signals that the process ignores stay ignored,
-    and outside of the main thread, where Python does not handle signals, nothing is noted.
+    A signal that is repeated seconds later has its usual effect. Signals that the process ignores stay ignored, and
+    outside of the main thread, where Python handles no signals, none are collected.
     """
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
         self._first: dict[int, float] = {}
-        self._came: set[int] = set()
+        self._received: set[int] = set()
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -44,7 +44,7 @@ class Signals:
                 before = signal.getsignal(number)
                 if before not in (signal.SIG_IGN, None):  # None: set by something other than Python
                     self._before[number] = before
-                    signal.signal(number, self._note)
+                    signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -52,14 +52,14 @@ class Signals:
             signal.signal(number, before)
 
     def take(self) -> tuple[int, bool]:
-        """The signal that is to end the run, or 0; and whether one asks for a checkpoint. Each is returned once."""
-        came, self._came = self._came, set()
-        ending = next((int(number) for number in _ENDING if number in came), 0)
-        return ending, any(number in came for number in _SAVING)
+        """Number of the signal that ends the run, or 0, and True if a checkpoint is requested; clears both."""
+        received, self._received = self._received, set()
+        ending = next((int(number) for number in _ENDING if number in received), 0)
+        return ending, any(number in received for number in _SAVING)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if number in _ENDING and now - self._first.setdefault(number, now) >= _PATIENCE:
             signal.signal(number, self._before.pop(number))
             signal.raise_signal(number)
-        self._came.add(number)
+        self._received.add(number)

@@ -1,4 +1,4 @@
-"""What a run tells: a line of JSON now and then, and a progress bar."""
+"""JSONL run log and progress bar."""
 
 import json
 import math
@@ -12,24 +12,22 @@ from tqdm import tqdm
 
 
 class Log:
-    """`log.jsonl`: one object a line, each with its `step`; a resumed run drops what came after its checkpoint.
-
-    What is a number goes to accelerate's trackers, too.
+    """`log.jsonl`: one JSON object per line, each with its `step`. Numbers also go to the trackers of accelerate.
 
     Attributes:
-        kept: the lines that were there when it was opened.
+        kept: lines that were in the file when it was opened, up to the step of the checkpoint.
     """
 
     def __init__(self, path: Path, *, step: int, trackers: Sequence[Any] = ()) -> None:
-        """Opens the log of a run that stands at `step`."""
+        """Open the log of a run that continues from `step`; lines of later steps are removed."""
         self.path, self._trackers = path, trackers
         self._warned: set[str] = set()
         self.kept = kept = [line for line in read_log(path) if line["step"] <= step]
-        with atomic_write(path) as aside:  # a kill must not lose what was there
+        with atomic_write(path) as aside:  # a kill must not lose the earlier lines
             aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
     def write(self, step: int, **values: Any) -> None:
-        """Add a line; a number that is not finite, which JSON does not have, is null in it."""
+        """Add a line; numbers that are not finite, which JSON does not have, are written as null."""
         values = {name: None if _infinite(value) else value for name, value in values.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | values) + "\n")
@@ -38,14 +36,14 @@ class Log:
             tracker.log(numbers, step=step)
 
     def finite(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
-        """The values that are finite, as losses are; a metric that is not is left out, with a warning."""
+        """The values that are finite; warns of the others, which are left out."""
         for name, value in values.items():
             if not math.isfinite(value):
-                self.warn(step, name, f"step {step}: {name} is {value}; it is left out of the log")
+                self.warn(step, name, f"step {step}: {name} is {value}; it is not logged")
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def warn(self, step: int, kind: str, text: str) -> None:
-        """Adds a line with a `warning`; the first of a kind is also written to stderr, without breaking a bar."""
+        """Add a line with a `warning`; the first of each kind is also written to stderr."""
         self.write(step, warning=text)
         if kind not in self._warned:
             tqdm.write(text, file=sys.stderr)
@@ -53,10 +51,10 @@ class Log:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a last one that a kill cut short is left out.
+    """Read the lines of a log, except for a truncated last line.
 
     Raises:
-        PartitaError: it cannot be read, or is no log.
+        PartitaError: the file cannot be read, or is not a log.
     """
     try:
         texts = path.read_bytes().splitlines() if path.exists() else []
@@ -66,13 +64,13 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     for number, text in enumerate(texts, 1):
         try:
             line = parse_json(text.decode("utf-8"))
-        except ValueError:  # what is no UTF-8, too
+        except ValueError:  # includes invalid UTF-8
             if number == len(texts):
                 break
             line = None
         if not isinstance(line, dict) or not all(_fits(name, value) for name, value in ({"step": None} | line).items()):
             raise PartitaError(
-                f"{path} is no log of a run: line {number} is {short_repr(text.decode('utf-8', 'replace'))}"
+                f"{path} is not the log of a run: line {number} is {shown(text.decode('utf-8', 'replace'))}"
             )
         lines.append(line)
     return lines
@@ -83,7 +81,7 @@ def _infinite(value: Any) -> bool:
 
 
 def _fits(name: str, value: Any) -> bool:
-    """Whether a value of a log is what `Log` writes: counters and clocks are numbers, and numbers are no larger."""
+    """True of a value that `Log` may have written: steps are integers, seconds are numbers, and numbers are finite."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if name == "step":
         return type(value) is int and 0 <= value < 1 << 63
@@ -91,24 +89,19 @@ def _fits(name: str, value: Any) -> bool:
 
 
 class Progress:
-    """A bar with the loss, steps a second and the time left."""
+    """Progress bar with the loss, steps per second and the remaining time."""
 
     def __init__(self, total: int, *, start: int, shown: bool) -> None:
-        """Starts at step `start` of `total`."""
+        """Open the bar at step `start` of `total`."""
         self._bar = tqdm(total=total, initial=start, unit="step", disable=not shown, dynamic_ncols=True, leave=True)
 
-    def update(self, step: int, total: int, figures: Mapping[str, float]) -> None:
-        """Moves to `step` of `total`."""
+    def update(self, step: int, total: int, values: Mapping[str, float]) -> None:
+        """Move to `step` of `total`, and show `values`."""
         self._bar.total = total
-        shown = {name: f"{value:.4g}" for name, value in figures.items() if math.isfinite(value)}
+        shown = {name: f"{value:.4g}" for name, value in values.items() if math.isfinite(value)}
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(step - self._bar.n)
 
-    def say(self, text: str) -> None:
-        """Prints a line without breaking the bar."""
-        if not self._bar.disable:
-            tqdm.write(text)
-
     def close(self) -> None:
-        """Ends the bar."""
+        """Close the bar."""
         self._bar.close()

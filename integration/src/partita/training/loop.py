@@ -1,23 +1,21 @@
-"""The steps of a run, on accelerate, for every objective.
+"""Training loop: steps, log, checkpoints, evaluations and signals of a run.
 
-A step is a function of (seed, process, step): torch is seeded anew before every phase, data comes by its number, and
-schedules read the state. So a resumed run goes on as if it had never stopped, and nothing random is saved.
+A step is a function of (seed, process, step): torch is seeded before every phase, batches come by number, and schedules
+depend on the state. So a resumed run continues as if it had never stopped, and no random state is saved.
 """
 
-import math
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from partita_core import Frozen, PartitaError, hashed_seed
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from partita.data import changed_file
 from partita.distributed import (
     StepDecision,
     broadcast_from_main,
@@ -28,24 +26,40 @@ from partita.distributed import (
 )
 from partita.objectives.objective import Objective, TrainState
 
-from .alarms import Watch
-from .checkpoints import Facts, load_checkpoint, save_checkpoint
-from .finish import hours_of
+from .alarms import MetricAlarms
+from .callbacks import Callback
+from .checkpoints import CheckpointMetadata, load_checkpoint, save_checkpoint
+from .ema import EMA
 from .interruption import Interrupted, Signals
 from .logs import Log, Progress
-from .nonfinite_guard import Guard, NonFiniteError
-from .optimization import EMA, kept_rates
+from .nonfinite_guard import NonFiniteError
+from .optimizers import describe_continued_rates
 from .run import RunConfig, RunFolder
-from .time_budget import Clock
-from .validation import Periodic
+from .run_data import DataFingerprint
+from .statistics import audio_hours
+from .stepper import Stepper
+from .time_budget import TimeBudget
+from .validation import Validator
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset, IterableDataset
 
 
+@dataclass(frozen=True)
+class LoopOptions:
+    """Limits, checkpoints and observers of a run, which do not affect what is learned; see `train`."""
+
+    minutes: float | None
+    checkpoint_every: int | None
+    checkpoint_minutes: float | None
+    keep: int
+    progress: bool
+    callbacks: tuple[Callback, ...]
+
+
 class Loop:
-    """Objective, optimizers and averages of a run, prepared, and the steps they take."""
+    """The steps of a run, and everything that happens between them."""
 
     def __init__(
         self,
@@ -53,295 +67,240 @@ class Loop:
         objective: Objective,
         config: RunConfig,
         run: RunFolder,
-        *,
-        data: str,
-        contents: Mapping[str, str],
+        options: LoopOptions,
+        data: DataFingerprint,
     ) -> None:
+        """Prepare the objective and its optimizers.
+
+        Raises:
+            PartitaError: a phase has no optimizer.
+        """
+        main, trainer = accelerator.is_main_process, config.trainer
         self.accelerator, self.objective, self.config, self.run = accelerator, objective, config, run
-        trainer = config.trainer
-        self.optimizers: dict[str, Any] = {}
-        objective.to(accelerator.device)
-        for phase in objective.phases:
-            groups = [group for group in objective.parameter_groups(phase) if group["params"]]
-            if not groups:
-                continue
-            if phase not in trainer.optimizers:
-                raise PartitaError(f"trainer.optimizers has no entry for the phase {phase!r}")
-            self.optimizers[phase] = accelerator.prepare(trainer.optimizers[phase].build(groups))
-        # DDP refuses a module without parameters that need gradients.
-        trained = any(parameter.requires_grad for parameter in objective.parameters())
-        self.prepared: nn.Module = accelerator.prepare(objective) if trained else objective
+        self.options, self.callbacks = options, options.callbacks if main else ()
+        self.stepper = Stepper(accelerator, objective, config, run, quiet=not (options.progress and main))
         self.ema = None if trainer.ema_decay is None else EMA(objective.model, trainer.ema_decay)
-        self.guard = Guard(accelerator, objective, trainer, run)
-        self.places: tuple[Any, ...] = ()  # of a checkpoint, for each process
-        self.watch = Watch(trainer.watch)
-        self.stop = ""  # why the run is to end
-        self.started = ""  # what was done before the first step
-        self.data = data  # what the files are called by, all in all; empty where nobody knows
-        self.contents = dict(contents)  # digests of some of them, by name
-        self.broken: dict[str, tuple[str, int]] = {}  # files that this process left out: the first reason, how often
+        self.alarms = MetricAlarms(trainer.alarms)
+        self.data = data
+        self.places: tuple[Any, ...] = ()  # positions in the streams of each process, from a checkpoint
+        self.initialization = ""  # line on what was initialized from data
+        self.stop_reason = ""  # alarm that ends the run
+        self.callback_error: OSError | None = None
+        self.log: Log | None = None
+        self.bar: Progress | None = None
 
-    def close(self) -> None:
-        """Free the DDP wrapper of the objective, to be called before the process group is destroyed.
+    def restore(self, checkpoint: Path) -> tuple[TrainState, float]:
+        """Load a checkpoint, and return the state and the seconds of training.
 
-        Its reducer holds the group. If the last reference to a gloo group is dropped by Python, its destructor joins
-        threads that may be waiting for the GIL, and the process hangs now and then.
+        With another number of steps than before, or a time limit, schedules continue from where they were.
+
+        Raises:
+            PartitaError: the checkpoint is damaged, or codec or data have changed.
         """
-        self.prepared = self.objective
-        self.accelerator.free_memory()
-
-    def restore(self, checkpoint: Path, minutes: float | None = None) -> tuple[TrainState, float]:
-        """Where the run stood, and the seconds that it had taken.
-
-        With another number of steps than before, or a time limit, schedules go on from where they were.
-        """
-        optimizers = self._plain_optimizers()
-        state, facts = load_checkpoint(checkpoint, objective=self.objective, optimizers=optimizers, ema=self.ema)
-        if list(facts.frozen) != self._frozen():
+        optimizers = self.stepper.plain_optimizers()
+        state, metadata = load_checkpoint(checkpoint, objective=self.objective, optimizers=optimizers, ema=self.ema)
+        if list(metadata.frozen) != self._frozen_hashes():
             raise PartitaError(f"{self.run.path} was started on another codec than {self.config.codec} is now")
-        self.guard.row, self.watch = facts.skipped, Watch(self.config.trainer.watch, facts.averages)
-        self.places = facts.places
-        self.broken = dict(facts.broken) if self.accelerator.is_main_process else {}
-        if facts.data and self.data and facts.data != self.data:
-            raise PartitaError(f"{self.run.path} was started on other files; give it the same data, unchanged")
-        if changed := changed_file(facts.contents, self.contents):
-            raise PartitaError(
-                f"{self.run.path} was started on other files: {changed} has other contents now; put it back as it was"
-            )
-        self.contents = facts.contents | self.contents
+        metadata.data.check_same(self.data, self.run.path)
+        self.data = metadata.data.merged(self.data)
+        self.stepper.guard.consecutive_skips = metadata.consecutive_skips
+        self.alarms = MetricAlarms(self.config.trainer.alarms, metadata.averages)
+        self.places = metadata.places
+        if self.accelerator.is_main_process:
+            self.stepper.skipped_files = dict(metadata.skipped_files)
         steps, planned = self.config.trainer.steps, state.total_steps
-        if minutes is not None:
-            state.go_on(planned)
+        if self.options.minutes is not None:
+            state.extend(planned)
         elif steps != planned:
-            state.go_on(steps)
-            optimizers = {phase: self.config.trainer.optimizers[phase] for phase in self.optimizers}
-            if self.accelerator.is_main_process and (told := kept_rates(optimizers, state, planned)):
-                print(told, file=sys.stderr)
-        return state, facts.seconds
+            state.extend(steps)
+            configs = {phase: self.config.trainer.optimizers[phase] for phase in optimizers}
+            if self.accelerator.is_main_process and (line := describe_continued_rates(configs, state, planned)):
+                print(line, file=sys.stderr)
+        return state, metadata.seconds
 
-    def begin(self, batches: Iterable[Any], dataset: "Dataset | IterableDataset", *, progress: bool) -> None:
-        """Prepare the objective with data before the first step, as if it were in one process."""
-        if type(self.objective).begin is Objective.begin:
+    def initialize(self, batches: Iterable[Any], dataset: "Dataset | IterableDataset") -> None:
+        """Initialize the objective from data before the first step of a new run, the same in every process.
+
+        Args:
+            batches: batches as a single process would read them.
+            dataset: training data.
+        """
+        if type(self.objective).initialize is Objective.initialize:
             return
-        streamed = self.config.data.stream is not None  # then its hours are not known
-        hours = None if streamed else hours_of(dataset)  # pyright: ignore[reportArgumentType]
+        streamed = self.config.data.stream is not None
+        hours = None if streamed else audio_hours(dataset)  # pyright: ignore[reportArgumentType]
         torch.manual_seed(hashed_seed(self.config.trainer.seed, "begin"))
-        shown = progress and self.accelerator.is_main_process
+        shown = self.options.progress and self.accelerator.is_main_process
 
-        def counted() -> Iterable[Any]:  # nothing is read or shown unless the objective asks
-            for batch in tqdm(batches, desc="starting", unit="batch", disable=not shown, leave=False):
-                yield _to(batch, self.accelerator.device)
+        def moved() -> Iterable[Any]:  # a generator, so that nothing is read or shown unless the objective asks
+            for batch in tqdm(batches, desc="initializing", unit="batch", disable=not shown, leave=False):
+                yield self.stepper.to_device(batch)
 
-        self.started = self.objective.begin(counted(), seconds=None if hours is None else 3600 * hours)
+        self.initialization = self.objective.initialize(moved(), seconds=None if hours is None else 3600 * hours)
         if shown:
-            tqdm.write(self.started)
+            tqdm.write(self.initialization)
         if self.ema is not None:
             self.ema = EMA(self.objective.model, self.ema.decay)
 
-    def train(
-        self,
-        batches: Iterable[Any],
-        state: TrainState,
-        *,
-        minutes: float | None,
-        elapsed: float,
-        checkpoint_every: int | None,
-        checkpoint_minutes: float | None,
-        keep: int,
-        periodic: Periodic | None,
-        progress: bool,
-    ) -> float:
-        """Takes the steps, and returns the seconds of training, those before a resumption included.
+    def train(self, batches: Iterable[Any], state: TrainState, elapsed: float, validator: Validator | None) -> float:
+        """Take the steps, and return the seconds of training, including those before a resumption.
+
+        Args:
+            batches: batches of this process, without end.
+            state: progress of the run, which is updated.
+            elapsed: seconds of training before a resumption.
+            validator: evaluation during the run, in the main process.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM has come, and a checkpoint is written.
+            Interrupted: SIGINT or SIGTERM was received, and a checkpoint is written.
+            PartitaError: an alarm stops the run, or no file can be read.
         """
-        trainer, main = self.config.trainer, self.accelerator.is_main_process
-        log = Log(self.run.log, step=state.step, trackers=self.accelerator.trackers) if main else None
-        if log is not None and self.started:
-            log.write(state.step, start=self.started)
-        bar = Progress(state.total_steps, start=state.step, shown=progress and main)
-        times = {"first_step": state.step, "steps": trainer.steps, "checkpoint_minutes": checkpoint_minutes}
-        clock = Clock(elapsed, minutes, **times)
+        trainer, options, main = self.config.trainer, self.options, self.accelerator.is_main_process
+        self.log = Log(self.run.log, step=state.step, trackers=self.accelerator.trackers) if main else None
+        if self.log is not None and self.initialization:
+            self.log.write(state.step, start=self.initialization)
+        self.bar = Progress(state.total_steps, start=state.step, shown=options.progress and main)
+        budget = TimeBudget(
+            elapsed,
+            options.minutes,
+            first_step=state.step,
+            steps=trainer.steps,
+            checkpoint_minutes=options.checkpoint_minutes,
+        )
         reader = iter(batches)
-        self.prepared.train()
-        held = ExitStack()
+        stack = ExitStack()
         try:
-            last = broadcast_stop(self.accelerator, StepDecision(clock.over(state), state.total_steps)).last
-            if log is not None and periodic is not None and periodic.missed(state, last, log):
-                with clock.paused():
-                    periodic.evaluate(state, log)
-            signals = held.enter_context(Signals())  # before the first step there is nothing to lose
-            while not last and not self.stop:
-                figures, waited = self._try_step(reader, state, bar, log)
+            last = broadcast_stop(self.accelerator, StepDecision(budget.is_over(state), state.total_steps)).last
+            if self.log is not None and validator is not None and validator.overdue(state, last, self.log):
+                self._validate(validator, state, budget)
+            signals = stack.enter_context(Signals())  # before the first step there is nothing to lose
+            while not last and not self.stop_reason:
+                values, waited = self._try_step(reader, state)
                 state.step += 1
-                ending, asked = signals.take()
-                mine = StepDecision(clock.over(state), clock.total_steps(state), asked or clock.save_due(), ending)
+                ending, requested = signals.take()
+                save = requested or budget.checkpoint_due()
+                mine = StepDecision(budget.is_over(state), budget.total_steps(state), save, ending)
                 last, state.total_steps, save, ending = broadcast_stop(self.accelerator, mine)
-                if self.ema is not None and figures:
+                if self.ema is not None and values:
                     self.ema.update(self.objective.model, state.step)
-                if figures and (state.step % trainer.log_every == 0 or last):
-                    values = mean_over_processes(self.accelerator, figures)
-                    if log is not None:
-                        values = log.finite(state.step, values)
-                        bar.update(state.step, state.total_steps, {"loss": values["total"]})
-                        log.write(state.step, seconds=round(clock.elapsed, 3), waited=round(waited, 4), **values)
-                        self._warn(values, state, log)
-                    self.stop = broadcast_from_main(self.accelerator, self.stop)
-                if last or save or ending or (checkpoint_every and state.step % checkpoint_every == 0):
-                    path = self._checkpoint(state, clock.elapsed, keep, getattr(batches, "places", ()))
-                    clock.saved()
+                if values and (state.step % trainer.log_every == 0 or last):
+                    self._log_step(values, state, seconds=round(budget.elapsed, 3), waited=round(waited, 4))
+                self._notify("on_step", state, values)
+                if last or save or ending or (options.checkpoint_every and state.step % options.checkpoint_every == 0):
+                    path = self._checkpoint(state, budget, getattr(batches, "places", ()))
                     if ending:
-                        stands = f"interrupted after step {state.step} of {state.total_steps}; {path} is written"
-                        resume = "give the command again with --resume, and the run goes on from there"
-                        raise Interrupted(f"{stands}: {resume}" if main else "", ending)
-                if periodic is not None and periodic.due(state, last):
-                    with clock.paused():
-                        periodic.evaluate(state, log)
-            if self.stop:
-                raise PartitaError(self.stop)
-            self.broken = merge_skipped_files(self.accelerator, self.broken)
+                        stopped = f"interrupted after step {state.step} of {state.total_steps}; {path} is written"
+                        resume = "repeat the command with --resume to continue from there"
+                        raise Interrupted(f"{stopped}; {resume}" if main else "", ending)
+                if validator is not None and validator.due(state, last):
+                    self._validate(validator, state, budget)
+            if self.stop_reason:
+                raise PartitaError(self.stop_reason)
+            self.stepper.skipped_files = merge_skipped_files(self.accelerator, self.stepper.skipped_files)
         finally:
-            held.close()
-            bar.close()
-            if log is not None and self.broken:
-                log.write(state.step, broken=dict(self.broken.values()))
-            if main and self.broken:
-                lines = "".join(f"\n  {reason}" for reason, _ in sorted(self.broken.values()))
-                print(f"{len(self.broken)} files could not be used and were left out:{lines}", flush=True)
-        return clock.elapsed
+            stack.close()
+            self.bar.close()
+            self._report_skipped_files(state)
+        return budget.elapsed
 
-    def _try_step(
-        self, reader: Any, state: TrainState, bar: Progress, log: Log | None
-    ) -> tuple[dict[str, Tensor], float]:
-        """One optimizer step, or none where it is not finite and the run goes on: there are no figures then."""
-        try:
-            found = self._step(reader, state, bar)
-        except NonFiniteError as error:
-            goes_on = self.guard.goes_on()
-            if log is not None and goes_on:
-                log.warn(state.step + 1, f"step {state.step + 1}", str(error))
-            elif log is not None:
-                log.write(state.step + 1, warning=str(error))
-            if not goes_on:
-                raise
-            if self.accelerator.scaler is not None:
-                self.accelerator.scaler.update()  # else it would complain of gradients that no step was taken with
-            return {}, 0.0
-        self.guard.end()
-        return found
-
-    def _step(self, reader: Any, state: TrainState, bar: Progress) -> tuple[dict[str, Tensor], float]:
-        """One optimizer step: every phase of every micro-batch inside one `accumulate`."""
-        trainer, accelerator = self.config.trainer, self.accelerator
-        figures: dict[str, Tensor] = {}
-        waited = 0.0
-        self.guard.begin()
-        for phase, optimizer in self.optimizers.items():
-            lr = trainer.optimizers[phase].lr_at(state)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            figures[f"lr/{phase}"] = torch.tensor(lr)
-        for micro in range(trainer.accumulation):
-            begin = time.perf_counter()
-            batch = next(reader)
-            waited += time.perf_counter() - begin
-            for found in batch.pop("broken", []):
-                if found.file not in self.broken:
-                    bar.say(f"left out: {found}")
-                reason, count = self.broken.get(found.file, (str(found), 0))
-                self.broken[found.file] = reason, count + 1
-            self.objective.check_batch(batch)
-            batch = _to(batch, accelerator.device)
-            with accelerator.accumulate(self.prepared):
-                for phase in self.objective.phases:
-                    torch.manual_seed(hashed_seed(trainer.seed, accelerator.process_index, state.step, micro, phase))
-                    output = self.prepared(batch, state, phase)
-                    self.guard.note(micro, phase, batch, output.total, output.losses)
-                    optimizer = self.optimizers.get(phase)
-                    norm = None
-                    if optimizer is not None:
-                        accelerator.backward(output.total)
-                        norm = self._clip(phase)
-                    if norm is not None:
-                        figures[f"gradient/{phase}"] = norm
-                    if accelerator.sync_gradients:
-                        self.guard.look(state, phase, norm)
-                    if optimizer is not None:
-                        optimizer.step()
-                        optimizer.zero_grad()
-                    batch["samples"] = output.samples
-                    losses = {f"loss/{name}": value for name, value in output.losses.items()}
-                    if phase == self.objective.phases[0]:
-                        losses["total"] = output.total.detach()
-                    for name, value in losses.items():
-                        figures[name] = figures.get(name, 0) + value / trainer.accumulation
-                    figures |= {f"metric/{name}": value for name, value in output.metrics.items()}
-        return figures, waited
-
-    def _clip(self, phase: str) -> Tensor | None:
-        if not self.accelerator.sync_gradients:
-            return None
-        limit = self.config.trainer.optimizers[phase].clip
-        parameters = [p for group in self.optimizers[phase].param_groups for p in group["params"]]
-        return self.accelerator.clip_grad_norm_(parameters, math.inf if limit is None else limit)
-
-    def _warn(self, values: Mapping[str, float], state: TrainState, log: Log) -> None:
-        """Says what the figures of the log show to be wrong."""
-        for alarm in self.watch.look(state.step, values):
-            if alarm.stops:
-                self.stop = f"step {state.step}: {alarm.text}"
-                log.write(state.step, warning=self.stop)
-            else:
-                log.warn(state.step, alarm.kind, f"step {state.step}: {alarm.text}")
-
-    def place(self) -> Any:
-        """Where the streams of this process stand, if the run is resumed and its data is a stream.
+    def stream_position(self) -> Any:
+        """Positions in the streams of this process, if a run on streamed data is resumed; None otherwise.
 
         Raises:
-            PartitaError: it was left by another number of processes.
+            PartitaError: the run had another number of processes.
         """
         count = self.accelerator.num_processes
         if self.places and len(self.places) != count:
             raise PartitaError(
-                f"the run was left by {len(self.places)} processes, and {count} are to go on; a stream needs as many"
+                f"the run had {len(self.places)} processes and now has {count}; resume a stream with as many"
             )
         return self.places[self.accelerator.process_index] if self.places else None
 
-    def _checkpoint(self, state: TrainState, seconds: float, keep: int, places: tuple[Any, ...]) -> Path | None:
-        """Write a checkpoint, in the main process; returns its folder there."""
+    def _try_step(self, reader: Any, state: TrainState) -> tuple[dict[str, Tensor], float]:
+        """One optimizer step, or no values if it is not finite and is skipped."""
+        try:
+            return self.stepper.step(reader, state)
+        except NonFiniteError as error:
+            skip = self.stepper.guard.should_continue()
+            if self.log is not None and skip:
+                self.log.warn(state.step + 1, f"step {state.step + 1}", str(error))
+            elif self.log is not None:
+                self.log.write(state.step + 1, warning=str(error))
+            if not skip:
+                raise
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.update()  # otherwise GradScaler raises: gradients were unscaled, never stepped
+            return {}, 0.0
+
+    def _log_step(self, values: Mapping[str, Tensor], state: TrainState, **times: float) -> None:
+        """Write a line of the log, with means over processes, and raise alarms."""
+        means = mean_over_processes(self.accelerator, values)
+        if self.log is not None and self.bar is not None:
+            means = self.log.finite(state.step, means)
+            self.bar.update(state.step, state.total_steps, {"loss": means["total"]})
+            self.log.write(state.step, **times, **means)
+            for alarm in self.alarms.check(state.step, means):
+                text = f"step {state.step}: {alarm.text}"
+                if alarm.stops:
+                    self.stop_reason = text
+                    self.log.write(state.step, warning=text)
+                else:
+                    self.log.warn(state.step, alarm.kind, text)
+        self.stop_reason = broadcast_from_main(self.accelerator, self.stop_reason)
+
+    def _validate(self, validator: Validator, state: TrainState, budget: TimeBudget) -> None:
+        """Evaluate in the main process; the time does not count."""
+        with budget.paused():
+            metrics = {each.name: each.value for each in validator.validate(state)}
+            if self.log is not None and metrics:
+                self.log.write(state.step, **{f"{validator.split}/{name}": value for name, value in metrics.items()})
+            self._notify("on_validation", state, metrics)
+
+    def _checkpoint(self, state: TrainState, budget: TimeBudget, places: tuple[Any, ...]) -> Path | None:
+        """Write a checkpoint in the main process; returns its folder there."""
         everyone = gather_objects(self.accelerator, [places] if places else [])
-        broken = merge_skipped_files(self.accelerator, self.broken)
-        if not self.accelerator.is_main_process:
-            return None
-        facts = Facts(
-            seconds,
-            frozen=tuple(self._frozen()),
-            skipped=self.guard.row,
-            averages=self.watch.averages,
-            places=tuple(everyone),
-            broken=broken,
-            data=self.data,
-            contents=self.contents,
-        )
-        return save_checkpoint(
-            self.run,
-            objective=self.objective,
-            optimizers=self._plain_optimizers(),
-            ema=self.ema,
-            state=state,
-            facts=facts,
-            keep=keep,
-        )
+        skipped_files = merge_skipped_files(self.accelerator, self.stepper.skipped_files)
+        path = None
+        if self.accelerator.is_main_process:
+            metadata = CheckpointMetadata(
+                budget.elapsed,
+                frozen=tuple(self._frozen_hashes()),
+                consecutive_skips=self.stepper.guard.consecutive_skips,
+                averages=self.alarms.averages,
+                places=tuple(everyone),
+                skipped_files=skipped_files,
+                data=self.data,
+            )
+            path = save_checkpoint(
+                self.run,
+                objective=self.objective,
+                optimizers=self.stepper.plain_optimizers(),
+                ema=self.ema,
+                state=state,
+                metadata=metadata,
+                keep=self.options.keep,
+            )
+            self._notify("on_checkpoint", path)
+        budget.checkpoint_written()
+        return path
 
-    def _frozen(self) -> list[str]:
+    def _notify(self, method: str, *arguments: Any) -> None:
+        """Call a method of every callback."""
+        for callback in self.callbacks:
+            try:
+                getattr(callback, method)(*arguments)
+            except OSError as error:  # kept apart from errors on the files of the run
+                self.callback_error = error
+                raise
+
+    def _report_skipped_files(self, state: TrainState) -> None:
+        """Log and print the files that could not be used."""
+        files = self.stepper.skipped_files
+        if self.log is None or not files:
+            return
+        self.log.write(state.step, broken=dict(files.values()))
+        lines = "".join(f"\n  {reason}" for reason, _ in sorted(files.values()))
+        print(f"{len(files)} files could not be used and were skipped:{lines}", flush=True)
+
+    def _frozen_hashes(self) -> list[str]:
         return [module.sha256 for module in self.objective.modules() if isinstance(module, Frozen)]
-
-    def _plain_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {phase: optimizer.optimizer for phase, optimizer in self.optimizers.items()}
-
-
-def _to(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    return {
-        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for key, value in batch.items()
-    }

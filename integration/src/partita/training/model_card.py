@@ -1,9 +1,8 @@
-"""Model cards: the README.md of a model folder, with what it is made of and what was measured."""
+"""Model card: the README.md of a model folder, with its parts, its training and its metrics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from huggingface_hub import EvalResult, ModelCardData
 from partita_core import Autoencoder, Codec, Config, Saved
 
 from partita.evaluation import Interval
@@ -11,19 +10,19 @@ from partita.evaluation.results import format_interval, format_numbers, is_numbe
 from partita.model_loading import codec_of
 from partita.model_profile import count_parameters, profile
 
-# What the hub calls models that put out audio for audio; nothing that it knows fits the others.
+# Task of codecs on the hub, which has none for the other models.
 _TASK = "audio-to-audio"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A figure of the last evaluation of a run.
+class ValidationMetric:
+    """Mean of a metric in an evaluation during a run.
 
     Attributes:
-        name: as the log has it, without the split.
-        title: as a table has it, with its unit and an arrow to the better side where it has them.
-        value: the mean over clips, or over crops.
-        interval: of the mean; None where it has none.
+        name: name in the log, without the split.
+        title: title in tables, with unit and an arrow in the better direction, if any.
+        value: mean over clips or crops.
+        interval: confidence interval of the mean; None if it was not computed.
     """
 
     name: str
@@ -33,20 +32,20 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Training:
-    """How a model came to be.
+class TrainingSummary:
+    """Facts about the training of a model.
 
     Attributes:
-        recipe: what it was trained by; may be empty.
-        objective: the tag of what it was trained for.
-        data: what it was trained on, in the words of whoever did.
-        files: of the split that it was trained on; None of a stream.
-        hours: of audio in them; None where that is not known.
-        steps: optimizer steps that it has seen.
-        seconds: that they took.
-        device: what they ran on.
-        split: where the figures are from.
-        measured: figures of the last evaluation; a card leaves out those of single levels, as `usage_3`.
+        recipe: name of the recipe; may be empty.
+        objective: tag of the objective.
+        data: name of the training data.
+        files: number of training files; None for a stream.
+        hours: hours of training audio; None if unknown.
+        steps: number of optimizer steps.
+        seconds: training time.
+        device: name of the device.
+        split: split that `measured` comes from.
+        measured: metrics of the last evaluation; those of single levels, such as `usage_3`, are left out of the card.
     """
 
     recipe: str
@@ -58,17 +57,17 @@ class Training:
     seconds: float
     device: str
     split: str
-    measured: Sequence[Measured]
+    measured: Sequence[ValidationMetric]
 
 
-def model_card(model: Saved, training: Training) -> str:
-    """The card of a trained model, as Markdown with the header that the hub reads.
+def model_card(model: Saved, training: TrainingSummary) -> str:
+    """Write the card of a trained model, as Markdown with the header that the hub reads.
 
-    The header names no licence: that is for whoever publishes the model to say.
+    The header has no license, which is up to the publisher of the model.
 
     Args:
-        model: in eval mode.
-        training: how it came to be.
+        model: model in eval mode.
+        training: facts about its training.
     """
     training = replace(training, measured=[each for each in training.measured if not is_numbered(each.name)])
     name = training.recipe or type(model).__name__
@@ -101,7 +100,7 @@ def model_card(model: Saved, training: Training) -> str:
         f"{trained} for {training.steps:,} steps of `{training.objective}` in {training.seconds / 60:.0f} minutes on "
         f"{training.device}, on `{training.data}`{amount}.",
         "",
-        *_figures(training),
+        *_metrics(training),
         "```python",
         *_usage(model),
         "```",
@@ -110,8 +109,10 @@ def model_card(model: Saved, training: Training) -> str:
     return "\n".join(lines)
 
 
-def _header(model: Saved, name: str, training: Training) -> str:
-    """What the hub reads, as YAML."""
+def _header(model: Saved, name: str, training: TrainingSummary) -> str:
+    """Metadata for the hub, as YAML."""
+    from huggingface_hub import EvalResult, ModelCardData  # slow to import
+
     is_codec = isinstance(model, Codec)
     results = [
         EvalResult(
@@ -146,12 +147,12 @@ def _about(model: Saved) -> str:
     sets = "" if found["tokens_per_frame"] == 1 else f"{found['tokens_per_frame']} vectors of "
     latents = (
         f"{found['sample_rate']} Hz, {', '.join(found['layouts'])}; {sets}{found['latent_dim']} numbers "
-        f"{found['frame_rate']:g} times a second (hop {found['hop']}).{codes}"
+        f"{found['frame_rate']:g} times per second (hop {found['hop']}).{codes}"
     )
     return latents if codec is model else f"A {type(model).__name__} on the latents of a frozen codec. {latents}"
 
 
-def _figures(training: Training) -> list[str]:
+def _metrics(training: TrainingSummary) -> list[str]:
     if not training.measured:
         return ["Measured: none.", ""]
     rows = []
@@ -159,9 +160,9 @@ def _figures(training: Training) -> list[str]:
         (value,) = format_numbers(each.value)
         value = value if each.interval is None else format_interval(each.interval)
         rows.append(f"| {each.title} | {value} |")
-    what = "with 95 % bootstrap intervals" if any(each.interval for each in training.measured) else "without intervals"
-    heading = f"Measured at the end of training on a few clips of the split `{training.split}`, {what}:"
-    return [heading, "", "| figure | |", "|---|---:|", *rows, ""]
+    kind = "with 95 % bootstrap intervals" if any(each.interval for each in training.measured) else "without intervals"
+    heading = f"Measured at the end of training on a few clips of the split `{training.split}`, {kind}:"
+    return [heading, "", "| metric | |", "|---|---:|", *rows, ""]
 
 
 def _usage(model: Saved) -> list[str]:

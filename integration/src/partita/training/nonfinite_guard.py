@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite: seen before an optimizer takes them, and kept to be looked at."""
+"""Guard against non-finite losses and gradients: checked before each optimizer step, and saved for inspection."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,20 +16,20 @@ from .run import RunFolder, TrainerConfig
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-# Failures of a process that are kept; a run that skips might fill the disk.
-_KEPT = 3
+# Maximum number of failures that are saved; a run that skips many steps would fill the disk.
+_MAX_SAVED = 3
 
-# Files and gradients that a line names.
-_NAMED = 3
+# Maximum number of files and gradients named in a message.
+_MAX_NAMES = 3
 
 
 class NonFiniteError(PartitaError):
-    """A loss or a gradient is not finite: the step is not taken. The batch is kept in the folder of the run."""
+    """A loss or a gradient is not finite, so the step was not taken; the batch is saved in the folder of the run."""
 
 
 @dataclass(frozen=True)
 class _Forward:
-    """One phase of one micro-batch: what went in, and the total and the terms that came out."""
+    """One phase of one micro-batch: its batch, and the total and the terms of the loss."""
 
     micro: int
     phase: str
@@ -38,14 +38,14 @@ class _Forward:
 
 
 class Guard:
-    """Looks at every step before it is taken: once a phase, at its losses and at the norm of its gradient.
+    """Checks the losses and the gradient norm of every phase before its optimizer takes a step.
 
-    Losses of micro-batches are gathered where they are, and looked at together with the norm, so that a phase waits
-    for the device once. All processes see the same, because the worst of them counts. Nothing is drawn and nothing
-    changed, so a run is the same with a guard as without.
+    The losses of all micro-batches are checked together with the norm, so that a phase waits for the device once. All
+    processes come to the same result, that of the worst one. The guard draws nothing and changes nothing, so a run is
+    the same with it as without.
 
     Attributes:
-        row: steps in a row that were not taken.
+        consecutive_skips: number of consecutive steps that were not taken.
     """
 
     def __init__(
@@ -55,30 +55,30 @@ class Guard:
         trainer: TrainerConfig,
         run: RunFolder,
     ) -> None:
-        """Guards a run."""
+        """Guard the steps of a run."""
         self._accelerator, self._objective, self._trainer, self._run = accelerator, objective, trainer, run
-        self._kept = 0
-        self.row, self._overflowed = 0, False
+        self._saved = 0
+        self.consecutive_skips, self._overflowed = 0, False
         self._forwards: list[_Forward] = []
         self._buffers: dict[str, Tensor] = {}
 
-    def begin(self) -> None:
-        """A step begins: forward passes will move averages and codebooks, which must not keep what is not finite."""
+    def start_step(self) -> None:
+        """Copy the buffers, such as running averages and codebooks, which forward passes are about to update."""
         self._forwards, self._overflowed = [], False
         self._buffers = {name: buffer.clone() for name, buffer in self._objective.named_buffers()}
 
-    def note(
+    def record(
         self, micro: int, phase: str, batch: Mapping[str, Any], total: Tensor, losses: Mapping[str, Tensor]
     ) -> None:
-        """One phase of a micro-batch has been computed."""
+        """Record one phase of a micro-batch."""
         self._forwards.append(_Forward(micro, phase, dict(batch), {"total": total.detach(), **losses}))
 
-    def look(self, state: TrainState, phase: str, norm: Tensor | None) -> None:
-        """Before the optimizer of a phase takes the step: looks at all micro-batches, and at the gradient's `norm`.
+    def check(self, state: TrainState, phase: str, norm: Tensor | None) -> None:
+        """Check the losses of all micro-batches and the gradient norm, before the optimizer of a phase takes the step.
 
         Raises:
-            NonFiniteError: something is not finite. What is to be seen of it has been kept, buffers are as they
-                were before the step, and gradients are gone.
+            NonFiniteError: a value is not finite. The batches have been saved, buffers are restored to their values
+                before the step, and gradients are cleared.
         """
         forwards = [forward for forward in self._forwards if forward.phase == phase]
         device = self._accelerator.device
@@ -91,23 +91,28 @@ class Guard:
         losses_finite, gradient_finite = finite.tolist()
         if losses_finite and gradient_finite:
             return
-        if losses_finite and self._accelerator.scaler is not None and self.row < self._trainer.max_skipped:
-            self.row, self._overflowed = self.row + 1, True  # float16: the scaler leaves the step out, and scales less
+        if (
+            losses_finite
+            and self._accelerator.scaler is not None
+            and self.consecutive_skips < self._trainer.max_skipped
+        ):
+            self.consecutive_skips += 1
+            self._overflowed = True  # float16: GradScaler skips the step and lowers its scale
             return
-        self.row += 1
+        self.consecutive_skips += 1
         self._restore()
         found = self._replay(state, forwards)
         self._restore()
-        raise NonFiniteError(self._say(state, phase, found, self._keep(state, phase, forwards, found)))
+        raise NonFiniteError(self._message(state, phase, found, self._save(state, phase, forwards, found)))
 
-    def end(self) -> None:
-        """A step has been taken."""
+    def finish_step(self) -> None:
+        """Count a step that was taken."""
         if not self._overflowed:
-            self.row = 0
+            self.consecutive_skips = 0
 
-    def goes_on(self) -> bool:
-        """Whether the run goes on without the step."""
-        return self._trainer.on_nonfinite == "skip" and self.row <= self._trainer.max_skipped
+    def should_continue(self) -> bool:
+        """True if the run continues without the step."""
+        return self._trainer.on_nonfinite == "skip" and self.consecutive_skips <= self._trainer.max_skipped
 
     @torch.no_grad()
     def _restore(self) -> None:
@@ -116,10 +121,10 @@ class Guard:
         self._objective.zero_grad(set_to_none=True)
 
     def _replay(self, state: TrainState, forwards: list[_Forward]) -> list[list[dict[str, Any]]]:
-        """For each process and each of its micro-batches, what was in it and what is wrong.
+        """Report the files, losses and non-finite gradients of each micro-batch of each process.
 
-        The phase is computed once more, each process for itself: the gradients that it was stopped at are those of
-        all micro-batches and processes together, and clipping has spread what was wrong in one over all.
+        Each process computes the phase again for itself: the gradients at hand are sums over micro-batches and
+        processes, and clipping by their norm has made all of them non-finite.
         """
         from accelerate.utils import gather_object
 
@@ -130,11 +135,11 @@ class Guard:
             batch: Any = dict(forward.batch)
             total = self._objective(batch, state, forward.phase).total
             trained = {name: p for name, p in self._objective.named_parameters() if p.requires_grad}
-            # Not `backward`, which DistributedDataParallel would count as one of its own.
+            # Not `backward`, which would trigger the reduction of DistributedDataParallel.
             found = torch.autograd.grad(total, list(trained.values()), allow_unused=True) if total.requires_grad else ()
-            wrong = [name for name, x in zip(trained, found) if x is not None and not x.isfinite().all()]
+            nonfinite = [name for name, x in zip(trained, found) if x is not None and not x.isfinite().all()]
             rows = forward.batch["index"].tolist()
-            said = {key: forward.batch[key] for key in ("prompt", "answer") if key in forward.batch}
+            texts = {key: forward.batch[key] for key in ("prompt", "answer") if key in forward.batch}
             losses = {name: float(loss) for name, loss in forward.losses.items()}
             mine.append(
                 {
@@ -142,18 +147,18 @@ class Guard:
                     "files": forward.batch["file_name"],
                     "rows": rows,
                     "losses": {name: x if math.isfinite(x) else str(x) for name, x in losses.items()},
-                    "gradients": wrong,
-                    **said,
+                    "gradients": nonfinite,
+                    **texts,
                 }
             )
         return gather_object([mine])
 
-    def _keep(self, state: TrainState, phase: str, forwards: list[_Forward], found: list[list[dict[str, Any]]]) -> str:
-        """Writes what is to be looked at, and says where."""
+    def _save(self, state: TrainState, phase: str, forwards: list[_Forward], found: list[list[dict[str, Any]]]) -> str:
+        """Write the batches and the objective to `failed/`, and return one phrase on where they are."""
         folder = self._run.failed / f"step_{state.step + 1:08d}"
-        if self._kept == _KEPT:
-            return f"{_KEPT} before it are in {self._run.failed}"
-        self._kept += 1
+        if self._saved == _MAX_SAVED:
+            return f"the first {_MAX_SAVED} failures are in {self._run.failed}"
+        self._saved += 1
         mine, problem = found[self._accelerator.process_index], ""
         try:
             if self._accelerator.is_main_process:
@@ -171,33 +176,32 @@ class Guard:
                 write_tensors(folder / report["batch"], tensors, finite=False)
         except PartitaError as error:
             problem = str(error)
-        return f"it could not be kept ({problem})" if problem else f"batch and weights are in {folder}"
+        return f"saving it failed ({problem})" if problem else f"batch and weights are in {folder}"
 
-    def _say(self, state: TrainState, phase: str, found: list[list[dict[str, Any]]], kept: str) -> str:
+    def _message(self, state: TrainState, phase: str, found: list[list[dict[str, Any]]], saved: str) -> str:
         batches = [report for mine in found for report in mine]
-        wrong = [report for report in batches if _wrong_terms(report)]
-        terms = list(dict.fromkeys(name for report in wrong for name in _wrong_terms(report)))
-        what = f"the loss {', '.join(terms)}"
-        if not wrong:
-            wrong = [report for report in batches if report["gradients"]] or batches
-            gradients = list(dict.fromkeys(name for report in wrong for name in report["gradients"]))
-            what = (
-                f"the gradient of {_some(gradients)}" if gradients else "the gradient, though not when computed again"
-            )
-        files = list(dict.fromkeys(file for report in wrong for file in report["files"]))
-        advice = "lower the learning rate, or go on without such steps by trainer.on_nonfinite=skip"
+        affected = [report for report in batches if _nonfinite_terms(report)]
+        terms = list(dict.fromkeys(name for report in affected for name in _nonfinite_terms(report)))
+        value = f"the loss {', '.join(terms)}"
+        if not affected:
+            affected = [report for report in batches if report["gradients"]] or batches
+            gradients = list(dict.fromkeys(name for report in affected for name in report["gradients"]))
+            value = f"the gradient of {_some(gradients)}" if gradients else "the gradient (not when computed again)"
+        files = list(dict.fromkeys(file for report in affected for file in report["files"]))
+        action = "lower the learning rate, or skip such steps with trainer.on_nonfinite=skip"
         if self._trainer.on_nonfinite == "skip":
-            limit = "" if self.goes_on() else f", and trainer.max_skipped is {self._trainer.max_skipped}"
-            advice = f"left out, number {self.row} in a row{limit}"
-        return f"step {state.step + 1}, {phase}: {what} is not finite, in a batch of {_some(files)}; {kept}; {advice}"
+            limit = "" if self.should_continue() else f", more than trainer.max_skipped={self._trainer.max_skipped}"
+            action = f"skipped, {self.consecutive_skips} in a row{limit}"
+        return f"step {state.step + 1}, {phase}: {value} is not finite, in a batch of {_some(files)}; {saved}; {action}"
 
 
-def _wrong_terms(report: Mapping[str, Any]) -> list[str]:
-    """The terms that are not finite; the total only where no term is."""
-    wrong = [name for name, value in report["losses"].items() if isinstance(value, str)]
-    return [name for name in wrong if name != "total"] or wrong
+def _nonfinite_terms(report: Mapping[str, Any]) -> list[str]:
+    """Names of the losses that are not finite; the total only if all terms are finite."""
+    nonfinite = [name for name, value in report["losses"].items() if isinstance(value, str)]
+    return [name for name in nonfinite if name != "total"] or nonfinite
 
 
 def _some(names: Sequence[str]) -> str:
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    """The first few names, and the number of the others."""
+    rest = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")

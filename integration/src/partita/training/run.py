@@ -1,4 +1,4 @@
-"""A run: one record that says all of it, and the folder that it leaves."""
+"""Configuration of a run, and the folder that it writes."""
 
 import dataclasses
 import os
@@ -26,46 +26,49 @@ from partita_core.ranges import Count, Positive, Proportion, Ranged, Seed
 from partita_core.saving import remove_model
 
 from partita.data import DataConfig
+from partita.objectives.objective import ObjectiveConfig
 
-from .alarms import WatchConfig
-from .optimization import OptimizerConfig
+from .alarms import AlarmConfig
+from .optimizers import AdamWConfig, OptimizerConfig
 
-# What may be another in a run that is resumed: nothing of it touches what is learned.
-_FREE = ("on_nonfinite", "max_skipped", "watch", "trackers")
+# Fields of `TrainerConfig` that may change when a run is resumed, because they do not affect what is learned.
+_CHANGEABLE_ON_RESUME = ("on_nonfinite", "max_skipped", "alarms", "trackers")
 
 
 def _default_optimizers() -> dict[str, OptimizerConfig]:
-    return {"generator": OptimizerConfig(), "discriminator": OptimizerConfig(lr=3e-4)}
+    return {"generator": AdamWConfig(), "discriminator": AdamWConfig(lr=3e-4)}
 
 
 @dataclass(frozen=True)
 class TrainerConfig(Ranged):
-    """How a run is driven; nothing here is about what is learned.
+    """Optimization, precision, evaluation and logging of a run.
 
     Attributes:
-        steps: optimizer steps.
-        seed: of the first weights, the data and every draw.
-        optimizers: by phase; those of phases that the objective does not have are left aside.
-        precision: of the forward passes; weights stay in float32.
-        accumulation: micro-batches a step; a batch of the data is one micro-batch.
-        ema_decay: of the averaged weights that are evaluated and saved; None for none.
+        steps: number of optimizer steps.
+        seed: seed of the initial weights, the data order and all random draws.
+        optimizers: optimizers by phase; entries for phases that the objective does not have are ignored.
+        precision: precision of the forward passes; weights are kept in float32.
+        accumulation: micro-batches per step; a batch of the data is one micro-batch.
+        ema_decay: decay of the averaged weights that are evaluated and saved; None for no averaging.
         log_every: steps between lines of the log.
-        evaluate_every: steps between evaluations; None for the start, the middle and the end.
-        evaluate_seconds: audio of the validation split that an evaluation takes, in pieces from anywhere in its files.
-        statistics_seconds: audio of the training split that the latents' statistics are measured on, in pieces from
-            anywhere in its files; as much as they hold, where that is less.
-        on_nonfinite: what becomes of a step with a loss or a gradient that is not finite: the run stops, or it goes on
-            without the step. Either way the batch is kept in `failed/`.
-        max_skipped: steps in a row that may be left out before the run stops anyhow.
-        watch: which figures are worth a warning.
-        trackers: where figures, audio and spectrograms go beside the folder of the run.
+        evaluate_every: steps between evaluations; None for start, middle and end of the run.
+        evaluate_seconds: duration of validation audio per evaluation, in pieces from anywhere in its files.
+        statistics_seconds: duration of training audio that the statistics of the latents are measured on, in pieces
+            from anywhere in its files; at most all of it.
+        on_nonfinite: action on a step whose loss or gradient is not finite: stop the run, or skip the step. In both
+            cases the batch is saved to `failed/`.
+        max_skipped: maximum number of consecutive skipped steps; the run stops at the next one.
+        alarms: thresholds of metrics that raise a warning.
+        trackers: trackers that receive metrics, audio and spectrograms in addition to the folder of the run.
 
-    The last four may be others when a run is resumed.
+    The last four may change when a run is resumed.
     """
 
     steps: Count = 1000
     seed: Seed = 0
-    optimizers: dict[str, OptimizerConfig] = field(default_factory=_default_optimizers)
+    optimizers: dict[str, OptimizerConfig] = field(
+        default_factory=_default_optimizers, metadata={"roles": ("optimizer",)}
+    )
     precision: Literal["no", "bf16", "fp16"] = "no"
     accumulation: Count = 1
     ema_decay: Proportion | None = 0.9999
@@ -75,38 +78,38 @@ class TrainerConfig(Ranged):
     statistics_seconds: Positive = 120.0
     on_nonfinite: Literal["stop", "skip"] = "stop"
     max_skipped: Count = 10
-    watch: WatchConfig = WatchConfig()
+    alarms: AlarmConfig = AlarmConfig()
     trackers: tuple[Literal["tensorboard"], ...] = ()
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that a run depends on but the data itself.
+    """Everything that a run depends on, except for the data itself.
 
     Attributes:
-        model: what is trained: an autoencoder, or a part on the latents of a codec that is trained already.
-        objective: what it is trained for.
-        data: how training data is cut and varied.
-        trainer: how it is driven.
-        codec: the codec whose latents the model is for, a folder or a name on the hub; None for an autoencoder.
+        model: model that is trained: an autoencoder, or a part on the latents of a trained codec.
+        objective: training objective.
+        data: cropping, augmentation and batching of the training data.
+        trainer: optimization, evaluation and logging.
+        codec: trained codec that the model is built on, a folder or a name on the hub; None for an autoencoder.
     """
 
-    model: Config = component_field("autoencoder", "quantizer", "representation_model", "generator")
-    objective: Config = component_field("objective")
+    model: Config = component("autoencoder", "quantizer", "representation_model", "generator")
+    objective: ObjectiveConfig = component("objective")
     data: DataConfig = DataConfig()
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     codec: str | None = None
 
 
 class RunFolder:
-    """The folder of a run: `config.json`, `log.jsonl`, `model/`, `checkpoints/`, `samples/`, and perhaps `failed/`.
+    """Folder of a run: `config.json`, `log.jsonl`, `model/`, `checkpoints/`, `samples/`, and possibly `failed/`.
 
-    Beside them, `.partita` is the lock of the process that writes, and lists the checkpoints that the run wrote: no
+    The file `.partita` is the lock of the writing process, and lists the checkpoints that the run wrote, so that no
     others are deleted.
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Names the places; nothing is made yet."""
+        """Define the paths; nothing is created."""
         self.path = Path(path)
         self.config, self.log = self.path / "config.json", self.path / "log.jsonl"
         self.model, self.checkpoints = self.path / "model", self.path / "checkpoints"
@@ -115,7 +118,7 @@ class RunFolder:
 
     @classmethod
     def of_model(cls, model: str | Path) -> Self | None:
-        """The run that a model or checkpoint lies in; None where there is none, or no log of it."""
+        """Run that a model folder or checkpoint belongs to; None if there is none, or it has no log."""
         path = Path(model).resolve()
         inside = path.parent if path.name == "model" else path.parent.parent
         run = cls(inside)
@@ -124,21 +127,23 @@ class RunFolder:
         )
 
     def check_new(self) -> None:
-        """Refuse a folder that a run cannot start in.
+        """Check that a new run can start in the folder.
 
         Raises:
-            PartitaError: there is a run already, or anything else, or it is a file.
+            PartitaError: the folder holds a run or other files, or is a file.
         """
         if self.config.exists():
-            raise PartitaError(f"{self.path} holds a run already; --resume it, or choose another folder")
+            raise PartitaError(
+                f"{self.path} already holds a run; add --resume to continue it, or choose another folder"
+            )
         check_vacant(self.path, but=[self.mark.name])
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock of the run, whose folder is made where there is none.
+        """A context that holds the lock of the run; creates the folder if it is missing.
 
         Raises:
-            PartitaError: another process writes the run, or the folder cannot be made.
+            PartitaError: another process writes the run, or the folder cannot be created.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -148,37 +153,37 @@ class RunFolder:
             yield
 
     def tidy(self) -> None:
-        """Remove what a kill in the middle of writing has left, and complete what can be."""
+        """Remove files that a kill left half-written, and complete a model folder whose replacement was interrupted."""
         for folder in (self.path, self.model, self.checkpoints, self.failed):
             remove_unfinished(folder)
         finish_interrupted_write(self.model)
 
     def written(self) -> set[str]:
-        """The names of the checkpoints that the run wrote and did not delete."""
+        """Names of the checkpoints that the run wrote and has not deleted."""
         found: set[str] = set()
         for line in self.mark.read_text(encoding="utf-8").splitlines() if self.mark.exists() else ():
             event, _, name = line.partition(" ")
             (found.add if event == "write" else found.discard)(name)
         return found
 
-    def note(self, event: Literal["write", "delete"], checkpoint: str) -> None:
-        """Add a line on a checkpoint that is about to be written, or was deleted."""
+    def record(self, event: Literal["write", "delete"], checkpoint: str) -> None:
+        """Record that a checkpoint is about to be written, or has been deleted."""
         with self.mark.open("a", encoding="utf-8") as file:
             file.write(f"{event} {checkpoint}\n")
             file.flush()
             os.fsync(file.fileno())
 
     def check_own(self) -> None:
-        """Refuse a folder that holds what no run writes.
+        """Check that the folder holds nothing but files of a run.
 
         Raises:
-            PartitaError: so it is; the first is named.
+            PartitaError: it holds something else; the first name is given.
         """
         written = (self.config, self.log, self.model, self.checkpoints, self.samples, self.failed, self.mark)
         check_vacant(self.path, but=[*(path.name for path in written), "tensorboard"])
 
     def discard(self) -> None:
-        """Remove what the run wrote; the folder stays if anything else is in it."""
+        """Remove the files of the run, and the folder unless it holds other files."""
         for folder in (*(self.checkpoints / name for name in self.written()), self.samples, self.failed):
             shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
@@ -190,39 +195,45 @@ class RunFolder:
                 folder.rmdir()
 
     def check_resumed(self, config: RunConfig) -> None:
-        """Holds a run to the config it was started with; steps may become more, and what is watched change.
+        """Check that a run is resumed with its own config; the number of steps may grow, and alarms may change.
 
         Raises:
-            PartitaError: it differs; the first difference is named.
+            PartitaError: another field differs; the first is named.
         """
         started = self.read_config()
-        free = {name: getattr(config.trainer, name) for name in _FREE}
-        free["steps"] = max(started.trainer.steps, config.trainer.steps)  # fewer would change schedules behind it
-        same = dataclasses.replace(started, trainer=dataclasses.replace(started.trainer, **free))
+        changeable = {name: getattr(config.trainer, name) for name in _CHANGEABLE_ON_RESUME}
+        changeable["steps"] = max(started.trainer.steps, config.trainer.steps)  # fewer would change past rates
+        same = dataclasses.replace(started, trainer=dataclasses.replace(started.trainer, **changeable))
         difference = first_difference(to_dict(same), to_dict(config))
         if difference:
             raise PartitaError(f"{self.path} was started with another config: {difference}")
 
     def read_config(self) -> RunConfig:
-        """The config that the run was started with.
-
-        Raises:
-            PartitaError: there is none, or it is no config of a run.
-        """
-        saved = read_json(self.config)
-        return from_dict(RunConfig, saved.get("config") if isinstance(saved, dict) else None, where=str(self.config))
+        """Config that the run was started with; see `read_run_config`."""
+        return read_run_config(self.config)[0]
 
     def write_config(self, config: RunConfig, recipe: str) -> None:
-        """Writes the resolved config.
+        """Write the resolved config and the name of its recipe.
 
         Raises:
-            PartitaError: the folder cannot be made.
+            PartitaError: the folder cannot be created.
         """
         write_json(self.config, {"recipe": recipe, "config": to_dict(config)})
 
 
+def read_run_config(path: str | Path) -> tuple[RunConfig, str]:
+    """Read a `config.json` as written to the folder of a run: the config and the name of its recipe.
+
+    Raises:
+        PartitaError: the file cannot be read, or is not the config of a run.
+    """
+    saved = read_json(Path(path))
+    found = saved if isinstance(saved, dict) else {}
+    return from_dict(RunConfig, found.get("config"), where=str(path)), str(found.get("recipe", ""))
+
+
 def first_difference(was: Any, now: Any, where: str = "") -> str:
-    """Where two trees of plain values first differ, in words; empty where they do not."""
+    """Path and values of the first difference between two trees of plain values; empty if they are equal."""
     if isinstance(was, Mapping) and isinstance(now, Mapping):
         for key in [*was, *(key for key in now if key not in was)]:
             found = first_difference(was.get(key), now.get(key), f"{where}.{key}" if where else str(key))

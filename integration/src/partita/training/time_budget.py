@@ -1,18 +1,20 @@
-"""The time that a run has taken, and what a limit to it makes of the number of steps."""
+"""Time that a run has taken, its limit, and the number of steps that fit in the rest."""
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from partita_core import PartitaError
 
 from partita.objectives.objective import TrainState
 
-# Steps whose speed is believed when the time limit has to be turned into a number of steps.
+# Number of steps whose speed is needed to estimate how many fit in a time limit.
 _SPEED_STEPS = 10
 
 
-class Clock:
-    """Time spent training, what a time limit makes of the number of steps, and when a checkpoint is due."""
+class TimeBudget:
+    """Training time spent, the number of steps that a time limit allows, and when a checkpoint is due by time."""
 
     def __init__(
         self,
@@ -23,32 +25,38 @@ class Clock:
         steps: int,
         checkpoint_minutes: float | None = None,
     ) -> None:
-        """Begins now, of a run of `steps` steps that stands at `first_step` and has taken `elapsed` seconds.
+        """Start the clock.
+
+        Args:
+            elapsed: seconds of training before a resumption.
+            minutes: time limit of this part of the run; None for no limit.
+            first_step: number of steps taken before.
+            steps: number of steps of the whole run.
+            checkpoint_minutes: time between checkpoints; None for no limit.
 
         Raises:
-            PartitaError: a limit is no length of time.
+            PartitaError: a limit is not positive and finite.
         """
         for name, value in {"minutes": minutes, "checkpoint_minutes": checkpoint_minutes}.items():
             if value is not None and not 0 < value < math.inf:
                 raise PartitaError(f"{name} is {value}; it must be positive, or None for no limit")
         self._before, self._limit = elapsed, None if minutes is None else 60 * minutes
-        self._save_every = math.inf if checkpoint_minutes is None else 60 * checkpoint_minutes
-        self._saved = time.monotonic()
+        self._checkpoint_seconds = math.inf if checkpoint_minutes is None else 60 * checkpoint_minutes
         self._first_step, self._steps = first_step, steps
-        self._begin = time.monotonic()
-        self._idle = 0.0
+        self._start = self._last_checkpoint = time.monotonic()
+        self._paused = 0.0
 
     @property
     def elapsed(self) -> float:
-        """Seconds of training, those before a resumption included."""
-        return self._before + time.monotonic() - self._begin - self._idle
+        """Seconds of training, including those before a resumption."""
+        return self._before + time.monotonic() - self._start - self._paused
 
-    def over(self, state: TrainState) -> bool:
-        """Whether the steps are taken or the time is up."""
+    def is_over(self, state: TrainState) -> bool:
+        """True if all steps are taken or the time is up."""
         return state.step >= self._steps or (self._limit is not None and self.elapsed >= self._limit)
 
     def total_steps(self, state: TrainState) -> int:
-        """How many steps there will be, by the speed so far; until there is one, as many as there were to be."""
+        """Number of steps of the whole run, estimated from the speed so far if there is a time limit."""
         done = state.step - self._first_step
         if self._limit is None:
             return self._steps
@@ -57,32 +65,19 @@ class Clock:
         rate = done / (self.elapsed - self._before)
         return max(state.step, min(self._steps, state.step + int(rate * (self._limit - self.elapsed))))
 
-    def save_due(self) -> bool:
-        """Whether the last checkpoint, or the start, is long ago; pauses count."""
-        return time.monotonic() - self._saved >= self._save_every
+    def checkpoint_due(self) -> bool:
+        """True if the last checkpoint, or the start, is `checkpoint_minutes` ago; pauses count."""
+        return time.monotonic() - self._last_checkpoint >= self._checkpoint_seconds
 
-    def saved(self) -> None:
-        """A checkpoint has been written."""
-        self._saved = time.monotonic()
+    def checkpoint_written(self) -> None:
+        """Restart the time to the next checkpoint."""
+        self._last_checkpoint = time.monotonic()
 
-    def paused(self) -> "Pause":
-        """Within it, the time does not count."""
-        return Pause(self)
-
-    def idle(self, seconds: float) -> None:
-        """Takes seconds out of the time."""
-        self._idle += seconds
-
-
-class Pause:
-    """Evaluations are not training time."""
-
-    def __init__(self, clock: Clock) -> None:
-        """Of `clock`."""
-        self._clock = clock
-
-    def __enter__(self) -> None:
-        self._begin = time.monotonic()
-
-    def __exit__(self, *error: object) -> None:
-        self._clock.idle(time.monotonic() - self._begin)
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """A context whose time does not count as training, such as an evaluation."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._paused += time.monotonic() - start

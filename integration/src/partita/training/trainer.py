@@ -1,46 +1,46 @@
-"""The trainer: what a run is made of, from its config and a folder to the model's."""
+"""The trainer: runs a config on data, from new weights to a saved model."""
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from partita_core import Frozen, PartitaError, Saved, hashed_seed, load_weights
+from partita_core import Codec, Frozen, PartitaError, measure_latents
 from torch import nn
 
-from partita.data import (
-    CropLoader,
-    StreamLoader,
-    build_loader,
-    corpus_spec,
-    names_hash,
-    open_dataset,
-    reported_readers,
-    sample_contents,
-)
+from partita.data import CropLoader, StreamLoader, build_loader, corpus_spec, first_rows, reported_readers
 from partita.data.text_coverage import check_coverage
 from partita.distributed import broadcast_from_main, check_world
-from partita.model_loading import build_model, load_model
 from partita.objectives.latent_batches import check_corpus
 from partita.objectives.objective import Objective, TrainState
 
+from .build_objective import build_objective, config_of_model
+from .callbacks import Callback
 from .checkpoints import checkpoints, last_checkpoint
-from .finish import finish
-from .loop import Loop
+from .ema import averaged
+from .loop import Loop, LoopOptions
+from .model_card import TrainingSummary, model_card
 from .nonfinite_guard import NonFiniteError
 from .run import RunConfig, RunFolder
+from .run_data import DataFingerprint, RunData
 from .samples import Samples, check_trackers
-from .validation import Periodic
+from .statistics import audio_hours, statistics_latents
+from .validation import Validator
+
+if TYPE_CHECKING:
+    from .run_data import Data
 
 
 @reported_readers()
 def train(
     config: RunConfig,
     *,
-    data: str | Path,
+    data: "Data",
     output: str | Path,
+    model: nn.Module | None = None,
+    callbacks: Sequence[Callback] = (),
     recipe: str = "",
     minutes: float | None = None,
     checkpoint_every: int | None = None,
@@ -50,45 +50,43 @@ def train(
     init_from: str | Path | None = None,
     progress: bool = True,
 ) -> Path:
-    """Trains a model and returns its folder, `output/model`.
+    """Train a model, and return its folder, `output/model`.
 
     Args:
-        config: the run.
-        data: a folder with audio, or what else `open_dataset` takes; its split "train" is trained on, "validation"
-            is listened to. Of a corpus of latents there is nothing to listen to.
-        output: the folder of the run, new or empty.
-        recipe: the name written beside the config.
-        minutes: stop after that long, this time included in schedules as if the run had been planned so.
-        checkpoint_every: steps between checkpoints; None for no such number. One is written at the end, too, and when
-            SIGINT, SIGTERM or SIGUSR1 comes.
-        checkpoint_minutes: time after which a checkpoint is written if there was none; None for no such time.
-        keep: checkpoints to leave.
-        resume: go on from the last checkpoint in `output`; from the start, if the run was killed before the first, or
-            before it left a folder. With more steps than before, schedules go on from where they were.
-        init_from: a model folder whose weights to start from.
-        progress: show a bar.
+        config: config of the run.
+        data: folder, file or hub name as `open_dataset` takes it, or a `Dataset`, `DatasetDict`, `IterableDataset` or
+            `IterableDatasetDict`. The split "train" is trained on, "validation" is evaluated.
+        output: folder of the run, new or empty.
+        model: model to train in place, assembled from registered components; its Config replaces `config.model`. None
+            to build that of the config.
+        callbacks: objects that are called during the run; see `Callback`.
+        recipe: name of the recipe, for `config.json` and the model card.
+        minutes: time limit; schedules are scaled to end with it.
+        checkpoint_every: steps between checkpoints; None for no limit. One is also written at the end, and when
+            SIGINT, SIGTERM or SIGUSR1 is received.
+        checkpoint_minutes: maximum time between checkpoints; None for no limit.
+        keep: number of checkpoints to keep.
+        resume: continue from the last checkpoint in `output`, or from the start if there is none. With more steps than
+            before, schedules continue from where they were.
+        init_from: model folder to load initial weights from.
+        progress: show a progress bar.
 
     Raises:
-        PartitaError: the data, the folder or the config do not allow it; processes do not know of each other; or
-            `TrainerConfig.watch` says to stop; or another process writes the run.
-        Interrupted: SIGINT or SIGTERM has come; a checkpoint is written.
-        NonFiniteError: a loss or a gradient is not finite, and the run is to stop of it; see `TrainerConfig`.
+        PartitaError: data, folder and config do not go together; processes were started but not found; an alarm stops
+            the run; another process writes the run.
+        Interrupted: SIGINT or SIGTERM was received; a checkpoint is written.
+        NonFiniteError: a loss or a gradient is not finite; see `TrainerConfig.on_nonfinite`.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     run = RunFolder(output)
+    if model is not None:
+        config = dataclasses.replace(config, model=config_of_model(model))
     _check_folder(run, config, resume)
-    dataset = open_dataset(data, split="train", stream=config.data.stream is not None)
-    objective = _build(config, init_from)
+    run_data = RunData(data, stream=config.data.stream is not None)
+    objective = build_objective(config, model=model, init_from=init_from)
     check_trackers(config.trainer.trackers)
-    corpus = corpus_spec(dataset)
-    if corpus is not None:
-        check_corpus(objective, corpus)
-    audio_spec = objective.codec.audio_spec
-    samples = config.data.crop_samples(audio_spec.sample_rate, objective.crop_multiple)
-    check_coverage(dataset, config.data.texts, audio_spec=audio_spec, samples=samples, data=str(data))
-    if isinstance(objective.result, Saved):
-        objective.result.saved_config()  # what could not be saved is refused before it is trained
+    _check_data(objective, run_data, config)
 
     ddp = DistributedDataParallelKwargs(find_unused_parameters=len(objective.phases) > 1, broadcast_buffers=False)
     accelerator = Accelerator(
@@ -100,16 +98,17 @@ def train(
     )
     check_world(accelerator.num_processes)
     state, elapsed, loop = TrainState(0, config.trainer.steps), 0.0, None
+    options = LoopOptions(minutes, checkpoint_every, checkpoint_minutes, keep, progress, tuple(callbacks))
     try:
-        with _one_writer(accelerator, run, config, state, resume=resume):
-            loop = Loop(accelerator, objective, config, run, data=_called(dataset), contents=_contents(dataset))
-            found = last_checkpoint(run) if resume else None
-            if found is not None:
-                state, elapsed = loop.restore(found, minutes)
+        with _locked(accelerator, run, config, state, resume=resume):
+            loop = Loop(accelerator, objective, config, run, options, DataFingerprint.of(run_data.train))
+            checkpoint = last_checkpoint(run) if resume else None
+            if checkpoint is not None:
+                state, elapsed = loop.restore(checkpoint)
 
             def read(rank: int, world_size: int, places: Any) -> CropLoader | StreamLoader:
                 return build_loader(
-                    dataset,
+                    run_data.train,
                     config.data,
                     audio_spec=objective.codec.audio_spec,
                     crop_multiple=objective.crop_multiple,
@@ -120,52 +119,33 @@ def train(
                     places=places,
                 )
 
-            batches = read(accelerator.process_index, accelerator.num_processes, loop.place())
-            accelerator.wait_for_everyone()  # all have looked at the folder before one writes to it
+            batches = read(accelerator.process_index, accelerator.num_processes, loop.stream_position())
+            accelerator.wait_for_everyone()  # all have checked the folder before one writes to it
             if accelerator.is_main_process:
                 run.write_config(config, recipe)
-            # What a run that stopped has told past its checkpoint is hidden.
+            # Hides what a run wrote to its trackers after the checkpoint that it is resumed from.
             settings = {name: {"purge_step": state.step + 1} for name in config.trainer.trackers if resume}
             accelerator.init_trackers("tensorboard", init_kwargs=settings)
-            if found is None:
-                loop.begin(read(0, 1, None), dataset, progress=progress)
-            periodic = None
+            if checkpoint is None:
+                loop.initialize(read(0, 1, None), run_data.train)
+            validator = None
             if accelerator.is_main_process:
                 samples = Samples(run.samples, accelerator.trackers)
-                periodic = Periodic(data, objective, loop.ema, config, accelerator.device, samples)
-            elapsed = loop.train(
-                batches,
-                state,
-                minutes=minutes,
-                elapsed=elapsed,
-                checkpoint_every=checkpoint_every,
-                checkpoint_minutes=checkpoint_minutes,
-                keep=keep,
-                periodic=periodic,
-                progress=progress,
-            )
-            if periodic is not None:
-                finish(
-                    objective,
-                    loop.ema,
-                    dataset,
-                    run,
-                    config,
-                    recipe=recipe,
-                    data=Path(data).resolve().name if Path(data).exists() else str(data),
-                    steps=state.step,
-                    seconds=elapsed,
-                    device=accelerator.device,
-                    split=periodic.split,
-                    measured=periodic.measured or periodic.measure(state),  # a run that was over has looked before
-                )
+                validator = Validator(run_data, objective, loop.ema, config, accelerator.device, samples)
+            elapsed = loop.train(batches, state, elapsed, validator)
+            if validator is not None:
+                _save_model(loop, run_data, validator, state, recipe=recipe, seconds=elapsed)
             accelerator.wait_for_everyone()
-    except OSError as error:  # a full disk, or a folder that is not to be written
+    except OSError as error:  # a full disk, or a folder that cannot be written
+        if loop is not None and error is loop.callback_error:
+            raise
         raise PartitaError(f"{error.filename or run.path}: {error.strerror or error}") from error
     finally:
         if loop is not None:
-            loop.close()
+            loop.stepper.close()
         accelerator.end_training()
+    for callback in callbacks if accelerator.is_main_process else ():
+        callback.on_end(run.model)
     return run.model
 
 
@@ -176,20 +156,28 @@ def _check_folder(run: RunFolder, config: RunConfig, resume: bool) -> None:
         run.check_new()
 
 
+def _check_data(objective: Objective, data: RunData, config: RunConfig) -> None:
+    """Check that the objective can be trained on the data."""
+    corpus = corpus_spec(data.train)
+    if corpus is not None:
+        check_corpus(objective, corpus)
+    audio_spec = objective.codec.audio_spec
+    samples = config.data.crop_samples(audio_spec.sample_rate, objective.crop_multiple)
+    check_coverage(data.train, config.data.texts, audio_spec=audio_spec, samples=samples, data=data.source)
+
+
 @contextmanager
-def _one_writer(
-    accelerator: Any, run: RunFolder, config: RunConfig, state: TrainState, *, resume: bool
-) -> Iterator[None]:
-    """Hold the lock of a run for all processes; of a new one that fails before a step was taken, leave nothing.
+def _locked(accelerator: Any, run: RunFolder, config: RunConfig, state: TrainState, *, resume: bool) -> Iterator[None]:
+    """Hold the lock of a run for all processes; remove a new run that fails before its first step.
 
     Raises:
-        PartitaError: another command writes the run, or has done so since the folder was looked at; in all processes.
+        PartitaError: another process writes the run, or has done so since the folder was checked; in all processes.
     """
-    with ExitStack() as held:
-        problem, fresh = "", not run.config.exists()
+    with ExitStack() as stack:
+        problem, new = "", not run.config.exists()
         if accelerator.is_main_process:
             try:
-                held.enter_context(run.locked())
+                stack.enter_context(run.locked())
                 _check_folder(run, config, resume)
                 run.tidy()
             except PartitaError as error:
@@ -200,52 +188,37 @@ def _one_writer(
         try:
             yield
         except BaseException as error:
-            kept = isinstance(error, NonFiniteError)  # what it has kept is to be looked at
-            if fresh and not kept and not state.step and accelerator.is_main_process:
+            inspectable = isinstance(error, NonFiniteError)  # which has saved the failed batch
+            if new and not inspectable and not state.step and accelerator.is_main_process:
                 for tracker in accelerator.trackers:
                     tracker.finish()
                 run.discard()
             raise
 
 
-def _build(config: RunConfig, init_from: str | Path | None) -> Objective:
-    """The objective around a model of its own, or around a part on the latents of a frozen codec.
-
-    Raises:
-        PartitaError: the parts of the config do not go together.
-    """
-    alone = config.model.tag.startswith("autoencoder")
-    takes_codec = "codec" in signature(config.objective.build).parameters
-    if config.codec is None and not (alone and not takes_codec):
-        raise PartitaError(
-            f"{config.objective.tag} of {config.model.tag} is trained on a codec; name it with codec=FOLDER"
-        )
-    if config.codec is not None and (alone or not takes_codec):
-        raise PartitaError(f"{config.objective.tag} of {config.model.tag} is trained without a codec; leave codec out")
-    codec = None if config.codec is None else load_model(config.codec)
-    torch.manual_seed(hashed_seed(config.trainer.seed, "weights"))
-    model = build_model(config.model, codec)
-    if init_from is not None:
-        source = type(model).from_pretrained(init_from) if isinstance(model, Saved) else _quantizer_of(init_from)
-        load_weights(model, source.state_dict(), init_from)
-    return config.objective.build(model=model, **({} if codec is None else {"codec": Frozen(codec)}))
-
-
-def _called(dataset: Any) -> str:
-    """What the files of a data set are called by, all in all; empty of a stream, whose files nobody has counted."""
-    if not hasattr(dataset, "__len__"):
-        return ""
-    names = names_hash(dataset) if "file_name" in dataset.column_names else "without names"
-    return f"{len(dataset)}, {names}"
-
-
-def _contents(dataset: Any) -> dict[str, str]:
-    """Digests of some of the files of a data set; of a stream none, which would have to be read for them."""
-    return sample_contents(dataset) if hasattr(dataset, "__len__") else {}
-
-
-def _quantizer_of(folder: str | Path) -> nn.Module:
-    found = getattr(load_model(folder), "quantizer", None)
-    if not isinstance(found, nn.Module):
-        raise PartitaError(f"{folder} holds no quantizer to start from")
-    return found
+def _save_model(
+    loop: Loop, data: RunData, validator: Validator, state: TrainState, *, recipe: str, seconds: float
+) -> None:
+    """Measure the statistics of the latents if they are not known, and save the averaged weights with a card."""
+    objective, config, device = loop.objective, loop.config, loop.accelerator.device
+    for module in objective.modules():
+        if isinstance(module, Frozen):
+            module.check()
+    rows = first_rows(data.train)
+    complete = rows is data.train  # of a stream, neither the number of files nor the hours are known
+    summary = TrainingSummary(
+        recipe=recipe,
+        objective=config.objective.tag,
+        data=data.name,
+        files=len(rows) if complete else None,
+        hours=audio_hours(rows) if complete else None,
+        steps=state.step,
+        seconds=seconds,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper(),
+        split=validator.split,
+        measured=validator.measured or validator.validate(state),  # a run that was over already has not validated again
+    )
+    with averaged(objective, loop.ema) as model:
+        if isinstance(model, Codec) and model.latent_spec.mean is None:
+            model.latent_spec = measure_latents(model, statistics_latents(model, rows, config, objective.crop_multiple))
+        model.save_pretrained(loop.run.model, card=model_card(model, summary))

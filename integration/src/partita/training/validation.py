@@ -1,101 +1,100 @@
-"""Looking at a run while it goes: what it sounds like on the validation split, or its losses there."""
+"""Evaluation during a run: metrics of decoded validation clips, or losses on validation crops."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from partita_core import ChannelLayout, Codec, PartitaError, hashed_seed
 from torch import Tensor
 
-from partita.data import build_loader, dataset_splits, first_rows, open_dataset, random_piece
-from partita.data.notes import note
+from partita.data import build_loader, random_piece
 from partita.evaluation import evaluate
 from partita.objectives.objective import Objective, TrainState
 
+from .ema import EMA, averaged
 from .logs import Log
-from .model_card import Measured
-from .optimization import EMA, averaged
+from .model_card import ValidationMetric
 from .run import RunConfig
+from .run_data import RunData
 from .samples import Samples
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Clips of an evaluation: many short ones say more than one long one.
+# Number of clips of an evaluation: many short clips are more representative than one long clip.
 _CLIPS = 8
 
 
-class Periodic:
-    """Evaluates the averaged weights on a few validation files; without that split, on training files.
+class Validator:
+    """Evaluates the averaged weights on a few validation files, or on training files if there is no such split.
 
-    A codec is listened to, if the data is audio: figures, and what the clips sound like. Of everything else the losses
-    are taken, in eval mode and with the same draws every time.
+    For a codec and audio data, it computes metrics of decoded clips and writes the clips. Otherwise it computes the
+    losses of the first phase, in eval mode and with the same random draws every time.
+
+    Attributes:
+        split: split that is evaluated.
+        measured: metrics of the last evaluation.
     """
 
     def __init__(
         self,
-        data: str | Path,
+        data: RunData,
         objective: Objective,
         ema: EMA | None,
         config: RunConfig,
         device: torch.device,
         samples: Samples,
     ) -> None:
-        """Reads what is to be looked at."""
-        self._every, self._looked_in_the_middle = config.trainer.evaluate_every, False
-        self.measured: list[Measured] = []  # by the last evaluation
-        stream = config.data.stream is not None
-        self.split = "validation" if "validation" in dataset_splits(data, stream=stream) else "train"
-        if self.split == "train":
-            note(f"{data}: has no split validation; evaluations during training are of training files")
-        dataset = first_rows(open_dataset(data, split=self.split, stream=stream))
-        listens = isinstance(objective.result, Codec) and "audio" in dataset.column_names
-        kind: Callable[..., Any] = _Clips if listens else _Losses
-        self._look = kind(dataset, objective, ema, config, device, samples)
+        """Read the validation clips or crops."""
+        self._every, self._midpoint_done = config.trainer.evaluate_every, False
+        self.measured: list[ValidationMetric] = []
+        self.split, dataset = data.validation()
+        audible = isinstance(objective.result, Codec) and "audio" in dataset.column_names
+        kind: Callable[..., Any] = _ClipMetrics if audible else _CropLosses
+        self._evaluate = kind(dataset, objective, ema, config, device, samples)
 
     def due(self, state: TrainState, last: bool) -> bool:
-        """Whether to look after this step."""
+        """True if an evaluation follows this step.
+
+        Args:
+            state: progress of the run.
+            last: True for the last step.
+        """
         if last:
             return True
         if self._every is not None:
             return state.step % self._every == 0
-        middle = not self._looked_in_the_middle and state.progress >= 0.5  # once, though the total may be an estimate
-        self._looked_in_the_middle = self._looked_in_the_middle or middle
+        middle = not self._midpoint_done and state.progress >= 0.5  # once, although total_steps may be an estimate
+        self._midpoint_done = self._midpoint_done or middle
         return middle
 
-    def missed(self, state: TrainState, last: bool, log: Log) -> bool:
-        """Whether to look before the first step: at a start, or where a kill came between a checkpoint and the look.
+    def overdue(self, state: TrainState, last: bool, log: Log) -> bool:
+        """True if an evaluation precedes the first step: of a new run, or one that a kill prevented after a checkpoint.
 
         Args:
-            state: where the run stands.
-            last: whether there are no steps to take.
-            log: just opened; what it says of looks in the middle is believed, so that there is one.
+            state: progress of the run.
+            last: True if there are no steps to take.
+            log: log that was just opened; it shows which evaluations took place.
         """
-        looks = [line["step"] for line in log.kept if any(name.startswith(f"{self.split}/") for name in line)]
-        if state.step in looks:
-            self._looked_in_the_middle = len(looks) > 1
+        done = [line["step"] for line in log.kept if any(name.startswith(f"{self.split}/") for name in line)]
+        if state.step in done:
+            self._midpoint_done = len(done) > 1
             return False
-        self._looked_in_the_middle = any(looks)
+        self._midpoint_done = any(done)
         return state.step == 0 or self.due(state, last)
 
-    def evaluate(self, state: TrainState, log: Log | None) -> None:
-        """Writes the figures to the log."""
-        if log is not None and self.measure(state):
-            log.write(state.step, **{f"{self.split}/{each.name}": each.value for each in self.measured})
-
-    def measure(self, state: TrainState) -> list[Measured]:
-        """The figures as they are now, the same at every call; none where there is nothing to look at."""
+    def validate(self, state: TrainState) -> list[ValidationMetric]:
+        """Evaluate the present weights; the same at every call, and empty if no clip could be read."""
         with torch.random.fork_rng():
-            self.measured = self._look(state)
+            self.measured = self._evaluate(state)
         return self.measured
 
 
-class _Clips:
-    """What clips sound like: figures, and audio in `samples/`."""
+class _ClipMetrics:
+    """Metrics of decoded clips, which are also written to `samples/`."""
 
     def __init__(
         self,
@@ -111,9 +110,9 @@ class _Clips:
         self._rate = spec.sample_rate
         count = min(_CLIPS, len(dataset))
         rows = [round(i * (len(dataset) - 1) / max(1, count - 1)) for i in range(count)]
-        self._clips: list[tuple[str, Tensor, ChannelLayout]] = []
+        self.clips: list[tuple[str, Tensor, ChannelLayout]] = []
         for row in rows:
-            with suppress(PartitaError):  # a run without validation audio still trains
+            with suppress(PartitaError):  # validation audio is optional
                 clip = random_piece(
                     dataset,
                     row,
@@ -123,24 +122,24 @@ class _Clips:
                     silence_db=config.data.silence_db,
                     key=(config.trainer.seed, "evaluation"),
                 )
-                self._clips.append((clip.name, clip.audio, clip.layout))
+                self.clips.append((clip.name, clip.audio, clip.layout))
 
-    def __call__(self, state: TrainState) -> list[Measured]:
-        if not self._clips:
+    def __call__(self, state: TrainState) -> list[ValidationMetric]:
+        if not self.clips:
             return []
 
-        def keep(name: str, audio: Tensor, estimates: dict[str, Tensor]) -> None:
-            self._samples.keep(state.step, name, estimates["model"], audio, self._rate)
+        def write(name: str, audio: Tensor, estimates: dict[str, Tensor]) -> None:
+            self._samples.write(state.step, name, estimates["model"], audio, self._rate)
 
         with averaged(self._objective, self._ema) as codec:
             assert isinstance(codec, Codec)
-            found = evaluate({"model": codec}, self._clips, references=False, on_clip=keep)
+            found = evaluate({"model": codec}, self.clips, references=False, on_clip=write)
         means = found.means["model"]
-        return [Measured(m.name, m.title, means[m.name].mean, means[m.name]) for m in found.metrics]
+        return [ValidationMetric(m.name, m.title, means[m.name].mean, means[m.name]) for m in found.metrics]
 
 
-class _Losses:
-    """The losses of the first phase, on crops that stay the same, as unvaried as the files."""
+class _CropLosses:
+    """Losses of the first phase on fixed crops without augmentation."""
 
     def __init__(
         self,
@@ -153,9 +152,9 @@ class _Losses:
     ) -> None:
         self._objective, self._ema, self._device = objective, ema, device
         self._seed = hashed_seed(config.trainer.seed, "evaluation")
-        most = round(config.trainer.evaluate_seconds / config.data.crop_seconds)
-        plain = replace(config.data, num_workers=0, augmentation=None, stream=None)
-        data = replace(plain, batch_size=max(1, min(most, len(dataset))))
+        crops = round(config.trainer.evaluate_seconds / config.data.crop_seconds)
+        fixed = replace(config.data, num_workers=0, augmentation=None, stream=None)
+        data = replace(fixed, batch_size=max(1, min(crops, len(dataset))))
         spec = objective.codec.audio_spec
         loader = build_loader(
             dataset, data, audio_spec=spec, crop_multiple=objective.crop_multiple, seed=config.trainer.seed
@@ -163,31 +162,32 @@ class _Losses:
         size = config.data.batch_size
         try:
             drawn = next(iter(loader))
-            self._batches = [_part(drawn, slice(i, i + size)) for i in range(0, len(drawn["index"]), size)]
+            self._batches = [_items(drawn, slice(i, i + size)) for i in range(0, len(drawn["index"]), size)]
         except PartitaError:
-            self._batches = []  # as above
+            self._batches = []  # validation data is optional
 
-    def __call__(self, state: TrainState) -> list[Measured]:
+    def __call__(self, state: TrainState) -> list[ValidationMetric]:
         sums: dict[str, float] = defaultdict(float)
         count = 0
         torch.manual_seed(self._seed)
-        with averaged(self._objective, self._ema), _evaluating(self._objective), torch.no_grad():
+        with averaged(self._objective, self._ema), _eval_mode(self._objective), torch.no_grad():
             for batch in self._batches:
                 moved = {k: v.to(self._device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-                output = self._objective(moved, state, self._objective.phases[0])  # pyright: ignore[reportArgumentType]
+                output = self._objective(moved, state, self._objective.phases[0])
                 items = len(batch["index"])
                 count += items
                 for name, value in (output.losses | output.metrics).items():
                     sums[name] += float(value) * items
-        return [Measured(name, name, value / count) for name, value in sums.items()]
+        return [ValidationMetric(name, name, value / count) for name, value in sums.items()]
 
 
-def _part(batch: Any, items: slice) -> dict[str, Any]:
+def _items(batch: Any, items: slice) -> dict[str, Any]:
+    """Some items of a batch."""
     return {key: value[items] for key, value in batch.items() if key != "broken"}
 
 
 @contextmanager
-def _evaluating(objective: Objective) -> Iterator[None]:
+def _eval_mode(objective: Objective) -> Iterator[None]:
     was_training = objective.training
     objective.eval()
     try:

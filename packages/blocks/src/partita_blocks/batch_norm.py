@@ -1,7 +1,7 @@
 """Batch normalization without learned parameters, for latents that are to differ between recordings."""
 
 import torch
-from partita_core import TypedModule, is_distributed, move_average, upcast
+from partita_core import TypedModule, is_distributed, upcast, update_average
 from torch import Tensor
 from torch.distributed.nn import functional
 

@@ -29,6 +29,9 @@ class Config(Ranged, ABC):
 
     tag: ClassVar[str]
 
+    needs_codec: ClassVar[bool] = False
+    """True if `build` takes the trained `codec` that the component is built on."""
+
     @abstractmethod
     def build(self, *args: Any, **derived: Any) -> Any:
         """Build the component; `derived` are values that other parts determine, such as an encoder's `out_dim`."""

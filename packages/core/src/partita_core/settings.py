@@ -17,7 +17,7 @@ from torch import nn
 
 from .discriminators import Discriminator
 from .metric import Metric
-from .registry import Config, component, register_config
+from .registry import Config, component_field, register_config
 from .roles import Bottleneck, Decoder, Encoder, Loss, RepresentationEncoder
 from .specs import AudioSpec, LatentSpec
 
@@ -126,7 +126,7 @@ def _derive(cls: Any, example: dict[str, Any]) -> type[Config]:
 
 def _field(default: Any) -> Any:
     if isinstance(default, Config):
-        return component(default.tag.partition("/")[0], default=default)
+        return component_field(default.tag.partition("/")[0], default=default)
     mutable = isinstance(default, (dict, list))
     return field(default_factory=lambda: copy(default)) if mutable else field(default=default)
 

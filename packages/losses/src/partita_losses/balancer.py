@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import torch
-from partita_core import PartitaError, TypedModule, config_of, is_distributed, nearest, register, upcast
+from partita_core import PartitaError, TypedModule, config_of, is_distributed, register, suggest, upcast
 from partita_core.ranges import Positive, Proportion
 from torch import Tensor, distributed
 
@@ -74,7 +74,7 @@ class GradientBalancer(TypedModule):
         """
         for name in {*losses} ^ {*self.weights}:
             state = "has no weight in" if name in losses else "was not given to"
-            raise PartitaError(f"loss {name!r} {state} the balancer; {nearest(name, tuple(self.weights))}")
+            raise PartitaError(f"loss {name!r} {state} the balancer; {suggest(name, tuple(self.weights))}")
         value = torch.stack([weight * upcast(losses[name].detach()) for name, weight in self.weights.items()]).sum()
         if not (torch.is_grad_enabled() and samples.requires_grad):
             return value

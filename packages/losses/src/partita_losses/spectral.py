@@ -100,7 +100,7 @@ def check_pair(
         )
     samples = prediction.shape[-1]
     if lengths is not None and lengths.device.type == "cpu" and bool(((lengths < 0) | (lengths > samples)).any()):
-        raise PartitaError(f"lengths are {shown(lengths.tolist())}; they must be between 0 and {samples} samples")
+        raise PartitaError(f"lengths are {short_repr(lengths.tolist())}; they must be between 0 and {samples} samples")
     return prediction, target, lengths
 
 

@@ -113,7 +113,7 @@ class FSQ(Quantizer):
 
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
         """Codes `(batch, num_quantizers, tokens)`, as in `forward`; groups from `num_quantizers` on are -1."""
-        count = count_levels(num_quantizers, self.num_quantizers, "this FSQ")
+        count = resolve_num_quantizers(num_quantizers, self.num_quantizers, "this FSQ")
         codes = self._pack(self._digits(self._bounded(receive(self, hidden))))
         dropped = torch.arange(self.num_quantizers, device=codes.device) >= count
         return codes.masked_fill(dropped[:, None], -1)

@@ -131,7 +131,7 @@ class ResidualVQ(Quantizer):
 
     def encode_codes(self, hidden: Tensor, num_quantizers: int | None = None) -> Tensor:
         """Codes `(batch, num_quantizers, tokens)`, as in `forward` in eval; levels from `num_quantizers` on are -1."""
-        count = count_levels(num_quantizers, self.num_quantizers, "this ResidualVQ")
+        count = resolve_num_quantizers(num_quantizers, self.num_quantizers, "this ResidualVQ")
         residual = receive(self, hidden).transpose(1, 2)
         codes = []
         with torch.autocast(hidden.device.type, enabled=False):

@@ -12,7 +12,15 @@ from typing import ClassVar, Literal, TypeVar
 
 import torch
 from einops import rearrange
-from partita_core import PartitaError, as_integers, as_tensor, check_codes, count_levels, length_mask, shown
+from partita_core import (
+    PartitaError,
+    as_integers,
+    as_tensor,
+    check_codes,
+    length_mask,
+    resolve_num_quantizers,
+    short_repr,
+)
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -87,14 +95,14 @@ class TokenSpace:
         """Validate the fields."""
         sizes = self.codebook_sizes
         if not isinstance(sizes, (list, tuple)) or not all(isinstance(size, int) for size in sizes):
-            raise PartitaError(f"codebook_sizes is {shown(sizes)}; one integer per level is expected")
+            raise PartitaError(f"codebook_sizes is {short_repr(sizes)}; one integer per level is expected")
         object.__setattr__(self, "codebook_sizes", tuple(sizes))
         levels = len(sizes)
         if not levels:
             raise PartitaError("codebook_sizes is empty; continuous latents have no token ids")
         if min(self.codebook_sizes) < 1:
             raise PartitaError(f"codebook_sizes is {self.codebook_sizes}; every level must have at least 1 code")
-        count_levels(self.num_quantizers, levels, "this quantizer")
+        resolve_num_quantizers(self.num_quantizers, levels, "this quantizer")
         if not isinstance(self.layout, str) or self.layout not in ("flat", "delay"):
             raise PartitaError(f"layout is {self.layout!r}; it must be 'flat' or 'delay'")
         if self.vocab_size > 2**63 - 1:

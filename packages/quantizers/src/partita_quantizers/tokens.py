@@ -172,7 +172,7 @@ class Tokens:
         try:
             header = from_dict(_Header, parse_json(metadata["partita_tokens"]), where="header")
             if stray := sorted(tensors.keys() - set(_TENSORS)):
-                raise PartitaError(f"unexpected tensor {shown(stray[0])}")
+                raise PartitaError(f"unexpected tensor {short_repr(stray[0])}")
             found = {name: tensors.get(name) for name in _TENSORS}
             tokens = cls(**found, **{field.name: getattr(header, field.name) for field in fields(header)})
             tokens.to_latents().check()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from partita_core import (
@@ -52,6 +52,8 @@ class RepresentationModelConfig(Config):
         language_model_sha256: what its weights hash to; None to take them as they are. Saving writes it.
         language_model_width: of its embeddings, so that it is not loaded before it is asked; None to find out.
     """
+
+    needs_codec: ClassVar[bool] = True
 
     encoder: Config = component_field("representation", default=CausalRepresentationConfig())
     adapter: Config | None = component_field("adapter", default=None)

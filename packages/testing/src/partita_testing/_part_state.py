@@ -54,7 +54,10 @@ def runs_in_float64(case: PartCase) -> None:
         return  # codes have no slope
     small, large = case.steps
     error = deviation(slope(small), slope(large))
-    expect(error < 0.1, f"slopes over steps of {small:g} and {large:g} differ by {error:.2g}: an operation is not in float64")
+    expect(
+        error < 0.1,
+        f"slopes over steps of {small:g} and {large:g} differ by {error:.2g}: an operation is not in float64",
+    )
 
 
 @check(fix="upcast the input of operations that need float32 and run them with autocast disabled")

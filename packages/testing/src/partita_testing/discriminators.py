@@ -9,21 +9,23 @@ from partita_core.registry import Config
 from partita_core.specs import AudioSpec
 from torch import Tensor
 
-from ._common import Suite, deviation, expect, expect_finite, flatten, noise, total
-from ._parts import (
-    PartCase,
-    batch_composition_does_not_matter,
+from ._common import Suite, check, deviation, expect, expect_finite, flatten, noise, total
+from ._part_state import (
     config_round_trip,
     deepcopy_is_independent,
-    eval_is_deterministic,
-    eval_leaves_state_unchanged,
-    gradients_reach_the_input,
-    materialized_from_meta_is_right,
+    materializes_from_meta,
     parameters_have_dimensions,
     runs_in_float64,
     runs_under_autocast,
-    silence_is_finite,
     state_dict_round_trip,
+)
+from ._parts import (
+    PartCase,
+    batch_composition_does_not_matter,
+    eval_is_deterministic,
+    eval_leaves_state_unchanged,
+    gradients_reach_the_input,
+    silence_is_finite,
     two_forwards_in_one_graph,
 )
 from .encoders import AUDIO, audio_of
@@ -81,6 +83,7 @@ class LatentDiscriminatorCase(DiscriminatorCase):
         return (noise(batch, self.dim, self.samples, seed=seed),)
 
 
+@check(fix="return a list of DiscriminatorOutput(logits, features), batch first, of the same sizes for every length")
 def outputs_are_as_declared(case: DiscriminatorCase) -> None:
     """A nonempty list of `DiscriminatorOutput`, each with logits and features, whatever the length of the signal."""
     part = case.build()
@@ -103,6 +106,7 @@ def outputs_are_as_declared(case: DiscriminatorCase) -> None:
             expect(counts == layout, f"{length} samples have {counts} features per output, others {layout}")
 
 
+@check(outputs_are_as_declared, fix="pad short signals at the start of forward")
 def short_signals_are_accepted(case: DiscriminatorCase) -> None:
     """Signals from one sample on have outputs and gradients that are finite."""
     part = case.build(torch.float32).train()
@@ -116,6 +120,7 @@ def short_signals_are_accepted(case: DiscriminatorCase) -> None:
         expect_finite(short.grad, f"the gradient of {length} samples")
 
 
+@check(outputs_are_as_declared, fix="use every parameter in the logits, or remove it")
 def logits_reach_every_parameter(case: DiscriminatorCase) -> None:
     """The logits alone, which the adversarial losses use, give a gradient to every parameter."""
     part = case.build().train()
@@ -127,6 +132,10 @@ def logits_reach_every_parameter(case: DiscriminatorCase) -> None:
             expect(bool((parameter.grad != 0).any()), f"the gradient of {name} is zero everywhere")
 
 
+@check(
+    outputs_are_as_declared,
+    fix="compute spectra in float32, with upcast, and cast the result to the dtype of the weights",
+)
 def runs_in_bfloat16(case: DiscriminatorCase) -> None:
     """With bfloat16 weights, signals in bfloat16 and float32 have about the outputs of a float32 discriminator."""
     part, exact = case.build(torch.float32), case.build(torch.float32)
@@ -168,7 +177,7 @@ DISCRIMINATOR_CHECKS = Suite(
         deepcopy_is_independent,
         state_dict_round_trip,
         config_round_trip,
-        materialized_from_meta_is_right,
+        materializes_from_meta,
     ),
 )
 

@@ -13,7 +13,7 @@ from partita_core.metric import Metric
 from partita_core.registry import Config
 from torch import Tensor
 
-from ._common import Case, Suite, expect, noise, refused
+from ._common import Case, Suite, check, expect, noise, raises_partita_error
 
 Degradation = Callable[[Tensor, float], Tensor]
 """Degrades `(channels, samples)`; the strength is 0.1, 0.3 or 1, larger is worse."""
@@ -55,6 +55,7 @@ class MetricCase(Case):
         return 0.1 * torch.stack(tones) + 1e-3 * noise(channels, samples, seed=0)
 
 
+@check(fix="set name, label and better on the class, and register it as metric/NAME")
 def describes_itself(case: MetricCase) -> None:
     """Name, label, direction and Config are set."""
     metric = case.make()
@@ -65,6 +66,7 @@ def describes_itself(case: MetricCase) -> None:
     expect(metric.config == case.config, f"config is {metric.config}, built from {case.config}")
 
 
+@check(fix="return 0 for equal signals, or the largest value where higher is better")
 def identical_signals_are_best(case: MetricCase) -> None:
     """Equal signals get the best value: 0 if lower is better, else at least that of a degraded signal."""
     metric = case.make()
@@ -78,6 +80,9 @@ def identical_signals_are_best(case: MetricCase) -> None:
             expect(value >= worse, f"equal signals get {value:.4g}, a degraded one {worse:.4g}")
 
 
+@check(
+    fix="set better to 'lower' or 'higher' as the value moves, or give the case a degradation that the metric detects"
+)
 def degradation_is_worse(case: MetricCase) -> None:
     """The value of stereo clips gets worse, in the declared direction, with the strength of a degradation."""
     metric, audio = case.make(), case.audio(2)
@@ -89,6 +94,7 @@ def degradation_is_worse(case: MetricCase) -> None:
     expect(worse, f"degradations of strength {strengths} get {listed}, although {metric.better} is better")
 
 
+@check(fix="add a floor where the metric divides by, or takes the logarithm of, what is zero for silence")
 def silence_is_finite(case: MetricCase) -> None:
     """Silence in estimate, reference or both has a finite value, unless the metric declares `any_clip = False`."""
     metric = case.make()
@@ -99,6 +105,7 @@ def silence_is_finite(case: MetricCase) -> None:
             _expect_finite(metric, estimate, reference, f"{what}, {channels} channels")
 
 
+@check(fix="pad short clips, or set any_clip = False and raise a PartitaError")
 def short_clips_are_finite(case: MetricCase) -> None:
     """Clips of 1, 2 and 100 samples have a finite value, unless the metric declares `any_clip = False`."""
     metric = case.make()
@@ -109,6 +116,7 @@ def short_clips_are_finite(case: MetricCase) -> None:
                 _expect_finite(metric, estimate, reference, f"{what}, {channels} channels of {samples} samples")
 
 
+@check(fix="call check_signals at the start")
 def different_shapes_are_errors(case: MetricCase) -> None:
     """Signals of different shapes, without samples or with a batch dimension raise a PartitaError of one line."""
     metric, audio = case.make(), case.audio(2)
@@ -119,10 +127,11 @@ def different_shapes_are_errors(case: MetricCase) -> None:
         "a batch dimension": (audio[None], audio[None]),
     }
     for what, (estimate, reference) in wrong.items():
-        with refused(f"an estimate {tuple(estimate.shape)} of {tuple(reference.shape)} ({what})"):
+        with raises_partita_error(f"an estimate {tuple(estimate.shape)} of {tuple(reference.shape)} ({what})"):
             metric(estimate, reference)
 
 
+@check(fix="detach the inputs and use no in-place operation, and return a float")
 def inputs_are_left_unchanged(case: MetricCase) -> None:
     """Measuring twice gives the same value, for inputs that require gradients too, and changes no input."""
     metric, audio = case.make(), case.audio(2).float()
@@ -135,6 +144,7 @@ def inputs_are_left_unchanged(case: MetricCase) -> None:
     expect(torch.equal(estimate, before[0]) and torch.equal(audio, before[1]), "an input has changed")
 
 
+@check(fix="use settings that JSON can hold")
 def config_round_trip(case: MetricCase) -> None:
     """The Config comes back from JSON equal."""
     parsed = from_dict(Config, json.loads(json.dumps(to_dict(case.config))))

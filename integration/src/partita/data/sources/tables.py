@@ -77,19 +77,13 @@ class Tables:
         Raises:
             PartitaError: it cannot be read, or has no audio.
         """
-        from datasets import Audio
         from datasets.exceptions import DatasetsError
 
         try:
             dataset = self._load(split, stream)
         except (ValueError, OSError, DatasetsError) as error:
             raise PartitaError(f"{self.path}: {with_cause(error)}") from None
-        _check_audio(dataset, self.path)
-        if not (stream and self._kind == "webdataset"):  # of what is generated, Audio() would need torchcodec
-            dataset = dataset.cast_column("audio", Audio(decode=False))
-        if not stream and "file_name" not in (dataset.column_names or ()):
-            dataset = dataset.add_column("file_name", _names(dataset))  # pyright: ignore
-        return dataset
+        return audio_rows(dataset, self.path, generated=stream and self._kind == "webdataset")
 
     def _load(self, split: str, stream: bool) -> Any:
         from datasets import load_dataset, load_from_disk
@@ -103,6 +97,27 @@ class Tables:
         if self._kind:
             return load_dataset("parquet", data_files={split: self._files[split]}, split=split, streaming=stream)
         return load_dataset(str(self.path), split=split, streaming=stream)
+
+
+def audio_rows(dataset: Any, name: Path | str, *, generated: bool = False) -> Any:
+    """A data set with its audio as undecoded path and bytes, and, unless it is a stream, with a column `file_name`.
+
+    Args:
+        dataset: a `datasets.Dataset` or `IterableDataset` with a column `audio`.
+        name: name of the data set in messages.
+        generated: True of rows that a Python function yields undecoded already; a cast would need torchcodec.
+
+    Raises:
+        PartitaError: the column is missing, or holds decoded arrays or anything else.
+    """
+    from datasets import Audio, IterableDataset
+
+    _check_audio(dataset, name)
+    if not generated:
+        dataset = dataset.cast_column("audio", Audio(decode=False))
+    if not isinstance(dataset, IterableDataset) and "file_name" not in (dataset.column_names or ()):
+        dataset = dataset.add_column("file_name", _names(dataset))
+    return dataset
 
 
 def _check_audio(dataset: Any, path: Path | str) -> None:

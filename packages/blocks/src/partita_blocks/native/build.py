@@ -63,7 +63,7 @@ def _attempt() -> tuple[ctypes.CDLL | None, str | None]:
         AttributeError,
         subprocess.SubprocessError,
     ) as error:  # such as no home folder or a full disk
-        return None, f"the fused kernels could not be compiled or loaded: {shown(str(error))}"
+        return None, f"the fused kernels could not be compiled or loaded: {short_repr(str(error))}"
 
 
 def cpu_features() -> set[str]:
@@ -123,7 +123,7 @@ def _run(*command: str, folder: str) -> None:
     if done.returncode:
         lines = done.stderr.splitlines() or [""]
         reason = next((line for line in lines if "error" in line.lower()), lines[0]).replace(folder, "").strip()
-        raise _BuildError(f"{Path(command[0]).name} exits with code {done.returncode}: {shown(reason)}")
+        raise _BuildError(f"{Path(command[0]).name} exits with code {done.returncode}: {short_repr(reason)}")
 
 
 def _openmp() -> list[str]:
