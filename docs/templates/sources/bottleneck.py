@@ -1,4 +1,4 @@
-"""Newcomer: a bottleneck with a learned gain per channel."""
+"""A bottleneck with a learned gain per channel."""
 
 import torch
 from partita_core import Bottleneck, BottleneckOutput, config_of, register, tokens_within, upcast

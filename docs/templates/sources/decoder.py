@@ -1,4 +1,4 @@
-"""Newcomer: a decoder with a small convolutional network at the latent rate, and one projection to samples."""
+"""A decoder with a small convolutional network at the latent rate, and one projection to samples."""
 
 from partita_core import AudioSpec, ChannelLayout, FeedForwardDecoder, LatentSpec, config_of, register
 from partita_core.ranges import Frames, Width

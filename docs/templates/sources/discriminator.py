@@ -1,4 +1,4 @@
-"""Newcomer: a discriminator of the waveform."""
+"""A discriminator of the waveform."""
 
 from partita_core import Discriminator, DiscriminatorOutput, config_of, register
 from partita_core.ranges import Layers, Width

@@ -1,4 +1,4 @@
-"""Newcomer: an encoder that projects each frame of audio."""
+"""An encoder that projects each frame of audio."""
 
 from partita_core import AudioSpec, ChannelLayout, Encoder, config_of, register
 from partita_core.ranges import Samples

@@ -1,4 +1,4 @@
-"""Newcomer: the mean absolute difference of the slopes of two signals."""
+"""The mean absolute difference of the slopes of two signals."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Newcomer: the mean absolute difference of samples."""
+"""The mean absolute difference of samples."""
 
 import torch
 from partita_core import Metric, check_signals, config_of, register

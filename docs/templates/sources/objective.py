@@ -1,11 +1,20 @@
-"""Newcomer: reconstruction with one loss."""
+"""Reconstruction with one loss."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from partita_core import Autoencoder, Config, FeedForwardDecoder, Loss, PartitaError, StepOutput, component_field
-from partita_core import register, upcast
+from partita_core import (
+    Autoencoder,
+    Config,
+    FeedForwardDecoder,
+    Loss,
+    PartitaError,
+    StepOutput,
+    component_field,
+    register,
+    upcast,
+)
 from partita_losses import WaveformL1Config
 
 from partita.data import Batch
@@ -56,7 +65,8 @@ class Newcomer(Objective):
     def __init__(self, model: Autoencoder, loss: Loss) -> None:
         super().__init__()
         if not isinstance(model.decoder, FeedForwardDecoder):
-            raise PartitaError(f"Newcomer needs a feed-forward decoder; {type(model.decoder).__name__} is not one")
+            decoder = type(model.decoder).__name__
+            raise PartitaError(f"the objective needs a feed-forward decoder; {decoder} is not one")
         self.model, self.loss, self.crop_multiple = model, loss, model.latent_spec.hop
 
     def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:

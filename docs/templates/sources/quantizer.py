@@ -1,4 +1,4 @@
-"""Newcomer: a quantizer that rounds each channel to evenly spaced levels."""
+"""A quantizer that rounds each channel to evenly spaced levels."""
 
 from typing import Annotated
 

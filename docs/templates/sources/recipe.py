@@ -1,4 +1,4 @@
-"""Recipe newcomer: GenAE for tests on a CPU, with another bottleneck."""
+"""GenAE for tests on a CPU, with tanh-bounded latents."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Newcomer: a sampler with one denoising step per chunk, given the chunk before it."""
+"""A sampler with one denoising step per chunk, given the chunk before it."""
 
 from dataclasses import dataclass
 
