@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from partita.objectives import AdversarialReconstruction, TrainState
-from partita.objectives.objective import check_weights, target_audio
+from partita.objectives.objective import check_weights
 from partita_core import (
     ChannelLayout,
     Decoder,
@@ -12,7 +12,6 @@ from partita_core import (
     convert_pairs,
     latent_spec,
 )
-from partita_losses import ADVERSARIAL_LOSSES
 from torch import nn
 
 MONO, STEREO, MID_SIDE = ChannelLayout

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
-from partita_core import PartitaError, first_line, nearest
+from partita_core import PartitaError, first_line, suggest
 
 from partita.training import RunConfig
 from partita.training.run import read_run_config
@@ -93,7 +93,7 @@ def recipe(name: str, codec: str | None = None, **settings: Any) -> RunConfig:
             raise PartitaError(f"the recipe {name!r} of {entry_point.value} returns a {kind}, not a RunConfig")
         return config
     kind = "" if codec is None else " for the latents of a codec"
-    raise PartitaError(f"unknown recipe {name!r}{kind}; {nearest(name, recipe_names(on_codec=codec is not None))}")
+    raise PartitaError(f"unknown recipe {name!r}{kind}; {suggest(name, recipe_names(on_codec=codec is not None))}")
 
 
 def load_run(name: str) -> tuple[RunConfig, str]:

@@ -5,7 +5,8 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from partita_core import PartitaError, Saved, check_finite, check_weights
+from partita_core import PartitaError, Saved, check_finite
+from partita_core.loading import check_weights
 from torch import Tensor, nn
 
 from partita.objectives.objective import Objective

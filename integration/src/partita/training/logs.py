@@ -70,7 +70,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             line = None
         if not isinstance(line, dict) or not all(_fits(name, value) for name, value in ({"step": None} | line).items()):
             raise PartitaError(
-                f"{path} is not the log of a run: line {number} is {shown(text.decode('utf-8', 'replace'))}"
+                f"{path} is not the log of a run: line {number} is {short_repr(text.decode('utf-8', 'replace'))}"
             )
         lines.append(line)
     return lines

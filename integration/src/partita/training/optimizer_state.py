@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from partita_core import PartitaError, check_finite, shorten, shown
+from partita_core import PartitaError, check_finite, short_repr, shorten
 from torch import Tensor
 
 from .run import first_difference
@@ -34,7 +34,7 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
     shapes = {name: tuple(tensor.shape) for name, tensor in sorted(tensors.items())}
     for name, shape in shapes.items():
         if name not in expected:
-            difference = difference or f"it has no state called {shown(name)}"
+            difference = difference or f"it has no state called {short_repr(name)}"
         elif shape != expected[name].shape:
             difference = difference or f"{name} was {shape}, now {tuple(expected[name].shape)}"
     stepped = {name.partition(".")[0] for name in tensors}
@@ -71,7 +71,7 @@ def _state_after_zero_step(optimizer: torch.optim.Optimizer) -> dict[str, Tensor
 def _changed_settings(own: list[dict[str, Any]], groups: Any) -> str:
     """First difference between the groups of a checkpoint and those of an optimizer; empty if there is none."""
     if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups) or len(groups) != len(own):
-        return f"{shown(groups)} is not {len(own)} groups of parameters"
+        return f"{short_repr(groups)} is not {len(own)} groups of parameters"
     for theirs, ours in zip(groups, own):
         # Learning rates are set before each step; torch adds and removes settings between versions.
         known = {name: value for name, value in ours.items() if name in theirs and name != "lr"}

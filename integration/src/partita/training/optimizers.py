@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 import torch
-from partita_core import Config, PartitaError, component, register
+from partita_core import Config, PartitaError, component_field, register
 from partita_core.ranges import NonNegative, Positive, Proportion, Range
 from torch import Tensor
 
@@ -33,7 +33,7 @@ class OptimizerConfig(Config):
 
     lr: Annotated[float, Range(0, 1e30)] = 1.5e-4  # larger steps than that overflow float32
     weight_decay: NonNegative = 1e-3
-    schedule: Schedule = component("schedule", default=InverseSqrt())
+    schedule: Schedule = component_field("schedule", default=InverseSqrt())
     clip: Positive | None = 1.0
 
     @abstractmethod

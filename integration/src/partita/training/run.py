@@ -94,8 +94,8 @@ class RunConfig:
         codec: trained codec that the model is built on, a folder or a name on the hub; None for an autoencoder.
     """
 
-    model: Config = component("autoencoder", "quantizer", "representation_model", "generator")
-    objective: ObjectiveConfig = component("objective")
+    model: Config = component_field("autoencoder", "quantizer", "representation_model", "generator")
+    objective: ObjectiveConfig = component_field("objective")
     data: DataConfig = DataConfig()
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     codec: str | None = None
