@@ -39,7 +39,7 @@ def component_texts(root: Path, role: str, name: str) -> dict[Path, str]:
         exports.append((package / "__init__.py", home.module))
     listed = {path: path.read_text(encoding="utf-8") for path, _ in exports}
     if source.exists() or test.exists() or any(re.search(rf"\b{public[0]}\b", text) for text in listed.values()):
-        raise NewError(f"{home.package} already has {role}/{name}; choose another name")
+        raise NewError(f"{home.package} already has a {name} or {public[0]}; choose another name")
 
     texts = {source: with_sorted_imports(fill("sources", role, name), home.package)}
     texts |= {path: with_export(listed[path], module, public) for path, module in exports}

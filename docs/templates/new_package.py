@@ -70,7 +70,7 @@ from partita_{name} import {made}
 
 ## License
 
-Apache-2.0, as Partita itself: `LICENSE`. To use another one, change that file and the field `license` in `pyproject.toml`.
+Apache-2.0, as Partita itself: `LICENSE`. For another one, change that file and `license` in `pyproject.toml`.
 """
 
 CONFORMANCE = '''\

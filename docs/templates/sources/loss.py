@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import torch
 from partita_core import Loss, config_of, length_mask, register, upcast
 from partita_core.ranges import Proportion
+from partita_losses.spectral import check_pair
 from torch import Tensor
 from torch.nn.functional import pad
-
-from partita_losses.spectral import check_pair
 
 
 @register("loss/newcomer", example={"emphasis": 0.5})

@@ -4,6 +4,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from partita.data import Batch
+from partita.objectives.objective import (
+    Objective,
+    ObjectiveConfig,
+    TrainState,
+    check_weights,
+    target_audio,
+    to_loss_signal,
+    trainable_group,
+    weighted_sum,
+)
 from partita_core import (
     Autoencoder,
     Config,
@@ -16,18 +27,6 @@ from partita_core import (
     upcast,
 )
 from partita_losses import WaveformL1Config
-
-from partita.data import Batch
-from partita.objectives.objective import (
-    Objective,
-    ObjectiveConfig,
-    TrainState,
-    check_weights,
-    target_audio,
-    to_loss_signal,
-    trainable_group,
-    weighted_sum,
-)
 
 
 @register("objective/newcomer")

@@ -2,10 +2,9 @@
 
 from dataclasses import replace
 
-from partita_bottlenecks import TanhConfig
-
 from partita.recipes.genae import genae_tiny
 from partita.training import RunConfig
+from partita_bottlenecks import TanhConfig
 
 
 def newcomer() -> RunConfig:

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from partita_core import DenoisingDecoder, register
 from partita_core.ranges import NonNegative
-from torch import Tensor
-
 from partita_decoders.samplers.chunks import ChunkStream, Features, SamplerSettings
+from torch import Tensor
 
 
 @register("sampler/newcomer")

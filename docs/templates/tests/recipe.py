@@ -1,9 +1,9 @@
 from dataclasses import replace
 
 from partita.recipes import genae_tiny, recipe
+from partita.training import RunConfig
 from partita_bottlenecks import TanhConfig
 from partita_core import from_dict, to_dict
-from partita.training import RunConfig
 from partita_newcomer import newcomer
 
 
