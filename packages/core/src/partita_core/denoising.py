@@ -165,11 +165,11 @@ class _DenoisingStream:
         )
         held = chunk_samples * (sampler.latency or 0)
         self.latency = self._chunks.latency + held + self._inverse.latency
-        self._owed = 0  # samples of the latents pushed so far, minus those returned
+        self._pending = 0  # samples of the latents pushed so far, minus those returned
 
     def push(self, x: Tensor, *, last: bool = False) -> Tensor:
         decoder = self._decoder
-        self._owed += x.shape[-1] // decoder.tokens_per_frame * decoder.hop
+        self._pending += x.shape[-1] // decoder.tokens_per_frame * decoder.hop
         # One chunk at a time, so that memory does not grow with the push, and rounding does not depend on the split.
         chunks = self._chunks.push(x, last=last).split(self._chunks.unit, dim=-1)
         audio = [self._denoise(chunk, last=last and i == len(chunks) - 1) for i, chunk in enumerate(chunks)]
