@@ -4,6 +4,7 @@ import ast
 import keyword
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from roles import ROLES, Role
@@ -47,18 +48,20 @@ def fill(kind: str, role: str, name: str) -> str:
 
 
 def with_sorted_imports(text: str, home: str = "") -> str:
-    """Text of a module with its imports in the order of ruff: standard library, others, the package `home`."""
+    """Text of a module with its imports as ruff sorts them: standard library, others, the package `home`."""
     nodes = [node for node in ast.parse(text).body if isinstance(node, ast.Import | ast.ImportFrom)]
-    lines = text.splitlines(keepends=True)
-    blocks: list[list[tuple[bool, str, str]]] = [[], [], []]
+    names: dict[tuple[bool, str], set[str]] = {}
     for node in nodes:
         module = node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name
+        found = names.setdefault((isinstance(node, ast.ImportFrom), module), set())
+        found |= {alias.name for alias in node.names}
+    blocks: list[list[str]] = [[], [], []]
+    for (is_from, module), found in sorted(names.items()):
         top = module.partition(".")[0]
-        block = 2 if top == home else 0 if top in sys.stdlib_module_names else 1
-        source = "".join(lines[node.lineno - 1 : node.end_lineno])
-        blocks[block].append((isinstance(node, ast.ImportFrom), module, source))
-    imports = "\n".join("".join(source for *_, source in sorted(block)) for block in blocks if block)
-    lines[nodes[0].lineno - 1 : nodes[-1].end_lineno] = [imports]
+        block = blocks[2 if top == home else 0 if top in sys.stdlib_module_names else 1]
+        block.append(_import(module, found) if is_from else f"import {module}\n")
+    lines = text.splitlines(keepends=True)
+    lines[nodes[0].lineno - 1 : nodes[-1].end_lineno] = ["\n".join("".join(block) for block in blocks if block)]
     return "".join(lines)
 
 
@@ -69,12 +72,12 @@ def with_export(text: str, module: str, names: list[str]) -> str:
     imports = [node for node in body if isinstance(node, ast.ImportFrom) and node.level == 1]
     present = next((node for node in imports if node.module == module), None)
     if present is not None:
-        statement = _import(module, [*names, *(alias.name for alias in present.names)])
+        statement = _import(f".{module}", [*names, *(alias.name for alias in present.names)])
         edits.append((present.lineno - 1, present.end_lineno or 0, statement))
     else:
         later = [node.lineno - 1 for node in imports if (node.module or "") > module]
         at = later[0] if later else imports[-1].end_lineno or 0
-        edits.append((at, at, _import(module, names)))
+        edits.append((at, at, _import(f".{module}", names)))
     for node in body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             public = sorted({*names, *ast.literal_eval(node.value)}, key=_order)
@@ -97,12 +100,12 @@ def with_entry(text: str, before: str, entry: str) -> str:
     return text[:start] + "".join([*(sorted(added) if kept == sorted(kept) and first != "|" else added), *rest])
 
 
-def _import(module: str, names: list[str]) -> str:
+def _import(module: str, names: Iterable[str]) -> str:
     names = sorted(set(names), key=_order)
-    line = f"from .{module} import {', '.join(names)}\n"
+    line = f"from {module} import {', '.join(names)}\n"
     if len(line) <= WIDTH + 1:
         return line
-    return f"from .{module} import (\n" + "".join(f"    {name},\n" for name in names) + ")\n"
+    return f"from {module} import (\n" + "".join(f"    {name},\n" for name in names) + ")\n"
 
 
 def _order(name: str) -> tuple[int, str]:
