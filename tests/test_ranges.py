@@ -7,8 +7,8 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
+from partita.data import DataConfig
 from partita.data.augment import Augmentation
-from partita.data.crops import DataConfig
 from partita.generation.heads import Sampling
 from partita.probing.head import ProbeSettings
 from partita.training.alarms import AlarmConfig

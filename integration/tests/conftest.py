@@ -14,8 +14,8 @@ import pytest
 import soundfile
 import torch
 from partita.cli import main
-from partita.data import DataConfig, TextTask
-from partita.data.notes import note
+from partita.data import DataConfig, TextTask, write_audio
+from partita.data.messages import warn_once
 from partita.generation import FlowHeadConfig, GeneratorConfig, LlamaBackboneConfig
 from partita.objectives import (
     AdversarialReconstructionConfig,
@@ -46,7 +46,7 @@ RATE = 8000
 @pytest.fixture(autouse=True)
 def every_note():
     """Let each test log notes that earlier tests have logged."""
-    note.cache_clear()
+    warn_once.cache_clear()
 
 
 def write_tones(folder: Path, count: int, seconds: float = 0.5, channels: int = 2) -> None:
@@ -65,6 +65,26 @@ def tones(tmp_path_factory) -> Path:
     write_tones(folder / "train", 6)
     write_tones(folder / "validation", 2)
     write_tones(folder / "test", 3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory) -> Path:
+    """Fifteen files of several lengths, layouts and rates, one of them broken, with metadata in the training split."""
+    folder = tmp_path_factory.mktemp("sources")
+    generator = torch.Generator().manual_seed(0)
+    rows = ["file_name,label,duration_s"]
+    for number in range(12):
+        samples = [800, 2400, 2401, 5000][number % 4]
+        rate = 16000 if number == 5 else 8000
+        channels = 1 + number % 3 // 2
+        split = "validation" if number > 9 else "train"
+        path = folder / split / f"{number:02d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_audio(path, 0.1 * torch.randn(channels, samples, generator=generator), rate)
+        rows += [f"{split}/{number:02d}.wav,{number},0.5"] * (split == "train")
+    (folder / "train" / "03b.wav").write_text("no audio")
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
     return folder
 
 

@@ -98,7 +98,7 @@ def test_llm_on_the_command_line(data, ok, refused, tmp_path, monkeypatch):
     monkeypatch.setattr(byte_lm, "train_byte_lm", partial(train_byte_lm, width=32, layers=1))
     printed, _ = ok("llm", "--data", data, "-o", tmp_path / "llm", "--steps", 2)
     assert "4 different texts" in printed and "bits a byte of the answers: train" in printed and "validation" in printed
-    assert "--steps is 0" in refused("llm", "--data", data, "-o", tmp_path / "other", "--steps", 0)
+    assert "--steps: '0'" in refused("llm", "--data", data, "-o", tmp_path / "other", "--steps", 0)
 
 
 def test_unwritable_output_is_an_error_before_training(tones, refused, monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""`partita demo`, as far as it is not the other commands one after the other: what it takes away."""
+"""`partita demo`: the files that it replaces and those that it keeps."""
 
 import shutil
 
@@ -20,7 +20,7 @@ def files(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_demo_begins_anew_where_there_is_one_of_its_own_and_nothing_else(demo, ok, refused, tmp_path):
+def test_demo_starts_over_in_its_own_folder_only(demo, ok, refused, tmp_path):
     ok(*demo)
     (tmp_path / "run" / "notes").touch()
     before = files(tmp_path)
@@ -36,23 +36,23 @@ def test_a_demo_begins_anew_where_there_is_one_of_its_own_and_nothing_else(demo,
 
 
 @pytest.mark.parametrize("minutes", ["0", "nan", "inf"])
-def test_a_demo_takes_minutes(demo, refused, minutes):
-    assert "must be positive" in refused(*demo, "--minutes", minutes)
+def test_demo_minutes_must_be_positive(demo, refused, minutes):
+    assert f"--minutes: {str(minutes)!r}" in refused(*demo, "--minutes", minutes)
 
 
-def test_what_is_no_run_of_a_demo_is_left(demo, refused, run, tmp_path):
+def test_demo_keeps_runs_of_others(demo, refused, run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     before = files(tmp_path)
-    assert "holds a run that is not of this demo; move it" in refused(*demo)
+    assert "run that is not from this demo" in refused(*demo)
     RunFolder(tmp_path / "run").config.write_text("[]")
-    assert "holds a run that is not of this demo; move it" in refused(*demo)
+    assert "run that is not from this demo" in refused(*demo)
     RunFolder(tmp_path / "run").config.unlink()
     (tmp_path / "run" / "notes.txt").write_text("mine")
     assert "holds 'notes.txt'" in refused(*demo)
     assert files(tmp_path).keys() - before.keys() == {(tmp_path / "run" / "notes.txt").relative_to(tmp_path)}
 
 
-def test_a_demo_that_cannot_read_its_data_takes_nothing_away(demo, ok, refused, tmp_path):
+def test_demo_without_readable_data_removes_nothing(demo, ok, refused, tmp_path):
     ok(*demo)
     before = files(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -61,7 +61,7 @@ def test_a_demo_that_cannot_read_its_data_takes_nothing_away(demo, ok, refused, 
     assert files(tmp_path) == before
 
 
-def test_a_demo_leaves_what_lies_where_its_run_goes(demo, refused, tmp_path):
+def test_demo_keeps_foreign_files_in_run_folder(demo, refused, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
     assert "holds 'notes.txt'" in refused(*demo)
@@ -69,13 +69,13 @@ def test_a_demo_leaves_what_lies_where_its_run_goes(demo, refused, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["report.html", "unseen.safetensors", "notes.txt"])
-def test_a_demo_leaves_what_lies_where_its_files_go(demo, refused, tmp_path, name):
+def test_demo_keeps_foreign_files_in_output_folder(demo, refused, tmp_path, name):
     (tmp_path / name).write_text("mine")
     assert f"holds '{name}'" in refused(*demo)
     assert files(tmp_path) == {(tmp_path / name).relative_to(tmp_path): b"mine"}
 
 
-def test_an_interrupted_demo_names_no_option_that_it_lacks(demo, monkeypatch, capsys):
+def test_interrupted_demo_does_not_suggest_resume(demo, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise Interrupted("interrupted after step 1; give the command again with --resume", 2)
 

@@ -1,4 +1,4 @@
-"""Names and texts of foreign files: printed as text, written as text, too long, or no text at all."""
+"""Names and texts of foreign files: control characters, formulas, invalid encodings and lengths."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ def model(tmp_path):
 # ------------------------------------------------------------------ the terminal
 
 
-def test_control_characters_of_names_are_escaped_and_those_of_bars_are_not(monkeypatch):
+def test_control_characters_are_escaped_except_of_progress_bars(monkeypatch):
     out, err = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
@@ -38,7 +38,7 @@ def test_control_characters_of_names_are_escaped_and_those_of_bars_are_not(monke
     assert sys.stdout is out and sys.stderr is err
 
 
-def test_what_the_encoding_of_the_terminal_lacks_is_escaped(monkeypatch):
+def test_characters_missing_in_terminal_encoding_are_escaped(monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
     with clean_terminal():
@@ -50,7 +50,7 @@ def test_what_the_encoding_of_the_terminal_lacks_is_escaped(monkeypatch):
 @pytest.mark.parametrize(
     "name", [f"{ESCAPE}.wav", os.fsdecode(b"\xff.wav"), "a\nb.wav"], ids=["escape", "bytes", "line"]
 )
-def test_a_file_of_such_a_name_is_named_in_one_clean_line(model, refused, tmp_path, name):
+def test_hostile_file_name_in_error_is_escaped(model, refused, tmp_path, name):
     (tmp_path / name).write_text("no audio")
     line = refused("encode", model, tmp_path / name, "-o", tmp_path / "z.safetensors")
     assert line.strip().isprintable() and ".wav" in line
@@ -73,13 +73,13 @@ def test_a_file_of_such_a_name_is_named_in_one_clean_line(model, refused, tmp_pa
     ],
     ids=lambda arguments: " ".join(arguments),
 )
-def test_names_that_no_file_system_takes_are_one_line(model, refused, arguments, tmp_path, monkeypatch):
+def test_impossible_file_names_raise(model, refused, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = {"LONG": "n" * 300, "LONG.html": "n" * 300 + ".html", "MODEL": model}
     assert "n" * 40 in refused(*(words.get(word, word) for word in arguments))
 
 
-def test_a_model_of_such_a_name_is_none():
+def test_hostile_model_name_raises():
     with pytest.raises(PartitaError, match="no model folder"):
         Autoencoder.from_pretrained("n" * 300)
 
@@ -88,7 +88,7 @@ def test_a_model_of_such_a_name_is_none():
 
 
 @pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "a", "a=b", "\x1b[1m", "x|y"])
-def test_a_name_is_no_formula_and_no_command(model, name, tmp_path):
+def test_names_are_not_formulas_or_commands(model, name, tmp_path):
     codec = Autoencoder.from_pretrained(model)
     clips = [(name, torch.rand(1, 4000) - 0.5, ChannelLayout.MONO)]
     found = evaluate({name: codec}, clips, metrics=["si_sdr"], references=False)
@@ -119,14 +119,14 @@ def test_a_name_is_no_formula_and_no_command(model, name, tmp_path):
     ],
     ids=range(10),
 )
-def test_a_foreign_log_is_one_line(tmp_path, line):
+def test_invalid_log_raises(tmp_path, line):
     path = tmp_path / "log.jsonl"
     path.write_text(f'{line}\n{{"step": 2, "total": 1.0}}\n')
     with pytest.raises(PartitaError, match="line 1 is"):
         read_log(path)
 
 
-def test_what_a_log_writes_it_reads(tmp_path):
+def test_log_round_trip(tmp_path):
     log = Log(tmp_path / "log.jsonl", step=0)
     log.write(1, total=float("nan"), other=2.0, seconds=0.5)
     log.write(2, total=1.0, other=3.0, seconds=1, warning="a\nb")
@@ -156,18 +156,18 @@ try:
             next(batches)
 except PartitaError as error:
     print(error, flush=True)
-    os._exit(0)  # torch complains of it at exit, too
+    os._exit(0)  # torch raises again at exit
 """
 
 
-def test_a_killed_reader_is_one_line(tones, python):
+def test_killed_reader_raises(tones, python):
     done = python("-c", KILLED, tones)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     assert "killed" in line and "data.num_workers" in line
 
 
-def test_other_errors_of_a_reader_keep_their_traceback():
+def test_other_reader_errors_keep_their_traceback():
     with pytest.raises(RuntimeError, match="a defect") as caught, reported_readers():
         raise RuntimeError("a defect")
     assert not isinstance(caught.value, PartitaError)

@@ -11,7 +11,7 @@ RATE, HOP = 8000, 24
 
 
 def save_quantized(backbone, folder, *, size, seed):
-    """The model `backbone` with four levels of random codes beside its latents."""
+    """The model `backbone` with four levels of random codes."""
     torch.manual_seed(seed)
     quantizer = ResidualVQConfig(num_quantizers=4, codebook_size=size, codebook_dim=None).build(dim=4)
     Autoencoder(backbone.encoder, backbone.bottleneck, backbone.decoder, quantizer).eval().save_pretrained(folder)
@@ -19,7 +19,7 @@ def save_quantized(backbone, folder, *, size, seed):
 
 @pytest.fixture(scope="module")
 def models(config, tmp_path_factory):
-    """A folder with `model`, and models whose tokens are others."""
+    """A folder with `model`, and models with incompatible tokens."""
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     backbone = config().model.build().eval()
@@ -37,13 +37,13 @@ def write(path, samples, channels=2):
 
 
 def read(path):
-    return soundfile.read(path, dtype="float32")[0]  # the file's header holds the time at which it was written
+    return soundfile.read(path, dtype="float32")[0]  # the header of the file holds the time of writing
 
 
 @pytest.mark.parametrize("layout", ["flat", "delay"])
 @pytest.mark.parametrize("levels", [None, 1, 3])
 @pytest.mark.parametrize(("samples", "channels"), [(1, 1), (24, 2), (5000, 2)])
-def test_tokens_decode_to_what_the_codes_decode_to(models, ok, tmp_path, samples, channels, levels, layout):
+def test_detokenize_equals_decode_of_codes(models, ok, tmp_path, samples, channels, levels, layout):
     file, ids = write(tmp_path / "in.wav", samples, channels), tmp_path / "ids.safetensors"
     some = [] if levels is None else ["--num-quantizers", levels]
     ok("tokenize", models / "model", file, "-o", ids, "--layout", layout, *some)
@@ -53,7 +53,7 @@ def test_tokens_decode_to_what_the_codes_decode_to(models, ok, tmp_path, samples
     assert np.array_equal(read(tmp_path / "a.wav"), read(tmp_path / "b.wav"))
 
 
-def test_the_file_says_what_the_ids_mean(models, ok, tmp_path):
+def test_token_file_is_self_describing(models, ok, tmp_path):
     file = write(tmp_path / "in.wav", 1000, 1)
     out, _ = ok("tokenize", models / "model", file, "-o", tmp_path / "ids.safetensors")
     assert f"{4 * 42 + 2} ids (flat) of {3 + 4 * 16}" in out
@@ -67,7 +67,7 @@ def test_the_file_says_what_the_ids_mean(models, ok, tmp_path):
     assert tokens.space.codebook_sizes == (16,) * 4
 
 
-def test_levels_may_be_left_away_when_decoding(models, ok, refused, tmp_path):
+def test_detokenize_fewer_levels(models, ok, refused, tmp_path):
     file, ids = write(tmp_path / "in.wav", 1000), tmp_path / "ids.safetensors"
     ok("tokenize", models / "model", file, "-o", ids, "--num-quantizers", 3)
     ok("detokenize", models / "model", ids, "-o", tmp_path / "a.wav", "--num-quantizers", 2)
@@ -77,32 +77,30 @@ def test_levels_may_be_left_away_when_decoding(models, ok, refused, tmp_path):
     assert "num_quantizers is 4; this sequence of ids has 3 levels" in line
 
 
-def test_what_cannot_be_tokenized(models, refused, tmp_path):
+def test_invalid_tokenize_arguments(models, refused, tmp_path):
     file, ids = write(tmp_path / "in.wav", 100), tmp_path / "ids.safetensors"
-    assert "makes continuous latents, and tokens need codes" in refused(
-        "tokenize", models / "continuous", file, "-o", ids
-    )
+    assert "continuous latents, but tokens need codes" in refused("tokenize", models / "continuous", file, "-o", ids)
     assert "4 levels" in refused("tokenize", models / "model", file, "-o", ids, "--num-quantizers", 5)
     assert "diagonal" in refused("tokenize", models / "model", file, "-o", ids, "--layout", "diagonal")
     assert ".safetensors" in refused("tokenize", models / "model", file, "-o", tmp_path / "ids.wav")
     assert "is a folder" in refused("tokenize", models / "model", tmp_path, "-o", ids)
 
 
-def test_what_cannot_be_detokenized(models, ok, refused, tmp_path, config):
+def test_invalid_detokenize_arguments(models, ok, refused, tmp_path, config):
     file, ids, out = write(tmp_path / "in.wav", 100), tmp_path / "ids.safetensors", tmp_path / "out.wav"
     ok("tokenize", models / "model", file, "-o", ids)
     ok("encode", models / "model", file, "-o", tmp_path / "z.safetensors")
     override(config().model, ["latent_dim=8", "quantizer=residual"]).build().save_pretrained(tmp_path / "foreign")
-    assert "makes continuous latents" in refused("detokenize", models / "continuous", ids, "-o", out)
-    assert "codes_id" in refused("detokenize", models / "other", ids, "-o", out)
-    assert "of the codebooks (16, 16, 16, 16)" in refused("detokenize", models / "large", ids, "-o", out)
-    assert "of the codebooks" in refused("detokenize", tmp_path / "foreign", ids, "-o", out)
-    assert "is not a token file" in refused("detokenize", models / "model", tmp_path / "z.safetensors", "-o", out)
+    assert "has continuous latents" in refused("detokenize", models / "continuous", ids, "-o", out)
+    assert "of the quantizer" in refused("detokenize", models / "other", ids, "-o", out)
+    assert "of codebooks (16, 16, 16, 16)" in refused("detokenize", models / "large", ids, "-o", out)
+    assert "of codebooks" in refused("detokenize", tmp_path / "foreign", ids, "-o", out)
+    assert "holds no tokens" in refused("detokenize", models / "model", tmp_path / "z.safetensors", "-o", out)
     assert "no such file" in refused("detokenize", models / "model", tmp_path / "none.safetensors", "-o", out)
     (tmp_path / "cut.safetensors").write_bytes(ids.read_bytes()[:-9])
     assert "damaged" in refused("detokenize", models / "model", tmp_path / "cut.safetensors", "-o", out)
     tensors, metadata = read_tensors(ids)
-    tensors["ids"][0, 3] = 5  # an id of level 0 in a position of level 2
+    tensors["ids"][0, 3] = 5  # an id of level 0 in place of level 2
     write_tensors(tmp_path / "wrong.safetensors", tensors, metadata)
     line = refused("detokenize", models / "model", tmp_path / "wrong.safetensors", "-o", out)
     assert "wrong.safetensors: item 0, position 3: id 5" in line and "level 2 (35..50)" in line

@@ -24,7 +24,7 @@ def noise(channels: int, samples: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(channels, samples, generator=torch.Generator().manual_seed(seed)) - 0.5
 
 
-def test_float_wav_comes_back_exactly_and_may_exceed_full_scale(tmp_path):
+def test_float_wav_round_trip_is_exact_beyond_full_scale(tmp_path):
     audio = 4 * noise(2, 1000)
     write_audio(tmp_path / "a.wav", audio, 32000)
     back, rate = read_audio(tmp_path / "a.wav")
@@ -35,7 +35,7 @@ def test_float_wav_comes_back_exactly_and_may_exceed_full_scale(tmp_path):
 
 
 @pytest.mark.parametrize("suffix, subtype, step", [(".wav", "PCM_16", 2**-15), (".flac", None, 2**-23)])
-def test_integer_formats_are_within_a_step_and_clip(tmp_path, suffix, subtype, step):
+def test_integer_formats_round_and_clip(tmp_path, suffix, subtype, step):
     audio = noise(1, 500)
     audio[0, :2] = torch.tensor([1.5, -1.5])
     write_audio(tmp_path / f"a{suffix}", audio, 44100, subtype=subtype)
@@ -43,13 +43,13 @@ def test_integer_formats_are_within_a_step_and_clip(tmp_path, suffix, subtype, s
     assert (back - audio.clamp(-1, 1)).abs().max() <= step
 
 
-def test_a_minute_of_vorbis_is_written(tmp_path):
+def test_writes_a_minute_of_vorbis(tmp_path):
     write_audio(tmp_path / "a.ogg", noise(2, 60 * 44100), 44100)
     assert audio_info(tmp_path / "a.ogg").frames == 60 * 44100
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
-def test_a_part_equals_that_part_of_the_whole(tmp_path, suffix):
+def test_partial_read_equals_slice_of_full_read(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     write_audio(path, noise(2, 50000), 44100)
     whole, _ = read_audio(path)
@@ -59,7 +59,7 @@ def test_a_part_equals_that_part_of_the_whole(tmp_path, suffix):
         read_audio(path, 49000, 2000)
 
 
-def test_bytes_are_read_like_files(tmp_path):
+def test_bytes_read_like_files(tmp_path):
     write_audio(tmp_path / "a.flac", noise(2, 3000), 44100)
     held = {"path": "far/a.flac", "bytes": (tmp_path / "a.flac").read_bytes()}
     assert torch.equal(read_audio(held, 100, 50)[0], read_audio(tmp_path / "a.flac", 100, 50)[0])
@@ -98,7 +98,7 @@ def broken_files(folder):
         ("missing.wav", "no such file"),
     ],
 )
-def test_what_cannot_be_read_is_said_in_one_line_that_names_the_file(tmp_path, name, reason):
+def test_unreadable_file_error_names_the_file(tmp_path, name, reason):
     broken_files(tmp_path)
     with pytest.raises(PartitaError, match=reason) as caught:
         read_audio(tmp_path / name)
@@ -116,23 +116,23 @@ CUT += [("CAF", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS")]
 
 
 @pytest.mark.parametrize("form, subtype", CUT)
-def test_a_file_that_was_cut_short_is_no_shorter_file(tmp_path, form, subtype):
-    """libsndfile takes it for one; of FLAC and MP3 it says so."""
+def test_truncated_file_raises(tmp_path, form, subtype):
+    """libsndfile reads most truncated files as shorter ones."""
     data = stored(form, subtype)
-    assert audio_info({"path": "a", "bytes": data + b"TAG" * 40}).frames == 30001  # what follows does not matter
+    assert audio_info({"path": "a", "bytes": data + b"TAG" * 40}).frames == 30001  # trailing bytes do not matter
     for part in (0.5, 0.9, 0.99):
         (tmp_path / "a").write_bytes(data[: int(part * len(data))])
         for source in (tmp_path / "a", {"path": "a", "bytes": data[: int(part * len(data))]}):
             with pytest.raises(PartitaError, match=r"a: is truncated \("):
                 audio_info(source)
-    if form == "OGG":  # cut where a page ends
+    if form == "OGG":  # cut at the end of a page
         with pytest.raises(PartitaError, match=r"a: is truncated \(the page that ends it is missing\)"):
             audio_info({"path": "a", "bytes": data[: data.rfind(b"OggS")]})
 
 
 @pytest.mark.parametrize("form, places", [("WAV", (4, 40)), ("AIFF", (4, 42)), ("AU", (8,))])
 @pytest.mark.parametrize("length", [0, 0xFFFFFFFF])
-def test_a_file_whose_writer_did_not_know_its_length_is_whole(form, places, length):
+def test_header_of_unknown_length_is_not_truncation(form, places, length):
     data = bytearray(stored(form, "PCM_16"))
     assert form == "AU" or data[places[-1] - 4 : places[-1]] == {"WAV": b"data", "AIFF": b"SSND"}[form]
     for place in places:
@@ -143,27 +143,27 @@ def test_a_file_whose_writer_did_not_know_its_length_is_whole(form, places, leng
 
 
 @pytest.mark.parametrize("rate", [1, 999, 1_000_001, 2**31 - 1])
-def test_a_rate_that_no_audio_has_is_a_damaged_header(tmp_path, rate):
+def test_implausible_sample_rate_raises(tmp_path, rate):
     """A file of a megabyte at 1 Hz would be resampled to one of 80 GB."""
     soundfile.write(tmp_path / "a.wav", np.zeros((100, 2)), 44100, subtype="PCM_16")
     data = bytearray((tmp_path / "a.wav").read_bytes())
     data[24:28] = struct.pack("<I", rate)
     (tmp_path / "a.wav").write_bytes(data)
-    with pytest.raises(PartitaError, match=f"a.wav: has {rate} samples a second, .*; 1000 to 1000000 Hz are read"):
+    with pytest.raises(PartitaError, match=rf"a\.wav: .*\b{rate} Hz; .*1000 to 1000000 Hz"):
         audio_info(tmp_path / "a.wav")
 
 
 def claiming(path, frames):
-    """A FLAC file whose header claims that many samples, of which there are 1000."""
+    """A FLAC file of 1000 samples whose header claims `frames`."""
     soundfile.write(path, np.zeros((1000, 2)), 44100)
     data = bytearray(path.read_bytes())
-    data[21] = data[21] & 0xF0 | frames >> 32  # 36 bits, the upper 4 behind the bits a sample
+    data[21] = data[21] & 0xF0 | frames >> 32  # 36 bits, the upper 4 after the bits per sample
     data[22:26] = struct.pack(">I", frames & 0xFFFFFFFF)
     path.write_bytes(data)
 
 
 @pytest.mark.parametrize("frames", [2**31, 2**36 - 1])
-def test_a_header_that_claims_more_than_fits_in_memory_is_one_line(tmp_path, frames):
+def test_header_with_huge_length_raises(tmp_path, frames):
     claiming(tmp_path / "a.flac", frames)
     assert audio_info(tmp_path / "a.flac").frames == frames
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -176,7 +176,7 @@ def test_a_header_that_claims_more_than_fits_in_memory_is_one_line(tmp_path, fra
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.ogg", "a.aiff"])
-def test_what_is_called_something_else_is_read_as_what_it_is(tmp_path, name):
+def test_format_is_detected_despite_wrong_suffix(tmp_path, name):
     soundfile.write(tmp_path / "a.wav", np.full((1000, 1), 0.5), 44100, subtype="PCM_16")
     (tmp_path / "a.wav").rename(tmp_path / name)
     assert audio_info(tmp_path / name).format == "WAV/PCM_16" and read_audio(tmp_path / name)[0][0, 7] == 0.5
@@ -185,7 +185,7 @@ def test_what_is_called_something_else_is_read_as_what_it_is(tmp_path, name):
 @pytest.mark.parametrize(
     "name, audio, reason",
     [
-        ("a.txt", torch.zeros(1, 9), "names no audio format"),
+        ("a.txt", torch.zeros(1, 9), "a.txt: .*'.txt'"),
         ("no/a.wav", torch.zeros(1, 9), "does not exist"),
         ("a.wav", torch.zeros(3, 9), r"shape \(3, 9\)"),
         ("a.wav", torch.zeros(1, 0), r"shape \(1, 0\)"),
@@ -193,13 +193,13 @@ def test_what_is_called_something_else_is_read_as_what_it_is(tmp_path, name):
         ("a.mp3", torch.zeros(1, 9), "cannot be written"),
     ],
 )
-def test_what_cannot_be_written_leaves_nothing_behind(tmp_path, name, audio, reason):
+def test_invalid_write_leaves_no_file(tmp_path, name, audio, reason):
     with pytest.raises(PartitaError, match=reason):
         write_audio(tmp_path / name, audio, 12345)
     assert os.listdir(tmp_path) == []
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path):
+def test_failed_write_keeps_existing_file(tmp_path):
     write_audio(tmp_path / "a.wav", torch.zeros(1, 5), 8000)
     before = (tmp_path / "a.wav").read_bytes()
     with pytest.raises(PartitaError, match="cannot be written"):
@@ -212,13 +212,13 @@ RATES = [(48000, 44100), (44100, 48000), (8000, 44100), (44100, 16000), (96000, 
 
 @pytest.mark.parametrize("source, target", RATES)
 @pytest.mark.parametrize("samples", [1, 2, 7, 245, 3001])
-def test_resampled_length_is_what_comes_out(source, target, samples):
+def test_resampled_length_matches_resample(source, target, samples):
     out = resample(noise(2, samples), source, target)
     assert out.shape == (2, resampled_length(samples, source, target))
     assert abs(out.shape[1] - samples * target / source) <= 0.5
 
 
-def test_resampling_keeps_a_sine_and_its_precision():
+def test_resampling_preserves_a_sine():
     time = torch.arange(48000, dtype=torch.float64) / 48000
     out = resample(torch.sin(2 * torch.pi * 1000 * time)[None], 48000, 44100)
     expected = torch.sin(2 * torch.pi * 1000 * torch.arange(44100, dtype=torch.float64) / 44100)
@@ -229,7 +229,7 @@ def test_resampling_keeps_a_sine_and_its_precision():
 
 @pytest.mark.parametrize("source, target", RATES)
 @pytest.mark.parametrize("block", [100, 4099, 1 << 16])
-def test_a_file_in_blocks_equals_the_whole_resampled(tmp_path, source, target, block):
+def test_resampled_blocks_equal_resampled_file(tmp_path, source, target, block):
     write_audio(tmp_path / "a.wav", noise(2, 20011), source)
     reader = AudioReader(tmp_path / "a.wav", target, block)
     whole = resample(read_audio(tmp_path / "a.wav")[0], source, target)
@@ -240,7 +240,7 @@ def test_a_file_in_blocks_equals_the_whole_resampled(tmp_path, source, target, b
         assert torch.equal(torch.cat(blocks, 1), whole)
 
 
-def test_a_reader_without_a_rate_keeps_the_files_own(tmp_path):
+def test_reader_without_rate_keeps_file_rate(tmp_path):
     write_audio(tmp_path / "a.flac", noise(1, 5000), 22050)
     blocks = list(AudioReader(tmp_path / "a.flac", block_frames=1024))
     assert [part.shape[1] for part in blocks] == [1024] * 4 + [904]
@@ -248,7 +248,7 @@ def test_a_reader_without_a_rate_keeps_the_files_own(tmp_path):
 
 
 @pytest.mark.parametrize("source, target", [*RATES, (44100, 44100), (44101, 44100)])
-def test_a_crop_equals_that_part_of_the_whole_resampled(tmp_path, source, target):
+def test_resampled_crop_equals_slice_of_resampled_file(tmp_path, source, target):
     write_audio(tmp_path / "a.wav", noise(2, 100003), source)
     whole = resample(read_audio(tmp_path / "a.wav")[0], source, target)
     info = audio_info(tmp_path / "a.wav")

@@ -31,13 +31,13 @@ def stereo(samples: int = 400) -> torch.Tensor:
         ("mono_average", MONO, lambda x: x.mean(0, keepdim=True).expand(2, -1)),
     ],
 )
-def test_each_format_is_what_its_name_says(name, layout, expected):
+def test_channel_formats(name, layout, expected):
     out = augment(stereo(), ALL, replace(BARE, **{name: 1.0}), generator())
     assert (out.layout, out.target_layout) == (layout, layout)
     torch.testing.assert_close(out.audio, expected(stereo()))
 
 
-def test_one_channel_is_either_of_the_two():
+def test_mono_channel_draws_either_channel():
     seen = set()
     for seed in range(20):
         out = augment(stereo(), ALL, replace(BARE, mono_channel=1.0), generator(seed))
@@ -53,14 +53,14 @@ def test_swap_and_flip():
     torch.testing.assert_close(side[1], (stereo()[1] - stereo()[0]) / 2)
 
 
-def test_formats_are_drawn_as_often_as_they_should():
+def test_format_frequencies():
     draws = Counter(augment(stereo(8), ALL, Augmentation(), generator(seed)).layout for seed in range(4000))
     assert draws[STEREO] / 4000 == pytest.approx(0.50, abs=0.03)
     assert draws[MID_SIDE] / 4000 == pytest.approx(0.20, abs=0.03)
     assert draws[MONO] / 4000 == pytest.approx(0.30, abs=0.03)
 
 
-def test_targets_are_switched_as_often_as_they_should_and_never_from_mono():
+def test_target_switch_frequencies():
     examples = [augment(stereo(8), ALL, Augmentation(), generator(seed)) for seed in range(4000)]
     wide = [example for example in examples if example.layout != MONO]
     switched = [example for example in wide if example.target_layout != example.layout]
@@ -76,7 +76,7 @@ def test_targets_are_switched_as_often_as_they_should_and_never_from_mono():
 
 @pytest.mark.parametrize("layouts", [(MONO,), (STEREO,), (MID_SIDE,), (MONO, STEREO), (STEREO, MID_SIDE)])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_a_model_is_given_nothing_that_it_lacks(layouts, channels):
+def test_only_layouts_of_the_model_are_drawn(layouts, channels):
     spec = AudioSpec(8000, 1 if layouts == (MONO,) else 2, layouts)
     for seed in range(60):
         out = augment(stereo()[:channels], spec, Augmentation(), generator(seed))
@@ -84,14 +84,14 @@ def test_a_model_is_given_nothing_that_it_lacks(layouts, channels):
         assert out.audio.shape == (spec.channels, 400)
 
 
-def test_a_mono_file_in_a_stereo_model_is_two_equal_channels_or_pseudo_stereo():
+def test_mono_file_in_stereo_model():
     same = [
         torch.equal(*augment(stereo()[:1], ONLY_STEREO, Augmentation(), generator(seed)).audio) for seed in range(400)
     ]
     assert sum(same) / 400 == pytest.approx(0.95, abs=0.04)
 
 
-def test_the_level_lies_in_its_range_and_the_peak_at_most_at_one():
+def test_level_range_and_peak_limit():
     levels = []
     for seed in range(200):
         out = augment(0.05 * stereo(), ONLY_STEREO, Augmentation(pseudo_stereo=0), generator(seed)).audio
@@ -110,16 +110,16 @@ def test_level_gain():
     assert level_gain(torch.zeros(1, 10), -16.0, 30.0) == 1.0
 
 
-def test_pseudo_stereo_is_wide_and_folds_back_to_mono():
+def test_pseudo_stereo_downmix_is_mono_input():
     mono = stereo(2000)[:1]
     out = pseudo_stereo(mono, 8000, generator(3))
     assert out.shape == (2, 2000) and not torch.allclose(out[0], out[1])
-    # undone pan: the two channels' gains, by least squares, bring the mono signal back
+    # the gains of the two channels, found by least squares, restore the mono signal
     solution = torch.linalg.lstsq(out.T, mono.T).solution
     torch.testing.assert_close((out.T @ solution).T, mono, atol=1e-4, rtol=0)
 
 
-def test_the_generator_is_the_only_source_of_chance():
+def test_augmentation_depends_on_generator_only():
     for seed in range(10):
         torch.manual_seed(seed)
         first = augment(stereo(), ALL, Augmentation(), generator(seed))
@@ -128,7 +128,7 @@ def test_the_generator_is_the_only_source_of_chance():
         assert torch.equal(first.audio, again.audio) and first[1:] == again[1:]
 
 
-def test_the_input_is_left_alone():
+def test_augmentation_does_not_modify_input():
     audio = stereo()
     for seed in range(20):
         augment(audio, ALL, Augmentation(), generator(seed))
@@ -143,10 +143,10 @@ def test_plain():
     assert doubled.layout == STEREO and torch.equal(doubled.audio, stereo()[:1].expand(2, -1))
 
 
-def test_settings_that_cannot_be():
+def test_invalid_augmentation_settings():
     with pytest.raises(PartitaError, match="flip is 1.5; it must be at least 0 and at most 1"):
         Augmentation(flip=1.5)
-    with pytest.raises(PartitaError, match="no format is left to draw for mono: mono_average, mono_channel are 0"):
+    with pytest.raises(PartitaError, match="mono: mono_average, mono_channel are 0"):
         Augmentation(mono_average=0, mono_channel=0).formats((MONO,))
     with pytest.raises(PartitaError, match="level_range_db"):
         Augmentation(level_range_db=-1)

@@ -1,4 +1,4 @@
-"""Corpora of latents: whole, the same whoever writes them and however often they were killed, and read row by row."""
+"""Corpora of latents: encoding in shards, resuming after a kill, reading rows and crops."""
 
 import json
 import os
@@ -14,10 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from partita.data import (
-    DataConfig,
-    LatentCrops,
-    TextTask,
-    build_loader,
     corpus_spec,
     dataset_splits,
     encode_corpus,
@@ -27,9 +23,9 @@ from partita.data import (
     write_audio,
 )
 from partita.interop import from_huggingface
-from partita_core import Autoencoder, ChannelLayout, Latents, PartitaError, override
+from partita_core import Autoencoder, ChannelLayout, PartitaError
 
-SMALL = 6000  # bytes of a shard
+SMALL = 6000  # bytes per shard
 
 
 @pytest.fixture(autouse=True)
@@ -38,29 +34,6 @@ def cache(tmp_path_factory, monkeypatch):
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
     datasets.disable_progress_bars()
-
-
-def write_sources(folder: Path) -> Path:
-    """Fifteen files of several lengths, layouts and rates, one of them broken, described in the training split only."""
-    generator = torch.Generator().manual_seed(0)
-    rows = ["file_name,label,duration_s"]
-    for number in range(12):
-        samples = [800, 2400, 2401, 5000][number % 4]
-        rate = 16000 if number == 5 else 8000
-        channels = 1 + number % 3 // 2
-        split = "validation" if number > 9 else "train"
-        path = folder / split / f"{number:02d}.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_audio(path, 0.1 * torch.randn(channels, samples, generator=generator), rate)
-        rows += [f"{split}/{number:02d}.wav,{number},0.5"] * (split == "train")
-    (folder / "train" / "03b.wav").write_text("no audio")
-    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory) -> Path:
-    return write_sources(tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture
@@ -82,10 +55,10 @@ def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("*/latents-*.parquet"))
 
 
-# ------------------------------------------------------------------ what is in it
+# ------------------------------------------------------------------ contents
 
 
-def test_rows_are_those_of_the_source_and_latents_those_of_encode(codec, sources, corpus):
+def test_corpus_rows_match_source_and_encode(codec, sources, corpus):
     for split, count in {"train": 10, "validation": 2}.items():
         dataset = open_dataset(corpus, split)
         clips = list(whole_files(open_dataset(sources, split), sample_rate=8000))
@@ -100,7 +73,7 @@ def test_rows_are_those_of_the_source_and_latents_those_of_encode(codec, sources
             assert codec.decode(latents).shape[-1] == clip.audio.shape[-1]
 
 
-def test_shards_are_bounded_and_nothing_else_lies_there(corpus):
+def test_shard_sizes_and_folder_contents(corpus):
     assert len(shards(corpus)) > 4
     assert {path.name for path in corpus.iterdir()} == {"corpus.json", "README.md", "train", "validation"}
     assert sorted(path for path in corpus.glob("*/*")) == shards(corpus)
@@ -110,7 +83,7 @@ def test_shards_are_bounded_and_nothing_else_lies_there(corpus):
     assert len(sizes) == len(ends["train"]) + len(ends["validation"]) and SMALL / 2 < max(sizes) <= SMALL
 
 
-def test_datasets_loads_it_without_us(corpus, tmp_path):
+def test_corpus_loads_with_plain_datasets(corpus, tmp_path):
     import datasets
 
     files = {"train": [str(path) for path in shards(corpus) if path.parent.name == "train"]}
@@ -120,7 +93,7 @@ def test_datasets_loads_it_without_us(corpus, tmp_path):
     assert whole["validation"]["label"] == [None, None] and len(whole) == 2
 
 
-def test_how_files_are_batched_and_cut_does_not_matter(codec, sources, corpus, tmp_path):
+def test_latents_do_not_depend_on_batching_and_shard_size(codec, sources, corpus, tmp_path):
     codec.max_batch_size, codec.tile_seconds = 1, 0.3  # so that most files are streamed
     encode_corpus(codec, sources, tmp_path / "other", progress=False)
     assert len(shards(tmp_path / "other")) == 2
@@ -132,7 +105,7 @@ def test_how_files_are_batched_and_cut_does_not_matter(codec, sources, corpus, t
             torch.testing.assert_close(one.values, other.values, rtol=1e-4, atol=1e-5)
 
 
-def test_half_precision_is_half_the_size_and_close(codec, sources, corpus, tmp_path):
+def test_float16_corpus_size_and_error(codec, sources, corpus, tmp_path):
     encode_corpus(codec, sources, tmp_path / "half", dtype="float16", progress=False)
     for one, other in zip(rows_of(corpus)["train"], rows_of(tmp_path / "half")["train"]):
         assert len(one["latents"]) == 2 * len(other["latents"])
@@ -142,7 +115,7 @@ def test_half_precision_is_half_the_size_and_close(codec, sources, corpus, tmp_p
 
 
 @pytest.mark.parametrize("name, gain", [("mimi", False), ("encodec in chunks", True)])
-def test_codes_and_gains_are_kept_and_decode_the_same(foreign, sources, tmp_path, name, gain):
+def test_codes_and_gains_round_trip(foreign, sources, tmp_path, name, gain):
     codec = from_huggingface(foreign(name))
     layout = None if gain else "mono"
     encode_corpus(codec, sources, tmp_path / "out", layout=layout, progress=False)
@@ -156,7 +129,7 @@ def test_codes_and_gains_are_kept_and_decode_the_same(foreign, sources, tmp_path
         torch.testing.assert_close(codec.decode(latents), codec.decode(expected), rtol=1e-3, atol=1e-4)
 
 
-def test_only_codes_or_only_latents(codec, foreign, sources, tmp_path):
+def test_only_codes_or_only_latents_are_stored(codec, foreign, sources, tmp_path):
     mimi = from_huggingface(foreign("mimi"))
     for kept, lost in (("codes", "latents"), ("latents", "codes")):
         encode_corpus(mimi, sources, tmp_path / kept, only=kept, num_quantizers=2, progress=False)
@@ -165,12 +138,12 @@ def test_only_codes_or_only_latents(codec, foreign, sources, tmp_path):
     (latents, *_) = stored_latents(open_dataset(tmp_path / "codes"))
     assert latents.values is None and (latents.codes[:, 2:] == -1).all() and (latents.codes[:, :2] >= 0).all()
     assert latents.layouts() == [ChannelLayout.MONO]
-    with pytest.raises(PartitaError, match="Autoencoder makes no codes"):
+    with pytest.raises(PartitaError, match="Autoencoder .*codes"):
         encode_corpus(codec, sources, tmp_path / "none", only="codes", progress=False)
     assert not (tmp_path / "none").exists()
 
 
-def test_stereo_is_folded_for_a_mono_model_as_in_training(foreign, sources, tmp_path):
+def test_stereo_is_averaged_for_mono_model(foreign, sources, tmp_path):
     codec = from_huggingface(foreign("dac"))
     encode_corpus(codec, sources, tmp_path / "out", progress=False)
     for clip, latents in zip(
@@ -181,7 +154,7 @@ def test_stereo_is_folded_for_a_mono_model_as_in_training(foreign, sources, tmp_
         assert latents.layouts() == [ChannelLayout.MONO]
 
 
-# ------------------------------------------------------------------ killed, and shared
+# ------------------------------------------------------------------ kills and several processes
 
 WRITER = """
 import sys, time, torch
@@ -195,7 +168,7 @@ original, calls = codec.encode, []
 def encode(audio, **settings):
     while len(list(Path(output).glob("*/latents-*.parquet"))) >= int(max_shards):
         time.sleep(0.01)  # until it is killed
-    if audio.any():  # the silence by which the main process sees what a codec makes is no work
+    if audio.any():  # the silence that shows what a codec produces is not counted
         calls.append(len(audio))
     return original(audio, **settings)
 codec.encode = encode
@@ -204,7 +177,7 @@ from accelerate import PartialState
 state = PartialState()
 said = ["process", state.process_index, "of", state.num_processes, "calls", len(calls)]
 said += ["encoded", done.encoded, "broken", len(done.broken)]
-print(" ".join(map(str, said)) + "\\n", end="")  # in one write, so that two processes do not write into one line
+print(" ".join(map(str, said)) + "\\n", end="")  # in one write, so that the lines of two processes do not mix
 state.destroy_process_group()
 """
 
@@ -223,7 +196,7 @@ def environment() -> dict[str, str]:
 
 
 def kill_after(command: list[str], output: Path, count: int) -> None:
-    """Starts a process, and kills it as soon as it has written so many shards."""
+    """Start a process, and kill it as soon as it has written some shards."""
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 600
     while len(shards(output)) < count and process.poll() is None and time.monotonic() < deadline:
@@ -234,11 +207,11 @@ def kill_after(command: list[str], output: Path, count: int) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_any_time_and_ended_by_two_processes_it_is_the_same(run, sources, corpus, tmp_path):
+def test_killed_encoding_resumed_by_two_processes_gives_same_corpus(run, sources, corpus, tmp_path):
     output = tmp_path / "killed"
     for count in (1, 3):
         kill_after(writer(run, sources, output, count), output, count)
-        with pytest.raises(PartitaError, match="shards of 'train' are missing; give the command that encodes it once"):
+        with pytest.raises(PartitaError, match=r"\d+ of \d+ shards of 'train' are missing"):
             open_dataset(output)
     before = {path: path.stat().st_mtime_ns for path in shards(output)}
     assert 3 <= len(before) < len(shards(corpus)) - 1
@@ -252,21 +225,21 @@ def test_killed_at_any_time_and_ended_by_two_processes_it_is_the_same(run, sourc
     assert rows_of(output) == rows_of(corpus)
 
 
-def test_shards_that_are_not_there_are_made_again_and_the_same(codec, sources, corpus, tmp_path):
+def test_missing_shards_are_encoded_again_identically(codec, sources, corpus, tmp_path):
     output = tmp_path / "again"
     shutil.copytree(corpus, output)
     for path in shards(output)[1:4]:
         path.unlink()
-    left = output / "train" / ".latents-00002.parquet.partita"  # what a kill within a write leaves
+    left = output / "train" / ".latents-00002.parquet.partita"  # left by a kill during a write
     (left / "new").mkdir(parents=True)
     (left / "new" / "latents-00002.parquet").write_text("half")
-    done = encode_corpus(codec, sources, output, progress=False)  # the size of shards is that of the beginning
+    done = encode_corpus(codec, sources, output, progress=False)  # the shard size is that of the first call
     assert (done.files, done.encoded, len(done.broken)) == (13, 12, 1) and "03b.wav" in done.broken[0]
     assert [path.read_bytes() for path in shards(output)] == [path.read_bytes() for path in shards(corpus)]
     assert not left.exists() and encode_corpus(codec, sources, output, progress=False) == done
 
 
-def test_shards_whose_end_cannot_be_read_are_made_again(codec, sources, corpus, tmp_path):
+def test_damaged_shards_are_encoded_again(codec, sources, corpus, tmp_path):
     import datasets
 
     output = tmp_path / "again"
@@ -274,7 +247,7 @@ def test_shards_whose_end_cannot_be_read_are_made_again(codec, sources, corpus, 
     empty, cut, foreign, untold = shards(output)[:4]
     empty.write_bytes(b"")
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
-    datasets.Dataset.from_dict({"audio": ["x"]}).to_parquet(foreign)  # one without a note
+    datasets.Dataset.from_dict({"audio": ["x"]}).to_parquet(foreign)  # without shard metadata
     table = pq.read_table(untold)
     pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"partita": b"{}"}), untold)
     done = encode_corpus(codec, sources, output, progress=False)
@@ -283,49 +256,49 @@ def test_shards_whose_end_cannot_be_read_are_made_again(codec, sources, corpus, 
 
 
 @pytest.mark.parametrize("changes", [{"ends": []}, {"ends": [3, 3]}, {"ends": [-1]}, {"seconds": []}])
-def test_a_plan_that_is_none_is_one_line(codec, sources, corpus, changes):
+def test_invalid_shard_plan_raises(codec, sources, corpus, changes):
     record = json.loads((corpus / "corpus.json").read_text())
     record["splits"]["train"] |= changes
     (corpus / "corpus.json").write_text(json.dumps(record))
     for use in (lambda: open_dataset(corpus), lambda: encode_corpus(codec, sources, corpus, progress=False)):
-        with pytest.raises(PartitaError, match="corpus.json: the ends and seconds of 'train' are not those of shards"):
+        with pytest.raises(PartitaError, match="corpus.json: the ends and seconds of 'train'"):
             use()
     record["splits"]["train"] |= {"ends": [99], "seconds": [1.0]}
     (corpus / "corpus.json").write_text(json.dumps(record))
-    with pytest.raises(PartitaError, match="was begun on other files than"):
+    with pytest.raises(PartitaError, match="other files"):
         encode_corpus(codec, sources, corpus, progress=False)
 
 
-# ------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------ errors
 
 
-def test_a_corpus_goes_on_with_the_same_only(codec, sources, corpus, config, tmp_path):
+def test_resuming_with_other_settings_or_files_raises(codec, sources, corpus, config, tmp_path):
     def again(model=codec, source=sources, **settings):
         return encode_corpus(model, source, corpus, progress=False, **settings)
 
     torch.manual_seed(3)
     before = rows_of(corpus)
-    with pytest.raises(PartitaError, match="was begun with space_id"):
+    with pytest.raises(PartitaError, match=f"space_id {codec.space_id}, not "):
         again(config().model.build().eval())
-    with pytest.raises(PartitaError, match="was begun with dtype float32, not float16"):
+    with pytest.raises(PartitaError, match="dtype float32, not float16"):
         again(dtype="float16")
-    with pytest.raises(PartitaError, match="was begun with layout None, not mono"):
+    with pytest.raises(PartitaError, match="layout None, not mono"):
         again(layout="mono")
-    other = write_sources(tmp_path / "other")
+    other = shutil.copytree(sources, tmp_path / "other")
     (other / "train" / "00.wav").unlink()
-    with pytest.raises(PartitaError, match="was begun on other files than .*other has now"):
+    with pytest.raises(PartitaError, match="other files than .*/other "):
         again(source=other)
-    with pytest.raises(PartitaError, match="holds latents already"):
+    with pytest.raises(PartitaError, match="holds latents, not audio"):
         encode_corpus(codec, corpus, tmp_path / "twice", progress=False)
     with pytest.raises(PartitaError, match="is not empty"):
         encode_corpus(codec, sources, other, progress=False)
     (other / "metadata.csv").write_text("file_name,frames\ntrain/01.wav,3\n")
-    with pytest.raises(PartitaError, match="has a column 'frames', which a corpus has for its own"):
+    with pytest.raises(PartitaError, match="column 'frames'"):
         encode_corpus(codec, other, tmp_path / "named", progress=False)
     assert rows_of(corpus) == before
 
 
-def test_nothing_but_broken_files_leaves_nothing(codec, tmp_path):
+def test_source_of_only_broken_files_leaves_no_folder(codec, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.wav").write_text("no audio")
     with pytest.raises(PartitaError, match=r"none of 1 files could be encoded; the first: .*a\.wav: is not audio"):
@@ -333,7 +306,7 @@ def test_nothing_but_broken_files_leaves_nothing(codec, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_corpus_that_is_not_right_is_one_line(corpus, tmp_path):
+def test_invalid_corpus_raises(corpus, tmp_path):
     with pytest.raises(PartitaError, match="no split 'test'; it has train, validation"):
         open_dataset(corpus, "test")
     with pytest.raises(PartitaError, match="holds latents, not audio"):
@@ -356,7 +329,7 @@ def test_a_corpus_that_is_not_right_is_one_line(corpus, tmp_path):
         open_dataset(corpus)
 
 
-def test_rows_are_checked_and_corpora_are_not_mixed(codec, corpus, sources, foreign, tmp_path):
+def test_damaged_rows_and_mixed_corpora_raise(codec, corpus, sources, foreign, tmp_path):
     import datasets
 
     dataset = open_dataset(corpus)
@@ -364,7 +337,7 @@ def test_rows_are_checked_and_corpora_are_not_mixed(codec, corpus, sources, fore
     damaged = {
         "frames 11 and layout 0 are not those of stored latents": {"frames": 11},
         "layout 9 are not those of stored latents": {"layout": 9},
-        "the stored latents are not those of": {"latents": row["latents"][:-4]},
+        "the stored latents are .* bytes": {"latents": row["latents"][:-4]},
         r"some of the stored latents are not finite \(NaN or infinite\)": {
             "latents": row["latents"][:-4] + np.float32("nan").tobytes()
         },
@@ -380,116 +353,10 @@ def test_rows_are_checked_and_corpora_are_not_mixed(codec, corpus, sources, fore
         corpus_spec(mixed)
 
 
-# ------------------------------------------------------------------ crops
-
-PLAIN = DataConfig(crop_seconds=0.2, batch_size=4, num_workers=0)
-
-
-def loader(codec, folder, config=PLAIN, **settings):
-    common = {"audio_spec": codec.audio_spec, "crop_multiple": codec.latent_spec.hop, "seed": 3}
-    return build_loader(open_dataset(folder), config, **common | settings)
-
-
-def test_crops_are_pieces_of_the_stored_latents(codec, corpus):
-    dataset = open_dataset(corpus)
-    whole = list(stored_latents(dataset))
-    crops = LatentCrops(dataset, audio_spec=codec.audio_spec, crop_samples=1200, config=PLAIN, seed=0)
-    hop = codec.latent_spec.hop
-    frames, starts = 1200 // hop, set()
-    for epoch in range(30):
-        for index in (0, 2):  # 800 and 2401 samples
-            item, values = crops[epoch, index], whole[index].values[0]
-            assert item["latents"].shape == (4, frames) and item["latents"].dtype == torch.float32
-            assert (item["index"], item["broken"]) == (index, [])
-            if index == 0:
-                count = values.shape[-1]
-                assert item["audio_lengths"] == 800 and torch.equal(item["latents"][:, :count], values)
-                assert not item["latents"][:, count:].any()
-                continue
-            places = [
-                i
-                for i in range(values.shape[-1] - frames + 1)
-                if torch.equal(values[:, i : i + frames], item["latents"])
-            ]
-            assert len(places) == 1
-            starts.add(places[0])
-            assert item["audio_lengths"] == min(frames * hop, 2401 - places[0] * hop)
-    assert len(starts) > 15 and max(starts) <= whole[2].values.shape[-1] - frames
-
-
-def test_damaged_rows_are_replaced_and_named(codec, corpus):
-    dataset = open_dataset(corpus)
-    rows = dataset.to_list()
-    spec, description = corpus_spec(dataset), dataset.info.description
-    rows[1]["latents"] = np.full(len(rows[1]["latents"]) // 4, np.nan, np.float32).tobytes()
-    rows[2]["layout"] = 9
-    damaged = type(dataset).from_list(rows)
-    damaged.info.description = description
-    settings = {"audio_spec": codec.audio_spec, "crop_samples": 1200, "config": PLAIN, "seed": 0}
-    crops, good = (LatentCrops(each, **settings) for each in (damaged, dataset))
-    assert torch.equal(crops[4, 3]["latents"], good[4, 3]["latents"]) and crops[4, 3]["broken"] == []
-    for index, reason in {1: "some of the stored latents are not finite", 2: "layout 9 are not those"}.items():
-        item = crops[0, index]
-        assert item["index"] not in (1, 2) and item["latents"].isfinite().all()
-        assert all(name in " ".join(item["broken"]) for name in (f"{index:02}.wav", reason))
-    with pytest.raises(PartitaError, match="01.wav: some of the stored latents are not finite"):
-        spec.latents(rows[1])
-
-
 @pytest.mark.parametrize("split", ["../elsewhere", "/etc", "..", "a/b", ""])
-def test_a_split_is_a_folder_of_the_corpus(corpus, split):
+def test_split_name_cannot_leave_the_corpus_folder(corpus, split):
     record = json.loads((corpus / "corpus.json").read_text())
     record["splits"][split] = record["splits"]["train"]
     (corpus / "corpus.json").write_text(json.dumps(record))
-    with pytest.raises(PartitaError, match="corpus.json: .* is no name of a split, which is a folder beside it"):
+    with pytest.raises(PartitaError, match="corpus.json: .* not the name of a split"):
         open_dataset(corpus)
-
-
-def test_batches_of_latents_are_functions_of_their_number(codec, corpus):
-    reader = iter(loader(codec, corpus))
-    first, second = next(reader), next(reader)
-    again = next(iter(loader(codec, corpus, start_step=1)))
-    assert torch.equal(again["latents"], second["latents"]) and not torch.equal(first["latents"], second["latents"])
-    parts = [next(iter(loader(codec, corpus, rank=rank, world_size=2))) for rank in (0, 1)]
-    assert torch.equal(torch.cat([part["latents"] for part in parts]), first["latents"])
-    assert first.keys() == {"latents", "audio_lengths", "layout", "index", "file_name", "broken"}
-    assert first["audio_lengths"].dtype == first["layout"].dtype == torch.int64
-
-
-def test_crops_of_latents_have_texts_and_codes(codec, foreign, sources, corpus, tmp_path):
-    tasks = (TextTask("p", "all of {label}", whole=True), TextTask("p", "some of {label}"))
-    config = DataConfig(crop_seconds=0.12, batch_size=40, num_workers=0, texts=tasks)
-    batch = next(iter(loader(codec, corpus, config)))
-    for index, length, answer in zip(batch["index"].tolist(), batch["audio_lengths"].tolist(), batch["answer"]):
-        kinds = {answer.split(" of ")[0] for answer in batch["answer"]}
-        assert answer.endswith(f" of {open_dataset(corpus)[index]['label']}") and kinds == {"all", "some"}
-        assert length == 800 or answer.startswith("some")
-    with pytest.raises(PartitaError, match="needs the column 'lable'"):
-        loader(codec, corpus, DataConfig(texts=(TextTask("p", "{lable}"),)))
-    mimi = from_huggingface(foreign("mimi"))
-    encode_corpus(mimi, sources, tmp_path / "mimi", progress=False)
-    batch = next(iter(loader(mimi, tmp_path / "mimi", config)))
-    frames = -(-batch["audio_lengths"] // mimi.latent_spec.hop)
-    inside = torch.arange(batch["codes"].shape[-1]) < frames[:, None]
-    assert batch["codes"].shape == (40, 4, batch["latents"].shape[-1])
-    assert ((batch["codes"] >= 0).all(1) == inside).all() and not batch["latents"].movedim(1, 2)[~inside].any()
-    assert (batch["layout"] == ChannelLayout.MONO).all()
-
-
-def test_the_corpus_of_a_set_model(tmp_path, sources):
-    from partita.recipes import music2latent2_tiny
-    from partita_core import build
-
-    small = override(music2latent2_tiny().model, ["audio.sample_rate=8000"])
-    torch.manual_seed(0)
-    codec = build(small).eval()
-    encode_corpus(codec, sources, tmp_path / "out", progress=False)
-    spec = codec.latent_spec
-    assert spec.tokens_per_frame > 1
-    rows = list(stored_latents(open_dataset(tmp_path / "out", "validation")))
-    assert all(
-        isinstance(row, Latents) and row.values.shape[-1] == row.frames[0] * spec.tokens_per_frame for row in rows
-    )
-    config = DataConfig(crop_seconds=2 * spec.hop / 8000, batch_size=2, num_workers=0)
-    batch = next(iter(loader(codec, tmp_path / "out", config)))
-    assert batch["latents"].shape == (2, spec.dim, 2 * spec.tokens_per_frame)

@@ -5,8 +5,8 @@ import pytest
 import soundfile
 import torch
 from partita.data import (
+    AudioCrops,
     Augmentation,
-    Crops,
     DataConfig,
     EpochSampler,
     build_loader,
@@ -21,7 +21,7 @@ PLAIN = DataConfig(augmentation=None, num_workers=0, batch_size=4)
 
 
 def ramp(start: float, samples: int) -> torch.Tensor:
-    """Every sample says where it is from."""
+    """Samples whose values give their positions."""
     return (start + torch.arange(samples) / 100_000)[None].expand(2, -1)
 
 
@@ -36,11 +36,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def crops(folder, config: DataConfig = PLAIN, crop_samples: int = 1000, seed: int = 0, spec=SPEC) -> Crops:
-    return Crops(open_dataset(folder), audio_spec=spec, crop_samples=crop_samples, config=config, seed=seed)
+def crops(folder, config: DataConfig = PLAIN, crop_samples: int = 1000, seed: int = 0, spec=SPEC) -> AudioCrops:
+    return AudioCrops(open_dataset(folder), audio_spec=spec, crop_samples=crop_samples, config=config, seed=seed)
 
 
-def test_a_crop_is_a_piece_of_its_file(folder):
+def test_crop_is_slice_of_its_file(folder):
     item = crops(folder)[0, 2]
     assert item["audio"].shape == (2, 1000) and item["audio"].dtype == torch.float32
     place = round((item["audio"][0, 0].item() - 0.3) * 100_000)
@@ -50,7 +50,7 @@ def test_a_crop_is_a_piece_of_its_file(folder):
     assert item["layout"] == item["target_layout"] == ChannelLayout.STEREO
 
 
-def test_crops_reach_the_first_and_the_last_sample(folder):
+def test_crops_reach_first_and_last_sample(folder):
     config, starts = PLAIN, set()
     for epoch in range(40):
         audio = crops(folder, config, 4990)[epoch, 0]["audio"]
@@ -58,14 +58,14 @@ def test_crops_reach_the_first_and_the_last_sample(folder):
     assert min(starts) == 0 and max(starts) == 10
 
 
-def test_a_short_file_is_followed_by_zeros(folder):
+def test_short_file_is_zero_padded(folder):
     item = crops(folder, replace(PLAIN, silence_db=None))[0, 3]
     assert item["audio_lengths"] == 300
     torch.testing.assert_close(item["audio"][:, :300], ramp(0.4, 300))
     assert not item["audio"][:, 300:].any()
 
 
-def test_a_crop_depends_on_seed_epoch_and_index_only(folder):
+def test_crop_depends_on_seed_epoch_and_index_only(folder):
     config = replace(PLAIN, augmentation=Augmentation())
     one, other = crops(folder, config), crops(folder, config)
     other[3, 1]
@@ -75,7 +75,7 @@ def test_a_crop_depends_on_seed_epoch_and_index_only(folder):
     assert not torch.equal(one[0, 4]["audio"], crops(folder, config, seed=1)[0, 4]["audio"])
 
 
-def test_files_of_another_rate_arrive_at_the_models(tmp_path):
+def test_crops_are_resampled_to_model_rate(tmp_path):
     time = torch.arange(48000) / 48000
     write_audio(tmp_path / "a.flac", 0.5 * torch.sin(2 * torch.pi * 1000 * time)[None], 48000)
     item = crops(tmp_path, crop_samples=4000)[0, 0]
@@ -84,7 +84,7 @@ def test_files_of_another_rate_arrive_at_the_models(tmp_path):
     assert torch.fft.rfft(spectrum).abs().argmax() == 500
 
 
-def test_silent_places_are_drawn_again(tmp_path):
+def test_silent_crops_are_drawn_again(tmp_path):
     audio = torch.zeros(1, 80000)
     audio[:, 40000:] = noise(40000)
     write_audio(tmp_path / "a.wav", audio, 8000)
@@ -99,18 +99,18 @@ MONO = AudioSpec(8000, 1, (ChannelLayout.MONO,))
 
 
 @pytest.mark.parametrize("samples", [300, 5000])
-def test_channels_that_cancel_are_silent_in_the_format_that_cancels_them(tmp_path, samples):
+def test_cancelling_channels_are_silent_in_mono(tmp_path, samples):
     write_audio(tmp_path / "0.wav", torch.stack([noise(samples), -noise(samples)]), 8000)
     write_audio(tmp_path / "1.wav", noise(5000)[None], 8000)
     item = crops(tmp_path, spec=MONO)[0, 0]  # always the mean of both
     assert item["index"] == 1 and "its channels cancel each other, below -60 dB" in item["broken"][0]
-    assert crops(tmp_path)[0, 0]["index"] == 0  # as left and right it is sound
+    assert crops(tmp_path)[0, 0]["index"] == 0  # as left and right, it is not silent
     config = replace(PLAIN, augmentation=Augmentation(level_db=None), max_silent_retries=50)
     drawn = [crops(tmp_path, config, spec=MONO)[epoch, 0] for epoch in range(12)]
     assert all(item["index"] == 0 and item["audio"].std() > 0.01 for item in drawn)  # one of the channels
 
 
-def test_an_offset_is_not_sound(tmp_path):
+def test_constant_offset_counts_as_silence(tmp_path):
     audio = torch.full((2, 8000), 0.5)
     audio[0] = -0.3
     audio[:, 6000:] += noise(2000)
@@ -119,23 +119,23 @@ def test_an_offset_is_not_sound(tmp_path):
     assert all(item["audio"].std(-1).max() > 1e-3 and not item["broken"] for item in found)
 
 
-def test_a_silent_file_is_replaced_and_named_and_taken_where_there_is_no_other(folder):
+def test_silent_file_is_replaced_if_another_is_usable(folder):
     write_audio(folder / "1.wav", torch.zeros(1, 6000), 8000)
     item = crops(folder)[0, 1]
     assert item["index"] != 1 and item["audio"].any()
-    said = f"{folder / '1.wav'}: is silent, below -60 dB, wherever it was cut (4 times)"
+    said = f"{folder / '1.wav'}: is silent, below -60 dB in all of 4 crops"
     assert item["broken"][0] == said
     item = crops(folder, crop_samples=7000)[0, 1]
-    assert item["broken"][0] == f"{folder / '1.wav'}: is silent, below -60 dB"  # all of it was heard
+    assert item["broken"][0] == f"{folder / '1.wav'}: is silent, below -60 dB"  # the crop holds all of it
     for name in ("0.wav", "2.wav", "3.wav", "4.wav"):
         (folder / name).unlink()
     item = crops(folder)[0, 0]
     assert not item["audio"].any() and item["audio_lengths"] == 1000 and item["broken"] == [said]
 
 
-def test_a_file_that_changes_while_it_is_read_is_replaced_and_named(folder, monkeypatch):
-    """It is cut short between the look at its header and the reading; the next time it is as long as it says."""
-    from partita.data import crops as module
+def test_file_changed_while_reading_is_replaced(folder, monkeypatch):
+    """The file becomes shorter between reading its header and its samples; the next time, the header is right."""
+    from partita.data import audio_crops as module
 
     original = module.audio_info
 
@@ -152,7 +152,7 @@ def test_a_file_that_changes_while_it_is_read_is_replaced_and_named(folder, monk
     assert (second["index"], second["audio_lengths"], second["broken"]) == (1, 1200, [])
 
 
-def test_broken_files_are_replaced_and_named(folder):
+def test_broken_files_are_replaced_and_reported(folder):
     (folder / "1.wav").write_text("not audio")
     write_audio(folder / "2.flac", torch.zeros(1, 9000), 8000)
     data = (folder / "2.flac").read_bytes()
@@ -166,7 +166,7 @@ def test_broken_files_are_replaced_and_named(folder):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_file_that_breaks_at_several_places_is_one_file(tmp_path, workers):
+def test_file_broken_at_several_positions_is_counted_once(tmp_path, workers):
     noise = torch.rand(2, 60000, generator=torch.Generator().manual_seed(0)) - 0.5
     soundfile.write(tmp_path / "whole.flac", noise.T.numpy(), 48000)
     data = (tmp_path / "whole.flac").read_bytes()
@@ -179,12 +179,12 @@ def test_a_file_that_breaks_at_several_places_is_one_file(tmp_path, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_nothing_but_broken_files_is_one_line(tmp_path, workers):
+def test_only_broken_files_raise(tmp_path, workers):
     for name in "ab":
         (tmp_path / f"{name}.wav").write_text("not audio")
     config = replace(PLAIN, num_workers=workers)
     loader = build_loader(open_dataset(tmp_path), config, audio_spec=SPEC, crop_multiple=10, seed=0)
-    with pytest.raises(PartitaError, match="2 files in a row cannot be read, of 2; the first: ") as caught:
+    with pytest.raises(PartitaError, match=r"2 files .* of 2; the first: .*[ab]\.wav: is not audio") as caught:
         next(iter(loader))
     assert "\n" not in str(caught.value)
 
@@ -193,7 +193,7 @@ def keys(steps: int, **settings) -> list:
     return list(islice(EpochSampler(**{"num_items": 5, "batch_size": 4, "seed": 0} | settings), steps))
 
 
-def test_epochs_are_complete_and_in_orders_of_their_own():
+def test_epochs_are_complete_and_shuffled():
     flat = [key for batch in keys(10) for key in batch]
     epochs = [flat[5 * epoch : 5 * epoch + 5] for epoch in range(8)]
     for number, epoch in enumerate(epochs):
@@ -202,19 +202,19 @@ def test_epochs_are_complete_and_in_orders_of_their_own():
     assert keys(3) != keys(3, seed=1)
 
 
-def test_the_order_goes_on_where_it_stopped():
+def test_sampler_resumes_from_start_step():
     assert keys(4, start_step=7) == keys(11)[7:]
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_processes_share_the_same_batches(world_size):
+def test_processes_share_batches(world_size):
     shares = [keys(6, rank=rank, world_size=world_size) for rank in range(world_size)]
     assert [sum(parts, []) for parts in zip(*shares)] == keys(6)
-    with pytest.raises(PartitaError, match="a batch of 4 cannot be shared evenly by 3 processes"):
+    with pytest.raises(PartitaError, match="batch of 4 .* 3 processes"):
         EpochSampler(num_items=5, batch_size=4, seed=0, world_size=3)
 
 
-def test_a_set_smaller_than_a_batch_fills_it():
+def test_small_data_set_fills_a_batch_with_several_epochs():
     (batch,) = keys(1, num_items=2, batch_size=5)
     assert [epoch for epoch, _ in batch] == [0, 0, 1, 1, 2]
 
@@ -225,7 +225,7 @@ def same(one: dict, other: dict) -> bool:
     return names and all(torch.equal(one[key], other[key]) for key in one if isinstance(one[key], torch.Tensor))
 
 
-def test_batches_are_the_same_with_workers_without_and_resumed(folder):
+def test_batches_equal_with_workers_and_after_resuming(folder):
     config = replace(PLAIN, augmentation=Augmentation(), crop_seconds=0.102)
     settings = {"audio_spec": SPEC, "crop_multiple": 64, "seed": 3}
     dataset = open_dataset(folder)
@@ -238,7 +238,7 @@ def test_batches_are_the_same_with_workers_without_and_resumed(folder):
         assert here[0][key].dtype == torch.int64 and here[0][key].shape == (4,)
 
 
-def test_two_ranks_make_one_batch(folder):
+def test_two_ranks_join_to_one_batch(folder):
     settings = {"audio_spec": SPEC, "crop_multiple": 64, "seed": 3}
     dataset = open_dataset(folder)
     whole = next(iter(build_loader(dataset, PLAIN, **settings)))
@@ -246,19 +246,19 @@ def test_two_ranks_make_one_batch(folder):
     assert torch.equal(torch.cat([part["audio"] for part in parts]), whole["audio"])
 
 
-def test_loading_leaves_the_global_generator_alone(folder):
+def test_loading_does_not_advance_global_generator(folder):
     torch.manual_seed(5)
     before = torch.get_rng_state()
     next(iter(build_loader(open_dataset(folder), PLAIN, audio_spec=SPEC, crop_multiple=64, seed=3)))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_crop_samples_are_the_nearest_multiple():
+def test_crop_samples_is_nearest_multiple():
     assert DataConfig(crop_seconds=1.5).crop_samples(44100, 3360) == 20 * 3360
     assert DataConfig(crop_seconds=0.001).crop_samples(44100, 3360) == 3360
 
 
-def test_the_config_is_plain_data():
+def test_data_config_round_trip_and_ranges():
     config = DataConfig()
     assert from_dict(DataConfig, to_dict(config)) == config
     changed = override(config, ["augmentation.swap=0", "batch_size=3"])
@@ -270,9 +270,9 @@ def test_the_config_is_plain_data():
         DataConfig(crop_seconds=0)
 
 
-def test_what_cannot_be_cropped(folder):
+def test_empty_data_set_and_missing_format_raise(folder):
     with pytest.raises(PartitaError, match="holds no audio"):
-        Crops(open_dataset(folder).select([]), audio_spec=SPEC, crop_samples=9, config=PLAIN, seed=0)
+        AudioCrops(open_dataset(folder).select([]), audio_spec=SPEC, crop_samples=9, config=PLAIN, seed=0)
     config = replace(PLAIN, augmentation=Augmentation(mono_average=0, mono_channel=0))
-    with pytest.raises(PartitaError, match="no format is left"):
+    with pytest.raises(PartitaError, match="mono: mono_average, mono_channel are 0"):
         crops(folder, config, spec=AudioSpec(8000, 1, (ChannelLayout.MONO,)))

@@ -22,7 +22,7 @@ def latents(codec):
 
 
 @pytest.mark.parametrize("layout", [None, "mono", "mid_side"])
-def test_pieces_joined_are_what_is_decoded_at_once(codec, latents, layout):
+def test_decoded_pieces_equal_full_decode(codec, latents, layout):
     pieces = list(decode_pieces(codec, latents, layout=layout))
     assert len(pieces) > 3 and max(piece.shape[-1] for piece in pieces) < 3 * 44_100
     joined, whole = torch.cat(pieces, dim=-1), codec.decode(latents, layout=layout)[0]
@@ -33,13 +33,13 @@ def test_pieces_joined_are_what_is_decoded_at_once(codec, latents, layout):
     assert (again - whole).abs().max() < 1e-4 * whole.std()
 
 
-def test_what_fits_in_a_tile_is_decoded_at_once(codec):
+def test_short_latents_are_decoded_in_one_piece(codec):
     latents = codec.encode(torch.rand(1, 1, 30_000) - 0.5)
     (piece,) = decode_pieces(codec, latents)
     assert torch.equal(piece, codec.decode(latents)[0]) and piece.shape == (1, 30_000)
 
 
-def test_a_model_that_sees_all_is_not_cut(codec, latents, monkeypatch):
+def test_model_without_finite_context_is_not_tiled(codec, latents, monkeypatch):
     def refuse(*args, **kwargs):
         raise UnboundedError("it sees all")
 
@@ -48,7 +48,7 @@ def test_a_model_that_sees_all_is_not_cut(codec, latents, monkeypatch):
     assert piece.shape == (2, 200_000)
 
 
-def test_several_recordings_and_foreign_latents_are_refused(codec, latents):
+def test_several_items_and_foreign_latents_raise(codec, latents):
     two = codec.encode(torch.zeros(2, 1, 5000))
     with pytest.raises(PartitaError, match="these are latents of 2 recordings"):
         next(decode_pieces(codec, two))
@@ -56,7 +56,7 @@ def test_several_recordings_and_foreign_latents_are_refused(codec, latents):
         next(decode_pieces(codec, replace(latents, space_id="0123456789abcdef")))
 
 
-def test_pieces_are_written_as_they_come_and_nothing_is_left_of_what_breaks_off(tmp_path):
+def test_write_audio_takes_pieces_and_is_atomic(tmp_path):
     audio = 0.1 * torch.randn(2, 5000, generator=torch.Generator().manual_seed(0))
     assert write_audio(tmp_path / "a.wav", iter([audio[:, :1000], audio[:, :0], audio[:, 1000:]]), 8000) == 5000
     assert torch.equal(torch.from_numpy(soundfile.read(tmp_path / "a.wav", dtype="float32")[0].T), audio)

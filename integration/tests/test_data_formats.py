@@ -1,4 +1,4 @@
-"""Every format read in one go, in blocks and in parts, and held against ffmpeg."""
+"""All formats read as a whole, in blocks and in parts, and compared with ffmpeg."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def music(rate: int, channels: int, seconds: float = 3.0) -> np.ndarray:
-    """Tones and noise with a pause, `(samples, channels)`: behind a pause, MP3 frames draw on many earlier ones."""
+    """Tones and noise with a pause, `(samples, channels)`: after a pause, MP3 frames depend on many earlier ones."""
     draw, time = np.random.default_rng(rate + channels), np.arange(int(rate * seconds)) / rate
     audio = np.zeros((len(time), channels))
     for _ in range(10):
@@ -28,7 +28,7 @@ def music(rate: int, channels: int, seconds: float = 3.0) -> np.ndarray:
 
 
 def check_parts(source, *, crops: int) -> Tensor:
-    """The whole of a file, which blocks and crops have to be parts of, bit for bit."""
+    """All samples of a file, after checking that blocks and crops are exact parts of them."""
     with AudioFile(source) as file:
         whole, length = file.read(), file.info.frames
         assert whole.shape == (file.info.channels, length)
@@ -48,13 +48,13 @@ def check_parts(source, *, crops: int) -> Tensor:
 WRITTEN = [
     (form, subtype)
     for form in soundfile.available_formats()
-    if form not in ("RAW", "SD2")  # the one has no header, the other is two files
+    if form not in ("RAW", "SD2")  # RAW has no header, SD2 is two files
     for subtype in soundfile.available_subtypes(form)
 ]
 
 
 @pytest.mark.parametrize("form, subtype", WRITTEN)
-def test_what_libsndfile_writes_is_read_the_same_in_parts(form, subtype):
+def test_parts_equal_full_read_in_all_formats(form, subtype):
     file, settings = BytesIO(), {"format": form, "subtype": subtype}
     if "MPEG" in subtype:
         settings |= {"bitrate_mode": "VARIABLE", "compression_level": 0.5}
@@ -74,7 +74,7 @@ def test_what_libsndfile_writes_is_read_the_same_in_parts(form, subtype):
 MPEG, VORBIS, OPUS = 4e-6, 4e-7, 2e-5  # ffmpeg's Opus is rounded to 16 bit
 
 WEBM = "ffmpeg -i IN -c:a {} out.webm && ffmpeg -i out.webm -c copy out.{}"
-# Name: encoder, sample rate, channels, and how far ffmpeg's samples may be away.
+# Name: encoder, sample rate, channels, and the maximum difference from ffmpeg's samples.
 ENCODERS = {
     "mp3_lame_vbr": ("lame --quiet -V2 IN out.mp3", 44100, 2, MPEG),
     "mp3_lame_cbr": ("lame --quiet -b 128 IN out.mp3", 44100, 2, MPEG),
@@ -110,14 +110,14 @@ ENCODERS = {
     "flac_unknown_length": ("ffmpeg -i IN -f flac pipe:1", 44100, 2, 0),
     "wav_gsm": ("ffmpeg -i IN -c:a libgsm_ms out.wav", 8000, 1, 0),
     "wav_ms_adpcm": ("ffmpeg -i IN -c:a adpcm_ms out.wav", 44100, 2, 0),
-    "wav_ima_adpcm": ("ffmpeg -i IN -c:a adpcm_ima_wav out.wav", 44100, 2, 2e-3),  # ffmpeg rounds another way
+    "wav_ima_adpcm": ("ffmpeg -i IN -c:a adpcm_ima_wav out.wav", 44100, 2, 2e-3),  # ffmpeg rounds differently
     "wav_of_unknown_length": ("ffmpeg -i IN -f wav pipe:1", 44100, 2, 0),
     "aiff": ("ffmpeg -i IN -c:a pcm_s24be out.aiff", 44100, 2, 0),
 }
 
 
 def encode(folder: Path, command: str, rate: int, channels: int) -> Path:
-    """The file that encoders make of `music`; the test is skipped if one is not installed."""
+    """The encoded `music`; the test is skipped if an encoder is not installed."""
     soundfile.write(folder / "in.wav", music(rate, channels), rate, subtype="PCM_16")
     path = folder / "none"
     for step in command.split(" && "):
@@ -137,7 +137,7 @@ def encode(folder: Path, command: str, rate: int, channels: int) -> Path:
 
 
 def by_ffmpeg(path: Path, rate: int, channels: int) -> Tensor:
-    """The file as ffmpeg decodes it, `(channels, samples)`."""
+    """The file decoded by ffmpeg, `(channels, samples)`."""
     if shutil.which("ffmpeg") is None:
         pytest.skip("ffmpeg is not installed")
     decoder = ["-c:a", "libopus"] if path.suffix == ".opus" else []
@@ -155,7 +155,7 @@ def check_encoder(folder: Path, name: str, *, crops: int) -> None:
     with AudioFile(path) as file:
         rate = file.info.sample_rate
     expected = by_ffmpeg(path, rate, channels)
-    if name == "wav_gsm":  # ffmpeg leaves out what fills the last block
+    if name == "wav_gsm":  # ffmpeg leaves out the padding of the last block
         assert 0 <= whole.shape[1] - expected.shape[1] <= 320
         whole = whole[:, : expected.shape[1]]
     assert whole.shape == expected.shape
@@ -163,17 +163,17 @@ def check_encoder(folder: Path, name: str, *, crops: int) -> None:
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_blocks_crops_and_ffmpeg_agree(tmp_path, name):
+def test_blocks_and_crops_match_ffmpeg(tmp_path, name):
     check_encoder(tmp_path, name, crops=24)
 
 
 @pytest.mark.endurance
 @pytest.mark.parametrize("name", ENCODERS)
-def test_many_crops_and_ffmpeg_agree(tmp_path, name):
+def test_many_crops_match_ffmpeg(tmp_path, name):
     check_encoder(tmp_path, name, crops=200)
 
 
-def test_files_joined_end_to_end_are_read_to_the_end(tmp_path):
+def test_concatenated_files_are_read_to_the_end(tmp_path):
     for name in ("mp3_lame_vbr", "mp3_lame_cbr"):
         (tmp_path / name).mkdir()
         command, rate, channels, _ = ENCODERS[name]

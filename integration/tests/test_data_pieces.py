@@ -1,4 +1,4 @@
-"""Pieces from anywhere in the files: statistics and evaluations are of the whole, not of beginnings."""
+"""Random excerpts of files for statistics and evaluations."""
 
 import pytest
 import torch
@@ -21,13 +21,13 @@ def taken(dataset, seconds, samples=800, **changes):
     return list(random_pieces(dataset, seconds=seconds, samples=samples, seed=0, **MONO | changes))
 
 
-def test_an_offset_is_silent_and_none_takes_all():
+def test_is_silent_ignores_offset():
     assert is_silent(torch.full((2, 100), 0.5), -60.0)
     assert is_silent(0.001 * noise(4000), -60.0) and not is_silent(noise(4000) + 0.5, -60.0)
     assert not is_silent(torch.zeros(1, 100), None)
 
 
-def test_a_piece_is_a_part_of_its_file_behind_the_silence_before_it(tmp_path):
+def test_piece_is_slice_after_leading_silence(tmp_path):
     whole = padded(noise(8000), before=32_000)
     write_audio(tmp_path / "a.wav", whole, RATE)
     dataset, starts = open_dataset(tmp_path), []
@@ -41,7 +41,7 @@ def test_a_piece_is_a_part_of_its_file_behind_the_silence_before_it(tmp_path):
     assert torch.equal(again.audio[0], whole[0, starts[3] : starts[3] + 400])
 
 
-def test_as_many_seconds_as_asked_for_come_of_few_long_files(tmp_path):
+def test_pieces_reach_requested_seconds_from_few_files(tmp_path):
     for name in "ab":
         write_audio(tmp_path / f"{name}.wav", noise(80_000), RATE)
     found = taken(open_dataset(tmp_path), seconds=12.0)
@@ -49,7 +49,7 @@ def test_as_many_seconds_as_asked_for_come_of_few_long_files(tmp_path):
     assert [piece.name for piece in found].count("a.wav") == 60
 
 
-def test_no_more_is_taken_than_the_files_hold(tmp_path):
+def test_pieces_are_limited_by_file_lengths(tmp_path):
     write_audio(tmp_path / "a.wav", noise(4000), RATE)
     write_audio(tmp_path / "b.wav", noise(500), RATE)
     found = taken(open_dataset(tmp_path), seconds=100.0)
@@ -62,12 +62,12 @@ def test_silent_and_broken_files_are_left_out(tmp_path):
     write_audio(tmp_path / "c.wav", noise(4000), RATE)
     assert {piece.name for piece in taken(open_dataset(tmp_path), seconds=1.0)} == {"c.wav"}
     (tmp_path / "c.wav").unlink()
-    assert {piece.name for piece in taken(open_dataset(tmp_path), seconds=1.0)} == {"a.wav"}  # nothing else is there
+    assert {piece.name for piece in taken(open_dataset(tmp_path), seconds=1.0)} == {"a.wav"}  # no other file is left
     (tmp_path / "a.wav").unlink()
     assert taken(open_dataset(tmp_path), seconds=1.0) == []
 
 
-def test_channels_are_mixed_before_a_piece_is_judged(tmp_path):
+def test_silence_of_piece_is_measured_after_downmix(tmp_path):
     half = noise(8000)
     write_audio(tmp_path / "a.wav", torch.cat([half, -half]), RATE)
     dataset = open_dataset(tmp_path)
@@ -75,7 +75,7 @@ def test_channels_are_mixed_before_a_piece_is_judged(tmp_path):
     assert random_piece(dataset, 0, samples=400, key=(0,), **MONO | {"mono": False}).audio.shape == (2, 400)
 
 
-def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
+def test_unreadable_piece_raises(tmp_path):
     (tmp_path / "b.wav").write_text("not audio")
     with pytest.raises(PartitaError, match=r"b\.wav: is not audio"):
         random_piece(open_dataset(tmp_path), 0, samples=400, key=(0,), **MONO)

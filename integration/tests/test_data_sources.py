@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from partita.data import (
-    Crops,
+    AudioCrops,
     DataConfig,
     audio_info,
     build_loader,
@@ -37,7 +37,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_folder_is_walked_and_joined_with_its_metadata(folder):
+def test_folder_rows_have_metadata(folder):
     rows = list(open_dataset(folder, "train"))
     assert [row["file_name"] for row in rows] == ["train/b.wav", "train/deep/a.flac"]
     assert rows[0]["audio"] == {"path": str(folder / "train/b.wav"), "bytes": None}
@@ -46,22 +46,22 @@ def test_a_folder_is_walked_and_joined_with_its_metadata(folder):
     assert open_dataset(folder, "test")["label"] == [None]
 
 
-def test_metadata_in_the_folder_of_the_split(tmp_path):
+def test_metadata_in_split_folder(tmp_path):
     clip(tmp_path / "test/t.wav")
     (tmp_path / "test/metadata.csv").write_text("\ufefffile_name,text\nt.wav,hello\n", encoding="utf-8")
     assert open_dataset(tmp_path, "test")["text"] == ["hello"]
     assert open_dataset(tmp_path / "test")["text"] == ["hello"]
 
 
-def test_a_folder_without_splits_is_all_train(tmp_path):
+def test_folder_without_splits_is_train(tmp_path):
     clip(tmp_path / "b/x.wav")
     clip(tmp_path / "a.wav")
     assert open_dataset(str(tmp_path))["file_name"] == ["a.wav", "b/x.wav"]
-    with pytest.raises(PartitaError, match="all of it is 'train'; 'test' is not there"):
+    with pytest.raises(PartitaError, match="no split 'test'; .* 'train'"):
         open_dataset(tmp_path, "test")
 
 
-def test_a_split_that_is_not_there(folder):
+def test_missing_split_raises(folder):
     with pytest.raises(PartitaError, match="no split 'validation'; it has train, test"):
         open_dataset(folder, "validation")
 
@@ -76,7 +76,7 @@ def collection(tmp_path):
     return tmp_path
 
 
-def test_a_folder_of_sets_is_their_union_split_by_split(collection):
+def test_collection_is_union_of_splits(collection):
     rows = list(open_dataset(collection))
     assert [row["file_name"] for row in rows] == ["music/train/a.wav", "speech/train/deep/b.wav"]
     assert rows[0]["audio"]["path"] == str(collection / "music/train/a.wav")
@@ -88,14 +88,14 @@ def test_a_folder_of_sets_is_their_union_split_by_split(collection):
         open_dataset(collection, "fold1")
 
 
-def test_a_folder_of_sets_is_described_from_above_as_well(collection):
+def test_collection_metadata_above_sets(collection):
     (collection / "metadata.csv").write_text("file_name,label\nmusic/test/a.wav,organ\n")
     assert open_dataset(collection, "test")["label"] == ["organ"]
 
 
-def test_sub_folders_with_and_without_splits_are_refused(collection):
+def test_sub_folders_with_and_without_splits_raise(collection):
     clip(collection / "more/x.wav")
-    with pytest.raises(PartitaError, match="'music/test' looks like a split, and 'more' has none"):
+    with pytest.raises(PartitaError, match="'music/test' looks like a split, .*'more' has no"):
         open_dataset(collection)
 
 
@@ -107,11 +107,11 @@ def test_sub_folders_with_and_without_splits_are_refused(collection):
         ("file_name,label\na.wav,x,y\n", "line 2 has more cells"),
         ('file_name,label\na.wav,"x\n', "cannot be read"),
         ("file_name,label\na.wav,x\n,y\n", r"line 3 has no file_name"),
-        (f"file_name,channels\na.wav,{2**63}\n", "9223372036854775808 is larger than 64 bits hold"),
-        (f"file_name,sample_rate\na.wav,-{10**30}\n", "is larger than 64 bits hold"),
+        (f"file_name,channels\na.wav,{2**63}\n", "9223372036854775808 .*64 bits"),
+        (f"file_name,sample_rate\na.wav,-{10**30}\n", "-1000.* 64 bits"),
     ],
 )
-def test_metadata_that_cannot_be_read(tmp_path, text, reason):
+def test_invalid_metadata_raises(tmp_path, text, reason):
     clip(tmp_path / "a.wav")
     (tmp_path / "metadata.csv").write_text(text)
     with pytest.raises(PartitaError, match=reason) as caught:
@@ -119,12 +119,12 @@ def test_metadata_that_cannot_be_read(tmp_path, text, reason):
     assert "\n" not in str(caught.value)
 
 
-def test_metadata_that_may_not_be_read(tmp_path, monkeypatch):
+def test_metadata_without_permission_raises(tmp_path, monkeypatch):
     clip(tmp_path / "a.wav")
     (tmp_path / "metadata.csv").write_text("file_name\na.wav\n")
     opened = type(tmp_path).open
 
-    def locked(path, *args, **kwargs):  # who may read all, as root may, meets no locked file
+    def locked(path, *args, **kwargs):  # root can read everything, so permissions are simulated
         if path.name == "metadata.csv":
             raise PermissionError(13, "Permission denied")
         return opened(path, *args, **kwargs)
@@ -135,7 +135,7 @@ def test_metadata_that_may_not_be_read(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.wav", b"caf\xe9/a.wav"])
-def test_a_name_that_is_not_utf_8_is_one_line(tmp_path, name):
+def test_file_name_not_utf8_raises(tmp_path, name):
     path = tmp_path / os.fsdecode(name)
     clip(tmp_path / "a.wav")
     try:
@@ -148,17 +148,17 @@ def test_a_name_that_is_not_utf_8_is_one_line(tmp_path, name):
     assert str(caught.value).isascii()
 
 
-def test_places_without_audio(tmp_path, monkeypatch):
+def test_paths_without_audio_raise(tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("no audio")
-    with pytest.raises(PartitaError, match="no audio files in it"):
+    with pytest.raises(PartitaError, match=r"no audio files .*\.wav"):
         open_dataset(tmp_path)
-    with pytest.raises(PartitaError, match="is a file; name the folder"):
+    with pytest.raises(PartitaError, match="is a file; .*folder"):
         open_dataset(tmp_path / "notes.txt")
     with pytest.raises(PartitaError, match="no such folder"):
         open_dataset(tmp_path / "missing")
 
 
-def test_a_name_that_the_hub_cannot_give_is_one_line(monkeypatch):
+def test_unavailable_hub_name_raises(monkeypatch):
     import huggingface_hub
 
     def offline(*args, **kwargs):
@@ -169,7 +169,7 @@ def test_a_name_that_the_hub_cannot_give_is_one_line(monkeypatch):
         open_dataset("somebody/music")
 
 
-def test_a_name_on_the_hub_is_read_as_the_folder_it_is(folder, monkeypatch):
+def test_hub_name_reads_as_its_folder(folder, monkeypatch):
     import huggingface_hub
 
     asked = []
@@ -194,32 +194,32 @@ def parquet(tmp_path, monkeypatch):
     return tmp_path / "set"
 
 
-def test_parquet_is_read_by_datasets_and_crops_alike(parquet):
+def test_parquet_crops_equal_folder_crops(parquet):
     dataset = open_dataset(parquet, "test")
     assert dataset["file_name"] == ["a.flac", "row 1"] and dataset["label"] == ["x", "y"]
     assert torch.equal(read_audio(dataset[0]["audio"])[0], torch.full((2, 300), 0.25))
     spec = AudioSpec(8000, 1, (ChannelLayout.MONO,))
     config = DataConfig(augmentation=None, silence_db=None)
-    crops = Crops(dataset, audio_spec=spec, crop_samples=100, config=config, seed=0)
+    crops = AudioCrops(dataset, audio_spec=spec, crop_samples=100, config=config, seed=0)
     assert torch.equal(crops[0, 1]["audio"], torch.full((1, 100), 0.25))
     assert len(open_dataset(parquet / "test-00000-of-00001.parquet", "train")) == 2
     assert dataset_splits(parquet) == ["test"]
 
 
-def test_parquet_errors(parquet):
+def test_invalid_parquet_raises(parquet):
     import datasets
 
     with pytest.raises(PartitaError, match="no split 'validation'; it has test"):
         open_dataset(parquet, "validation")
     datasets.Dataset.from_dict({"sound": [1]}).to_parquet(parquet / "test-00000-of-00001.parquet")
-    with pytest.raises(PartitaError, match="has no column audio; valid: sound"):
+    with pytest.raises(PartitaError, match="no column audio; valid: sound"):
         open_dataset(parquet, "test")
     (parquet / "test-00000-of-00001.parquet").write_text("nonsense")
     with pytest.raises(PartitaError, match="Parquet magic bytes not found"):
         open_dataset(parquet, "test")
 
 
-def test_a_damaged_shard_beside_a_good_one_says_what_is_wrong(parquet):
+def test_damaged_shard_error_names_the_cause(parquet):
     good = parquet / "test-00000-of-00001.parquet"
     (parquet / "test-00001-of-00002.parquet").write_bytes(good.read_bytes()[:-40])
     good.rename(parquet / "test-00000-of-00002.parquet")
@@ -239,21 +239,23 @@ def holed(parquet):
     return parquet
 
 
-def test_rows_without_audio_are_left_out_and_named(holed):
+def test_rows_without_audio_are_left_out_and_reported(holed):
     dataset = open_dataset(holed, "test")
     assert dataset["file_name"] == ["row 0", "a.flac", "row 2"]
     spec = AudioSpec(8000, 1, (ChannelLayout.MONO,))
     config = DataConfig(augmentation=None, silence_db=None, num_workers=0, batch_size=9)
-    crops = Crops(dataset, audio_spec=spec, crop_samples=100, config=config, seed=0)
+    crops = AudioCrops(dataset, audio_spec=spec, crop_samples=100, config=config, seed=0)
     for index, said in {0: "row 0: is empty (0 bytes)", 2: "row 2: is not audio that can be read"}.items():
         item = crops[0, index]
         assert item["index"] == 1 and any(found.startswith(said) for found in item["broken"])
     broken: list[str] = []
     assert [clip.name for clip in whole_files(dataset, broken=broken)] == ["a.flac"]
     assert [reason.split(":")[0] for reason in broken] == ["row 0", "row 2"]
-    stream = open_dataset(holed, "test", stream=True)
+    stream = open_dataset(holed, "test", streaming=True)
     assert first_rows(stream)["file_name"] == ["row 0", "a.flac", "row 2"]
-    reader = build_loader(stream, replace(config, stream=2), audio_spec=spec, crop_multiple=10, seed=0)
+    reader = build_loader(
+        stream, replace(config, streaming=True, shuffle_buffer=2), audio_spec=spec, crop_multiple=10, seed=0
+    )
     batch = next(iter(reader))
     places = {f"row {row} of test-00000-of-00001.parquet" for row in (0, 2)}
     assert set(batch["file_name"]) == {"a.flac"} and {found.file for found in batch["broken"]} == places
@@ -261,17 +263,17 @@ def test_rows_without_audio_are_left_out_and_named(holed):
         audio_info(None)
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("audio, kind", [([1, 2], "int64"), ([[0.5], [0.25]], r"list<\w+: double>")])
-def test_a_column_that_is_no_audio_is_one_line(parquet, audio, kind, stream):
+def test_audio_column_of_wrong_type_raises(parquet, audio, kind, streaming):
     import datasets
 
     datasets.Dataset.from_dict({"audio": audio}).to_parquet(parquet / "test-00000-of-00001.parquet")
-    with pytest.raises(PartitaError, match=f"its column audio is {kind}; audio is a path and bytes"):
-        open_dataset(parquet, "test", stream=stream)
+    with pytest.raises(PartitaError, match=f"column audio is {kind}, not path and bytes"):
+        open_dataset(parquet, "test", streaming=streaming)
 
 
-def test_whole_files_skips_and_names_what_is_broken(tmp_path):
+def test_whole_files_collects_broken_files(tmp_path):
     clip(tmp_path / "a.wav", 400, 2)
     (tmp_path / "b.wav").write_text("not audio")
     clip(tmp_path / "c.wav", 100)
@@ -285,21 +287,21 @@ def test_whole_files_skips_and_names_what_is_broken(tmp_path):
     assert clips[0].sample_rate == 16000 and clips[0].row == {}
 
 
-def test_whole_files_notes_what_is_broken_where_nobody_collects_it(tmp_path, caplog):
+def test_whole_files_logs_broken_files(tmp_path, caplog):
     clip(tmp_path / "a.wav")
     (tmp_path / "b.wav").write_text("not audio")
     assert [found.name for found in whole_files(open_dataset(tmp_path))] == ["a.wav"]
     assert f"left out: {tmp_path / 'b.wav'}: is not audio" in caplog.text
 
 
-def test_whole_files_of_nothing_but_broken_ones(tmp_path):
+def test_whole_files_of_only_broken_files_raises(tmp_path):
     (tmp_path / "b.wav").write_text("not audio")
     with pytest.raises(PartitaError, match=r"none of 1 files can be read; the first: .*b\.wav: is not audio"):
         list(whole_files(open_dataset(tmp_path)))
 
 
 @pytest.mark.shared_data
-def test_the_recordings_beside_the_repository():
+def test_shared_recordings():
     from pathlib import Path
 
     data = Path(__file__).resolve().parents[3] / "shared" / "data"

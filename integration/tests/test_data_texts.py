@@ -5,7 +5,7 @@ import pytest
 import torch
 from partita.data import (
     SPEECH_AND_SOUND_TEXTS,
-    Crops,
+    AudioCrops,
     DataConfig,
     TextTask,
     all_texts,
@@ -25,7 +25,7 @@ CONFIG = DataConfig(augmentation=None, silence_db=None, num_workers=0, batch_siz
 
 @pytest.fixture
 def folder(tmp_path):
-    """One long file with a transcript and a label, a short one likewise, and one without any text."""
+    """One long file with a transcript and a label, a short one with both, and one without any text."""
     for name, samples in {"long": 6000, "short": 500, "none": 900}.items():
         write_audio(tmp_path / f"{name}.wav", torch.full((1, samples), 0.1), 8000)
     (tmp_path / "metadata.csv").write_text(
@@ -35,8 +35,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-def crops(folder, **changes) -> Crops:
-    return Crops(open_dataset(folder), audio_spec=SPEC, crop_samples=1000, config=replace(CONFIG, **changes), seed=0)
+def crops(folder, **changes) -> AudioCrops:
+    return AudioCrops(
+        open_dataset(folder), audio_spec=SPEC, crop_samples=1000, config=replace(CONFIG, **changes), seed=0
+    )
 
 
 def drawn(folder, index: int) -> Counter:
@@ -44,15 +46,15 @@ def drawn(folder, index: int) -> Counter:
     return Counter((item["prompt"], item["answer"]) for item in (found[epoch, index] for epoch in range(60)))
 
 
-def test_one_text_that_applies_is_drawn(folder):
+def test_draws_one_applicable_text(folder):
     long, none, short = (drawn(folder, index) for index in range(3))
-    assert long == {("What is it, at 90.0?", "a sound of bell"): 60}  # a transcript is of the whole file only
+    assert long == {("What is it, at 90.0?", "a sound of bell"): 60}  # a transcript describes the entire file only
     assert none == {("", ""): 60}  # the columns are empty
     assert set(short) == {("Say it.", "one {x}"), ("What is it, at 60.0?", "a sound of drum")}
     assert min(short.values()) > 15
 
 
-def test_texts_are_a_function_of_seed_epoch_and_index_and_leave_audio_alone(folder):
+def test_texts_are_deterministic_and_do_not_change_audio(folder):
     one, other = crops(folder), crops(folder)
     other[4, 2]
     assert [one[epoch, 2]["answer"] for epoch in range(9)] == [other[epoch, 2]["answer"] for epoch in range(9)]
@@ -69,7 +71,7 @@ def test_batches_hold_lists_of_texts(folder):
     assert "prompt" not in collate([crops(folder, texts=())[0, 0]])
 
 
-def test_other_values_of_where_do_not_apply():
+def test_where_of_text_task_filters_rows():
     row = {"text": "zero", "kind": "caption", "label": 3, "tempo": 1}
     assert SAID.text(row) is None and LABEL.text(row) == ("What is it, at 1?", "a sound of 3")
     assert TextTask("p", "a", {"label": "3"}).text(row) == ("p", "a")
@@ -83,14 +85,14 @@ def test_other_values_of_where_do_not_apply():
 
 
 @pytest.mark.parametrize("template", ["{", "{}", "{0.x}", "{label!r}", "{label:3}", "a } b", "{a[0]}"])
-def test_a_malformed_template_is_refused(template):
+def test_malformed_template_raises(template):
     with pytest.raises(PartitaError, match="the template"):
         TextTask("p", template)
     with pytest.raises(PartitaError, match="the template"):
         TextTask(template, "a")
 
 
-def test_an_unknown_column_is_refused_before_training(folder):
+def test_unknown_text_column_raises(folder):
     for task in (TextTask("{lable}", "x"), TextTask("p", "{lable}"), TextTask("p", "x", {"lable": "bell"})):
         with pytest.raises(PartitaError, match="needs the column 'lable'; did you mean label"):
             build_loader(
@@ -101,7 +103,7 @@ def test_an_unknown_column_is_refused_before_training(folder):
     assert TextTask("{{p}}", "{{}}").text({}) == ("{p}", "{}")
 
 
-def test_texts_are_part_of_the_config():
+def test_texts_config_round_trip():
     config = DataConfig(texts=SPEECH_AND_SOUND_TEXTS)
     assert from_dict(DataConfig, to_dict(config)) == config
     changed = override(config, ['texts=[{"prompt": "p", "answer": "{label}"}]'])
@@ -109,7 +111,7 @@ def test_texts_are_part_of_the_config():
     assert override(config, ["texts=[]"]).texts == ()
 
 
-def test_the_texts_of_speech_and_sound():
+def test_speech_and_sound_texts():
     digit = {"task": "spoken_digit", "label": "7", "text": "seven", "text_kind": "transcript", "caption": "a digit"}
     bark = {"task": "sound_class", "label": "dog_bark", "text": "a dog", "text_kind": "caption", "caption": "a dog"}
     assert {answer for _, answer in all_texts(SPEECH_AND_SOUND_TEXTS, [digit])} == {

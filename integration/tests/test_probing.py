@@ -358,13 +358,13 @@ def test_probe_command_includes_latents_and_features(ok, run, pitches, tmp_path)
     [
         (["--column", "lable"], "no column 'lable'.*label"),
         (["--column", "score"], "column 'score' holds real numbers"),
-        (["--where", "label"], "a column and its value"),
-        (["--where", "label=low", "--where", "label=high"], "twice"),
+        (["--where", "label"], "'label'"),
+        (["--where", "label=low,label=high"], "twice"),
         (["--where", "label=low"], "1 training classes"),
         (["--where", "color=low"], "no column 'color'"),
         (["--seconds", "0"], "seconds is 0"),
         (["--epochs", "0"], "epochs is 0"),
-        (["--json", "."], "is a folder; name a file in it"),
+        (["--json", "."], "is a folder; choose a file in it"),
         (["--answers", "what?"], "has no language model"),
     ],
 )

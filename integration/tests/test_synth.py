@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from partita.data import audio_info, open_dataset, read_audio, synthesize
 from partita.data.synth.composition import SCALES, compose
-from partita.data.synth.dataset import synthesise_clip
 from partita.data.synth.drums import DRUMS
 from partita.data.synth.instruments import INSTRUMENTS, SAMPLE_RATE
 from partita.data.synth.styles import STYLES
+from partita.data.synth.synthesize import synthesize_clip
 from partita_core import PartitaError
 
 
@@ -27,7 +27,7 @@ def made(tmp_path_factory):
 def test_instruments_are_in_tune_and_end_quietly(name, frequency):
     tone = INSTRUMENTS[name](frequency, 0.5, np.random.default_rng(0))
     assert tone.dtype == np.float32 and 0.3 < np.abs(tone).max() < 1.6 and abs(tone[-1]) < 1e-3
-    # the energy at the harmonics of the pitch, against that at places between them
+    # energy at the harmonics of the pitch, compared with that between them
     size = 1 << 18
     power = np.abs(np.fft.rfft(tone * np.hanning(len(tone)), size)) ** 2
     bins = frequency * size / SAMPLE_RATE * np.arange(0.5, 6.01, 0.5)
@@ -41,13 +41,13 @@ def test_instruments_are_in_tune_and_end_quietly(name, frequency):
 
 
 @pytest.mark.parametrize("name", DRUMS)
-def test_drums_sound_and_end(name):
+def test_drums_are_audible_and_end_quietly(name):
     stroke = DRUMS[name](np.random.default_rng(0))
     assert stroke.dtype == np.float32 and 0.5 < np.abs(stroke).max() < 3 and abs(stroke[-1]) < 1e-3
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_pieces_keep_to_their_key_and_style(style):
+def test_pieces_follow_key_and_style(style):
     piece = compose(style, 10.0, np.random.default_rng(1))
     tonic, mode = piece.key.rsplit(" ", 1)
     pitches = {note.midi % 12 for note in piece.notes if note.midi}
@@ -60,8 +60,8 @@ def test_pieces_keep_to_their_key_and_style(style):
 
 
 @pytest.mark.parametrize("number", range(len(STYLES)))
-def test_clips_are_loud_wide_rich_and_unclipped(number):
-    piece, audio = synthesise_clip(0, number)
+def test_clip_level_width_and_spectrum(number):
+    piece, audio = synthesize_clip(0, number)
     assert audio.shape == (2, 441000) and audio.dtype == np.float32
     assert np.abs(audio).max() < 0.9
     assert -23 < 10 * np.log10(np.mean(audio**2)) < -13
@@ -73,7 +73,7 @@ def test_clips_are_loud_wide_rich_and_unclipped(number):
     assert (audio[:, :396900].reshape(2, 9, 44100) ** 2).mean((0, 2)).min() > 1e-5
 
 
-def test_the_folder_reads_as_a_data_set(made):
+def test_synthesized_folder_opens_as_data_set(made):
     assert sorted(os.listdir(made)) == ["metadata.csv", "synth.json", "test", "train", "validation"]
     sizes = {split: len(open_dataset(made, split)) for split in ("train", "validation", "test")}
     assert sizes == {"train": 4, "validation": 1, "test": 1}
@@ -84,7 +84,7 @@ def test_the_folder_reads_as_a_data_set(made):
     assert (info.sample_rate, info.channels, info.frames, info.format) == (44100, 2, 441000, "FLAC/PCM_16")
 
 
-def test_both_kinds_of_metadata_say_the_same(made):
+def test_split_metadata_equals_top_level_metadata(made):
     with (made / "metadata.csv").open() as file:
         everything = list(csv.DictReader(file))
     for split in ("train", "validation", "test"):
@@ -94,24 +94,24 @@ def test_both_kinds_of_metadata_say_the_same(made):
         assert all((made / row["file_name"]).is_file() for row in rows)
 
 
-def test_a_clip_depends_on_seed_and_number_only(made):
+def test_clip_depends_on_seed_and_number_only(made):
     names = [name for split in ("train", "validation", "test") for name in open_dataset(made, split)["file_name"]]
     assert len(names) == 6
-    _, audio = synthesise_clip(5, 1)
+    _, audio = synthesize_clip(5, 1)
     stored, _ = read_audio(made / next(name for name in names if name.endswith("_0001.flac")))
     assert np.abs(stored.numpy() - audio).max() <= 2**-15
-    assert not np.allclose(audio, synthesise_clip(6, 1)[1])
+    assert not np.allclose(audio, synthesize_clip(6, 1)[1])
 
 
-def test_the_same_again_is_left_and_anything_else_refused(made):
+def test_existing_data_set_is_kept_and_other_settings_raise(made):
     before = (made / "synth.json").stat().st_mtime_ns
     assert synthesize(made, minutes=1.0, seed=5) is False
     assert (made / "synth.json").stat().st_mtime_ns == before
-    with pytest.raises(PartitaError, match="holds 6 clips of seed 5, not 6 clips of seed 6; name another folder"):
+    with pytest.raises(PartitaError, match="holds 6 clips of seed 5, not 6 clips of seed 6"):
         synthesize(made, minutes=1.0, seed=6)
 
 
-def test_folders_that_are_taken(tmp_path):
+def test_occupied_folder_raises(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").write_text("mine")
     with pytest.raises(PartitaError, match="is not empty"):
@@ -123,7 +123,7 @@ def test_folders_that_are_taken(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["full"]
 
 
-def test_nothing_half_made_is_left(tmp_path):
+def test_interrupted_synthesis_leaves_no_folder(tmp_path):
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
@@ -132,7 +132,7 @@ def test_nothing_half_made_is_left(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_an_empty_folder_is_filled(tmp_path):
+def test_empty_folder_is_used(tmp_path):
     (tmp_path / "music").mkdir()
     assert synthesize(tmp_path / "music", minutes=0.1)
     mark = json.loads((tmp_path / "music/synth.json").read_text())

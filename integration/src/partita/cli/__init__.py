@@ -1,4 +1,4 @@
-"""The command line: one file a command. What a user can put right is one line on stderr and exit code 2."""
+"""The command line `partita`: one file per command. User errors print one line and exit with code 2."""
 
 import argparse
 import os
@@ -32,7 +32,7 @@ COMMANDS = (
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line."""
+    """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
@@ -42,10 +42,10 @@ class _Parser(argparse.ArgumentParser):
 @clean_terminal()
 @interruptible()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code."""
+    """Run one command and return its exit code."""
     from importlib.metadata import version
 
-    parser = _Parser(prog="partita", description="Neural audio autoencoders, assembled, trained and used.")
+    parser = _Parser(prog="partita", description="Assemble, train, evaluate and use neural audio autoencoders.")
     parser.add_argument("--version", action="version", version=f"partita {version('partita')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     modules = {}
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = parser.parse_known_args(arguments)
     if rest and not (hasattr(options, "overrides") and not any(text.startswith("-") for text in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:  # argparse takes positional arguments in one place only; overrides may stand anywhere
+    if rest:  # argparse accepts positional arguments in one position only, but overrides may stand anywhere
         options.overrides = rest
 
     from ._runtime import prepare_process
@@ -69,12 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PartitaError as error:
         print(f"partita {options.command}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as interrupt:  # of a run, it holds what to say, which one process says for all
+    except KeyboardInterrupt as interrupt:  # from a run, it holds the message, which one process prints for all
         if text := getattr(interrupt, "text", "interrupted"):
             print(f"partita {options.command}: {text}", file=sys.stderr)
         return getattr(interrupt, "code", 130)
     except BrokenPipeError:
-        # Whoever reads has seen enough; closing stdout again at exit must not complain.
+        # The reader of the output has stopped; closing stdout again at exit must not raise another error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:  # a name that is too long, a full disk, too many open files
@@ -84,13 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        advice = "take less at a time: shorter files or crops, smaller batches, a smaller model"
+        advice = "use shorter files or crops, smaller batches, or a smaller model"
         print(f"partita {options.command}: there is not enough memory; {advice}", file=sys.stderr)
         return 2
     return 0
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """True of Python's own error and of torch's, which on a CPU has no class of its own."""
+    """True for Python's own error and for torch's, which has no class of its own on a CPU."""
     texts = ("can't allocate memory", "out of memory", "Cannot allocate memory")
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)

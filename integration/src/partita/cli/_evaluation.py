@@ -1,13 +1,13 @@
-"""What `evaluate` and `report` share: which models, on what data, by which metrics."""
+"""Evaluation of models on a data set: the arguments and steps shared by `evaluate` and `report`."""
 
 import argparse
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ._arguments import add_where, positive_float, positive_int
+from ._decoding import add_sampler, named_sampler
 from ._models import add_levels
-from ._sampler import add_sampler, named_sampler
 
 if TYPE_CHECKING:
     from partita_core import ChannelLayout, Codec
@@ -18,37 +18,43 @@ if TYPE_CHECKING:
 
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments that the functions below read."""
-    what = "model folders, or names on the hub; NAME=MODEL calls one NAME"
+    """Add the arguments that the functions below read."""
+    what = "model folders or names on the hub; NAME=MODEL gives a model a name in the tables"
     parser.add_argument("models", nargs="+", metavar="MODEL", help=what)
-    parser.add_argument("--data", required=True, help="folder of audio, Parquet set, or name on the hub")
-    parser.add_argument("--split", default="test", help="of the data (default test)")
-    parser.add_argument("--limit", type=int, metavar="N", help="clips at most, spread over the split")
-    parser.add_argument("--seconds", type=float, metavar="S", help="of each clip at most; the whole if not given")
+    parser.add_argument("--data", required=True, help="folder of audio, Parquet data set, or name on the hub")
+    parser.add_argument("--split", default="test", help="dataset split (default: test)")
+    add_where(parser)
+    parser.add_argument(
+        "--limit", type=positive_int, metavar="N", help="maximum number of clips, spread over the split (default: all)"
+    )
+    parser.add_argument(
+        "--seconds", type=positive_float, metavar="S", help="truncate clips to S seconds (default: full length)"
+    )
     parser.add_argument(
         "--metrics",
         metavar="NAME,...",
-        help="metrics by name, as `partita components 'metric/*'` lists them; all: every one that takes any clip "
-        "with settings as seam_excess:chunk=26880,edge=0 (default log_mel_l1,multi_resolution_stft,si_sdr)",
+        help="metrics by name, as listed by `partita components 'metric/*'`, with optional settings as in "
+        "seam_excess:chunk=26880,edge=0; `all` for every metric that applies to any clip "
+        "(default: log_mel_l1,multi_resolution_stft,si_sdr)",
     )
     parser.add_argument(
         "--frechet",
         action="append",
         default=[],
         metavar="EMBEDDER",
-        help="also the Frechet distance with an embedder: latents:MODEL, features:MODEL, or hf:NAME for an audio model "
-        "of transformers; may be repeated",
+        help="also compute the Frechet distance with an embedder: latents:MODEL, features:MODEL, or hf:NAME for an "
+        "audio model of transformers; may be repeated",
     )
     add_levels(parser)
     add_sampler(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of noise and bootstrap (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of noise and bootstrap (default: 0)")
 
 
 def open_models(options: argparse.Namespace) -> "dict[str, Codec]":
-    """The models by their names in the tables.
+    """Load the models, by their names in the tables.
 
     Raises:
-        PartitaError: there is none of a name, or two are called the same.
+        PartitaError: a model does not exist, or two have the same name.
     """
     from partita.model_loading import load_codec
 
@@ -60,46 +66,41 @@ def open_models(options: argparse.Namespace) -> "dict[str, Codec]":
 def run_evaluation(
     options: argparse.Namespace, codecs: "dict[str, Codec]", on_clip: "OnClip | None" = None
 ) -> "Evaluation":
-    """Evaluates the models as the options ask, and says what could not be read.
+    """Evaluate models with the given options, and report the files that could not be read.
 
     Raises:
-        PartitaError: what `evaluate` refuses, or a limit is not positive.
+        PartitaError: as `evaluate`, or the data cannot be opened.
     """
-    from partita_core import PartitaError
     from tqdm import tqdm
 
     from partita.data import open_dataset, spread_rows, whole_files
     from partita.data.clip_latents import truncate_clip
     from partita.evaluation import DEFAULT_METRICS, evaluate, named_metrics
 
-    from ._files import say
+    from ._files import print_status
 
-    for name in ("limit", "seconds"):
-        value = getattr(options, name)
-        if value is not None and not 0 < value < math.inf:
-            raise PartitaError(f"--{name} is {value}; it must be positive")
     metrics = DEFAULT_METRICS if options.metrics is None else named_metrics(_names(options.metrics))
     sampler = named_sampler(options.sampler)
     embedders = _embedders(options.frechet)
     rate = max(codec.audio_spec.sample_rate for codec in codecs.values())
-    dataset = open_dataset(options.data, split=options.split)
+    dataset = open_dataset(options.data, split=options.split, where=options.where)
     if options.limit is not None:
         dataset = dataset.select(spread_rows(len(dataset), options.limit))
     broken: list[str] = []
     mono = any(codec.audio_spec.channels == 1 for codec in codecs.values())
     if mono:
-        say("stereo is folded to mono, since that is all that a model takes")
+        print_status("stereo clips are averaged to mono, the only layout of one of the models")
     clips = whole_files(dataset, sample_rate=rate, mono=mono, broken=broken)
     if options.seconds is not None:
         clips = (truncate_clip(clip, options.seconds) for clip in clips)
 
-    def shown() -> "Iterator[tuple[str, Tensor, ChannelLayout]]":  # no bar of what is refused
+    def with_progress() -> "Iterator[tuple[str, Tensor, ChannelLayout]]":  # shows no bar if `evaluate` raises first
         for clip in tqdm(clips, total=len(dataset), unit="clip"):
             yield clip.name, clip.audio, clip.layout
 
     found = evaluate(
         codecs,
-        shown(),
+        with_progress(),
         metrics,
         sample_rate=rate,
         num_quantizers=options.num_quantizers,
@@ -109,12 +110,12 @@ def run_evaluation(
         on_clip=on_clip,
     )
     for reason in broken:
-        say(f"left out: {reason}")
+        print_status(f"left out: {reason}")
     return replace(found, settings=found.settings | {"folded_to_mono": mono})
 
 
 def _names(text: str) -> list[str]:
-    """Names parted by commas; settings of one, `name:key=value,key=value`, stay with it."""
+    """Names separated by commas; the settings in `name:key=value,key=value` stay with their name."""
     found: list[str] = []
     for part in text.split(","):
         if found and "=" in part and ":" not in part:
@@ -125,7 +126,7 @@ def _names(text: str) -> list[str]:
 
 
 def _embedders(names: list[str]) -> "dict[str, Embed]":
-    """The embedders, by their names with the models' short ones in them."""
+    """The embedders, by their names with shortened model paths."""
     from partita.evaluation.embedders import open_embedder
 
     from ._models import short_names

@@ -1,4 +1,4 @@
-"""What the commands on files share: reading block by block, and saying what is done."""
+"""Checks of output paths, encoding a file with progress, and status lines, shared by several commands."""
 
 import os
 import sys
@@ -9,93 +9,84 @@ from typing import TYPE_CHECKING
 from partita_core import PartitaError
 
 if TYPE_CHECKING:
-    from partita_core import Codec, Latents, Sampler
+    from partita_core import Codec, Latents
 
 
-def say(text: str) -> None:
-    """A line for the person at the terminal, beside what the command prints."""
+def print_status(text: str) -> None:
+    """Print a line to stderr, separate from the results of the command."""
     print(text, file=sys.stderr, flush=True)
 
 
 def check_suffix(path: Path, suffix: str, what: str) -> None:
-    """Refuses an output that does not end as it must, or whose folder is not there.
+    """Check that an output has the required suffix, and can be written in an existing folder.
+
+    Args:
+        path: output path.
+        suffix: the required suffix.
+        what: content of the file, for the error message.
 
     Raises:
-        PartitaError: so it is.
+        PartitaError: it does not, or cannot.
     """
     if path.suffix.lower() != suffix:
-        raise PartitaError(f"{what} is written as {suffix}, not as {path.name!r}; name the output accordingly")
+        raise PartitaError(f"cannot write {what} to {path.name!r}; the suffix must be {suffix}")
     if not path.parent.is_dir():
         raise PartitaError(f"cannot write {path}: there is no folder {path.parent}")
     check_writable(path)
 
 
 def check_writable(path: Path) -> None:
-    """Refuses an output that could not be written when all is done; folders on the way to it would be made.
+    """Check that an output can be written; missing folders above it would be created.
 
     Raises:
-        PartitaError: so it is.
+        PartitaError: it cannot.
     """
     if path.is_dir():
-        raise PartitaError(f"{path} is a folder; name a file in it")
-    if path.exists() and not path.is_file():  # a device or a FIFO is written straight into
+        raise PartitaError(f"{path} is a folder; choose a file in it")
+    if path.exists() and not path.is_file():  # a device or a FIFO is written directly
         if not os.access(path, os.W_OK):
             raise PartitaError(f"cannot write {path}: Permission denied")
         return
-    target = Path(os.path.realpath(path))  # what a link leads to
-    there = next(folder for folder in target.parents if os.path.lexists(folder))
+    target = Path(os.path.realpath(path))  # follows links
+    existing = next(folder for folder in target.parents if os.path.lexists(folder))
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise PartitaError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def check_other(output: Path, source: Path) -> None:
-    """Refuse to write over what is read.
+    """Check that an output is not the same file as the input.
 
     Raises:
-        PartitaError: so it would be.
+        PartitaError: it is.
     """
     if output.exists() and source.exists() and output.samefile(source):
-        raise PartitaError(f"{output} is the input; name another file to write")
+        raise PartitaError(f"{output} is the input; choose another file to write")
 
 
 def require_codes(codec: "Codec", name: str) -> None:
-    """Refuses a codec of continuous latents.
+    """Check that a codec has codes.
 
     Raises:
-        PartitaError: it is one.
+        PartitaError: its latents are continuous.
     """
     if not codec.latent_spec.codebook_sizes:
-        raise PartitaError(f"{name} makes continuous latents, and tokens need codes; quantize it first")
-
-
-def decode_to_file(
-    codec: "Codec",
-    latents: "Latents",
-    path: Path,
-    *,
-    layout: str | None = None,
-    sampler: "Sampler | None",
-    seed: int,
-) -> None:
-    """Decodes one item to a .wav file, a tile at a time, and prints what was written.
-
-    Raises:
-        PartitaError: the latents are of another space, or the layout cannot be had of them.
-    """
-    from partita.data import decode_pieces, write_audio
-
-    rate = codec.audio_spec.sample_rate
-    samples = write_audio(path, decode_pieces(codec, latents, layout=layout, sampler=sampler, seed=seed), rate)
-    print(f"{path}: {samples} samples at {rate} Hz")
+        raise PartitaError(f"{name} has continuous latents, but tokens need codes; train a quantizer on it first")
 
 
 def encode_file(
-    codec: "Codec", path: Path, *, layout: str | None, num_quantizers: int | None, progress: bool
+    codec: "Codec", path: Path, *, layout: str | None = None, num_quantizers: int | None = None, progress: bool = True
 ) -> "Latents":
-    """Encodes a file block by block, resampled to the model's rate if need be, which is said.
+    """Encode a file block by block, resampled to the model's sample rate if needed, which is reported.
+
+    Args:
+        codec: the model.
+        path: audio file.
+        layout: channel layout of the audio; None for that of its channels.
+        num_quantizers: levels of codes; None for all.
+        progress: show a progress bar for long files.
 
     Raises:
         PartitaError: the file cannot be read, or the model does not take its layout.
@@ -106,7 +97,7 @@ def encode_file(
 
     rate, info = codec.audio_spec.sample_rate, audio_info(path)
     if info.sample_rate != rate:
-        say(f"{path}: resampled from {info.sample_rate} to {rate} Hz, the model's rate")
+        print_status(f"{path}: resampled from {info.sample_rate} to {rate} Hz, the model's sample rate")
     total, done = round(info.duration), 0
     with tqdm(total=total, unit="s", disable=not progress or total < 30, desc=path.name) as bar:
 

@@ -1,29 +1,32 @@
-"""The model that a command runs, and in which precision."""
+"""Loading models for a command: their arguments, precision, and names in tables."""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ._arguments import add_num_quantizers
 
 if TYPE_CHECKING:
     from partita_core import Codec
 
 
 def add_model(parser: argparse.ArgumentParser, what: str = "model folder, or name on the hub") -> None:
-    """Declares the arguments that `open_model` reads."""
+    """Add the arguments that `open_model` reads."""
     parser.add_argument("model", metavar="MODEL", help=what)
     parser.add_argument(
         "--precision",
         choices=("float32", "bf16"),
         default="float32",
-        help="bf16 is faster where the processor has instructions for it, and good to about 40 dB (default float32)",
+        help="precision of the weights; bf16 is faster on processors that support it, with about 40 dB of accuracy "
+        "(default: float32)",
     )
 
 
 def open_model(options: argparse.Namespace) -> "Codec":
-    """The model, prepared for inference.
+    """Load the model, and prepare it for inference.
 
     Raises:
-        PartitaError: there is none.
+        PartitaError: it does not exist, or cannot be loaded.
     """
     from partita.model_loading import load_codec
 
@@ -31,16 +34,15 @@ def open_model(options: argparse.Namespace) -> "Codec":
 
 
 def add_levels(parser: argparse.ArgumentParser) -> None:
-    """Declares of how many levels of codes a model is heard, where it makes any."""
-    what = "levels that models which make codes are decoded from; 0 for their latents (default: all levels)"
-    parser.add_argument("--num-quantizers", type=int, metavar="Q", help=what)
+    """Add the number of quantizer levels from which models with codes are decoded."""
+    add_num_quantizers(parser, "quantizer levels from which models with codes are decoded; 0 for continuous latents")
 
 
 def named_models(models: list[str]) -> dict[str, str]:
-    """Models by their names: `NAME=MODEL`, or the shortest ends of their paths that tell them apart.
+    """Models by name: that in `NAME=MODEL`, or the shortest end of the path that is unique.
 
     Raises:
-        PartitaError: two are called the same.
+        PartitaError: two models have the same name.
     """
     from partita_core import PartitaError
 
@@ -48,12 +50,12 @@ def named_models(models: list[str]) -> dict[str, str]:
     ends = {model: name for name, model in short_names([model for name, _, model in split if not name]).items()}
     found = {name or ends[model]: model for name, _, model in split}
     if len(found) < len(models):
-        raise PartitaError(f"two of {len(models)} models are called the same; name them, as NAME=MODEL")
+        raise PartitaError(f"two of {len(models)} models have the same name; name them with NAME=MODEL")
     return found
 
 
 def short_names(models: list[str]) -> dict[str, str]:
-    """Models by the shortest ends of their paths that tell them apart."""
+    """Models by the shortest ends of their paths that are unique."""
     parts = {model: Path(model).resolve().parts if Path(model).exists() else (model,) for model in models}
     depth = 1
     names = {model: "/".join(part[-depth:]) for model, part in parts.items()}

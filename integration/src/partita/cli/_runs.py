@@ -1,51 +1,57 @@
-"""What the commands that train share: their options, and the run that these ask for."""
+"""Training runs: the arguments of the commands that train, and running a recipe with them."""
 
 import argparse
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ._arguments import positive_float, positive_int
 
 if TYPE_CHECKING:
     from partita.training import RunConfig
 
 
 def add_run_arguments(parser: "argparse._ActionsContainer", *, required: bool = True) -> None:
-    """Declares the options of a run; overrides may stand anywhere among them.
+    """Add the arguments of a run; overrides may stand anywhere among them.
 
-    Data and output are not `required` of a command that also does something else without them.
+    Args:
+        parser: parser, or group of arguments, to extend.
+        required: False for a command that also works without data and output.
     """
     parser.set_defaults(overrides=[])
     parser.add_argument(
-        "--data", required=required, help="folder of audio or of latents, Parquet set, or name on the hub"
+        "--data", required=required, help="folder of audio or of latents, Parquet data set, or name on the hub"
     )
     parser.add_argument("--output", required=required, type=Path, help="folder of the run, new or empty")
-    parser.add_argument("--steps", type=int, help="optimizer steps; the recipe's if not given")
-    parser.add_argument("--minutes", type=float, help="stop after this long")
-    parser.add_argument("--checkpoint-every", type=int, metavar="N", help="steps between checkpoints")
+    parser.add_argument("--steps", type=int, help="optimizer steps (default: those of the recipe)")
+    parser.add_argument("--minutes", type=positive_float, help="wall-clock limit of training in minutes")
+    parser.add_argument("--checkpoint-every", type=positive_int, metavar="N", help="steps between checkpoints")
     parser.add_argument(
-        "--checkpoint-minutes", type=float, metavar="M", help="time between checkpoints at most (default 10)"
+        "--checkpoint-minutes",
+        type=positive_float,
+        metavar="M",
+        help="maximum minutes between checkpoints (default: 10)",
     )
-    parser.add_argument("--keep", type=int, default=2, metavar="N", help="checkpoints to keep (default 2)")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument("--init-from", metavar="MODEL", help="start from the weights of a trained model of the kind")
+    parser.add_argument(
+        "--keep", type=positive_int, default=2, metavar="N", help="number of checkpoints to keep (default: 2)"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
+    parser.add_argument(
+        "--init-from", metavar="MODEL", help="start from the weights of a trained model with the same architecture"
+    )
 
 
 def run_recipe(options: argparse.Namespace, recipe: Callable[[], "RunConfig"]) -> Path:
-    """Trains the run that `recipe` returns, as the options change it, and returns the model's folder.
+    """Train the run that `recipe` returns, changed by the options, and return the folder of the model.
 
     Raises:
-        PartitaError: a limit is not positive, or what `train` refuses.
+        PartitaError: as `override` and `train`.
     """
-    from partita_core import PartitaError, override
+    from partita_core import override
 
     from partita.training import train
 
-    for name in ("steps", "minutes", "checkpoint_every", "checkpoint_minutes", "keep"):
-        value = getattr(options, name)
-        if value is not None and not 0 < value < math.inf:
-            raise PartitaError(f"--{name.replace('_', '-')} is {value}; it must be positive")
     config = override(recipe(), options.overrides)
     if options.steps is not None:
         config = replace(config, trainer=replace(config.trainer, steps=options.steps))

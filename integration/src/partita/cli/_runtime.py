@@ -1,26 +1,26 @@
-"""How a process of ours uses the CPU. Called by the command line; a program that imports Partita decides for itself."""
+"""CPU settings of the process (malloc and OpenMP), for the command line; programs importing Partita are unaffected."""
 
 import ctypes
 import os
 import sys
 
-# From malloc.h: what mallopt's parameters are called.
+# Parameters of mallopt, from malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 
 def prepare_process() -> None:
-    """Makes CPU training and inference several times faster; has to run before torch is imported.
+    """Make CPU training and inference several times faster; must be called before torch is imported.
 
-    Freed memory is kept: glibc gives every large block back at once, and each layer's output is then faulted in anew.
-    Waiting threads spin for some microseconds and then sleep: endless spinning brings OpenMP to a crawl as soon as
-    another process needs a core, and sleeping at once costs half the speed when none does.
+    Freed memory is kept: glibc returns every large block to the system immediately, so the pages of each layer's output
+    would be mapped again. Waiting threads spin for some microseconds and then sleep: endless spinning slows OpenMP down
+    extremely if another process needs a core, and sleeping immediately halves the speed otherwise.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     keep_memory()
 
 
 def keep_memory() -> bool:
-    """Makes malloc keep what is freed; whether it could be done, which is on Linux with glibc."""
+    """Make malloc keep freed memory; False if that is not possible, which needs Linux with glibc."""
     if not sys.platform.startswith("linux"):
         return False
     try:

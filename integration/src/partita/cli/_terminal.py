@@ -1,4 +1,4 @@
-"""Standard output and standard error as a terminal may have them: names and texts of foreign files stay text."""
+"""Safe terminal output: control characters in names and texts of files are escaped."""
 
 import io
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-# Characters of progress bars: line ends, tabs, and the sequence that moves the cursor up a line.
+# Characters of progress bars: line breaks, tabs, and the sequence that moves the cursor up a line.
 _OWN = re.compile(r"(\x1b\[A|[\n\r\t])")
 
 
@@ -20,7 +20,7 @@ class _Printable:
     def write(self, text: str) -> int:
         parts = _OWN.split(text)
         if not all(part.isprintable() for part in parts[::2]):
-            from partita_core import escape_unprintable  # imports torch, which `partita --help` has no need of
+            from partita_core import escape_unprintable  # imports torch, which `partita --help` does not need
 
             parts[::2] = map(escape_unprintable, parts[::2])
         self._stream.write("".join(parts))
@@ -36,7 +36,7 @@ class _Printable:
 
 @contextmanager
 def clean_terminal() -> Iterator[None]:
-    """Escape control characters, and whatever the terminal's encoding lacks, in all that is printed within."""
+    """Escape control characters, and characters missing in the terminal's encoding, in all printed text."""
     before = sys.stdout, sys.stderr
     for stream in before:
         if isinstance(stream, io.TextIOWrapper):

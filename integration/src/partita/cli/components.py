@@ -1,19 +1,23 @@
-"""List the registered components, this project's and those of other installed packages."""
+"""List the registered components of Partita and of other installed packages."""
 
 import argparse
 import json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
+    """Add the arguments of the command."""
     parser.add_argument(
-        "pattern", nargs="?", default="*", metavar="PATTERN", help='a role, as loss, or a wildcard, as "*/genae"'
+        "pattern",
+        nargs="?",
+        default="*",
+        metavar="PATTERN",
+        help='role, such as loss, or pattern with wildcards, such as "*/genae" (default: all components)',
     )
-    parser.add_argument("--json", action="store_true", help="as JSON, with every field and its default")
+    parser.add_argument("--json", action="store_true", help="print JSON, with all fields and their defaults")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the command."""
+    """Run the command."""
     from partita_core import PartitaError, components, suggest, to_dict
 
     found = components(options.pattern) or components(f"{options.pattern}/*")

@@ -1,31 +1,38 @@
-"""Encode a file to a .safetensors file of latents, or a data set to a corpus of them.
+"""Encode an audio file to a .safetensors file of latents, or a data set to a corpus of latents.
 
-A folder of audio (or of Parquet files with audio) becomes a folder that `datasets` loads: Parquet shards of latents,
-and of codes where the model makes them, with the columns of the source. Stopped at any time, the same command goes on;
-under `torchrun --nproc_per_node N -m partita encode ...` N processes share the work. Training takes it as --data.
+A folder of audio (or of Parquet files with audio) becomes a folder that `datasets` loads and training accepts as
+--data: Parquet shards of latents, and of codes if the model has them, with the columns of the source. If it is
+interrupted, the same command continues; under `torchrun --nproc_per_node N -m partita encode ...`, N processes share
+the work.
 """
 
 import argparse
 from pathlib import Path
 from typing import Any
 
+from ._arguments import add_num_quantizers, add_output, add_where
 from ._models import add_model, open_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
+    """Add the arguments of the command."""
     add_model(parser)
     parser.add_argument("input", type=Path, metavar="INPUT", help="audio file, or folder of a data set")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="file or folder to write")
-    parser.add_argument("--layout", help="of the input: mono, stereo or mid_side; by its channels if not given")
-    parser.add_argument("--num-quantizers", type=int, metavar="Q", help="levels of codes; all if not given")
-    kinds = ("float32", "float16")
-    parser.add_argument("--dtype", choices=kinds, help="that a corpus keeps latents in (default float32)")
-    parser.add_argument("--only", choices=("latents", "codes"), help="what a corpus keeps; both if not given")
+    add_output(parser, ".safetensors file, or folder, to write")
+    parser.add_argument(
+        "--layout", help="channel layout of the input: mono, stereo or mid_side (default: by its channels)"
+    )
+    add_num_quantizers(parser)
+    corpus = parser.add_argument_group("for a data set")
+    add_where(corpus)
+    corpus.add_argument(
+        "--dtype", choices=("float32", "float16"), help="type in which latents are stored (default: float32)"
+    )
+    corpus.add_argument("--only", choices=("latents", "codes"), help="store only one of these (default: both)")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the command."""
+    """Run the command."""
     from partita_core import PartitaError
 
     from partita.data.audio.files import SUFFIXES
@@ -34,16 +41,17 @@ def run(options: argparse.Namespace) -> None:
 
     settings = {"layout": options.layout, "num_quantizers": options.num_quantizers}
     if not options.input.is_dir():
-        if options.dtype or options.only:
-            raise PartitaError("--dtype and --only are of a corpus, and the input is no folder; leave them out")
-        check_suffix(options.output, ".safetensors", "a file's latents")
+        for name in ("where", "dtype", "only"):
+            if getattr(options, name):
+                raise PartitaError(f"--{name} is for a data set, but {options.input} is not a folder; leave it out")
+        check_suffix(options.output, ".safetensors", "latents")
         codec = open_model(options)
-        latents = encode_file(codec, options.input, **settings, progress=True)
+        latents = encode_file(codec, options.input, **settings)
         latents.save(options.output)
         print(f"{options.output}: {int(latents.frames[0])} frames of {latents.spec.dim} for {options.input}")
         return
     if options.output.is_file() or options.output.suffix.lower() in (".safetensors", ".parquet", *SUFFIXES):
-        raise PartitaError(f"{options.input} is a folder, so the output must be one too, not {str(options.output)!r}")
+        raise PartitaError(f"{options.input} is a folder, so the output must be a folder, not {str(options.output)!r}")
     _encode_folder(options, **settings)
 
 
@@ -52,15 +60,15 @@ def _encode_folder(options: argparse.Namespace, **settings: Any) -> None:
 
     from partita.data import encode_corpus
 
-    from ._files import say
+    from ._files import print_status
 
     codec = open_model(options)
     try:
-        settings |= {"dtype": options.dtype or "float32", "only": options.only}
+        settings |= {"dtype": options.dtype or "float32", "only": options.only, "where": options.where}
         done = encode_corpus(codec, options.input, options.output, **settings)
         if PartialState().is_main_process:
             for reason in done.broken:
-                say(f"left out: {reason}")
+                print_status(f"left out: {reason}")
             hours = done.seconds / 3600
             print(f"{options.output}: {done.encoded} of {done.files} files encoded, {hours:.2f} hours of audio")
     finally:

@@ -1,4 +1,4 @@
-"""Measure models on a data set, beside silence, matched noise and a low-pass of the same numbers a second."""
+"""Measure models on a data set, compared with silence, matched noise and a low-pass with as many values per second."""
 
 import argparse
 from pathlib import Path
@@ -7,15 +7,15 @@ from ._evaluation import add_evaluation_arguments, open_models, run_evaluation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
+    """Add the arguments of the command."""
     add_evaluation_arguments(parser)
-    parser.add_argument("--json", type=Path, metavar="F", help="also write everything but the speeds as JSON")
-    parser.add_argument("--csv", type=Path, metavar="F", help="also write the figures of each clip as CSV")
-    parser.add_argument("--markdown", type=Path, metavar="F", help="also write what is printed")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all results but the speeds as JSON")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the metrics of each clip as CSV")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the printed tables")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the command."""
+    """Run the command."""
     from ._files import check_writable
 
     for path in (options.json, options.csv, options.markdown):

@@ -1,12 +1,12 @@
-"""Generate audio of a text, with a language model on the latents of a codec; or train one.
+"""Generate audio from a text with a generative model on the latents of a codec, or train such a model.
 
 `partita generate MODEL --data DIR --output RUN` trains a generator, RUN/model, on the latents of MODEL: a codec, or a
-representation model on one. DIR is audio, or latents that `partita encode` stored. What audio is conditioned on is a
-template over the columns of the data, `--text "{caption}"` by default. A transcript ({text}, {transcript},
-{transcription}, {sentence}, {lyrics}) is that of a whole file, so it conditions files no longer than a crop;
-`data.texts.0.whole=true` or `=false` says so of other columns.
+representation model on one. DIR holds audio, or latents stored by `partita encode`. Audio is conditioned on a template
+over the columns of the data, `--text "{caption}"` by default. A transcript ({text}, {transcript}, {transcription},
+{sentence}, {lyrics}) describes an entire file, so it conditions only files no longer than a crop; for other columns,
+this is set by `data.texts.0.whole=true` or `=false`.
 
-`partita generate RUN/model --seconds S -o OUT.wav` samples it.
+`partita generate RUN/model --seconds S -o OUT.wav` samples from the trained generator.
 """
 
 import argparse
@@ -30,42 +30,46 @@ _SAMPLING = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
+    """Add the arguments of the command."""
     parser.usage = (
         "partita generate MODEL --data DIR --output RUN [options] [path.to.key=value ...]\n"
         "       partita generate RUN/model --seconds S -o OUT.wav [--prompt TEXT] [options]"
     )
-    parser.add_argument("model", metavar="MODEL", help="codec or representation model to train on, or a generator")
-    training = parser.add_argument_group("to train")
+    parser.add_argument(
+        "model", metavar="MODEL", help="codec or representation model to train on, or generator to sample from"
+    )
+    training = parser.add_argument_group("training")
     add_run_arguments(training, required=False)
     training.add_argument(
-        "--recipe", default="generation_small", help="generation_base, _small (default), or _tiny for a CPU"
+        "--recipe",
+        default="generation_small",
+        help="recipe: generation_base, generation_small, or generation_tiny for a CPU (default: generation_small)",
     )
     training.add_argument(
-        "--text", metavar="TEMPLATE", help='the condition, of columns: "{label}"; "" for none (default "{caption}")'
+        "--text",
+        metavar="TEMPLATE",
+        help='text condition as a template over columns, such as "{label}"; "" for none (default: "{caption}")',
     )
-    sampling = parser.add_argument_group("to sample")
+    sampling = parser.add_argument_group("sampling")
     sampling.add_argument("-o", dest="output", type=Path, metavar="OUT", help=".wav file to write")
-    sampling.add_argument("--prompt", help="text to follow; none if not given")
-    sampling.add_argument(
-        "--audio-prompt", type=Path, metavar="FILE", help="audio that the output begins with and goes on from"
-    )
-    sampling.add_argument("--seconds", type=float, help="length of the audio")
-    sampling.add_argument("--seed", type=int, help="of the draws (default 0)")
-    sampling.add_argument("--guidance", type=float, help="towards the prompt, 1 for none (default 1.5)")
-    sampling.add_argument("--temperature", type=float, help="of the draws, smaller is safer (default 1)")
-    sampling.add_argument("--flow-steps", type=int, help="from noise to latents (default 10)")
-    sampling.add_argument("--top-k", type=int, help="the likeliest codes that are considered; all if not given")
-    sampling.add_argument("--layout", help="mono, stereo or mid_side, of those that the codec knows")
-    sampling.add_argument("--stop", action="store_true", default=None, help="end where the recording ends")
+    sampling.add_argument("--prompt", help="text prompt (default: none)")
+    sampling.add_argument("--audio-prompt", type=Path, metavar="FILE", help="audio file to continue")
+    sampling.add_argument("--seconds", type=float, help="duration of the output in seconds")
+    sampling.add_argument("--seed", type=int, help="sampling seed (default: 0)")
+    sampling.add_argument("--guidance", type=float, help="guidance scale, 1 for no guidance (default: 1.5)")
+    sampling.add_argument("--temperature", type=float, help="sampling temperature; lower is less diverse (default: 1)")
+    sampling.add_argument("--flow-steps", type=int, help="flow-matching steps per token (default: 10)")
+    sampling.add_argument("--top-k", type=int, help="sample from the K most likely codes (default: all)")
+    sampling.add_argument("--layout", help="channel layout of the output, one of the codec's: mono, stereo or mid_side")
+    sampling.add_argument("--stop", action="store_true", default=None, help="stop when the model predicts the end")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the command."""
+    """Run the command."""
     from partita_core import PartitaError
 
     if options.output is None:
-        raise PartitaError("name what to write: --data DIR --output RUN to train, --seconds S -o OUT.wav to sample")
+        raise PartitaError("no output is given; use --data DIR --output RUN to train, --seconds S -o OUT.wav to sample")
     trains = options.data is not None
     for name in _SAMPLING if trains else _TRAINING:
         if getattr(options, name) is not None:
@@ -100,12 +104,13 @@ def _sample(options: argparse.Namespace) -> None:
     from partita.generation import Generator
     from partita.model_loading import load_model
 
-    from ._files import check_suffix, decode_to_file, encode_file
+    from ._decoding import Decoding
+    from ._files import check_suffix, encode_file
 
     if options.overrides:
-        raise PartitaError(f"{options.overrides[0]!r} is for training; name the data with --data, or leave it away")
+        raise PartitaError(f"{options.overrides[0]!r} is for training; pass the data with --data, or leave it out")
     if options.seconds is None:
-        raise PartitaError("--seconds is missing: how long shall it be? To train, name --data")
+        raise PartitaError("--seconds is required for sampling; to train, pass --data")
     check_suffix(options.output, ".wav", "audio")
     model = load_model(options.model)
     if not isinstance(model, Generator):
@@ -117,8 +122,6 @@ def _sample(options: argparse.Namespace) -> None:
     }
     given = {name: value for name, value in settings.items() if value is not None}
     if options.audio_prompt is not None:
-        given["audio"] = encode_file(
-            model.codec, options.audio_prompt, layout=options.layout, num_quantizers=None, progress=False
-        )
+        given["audio"] = encode_file(model.codec, options.audio_prompt, layout=options.layout, progress=False)
     latents = model.generate([options.prompt or ""], options.seconds, **given)
-    decode_to_file(model.codec, latents, options.output, sampler=None, seed=options.seed or 0)
+    Decoding(options.output, seed=options.seed or 0).write(model.codec, latents)

@@ -1,6 +1,6 @@
 """Print the size and cost of a recipe or a saved model: rates, frames, parts, parameters.
 
-Overrides change a recipe as in training, so that a mix is seen, and checked, before it is trained:
+Overrides change a recipe as in training, which checks a combination of parts before it is trained:
 `partita info genae_tiny model.bottleneck=tanh`.
 """
 
@@ -10,16 +10,18 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
+    """Add the arguments of the command."""
     parser.usage = "partita info RECIPE|MODEL [options] [path.to.key=value ...]"
     parser.set_defaults(overrides=[])
-    parser.add_argument("name", metavar="RECIPE|MODEL", help="a recipe, or a model folder or name on the hub")
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.add_argument("--context", action="store_true", help="also how much audio a generator sees: an estimate")
+    parser.add_argument("name", metavar="RECIPE|MODEL", help="name of a recipe, model folder, or name on the hub")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--context", action="store_true", help="also estimate the seconds of audio a generator can train on"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the command."""
+    """Run the command."""
     from partita_core import PartitaError, override, suggest
 
     from partita.model_loading import HF_PREFIX, load_codec
@@ -32,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
         found = recipe_profile(override(load_run(options.name)[0], options.overrides))
     elif options.overrides:
         hint = suggest(options.name, recipes)
-        raise PartitaError(f"{options.overrides[0]!r} changes a recipe, and {options.name!r} is none; {hint}")
+        raise PartitaError(f"{options.overrides[0]!r} changes a recipe, but {options.name!r} is not one; {hint}")
     elif Path(options.name).exists() or "/" in options.name or options.name.startswith(HF_PREFIX):
         found = profile(load_codec(options.name))
     else:
@@ -50,7 +52,7 @@ def _lines(found: dict) -> list[str]:
         f"{found['name']}",
         f"  audio         {found['sample_rate']} Hz, {', '.join(found['layouts'])}",
         f"  latents       {_vectors(found)}{found['latent_dim']} x {rate:g} Hz (hop {found['hop']}), "
-        f"{found['floats_per_second']:g} numbers/s",
+        f"{found['floats_per_second']:g} floats/s",
         f"  60 s          {found['frames_60s']} frames",
         f"  codes         {_codes(found)}",
         f"  context       encoder {found['encode_context']}, decoder {found['decode_context']} frames",
@@ -68,10 +70,10 @@ def _context(found: dict) -> list[str]:
     return [
         f"  generation    {estimate['seconds']:.0f} s in a sequence of {estimate['tokens']:.0f} tokens, "
         f"{estimate['over_dac']:.2f} x the {estimate['dac_seconds']:.0f} s of DAC at 44.1 kHz",
-        f"                an estimate from a budget of memory, not a measurement: {budget['memory'] / 2**30:g} GiB, "
+        f"                an estimate from a memory budget, not a measurement: {budget['memory'] / 2**30:g} GiB, "
         f"{budget['activation_share']:.0%} for activations,",
-        f"                batch {budget['batch_size']}, {budget['bytes_per_scalar']} bytes a scalar, "
-        f"{budget['scalars_per_token']} scalars a token; a token is {token}, codes and all",
+        f"                batch {budget['batch_size']}, {budget['bytes_per_scalar']} bytes per scalar, "
+        f"{budget['scalars_per_token']} scalars per token; a token is {token}, including its codes",
     ]
 
 

@@ -1,7 +1,7 @@
-"""Give a trained model codes: train a quantizer on its latents, which stay as they are.
+"""Add codes to a trained model: train a quantizer on its latents, which do not change.
 
-OUTPUT/model is MODEL with the quantizer beside its latents: it encodes to the same latents, and to codes of as many
-levels as `--num-quantizers` asks for. Overrides name a field of the recipe: `model.quantizer.num_quantizers=8`.
+OUTPUT/model is MODEL with the quantizer: it encodes to the same latents, and to codes of any number of levels.
+Overrides set a field of the recipe: `model.quantizer.num_quantizers=8`.
 """
 
 import argparse
@@ -10,15 +10,15 @@ from ._runs import add_run_arguments, run_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
+    """Add the arguments of the command."""
     parser.usage = "partita quantize MODEL --data DIR --output RUN [options] [path.to.key=value ...]"
     parser.add_argument("codec", metavar="MODEL", help="model folder, or name on the hub, with continuous latents")
     add_run_arguments(parser)
-    parser.add_argument("--recipe", default="vq_base", help="vq_base (default), or vq_tiny for a CPU")
+    parser.add_argument("--recipe", default="vq_base", help="recipe: vq_base, or vq_tiny for a CPU (default: vq_base)")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the command."""
+    """Run the command."""
     from partita.model_loading import load_codec
     from partita.recipes import recipe
     from partita.training import RunFolder
@@ -33,5 +33,5 @@ def run(options: argparse.Namespace) -> None:
     print(f"codes: {len(spec.codebook_sizes)} levels, {rate:.0f} bit/s")
     if used:
         levels = ", ".join(f"{100 * share:.0f}" for share in used)
-        print(f"in use in the last steps, % of each level: {levels}")
+        print(f"codes used in the last steps, % per level: {levels}")
     print(f"model: {model}")

@@ -1,31 +1,37 @@
-"""Write one HTML page on models: figures with intervals, plots, and clips to listen to side by side."""
+"""Write an HTML page that compares models: metrics with confidence intervals, plots, and audio examples."""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._arguments import add_output, positive_int
 from ._evaluation import add_evaluation_arguments, open_models, run_evaluation
 
 if TYPE_CHECKING:
     from partita_core import Codec
 
-# Sources of a clip are chosen by digit keys, and the original is the first.
-_MODELS = 8
+# Versions of a clip are selected by digit keys, the original by the first.
+_MAX_MODELS = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
+    """Add the arguments of the command."""
     add_evaluation_arguments(parser)
-    parser.add_argument("-o", "--output", type=Path, required=True, help=".html file to write")
-    parser.add_argument("--title", help="heading of the page")
-    parser.add_argument("--clips", type=int, default=4, metavar="N", help="clips to listen to (default 4)")
+    add_output(parser, ".html file to write")
+    parser.add_argument("--title", help="heading of the page (default: the names of the models)")
     parser.add_argument(
-        "--robustness", type=Path, metavar="F", help="also curves of noisy latents: JSON of benchmarks/robustness.py"
+        "--clips", type=positive_int, default=4, metavar="N", help="number of audio examples (default: 4)"
+    )
+    parser.add_argument(
+        "--robustness",
+        type=Path,
+        metavar="FILE",
+        help="also plot robustness to noise on the latents, from the JSON of benchmarks/robustness.py",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the command."""
+    """Run the command."""
     from partita_core import PartitaError
 
     from partita.data import spread_rows
@@ -37,28 +43,26 @@ def run(options: argparse.Namespace) -> None:
     from ._models import named_models
 
     check_suffix(options.output, ".html", "a report")
-    if options.clips < 1:
-        raise PartitaError(f"--clips is {options.clips}; it must be positive")
     paths = named_models(options.models)
-    if len(paths) > _MODELS:
-        raise PartitaError(f"there are {len(paths)} models; a report compares at most {_MODELS}")
+    if len(paths) > _MAX_MODELS:
+        raise PartitaError(f"there are {len(paths)} models; a report compares at most {_MAX_MODELS}")
     robustness = None if options.robustness is None else Robustness.load(options.robustness).of(paths)
     runs = {name: RunFolder.of_model(path) for name, path in paths.items()}
     logs = {name: read_log(run.log) for name, run in runs.items() if run is not None}
     codecs = open_models(options)
-    heard: list[Any] = []
+    examples: list[Any] = []
 
-    def listen(name: str, audio: Any, estimates: dict[str, Any]) -> None:
-        heard.append((name, audio, {model: estimates[model] for model in codecs}))
-        if len(heard) > 2 * options.clips:  # every other one, so that they stay spread over all
-            del heard[1::2]
+    def keep(name: str, audio: Any, estimates: dict[str, Any]) -> None:
+        examples.append((name, audio, {model: estimates[model] for model in codecs}))
+        if len(examples) > 2 * options.clips:  # drop every other one, so that they stay spread over all clips
+            del examples[1::2]
 
-    found = run_evaluation(options, codecs, listen)
+    found = run_evaluation(options, codecs, keep)
     rate = found.settings["sample_rate"]
     write_report(
         options.output,
         title=options.title or " · ".join(codecs),
-        clips=[(*heard[i], rate) for i in spread_rows(len(heard), options.clips)],
+        clips=[(*examples[i], rate) for i in spread_rows(len(examples), options.clips)],
         logs=logs,
         evaluation=found,
         robustness=robustness,
@@ -74,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _facts(codec: "Codec", log: list[dict[str, Any]]) -> dict[str, str]:
-    """What there is to know of a model: parts, size, latents, and its training where the log of it is there."""
+    """Parts, size and latents of a model, and its training if there is a log of it."""
     from partita_core import Config
 
     from partita.model_profile import count_parameters

@@ -1,11 +1,11 @@
-"""Train a representation encoder on the latents of a model, or write the features that a trained one makes of a file.
+"""Train a representation encoder on the latents of a codec, or compute the features of a file with a trained one.
 
     partita represent MODEL --data DIR --output RUN [--llm LLM] [options] [path.to.key=value ...]
     partita represent RUN/model INPUT -o FEATURES.safetensors
 
-MODEL is any codec; it stays as it is, and is carried along in RUN/model. With `--llm`, a frozen language model (a
-folder as `partita llm` makes it, or a name on the hub) supervises by the texts of the data. INPUT is an audio file or
-latents of the same codec; the features are `(frames, width)`.
+MODEL is any codec; it does not change, and is included in RUN/model. With `--llm`, a frozen language model (a folder
+made by `partita llm`, or a name on the hub) supervises with the texts of the data. INPUT is an audio file or latents of
+the same codec; the features are `(frames, width)`.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from ._runs import add_run_arguments, run_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
+    """Add the arguments of the command."""
     parser.usage = (
         "partita represent MODEL --data DIR --output RUN [--llm LLM] [options] [path.to.key=value ...]\n"
         "       partita represent RUN/model INPUT -o FEATURES.safetensors"
@@ -24,16 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", nargs="?", type=Path, metavar="INPUT", help="audio file, or latents of the same codec")
     add_run_arguments(parser, required=False)
     parser.add_argument("-o", dest="output", type=Path, metavar="OUT", help=".safetensors file of features to write")
-    parser.add_argument("--llm", help="frozen language model that supervises: a folder, or a name on the hub")
-    parser.add_argument("--recipe", default="representation_base", help="representation_base (default), _small, _tiny")
+    parser.add_argument("--llm", help="frozen language model for supervision: folder, or name on the hub")
+    parser.add_argument(
+        "--recipe",
+        default="representation_base",
+        help="recipe: representation_base, representation_small or representation_tiny (default: representation_base)",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the command."""
+    """Run the command."""
     from partita_core import PartitaError
 
     if options.output is None or (options.data is None) == (options.input is None):
-        raise PartitaError("give --data DIR and --output RUN to train, or INPUT and -o OUT.safetensors for features")
+        raise PartitaError("pass --data DIR and --output RUN to train, or INPUT and -o OUT.safetensors for features")
     if options.data is not None:
         _train(options)
     else:
@@ -66,7 +70,7 @@ def _represent(options: argparse.Namespace) -> None:
     if options.input.suffix == ".safetensors":
         latents = Latents.load(options.input)
     else:
-        latents = encode_file(model.codec, options.input, layout=None, num_quantizers=None, progress=True)
+        latents = encode_file(model.codec, options.input)
     features = model.represent(latents)
     facts = {"frame_rate": str(features.frame_rate), "space_id": model.codec.space_id}
     write_tensors(options.output, {"features": features.values[0, : int(features.frames[0])]}, facts)

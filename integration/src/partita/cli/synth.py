@@ -1,18 +1,24 @@
-"""Make a data set of synthesized music, labeled and captioned, to try everything on."""
+"""Synthesize a labeled and captioned data set of music, for trying everything without recordings."""
 
 import argparse
 from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
-    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of music in all (default 10)")
-    parser.add_argument("--seed", type=int, default=0, help="of the music (default 0)")
+    """Add the arguments of the command."""
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to create")
+    parser.add_argument("--minutes", type=float, default=10.0, help="minutes of music (default: 10)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the music (default: 0)")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the command."""
+    """Run the command."""
+    written = synthesize_with_progress(options.out, minutes=options.minutes, seed=options.seed)
+    print(f"{options.out}: {'written' if written else 'exists already'}")
+
+
+def synthesize_with_progress(folder: Path, *, minutes: float, seed: int) -> bool:
+    """Call `synthesize` with a progress bar; errors and return value as there."""
     from tqdm import tqdm
 
     from partita.data import synthesize
@@ -23,5 +29,4 @@ def run(options: argparse.Namespace) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        made = synthesize(options.out, minutes=options.minutes, seed=options.seed, progress=progress)
-    print(f"{options.out}: {'made' if made else 'is there already'}")
+        return synthesize(folder, minutes=minutes, seed=seed, progress=progress)

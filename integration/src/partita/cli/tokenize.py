@@ -1,36 +1,38 @@
-"""Encode a file to the token ids that a language model takes, in a .safetensors file that says what they mean."""
+"""Encode an audio file to token ids for a language model, in a self-describing .safetensors file."""
 
 import argparse
 from pathlib import Path
 
+from ._arguments import add_num_quantizers, add_output
 from ._models import add_model, open_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
+    """Add the arguments of the command."""
     add_model(parser, "model folder, or name on the hub, of a model with codes")
     parser.add_argument("input", type=Path, metavar="IN", help="audio file")
-    parser.add_argument("-o", "--output", type=Path, required=True, help=".safetensors file to write")
-    parser.add_argument("--num-quantizers", type=int, metavar="Q", help="levels of codes; all if not given")
+    add_output(parser, ".safetensors file to write")
+    add_num_quantizers(parser)
     parser.add_argument(
         "--layout",
         choices=("flat", "delay"),
         default="flat",
-        help="of the ids: one sequence, level by level (flat, the default), or a row for each level, shifted (delay)",
+        help="layout of the ids: one sequence (flat), or one row per level, each shifted by one frame (delay) "
+        "(default: flat)",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the command."""
+    """Run the command."""
     from partita_quantizers import Tokens
 
     from ._files import check_suffix, encode_file, require_codes
 
-    check_suffix(options.output, ".safetensors", "a file's token ids")
+    check_suffix(options.output, ".safetensors", "token ids")
     codec = open_model(options)
     require_codes(codec, options.model)
     levels = options.num_quantizers
-    latents = encode_file(codec, options.input, layout=None, num_quantizers=levels, progress=True)
+    latents = encode_file(codec, options.input, num_quantizers=levels)
     tokens = Tokens.from_latents(latents, num_quantizers=levels, layout=options.layout)
     tokens.save(options.output)
     shape = " x ".join(map(str, tokens.ids.shape[1:]))

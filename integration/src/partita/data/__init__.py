@@ -1,27 +1,36 @@
-"""Data: audio files, data sets, corpora of latents, training crops, texts, and music where there is none."""
+"""Data: audio files, data sets, corpora of latents, training crops, text tasks, and synthesized music."""
 
 from .audio.files import AudioInfo, AudioSource, audio_info, read_audio, read_blocks, source_name, write_audio
 from .audio.resampling import AudioReader, read_resampled, resample, resampled_length
+from .audio_crops import AudioCrops
 from .augment import Augmentation, Example, augment, plain
+from .batches import Batch, Item, SkippedFile, collate, move_batch
 from .clips import Clip, whole_files
-from .contents import changed_file, row_contents, sample_contents
+from .columns import NumericColumns
 from .corpus.encode import EncodedCorpus, encode_corpus
-from .corpus.read import CorpusSpec, corpus_spec, stored_latents
-from .crops import Batch, Crops, DataConfig, Item, LatentCrops, SkippedFile, collate
-from .datasets import audio_files, dataset_splits, names_hash, open_dataset
+from .corpus.read import stored_latents
+from .corpus.spec import CorpusSpec, corpus_spec
+from .crops import Crops
+from .data_config import DataConfig
+from .datasets import audio_files, dataset_splits, names_hash, open_dataset, open_splits
 from .decode_latents import decode_pieces
-from .encode_files import encode_files, encode_source
+from .file_digests import changed_file, row_digest, sample_digests
+from .file_encoding import encode_files, encode_source
+from .latent_crops import LatentCrops
 from .loader import CropLoader, EpochSampler, build_loader, reported_readers
 from .pieces import is_silent, random_piece, random_pieces
+from .shards import first_rows
 from .sources.listing import spread_rows
 from .sources.splits import SPLITS
-from .streaming import CropStream, Place, StreamLoader, first_rows
-from .synth.dataset import synthesize
+from .streaming import CropStream, StreamLoader, StreamPosition
+from .synth.synthesize import synthesize
 from .texts import SPEECH_AND_SOUND_TEXTS, TextTask, all_texts, check_texts, draw_text
+from .where import filter_rows
 
 __all__ = [
     "SPEECH_AND_SOUND_TEXTS",
     "SPLITS",
+    "AudioCrops",
     "AudioInfo",
     "AudioReader",
     "AudioSource",
@@ -38,9 +47,10 @@ __all__ = [
     "Example",
     "Item",
     "LatentCrops",
+    "NumericColumns",
     "SkippedFile",
-    "Place",
     "StreamLoader",
+    "StreamPosition",
     "TextTask",
     "all_texts",
     "audio_files",
@@ -57,10 +67,13 @@ __all__ = [
     "encode_corpus",
     "encode_files",
     "encode_source",
-    "names_hash",
+    "filter_rows",
     "first_rows",
-    "open_dataset",
     "is_silent",
+    "move_batch",
+    "names_hash",
+    "open_dataset",
+    "open_splits",
     "plain",
     "random_piece",
     "random_pieces",
@@ -70,8 +83,8 @@ __all__ = [
     "reported_readers",
     "resample",
     "resampled_length",
-    "row_contents",
-    "sample_contents",
+    "row_digest",
+    "sample_digests",
     "source_name",
     "spread_rows",
     "stored_latents",

@@ -1,6 +1,6 @@
-"""Augmentation of crops: the channel format, which the decoder makes, the level and the polarity.
+"""Augmentation of crops: channel format, requested output format, level, and polarity.
 
-Pure functions of audio and a generator. The figures are those of GenAE as specified (multi-format training).
+Pure functions of audio and a generator. The default probabilities are those of GenAE (multi-format training).
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _FORMATS = {
     "pseudo_stereo": STEREO,
 }
 
-# What a decoder may be asked for in place of what went in; from mono nothing else follows.
+# Layouts that a decoder may be asked for instead of the input's; no other layout follows from mono.
 _SWITCHES = {STEREO: (MID_SIDE, MONO), MID_SIDE: (STEREO, MONO), MONO: ()}
 
 _DELAY_SECONDS = (0.005, 0.020)
@@ -33,26 +33,25 @@ _DELAY_SECONDS = (0.005, 0.020)
 
 @dataclass(frozen=True)
 class Augmentation(Ranged):
-    """How crops are varied.
+    """Settings of augmentation.
 
-    The five formats are relative probabilities; those a model lacks are never drawn. A mono file becomes pseudo-stereo
-    with the probability `pseudo_stereo` and else stays mono.
+    The five formats are relative probabilities; formats that a model lacks are never drawn. A mono file becomes
+    pseudo-stereo with probability `pseudo_stereo`, and stays mono otherwise.
 
     Attributes:
-        stereo: left and right as they are.
-        mid_side: as mid and side.
-        mono_average: the mean of the two channels.
-        mono_channel: one of the two channels.
-        pseudo_stereo: mono, widened and panned at random.
+        stereo: relative probability of left and right.
+        mid_side: relative probability of mid and side.
+        mono_average: relative probability of the mean of both channels.
+        mono_channel: relative probability of one of the channels.
+        pseudo_stereo: relative probability of mono that is randomly widened and panned.
         swap: probability of exchanging left and right.
-        switch_target: probability that the decoder is asked for another layout, of those that the model has and that
-            follow from what went in.
-        flip: probability of turning the polarity.
-        mix: probability of adding a crop of another file, before all else (CoDiCodec has 0.5; see `mixed`).
-        level_db: root mean square over channels and samples that a crop is brought to, in dB of full scale; None
-            leaves levels as they are.
-        level_range_db: the level is drawn evenly from so much above and below.
-        max_gain_db: the most that a quiet crop is raised.
+        switch_target: probability of requesting another layout from the decoder, one that the model has and that can be
+            derived from the input.
+        flip: probability of inverting the polarity.
+        mix: probability of adding a crop of another file, before all other steps (0.5 in CoDiCodec; see `mixed`).
+        level_db: RMS over channels and samples to which a crop is scaled, in dB of full scale; None keeps the level.
+        level_range_db: half the width of the uniform distribution of the level around `level_db`.
+        max_gain_db: maximum gain of a quiet crop.
     """
 
     stereo: Proportion = 0.45
@@ -69,25 +68,25 @@ class Augmentation(Ranged):
     max_gain_db: NonNegative = 30.0
 
     def formats(self, layouts: tuple[ChannelLayout, ...]) -> dict[str, float]:
-        """The formats that a stereo file may take in a model of these layouts, with their relative probabilities.
+        """Formats that a stereo file may take in a model of these layouts, with their relative probabilities.
 
         Raises:
-            PartitaError: none is left.
+            PartitaError: all of them have probability 0.
         """
         chances = {name: getattr(self, name) for name, layout in _FORMATS.items() if layout in layouts}
         if not sum(chances.values()):
             names = " and ".join(layout.name.lower() for layout in layouts)
-            raise PartitaError(f"no format is left to draw for {names}: {', '.join(chances)} are 0")
+            raise PartitaError(f"augmentation has no format for {names}: {', '.join(chances)} are 0; raise one of them")
         return {name: chance for name, chance in chances.items() if chance}
 
 
 class Example(NamedTuple):
-    """A crop as the network sees it.
+    """A crop in a channel layout of the network.
 
     Attributes:
         audio: `(audio_spec.channels, samples)`.
-        layout: the layout that the network is told.
-        target_layout: the layout that its decoder is asked for.
+        layout: channel layout of the audio.
+        target_layout: channel layout requested from the decoder.
     """
 
     audio: Tensor
@@ -96,31 +95,31 @@ class Example(NamedTuple):
 
 
 def plain_format(audio: Tensor, spec: AudioSpec) -> tuple[Tensor, ChannelLayout]:
-    """`(1 or 2, samples)` unchanged, except for stereo in a mono model, which is folded to the mean."""
+    """`(1 or 2, samples)` unchanged, except that stereo is averaged for a mono model."""
     if audio.shape[0] == 1:
         return audio, MONO
     return (convert(audio, STEREO, MONO), MONO) if spec.channels == 1 else (audio, STEREO)
 
 
 def plain(audio: Tensor, spec: AudioSpec) -> Example:
-    """`(1 or 2, samples)` in its plain format, not varied."""
+    """`(1 or 2, samples)` in its plain format, without augmentation."""
     return unvaried(*plain_format(audio, spec), spec)
 
 
 def unvaried(audio: Tensor, layout: ChannelLayout, spec: AudioSpec) -> Example:
-    """Audio of a layout as the network sees it."""
+    """Audio of a given layout as an example, without augmentation."""
     known = network_layout(layout, spec.layouts)
     return Example(to_network(audio, layout, spec.layouts), known, known)
 
 
 def augment(audio: Tensor, spec: AudioSpec, settings: Augmentation, generator: Generator) -> Example:
-    """Vary a crop: first the format, by `draw_format`, then the rest, by `vary`.
+    """Augment a crop: its format, by `draw_format`, and then the rest, by `vary`.
 
     Args:
         audio: `(1 or 2, samples)`, mono or left and right.
-        spec: the audio that the network takes.
-        settings: the probabilities and levels.
-        generator: the only source of randomness.
+        spec: audio that the network takes.
+        settings: probabilities and levels.
+        generator: source of the random draws.
     """
     return vary(*draw_format(audio, spec, settings, generator), spec, settings, generator)
 
@@ -128,14 +127,14 @@ def augment(audio: Tensor, spec: AudioSpec, settings: Augmentation, generator: G
 def vary(
     audio: Tensor, layout: ChannelLayout, spec: AudioSpec, settings: Augmentation, generator: Generator
 ) -> Example:
-    """Vary a crop in the format that was drawn: its level and polarity, and the layout asked of the decoder.
+    """Augment a crop in the format that was drawn: channel order, level, polarity, and the requested layout.
 
     Args:
         audio: `(1 or 2, samples)`, mono or left and right.
-        layout: the format that was drawn.
-        spec: the audio that the network takes.
-        settings: the probabilities and levels.
-        generator: the only source of randomness.
+        layout: channel layout of the format that was drawn.
+        spec: audio that the network takes.
+        settings: probabilities and levels.
+        generator: source of the random draws.
     """
     if layout is not MONO and chance(settings.swap, generator):
         audio = audio.flip(0)
@@ -154,7 +153,7 @@ def vary(
 
 
 def mixed(first: Tensor, second: Tensor) -> Tensor:
-    """The sum of two clips, clamped to full scale: as long as the longer, stereo where one of them is.
+    """The sum of two clips, clamped to full scale: as long as the longer one, stereo if one of them is.
 
     Args:
         first: `(1 or 2, samples)`.
@@ -168,7 +167,7 @@ def mixed(first: Tensor, second: Tensor) -> Tensor:
 def draw_format(
     audio: Tensor, spec: AudioSpec, settings: Augmentation, generator: Generator
 ) -> tuple[Tensor, ChannelLayout]:
-    """Draws a format; for mid/side the audio that is returned is still left and right."""
+    """Draw a channel format; for mid/side, the returned audio is still left and right."""
     if audio.shape[0] == 1:
         widened = STEREO in spec.layouts and chance(settings.pseudo_stereo, generator)
         return (pseudo_stereo(audio, spec.sample_rate, generator), STEREO) if widened else (audio, MONO)
@@ -185,10 +184,10 @@ def draw_format(
 
 
 def pseudo_stereo(audio: Tensor, sample_rate: int, generator: Generator) -> Tensor:
-    """Mono `(1, samples)` to `(2, samples)`: a random width, by complementary combs, and a random place.
+    """Mono `(1, samples)` to `(2, samples)` with random width, by complementary comb filters, and random panning.
 
-    The combs are Lauridsen's: a delayed copy is added on the left and taken away on the right, so that the mean of
-    the channels, before they are panned, is the mono signal.
+    The comb filters are Lauridsen's: a delayed copy is added on the left and subtracted on the right, so that the mean
+    of the channels before panning is the mono signal.
     """
     shortest, longest = _DELAY_SECONDS
     delay = round((shortest + (longest - shortest) * _uniform(generator)) * sample_rate)
@@ -200,9 +199,9 @@ def pseudo_stereo(audio: Tensor, sample_rate: int, generator: Generator) -> Tens
 
 
 def level_gain(audio: Tensor, level_db: float, max_gain_db: float) -> float:
-    """The gain that brings `audio` to a root mean square of `level_db`, as far as its peak stays at most 1.
+    """The gain that scales `audio` to an RMS of `level_db`, limited so that its peak is at most 1.
 
-    It raises by `max_gain_db` at most; the peak is held in any case, also of audio that came louder than full scale.
+    It is at most `max_gain_db`. The peak is limited in any case, also for audio beyond full scale.
     """
     power = float(audio.double().square().mean())
     peak = float(audio.abs().max())
@@ -217,7 +216,7 @@ def _uniform(generator: Generator) -> float:
 
 
 def chance(probability: float, generator: Generator) -> bool:
-    """A draw that is true with `probability`."""
+    """True with the given probability."""
     return _uniform(generator) < probability
 
 

@@ -1,4 +1,4 @@
-"""Latents and features of whole clips, pooled over time."""
+"""Encoding clips of any sample rate and layout, and pooling their latents over time."""
 
 from dataclasses import replace
 
@@ -10,13 +10,12 @@ from .clips import Clip
 
 
 def truncate_clip(clip: Clip, seconds: float) -> Clip:
-    """The clip cut to its first seconds."""
-    most = max(1, round(seconds * clip.sample_rate))
-    return replace(clip, audio=clip.audio[..., :most])
+    """The first seconds of a clip."""
+    return replace(clip, audio=clip.audio[..., : max(1, round(seconds * clip.sample_rate))])
 
 
 def codec_input(codec: Codec, clip: Clip) -> tuple[Tensor, ChannelLayout]:
-    """The audio of a clip and its layout as the codec can take them: at its rate, and mono if that is all it takes."""
+    """The audio of a clip at the codec's sample rate, averaged for a mono codec, and its layout."""
     audio = resample_some(clip.audio, clip.sample_rate, codec.audio_spec.sample_rate)
     if codec.audio_spec.layouts == (ChannelLayout.MONO,):
         return convert(audio, clip.layout, ChannelLayout.MONO), ChannelLayout.MONO
@@ -24,29 +23,29 @@ def codec_input(codec: Codec, clip: Clip) -> tuple[Tensor, ChannelLayout]:
 
 
 def encode_clip(codec: Codec, clip: Clip) -> Latents:
-    """The latents of a whole clip, normalised where their statistics are known."""
+    """The latents of a clip, normalized if their statistics are known."""
     audio, layout = codec_input(codec, clip)
     latents = codec.encode(audio[None], layout=layout)
     return latents if latents.spec.mean is None or latents.spec.std is None else latents.normalize()
 
 
 def stack_tokens(latents: Latents) -> Tensor:
-    """The values as one vector a frame, `(batch, frames, K * dim)`.
+    """The values as one vector per frame, `(batch, frames, K * dim)`.
 
     Raises:
-        PartitaError: there are no values.
+        PartitaError: the latents hold codes only.
     """
     if latents.values is None:
-        raise PartitaError("these latents hold codes only; a probe reads values")
+        raise PartitaError("these latents hold codes only, but continuous values are needed; use a model with values")
     return regroup(latents.values, latents.spec.dim * latents.spec.tokens_per_frame).transpose(1, 2)
 
 
 def masked_mean(values: Tensor, frames: Tensor) -> Tensor:
-    """The mean over the frames that each item has.
+    """The mean over the frames of each item.
 
     Args:
-        values: `(batch, frames, width)`; what is past an item's end has no effect.
-        frames: `(batch,)`, of each item; at least one.
+        values: `(batch, frames, width)`; values past an item's end have no effect.
+        frames: `(batch,)`, frames of each item, at least one.
 
     Returns:
         `(batch, width)`.
@@ -57,5 +56,5 @@ def masked_mean(values: Tensor, frames: Tensor) -> Tensor:
 
 
 def pooled(values: Tensor, frames: Tensor) -> Tensor:
-    """The mean over time of `(1, frames, width)`, of which `frames` count: `(width,)` float32 on the CPU."""
+    """The mean over the first `frames` of `(1, frames, width)`: `(width,)` float32 on the CPU."""
     return masked_mean(values.float(), frames)[0].cpu()

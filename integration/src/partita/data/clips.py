@@ -1,4 +1,4 @@
-"""Whole files, as evaluation and encoding take them."""
+"""Iteration over the files of a data set as full-length clips."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 from .audio.files import read_audio, source_name
 from .audio.resampling import resample
 from .datasets import row_name, row_source
-from .notes import note
+from .messages import warn_once
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A whole file.
+    """Audio of a file or an excerpt of it, with its metadata.
 
     Attributes:
-        index: its row in the data set.
-        name: its `file_name`.
+        index: row in the data set.
+        name: `file_name` of the row.
         audio: `(1 or 2, samples)` float32.
-        sample_rate: of `audio`.
-        layout: mono or stereo.
-        row: the other columns of its row.
+        sample_rate: sample rate of `audio` in Hz.
+        layout: channel layout, mono or stereo.
+        row: the other columns of the row.
     """
 
     index: int
@@ -40,25 +40,25 @@ class Clip:
 def whole_files(
     dataset: "Dataset", *, sample_rate: int | None = None, mono: bool = False, broken: list[str] | None = None
 ) -> Iterator[Clip]:
-    """The files of a data set, one after the other and in its order.
+    """Iterate over the files of a data set in its order, each read entirely.
 
     Args:
-        dataset: as `open_dataset` returns it.
-        sample_rate: samples a second wanted; None for each file's own.
-        mono: whether stereo is folded to the mean of its channels, as for a model that takes no other.
-        broken: gets "name: reason" of each file that cannot be read and is left out; None notes these.
+        dataset: data set of audio, as `open_dataset` returns it.
+        sample_rate: sample rate of the clips in Hz; None for each file's own.
+        mono: average the channels of stereo files, as for a mono model.
+        broken: list that collects "name: reason" of the files that cannot be read and are left out; None logs them.
 
     Raises:
-        PartitaError: the data set holds no audio; after the last row, if none could be read.
+        PartitaError: the data set holds no audio; after the last row, no file could be read.
     """
     if "audio" not in dataset.column_names:
-        raise PartitaError("the data set holds latents, not audio; name the one that they were made of")
+        raise PartitaError("the data set holds latents, not audio; pass the data set that was encoded")
     found, failed = False, []
 
     def leave_out(reason: str) -> None:
         failed.append(reason)
         if broken is None:
-            note(f"left out: {reason}")
+            warn_once(f"left out: {reason}")
         else:
             broken.append(reason)
 

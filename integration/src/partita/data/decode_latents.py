@@ -1,4 +1,4 @@
-"""Decoding latents of any length in flat memory."""
+"""Decoding latents of any length in constant memory."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,23 +15,23 @@ def decode_pieces(
     sampler: Sampler | None = None,
     seed: int = 0,
 ) -> Iterator[Tensor]:
-    """Decodes one item a tile at a time; the pieces joined are what `Codec.decode` makes of it.
+    """Decode one item tile by tile; the pieces joined equal the output of `Codec.decode`.
 
     Args:
         codec: the model.
-        latents: of one item, normalized or not.
-        layout: wanted; None for the one that was encoded.
-        sampler: how a denoising decoder is run; None for its default.
-        seed: of the noise.
+        latents: latents of one item, normalized or not.
+        layout: channel layout of the output; None for the encoded one.
+        sampler: sampler of a denoising decoder; None for its default.
+        seed: seed of the decoder's noise.
 
     Yields:
-        Audio `(channels, samples)`, in order; all at once where it fits in a tile, or the model sees the whole.
+        Audio `(channels, samples)`, in order; in one piece if it fits into a tile, or the model has no finite context.
 
     Raises:
-        PartitaError: the latents are several, or of another space, or the layout cannot be had of them.
+        PartitaError: there are several items, the latents belong to another space, or the layout is not available.
     """
     if len(latents) != 1:
-        raise PartitaError(f"these are latents of {len(latents)} recordings; take one, latents[i]")
+        raise PartitaError(f"these are latents of {len(latents)} recordings; pass one of them, latents[i]")
     settings = {"sampler": sampler, "seed": seed}
     tile, frames = codec.tile_frames, int(latents.frames[0])
     stream = None
@@ -48,7 +48,7 @@ def decode_pieces(
 
 
 def _part(latents: Latents, start: int, stop: int) -> Latents:
-    """The frames from `start` to `stop`, as far as there are any."""
+    """The frames from `start` to `stop`, as far as they exist."""
     k, hop = latents.spec.tokens_per_frame, latents.spec.hop
     tokens = slice(start * k, stop * k)
     return replace(

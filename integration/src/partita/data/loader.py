@@ -1,9 +1,9 @@
-"""Endless batches: batch number s is the same whoever reads it, however often the run was stopped before."""
+"""Endless batches of training crops: a batch depends on the seed and its number, not on workers or restarts."""
 
 import signal
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,36 +12,40 @@ from partita_core import AudioSpec, PartitaError, first_line, hashed_seed
 from torch import Generator
 from torch.utils.data import DataLoader, Sampler
 
-from .corpus.read import corpus_spec
-from .crops import Batch, Crops, DataConfig, LatentCrops, collate
-from .streaming import CropStream, Place, StreamLoader, first_places
+from .audio_crops import AudioCrops
+from .batches import Batch, collate
+from .corpus.spec import corpus_spec
+from .crops import Crops
+from .data_config import DataConfig
+from .latent_crops import LatentCrops
+from .streaming import CropStream, StreamLoader, StreamPosition, initial_positions
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
 Key = tuple[int, int]
+"""An epoch, and a row of the data set."""
 
-# Seconds that a worker goes on after SIGTERM.
-_LATER = 60
+# Seconds that a worker continues after SIGTERM.
+_GRACE_SECONDS = 60
 
 
 class EpochSampler(Sampler[list[Key]]):
-    """The keys (epoch, index) of batch `start_step`, `start_step + 1` and so on, without end.
+    """Keys (epoch, index) of the batches from number `start_step` on, without end.
 
-    Epochs, each in a random order of its own, are laid end to end and cut into batches. So nothing is dropped,
-    nothing comes twice in an epoch, and a set smaller than a batch fills it with several epochs, that is several
-    crops of a file.
+    Epochs, each in its own random order, are concatenated and cut into batches: nothing is dropped, nothing is repeated
+    within an epoch, and a batch larger than the data set holds several crops per file, from several epochs.
 
     Args:
-        num_items: files of the data set.
-        batch_size: crops in a batch, over all processes.
-        seed: of the orders.
-        rank: this process; it gets its consecutive share of every batch.
+        num_items: rows of the data set.
+        batch_size: crops per batch, over all processes.
+        seed: seed of the orders.
+        rank: rank of this process, which gets its consecutive share of every batch.
         world_size: number of processes.
         start_step: number of the first batch.
 
     Raises:
-        PartitaError: the batch cannot be shared evenly.
+        PartitaError: the batch size is not divisible by the number of processes.
     """
 
     def __init__(
@@ -59,16 +63,16 @@ class EpochSampler(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, order = -1, torch.empty(0)
-        position = self.start_step * self.batch_size + self.rank * self.share
+        start = self.start_step * self.batch_size + self.rank * self.share
         while True:
             keys = []
-            for place in range(position, position + self.share):
-                if place // self.num_items != epoch:
-                    epoch = place // self.num_items
+            for position in range(start, start + self.share):
+                if position // self.num_items != epoch:
+                    epoch = position // self.num_items
                     order = self._order(epoch)
-                keys.append((epoch, int(order[place % self.num_items])))
+                keys.append((epoch, int(order[position % self.num_items])))
             yield keys
-            position += self.batch_size
+            start += self.batch_size
 
     def _order(self, epoch: int) -> torch.Tensor:
         generator = Generator().manual_seed(hashed_seed(self.seed, "order", epoch))
@@ -76,7 +80,15 @@ class EpochSampler(Sampler[list[Key]]):
 
 
 class CropLoader(DataLoader):
-    """A `DataLoader` of whole batches that never ends; `build_loader` makes it."""
+    """Endless `DataLoader` of batches of crops; made by `build_loader`.
+
+    Attributes:
+        classes: class names of each class column in `DataConfig.columns`, by index.
+    """
+
+    def __init__(self, crops: Crops, **settings: Any) -> None:
+        self.classes = crops.columns.classes
+        super().__init__(_Batches(crops), batch_size=None, **settings)
 
     def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
         for batch in super().__iter__():
@@ -86,16 +98,16 @@ class CropLoader(DataLoader):
 
 
 class _Batches(torch.utils.data.Dataset):
-    """Batches by the keys of their items."""
+    """Batches, indexed by the keys of their items."""
 
-    def __init__(self, crops: Crops | LatentCrops):
+    def __init__(self, crops: Crops):
         self.crops = crops
 
     def __getitem__(self, keys: list[Key]) -> Any:
         try:
             return collate([self.crops[key] for key in keys])
         except PartitaError as error:
-            return error  # raised in a worker, its one line would come out inside a traceback
+            return error  # raised in a worker, it would arrive with a traceback in its message
 
 
 def build_loader(
@@ -108,42 +120,46 @@ def build_loader(
     rank: int = 0,
     world_size: int = 1,
     start_step: int = 0,
-    places: Sequence[Place] | None = None,
+    positions: Sequence[StreamPosition] | None = None,
+    classes: Mapping[str, tuple[str, ...]] | None = None,
 ) -> CropLoader | StreamLoader:
-    """A loader of batches number `start_step`, `start_step + 1` and so on, without end.
+    """Build an endless loader of batches number `start_step`, `start_step + 1` and so on.
 
-    A batch depends on the seed, its number and the data set only: not on the number of workers or processes (together
-    they get the same batch, each its share) nor on where a run was resumed. Of a stream it depends on the number of
-    workers and processes too, and a resumed run goes on from `places`.
+    A batch depends on the seed, its number, and the data set only: not on the number of workers or processes (which
+    share the same batch) nor on where a run was resumed. Batches of a stream also depend on the number of workers and
+    processes, and a resumed run continues from `positions`.
 
     Args:
-        dataset: as `open_dataset` returns it, of audio or of latents.
-        config: how to cut, vary and batch.
-        audio_spec: the audio that the network takes.
-        crop_multiple: what the length of a crop must be a multiple of, in samples.
-        seed: of orders, places and variations.
-        rank: this process.
+        dataset: data set, corpus, or stream, as `open_dataset` returns it.
+        config: cropping, augmentation, batching, and labels.
+        audio_spec: audio that the network takes.
+        crop_multiple: divisor of the length of a crop, in samples.
+        seed: seed of orders, crops, and augmentation.
+        rank: rank of this process.
         world_size: number of processes.
-        start_step: number of the first batch; not of a stream.
-        places: what `StreamLoader.places` was, where a stream is to go on.
+        start_step: number of the first batch; not used for a stream.
+        positions: `StreamLoader.positions` to continue a stream from.
+        classes: `classes` of the training loader, so that indices of string columns agree; None for those of the data
+            set.
 
     Raises:
-        PartitaError: as `Crops` and `EpochSampler`, and a stream has fewer shards than there are processes; while
-            iterating, if no file can be read.
+        PartitaError: as `AudioCrops`, `LatentCrops` and `EpochSampler`, or a stream has fewer shards than there are
+            processes; while iterating, no file can be read.
     """
     crop_samples = config.crop_samples(audio_spec.sample_rate, crop_multiple)
-    kind = Crops if corpus_spec(dataset) is None else LatentCrops
-    crops = kind(dataset, audio_spec=audio_spec, crop_samples=crop_samples, config=config, seed=seed)
+    kind = AudioCrops if corpus_spec(dataset) is None else LatentCrops
+    crops = kind(dataset, audio_spec=audio_spec, crop_samples=crop_samples, config=config, seed=seed, classes=classes)
     settings = {
         "num_workers": config.num_workers,
-        "collate_fn": _as_it_is,
-        "worker_init_fn": _left_to_the_main_process,
+        "collate_fn": _identity,
+        "worker_init_fn": _ignore_signals,
         "pin_memory": torch.cuda.is_available(),
-        # seeds workers, which draw nothing; without it every iteration would move torch's global state
+        # Seeds workers, which draw nothing from it; without it, every iteration would advance torch's global state.
         "generator": Generator(),
     }
-    if config.stream is not None:
-        return _stream(crops, dataset, config, settings, seed=seed, rank=rank, world_size=world_size, places=places)
+    if config.streaming:
+        stream: Any = dataset
+        return _stream(crops, stream, settings, rank=rank, world_size=world_size, positions=positions)
     sampler = EpochSampler(
         num_items=len(crops),
         batch_size=config.batch_size,
@@ -152,84 +168,85 @@ def build_loader(
         world_size=world_size,
         start_step=start_step,
     )
-    return CropLoader(_Batches(crops), sampler=sampler, batch_size=None, **settings)
+    return CropLoader(crops, sampler=sampler, **settings)
 
 
 def _stream(
-    crops: Crops | LatentCrops,
-    dataset: Any,
-    config: DataConfig,
+    crops: Crops,
+    dataset: "IterableDataset",
     settings: dict[str, Any],
     *,
-    seed: int,
     rank: int,
     world_size: int,
-    places: Sequence[Place] | None,
+    positions: Sequence[StreamPosition] | None,
 ) -> StreamLoader:
-    assert config.stream is not None
-    started = first_places(dataset.num_shards, workers=config.num_workers, rank=rank, world_size=world_size)
-    if places is not None and sorted(place[0] for place in places) != [place[0] for place in started]:
-        raise PartitaError("the data is read by another number of processes than before; resume with as many")
+    config = crops.config
+    initial = initial_positions(dataset.num_shards, workers=config.num_workers, rank=rank, world_size=world_size)
+    if positions is not None and sorted(position[0] for position in positions) != [start[0] for start in initial]:
+        was, now = (sorted(position[0] for position in each) for each in (positions, initial))
+        raise PartitaError(
+            f"the run to resume read the streams {was} in this process, not {now}; resume with the same number of "
+            "processes and of data.num_workers"
+        )
     stream = CropStream(
         crops,
         dataset,
         share=share_of(config.batch_size, world_size),
-        block=config.stream,
-        seed=seed,
-        streams=len(started) * world_size,
-        places=started if places is None else places,
+        num_streams=len(initial) * world_size,
+        positions=initial if positions is None else positions,
     )
-    return StreamLoader(stream, **settings | {"num_workers": min(config.num_workers, len(started))})
+    return StreamLoader(stream, **settings | {"num_workers": min(config.num_workers, len(initial))})
 
 
 @contextmanager
 def reported_readers() -> Iterator[None]:
-    """Report a reading process that was killed in one line; torch raises it wherever the main process is just then.
+    """Report a killed reading process in one line; torch raises it at any point of the main process.
 
     Raises:
-        PartitaError: a process of a loader has ended before its time.
+        PartitaError: a process of a loader was killed.
     """
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
-        killed = "DataLoader worker" in str(error) or (_fetching(error) and not isinstance(error, RuntimeError))
+        killed = "DataLoader worker" in str(error) or (_is_from_loader(error) and not isinstance(error, RuntimeError))
         if not killed:
             raise
         if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
-            signal.signal(
-                signal.SIGCHLD, signal.SIG_DFL
-            )  # torch would complain again, wherever the report is just then
-        reason = "a process that reads the data was killed, as happens when memory runs out; take fewer "
-        raise PartitaError(f"{reason}data.num_workers, or a smaller data.batch_size ({first_line(error)})") from error
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise again, in the middle of this report
+        reason = "a process that reads the data was killed, as happens when memory runs out"
+        advice = "lower data.num_workers or data.batch_size"
+        raise PartitaError(f"{reason}; {advice} ({first_line(error)})") from error
 
 
-def _fetching(error: BaseException) -> bool:
-    """True of an error from taking over a batch: a process that is killed meanwhile breaks the connection."""
+def _is_from_loader(error: BaseException) -> bool:
+    """True for an error raised while a batch is fetched: a process that is killed meanwhile breaks the connection."""
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_globals.get("__name__") == "torch.utils.data.dataloader" for frame, _ in frames)
 
 
 def share_of(batch_size: int, world_size: int) -> int:
-    """Items of a batch that one process gets.
+    """Items of a batch per process.
 
     Raises:
-        PartitaError: the batch cannot be shared evenly.
+        PartitaError: the batch size is not divisible by the number of processes.
     """
     if batch_size % world_size:
-        raise PartitaError(f"a batch of {batch_size} cannot be shared evenly by {world_size} processes")
+        raise PartitaError(
+            f"a batch of {batch_size} is not divisible by {world_size} processes; change data.batch_size"
+        )
     return batch_size // world_size
 
 
-def _left_to_the_main_process(worker: int) -> None:
-    """Let a worker live through signals to the whole group, so that the main process can end its step.
+def _ignore_signals(worker: int) -> None:
+    """Keep a worker running through signals to the whole process group, so that the main process can end its step.
 
-    SIGTERM ends it later: it is also how a worker is ended that does not end by itself.
+    SIGTERM takes effect after a delay: it also ends a worker that does not end by itself.
     """
-    if hasattr(signal, "alarm"):  # Windows has none of these
+    if hasattr(signal, "alarm"):  # absent on Windows, as are the signals
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_LATER))
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE_SECONDS))
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch

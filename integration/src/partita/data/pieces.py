@@ -1,4 +1,4 @@
-"""Pieces of audio from anywhere in the files of a data set: not their beginnings, and not their silence."""
+"""Random excerpts of the files of a data set, avoiding silence."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -16,14 +16,14 @@ from .datasets import row_name, row_source
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Places of a file that are tried for a piece that is not silent.
-_PLACES = 32
+# Positions in a file that are tried to find an excerpt that is not silent.
+_MAX_ATTEMPTS = 32
 
 
 def is_silent(audio: Tensor, silence_db: float | None) -> bool:
-    """A test for `(channels, samples)` whose RMS around its mean is below a level in dB of full scale; None: never.
+    """True for audio `(channels, samples)` with an RMS below a level in dB of full scale; never for a level of None.
 
-    The mean is taken out because a constant offset is not sound.
+    The mean is subtracted, because a constant offset is inaudible.
     """
     if silence_db is None:
         return False
@@ -40,18 +40,18 @@ def random_piece(
     silence_db: float | None,
     key: tuple[int | str, ...],
 ) -> Clip:
-    """A piece of a file at a random place that is not silent; a silent one where all of several places are.
+    """A random excerpt of a file that is not silent; a silent one if all of several positions are silent.
 
-    Only the piece is decoded.
+    Only the excerpt is decoded.
 
     Args:
-        dataset: as `open_dataset` returns it, of audio.
+        dataset: data set of audio, as `open_dataset` returns it.
         index: row of the file.
-        samples: length of the piece; a shorter file is taken whole.
-        sample_rate: samples per second wanted.
-        mono: fold stereo to the mean of its channels, as for a model that takes no other.
-        silence_db: level in dB of full scale below which a piece is silent; None takes all.
-        key: seed of the place.
+        samples: length of the excerpt; a shorter file is used entirely.
+        sample_rate: sample rate of the excerpt in Hz.
+        mono: average the channels of stereo files, as for a mono model.
+        silence_db: level in dB of full scale below which an excerpt is silent; None accepts all.
+        key: seed of the position.
 
     Raises:
         PartitaError: the file cannot be read.
@@ -64,7 +64,7 @@ def random_piece(
         raise PartitaError(f"{row_name(row, index)}: holds no samples at {sample_rate} Hz")
     samples = min(samples, length)
     audio = _read(source, info, generator, length, samples, sample_rate, mono)
-    for _ in range(_PLACES - 1 if samples < length else 0):
+    for _ in range(_MAX_ATTEMPTS - 1 if samples < length else 0):
         if not is_silent(audio, silence_db):
             break
         audio = _read(source, info, generator, length, samples, sample_rate, mono)
@@ -82,10 +82,10 @@ def random_pieces(
     silence_db: float | None,
     seed: int,
 ) -> Iterator[Clip]:
-    """Pieces of `samples` samples until there are `seconds` in all, or as much as the files hold.
+    """Random excerpts of `samples` samples, until they last `seconds` in total or as long as the files together.
 
-    One piece of every file, in random order, then another of every file. Files that cannot be read are left out, and
-    so are silent pieces, unless there are no others. The other arguments are those of `random_piece`.
+    One excerpt of every file, in random order, then another of every file. Files that cannot be read are left out, and
+    so are silent excerpts, unless all are silent. The other arguments are those of `random_piece`.
     """
     wanted, held, taken, found = round(seconds * sample_rate), 0, 0, False
     for epoch in count():
@@ -114,7 +114,7 @@ def random_pieces(
             taken, found = taken + piece.audio.shape[-1], True
             yield piece
         wanted = min(wanted, held)
-        if taken == before:  # nothing else will come
+        if taken == before:  # further epochs yield nothing either
             if found or silence_db is None:
                 return
             silence_db = None

@@ -1,7 +1,6 @@
-"""Streams: rows of shards, one after the other, for sets too large to be copied to a cache or read at random."""
+"""Streamed data sets: batches of crops read shard by shard, for sets too large to copy or to read at random."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,80 +9,74 @@ from partita_core import PartitaError, hashed_seed
 from torch import Generator
 from torch.utils.data import DataLoader, get_worker_info
 
-from .corpus.read import with_cause
-from .crops import ATTEMPTS, Batch, Crops, Item, LatentCrops, SkippedFile, collate
+from .batches import Batch, Item, SkippedFile, collate
+from .crops import MAX_ATTEMPTS, Crops, unreadable
 from .datasets import row_name
+from .shards import read_blocks, shard_name
 
 if TYPE_CHECKING:
-    from datasets import Dataset, IterableDataset
+    from datasets import IterableDataset
 
-# Rows of a stream that evaluations and statistics are made of.
-_LOOKED_AT = 16
-
-Place = tuple[int, int, int, int]
-"""Where a stream of shards stands: which of all streams it is, its epoch, the shards it has read in it, and the rows of
-the shard that is next."""
+StreamPosition = tuple[int, int, int, int]
+"""Position in a stream: number of the stream, epoch, shards read in the epoch, and rows read of the next shard."""
 
 
 class CropStream(torch.utils.data.IterableDataset):
-    """Batches of crops of a stream, without end, and where each left it.
+    """Endless batches of crops of a stream, each with the position after it.
 
-    The shards are dealt out to the streams of all processes and their workers, once for the whole run: so no two read
-    the same, and none is read twice in an epoch. In each epoch a stream takes its shards in another order, and in each
-    shard mixes `block` rows at a time. A row that cannot be read is passed over and named in `broken` of the next. A
-    stream none of whose shards can be read goes on with those of the others, so that no process is without a batch.
+    The shards are divided among the streams of all processes and workers once for the whole run, so no shard is read by
+    two of them, nor twice in an epoch. In each epoch a stream reads its shards in a new order, and shuffles
+    `DataConfig.shuffle_buffer` rows at a time. A row that cannot be read is skipped and named in `broken` of the next.
+    A stream without a readable shard continues with those of the others, so that no process lacks a batch.
 
     Args:
-        crops: what makes items of rows.
+        crops: cuts an item from a row.
         dataset: the stream.
-        share: crops of a batch.
-        block: rows that are mixed.
-        seed: of orders.
-        streams: of all processes and workers.
-        places: where each stream of this process stands, that of the next batch first.
+        share: crops per batch in this process.
+        num_streams: number of streams of all processes and workers.
+        positions: position of each stream of this process; that of the next batch first.
     """
 
     def __init__(
         self,
-        crops: Crops | LatentCrops,
+        crops: Crops,
         dataset: "IterableDataset",
         *,
         share: int,
-        block: int,
-        seed: int,
-        streams: int,
-        places: Sequence[Place],
+        num_streams: int,
+        positions: Sequence[StreamPosition],
     ) -> None:
-        self.crops, self.dataset, self.share, self.block, self.seed = crops, dataset, share, block, seed
-        self.streams, self.places = streams, list(places)
+        self.crops, self.dataset, self.share = crops, dataset, share
+        self.seed, self.block = crops.seed, crops.config.shuffle_buffer
+        self.num_streams, self.positions = num_streams, list(positions)
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
-        place = self.places[0 if worker is None else worker.id]
-        rows, items = self._items(place), []
+        position = self.positions[0 if worker is None else worker.id]
+        rows, items = self._items(position), []
         while True:
             try:
-                item, place = next(rows)
+                item, position = next(rows)
             except PartitaError as error:
-                yield error  # raised in a worker, its one line would come out inside a traceback
+                yield error  # raised in a worker, it would arrive with a traceback in its message
                 return
             items.append(item)
             if len(items) == self.share:
-                yield collate(items), place
+                yield collate(items), position
                 items = []
 
-    def _items(self, place: Place) -> Iterator[tuple[Item, Place]]:
-        """The crops of one stream from `place` on, each with the place behind it."""
-        stream, epoch, shards, first = place
+    def _items(self, position: StreamPosition) -> Iterator[tuple[Item, StreamPosition]]:
+        """The crops of one stream from `position` on, each with the position after it."""
+        stream, epoch, shards, first = position
         every = torch.arange(self.dataset.num_shards)
-        mine, others = every[stream :: self.streams], every[every % self.streams != stream]
+        own, others = every[stream :: self.num_streams], every[every % self.num_streams != stream]
         broken: list[SkippedFile] = []
-        resumed = (shards, first) != (0, 0)  # then something was found before the place
+        resumed = (shards, first) != (0, 0)  # then a row was found before the position
         while True:
-            found = resumed and shards < len(mine)
-            order = self._mixed(mine, "shards", stream, epoch) + self._mixed(others, "others", stream, epoch)
+            found = resumed and shards < len(own)
+            order = self._shuffled(own, "shards", stream, epoch) + self._shuffled(others, "others", stream, epoch)
             for number, shard in list(enumerate(order))[shards:]:
-                if found and number == len(mine):
+                if found and number == len(own):
                     break
                 for row, item in self._read(epoch, shard, first):
                     if not isinstance(item, SkippedFile):
@@ -91,15 +84,19 @@ class CropStream(torch.utils.data.IterableDataset):
                         found, broken = True, []
                         continue
                     broken.append(item)
-                    if len(broken) == ATTEMPTS:
-                        raise _unreadable(broken)
+                    if len(broken) == MAX_ATTEMPTS:
+                        raise unreadable(broken)
                 first = 0
             if not found and not resumed:
-                raise _unreadable(broken) if broken else PartitaError("the data set holds no rows")
+                raise unreadable(broken) if broken else PartitaError(self._no_rows())
             epoch, shards, resumed = epoch + 1, 0, False
 
+    def _no_rows(self) -> str:
+        where = self.crops.config.where
+        return f"no row of the stream has {where}; change data.where" if where else "the data set holds no rows"
+
     def _read(self, epoch: int, shard: int, first: int) -> Iterator[tuple[int, Item | SkippedFile]]:
-        """The crops of a shard, each with the number of its row, and what could not be read in place of some."""
+        """The crops of a shard with their row numbers, and the reasons for those that cannot be read."""
         row = first
         try:
             for row, columns in self._rows(epoch, shard, first):
@@ -109,24 +106,23 @@ class CropStream(torch.utils.data.IterableDataset):
                     item = SkippedFile(error, row_name(columns, row))
                 yield row, item
         except PartitaError as error:
-            yield row, SkippedFile(error, _shard_name(self.dataset, shard))
+            yield row, SkippedFile(error, shard_name(self.dataset, shard))
 
     def _rows(self, epoch: int, shard: int, first: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The rows of a shard from the one on that comes as number `first`, with the numbers in which they come."""
-        begin, file = first - first % self.block, _shard_name(self.dataset, shard)
-        rows = self.dataset.shard(num_shards=self.dataset.num_shards, index=shard).skip(begin)
-        for columns in _whole(rows.iter(batch_size=self.block), file):
+        """The shuffled rows of a shard, from number `first` in their shuffled order on, with these numbers."""
+        begin, file = first - first % self.block, shard_name(self.dataset, shard)
+        for columns in read_blocks(self.dataset, shard, self.block, skip=begin):
             count = len(next(iter(columns.values())))
             order = torch.randperm(count, generator=self._generator("rows", epoch, shard, begin)).tolist()
             for number in range(first - begin, count):
-                place = order[number]
-                row = {name: values[place] for name, values in columns.items()}
-                called = row_name(row, f"{begin + place} of {Path(file).name}")
-                yield begin + number, row | {"file_name": called}
+                source = order[number]
+                row = {name: values[source] for name, values in columns.items()}
+                name = row_name(row, f"{begin + source} of {Path(file).name}")
+                yield begin + number, row | {"file_name": name}
             begin += count
             first = begin
 
-    def _mixed(self, shards: torch.Tensor, *key: int | str) -> list[int]:
+    def _shuffled(self, shards: torch.Tensor, *key: int | str) -> list[int]:
         return shards[torch.randperm(len(shards), generator=self._generator(*key))].tolist()
 
     def _generator(self, *key: int | str) -> Generator:
@@ -134,73 +130,35 @@ class CropStream(torch.utils.data.IterableDataset):
 
 
 class StreamLoader(DataLoader):
-    """A `DataLoader` of the batches of a `CropStream`; knows where the streams of this process stand.
+    """`DataLoader` of the batches of a `CropStream` that tracks the position of each stream.
 
     Attributes:
-        places: where each stream stands behind the batches that were taken, that of the next batch first.
+        positions: position of each stream after the batches taken; that of the next batch first.
+        classes: class names of each class column in `DataConfig.columns`, by index.
     """
 
     def __init__(self, stream: CropStream, **settings: Any) -> None:
-        """With as many workers as the stream has places, or none."""
-        self.places = tuple(stream.places)
+        self.positions = tuple(stream.positions)
+        self.classes = stream.crops.columns.classes
         super().__init__(stream, batch_size=None, **settings)
 
     def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
         for found in super().__iter__():
             if isinstance(found, PartitaError):
                 raise found
-            batch, place = found
-            self.places = (*self.places[1:], place)
+            batch, position = found
+            self.positions = (*self.positions[1:], position)
             yield batch
 
 
-def first_places(shards: int, *, workers: int, rank: int, world_size: int) -> list[Place]:
-    """The streams of a process at the start of a run: one for each worker, or fewer where there are few shards.
+def initial_positions(shards: int, *, workers: int, rank: int, world_size: int) -> list[StreamPosition]:
+    """Positions of the streams of a process at the start of a run: one per worker, fewer if there are few shards.
 
     Raises:
         PartitaError: there are more processes than shards.
     """
     if shards < world_size:
-        needed = f"{world_size} processes need one each; cut it into more"
+        needed = f"{world_size} processes need one each; split it into more"
         raise PartitaError(f"the stream has {shards} shards, and {needed}")
     count = max(1, min(workers, shards // world_size))
     return [(rank * count + worker, 0, 0, 0) for worker in range(count)]
-
-
-def first_rows(dataset: "Dataset | IterableDataset") -> "Dataset":
-    """A data set as it is; of a stream, the first rows of each shard, as many as are looked at or listened to."""
-    from datasets import Dataset, IterableDataset
-
-    if not isinstance(dataset, IterableDataset):
-        return dataset
-    shards = min(dataset.num_shards, _LOOKED_AT)
-    each = -(-_LOOKED_AT // shards)
-    rows: list[dict[str, Any]] = []
-    for shard in range(shards):
-        part = dataset.shard(num_shards=dataset.num_shards, index=shard)
-        with suppress(PartitaError):  # what is damaged is named when it is trained on
-            for columns in _whole(part.take(each).iter(batch_size=each), _shard_name(dataset, shard)):
-                rows += [dict(zip(columns, values)) for values in zip(*columns.values())]
-    for number, row in enumerate(rows):
-        row["file_name"] = row_name(row, number)
-    found = Dataset.from_list(rows)
-    found.info.description = dataset.info.description  # says what the rows of a corpus mean
-    return found
-
-
-def _whole(blocks: Iterator[dict[str, Any]], file: str) -> Iterator[dict[str, Any]]:
-    """The blocks of a shard, up to where it is damaged, which is said."""
-    try:
-        yield from blocks
-    except (OSError, ValueError) as error:  # pyarrow's are among them
-        raise PartitaError(f"{file}: is damaged ({with_cause(error)})") from None
-
-
-def _shard_name(dataset: "IterableDataset", shard: int) -> str:
-    """The file of a shard. `datasets` tells it to nobody, and where it keeps it may change: then it is a number."""
-    files = getattr(getattr(dataset, "_ex_iterable", None), "kwargs", {}).get("files", ())
-    return str(files[shard]) if len(files) == dataset.num_shards else f"shard {shard} of the stream"
-
-
-def _unreadable(broken: Sequence[str]) -> PartitaError:
-    return PartitaError(f"{len(broken)} files in a row cannot be read; the first: {broken[0]}")

@@ -1,4 +1,4 @@
-"""Texts to supervise with: what is asked and answered about a crop, made of the columns of its row."""
+"""Text tasks: prompts and answers about a recording, made from the metadata columns of its row."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,16 +14,16 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class TextTask:
-    """A question about a recording and its answer, as templates over the columns of its row.
+    """A prompt and its answer, as templates over the columns of a row.
 
-    `"a sound of {label}"` is filled in with the row's label. The task applies to a row where every column of `where`
-    holds the value named and no column of the templates is empty.
+    `"a sound of {label}"` is filled in with the label of the row. The task applies to a row if every column in `where`
+    has the given value and no column of the templates is empty.
 
     Attributes:
-        prompt: what is asked.
-        answer: what is to follow.
-        where: the values, as text, that columns must have.
-        whole: the answer holds of the whole file only, as a transcript; it is not asked of a part.
+        prompt: template of the prompt.
+        answer: template of the answer.
+        where: required values of columns, as text.
+        whole: the answer describes only the entire file, like a transcript; the task does not apply to a crop of it.
     """
 
     prompt: str
@@ -32,21 +32,22 @@ class TextTask:
     whole: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses templates that are not text with columns in braces."""
+        """Validate the templates."""
         for template in (self.prompt, self.answer):
             for name in _fields(template):
                 if not name or any(mark in name for mark in ".[!:"):
-                    raise PartitaError(f"the template {template!r} has {{{name}}}; a column's name goes between braces")
+                    found = f"the template {template!r} holds {{{name}}}"
+                    raise PartitaError(f"{found}; only the name of a column may stand in braces")
         if not self.answer:
             raise PartitaError(f"the text task {self.prompt!r} has no answer")
 
     @property
     def columns(self) -> set[str]:
-        """The columns that it looks at."""
+        """Names of the columns that the task uses."""
         return {*_fields(self.prompt), *_fields(self.answer), *self.where}
 
     def text(self, row: Row) -> tuple[str, str] | None:
-        """Prompt and answer for a row; None where the task does not apply."""
+        """Prompt and answer for a row; None if the task does not apply."""
         if any(str(row[column]) != value for column, value in self.where.items()):
             return None
         if any(row[column] in (None, "") for column in self.columns):
@@ -54,21 +55,21 @@ class TextTask:
         return self.prompt.format_map(row), self.answer.format_map(row)
 
 
-# Columns that say what is heard from the first second to the last.
+# Columns that describe a file from its first second to its last.
 _TRANSCRIPTS = frozenset({"lyrics", "sentence", "text", "transcript", "transcription"})
 
 
 def condition(template: str) -> TextTask:
-    """The task that conditions on a template over columns; of the whole file only where one of them is a transcript."""
+    """The text task for conditioning on a template over columns; `whole` if one of them is a transcript."""
     task = TextTask("", template)
     return replace(task, whole=not task.columns.isdisjoint(_TRANSCRIPTS))
 
 
 def check_texts(tasks: Iterable[TextTask], columns: Sequence[str]) -> None:
-    """Holds tasks against the columns that there are.
+    """Check that the columns of tasks exist.
 
     Raises:
-        PartitaError: a column is not among them; the nearest names are given.
+        PartitaError: a column does not exist; the nearest names are given.
     """
     for task in tasks:
         for column in sorted(task.columns - set(columns)):
@@ -76,26 +77,26 @@ def check_texts(tasks: Iterable[TextTask], columns: Sequence[str]) -> None:
 
 
 def draw_text(tasks: Iterable[TextTask], row: Row, *, whole: bool, generator: Generator) -> tuple[str, str]:
-    """Prompt and answer of one task, drawn from those that apply; empty where none does.
+    """Prompt and answer of a random task that applies; empty texts if none does.
 
     Args:
-        tasks: what may be asked.
-        row: the columns of the file.
-        whole: whether the crop holds the whole file.
-        generator: the only source of chance.
+        tasks: tasks to draw from.
+        row: columns of the file.
+        whole: True if the crop holds the entire file.
+        generator: source of the random draw.
     """
     texts = [text for task in tasks if (whole or not task.whole) and (text := task.text(row))]
     return texts[int(torch.randint(len(texts), (), generator=generator))] if texts else ("", "")
 
 
 def all_texts(tasks: Sequence[TextTask], rows: Iterable[Row]) -> Iterator[tuple[str, str]]:
-    """Prompt and answer of every task that applies to a row, as if each file were heard whole."""
+    """Prompts and answers of all tasks that apply to the rows, taken as entire files."""
     for row in rows:
         yield from (text for task in tasks if (text := task.text(row)))
 
 
 def _fields(template: str) -> list[str]:
-    """What stands between the braces of a template, as it is written."""
+    """Contents of the braces of a template."""
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
@@ -120,5 +121,5 @@ SPEECH_AND_SOUND_TEXTS: tuple[TextTask, ...] = (
     _label("instrument_family", "Which instrument plays?", "The instrument is {label}."),
     _label("music_type", "What kind of music is it?", "The music is {label}."),
 )
-"""Transcript, caption and label, for sets of speech, sound and music with the columns task, label, text, text_kind and
-caption, as `partita synth` makes one."""
+"""Tasks for transcripts, captions and labels, for data sets with the columns task, label, text, text_kind and caption,
+such as those of `partita synth`."""

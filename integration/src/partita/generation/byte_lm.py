@@ -14,8 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from partita.data import SPEECH_AND_SOUND_TEXTS, TextTask, all_texts, check_texts, dataset_splits, open_dataset
-from partita.data.notes import note
-from partita.data.text_coverage import applying
+from partita.data.messages import warn_once
+from partita.data.text_coverage import tasks_per_row
 
 # Maximum length of a sequence; longer ones are truncated.
 _MAX_BYTES = 512
@@ -139,9 +139,9 @@ def _read_texts(data: str | os.PathLike, split: str, texts: Sequence[TextTask]) 
     check_texts(texts, dataset.column_names)
     columns = sorted(set().union(*(task.columns for task in texts)))
     rows: Any = dataset.select_columns(columns)
-    without = sum(not tasks for tasks in applying(dataset, texts))
+    without = sum(not tasks for tasks in tasks_per_row(dataset, texts))
     if 0 < without < len(rows):
-        note(f"{data}: {without} of {len(rows)} rows of the split {split!r} have no text and are left out")
+        warn_once(f"{data}: {without} of {len(rows)} rows of the split {split!r} have no text and are left out")
     return list(all_texts(texts, rows))
 
 

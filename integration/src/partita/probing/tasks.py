@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from partita_core import PartitaError, suggest
 
-from partita.data.notes import note
+from partita.data.messages import warn_once
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -93,13 +93,13 @@ def find_tasks(rows: Mapping[str, Rows], *, column: str, where: Mapping[str, str
     found = [str(row["task"]) for table in rows.values() for row in table if row.get("task") not in (None, "")]
     without = sum(map(len, rows.values())) - len(found)
     if without:
-        note(f"{without} of {sum(map(len, rows.values()))} rows have no task and are left out")
+        warn_once(f"{without} of {sum(map(len, rows.values()))} rows have no task and are left out")
     tasks = []
     for task in (_task(value, rows, column, {"task": value}) for value in sorted(set(found))):
         if len(task.classes) > 1 and "test" in task.items:
             tasks.append(task)
             continue
-        note(f"the task {task.name!r} is skipped: it has {_sizes(task)}; a probe needs at least 2 and 1")
+        warn_once(f"the task {task.name!r} is skipped: it has {_sizes(task)}; a probe needs at least 2 and 1")
     if not tasks:
         raise PartitaError(f"no task has 2 training classes in column {column!r} and 1 test item; name another column")
     return tasks
@@ -127,9 +127,9 @@ def _task(name: str, rows: Mapping[str, Rows], column: str, where: Mapping[str, 
     matching = [row for table in rows.values() for row in table if matches(row, where)]
     empty = sum(row.get(column) in (None, "") for row in matching)
     if 0 < empty < len(matching):
-        note(f"{name}: {empty} of {len(matching)} rows have no {column} and are left out")
+        warn_once(f"{name}: {empty} of {len(matching)} rows have no {column} and are left out")
     if (lost := len(labeled.get("validation", ())) - len(items.get("validation", ()))) > 0:
-        note(f"{name}: {lost} validation items are left out; no training item has their class")
+        warn_once(f"{name}: {lost} validation items are left out; no training item has their class")
     unknown = len(labeled["test"]) - len(items["test"])
     return LabelTask(name, tuple(classes), {split: found for split, found in items.items() if found}, unknown)
 

@@ -10,7 +10,7 @@ from partita_core import PartitaError, hashed_seed, to_dict, write_json
 
 from partita.data.clip_latents import encode_clip
 from partita.data.clips import whole_files
-from partita.data.notes import note
+from partita.data.messages import warn_once
 from partita.evaluation.bootstrap import Bootstrap, Interval
 from partita.evaluation.results import format_interval
 
@@ -146,7 +146,7 @@ def probe_answers(
         raise PartitaError(f"{data}: no test item{which} has a text in column {column!r}")
     without = sum(matches(row, where) for row in rows) - len(wanted)
     if without:
-        note(f"{data}: {without} test items have no text in column {column!r} and are left out")
+        warn_once(f"{data}: {without} test items have no text in column {column!r} and are left out")
     longest = max(len(str(rows[i][column]).encode()) for i in wanted)
     clips = whole_files(dataset.select(wanted), broken=broken)
     references: list[str] = []

@@ -21,7 +21,7 @@ from partita_core import (
 )
 from torch import nn
 
-from partita.data import Place
+from partita.data import StreamPosition
 from partita.objectives.objective import TrainState
 
 from .ema import EMA
@@ -42,7 +42,7 @@ class CheckpointMetadata:
         frozen: hashes of the frozen modules.
         consecutive_skips: number of the last steps that were skipped because they were not finite.
         averages: running averages of `MetricAlarms`.
-        places: positions in the streams of each process, for streamed data; see `StreamLoader`.
+        positions: positions in the streams of each process, for streamed data; see `StreamLoader`.
         skipped_files: first reason and count by name of the files that could not be used.
         data: fingerprint of the training files.
     """
@@ -51,7 +51,7 @@ class CheckpointMetadata:
     frozen: tuple[str, ...] = ()
     consecutive_skips: int = 0
     averages: dict[str, tuple[float, int]] = field(default_factory=dict)
-    places: tuple[tuple[Place, ...], ...] = ()
+    positions: tuple[tuple[StreamPosition, ...], ...] = ()
     skipped_files: dict[str, tuple[str, int]] = field(default_factory=dict)
     data: DataFingerprint = DataFingerprint()
 

@@ -82,7 +82,7 @@ class Loop:
         self.ema = None if trainer.ema_decay is None else EMA(objective.model, trainer.ema_decay)
         self.alarms = MetricAlarms(trainer.alarms)
         self.data = data
-        self.places: tuple[Any, ...] = ()  # positions in the streams of each process, from a checkpoint
+        self.positions: tuple[Any, ...] = ()  # positions in the streams of each process, from a checkpoint
         self.initialization = ""  # line on what was initialized from data
         self.stop_reason = ""  # alarm that ends the run
         self.callback_error: OSError | None = None
@@ -105,7 +105,7 @@ class Loop:
         self.data = metadata.data.merged(self.data)
         self.stepper.guard.consecutive_skips = metadata.consecutive_skips
         self.alarms = MetricAlarms(self.config.trainer.alarms, metadata.averages)
-        self.places = metadata.places
+        self.positions = metadata.positions
         if self.accelerator.is_main_process:
             self.stepper.skipped_files = dict(metadata.skipped_files)
         steps, planned = self.config.trainer.steps, state.total_steps
@@ -127,7 +127,7 @@ class Loop:
         """
         if type(self.objective).initialize is Objective.initialize:
             return
-        streamed = self.config.data.stream is not None
+        streamed = self.config.data.streaming
         hours = None if streamed else audio_hours(dataset)  # pyright: ignore[reportArgumentType]
         torch.manual_seed(hashed_seed(self.config.trainer.seed, "begin"))
         shown = self.options.progress and self.accelerator.is_main_process
@@ -187,7 +187,7 @@ class Loop:
                     self._log_step(values, state, seconds=round(budget.elapsed, 3), waited=round(waited, 4))
                 self._notify("on_step", state, values)
                 if last or save or ending or (options.checkpoint_every and state.step % options.checkpoint_every == 0):
-                    path = self._checkpoint(state, budget, getattr(batches, "places", ()))
+                    path = self._checkpoint(state, budget, getattr(batches, "positions", ()))
                     if ending:
                         stopped = f"interrupted after step {state.step} of {state.total_steps}; {path} is written"
                         resume = "repeat the command with --resume to continue from there"
@@ -210,11 +210,11 @@ class Loop:
             PartitaError: the run had another number of processes.
         """
         count = self.accelerator.num_processes
-        if self.places and len(self.places) != count:
+        if self.positions and len(self.positions) != count:
             raise PartitaError(
-                f"the run had {len(self.places)} processes and now has {count}; resume a stream with as many"
+                f"the run had {len(self.positions)} processes and now has {count}; resume a stream with as many"
             )
-        return self.places[self.accelerator.process_index] if self.places else None
+        return self.positions[self.accelerator.process_index] if self.positions else None
 
     def _try_step(self, reader: Any, state: TrainState) -> tuple[dict[str, Tensor], float]:
         """One optimizer step, or no values if it is not finite and is skipped."""
@@ -256,9 +256,9 @@ class Loop:
                 self.log.write(state.step, **{f"{validator.split}/{name}": value for name, value in metrics.items()})
             self._notify("on_validation", state, metrics)
 
-    def _checkpoint(self, state: TrainState, budget: TimeBudget, places: tuple[Any, ...]) -> Path | None:
+    def _checkpoint(self, state: TrainState, budget: TimeBudget, positions: tuple[Any, ...]) -> Path | None:
         """Write a checkpoint in the main process; returns its folder there."""
-        everyone = gather_objects(self.accelerator, [places] if places else [])
+        everyone = gather_objects(self.accelerator, [positions] if positions else [])
         skipped_files = merge_skipped_files(self.accelerator, self.stepper.skipped_files)
         path = None
         if self.accelerator.is_main_process:
@@ -267,7 +267,7 @@ class Loop:
                 frozen=tuple(self._frozen_hashes()),
                 consecutive_skips=self.stepper.guard.consecutive_skips,
                 averages=self.alarms.averages,
-                places=tuple(everyone),
+                positions=tuple(everyone),
                 skipped_files=skipped_files,
                 data=self.data,
             )

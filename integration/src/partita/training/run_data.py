@@ -15,9 +15,9 @@ from partita.data import (
     first_rows,
     names_hash,
     open_dataset,
-    sample_contents,
+    sample_digests,
 )
-from partita.data.notes import note
+from partita.data.messages import warn_once
 from partita.data.sources.splits import chosen_split
 from partita.data.sources.tables import audio_rows
 
@@ -36,23 +36,24 @@ class RunData:
         train: rows of the split "train", as `open_dataset` returns them.
     """
 
-    def __init__(self, data: "Data", *, stream: bool) -> None:
+    def __init__(self, data: "Data", *, streaming: bool, where: str = "") -> None:
         """Open the split "train".
 
         Args:
             data: folder, file or hub name, as `open_dataset` takes it; or a `Dataset` or `IterableDataset` with a
                 column `audio` or with stored latents, or a `DatasetDict` or `IterableDatasetDict` of splits.
-            stream: read named data as a stream; must be set for an `IterableDataset`.
+            streaming: read named data as a stream; must be set for an `IterableDataset`.
+            where: conditions that rows of named data meet; see `open_dataset`.
 
         Raises:
             PartitaError: there is no such data or split, or it holds no audio and no latents.
         """
-        self._stream = stream
+        self._streaming, self._where = streaming, where
         if isinstance(data, (str, os.PathLike)):
             path = Path(data)
             self.name, self.source = path.resolve().name if path.exists() else str(data), str(data)
             self._splits: dict[str, Any] | None = None
-            self.train = open_dataset(data, split="train", stream=stream)
+            self.train = open_dataset(data, split="train", where=where, streaming=streaming)
         else:
             self._splits = dict(data) if isinstance(data, Mapping) else {"train": data}
             self.name = self.source = type(data).__name__
@@ -61,15 +62,15 @@ class RunData:
     def validation(self) -> "tuple[str, Dataset]":
         """Name and rows of the split "validation"; of "train" if there is none, and only the first rows of a stream."""
         if self._splits is None:
-            names = dataset_splits(self.source, stream=self._stream)
+            names = dataset_splits(self.source, streaming=self._streaming)
             split = "validation" if "validation" in names else "train"
         else:
             split = "train" if chosen_split("validation", list(self._splits)) is None else "validation"
         if split == "train":
-            note(f"{self.source}: has no split validation; evaluations during training use training files")
+            warn_once(f"{self.source}: has no split validation; evaluations during training use training files")
         if self._splits is not None:
             return split, first_rows(self._given(split))
-        return split, first_rows(open_dataset(self.source, split=split, stream=self._stream))
+        return split, first_rows(open_dataset(self.source, split=split, where=self._where, streaming=self._streaming))
 
     def _given(self, split: str) -> Any:
         """Rows of a split that was given as an object."""
@@ -84,10 +85,12 @@ class RunData:
             raise PartitaError(
                 f"data is a {type(dataset).__name__}; pass a folder, a file, a hub name, or a data set of `datasets`"
             )
-        if isinstance(dataset, IterableDataset) != self._stream:
-            if self._stream:
-                raise PartitaError("data.stream is set, but data is a Dataset, not a stream; set data.stream=none")
-            raise PartitaError("data is an IterableDataset; set data.stream to train on a stream, as data.stream=256")
+        if isinstance(dataset, IterableDataset) != self._streaming:
+            if self._streaming:
+                raise PartitaError(
+                    "data.streaming is true, but data is a Dataset, not a stream; set data.streaming=false"
+                )
+            raise PartitaError("data is an IterableDataset; set data.streaming=true")
         if corpus_spec(dataset) is not None:
             return dataset
         return audio_rows(dataset.with_format(None), f"data ({type(dataset).__name__})")
@@ -113,7 +116,7 @@ class DataFingerprint:
         if not isinstance(dataset, Dataset):
             return cls()
         names = names_hash(dataset) if "file_name" in dataset.column_names else "without names"
-        return cls(f"{len(dataset)}, {names}", sample_contents(dataset))
+        return cls(f"{len(dataset)}, {names}", sample_digests(dataset))
 
     def check_same(self, now: "DataFingerprint", run: Path) -> None:
         """Check that a run that was started on these files is resumed on the same ones.

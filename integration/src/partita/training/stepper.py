@@ -10,6 +10,7 @@ from partita_core import PartitaError, hashed_seed
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from partita.data import move_batch
 from partita.objectives.objective import Objective, TrainState
 
 from .nonfinite_guard import Guard
@@ -94,11 +95,7 @@ class Stepper:
 
     def to_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """A batch with its tensors on the device."""
-        device = self._accelerator.device
-        return {
-            key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-            for key, value in batch.items()
-        }
+        return move_batch(batch, self._accelerator.device)
 
     def close(self) -> None:
         """Free the DDP wrapper of the objective, which must happen before the process group is destroyed.

@@ -83,7 +83,7 @@ def train(
     if model is not None:
         config = dataclasses.replace(config, model=config_of_model(model))
     _check_folder(run, config, resume)
-    run_data = RunData(data, stream=config.data.stream is not None)
+    run_data = RunData(data, streaming=config.data.streaming, where=config.data.where)
     objective = build_objective(config, model=model, init_from=init_from)
     check_trackers(config.trainer.trackers)
     _check_data(objective, run_data, config)
@@ -106,7 +106,7 @@ def train(
             if checkpoint is not None:
                 state, elapsed = loop.restore(checkpoint)
 
-            def read(rank: int, world_size: int, places: Any) -> CropLoader | StreamLoader:
+            def read(rank: int, world_size: int, positions: Any) -> CropLoader | StreamLoader:
                 return build_loader(
                     run_data.train,
                     config.data,
@@ -116,7 +116,7 @@ def train(
                     rank=rank,
                     world_size=world_size,
                     start_step=state.step * config.trainer.accumulation,
-                    places=places,
+                    positions=positions,
                 )
 
             batches = read(accelerator.process_index, accelerator.num_processes, loop.stream_position())
@@ -131,7 +131,9 @@ def train(
             validator = None
             if accelerator.is_main_process:
                 samples = Samples(run.samples, accelerator.trackers)
-                validator = Validator(run_data, objective, loop.ema, config, accelerator.device, samples)
+                validator = Validator(
+                    run_data, objective, loop.ema, config, accelerator.device, samples, classes=batches.classes
+                )
             elapsed = loop.train(batches, state, elapsed, validator)
             if validator is not None:
                 _save_model(loop, run_data, validator, state, recipe=recipe, seconds=elapsed)

@@ -1,7 +1,7 @@
 """Evaluation during a run: metrics of decoded validation clips, or losses on validation crops."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ import torch
 from partita_core import ChannelLayout, Codec, PartitaError, hashed_seed
 from torch import Tensor
 
-from partita.data import build_loader, random_piece
+from partita.data import build_loader, move_batch, random_piece
 from partita.evaluation import evaluate
 from partita.objectives.objective import Objective, TrainState
 
@@ -47,6 +47,7 @@ class Validator:
         config: RunConfig,
         device: torch.device,
         samples: Samples,
+        classes: Mapping[str, tuple[str, ...]] | None = None,  # of the training loader
     ) -> None:
         """Read the validation clips or crops."""
         self._every, self._midpoint_done = config.trainer.evaluate_every, False
@@ -54,7 +55,7 @@ class Validator:
         self.split, dataset = data.validation()
         audible = isinstance(objective.result, Codec) and "audio" in dataset.column_names
         kind: Callable[..., Any] = _ClipMetrics if audible else _CropLosses
-        self._evaluate = kind(dataset, objective, ema, config, device, samples)
+        self._evaluate = kind(dataset, objective, ema, config, device, samples, classes)
 
     def due(self, state: TrainState, last: bool) -> bool:
         """True if an evaluation follows this step.
@@ -104,6 +105,7 @@ class _ClipMetrics:
         config: RunConfig,
         device: torch.device,
         samples: Samples,
+        classes: Mapping[str, tuple[str, ...]] | None,
     ) -> None:
         self._objective, self._ema, self._samples = objective, ema, samples
         spec = objective.codec.audio_spec
@@ -149,15 +151,21 @@ class _CropLosses:
         config: RunConfig,
         device: torch.device,
         samples: Samples,
+        classes: Mapping[str, tuple[str, ...]] | None,
     ) -> None:
         self._objective, self._ema, self._device = objective, ema, device
         self._seed = hashed_seed(config.trainer.seed, "evaluation")
         crops = round(config.trainer.evaluate_seconds / config.data.crop_seconds)
-        fixed = replace(config.data, num_workers=0, augmentation=None, stream=None)
+        fixed = replace(config.data, num_workers=0, augmentation=None, streaming=False)
         data = replace(fixed, batch_size=max(1, min(crops, len(dataset))))
         spec = objective.codec.audio_spec
         loader = build_loader(
-            dataset, data, audio_spec=spec, crop_multiple=objective.crop_multiple, seed=config.trainer.seed
+            dataset,
+            data,
+            audio_spec=spec,
+            crop_multiple=objective.crop_multiple,
+            seed=config.trainer.seed,
+            classes=classes,
         )
         size = config.data.batch_size
         try:
@@ -172,7 +180,7 @@ class _CropLosses:
         torch.manual_seed(self._seed)
         with averaged(self._objective, self._ema), _eval_mode(self._objective), torch.no_grad():
             for batch in self._batches:
-                moved = {k: v.to(self._device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+                moved: Any = move_batch(batch, self._device)
                 output = self._objective(moved, state, self._objective.phases[0])
                 items = len(batch["index"])
                 count += items
@@ -183,7 +191,8 @@ class _CropLosses:
 
 def _items(batch: Any, items: slice) -> dict[str, Any]:
     """Some items of a batch."""
-    return {key: value[items] for key, value in batch.items() if key != "broken"}
+    parts = {key: value for key, value in batch.items() if key != "broken"}
+    return {key: _items(part, items) if isinstance(part, dict) else part[items] for key, part in parts.items()}
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Audio files: exact reading of any part, writing, and resampling."""

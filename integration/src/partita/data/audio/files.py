@@ -1,4 +1,4 @@
-"""Reading audio files, and writing them whole or not at all."""
+"""Reading audio files, and writing them atomically."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -12,8 +12,10 @@ import soundfile
 from partita_core import PartitaError, atomic_write
 from torch import Tensor
 
-from .reader import BLOCK_FRAMES, AudioFile, AudioInfo, AudioSource, reason
-from .reader import source_name as source_name
+from .coded import BLOCK_FRAMES
+from .reader import AudioFile
+from .source import AudioInfo, AudioSource, reason
+from .source import source_name as source_name
 
 SUFFIXES = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav")
 
@@ -31,15 +33,15 @@ def audio_info(source: AudioSource) -> AudioInfo:
 
 
 def read_audio(source: AudioSource, start: int = 0, frames: int | None = None) -> tuple[Tensor, int]:
-    """Reads audio.
+    """Read audio.
 
     Args:
         source: the file.
-        start: first sample to read.
+        start: first sample.
         frames: samples to read; None for all that follow.
 
     Returns:
-        Float32 audio `(channels, frames)`, full scale is 1, and its sample rate.
+        Float32 audio `(channels, frames)`, full scale is 1, and its sample rate in Hz.
 
     Raises:
         PartitaError: as `AudioFile` and `AudioFile.read`.
@@ -49,7 +51,7 @@ def read_audio(source: AudioSource, start: int = 0, frames: int | None = None) -
 
 
 def read_blocks(source: AudioSource, block_frames: int = BLOCK_FRAMES) -> Iterator[Tensor]:
-    """Reads audio from start to end in blocks `(channels, at most block_frames)`; errors as `read_audio`."""
+    """Iterate over audio in blocks `(channels, at most block_frames)`; errors as `read_audio`."""
     with AudioFile(source) as file:
         yield from file.blocks(block_frames)
 
@@ -57,29 +59,31 @@ def read_blocks(source: AudioSource, block_frames: int = BLOCK_FRAMES) -> Iterat
 def write_audio(
     path: str | os.PathLike, audio: Tensor | Iterable[Tensor], sample_rate: int, *, subtype: str | None = None
 ) -> int:
-    """Write audio, whole or not at all; see `partita_core.outputs`.
+    """Write audio atomically (see `partita_core.outputs`).
 
     Args:
-        path: where; the suffix is the format.
-        audio: `(channels, samples)`, or `(samples,)` for mono; or pieces of it in order, of which one is held at a
-            time. Integer formats clip it to [-1, 1].
-        sample_rate: samples a second.
-        subtype: libsndfile's name of the coding. By default .wav is 32-bit float, so that nothing is clipped, and
+        path: file to write; the suffix determines the format.
+        audio: `(channels, samples)`, or `(samples,)` for mono; or an iterable of such pieces, which are written one by
+            one. Integer formats clip it to [-1, 1].
+        sample_rate: sample rate in Hz.
+        subtype: libsndfile's name of the coding. By default, .wav is 32-bit float, so that nothing is clipped, and
             .flac 24 bit; "PCM_16" is the common 16 bit.
 
     Returns:
-        How many samples were written.
+        Number of samples written.
 
     Raises:
-        PartitaError: the format is unknown, the folder is missing or not writable, the audio has no samples, more
+        PartitaError: the format is unknown, the folder is missing or not writable, or the audio has no samples, more
             than two channels, or NaN or infinite samples.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES or suffix == ".opus":
-        raise PartitaError(f"{path}: the suffix names no audio format that can be written; use .wav or .flac")
+        raise PartitaError(
+            f"{path}: the suffix {suffix!r} is not an audio format that can be written; use .wav or .flac"
+        )
     if path.is_dir():
-        raise PartitaError(f"{path}: is a folder; name a file")
+        raise PartitaError(f"{path}: is a folder; choose a file")
     if not path.parent.is_dir():
         raise PartitaError(f"{path}: the folder {path.parent} does not exist")
     subtype, file, written = subtype or _SUBTYPES.get(suffix), None, 0
@@ -90,7 +94,7 @@ def write_audio(
                 with _writing(path):
                     if file is None:
                         file = _Writer(aside, sample_rate, samples.shape[0], subtype)
-                    # libsndfile crashes on a minute of Vorbis handed over at once
+                    # libsndfile crashes if a minute of Vorbis is written at once.
                     for start in range(0, samples.shape[1], BLOCK_FRAMES):
                         file.write(samples[:, start : start + BLOCK_FRAMES].T)
                 written += samples.shape[1]
@@ -106,12 +110,12 @@ def write_audio(
 
 
 class _Sink(FileIO):
-    """A file that keeps the error of the system, of which libsndfile says no more than that there was one."""
+    """A file that keeps the error of the system, which libsndfile does not pass on."""
 
     error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write all of `data`, or nothing more after an error."""
+        """Write all of `data`; after an error, write nothing."""
         left = memoryview(data)
         while len(left) and self.error is None:
             try:
@@ -138,7 +142,7 @@ class _Writer(soundfile.SoundFile):
             super().write(data)
 
     def close(self) -> None:
-        """Write what is left, and close the file."""
+        """Write the remaining data, and close the file."""
         if self.closed:
             return
         try:
@@ -161,7 +165,7 @@ class _Writer(soundfile.SoundFile):
 def _writable(path: Path, audio: Tensor) -> np.ndarray:
     samples = np.atleast_2d(audio.detach().cpu().float().numpy())
     if samples.ndim != 2 or not 1 <= samples.shape[0] <= 2 or samples.shape[1] == 0:
-        raise PartitaError(f"{path}: audio of shape {tuple(audio.shape)} cannot be written; (1 or 2, samples) can")
+        raise PartitaError(f"{path}: audio of shape {tuple(audio.shape)} cannot be written; use (1 or 2, samples)")
     if not np.isfinite(samples).all():
         raise PartitaError(f"{path}: the audio to write holds NaN or infinite samples")
     return samples
@@ -169,7 +173,7 @@ def _writable(path: Path, audio: Tensor) -> np.ndarray:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Says in one line why a file cannot be written."""
+    """Convert errors of writing a file to a `PartitaError`."""
     try:
         yield
     except (OSError, ValueError, TypeError, soundfile.LibsndfileError) as error:

@@ -1,8 +1,8 @@
-"""The frames of MPEG audio (MP3, and MP2 and MP1): how many samples there are, and decoding from any of them.
+"""MPEG audio (MP3, MP2 and MP1): its exact length, and decoding from any sample.
 
-The length that a decoder reads off the size of a file is an estimate, and one that begins in the middle lacks the
-bits that earlier frames hold for later ones. Here frames are counted, and a part is decoded from a file of its own that
-begins early enough. Sources: ISO/IEC 11172-3 and 13818-3; the Xing and LAME headers as LAME writes them.
+Decoders estimate the length from the size of the file, and a decoder that starts in the middle lacks the bits that
+earlier frames hold for later ones. Here, frames are counted, and a part is decoded from a temporary stream that starts
+early enough. Sources: ISO/IEC 11172-3 and 13818-3; the Xing and LAME headers as LAME writes them.
 """
 
 import struct
@@ -22,21 +22,21 @@ _KILOBITS = {
     (2, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 
-# Frames after which the ring buffer of synthesis is where it was: the order of its sums depends on that.
+# Period in frames of the ring buffer of the synthesis filter, whose position determines the order of its sums.
 _RING = 8
 
-# Longer than any frame.
-_LONGEST_FRAME = 2048
+# Bytes; longer than any frame.
+_MAX_FRAME = 2048
 
-# Samples that a decoder delays its output by, on top of the encoder's delay in a LAME header.
+# Samples by which a decoder delays its output, in addition to the encoder's delay in a LAME header.
 _DECODER_DELAY = 529
 
-# Frames whose output depends on the one that is wanted: its predecessor, which overlaps, and that of the predecessor.
+# Earlier frames that the output of a frame depends on: its predecessor, which overlaps, and the one before that.
 _OVERLAP = 2
 
 
 class _Kind(NamedTuple):
-    """Frames that can follow each other in one stream."""
+    """Properties shared by all frames of a stream."""
 
     version: int  # 1, or 2 for 2 and 2.5
     layer: int
@@ -47,12 +47,12 @@ class _Kind(NamedTuple):
 class _Header(NamedTuple):
     kind: _Kind
     size: int  # bytes of the frame
-    side: int  # bytes in front of its main data: header, checksum and side information
+    side: int  # bytes before its main data: header, checksum and side information
 
 
 @lru_cache(4096)
 def _header(head: bytes) -> _Header | None:
-    """The header that four bytes are; None if they are none."""
+    """The frame header in four bytes; None if they are not one."""
     if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE0:
         return None
     version, layer, bitrate, rate = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3), head[2] >> 4, head[2] >> 2 & 3
@@ -71,7 +71,7 @@ def _header(head: bytes) -> _Header | None:
 
 
 def tag_size(head: bytes) -> int:
-    """Bytes of the ID3v2 tag that begins with these (10 or more); 0 if none does."""
+    """Bytes of the ID3v2 tag that begins with these 10 or more bytes; 0 if they are not one."""
     if len(head) < 10 or head[:3] != b"ID3" or max(head[6:10]) > 127:
         return 0
     size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
@@ -79,7 +79,7 @@ def tag_size(head: bytes) -> int:
 
 
 def begins(head: bytes) -> bool:
-    """True if a file that begins with these bytes is MPEG audio."""
+    """True if the first bytes of a file are MPEG audio."""
     return _header(head[:4]) is not None
 
 
@@ -88,18 +88,18 @@ class MPEGAudio:
 
     Args:
         file: the file.
-        begin: first byte of the stream.
-        end: the byte behind its last.
+        begin: offset of the first byte of the stream.
+        end: offset after its last byte.
 
     Attributes:
-        frames: samples of each channel.
-        sample_rate: samples per second.
-        channels: of the stream.
-        format: the container and coding.
-        cut: the part that is missing, if it was cut short.
+        frames: samples per channel.
+        sample_rate: sample rate in Hz.
+        channels: number of channels.
+        format: container and coding.
+        cut: description of the missing part; None if the stream is complete.
 
     Raises:
-        DamagedError: no frames are found, or the stream changes its rate or channels.
+        DamagedError: no frames are found, or the sample rate or the number of channels changes.
     """
 
     def __init__(self, file: BinaryIO, begin: int, end: int) -> None:
@@ -121,28 +121,28 @@ class MPEGAudio:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the index."""
+        """Bytes of memory of the index."""
         return self.offsets.itemsize * len(self.offsets) + self.sizes.itemsize * len(self.sizes)
 
     def on(self, file: BinaryIO) -> "MPEGAudio":
-        """The same, of the file opened anew."""
+        """The same stream, for the file opened again."""
         other = copy(self)
         other.file = file
         return other
 
     def open(self, start: int, stop: int) -> tuple[Decoder, int]:
-        """A decoder of samples `start` to `stop`, and how many it returns in front of them."""
+        """A decoder for samples `start` to `stop`, and the number of samples that it returns before them."""
         first, last = (start + self.skip) // self.per_frame, (stop + self.skip - 1) // self.per_frame
         first = max(0, first - _OVERLAP) // _RING * _RING
-        # A silent frame comes first. It tells a decoder of the stream, and holds the bits of earlier frames.
+        # A silent frame comes first, which gives the properties of the stream and holds the bits of earlier frames.
         silent = self._silent(self._reservoir(first))
 
         def load(piece: int) -> bytes:
             return self._read(first + piece - 1) if piece else silent
 
-        # The length that a decoder estimates from the size of the file must not be less than what is there.
+        # The decoder stops at the length that it estimates from the size of the file, so the size is increased.
         sizes = [len(silent), *self.sizes[first : last + 1]]
-        decoder = Decoder(Splice(sizes, load, tail=len(sizes) * _LONGEST_FRAME))
+        decoder = Decoder(Splice(sizes, load, tail=len(sizes) * _MAX_FRAME))
         return decoder, start + self.skip - (first - 1) * self.per_frame
 
     def _walk(self, begin: int, end: int) -> None:
@@ -155,7 +155,7 @@ class MPEGAudio:
                     return
                 if kind is not None and head.kind != kind:
                     was, now = (f"{one.rate} Hz with {one.channels} channels" for one in (kind, head.kind))
-                    raise DamagedError(f"it goes on with MPEG audio of another kind, {now} after {was}; split it")
+                    raise DamagedError(f"MPEG audio of {now} follows on {was}; split the file")
                 kind = head.kind
             if at + head.size > end:
                 self.cut = f"{at + head.size - end} of {head.size} bytes of its last frame are missing"
@@ -165,7 +165,7 @@ class MPEGAudio:
             at += head.size
 
     def _info(self) -> tuple[int, int]:
-        """Samples to skip at the start and at the end, as a header frame of Xing or LAME says; drops that frame."""
+        """Samples to skip at the start and at the end according to a Xing or LAME header frame, which is dropped."""
         at = 4 + _side_information(self.kind)
         tag = self.first[at : at + 4] if len(self.first) >= at + 12 else b""
         if self.kind.layer != 3 or tag not in (b"Xing", b"Info"):
@@ -176,18 +176,18 @@ class MPEGAudio:
         at += 8 + 4 * (flags & 1) + 4 * (flags >> 1 & 1) + 100 * (flags >> 2 & 1) + 4 * (flags >> 3 & 1)
         del self.offsets[0], self.sizes[0]
         there = len(self.offsets)
-        # Some encoders count the header frame too.
+        # Some encoders count the header frame as well.
         if flags & 1 and there < count - 1:
             self.cut = self.cut or f"{count - there} of {count} frames are missing"
         if self.first[at : at + 4] not in (b"LAME", b"Lavf", b"Lavc"):
             return 0, 0
         delays = int.from_bytes(self.first[at + 21 : at + 24], "big")
         start, end = (delays >> 12) + _DECODER_DELAY, max(0, (delays & 0xFFF) - _DECODER_DELAY)
-        # Of files joined end to end, the header is that of the first.
+        # In concatenated files, the header is that of the first file.
         return start, end if there <= count else 0
 
     def _reservoir(self, index: int) -> bytes:
-        """The bits of earlier frames that a frame can refer to."""
+        """The bytes of earlier frames to which a frame can refer."""
         needed, held = 0 if self.kind.layer < 3 else 511 if self.kind.version == 1 else 255, b""
         while index and len(held) < needed:
             index -= 1
@@ -197,7 +197,7 @@ class MPEGAudio:
         return held[max(0, len(held) - needed) :]
 
     def _silent(self, reservoir: bytes) -> bytes:
-        """A frame of silence without a checksum, of layer 3 the largest, at whose end there is a reservoir."""
+        """A silent frame without a checksum (for layer 3, of maximum size) that ends with a reservoir."""
         bitrate = 0xE0 if self.kind.layer == 3 else self.first[2] & 0xF0
         head = bytes((0xFF, self.first[1] | 1, bitrate | self.first[2] & 0x0D, self.first[3]))
         found = _header(head)
@@ -216,14 +216,14 @@ def _side_information(kind: _Kind) -> int:
 
 
 def _sync(window: Window, at: int, end: int, kind: _Kind | None) -> tuple[int, _Header | None]:
-    """The next frame at `at` or behind it, past tags and whatever else is no frame."""
+    """Offset and header of the next frame from `at` on, skipping tags and other bytes."""
     while at + 4 <= end:
         if tag := tag_size(window(at, 10)):
             at += tag
             continue
         head = _header(window(at, 4))
         if head is not None:
-            # Four bytes look like a header by chance; frames that follow each other do not.
+            # Four bytes may look like a header by chance; several consecutive frames do not.
             wanted = 2 if kind in (None, head.kind) else 4
             if _run(window, at, end, wanted) == wanted:
                 return at, head
@@ -233,7 +233,7 @@ def _sync(window: Window, at: int, end: int, kind: _Kind | None) -> tuple[int, _
 
 
 def _run(window: Window, at: int, end: int, wanted: int) -> int:
-    """Number of frames of a kind that follow each other, as far as `wanted`; a stream that ends with one has enough."""
+    """Number of consecutive frames of one kind, up to `wanted`; `wanted` as well if the stream ends after them."""
     first, found = _header(window(at, 4)), 0
     assert first is not None
     while found < wanted:

@@ -1,8 +1,8 @@
-"""The pages of Ogg Vorbis and Ogg Opus: how many samples there are, and decoding from any of them.
+"""Ogg Vorbis and Ogg Opus: their exact length, and decoding from any sample.
 
-A stream that was cut out of another, or copied out of WebM, does not begin at position 0, or has rounded positions, and
-libsndfile then finds no place in it, or another one. Here samples are counted by packets, and a part is decoded from a
-stream of its own that begins at 0: the header pages, and the pages that the part needs, with positions to match.
+A stream that was cut out of another, or copied from WebM, does not start at position 0 or has rounded positions, and
+libsndfile then seeks to a wrong position or fails. Here, samples are counted by packets, and a part is decoded from a
+temporary stream that starts at 0: the header pages and the pages of the part, with positions to match.
 Sources: RFC 3533, RFC 6716, RFC 7845 and the Vorbis I specification.
 """
 
@@ -21,23 +21,23 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def is_readable(head: bytes) -> bool:
-    """True if a file that begins with these bytes is Ogg Vorbis or Ogg Opus."""
+    """True if the first bytes of a file are Ogg Vorbis or Ogg Opus."""
     return head[:4] == b"OggS" and head[27 + head[26] :].startswith((b"OpusHead", b"\x01vorbis"))
 
 
 class OggAudio:
-    """The pages of the one Vorbis or Opus stream of a file, and the samples that each of them completes.
+    """The pages of the only Vorbis or Opus stream of a file, and the samples that each of them completes.
 
     Args:
         file: the file.
         end: its size in bytes.
 
     Attributes:
-        frames: samples of each channel.
-        sample_rate: samples per second; of Opus that of the audio that was encoded, if it is a rate of the codec.
-        channels: of the stream.
-        format: the container and coding.
-        cut: None; Ogg that was cut short is found by its last page.
+        frames: samples per channel.
+        sample_rate: sample rate in Hz; for Opus, the rate of the encoded audio if the codec supports it.
+        channels: number of channels.
+        format: container and coding.
+        cut: None; truncated Ogg files are detected by their last page.
 
     Raises:
         DamagedError: the stream is damaged, or another one follows it.
@@ -46,7 +46,7 @@ class OggAudio:
     def __init__(self, file: BinaryIO, end: int) -> None:
         self.file, self.cut = file, None
         self._headers: list[tuple[int, int]] = []
-        # Of pages with samples: place, size, flags, and samples that are complete at its end.
+        # For each page with samples: offset, size, flags, and samples that are complete at its end.
         self._offsets, self._sizes, self._flags, self._ends = array("Q"), array("I"), bytearray(), array("q")
         self._codec, granules = self._walk(end)
         self.channels, self.format = self._codec.channels, self._codec.format
@@ -56,25 +56,25 @@ class OggAudio:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the index."""
+        """Bytes of memory of the index."""
         columns = (self._offsets, self._sizes, self._ends)
         return sum(column.itemsize * len(column) for column in columns) + len(self._flags)
 
     def on(self, file: BinaryIO) -> "OggAudio":
-        """The same, of the file opened anew."""
+        """The same stream, for the file opened again."""
         other = copy(self)
         other.file = file
         return other
 
     def open(self, start: int, stop: int) -> tuple[Decoder, int]:
-        """A decoder of samples `start` to `stop`, and how many samples it returns in front of them."""
+        """A decoder for samples `start` to `stop`, and the number of samples that it returns before them."""
         begin, end = (self._zero + at * self._factor for at in (start, stop))
         first = min(bisect_right(self._ends, begin - self._codec.preroll), len(self._ends) - 1)
         while first and self._flags[first] & _CONTINUED:
             first -= 1
         last = min(bisect_left(self._ends, end), len(self._ends) - 1)
         pages = self._headers + [(self._offsets[i], self._sizes[i]) for i in range(first, last + 1)]
-        # A decoder that begins here does not have what it needs for all samples of the page.
+        # A decoder that starts here lacks earlier packets, and does not return all samples of the page.
         packets, _ = _split(self._page(self._offsets[first], self._sizes[first]), None)
         base = self._ends[first] - self._codec.samples(packets, None)
 
@@ -85,7 +85,7 @@ class OggAudio:
                 if struct.unpack_from("<q", page, 6)[0] >= 0:
                     struct.pack_into("<q", page, 6, self._ends[first + piece - len(self._headers)] - base)
             elif piece == 0 and self._codec.skip:
-                page[38:40] = bytes(2)  # the caller skips it
+                page[38:40] = bytes(2)  # the caller skips these samples
             struct.pack_into("<II", page, 18, piece, 0)
             struct.pack_into("<I", page, 22, _checksum(page))
             return bytes(page)
@@ -93,7 +93,7 @@ class OggAudio:
         return Decoder(Splice([size for _, size in pages], load)), (begin - base) // self._factor
 
     def _bounds(self, granules: list[int]) -> tuple[int, int]:
-        """Start and end of the audio by the positions written in pages, counted in the samples that packets make."""
+        """Start and end of the audio according to the positions in the pages, in samples counted by packets."""
         known = [index for index, granule in enumerate(granules) if granule >= 0]
         if not known:
             raise DamagedError("it holds no samples")
@@ -101,7 +101,7 @@ class OggAudio:
         if self._flags[-1] & _LAST and last == len(granules) - 1:
             before = known[-2] if len(known) > 1 else None
             stop = granules[last] if before is None else self._ends[before] + granules[last] - granules[before]
-        # Of Vorbis that was cut, what lies before position 0 is left out.
+        # Samples of a cut Vorbis stream before position 0 are left out.
         early = self._ends[first] - granules[first] if first != last and not self._codec.skip else 0
         return self._codec.skip + max(0, early), min(stop, self._ends[-1])
 
@@ -113,7 +113,7 @@ class OggAudio:
         return page
 
     def _walk(self, end: int) -> tuple["_Codec", list[int]]:
-        """Find the pages; returns the codec, and the positions written in pages with samples, or -1."""
+        """Find the pages; return the codec, and the positions in the pages with samples, -1 for none."""
         window, at, serial, codec, headers = Window(self.file), 0, None, None, []
         granules: list[int] = []
         begun: bytes | None = None
@@ -130,7 +130,7 @@ class OggAudio:
                 break
             serial = number if serial is None else serial
             if flags & _FIRST and granules:
-                raise DamagedError("streams are joined end to end in it, of which one can be read; split it")
+                raise DamagedError("several streams are concatenated, of which only one is supported; split the file")
             if number == serial:
                 packets, begun = _split(window(at, size), begun, whole=codec is None)
                 if codec is None:
@@ -147,17 +147,17 @@ class OggAudio:
                     previous = packets[-1] if packets else previous
             at += size
         if codec is None:
-            raise DamagedError("it has no audio behind its headers")
+            raise DamagedError("it has no audio after its headers")
         return codec, granules
 
 
 class _Codec(Protocol):
-    """The parameters of a codec, from the headers of a stream.
+    """Parameters of a codec, from the headers of a stream.
 
     Attributes:
-        factor: samples that packets are counted in, per sample that is decoded.
-        skip: samples at the start that are left out.
-        preroll: samples that are decoded in front of others, so that these are as if all had been decoded.
+        factor: samples counted by packets per decoded sample.
+        skip: samples to leave out at the start.
+        preroll: samples to decode before others, so that these are equal to those of decoding from the start.
     """
 
     sample_rate: int
@@ -168,12 +168,12 @@ class _Codec(Protocol):
     preroll: int
 
     def samples(self, packets: list[bytes], previous: bytes | None) -> int:
-        """Samples that packets make behind `previous`; None if there is none."""
+        """Samples that packets complete after the packet `previous`, None if there is none."""
         ...
 
 
 def _codec(headers: list[bytes]) -> _Codec | None:
-    """The codec, once all of its headers are there."""
+    """The codec; None if some of its headers are still missing."""
     opus = headers[0][:8] == b"OpusHead" if headers else False
     if len(headers) < (2 if opus else 3):
         return None
@@ -185,8 +185,8 @@ def _codec(headers: list[bytes]) -> _Codec | None:
 
 class _Opus:
     format = "OGG/OPUS"
-    # In music modes, what is predicted from earlier frames has decayed by then, below the last bit of a float. Speech
-    # modes predict from period to period, and remember a steady voice for long: by then, all but a few crops are exact.
+    # In music modes, the influence of earlier frames has decayed below the last bit of a float after this time. Speech
+    # modes predict from period to period and depend on a steady voice for long; nearly all crops are exact.
     preroll, _speech_preroll = 2 * 48000, 30 * 48000
 
     def __init__(self, headers: list[bytes]) -> None:
@@ -210,7 +210,7 @@ class _Opus:
 
 class _Vorbis:
     format, factor, skip = "OGG/VORBIS", 1, 0
-    # Half of the longest window, by which a decoder that begins in the middle begins later.
+    # Half of the longest window, by which the output of a decoder that starts in the middle is late.
     preroll = 4096
 
     def __init__(self, headers: list[bytes]) -> None:
@@ -218,7 +218,7 @@ class _Vorbis:
         sizes = [1 << (headers[0][28] & 15), 1 << (headers[0][28] >> 4)]
         windows = [sizes[long] for long in _vorbis_modes(headers[2])]
         mask = (1 << (len(windows) - 1).bit_length()) - 1
-        # By the first byte of a packet: the lowest bit of one with audio is 0, the bits above it are its mode.
+        # Window by the first byte of a packet: its lowest bit is 0 for audio, and the bits above are its mode.
         self._windows = [0 if first & 1 else (windows * 64)[first >> 1 & mask] for first in range(256)]
 
     def samples(self, packets: list[bytes], previous: bytes | None) -> int:
@@ -226,18 +226,18 @@ class _Vorbis:
         if previous:
             windows.insert(0, self._windows[previous[0]])
         windows = [window for window in windows if window]
-        # Each packet but the first completes a quarter of its own window and a quarter of the one before.
+        # Each packet but the first completes a quarter of its window and a quarter of the previous one.
         return (2 * sum(windows) - windows[0] - windows[-1]) // 4 if windows else 0
 
 
 def _vorbis_modes(setup: bytes) -> list[int]:
-    """Modes, 1 for those with the long window; they end the third header, and are found from its last bit backwards."""
+    """Modes, 1 for those with the long window, read backwards from the last bit of the third header."""
     bits, modes, found = int.from_bytes(setup, "little"), [], []
     at = bits.bit_length() - 1
     while at >= 41 + 6 and len(modes) < 64:
         at -= 41
         mode = bits >> at
-        if mode >> 1 & 0xFFFFFFFF:  # types of window and transform, of which there is one
+        if mode >> 1 & 0xFFFFFFFF:  # types of window and transform, always 0
             break
         modes.insert(0, mode & 1)
         if bits >> at - 6 & 63 == len(modes) - 1:
@@ -248,10 +248,14 @@ def _vorbis_modes(setup: bytes) -> list[int]:
 
 
 def _split(page: bytes, begun: bytes | None, *, whole: bool = False) -> tuple[list[bytes], bytes | None]:
-    """The packets that end on a page, and the one that goes on; `begun` is the one that went on before.
+    """The packets that end on a page, and the beginning of one that continues on the next page.
 
-    Their first two bytes are enough to count samples, and are what is returned if they are not wanted `whole`. A packet
-    of which the beginning is not known is left out.
+    Args:
+        page: the page.
+        begun: the beginning of a packet from the previous page.
+        whole: return entire packets, not only their first two bytes, which suffice to count samples.
+
+    A packet whose beginning is not known is left out.
     """
     at, packets, length = 27 + page[26], [], 0
     part = begun if page[5] & _CONTINUED else b""
@@ -267,7 +271,7 @@ def _split(page: bytes, begun: bytes | None, *, whole: bool = False) -> tuple[li
 
 
 def _checksum(page: bytes | bytearray) -> int:
-    """The CRC of an Ogg page, its own field taken as 0; zlib has the same polynomial in the other order of bits."""
+    """CRC of an Ogg page with its own field set to 0; zlib has the same polynomial in the reverse order of bits."""
     data = (page[:22] + bytes(4) + page[26:]).translate(_REVERSED)
     reflected = zlib.crc32(data, 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int.from_bytes(reflected.to_bytes(4, "little").translate(_REVERSED), "big")

@@ -1,4 +1,4 @@
-"""Resampling, with soxr: of what is in memory, of files in blocks, and of a crop of a file."""
+"""Resampling with soxr: tensors, files read in blocks, and crops of files."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,38 +12,38 @@ from torch.nn import functional as F
 
 from .files import BLOCK_FRAMES, AudioInfo, AudioSource, audio_info, read_audio, read_blocks
 
-# Samples of the slower rate that a resampled one depends on, to either side, with some to spare.
+# Samples at the lower rate, to either side, that a resampled one depends on, with some to spare.
 _MARGIN = 256
 
 
 def resampled_length(samples: int, source_rate: int, target_rate: int) -> int:
-    """How many samples `resample` returns: samples * target_rate / source_rate, rounded, halves down."""
+    """Number of samples that `resample` returns: samples * target_rate / source_rate, rounded, halves down."""
     return -((source_rate - 2 * samples * target_rate) // (2 * source_rate))
 
 
 def resample(audio: Tensor, source_rate: int, target_rate: int) -> Tensor:
-    """Resamples `(channels, samples)` to `(channels, resampled_length(...))`, in its own dtype (float32 or float64)."""
+    """Resample `(channels, samples)` to `(channels, resampled_length(...))`, in its own dtype (float32 or float64)."""
     if source_rate == target_rate or audio.shape[-1] == 0:
         return audio
     return _channels_first(soxr.resample(_frames_first(audio), source_rate, target_rate))
 
 
 def resample_some(audio: Tensor, source_rate: int, target_rate: int) -> Tensor:
-    """As `resample`, but of what has a sample at least one: a zero, where a lower rate would leave none."""
+    """Like `resample`, but return at least one sample of non-empty audio, a zero if a lower rate leaves none."""
     resampled = resample(audio, source_rate, target_rate)
     return resampled if resampled.shape[-1] or not audio.shape[-1] else F.pad(resampled, (0, 1))
 
 
 @dataclass(frozen=True)
 class AudioReader:
-    """An audio file at a sample rate of choice, in blocks, so that its length does not matter to memory.
+    """Iterable over an audio file in blocks, at any sample rate, in constant memory.
 
-    Iterating yields float32 `(channels, n)` with n > 0, in all `samples`; joined they are exactly what `resample` makes
-    of the whole file. Every iteration starts at the beginning.
+    Iterating yields float32 `(channels, n)` with n > 0, `samples` in total; the concatenated blocks equal the output of
+    `resample` for the entire file. Every iteration starts at the beginning.
 
     Attributes:
         source: the file.
-        sample_rate: samples a second of what it yields; None for the file's own.
+        sample_rate: sample rate of the blocks in Hz; None for the file's own.
         block_frames: samples of the file that are read at a time.
     """
 
@@ -58,7 +58,7 @@ class AudioReader:
 
     @property
     def samples(self) -> int:
-        """Samples of each channel that an iteration yields."""
+        """Samples per channel that an iteration yields."""
         info = self.info
         return resampled_length(info.frames, info.sample_rate, self.sample_rate or info.sample_rate)
 
@@ -77,21 +77,21 @@ class AudioReader:
 
 
 def read_resampled(source: AudioSource, info: AudioInfo, start: int, frames: int, sample_rate: int) -> Tensor:
-    """Reads a crop of a file at another sample rate, decoding no more of it than the crop depends on.
+    """Read a crop of a file at another sample rate, decoding only what the crop depends on.
 
     Args:
         source: the file.
-        info: its header.
-        start: first sample of the crop, counted at `sample_rate`.
-        frames: samples of the crop, at `sample_rate`; start + frames must not pass the file's resampled length.
-        sample_rate: samples a second wanted.
+        info: its properties.
+        start: first sample of the crop, at `sample_rate`.
+        frames: samples of the crop, at `sample_rate`; start + frames must not exceed the file's resampled length.
+        sample_rate: sample rate of the crop in Hz.
 
     Returns:
-        Float32 `(channels, frames)`, equal to that part of the whole file resampled, up to rounding.
+        Float32 `(channels, frames)`, equal to that part of the entire resampled file, up to rounding.
     """
     if sample_rate == info.sample_rate:
         return read_audio(source, start, frames)[0]
-    # The part read starts where both rates have a sample at the same time.
+    # The part to read starts at a time at which both rates have a sample.
     common = gcd(info.sample_rate, sample_rate)
     source_step, target_step = info.sample_rate // common, sample_rate // common
     margin = -(-_MARGIN * max(info.sample_rate, sample_rate) // sample_rate)
@@ -104,7 +104,7 @@ def read_resampled(source: AudioSource, info: AudioInfo, start: int, frames: int
 
 
 def _frames_first(audio: Tensor) -> np.ndarray:
-    # A copy also of one sample, whose strides numpy before 2 leaves as they are, and soxr then finds not contiguous.
+    # Copies even a single sample: numpy before 2 keeps its strides, which soxr takes for not contiguous.
     return audio.T.clone(memory_format=torch.contiguous_format).numpy()
 
 

@@ -1,4 +1,4 @@
-"""Files made of pieces, and the one way in which audio is decoded: forward, without a seek between blocks."""
+"""Byte access for decoding parts of files: spliced files, read windows, and a decoder that only reads forward."""
 
 import os
 from bisect import bisect_right
@@ -12,19 +12,19 @@ import soundfile
 
 
 class DamagedError(Exception):
-    """A file is not what its beginning promises."""
+    """A file contradicts its own header."""
 
 
 class Splice(RawIOBase):
-    """A read-only file of pieces, each made when it is read.
+    """A read-only file of pieces, each loaded when it is read.
 
     Args:
-        sizes: bytes of each piece.
-        load: makes a piece, given its index.
-        tail: zero bytes that follow the last piece.
+        sizes: bytes per piece.
+        load: returns a piece, given its index.
+        tail: number of zero bytes after the last piece.
 
     Attributes:
-        error: exception raised by `load`; a caller in C sees the end of the file instead.
+        error: exception raised by `load`; callers in C get the end of the file instead.
     """
 
     def __init__(self, sizes: Sequence[int], load: Callable[[int], bytes], tail: int = 0) -> None:
@@ -34,25 +34,25 @@ class Splice(RawIOBase):
         self.error: Exception | None = None
 
     def readable(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to another place; returns it."""
+        """Move to another position and return it."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
         self._at = max(0, base + offset)
         return self._at
 
     def tell(self) -> int:
-        """The place of the next byte that is read."""
+        """Position of the next byte to read."""
         return self._at
 
     def readinto(self, buffer) -> int:  # type: ignore[override]
-        """Read as many bytes as there are, and as the buffer holds."""
+        """Fill the buffer as far as there are bytes, and return their number."""
         view, filled = memoryview(buffer).cast("B"), 0
         wanted = max(0, min(len(view), self._size - self._at))
         while filled < wanted and self.error is None:
@@ -62,10 +62,10 @@ class Splice(RawIOBase):
             self._at += len(part)
         return filled
 
-    def _part(self, most: int) -> bytes:
+    def _part(self, max_bytes: int) -> bytes:
         index = bisect_right(self._ends, self._at)
         if index == len(self._ends):
-            return bytes(most)
+            return bytes(max_bytes)
         if index != self._held:
             begin = self._ends[index - 1] if index else 0
             try:
@@ -77,18 +77,18 @@ class Splice(RawIOBase):
                 return b""
             self._held = index
         offset = len(self._piece) - (self._ends[index] - self._at)
-        return self._piece[offset : offset + most]
+        return self._piece[offset : offset + max_bytes]
 
 
 class Window:
-    """Bytes of a file by their place, read in large pieces."""
+    """Bytes of a file by position, read in large pieces."""
 
     def __init__(self, file: BinaryIO, size: int = 1 << 18) -> None:
         self._file, self._size = file, size
         self._begin, self._bytes = 0, b""
 
     def __call__(self, at: int, count: int) -> bytes:
-        """The `count` bytes from `at` on, or as many as there are."""
+        """The `count` bytes from position `at`, or fewer at the end of the file."""
         offset = at - self._begin
         if offset < 0 or offset + count > len(self._bytes):
             self._file.seek(at)
@@ -97,10 +97,10 @@ class Window:
 
 
 class Decoder(soundfile.SoundFile):
-    """libsndfile, reading forward.
+    """libsndfile decoder that only reads forward.
 
-    python-soundfile seeks to where it is after every read if a file is seekable, and at a seek decoders lose what they
-    carry from frame to frame.
+    python-soundfile seeks to its current position after every read of a seekable file, and decoders lose their state
+    between frames when they seek.
     """
 
     def __init__(self, file: BinaryIO | Splice) -> None:
@@ -112,7 +112,7 @@ class Decoder(soundfile.SoundFile):
             raise
 
     def seekable(self) -> bool:
-        """Never, as far as python-soundfile is concerned."""
+        """False, so that python-soundfile does not seek."""
         return False
 
     def close(self) -> None:
@@ -122,18 +122,18 @@ class Decoder(soundfile.SoundFile):
 
     @property
     def can_seek(self) -> bool:
-        """True if libsndfile can begin elsewhere than at the first sample."""
+        """True if libsndfile can start at a sample other than the first."""
         return super().seekable()
 
     def fill(self, block: np.ndarray) -> int:
-        """Read the samples that follow into `block`, `(samples, channels)` float32; returns how many there are."""
+        """Read the next samples into `block`, `(samples, channels)` float32, and return their number."""
         count = len(self.read(out=block))
         if isinstance(self.source, Splice) and self.source.error is not None:
             raise self.source.error
         return count
 
     def discard(self, count: int, block_frames: int) -> int:
-        """Read `count` samples and drop them; returns how many there were."""
+        """Read and drop up to `count` samples, and return their number."""
         block, left = np.empty((min(count, block_frames), self.channels), np.float32), count
         while left > 0:
             read = self.fill(block[:left])

@@ -1,7 +1,7 @@
-"""Files that were cut short, found by what the header promises and the end says; nothing is decoded.
+"""Detection of truncated audio files by their headers and last bytes, without decoding.
 
-libsndfile takes a file of these formats that was cut short for a shorter one. A length that the writer did not know,
-since it wrote to a pipe, promises nothing; nor does a file in which the samples are not found.
+libsndfile reads a truncated file of these formats as a shorter one. A header without a known length, written to a pipe,
+is not checked, nor is a file whose samples are not found.
 """
 
 import os
@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 
 class _Chunked(NamedTuple):
-    """A format of chunks: where they begin, which holds the samples, how they begin, and what they are padded to."""
+    """A format of chunks: offset of the first, name of the one with the samples, their header, and their alignment."""
 
     begin: int
     samples: bytes
@@ -25,22 +25,22 @@ _CHUNKED = {
     b"caff": _Chunked(8, b"data", struct.Struct(">4sq"), 1),
 }
 
-# What writers to pipes put for a length that they do not know: most of them the largest, ALSA and sox about half of it.
+# Lengths that writers to pipes use for an unknown length: mostly the largest, ALSA and sox about half of it.
 _UNKNOWN = {0, -1, 0x7F000000, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF}
 
-# Chunks that are looked at before the samples.
-_MOST_CHUNKS = 256
+# Maximum number of chunks that are searched for the samples.
+_MAX_CHUNKS = 256
 
-# An Ogg page: "OggS", a version, flags, and some numbers; then how many segments it has, and how long each is.
-_PAGE, _LONGEST_PAGE = 27, 27 + 255 + 255 * 255
+# An Ogg page: "OggS", version, flags, and other numbers; then the number of its segments, and the length of each.
+_PAGE, _MAX_PAGE = 27, 27 + 255 + 255 * 255
 _LAST = 0x04
 
 
 def truncation_reason(file: BinaryIO) -> str | None:
-    """The part of a WAV, AIFF, AU, CAF or Ogg file that is missing; None if it is whole, or nothing is known of it.
+    """The missing part of a WAV, AIFF, AU, CAF or Ogg file; None if it is complete, or cannot be checked.
 
     Args:
-        file: the file, at any place; it is left at another.
+        file: the file, at any position, which is changed.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -50,22 +50,22 @@ def truncation_reason(file: BinaryIO) -> str | None:
     if magic == b".snd":
         begin, length = struct.unpack(">II", file.read(8).ljust(8, b"\0"))
         return _cut(begin, length, size)
-    place = samples_at(file)
-    return place and _cut(*place, size)
+    samples = samples_at(file)
+    return samples and _cut(*samples, size)
 
 
 def samples_at(file: BinaryIO) -> tuple[int, int] | None:
-    """The first byte of the samples of a WAV, AIFF or CAF file, and how many bytes they are; None if none are found.
+    """Offset and number of the bytes of samples in a WAV, AIFF or CAF file; None if they are not found.
 
     Args:
-        file: the file, at any place; it is left at another.
+        file: the file, at any position, which is changed.
     """
     file.seek(0)
     chunked = _CHUNKED.get(file.read(4))
     if chunked is None:
         return None
     at = chunked.begin
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(_MAX_CHUNKS):
         file.seek(at)
         header = file.read(chunked.header.size)
         if len(header) < chunked.header.size:
@@ -86,15 +86,15 @@ def _cut(begin: int, length: int, size: int) -> str | None:
 
 
 def _ogg(file: BinaryIO, size: int) -> str | None:
-    """The part that is missing of the last page, which has to be marked as such and complete."""
-    file.seek(max(0, size - _LONGEST_PAGE))
+    """The missing part of the last page, which must be complete and marked as the last."""
+    file.seek(max(0, size - _MAX_PAGE))
     tail = file.read()
     at = len(tail)
     while (at := tail.rfind(b"OggS", 0, at)) >= 0:
         page = tail[at:]
         if len(page) < _PAGE:
             return "its last page is cut"
-        if page[4] == 0:  # else these are four bytes of samples
+        if page[4] == 0:  # otherwise, these four bytes are samples
             length = _PAGE + page[26] + sum(page[_PAGE : _PAGE + page[26]])
             if len(page) < length:
                 return "its last page is cut"

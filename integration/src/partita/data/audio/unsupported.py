@@ -1,4 +1,4 @@
-"""Paths and files that are not audio, or audio of a kind that is not read, with what they are instead."""
+"""Errors for paths that are not readable files, and for audio in unsupported formats."""
 
 import os
 import stat
@@ -7,8 +7,8 @@ from partita_core import PartitaError
 
 from .segments import DamagedError
 
-# How files begin that are audio, and not read here.
-_FOREIGN = {
+# First bytes of unsupported audio formats, with their offsets.
+_UNSUPPORTED = {
     (0, b"\x1aE\xdf\xa3"): "Matroska or WebM",
     (4, b"ftyp"): "MP4 (AAC or ALAC)",
     (0, b"0&\xb2u"): "Windows Media",
@@ -24,26 +24,26 @@ _FOREIGN = {
 
 
 def check_beginning(head: bytes) -> None:
-    """Raise an error for a file that begins like audio of another kind, whatever its name.
+    """Raise an error if the first bytes are those of an unsupported format, whatever the name of the file.
 
     Raises:
-        DamagedError: it does.
+        DamagedError: they are.
     """
     if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
         raise DamagedError("it is AAC; convert it to FLAC or WAV")
-    for (at, magic), name in _FOREIGN.items():
+    for (at, magic), name in _UNSUPPORTED.items():
         if head[at : at + len(magic)] == magic:
             raise DamagedError(f"it is {name}; convert it to FLAC or WAV")
 
 
 def check_path(name: str) -> None:
-    """Raise an error for a path that names no file, which libsndfile would call a system error."""
+    """Raise an error for a path that is not a readable file, which libsndfile would report as a system error."""
     if os.path.isdir(name):
         raise PartitaError(f"{name}: is a folder, not an audio file")
     if not os.path.exists(name):
         raise PartitaError(f"{name}: no such file")
     if not os.access(name, os.R_OK):
-        raise PartitaError(f"{name}: may not be read (permission denied)")
+        raise PartitaError(f"{name}: cannot be read (permission denied)")
     status = os.stat(name)
     if not stat.S_ISREG(status.st_mode):
         raise PartitaError(f"{name}: is not a regular file but a pipe or a device; copy it to a file first")

@@ -1,4 +1,4 @@
-"""The plan of a corpus: which rows of its source go to which shard, a function of the files alone."""
+"""Planning a corpus of latents: assignment of source rows to shards, which depends on the files only."""
 
 import os
 from collections.abc import Mapping
@@ -14,19 +14,20 @@ from partita.data.audio.files import audio_info
 from partita.data.audio.resampling import resampled_length
 from partita.data.datasets import names_hash, row_source
 
-from .read import CORPUS, CorpusRecord, CorpusSpec, SplitPlan, read_record
+from .record import CorpusRecord, SplitPlan, read_record
+from .spec import CORPUS, CorpusSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Shard = tuple[str, int]
-"""A split, and the number of a shard of it."""
+"""Name of a split, and number of one of its shards."""
 
-# A split is cut into about so many shards, none of them smaller or larger than these bytes allow.
+# A split is divided into about this many shards, as far as the limits of their bytes allow.
 _SHARDS = 64
-_LEAST, _MOST = 1 << 20, 64 << 20
+_MIN_BYTES, _MAX_BYTES = 1 << 20, 64 << 20
 
-# Headers read at a time, and by how many threads.
+# Headers read at a time, and number of reading threads.
 _HEADERS, _THREADS = 1024, 8
 
 
@@ -39,21 +40,22 @@ def begin_corpus(
     shard_bytes: int | None,
     progress: bool,
 ) -> CorpusRecord:
-    """Plans and writes a corpus without shards, or finds the one that is to be gone on with.
+    """Plan and write a corpus without shards, or open the one to resume.
 
     Args:
-        output: its folder.
-        wanted: what it is to say, but for the splits.
-        datasets: the source, by split.
-        source: what the source is called.
-        shard_bytes: the most that a shard holds, of one file at least; None for a 64th of the split, from 1 to 64 MiB.
+        output: folder of the corpus.
+        wanted: record to write, without its splits.
+        datasets: source data set of each split.
+        source: name of the source.
+        shard_bytes: maximum bytes per shard, which holds at least one file; None for 1/64 of the split, within 1 to 64
+            MiB.
         progress: show a bar while headers are read.
 
     Returns:
-        What its `corpus.json` says.
+        The record in its `corpus.json`.
 
     Raises:
-        PartitaError: the folder holds something else, or what was begun otherwise.
+        PartitaError: the folder holds something else, or a corpus with other settings or files.
     """
     if (output / CORPUS).is_file():
         found = read_record(output)
@@ -76,12 +78,12 @@ def begin_corpus(
 
 
 def all_shards(record: CorpusRecord) -> list[Shard]:
-    """Every shard of a corpus, split by split."""
+    """All shards of a corpus, split by split."""
     return [(split, number) for split, plan in record.splits.items() for number in range(len(plan.ends))]
 
 
 def shard_rows(record: CorpusRecord, shard: Shard) -> range:
-    """The rows of the source that a shard is made of."""
+    """Rows of the source in a shard."""
     split, number = shard
     ends = (0, *record.splits[split].ends)
     return range(ends[number], ends[number + 1])
@@ -94,18 +96,18 @@ def _check_same(
     datasets: Mapping[str, "Dataset"],
     source: str | os.PathLike,
 ) -> None:
-    """Holds a corpus that was begun against what is asked for now."""
+    """Check that a corpus to resume has the settings and files of the current call."""
     for name in ("space_id", "codes_id", "dtype", "codes_dtype", "layout", "num_quantizers", "precision"):
         was, now = (getattr(one.corpus if hasattr(one.corpus, name) else one, name) for one in (found, wanted))
-        if was != now and was != "":  # of corpora without a word on it
-            raise PartitaError(f"{output}: was begun with {name} {was}, not {now}; name another folder")
+        if was != now and was != "":  # empty where it was not recorded
+            raise PartitaError(f"{output}: was started with {name} {was}, not {now}; choose another folder")
     files = {split: (names_hash(dataset), len(dataset)) for split, dataset in datasets.items()}
     if files != {split: (plan.names, plan.ends[-1]) for split, plan in found.splits.items()}:
-        raise PartitaError(f"{output}: was begun on other files than {source} has now; name another folder")
+        raise PartitaError(f"{output}: was started on other files than {source} has now; choose another folder")
 
 
 def _plan(dataset: "Dataset", spec: CorpusSpec, shard_bytes: int | None, title: str | None) -> SplitPlan:
-    """Cuts a split by what the headers of its files promise; one that cannot be read counts nothing."""
+    """Divide a split by the sizes in the headers of its files; an unreadable file counts as empty."""
     paths = dataset.select_columns(["audio", "file_name"])
 
     def measure(row: int) -> tuple[int, float]:
@@ -122,7 +124,7 @@ def _plan(dataset: "Dataset", spec: CorpusSpec, shard_bytes: int | None, title: 
         for start in range(0, len(dataset), _HEADERS):
             sizes += pool.map(measure, range(start, min(start + _HEADERS, len(dataset))))
             bar.update(len(sizes) - bar.n)
-    limit = shard_bytes or min(max(sum(size for size, _ in sizes) // _SHARDS, _LEAST), _MOST)
+    limit = shard_bytes or min(max(sum(size for size, _ in sizes) // _SHARDS, _MIN_BYTES), _MAX_BYTES)
     ends, seconds, filled = [], [], limit + 1
     for row, (size, duration) in enumerate(sizes):
         if filled + size > limit:
@@ -136,7 +138,7 @@ def _plan(dataset: "Dataset", spec: CorpusSpec, shard_bytes: int | None, title: 
 
 
 def _card(record: CorpusRecord, source: str) -> str:
-    """The README.md that tells the hub and `datasets` where the splits are."""
+    """Contents of the README.md by which the hub and `datasets` find the splits."""
     files = "\n".join(f"  - split: {split}\n    path: {split}/latents-*.parquet" for split in record.splits)
     spec = record.corpus.latent
     return f"""---
@@ -148,7 +150,7 @@ configs:
 
 # Latents of {source}
 
-{spec.dim} numbers, {spec.tokens_per_frame} times a frame, {float(spec.frame_rate):g} frames a second, of the space
-`{record.corpus.space_id}`, written by `partita encode`; `corpus.json` says what they are. In Python, a split is
-`partita.data.open_dataset(FOLDER, split)`, and `stored_latents` of it gives records that the codec decodes.
+Latents of dimension {spec.dim}, {spec.tokens_per_frame} per frame, at {float(spec.frame_rate):g} frames per second, in
+the space `{record.corpus.space_id}`, written by `partita encode` and described by `corpus.json`. In Python, a split is
+`partita.data.open_dataset(FOLDER, split)`, and `stored_latents` iterates over latents that the codec decodes.
 """

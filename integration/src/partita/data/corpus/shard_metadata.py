@@ -1,4 +1,4 @@
-"""Notes of shards: what a shard records of its files, by which is known which shards are still to be made."""
+"""Metadata of the shards of a corpus: contents and failures of their files, which decide what is encoded again."""
 
 import json
 from collections.abc import Mapping
@@ -9,33 +9,34 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from partita_core import Codec, PartitaError
 
-from partita.data.contents import changed_file, row_contents
 from partita.data.datasets import row_name, row_source
-from partita.data.encode_files import encode_files
+from partita.data.file_digests import changed_file, row_digest
+from partita.data.file_encoding import encode_files
 from partita.data.sources.listing import spread_rows
 
 from .plan import Shard, all_shards, shard_rows
-from .read import CORPUS, CorpusRecord, shard_path
+from .record import CorpusRecord, shard_path
+from .spec import CORPUS
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-NOTE = b"partita"
-"""Where a shard keeps its note, among the metadata of its schema."""
+SHARD_KEY = b"partita"
+"""Key of a shard's metadata in its Parquet schema."""
 
-# Rows of a shard whose contents are looked at where they lie in tables, and threads that look.
-_LOOKED_AT, _THREADS = 16, 8
+# Rows of a shard whose contents are checked if the source is tables, and number of reading threads.
+_CHECKED_ROWS, _THREADS = 16, 8
 
 
-class Note(NamedTuple):
-    """What a shard says of itself.
+class ShardMetadata(NamedTuple):
+    """Metadata of a shard.
 
     Attributes:
-        rows: how many there are.
-        samples: of audio in them.
-        broken: reasons why files were left out.
-        left: numbers of the rows of the source, within the shard, that were left out.
-        contents: digests of all its files when they were encoded.
+        rows: number of rows.
+        samples: samples of audio in them.
+        broken: reasons for the files that were left out.
+        left: rows of the source, counted within the shard, that were left out.
+        contents: digests of all files when they were encoded.
     """
 
     rows: int
@@ -45,65 +46,64 @@ class Note(NamedTuple):
     contents: list[str | None]
 
 
-def read_note(path: Path) -> Note | None:
-    """The note of a shard; None where there is none that can be read, and so no shard."""
+def read_shard_metadata(path: Path) -> ShardMetadata | None:
+    """Metadata of a shard; None if it cannot be read, so the shard counts as missing."""
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            note = json.loads((file.schema_arrow.metadata or {})[NOTE])
-            lists = note["broken"], note.get("left", []), note.get("contents", [])
-            return Note(file.metadata.num_rows, note["samples"], *lists)
-    except (OSError, ValueError, KeyError, TypeError):  # pyarrow's are among them
+            found = json.loads((file.schema_arrow.metadata or {})[SHARD_KEY])
+            lists = found["broken"], found.get("left", []), found.get("contents", [])
+            return ShardMetadata(file.metadata.num_rows, found["samples"], *lists)
+    except (OSError, ValueError, KeyError, TypeError):  # includes those of pyarrow
         return None
 
 
 def shards_to_make(codec: Codec, datasets: Mapping[str, "Dataset"], record: CorpusRecord, output: Path) -> list[Shard]:
-    """The shards that are not there, and those of which a file was left out that can be encoded now.
+    """The missing shards, and those that lack a file which can be encoded now.
 
     Raises:
         PartitaError: a file has other contents than when it was encoded.
     """
     left = []
     for shard in all_shards(record):
-        note = read_note(shard_path(output, *shard))
+        metadata = read_shard_metadata(shard_path(output, *shard))
         rows = sources_of(datasets[shard[0]].select(shard_rows(record, shard)))
-        if note is not None:
-            _check_contents(rows, note, output)
-        if note is None or _can_be_encoded(codec, rows, note, record):
+        if metadata is not None:
+            _check_contents(rows, metadata, output)
+        if metadata is None or _can_be_encoded(codec, rows, metadata, record):
             left.append(shard)
     return left
 
 
 def sources_of(dataset: "Dataset") -> "Dataset":
-    """The columns of a data set by which its files are read."""
+    """The columns of a data set needed to read its files."""
     return dataset.select_columns(["audio", "file_name"])
 
 
-def _check_contents(rows: "Dataset", note: Note, output: Path) -> None:
-    if len(note.contents) != len(rows):
-        return  # of a corpus without a word on it
-    held = rows[0]["audio"]["bytes"] is not None  # to look at a file within a table, all of it has to be read
-    picked = [i for i in spread_rows(len(rows), _LOOKED_AT if held else len(rows)) if i not in note.left]
+def _check_contents(rows: "Dataset", metadata: ShardMetadata, output: Path) -> None:
+    if len(metadata.contents) != len(rows):
+        return  # not recorded
+    in_table = rows[0]["audio"]["bytes"] is not None  # then a file must be read entirely to check it
+    picked = [i for i in spread_rows(len(rows), _CHECKED_ROWS if in_table else len(rows)) if i not in metadata.left]
     named = {i: row_name(rows[i], i) for i in picked}
     with ThreadPoolExecutor(_THREADS) as pool:
-        now = dict(zip(named.values(), pool.map(lambda i: row_contents(rows[i], i), picked)))
-    if changed := changed_file({named[i]: note.contents[i] for i in picked}, now):
-        raise PartitaError(
-            f"{output}: {changed} has other contents now than when it was encoded; name another folder, or put it back"
-        )
+        now = dict(zip(named.values(), pool.map(lambda i: row_digest(rows[i], i), picked)))
+    if changed := changed_file({named[i]: metadata.contents[i] for i in picked}, now):
+        advice = "restore the file, or choose another folder"
+        raise PartitaError(f"{output}: {changed} has other contents now than when it was encoded; {advice}")
 
 
-def _can_be_encoded(codec: Codec, rows: "Dataset", note: Note, record: CorpusRecord) -> bool:
-    """Whether one of the files that a shard lacks can be encoded now."""
+def _can_be_encoded(codec: Codec, rows: "Dataset", metadata: ShardMetadata, record: CorpusRecord) -> bool:
+    """True if one of the files that a shard lacks can be encoded now."""
     settings = {"layout": record.layout, "num_quantizers": record.num_quantizers}
-    left = [row for row in note.left if row < len(rows)]
+    left = [row for row in metadata.left if row < len(rows)]
     found = encode_files(codec, lambda i: row_source(rows[left[i]], left[i]), len(left), **settings)
     return any(not isinstance(result, PartitaError) for _, result in found)
 
 
 def discard_corpus(output: Path, record: CorpusRecord) -> None:
-    """Remove a corpus; what else lies in its folder stays."""
+    """Remove a corpus; other files in its folder stay."""
     files = [shard_path(output, *shard) for shard in all_shards(record)]
     for file in (*files, output / "README.md", output / CORPUS):
         file.unlink(missing_ok=True)

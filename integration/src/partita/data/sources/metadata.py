@@ -1,4 +1,4 @@
-"""Metadata of audio files: the rows of metadata.csv and metadata.jsonl, each matched with its file."""
+"""Metadata of audio files: rows of metadata.csv and metadata.jsonl, matched with their files."""
 
 import csv
 import json
@@ -11,48 +11,48 @@ from unicodedata import normalize
 from partita_core import PartitaError, parse_json, short_repr, suggest
 
 from partita.data.audio.files import SUFFIXES
-from partita.data.notes import counted, note
+from partita.data.messages import counted, warn_once
 
-from .listing import UNREAD
+from .listing import UNSUPPORTED
 
 METADATA = "metadata.csv"
 
 Row = dict[str, Any]
 
 
-def _whole_number(cell: Any) -> int:
+def _integer(cell: Any) -> int:
     number = int(cell)
     if not -(2**63) <= number < 2**63:
-        raise ValueError(f"{short_repr(number)} is larger than 64 bits hold")
+        raise ValueError(f"{short_repr(number)} does not fit into 64 bits")
     return number
 
 
 NUMBERS: dict[str, Callable[[Any], Any]] = {
     "duration_s": float,
     "tempo": float,
-    "sample_rate": _whole_number,
-    "channels": _whole_number,
+    "sample_rate": _integer,
+    "channels": _integer,
 }
-"""Columns that hold numbers; everything else is text, also where it looks like a number."""
+"""Columns of numbers; all others are text, even if it looks like a number."""
 
 
-def described(folder: Path, tables: Iterable[str], files: list[str]) -> dict[str, Row]:
-    """The rows of all metadata of a folder, by the file that each describes; what matches no file is noted.
+def file_metadata(folder: Path, tables: Iterable[str], files: list[str]) -> dict[str, Row]:
+    """Metadata rows of a folder by audio file; rows that match no file are reported.
 
-    A row names its file relative to the folder that the metadata lies in. Where no file is called just so, it is found
-    by a name that is equal but for `./`, backslashes, case, Unicode normalization or the suffix, if there is only one.
-    Of two rows for a file the cells of the later one count, and those of a folder further down.
+    A row names its file relative to the folder of the metadata. If no file has this exact name, the only file is used
+    whose name is equal apart from `./`, backslashes, case, Unicode normalization or the suffix. If a file has several
+    rows, cells of later rows win, and cells of metadata in deeper folders.
 
     Args:
-        folder: the data set.
-        tables: the metadata files in it, relative to it.
-        files: its audio files, likewise, with forward slashes.
+        folder: folder of the data set.
+        tables: its metadata files, relative to it.
+        files: its audio files, relative to it with forward slashes.
 
     Raises:
         PartitaError: metadata cannot be read, or has no column `file_name`.
     """
     found: dict[str, Row] = {}
-    places: dict[str, str] = {}  # of the metadata that described a file last
+    places: dict[str, str] = {}  # folder of the metadata that described a file last
     names = _Names(folder, files)
     for table in sorted(tables, key=lambda name: (name.count("/"), name)):
         place = posixpath.dirname(table)
@@ -61,19 +61,19 @@ def described(folder: Path, tables: Iterable[str], files: list[str]) -> dict[str
         own: dict[str, Row] = {}
         lost, several, again = [], [], []
         for row in rows:
-            called = row["file_name"]
-            matches = names.matches(posixpath.join(place, called), exact)
+            name = row["file_name"]
+            matches = names.matches(posixpath.join(place, name), exact)
             if len(matches) != 1:
-                (several if matches else lost).append(called)
+                (several if matches else lost).append(name)
                 continue
             row = {key: value for key, value in row.items() if key != "file_name"}
             if own.get(matches[0], row) != row:
-                again.append(called)
+                again.append(name)
             own[matches[0]] = own.get(matches[0], {}) | row
-        _note_rows(folder / table, len(rows), lost, several, again)
-        beside = [name for name, row in own.items() if places.get(name) == place and _differ(found[name], row)]
-        if beside:
-            note(f"{folder / table}: other cells, which count, than other metadata beside it for {counted(beside)}")
+        _report_rows(folder / table, len(rows), lost, several, again)
+        differing = [name for name, row in own.items() if places.get(name) == place and _differ(found[name], row)]
+        if differing:
+            warn_once(f"{folder / table}: overrides cells of other metadata in this folder for {counted(differing)}")
         for name, row in own.items():
             places[name], known = place, found.setdefault(name, {})
             known |= {key: value for key, value in row.items() if value is not None or key not in known}
@@ -85,7 +85,7 @@ def _differ(one: Row, other: Row) -> bool:
 
 
 class _Names:
-    """Audio files by their names, and by what is left of these without spelling."""
+    """Audio files by their exact names, and by normalized ones."""
 
     def __init__(self, folder: Path, files: list[str]) -> None:
         self._folder, self.all = f"{folder.absolute().as_posix()}/", set(files)
@@ -97,7 +97,7 @@ class _Names:
             self._stems.setdefault(_stem(key), []).append(file)
 
     def matches(self, name: str, taken: set[str]) -> list[str]:
-        """The files that a row may mean, of which `taken` are described by their very names."""
+        """The files that a row may name, without those in `taken`, which other rows name exactly."""
         if name in self.all:
             return [name]
         key = _key(name.removeprefix(self._folder))
@@ -114,19 +114,19 @@ def _key(name: str) -> str:
 
 def _stem(key: str) -> str:
     stem, suffix = posixpath.splitext(key)
-    return stem if suffix in SUFFIXES or suffix in UNREAD else key
+    return stem if suffix in SUFFIXES or suffix in UNSUPPORTED else key
 
 
-def _note_rows(table: Path, total: int, lost: list[str], several: list[str], again: list[str]) -> None:
-    said = []
+def _report_rows(table: Path, total: int, lost: list[str], several: list[str], again: list[str]) -> None:
+    parts = []
     if lost:
-        said.append(f"no file for {counted(lost)}")
+        parts.append(f"no file matches {counted(lost)}")
     if several:
-        said.append(f"several files and none of that very name for {counted(several)}")
+        parts.append(f"several files and no exact name match {counted(several)}")
     if again:
-        said.append(f"a file again, with other cells, which count, in {counted(again)}")
-    if said:
-        note(f"{table}: of {total} rows, {'; '.join(said)}")
+        parts.append(f"a later row overrides cells of the same file in {counted(again)}")
+    if parts:
+        warn_once(f"{table}: of {total} rows, {'; '.join(parts)}")
 
 
 def _read(path: Path) -> Iterator[Row]:
@@ -173,12 +173,12 @@ def _checked(row: Mapping[str, Any], line: int) -> Row:
 
 
 def cell(column: str, value: Any) -> Any:
-    """A cell as its column holds it: a number, or text; empty ones are None."""
+    """A cell in the type of its column, a number or text; None if it is empty."""
     if value is None or value == "":
         return None
     if column in NUMBERS:
         try:
             return NUMBERS[column](value)
         except TypeError:
-            raise ValueError(f"{column} is {short_repr(value)}, which is no number") from None
+            raise ValueError(f"{column} is {short_repr(value)}, which is not a number") from None
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Data sets that `datasets` reads: Parquet, folders of `save_to_disk`, WebDataset archives, and names on the hub."""
+"""Data sets read by `datasets`: Parquet, `save_to_disk` folders, WebDataset archives, and hub names."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from partita_core import PartitaError, parse_json, shorten, suggest
 
-from partita.data.corpus.read import with_cause
+from partita.data.messages import with_cause
 
 from .splits import divide_tables
 from .webdataset import open_archives
@@ -18,20 +18,25 @@ _DISK, _DISK_SPLITS = "state.json", "dataset_dict.json"
 
 
 class Tables:
-    """A data set of rows with a column of audio, in whatever form `datasets` reads.
+    """A data set of rows with a column of audio.
 
-    Attributes:
-        path: the folder, the file, or the name on the hub.
-        splits: the names of its splits, as they are there.
+    Args:
+        path: the folder, the file, or the hub name.
+        kind: storage format, "parquet", "webdataset", "disk", or "" for any other.
+        splits: names of its splits as stored.
+        files: files of each split.
     """
 
     def __init__(self, path: Path | str, kind: str, splits: Sequence[str], files: dict[str, list[str]]) -> None:
-        """Set the form ("parquet", "webdataset", "disk", or "" for any other) and the files of each split."""
         self.path, self.splits, self._kind, self._files = path, tuple(splits), kind, files
 
     @classmethod
     def named(cls, path: Path | str) -> "Tables":
-        """The splits that `datasets` finds under a name on the hub, or in a folder whose README lists them."""
+        """The data set of a hub name, or of a folder whose README lists its splits.
+
+        Raises:
+            PartitaError: it cannot be found or read.
+        """
         from datasets import get_dataset_split_names
         from datasets.exceptions import DatasetsError
 
@@ -42,10 +47,10 @@ class Tables:
 
     @classmethod
     def of_files(cls, path: Path, kind: str, files: list[str]) -> "Tables":
-        """The Parquet files ("parquet") or archives ("webdataset") of a folder, or one such file.
+        """The data set of the Parquet files ("parquet") or archives ("webdataset") in a folder, or of one such file.
 
         Raises:
-            PartitaError: what is a split is not sure.
+            PartitaError: the splits are ambiguous.
         """
         if path.is_file():
             return cls(path, kind, ["train"], {"train": [str(path)]})
@@ -58,7 +63,7 @@ class Tables:
 
     @classmethod
     def saved(cls, path: Path) -> "Tables | None":
-        """The data set that `save_to_disk` wrote to a folder; None where there is none."""
+        """The data set that `save_to_disk` wrote to a folder; None if there is none."""
         if (path / _DISK_SPLITS).is_file():
             try:
                 names = parse_json((path / _DISK_SPLITS).read_text(encoding="utf-8"))["splits"]
@@ -68,11 +73,11 @@ class Tables:
         return cls(path, "disk", ["train"], {}) if (path / _DISK).is_file() else None
 
     def missing(self, split: str) -> str:
-        """One line for a split that is not there."""
+        """Error message for a split that does not exist."""
         return f"{self.path}: has no split {split!r}; it has {', '.join(self.splits)}"
 
-    def open(self, split: str, *, stream: bool) -> "Dataset | IterableDataset":
-        """The rows of a split, one of `splits`, with an undecoded column `audio`.
+    def open(self, split: str, *, streaming: bool) -> "Dataset | IterableDataset":
+        """The rows of a split in `splits`, with an undecoded column `audio`.
 
         Raises:
             PartitaError: it cannot be read, or has no audio.
@@ -80,23 +85,23 @@ class Tables:
         from datasets.exceptions import DatasetsError
 
         try:
-            dataset = self._load(split, stream)
+            dataset = self._load(split, streaming)
         except (ValueError, OSError, DatasetsError) as error:
             raise PartitaError(f"{self.path}: {with_cause(error)}") from None
-        return audio_rows(dataset, self.path, generated=stream and self._kind == "webdataset")
+        return audio_rows(dataset, self.path, generated=streaming and self._kind == "webdataset")
 
-    def _load(self, split: str, stream: bool) -> Any:
+    def _load(self, split: str, streaming: bool) -> Any:
         from datasets import load_dataset, load_from_disk
 
         if self._kind == "disk":
             path = Path(self.path) / split if (Path(self.path) / _DISK_SPLITS).is_file() else self.path
             found: Any = load_from_disk(str(path))
-            return found.to_iterable_dataset(num_shards=max(1, len(found.cache_files))) if stream else found
+            return found.to_iterable_dataset(num_shards=max(1, len(found.cache_files))) if streaming else found
         if self._kind == "webdataset":
-            return open_archives(self._files[split], stream=stream)
+            return open_archives(self._files[split], streaming=streaming)
         if self._kind:
-            return load_dataset("parquet", data_files={split: self._files[split]}, split=split, streaming=stream)
-        return load_dataset(str(self.path), split=split, streaming=stream)
+            return load_dataset("parquet", data_files={split: self._files[split]}, split=split, streaming=streaming)
+        return load_dataset(str(self.path), split=split, streaming=streaming)
 
 
 def audio_rows(dataset: Any, name: Path | str, *, generated: bool = False) -> Any:
@@ -121,25 +126,25 @@ def audio_rows(dataset: Any, name: Path | str, *, generated: bool = False) -> An
 
 
 def _check_audio(dataset: Any, path: Path | str) -> None:
-    """Refuse rows whose column `audio` is missing, or no path and bytes."""
+    """Raise an error if the column `audio` is missing, or does not hold path and bytes."""
     import pyarrow as pa
     from datasets import Audio
 
     columns = dataset.column_names or []
     if "audio" not in columns:
-        raise PartitaError(f"{path}: has no column audio; {suggest('audio', columns)}")
+        raise PartitaError(f"{path}: there is no column audio; {suggest('audio', columns)}")
     kind = dataset.features.arrow_schema.field("audio").type
     if pa.types.is_struct(kind) and kind.get_field_index("array") >= 0:
-        remedy = "keep path and bytes, as datasets' Audio() writes them"
-        raise PartitaError(f"{path}: its column audio holds decoded arrays, which are not read; {remedy}")
+        remedy = "store path and bytes, as datasets' Audio() does"
+        raise PartitaError(f"{path}: the column audio holds decoded arrays, which are not supported; {remedy}")
     try:
         Audio(decode=False).cast_storage(pa.array([], kind))
     except (pa.ArrowException, TypeError):
-        raise PartitaError(f"{path}: its column audio is {shorten(str(kind))}; audio is a path and bytes") from None
+        raise PartitaError(f"{path}: the column audio is {shorten(str(kind))}, not path and bytes") from None
 
 
 def _names(dataset: Any) -> list[str]:
-    """What rows are called by the paths of their audio, else by their numbers; no audio is read for it."""
+    """Names of the rows: the paths of their audio, or their numbers; the audio itself is not read."""
     import pyarrow.compute as pc
 
     paths = pc.struct_field(dataset.data.column("audio"), "path").to_pylist()  # pyright: ignore

@@ -1,4 +1,4 @@
-"""WebDataset archives: tar files in which neighbors of one name, `key.flac`, `key.json`, `key.txt`, are a sample."""
+"""WebDataset archives: tar files in which consecutive files of one name (`key.flac`, `key.json`) are a sample."""
 
 import os
 import tarfile
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from partita_core import PartitaError, parse_json, shorten
 
 from partita.data.audio.files import SUFFIXES
-from partita.data.notes import note
+from partita.data.messages import warn_once
 
 from .listing import spread_rows
 from .metadata import NUMBERS, cell
@@ -18,18 +18,18 @@ from .metadata import NUMBERS, cell
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
-# Archives, and samples of each, that the columns are known by.
-_LOOKED_AT = 16
+# Archives, and samples of each, that determine the columns.
+_INSPECTED = 16
 
 
-def open_archives(files: Sequence[str], *, stream: bool) -> "Dataset | IterableDataset":
-    """The samples of archives as rows of `audio` and `file_name`, of the fields of their JSON, and of `text` (.txt).
+def open_archives(files: Sequence[str], *, streaming: bool) -> "Dataset | IterableDataset":
+    """Open archives as rows of `audio`, `file_name`, the fields of their JSON, and `text` (.txt).
 
-    A sample without audio is a row without audio. Fields that only later samples have are left out and noted.
+    A sample without audio is a row without audio. Fields that only later samples have are left out and reported.
 
     Args:
-        files: the archives, each one a shard.
-        stream: read them shard by shard instead of copying them to the cache.
+        files: the archives, each of which is a shard.
+        streaming: read them shard by shard instead of copying them to the cache.
 
     Raises:
         PartitaError: no archive can be read, or no sample has audio.
@@ -40,34 +40,34 @@ def open_archives(files: Sequence[str], *, stream: bool) -> "Dataset | IterableD
     kinds = {float: "float64"} | {number: "int64" for number in NUMBERS.values() if number is not float}
     features: Any = {name: Value(kinds[NUMBERS[name]] if name in NUMBERS else "string") for name in columns}
     features["audio"] = {"bytes": Value("binary"), "path": Value("string")}  # Audio() would need torchcodec
-    if stream:
+    if streaming:
         rows = partial(_rows, columns=columns)
         return IterableDataset.from_generator(rows, features=Features(features), gen_kwargs={"files": list(files)})
-    stamps = tuple((os.path.getsize(file), os.stat(file).st_mtime_ns) for file in files)  # the cache is known by them
+    stamps = tuple((os.path.getsize(file), os.stat(file).st_mtime_ns) for file in files)  # part of the cache key
     settings = {"files": list(files), "columns": columns, "stamps": stamps}
     return Dataset.from_generator(_rows, features=Features(features), gen_kwargs=settings)  # pyright: ignore
 
 
 def _columns(files: Sequence[str]) -> tuple[str, ...]:
-    """The columns of the first samples of some archives; one that is damaged is for the reader to name.
+    """The columns of the first samples of some archives; damaged ones are reported when they are read.
 
     Raises:
         PartitaError: none of the archives can be read, or no sample has audio.
     """
     found: dict[str, None] = {}
-    sounds, damaged = False, []
-    for number in spread_rows(len(files), _LOOKED_AT):
+    has_audio, damaged = False, []
+    for number in spread_rows(len(files), _INSPECTED):
         try:
-            for row in islice(_samples(files[number]), _LOOKED_AT):
-                sounds = sounds or bool(row.pop("audio")["bytes"])
+            for row in islice(_samples(files[number]), _INSPECTED):
+                has_audio = has_audio or bool(row.pop("audio")["bytes"])
                 found |= dict.fromkeys(row)
         except ValueError as error:
             damaged.append(str(error))
-    if damaged and not sounds:
+    if damaged and not has_audio:
         raise PartitaError(damaged[0])
-    if not sounds:
-        has = shorten(", ".join(name for name in found if name != "file_name")) or "nothing"
-        raise PartitaError(f"{files[0]}: no sample has an audio file, with one of {', '.join(SUFFIXES)}, beside {has}")
+    if not has_audio:
+        fields = shorten(", ".join(name for name in found if name != "file_name")) or "no fields"
+        raise PartitaError(f"{files[0]}: no sample has an audio file ({', '.join(SUFFIXES)}); samples have {fields}")
     return tuple(name for name in found if name != "audio")
 
 
@@ -79,14 +79,14 @@ def _rows(files: Iterable[str], columns: tuple[str, ...], stamps: Any = None) ->
             yield {"audio": row["audio"]} | {name: row.get(name) for name in columns}
         if unknown:
             fields = shorten(", ".join(sorted(unknown)))
-            note(f"{file}: fields that its first {_LOOKED_AT} samples lack will be left out ({fields})")
+            warn_once(f"{file}: fields missing in its first {_INSPECTED} samples are left out ({fields})")
 
 
 def _samples(file: str) -> Iterator[dict[str, Any]]:
     """The samples of an archive, in their order.
 
     Raises:
-        ValueError: it cannot be read; the one that `datasets` passes on in one line.
+        ValueError: the archive cannot be read; `datasets` passes on this type in one line.
     """
     key, members = None, {}
     try:
@@ -103,7 +103,7 @@ def _samples(file: str) -> Iterator[dict[str, Any]]:
                 key = folder + slash + stem
                 members[suffix.lower()] = opened.read()
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise ValueError(f"{file}: is no archive that can be read ({error})") from None
+        raise ValueError(f"{file}: cannot be read as an archive ({error})") from None
     if key is not None:
         yield _sample(file, key, members)
 
@@ -111,14 +111,15 @@ def _samples(file: str) -> Iterator[dict[str, Any]]:
 def _sample(file: str, key: str, members: dict[str, bytes]) -> dict[str, Any]:
     audio = [suffix for suffix in members if f".{suffix.rpartition('.')[2]}" in SUFFIXES]
     if len(audio) > 1:
-        raise ValueError(f"{file}: the sample {key!r} has {len(audio)} audio files ({', '.join(audio)}); one is read")
+        found = f"{len(audio)} audio files ({', '.join(audio)})"
+        raise ValueError(f"{file}: the sample {key!r} has {found}; only one is supported")
     try:
         fields = parse_json(members["json"].decode()) if "json" in members else {}
         texts = {"text": members["txt"].decode()} if "txt" in members else {}
     except ValueError as error:
         raise ValueError(f"{file}: the sample {key!r} cannot be read ({error})") from None
     if not isinstance(fields, dict):
-        raise ValueError(f"{file}: the JSON of the sample {key!r} is no object")
+        raise ValueError(f"{file}: the JSON of the sample {key!r} is not an object")
     name = f"{key}.{audio[0]}" if audio else key
     row = {column: cell(column, value) for column, value in (texts | fields).items()}
     return row | {"file_name": name, "audio": {"bytes": members[audio[0]] if audio else b"", "path": name}}

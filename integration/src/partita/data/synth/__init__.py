@@ -1,0 +1,1 @@
+"""Synthesized music: a small labeled data set that needs no recordings."""

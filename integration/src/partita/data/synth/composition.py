@@ -1,4 +1,4 @@
-"""Small pieces of music by the rules of a style: a key, an accompaniment, a bass, a melody and drums."""
+"""Composition of short pieces by the rules of a style: key, accompaniment, bass, melody and drums."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ PITCHES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A
 
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 
-STEPS = 16  # sixteenths in a bar
+STEPS = 16  # sixteenths per bar
 
 
 @dataclass(frozen=True)
 class Note:
-    """One note, or stroke of a drum.
+    """A note, or a drum stroke.
 
     Attributes:
-        instrument: a name in `INSTRUMENTS` or `DRUMS`.
-        start: seconds from the beginning.
-        held: seconds.
+        instrument: name in `INSTRUMENTS` or `DRUMS`.
+        start: onset in seconds.
+        held: duration in seconds.
         midi: pitch as a MIDI number; 0 for drums.
         level: amplitude.
-        pan: from 0, left, to 1, right.
+        pan: position from 0, left, to 1, right.
     """
 
     instrument: str
@@ -36,7 +36,7 @@ class Note:
     pan: float
 
 
-# Onsets of a bar of melody; a piece repeats one, as music does.
+# Onsets in a bar of melody; a piece repeats them.
 _RHYTHMS = (
     (0, 4, 8, 12),
     (0, 6, 8, 14),
@@ -52,12 +52,12 @@ class Piece:
     """A piece of music.
 
     Attributes:
-        style: its name in `STYLES`.
-        tempo: beats a minute.
-        key: as "A minor".
-        instruments: those that play, the leading one first; drums as "drums".
+        style: name of its style in `STYLES`.
+        tempo: beats per minute.
+        key: key, as in "A minor".
+        instruments: its instruments, the leading one first; drums as "drums".
         notes: all notes.
-        reverb: level of the room.
+        reverb: level of reverberation.
     """
 
     style: str
@@ -69,7 +69,7 @@ class Piece:
 
 
 def compose(name: str, seconds: float, rng: Generator) -> Piece:
-    """Composes a piece of the style `name` that fills `seconds`."""
+    """Compose a piece of the style `name` that lasts `seconds`."""
     style = STYLES[name]
     tempo = int(rng.integers(style.tempos[0], style.tempos[1] + 1))
     tonic, mode = int(rng.integers(12)), str(rng.choice(style.modes))
@@ -84,13 +84,13 @@ def compose(name: str, seconds: float, rng: Generator) -> Piece:
         *score.drums(bars),
     ]
     players = dict.fromkeys(part for part in (lead, chords, style.bass, "drums" if style.drums else "") if part)
-    heard = tuple(note for note in notes if note.start < seconds)
-    return Piece(name, tempo, f"{PITCHES[tonic]} {mode}", tuple(players), heard, style.reverb)
+    kept = tuple(note for note in notes if note.start < seconds)
+    return Piece(name, tempo, f"{PITCHES[tonic]} {mode}", tuple(players), kept, style.reverb)
 
 
 @dataclass(frozen=True)
 class _Score:
-    """What the parts of a piece share; `step` is a sixteenth in seconds."""
+    """Settings shared by the parts of a piece; `step` is a sixteenth in seconds."""
 
     style: Style
     step: float
@@ -101,23 +101,23 @@ class _Score:
 
     def pitch(self, degree: int) -> int:
         """The MIDI number of a scale degree, counted from the tonic in the octave of middle C."""
-        octave, place = divmod(degree, 7)
-        return 60 + self.tonic - (12 if self.tonic > 6 else 0) + 12 * octave + self.scale[place]
+        octave, index = divmod(degree, 7)
+        return 60 + self.tonic - (12 if self.tonic > 6 else 0) + 12 * octave + self.scale[index]
 
     def chord(self, bar: int) -> tuple[int, ...]:
-        """Scale degrees of the chord of a bar: a triad, or with its seventh or octave."""
+        """Scale degrees of the chord of a bar: a triad, possibly with its seventh or octave."""
         root = self.progression[bar % len(self.progression)]
         fourth = 6 if self.style.swing else 7
         return tuple(root + third for third in (0, 2, 4, fourth)[: max(3, self.style.chord_size)])
 
     def time(self, bar: int, step: float) -> float:
-        """Seconds of a step in a bar, swung and a little uneven."""
+        """Time in seconds of a step in a bar, with swing and slight timing noise."""
         late = self.style.swing if step % 4 == 2 else 0.0
         uneven = abs(self.rng.normal(0, 0.004))
         return (bar * STEPS + step + late) * self.step + uneven
 
     def accompaniment(self, bars: int, instrument: str) -> Iterator[Note]:
-        """Chords: held, struck, or broken up and down."""
+        """Chords: sustained, struck, or as arpeggios."""
         hits = self.style.hits
         for bar in range(bars):
             pitches = sorted(self.voiced(degree) for degree in self.chord(bar))
@@ -133,8 +133,8 @@ class _Score:
                     continue
                 held = gap * (0.98 if self.style.figure == "sustain" else 0.7)
                 start = self.time(bar, step)
-                for place, midi in enumerate(pitches):
-                    pan = 0.5 if len(pitches) == 1 else 0.2 + 0.6 * place / (len(pitches) - 1)
+                for index, midi in enumerate(pitches):
+                    pan = 0.5 if len(pitches) == 1 else 0.2 + 0.6 * index / (len(pitches) - 1)
                     yield Note(instrument, start, held, midi, 0.22 * self.rng.uniform(0.85, 1.0), pan)
 
     def voiced(self, degree: int) -> int:
@@ -142,7 +142,7 @@ class _Score:
         return 54 + (self.pitch(degree) - 54) % 12
 
     def bass(self, bars: int) -> Iterator[Note]:
-        """Roots on the first step, then roots, fifths and octaves; walking through the chord where there is swing."""
+        """Roots on the first step, then roots, fifths and octaves; with swing, a walk through the chord."""
         steps = self.style.bass_steps
         for bar in range(bars):
             root = self.progression[bar % len(self.progression)]
@@ -154,7 +154,7 @@ class _Score:
                 yield Note(self.style.bass, self.time(bar, step), 0.85 * gap, midi, 0.45, 0.5)
 
     def melody(self, bars: int, instrument: str) -> Iterator[Note]:
-        """A motif of two bars that comes back, on strong beats pulled to the chord of the moment."""
+        """A repeated motif of two bars, moved to chord tones on strong beats."""
         if not instrument:
             return
         rng, pan = self.rng, self.rng.uniform(0.3, 0.7)
@@ -181,8 +181,8 @@ class _Score:
         return min(tones, key=lambda tone: (abs(tone - degree), tone))
 
     def drums(self, bars: int) -> Iterator[Note]:
-        """The pattern of the style, with some strokes more at the end of every fourth bar."""
-        places = {"hat": 0.65, "ride": 0.35, "shaker": 0.7, "clap": 0.45, "kick": 0.5, "snare": 0.5}
+        """The pattern of the style, with additional strokes at the end of every fourth bar."""
+        pans = {"hat": 0.65, "ride": 0.35, "shaker": 0.7, "clap": 0.45, "kick": 0.5, "snare": 0.5}
         for bar in range(bars):
             for drum, pattern in self.style.drums.items():
                 for step, stroke in enumerate(pattern):
@@ -191,4 +191,4 @@ class _Score:
                         continue
                     level = {"kick": 0.7, "snare": 0.5, "clap": 0.45}.get(drum, 0.14)
                     level *= self.rng.uniform(0.85, 1.0) * (1.0 if stroke == "X" else 0.7)
-                    yield Note(drum, self.time(bar, step), 0.0, 0, level, places[drum])
+                    yield Note(drum, self.time(bar, step), 0.0, 0, level, pans[drum])

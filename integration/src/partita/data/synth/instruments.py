@@ -1,7 +1,8 @@
 """Synthetic instruments: additive, wavetable, frequency-modulated, plucked and struck tones.
 
-A tone is a function of (frequency in Hz, seconds held, generator) that returns mono float32 with its release, at
-`SAMPLE_RATE` and a peak near 1. Everything is band-limited, except for frequency modulation, which is kept low enough.
+A tone is a function of (frequency in Hz, duration in seconds, generator) that returns mono float32 including the
+release, at `SAMPLE_RATE` with a peak near 1. Everything is band-limited except for frequency modulation, which is kept
+weak enough.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ _TABLE = 4096
 
 
 def times(seconds: float) -> np.ndarray:
-    """The instants of the samples of so many seconds."""
+    """Times of the samples of a duration, in seconds."""
     return np.arange(max(1, round(seconds * SAMPLE_RATE))) / SAMPLE_RATE
 
 
@@ -34,12 +35,12 @@ def _envelope(held: float, attack: float, decay: float, sustain: float, release:
 def partials(
     frequency: float, seconds: float, ratios: np.ndarray, amplitudes: np.ndarray, decays: np.ndarray, rng: Generator
 ) -> np.ndarray:
-    """A sum of sinusoids, each with its own exponential decay (a second)."""
+    """A sum of sinusoids, each with its own exponential decay (per second)."""
     audible = ratios * frequency < 0.45 * SAMPLE_RATE
     t = times(seconds)
     out = np.zeros(len(t), np.float32)
     for ratio, amplitude, decay in zip(ratios[audible], amplitudes[audible], decays[audible]):
-        # A partial is left when it is 70 dB down; phases are wrapped in float64, so that float32 sines are exact.
+        # A partial ends when it has decayed by 70 dB; phases are wrapped in float64, so that float32 sines are exact.
         part = t[: round(min(seconds, 8 / decay) * SAMPLE_RATE)]
         phase = part * (ratio * frequency) + rng.random()
         sine = np.sin((2 * pi * (phase - np.floor(phase))).astype(np.float32))
@@ -48,7 +49,7 @@ def partials(
 
 
 def _wave(frequency: float, amplitudes: Sequence[float] | np.ndarray, rng: Generator) -> np.ndarray:
-    """One period of a tone with these harmonics, as far as they stay below the Nyquist frequency."""
+    """One period of a tone with those of the given harmonics that are below the Nyquist frequency."""
     audible = np.asarray(amplitudes)[: int(0.45 * SAMPLE_RATE / frequency)]
     spectrum = np.zeros(_TABLE // 2 + 1, complex)
     spectrum[1 : len(audible) + 1] = audible * np.exp(2j * pi * rng.random(len(audible)))
@@ -58,14 +59,14 @@ def _wave(frequency: float, amplitudes: Sequence[float] | np.ndarray, rng: Gener
 
 
 def _read(wave: np.ndarray, cycles: np.ndarray) -> np.ndarray:
-    """Reads a period at phases counted in cycles, between its points linearly."""
-    place = (cycles - np.floor(cycles)) * _TABLE
-    index = np.minimum(place.astype(np.int32), _TABLE - 1)
-    return wave[index] + (place - index).astype(np.float32) * (wave[index + 1] - wave[index])
+    """Samples of a period at phases in cycles, interpolated linearly."""
+    position = (cycles - np.floor(cycles)) * _TABLE
+    index = np.minimum(position.astype(np.int32), _TABLE - 1)
+    return wave[index] + (position - index).astype(np.float32) * (wave[index + 1] - wave[index])
 
 
 def _cycles(frequency: float, length: int, rng: Generator, *, detune: float = 0.0, vibrato: float = 0.0) -> np.ndarray:
-    """Phase in cycles: detuned by so many cents, with a vibrato that grows over the first half second."""
+    """Phase in cycles, detuned by cents, with a vibrato in cents that grows over the first half second."""
     t = np.arange(length) / SAMPLE_RATE
     rate = rng.uniform(4.8, 5.8)
     depth = frequency * (2 ** (vibrato / 1200) - 1) / (2 * pi * rate) * np.minimum(2 * t, 1)
@@ -82,7 +83,7 @@ def noise(length: int, rng: Generator) -> np.ndarray:
 
 
 def piano(frequency: float, held: float, rng: Generator) -> np.ndarray:
-    """Struck strings: stretched partials that die away the faster the higher, and the knock of the hammer."""
+    """Struck strings: stretched partials, of which higher ones decay faster, and the noise of the hammer."""
     k = np.arange(1, 25)
     ratios = k * np.sqrt(1 + 4e-4 * k**2)
     amplitudes = np.abs(np.sin(pi * k / 7.5)) * k**-0.9
@@ -95,7 +96,7 @@ def piano(frequency: float, held: float, rng: Generator) -> np.ndarray:
 
 
 def electric_piano(frequency: float, held: float, rng: Generator) -> np.ndarray:
-    """Tines, by frequency modulation: a mellow pair and a short bright one."""
+    """Tines by frequency modulation: a mellow pair and a short bright one."""
     envelope = _envelope(held, 0.002, 1.2, 0.1, 0.1)
     t = np.arange(len(envelope)) / SAMPLE_RATE
     phase = 2 * pi * frequency * t
@@ -106,7 +107,7 @@ def electric_piano(frequency: float, held: float, rng: Generator) -> np.ndarray:
 
 
 def organ(frequency: float, held: float, rng: Generator) -> np.ndarray:
-    """Drawbars, with the slow beating of a turning speaker."""
+    """Drawbars, with the slow beating of a rotating speaker."""
     wave = _wave(frequency / 2, [0.4, 1, 0.5, 0.7, 0, 0.4, 0, 0.45, 0, 0, 0, 0.2, 0, 0, 0, 0.25], rng)
     envelope = _envelope(held, 0.015, 1.0, 1.0, 0.04)
     cycles = _cycles(frequency / 2, len(envelope), rng, vibrato=6)
@@ -114,7 +115,7 @@ def organ(frequency: float, held: float, rng: Generator) -> np.ndarray:
 
 
 def strings(frequency: float, held: float, rng: Generator) -> np.ndarray:
-    """A section: three detuned saws with vibrato, slow to speak."""
+    """A string section: three detuned saws with vibrato and a slow attack."""
     wave = _wave(frequency, _harmonics(1.15), rng)
     envelope = _envelope(held, min(0.18, held / 2), 1.0, 1.0, 0.18)
     voices = [_read(wave, _cycles(frequency, len(envelope), rng, detune=cents, vibrato=12)) for cents in (-9, 1, 8)]
@@ -122,7 +123,7 @@ def strings(frequency: float, held: float, rng: Generator) -> np.ndarray:
 
 
 def choir(frequency: float, held: float, rng: Generator) -> np.ndarray:
-    """Voices on "ah": saws under four formants."""
+    """Voices singing "ah": saws filtered by four formants."""
     harmonics = frequency * np.arange(1, 120)
     formants = ((750, 90, 1.0), (1150, 110, 0.6), (2700, 160, 0.25), (3500, 200, 0.15))
     weights = sum(gain / (1 + ((harmonics - center) / width) ** 2) for center, width, gain in formants)
@@ -143,7 +144,7 @@ def flute(frequency: float, held: float, rng: Generator) -> np.ndarray:
 
 
 def brass(frequency: float, held: float, rng: Generator) -> np.ndarray:
-    """A tone that brightens as it grows: a dark and a bright wave, faded by the square of the envelope."""
+    """A tone that brightens with its level: a dark and a bright wave, cross-faded by the square of the envelope."""
     phases = int(rng.integers(2**31))
     dark = _wave(frequency, _harmonics(2.2), np.random.default_rng(phases))
     bright = _wave(frequency, _harmonics(0.9, 40), np.random.default_rng(phases))
@@ -154,7 +155,7 @@ def brass(frequency: float, held: float, rng: Generator) -> np.ndarray:
 
 
 def lead(frequency: float, held: float, rng: Generator) -> np.ndarray:
-    """A synthesizer lead: two detuned pulses under a falling filter."""
+    """A synthesizer lead: two detuned pulses through a falling filter."""
     odd = _harmonics(1.0) * (1 - 0.7 * (np.arange(1, 201) % 2 == 0))
     bright, dark = _wave(frequency, odd, rng), _wave(frequency, odd * np.exp(-0.25 * np.arange(200)), rng)
     envelope = _envelope(held, 0.005, 0.5, 0.7, 0.08)
@@ -176,9 +177,9 @@ def bass(frequency: float, held: float, rng: Generator) -> np.ndarray:
 
 
 def guitar(frequency: float, held: float, rng: Generator) -> np.ndarray:
-    """A plucked string (Karplus and Strong, 1983), computed period by period, then tuned by reading it faster."""
+    """A plucked string (Karplus and Strong, 1983), computed period by period and tuned by resampling."""
     envelope = _envelope(held, 0.001, 10.0, 1.0, 0.08)
-    # The loop is a delay of `period` and the mean of two neighbors: half a sample more.
+    # The loop is a delay of `period` and the mean of two neighbors, which adds half a sample.
     period = int(SAMPLE_RATE / frequency)
     step = frequency / SAMPLE_RATE * (period + 0.5)
     keep = 0.5 * 0.5 ** (1 / (frequency * 2.5))
@@ -198,7 +199,7 @@ def guitar(frequency: float, held: float, rng: Generator) -> np.ndarray:
 
 
 def electric_guitar(frequency: float, held: float, rng: Generator) -> np.ndarray:
-    """The plucked string and its fifth, overdriven; the cabinet takes the top away."""
+    """The plucked string and its fifth, overdriven and low-passed by a cabinet."""
     string, fifth = guitar(frequency, held, rng), guitar(1.4983 * frequency, held, rng)
     both = string + fifth[: len(string)]
     driven = np.tanh(6 * both) * _envelope(held, 0.001, 10.0, 1.0, 0.08)
@@ -207,7 +208,7 @@ def electric_guitar(frequency: float, held: float, rng: Generator) -> np.ndarray
 
 
 def plucked_bass(frequency: float, held: float, rng: Generator) -> np.ndarray:
-    """A low plucked string with a rounded top."""
+    """A low plucked string, low-passed."""
     tone = np.convolve(guitar(frequency, held, rng), np.hanning(48), "same").astype(np.float32)
     return tone / np.abs(tone).max()
 
@@ -221,7 +222,7 @@ def marimba(frequency: float, held: float, rng: Generator) -> np.ndarray:
 
 
 def bell(frequency: float, held: float, rng: Generator) -> np.ndarray:
-    """A bell: partials in its own ratios, paired so that they beat."""
+    """A bell: inharmonic partials, paired so that they beat."""
     ratios = np.array([0.5, 1, 1.003, 1.19, 1.506, 2, 2.006, 2.51, 2.66, 3.01, 4.17, 5.43, 6.8])
     amplitudes = np.array([0.4, 1, 0.6, 0.7, 0.5, 0.8, 0.5, 0.4, 0.35, 0.4, 0.3, 0.2, 0.15])
     tone = partials(frequency, 2.5, ratios, amplitudes, 0.8 + 0.9 * ratios, rng)

@@ -1,26 +1,26 @@
-"""Styles of music, as rules that `composition` follows."""
+"""Styles of music, as the rules of `composition`."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Style:
-    """The rules of a kind of music.
+    """Rules of a musical style.
 
     Attributes:
-        tempos: beats a minute, from and to.
-        modes: "major" and "minor", as they may occur.
-        progressions: scale degrees of the chords, one a bar.
+        tempos: minimum and maximum of beats per minute.
+        modes: modes to choose from, "major" and "minor".
+        progressions: chord progressions as scale degrees, one per bar.
         chords: instruments of the accompaniment.
-        figure: how it plays: "sustain", "block" (at `hits`) or "arpeggio".
+        figure: playing of the accompaniment, "sustain", "block" (at `hits`) or "arpeggio".
         hits: steps of the accompaniment in a bar.
         leads: instruments of the melody; empty for none.
-        bass: its instrument, or "" for none.
+        bass: instrument of the bass, or "" for none.
         bass_steps: steps of the bass in a bar.
         drums: strokes in a bar of sixteenths, by drum; "X" is loud.
-        swing: how much off-beat eighths come late, as part of a sixteenth.
-        chord_size: notes of a chord.
-        reverb: level of the room.
+        swing: delay of off-beat eighths, as a fraction of a sixteenth.
+        chord_size: notes per chord.
+        reverb: level of reverberation.
     """
 
     tempos: tuple[int, int]

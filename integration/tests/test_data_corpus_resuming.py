@@ -1,4 +1,4 @@
-"""Corpora that are gone on with: by one writer, in one precision, from the same files, and those that were away."""
+"""Resuming a corpus: one writer, one precision, unchanged files, and files that were missing at first."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 from partita.data import dataset_splits, encode_corpus, open_dataset
 from partita_core import Autoencoder, PartitaError, file_lock
 
-SMALL = 6000  # bytes of a shard
+SMALL = 6000  # bytes per shard
 
 
 @pytest.fixture(autouse=True)
@@ -36,30 +36,30 @@ def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("*/latents-*.parquet"))
 
 
-def test_a_corpus_is_of_one_precision(codec, tones, corpus):
+def test_resuming_with_other_precision_raises(codec, tones, corpus):
     assert json.loads((corpus / "corpus.json").read_text())["precision"] == "float32"
-    with pytest.raises(PartitaError, match="was begun with precision float32, not bfloat16"):
+    with pytest.raises(PartitaError, match="precision float32, not bfloat16"):
         encode_corpus(codec.optimize(precision="bf16"), tones, corpus, progress=False)
 
 
-def test_files_that_were_replaced_are_not_mixed_with_those_that_were_encoded(codec, tones, tmp_path):
+def test_resuming_with_replaced_file_raises(codec, tones, tmp_path):
     sources = shutil.copytree(tones, tmp_path / "in")
     encode_corpus(codec, sources, tmp_path / "out", shard_bytes=SMALL, progress=False)
     before = [path.read_bytes() for path in shards(tmp_path / "out")]
     shards(tmp_path / "out")[0].unlink()
     for file in sources.rglob("*.wav"):
-        os.utime(file, (1, 1))  # copied elsewhere, they are still the same
+        os.utime(file, (1, 1))  # a copy with other times has the same contents
     encode_corpus(codec, sources, tmp_path / "out", progress=False)
     assert [path.read_bytes() for path in shards(tmp_path / "out")] == before
     audio = bytearray((sources / "train" / "tone_4.wav").read_bytes())
     audio[len(audio) // 2] ^= 1
-    (sources / "train" / "tone_4.wav").write_bytes(audio)  # of the same name and size
+    (sources / "train" / "tone_4.wav").write_bytes(audio)  # with the same name and size
     with pytest.raises(PartitaError, match=r"train/tone_4\.wav has other contents now"):
         encode_corpus(codec, sources, tmp_path / "out", progress=False)
     assert [path.read_bytes() for path in shards(tmp_path / "out")] == before
 
 
-def test_a_file_that_was_away_for_a_while_is_encoded_by_the_next_start(codec, tones, corpus, tmp_path):
+def test_file_missing_at_first_is_encoded_by_next_call(codec, tones, corpus, tmp_path):
     source = shutil.copytree(tones, tmp_path / "in")
     away = source / "train" / "tone_2.wav"
     audio = away.read_bytes()
@@ -76,7 +76,7 @@ def test_a_file_that_was_away_for_a_while_is_encoded_by_the_next_start(codec, to
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no such locks")
-def test_a_corpus_has_one_writer(codec, tones, corpus):
+def test_second_writer_of_corpus_raises(codec, tones, corpus):
     missing = shards(corpus)[0]
     missing.unlink()
     with file_lock(corpus / "corpus.json"), pytest.raises(PartitaError, match="corpus is being written by another"):
@@ -86,8 +86,8 @@ def test_a_corpus_has_one_writer(codec, tones, corpus):
     assert missing.exists()
 
 
-def test_what_else_lies_in_a_corpus_stays(codec, tmp_path, monkeypatch):
-    from partita.data.corpus.encode import encode as corpus
+def test_foreign_files_in_corpus_folder_are_kept(codec, tmp_path, monkeypatch):
+    from partita.data.corpus import encode as corpus
 
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.wav").write_text("no audio")
@@ -103,7 +103,7 @@ def test_what_else_lies_in_a_corpus_stays(codec, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes"]
 
 
-def test_the_name_of_a_corpus_may_have_a_dot(run, tones, tmp_path, ok, refused):
+def test_corpus_name_with_a_dot(run, tones, tmp_path, ok, refused):
     ok("encode", run / "model", tones, "-o", tmp_path / "corpus.v1")
     assert dataset_splits(tmp_path / "corpus.v1") == ["train", "validation", "test"]
-    assert "must be one too" in refused("encode", run / "model", tones, "-o", tmp_path / "corpus.safetensors")
+    assert "must be a folder" in refused("encode", run / "model", tones, "-o", tmp_path / "corpus.safetensors")

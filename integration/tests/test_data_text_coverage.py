@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from partita.data import TextTask, open_dataset, write_audio
-from partita.data.text_coverage import applying, check_coverage
+from partita.data.text_coverage import check_coverage, tasks_per_row
 from partita.data.texts import condition
 from partita.training import train
 from partita.training.logs import read_log
@@ -30,12 +30,12 @@ def notes(caplog, dataset, *texts: TextTask, samples: int) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
-def test_tasks_that_apply_to_each_row(dataset):
-    assert applying(dataset, [LABEL, SAID]) == [[SAID], [LABEL, SAID], [LABEL]]
-    assert applying(dataset, [TextTask("", "always")]) == [[TextTask("", "always")]] * 3
+def test_tasks_per_row(dataset):
+    assert tasks_per_row(dataset, [LABEL, SAID]) == [[SAID], [LABEL, SAID], [LABEL]]
+    assert tasks_per_row(dataset, [TextTask("", "always")]) == [[TextTask("", "always")]] * 3
 
 
-def test_files_without_a_text_are_counted_and_named(dataset, caplog):
+def test_files_without_text_are_reported(dataset, caplog):
     with caplog.at_level(logging.WARNING):
         assert notes(caplog, dataset, LABEL, SAID, samples=300) == []
         assert notes(caplog, dataset, samples=10) == []
@@ -43,16 +43,16 @@ def test_files_without_a_text_are_counted_and_named(dataset, caplog):
     assert "of 3 files" in line and "1 ('a.wav')" in line and "'{label}'" in line
 
 
-def test_files_longer_than_a_crop_have_no_text_of_the_whole(dataset, caplog):
+def test_whole_file_texts_do_not_apply_to_longer_files(dataset, caplog):
     missing, longer = notes(caplog, dataset, SAID, samples=100)
     assert "1 ('c.wav')" in missing
     assert longer.startswith("DATA: 50% of the files") and "0.0125 s" in longer and "'b.wav'" in longer
     assert len(notes(caplog, dataset, SAID, LABEL, samples=50)) == 1  # only the first has no other text
-    assert notes(caplog, dataset, SAID, samples=200) == []  # the line on the third file has been said
+    assert notes(caplog, dataset, SAID, samples=200) == []  # the line on the third file is logged only once
 
 
-def test_no_text_at_all_is_refused(dataset):
-    with pytest.raises(PartitaError, match="none of 3 files has a text by '{nothing}'"):
+def test_data_without_any_applicable_text_raises(dataset):
+    with pytest.raises(PartitaError, match="none of 3 files .*'{nothing}'"):
         check_coverage(dataset, [TextTask("", "{nothing}")], audio_spec=SPEC, samples=100, data="DATA")
     with pytest.raises(PartitaError, match="all of 2 files are longer than a crop of 0.00625 s"):
         check_coverage(dataset.select([0, 1]), [SAID], audio_spec=SPEC, samples=50, data="DATA")
@@ -63,17 +63,17 @@ def test_no_text_at_all_is_refused(dataset):
 @pytest.mark.parametrize(
     "template, whole", [("{text}", True), ("says {transcript}", True), ("{label}", False), ("{caption}", False)]
 )
-def test_a_transcript_conditions_whole_files_only(template, whole):
+def test_condition_on_transcript_is_whole(template, whole):
     assert condition(template) == TextTask("", template, whole=whole)
 
 
-def test_a_header_that_cannot_be_read_is_of_no_length(dataset, caplog, tmp_path):
+def test_unreadable_header_counts_as_zero_length(dataset, caplog, tmp_path):
     (tmp_path / "b.wav").write_bytes(b"no audio")
     found = notes(caplog, dataset, replace(SAID, answer="{text}!"), samples=150)
     assert len(found) == 1 and "no text" in found[0]
 
 
-def test_a_run_is_evaluated_on_validation_files_by_whatever_name(config, tones, tmp_path, caplog):
+def test_validation_split_synonym_is_used_for_evaluation(config, tones, tmp_path, caplog):
     data = tmp_path / "data"
     shutil.copytree(tones / "test", data / "Train")
     train(config(steps=1), data=data, output=tmp_path / "one", progress=False)
@@ -88,7 +88,7 @@ def test_a_run_is_evaluated_on_validation_files_by_whatever_name(config, tones, 
         train(config(steps=1), data=data, output=tmp_path / "three", progress=False)
 
 
-def test_a_generator_is_not_trained_without_the_transcripts_that_were_asked_for(run, tones, tmp_path, refused):
+def test_generator_training_without_applicable_transcripts_raises(run, tones, tmp_path, refused):
     shutil.copytree(tones / "validation", tmp_path / "data")
     (tmp_path / "data/metadata.csv").write_text("file_name,text\ntone_0.wav,a\ntone_1.wav,b\n")
     arguments = ["generate", run / "model", "--data", tmp_path / "data", "--output", tmp_path / "out"]

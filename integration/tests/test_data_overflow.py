@@ -1,4 +1,4 @@
-"""What is encoded can be loaded: a file whose latents overflow is left out and named, and its neighbors are not."""
+"""Files whose latents overflow are left out and reported, without affecting their neighbors."""
 
 import warnings
 
@@ -12,7 +12,7 @@ from partita_core import Autoencoder, AutoencoderConfig, Latents, LatentSpec, Pa
 
 @pytest.fixture
 def codec(tmp_path):
-    """A codec whose latents overflow where the audio is far beyond full scale."""
+    """A codec whose latents overflow for audio far beyond full scale."""
     override(AutoencoderConfig.example(), ["bottleneck=identity"]).build().save_pretrained(tmp_path / "model")
     model = Autoencoder.from_pretrained(tmp_path / "model")
     model.encoder.head.parametrizations.weight.original0.data.mul_(1e32)
@@ -29,13 +29,13 @@ def files(tmp_path):
     return folder
 
 
-def test_a_file_whose_latents_overflow_is_refused(codec, files):
+def test_encode_source_of_overflowing_latents_raises(codec, files):
     with pytest.raises(PartitaError, match=r"b\.wav: .* not finite"):
         encode_source(codec, files / "b.wav")
     encode_source(codec, files / "a.wav").check()
 
 
-def test_a_corpus_leaves_it_out_and_names_it(codec, files, tmp_path, monkeypatch):
+def test_corpus_leaves_out_overflowing_files(codec, files, tmp_path, monkeypatch):
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -47,7 +47,7 @@ def test_a_corpus_leaves_it_out_and_names_it(codec, files, tmp_path, monkeypatch
         latents.check()
 
 
-def test_what_half_precision_does_not_hold_is_refused():
+def test_pack_beyond_float16_raises():
     spec = CorpusSpec(
         latent=LatentSpec(1, 8000, 16), space_id=None, codes_id=None, dtype="float16", codes_dtype=None, gain=False
     )

@@ -1,4 +1,4 @@
-"""Contents of files, as far as needed to notice that one was replaced: size and a few pieces, not every byte."""
+"""Digests of files by size and samples of their bytes, which reveal a replaced file without reading it entirely."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -6,22 +6,22 @@ from hashlib import sha256
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from .corpus.read import CONTENT
+from .corpus.spec import CONTENT
 from .datasets import row_source
 from .sources.listing import spread_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Of a file that is longer than so many pieces of so many bytes, as many are looked at, the first and the last included.
+# Pieces of a file that are read, including the first and the last, and bytes per piece.
 _PIECES, _BYTES = 16, 4096
 
-# Files of a data set that are looked at where there are more; to open millions takes hours.
-_FILES = 256
+# Maximum number of files of a data set that are read; opening millions takes hours.
+_MAX_FILES = 256
 
 
-def row_contents(row: Mapping[str, Any], index: int) -> str | None:
-    """A digest of the audio, or of the stored latents, of a row; None where there is none to be read."""
+def row_digest(row: Mapping[str, Any], index: int) -> str | None:
+    """Digest of the audio, or of the stored latents, of a row; None if they cannot be read."""
     if "audio" not in row:
         digest = sha256()
         for name in CONTENT:
@@ -37,17 +37,17 @@ def row_contents(row: Mapping[str, Any], index: int) -> str | None:
         return None
 
 
-def sample_contents(dataset: "Dataset") -> dict[str, str]:
-    """Digests of some files by name, spread over a data set: of all where there are no more than a few hundred."""
+def sample_digests(dataset: "Dataset") -> dict[str, str]:
+    """Digests of up to 256 files, spread over a data set, by name."""
     columns = {"file_name", "audio", *CONTENT}
     if "file_name" not in dataset.column_names:
         return {}
     rows = dataset.select_columns([name for name in dataset.column_names if name in columns])
-    return dict(_named((rows[i], i) for i in spread_rows(len(rows), _FILES)))
+    return dict(_named((rows[i], i) for i in spread_rows(len(rows), _MAX_FILES)))
 
 
 def changed_file(before: Mapping[str, str | None], now: Mapping[str, str | None]) -> str | None:
-    """The first file that has other contents than before; those that could not be read either time do not count."""
+    """The first file whose digest has changed; files that could not be read at either time do not count."""
     for name, digest in now.items():
         if digest is not None and (before.get(name) or digest) != digest:
             return name
@@ -56,7 +56,7 @@ def changed_file(before: Mapping[str, str | None], now: Mapping[str, str | None]
 
 def _named(rows: Iterable[tuple[Any, int]]) -> Iterator[tuple[str, str]]:
     for row, index in rows:
-        digest = row_contents(row, index)
+        digest = row_digest(row, index)
         if digest is not None:
             yield str(row["file_name"]), digest
 

@@ -1,4 +1,4 @@
-"""Encoding files: one of any length in flat memory, and many, short ones of a length together."""
+"""Encoding audio files: one of any length in constant memory, or many in batches of equal length."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,21 +28,21 @@ def encode_source(
     num_quantizers: int | None = None,
     on_samples: Callable[[int], None] | None = None,
 ) -> Latents:
-    """Encodes a file block by block, resampled to the model's rate if need be.
+    """Encode a file block by block, resampled to the model's sample rate if needed.
 
     Args:
         codec: the model.
         source: the file.
-        layout: of the audio; None for the one that its channels have.
+        layout: channel layout of the audio; None for that of its channels.
         num_quantizers: levels of codes; None for all.
-        on_samples: called with the samples of each block, at the model's rate.
+        on_samples: called with the number of samples of each block, at the model's sample rate.
 
     Raises:
-        UnboundedError: the model sees the whole of a file.
+        UnboundedError: the model has no finite context, so it needs the entire file.
         PartitaError: the file cannot be read, the model does not take its layout, or its latents are not finite.
     """
     rate = codec.audio_spec.sample_rate
-    # What a model sees beside a piece is computed for every push: a tile at a time, it is little.
+    # The context around a block is computed again in every push; with blocks of a tile, this costs little.
     reader = AudioReader(source, rate, block_frames=max(1, round(codec.tile_seconds * rate)))
     channels = reader.info.channels
     try:
@@ -64,7 +64,7 @@ def encode_source(
 
 
 class _Group(NamedTuple):
-    """Files that go through the model together: of one number of frames and of channels."""
+    """Files that are encoded together, with equal frames and channels."""
 
     frames: int
     channels: int
@@ -79,20 +79,20 @@ def encode_files(
     layout: ChannelLayout | str | None = None,
     num_quantizers: int | None = None,
 ) -> Iterator[tuple[int, Latents | PartitaError]]:
-    """Encodes files number 0 to `count` - 1, those of equally many frames together, as far as a tile takes them.
+    """Encode files number 0 to `count` - 1, batching files of equal frames as far as they fit into a tile.
 
-    How files are grouped is a function of the files alone, and the next group is read while one is encoded. A stereo
-    file and a mono model make the latents of the mean of its channels, as training crops do.
+    The grouping depends on the files only, and the next group is read while one is encoded. The channels of a stereo
+    file are averaged for a mono model, as in training crops.
 
     Args:
         codec: the model.
-        source: gives a file by its number.
+        source: returns a file, given its number.
         count: number of files.
-        layout: of all files; None for the one that the channels of each have.
+        layout: channel layout of all files; None for that of each file's channels.
         num_quantizers: levels of codes; None for all.
 
     Yields:
-        Each file's number and its latents on the CPU, or why it has none; in the order in which they are done.
+        Number of each file and its latents on the CPU, or the error; in order of completion.
     """
     spec, rate = codec.latent_spec, codec.audio_spec.sample_rate
     tile = codec.tile_frames
@@ -130,7 +130,7 @@ def encode_files(
             good = {item: audio for item, audio in found if isinstance(audio, Tensor)}
             try:
                 made = _encode_together(codec, list(good.values()), **settings)
-            except PartitaError as error:  # of the layout, which they share
+            except PartitaError as error:  # about the layout, which all of them share
                 yield from ((item, PartitaError(f"{source_name(source(item))}: {error}")) for item in good)
                 continue
             for item, latents in zip(good, made):
@@ -141,7 +141,7 @@ def encode_files(
 
 
 def _check(latents: Latents, source: AudioSource) -> Latents:
-    """Refuse latents that nobody could load, as of samples far beyond full scale."""
+    """Raise an error for latents that could not be loaded again, such as those of samples far beyond full scale."""
     try:
         latents.check()
     except PartitaError as error:
@@ -158,11 +158,11 @@ def _read(codec: Codec, source: AudioSource, group: _Group) -> Tensor | PartitaE
     audio = resample(audio, own, rate)
     if not audio.shape[-1]:
         return PartitaError(f"{source_name(source)}: holds no samples at {rate} Hz")
-    return _other_than(group, source, codec.latent_spec.frames(audio.shape[-1]), audio.shape[0]) or audio
+    return _check_unchanged(group, source, codec.latent_spec.frames(audio.shape[-1]), audio.shape[0]) or audio
 
 
-def _other_than(group: _Group, source: AudioSource, frames: int, channels: int) -> PartitaError | None:
-    """What to say of a file that is not what its header was when files were grouped."""
+def _check_unchanged(group: _Group, source: AudioSource, frames: int, channels: int) -> PartitaError | None:
+    """The error for a file that has changed since the files were grouped; None if it has not."""
     if (frames, channels) == (group.frames, group.channels):
         return None
     now, then = (f"{one[0]} frames of {one[1]} channels" for one in ((frames, channels), group))
@@ -170,7 +170,9 @@ def _other_than(group: _Group, source: AudioSource, frames: int, channels: int) 
 
 
 def _changed(source: AudioSource, now: str, then: str) -> PartitaError:
-    return PartitaError(f"{source_name(source)}: has changed while it was encoded: {now}, and before {then}")
+    return PartitaError(
+        f"{source_name(source)}: has changed while it was encoded, from {then} to {now}; encode it again"
+    )
 
 
 def _encode_together(codec: Codec, audio: list[Tensor], **settings: Any) -> list[Latents]:
@@ -188,8 +190,8 @@ def _encode_long(codec: Codec, source: AudioSource, group: _Group, **settings: A
     try:
         info, rate = audio_info(source), codec.audio_spec.sample_rate
         frames = codec.latent_spec.frames(resampled_length(info.frames, info.sample_rate, rate))
-        return _other_than(group, source, frames, info.channels) or encode_source(codec, source, **settings)
-    except UnboundedError:  # it sees all of a file, so all of it has to be read
+        return _check_unchanged(group, source, frames, info.channels) or encode_source(codec, source, **settings)
+    except UnboundedError:  # the model needs the entire file
         audio = _read(codec, source, group)
         if isinstance(audio, PartitaError):
             return audio

@@ -1,4 +1,4 @@
-"""Folders of other libraries with damage in them, too little memory, and processes that start from nothing."""
+"""Damaged folders of other libraries, out of memory, interrupts, and spawned processes."""
 
 import json
 import pickle
@@ -22,7 +22,7 @@ def foreign_folder(foreign, tmp_path):
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_foreign_weights_that_are_not_finite_are_refused(foreign_folder, number):
+def test_external_weights_not_finite_raise(foreign_folder, number):
     tensors = load_file(foreign_folder / "model.safetensors")
     name = sorted(tensors)[0]
     tensors[name].view(-1)[0] = number
@@ -48,7 +48,7 @@ def test_foreign_weights_that_are_not_finite_are_refused(foreign_folder, number)
     ],
     ids=str,
 )
-def test_foreign_configs_of_what_cannot_be_are_one_line(foreign_folder, changes):
+def test_invalid_external_configs_raise(foreign_folder, changes):
     facts = json.loads((foreign_folder / "config.json").read_text())
     (foreign_folder / "config.json").write_text(json.dumps(facts | changes))
     with pytest.raises(PartitaError) as caught:
@@ -65,7 +65,7 @@ def test_foreign_configs_of_what_cannot_be_are_one_line(foreign_folder, changes)
     ],
     ids=["python", "cpu", "gpu"],
 )
-def test_too_little_memory_is_one_line(monkeypatch, refused, error):
+def test_out_of_memory_is_one_line(monkeypatch, refused, error):
     def run(options):
         raise error
 
@@ -73,7 +73,7 @@ def test_too_little_memory_is_one_line(monkeypatch, refused, error):
     assert "not enough memory" in refused("components")
 
 
-def test_a_defect_keeps_its_traceback(monkeypatch):
+def test_unexpected_errors_keep_their_traceback(monkeypatch):
     def run(options):
         raise RuntimeError("a defect")
 
@@ -83,11 +83,11 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["import", "run"])
-def test_an_interrupt_that_a_library_swallows_is_one_line(monkeypatch, capsys, place):
+def test_interrupt_swallowed_by_a_library_is_one_line(monkeypatch, capsys, place):
     def fail(*_):
         try:
             signal.raise_signal(signal.SIGINT)
-        except BaseException:  # as some libraries do where they try an import
+        except BaseException:  # as some libraries do around optional imports
             raise AttributeError("module 'numpy' has no attribute 'matrix'") from None
 
     monkeypatch.setattr({"import": "partita.cli.import_module", "run": "partita.cli.components.run"}[place], fail)
@@ -97,8 +97,8 @@ def test_an_interrupt_that_a_library_swallows_is_one_line(monkeypatch, capsys, p
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_an_interrupt_within_generated_code_ends_with_a_code(tmp_path):
-    """A dataclass is made by `exec`; Python remembers an interrupt within it, and ends the process by the signal."""
+def test_interrupt_within_exec_exits_with_code(tmp_path):
+    """Python remembers an interrupt within the `exec` of a dataclass, and would end the process by the signal."""
     lines = ["from partita.cli._interrupt import interruptible", "with interruptible():"]
     lines += ["    exec('import signal; signal.raise_signal(signal.SIGINT)')"]
     (tmp_path / "interrupted.py").write_text("\n".join(lines))
@@ -106,8 +106,8 @@ def test_an_interrupt_within_generated_code_ends_with_a_code(tmp_path):
     assert (done.returncode, done.stderr) == (130, "partita: interrupted\n")
 
 
-def test_readers_can_be_started_from_nothing(tones):
-    """With the start methods spawn and forkserver, what a loader holds travels as a pickle."""
+def test_loader_workers_start_with_spawn(tones):
+    """The start methods spawn and forkserver pickle a loader."""
     audio = AudioSpec(8000, 2, (ChannelLayout.STEREO,))
     data = DataConfig(crop_seconds=0.2, batch_size=4, num_workers=0)
     loader = build_loader(open_dataset(tones, split="train"), data, audio_spec=audio, crop_multiple=80, seed=0)

@@ -1,4 +1,4 @@
-"""The embedded data set: labeled and captioned music, synthesized, so that everything runs on a bare machine."""
+"""Synthesizing a labeled and captioned data set of music, for trying everything without recordings."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ from .styles import STYLES
 
 CLIP_SECONDS = 10
 
-# What the folder is known by; the version changes whenever the sound does.
+# File that identifies the data set; the version changes whenever the audio does.
 _MARK = "synth.json"
 _VERSION = 1
 
@@ -34,29 +34,29 @@ def synthesize(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> bool:
-    """Writes a data set of ten-second clips, 44.1 kHz stereo FLAC, into a new folder, whole or not at all.
+    """Write a data set of ten-second clips, 44.1 kHz stereo FLAC, to a new folder atomically.
 
     The splits train, validation and test hold 80, 10 and 10 %, each at least one clip. `metadata.csv` gives label
     (the style), caption, tempo, key and instruments. A clip depends on the seed and its number only.
 
     Args:
-        out_dir: the folder to make; it may exist if it is empty.
-        minutes: of music, rounded to whole clips, at least three.
-        seed: of the music.
-        progress: called with (clips done, clips in all).
+        out_dir: folder to create; it may exist if it is empty.
+        minutes: minutes of music, rounded to clips, of which there are at least three.
+        seed: seed of the music.
+        progress: called with (clips done, total clips).
 
     Returns:
-        True; or False if the folder holds this very data set already, and nothing was done.
+        True if the data set was written, False if the folder already holds it.
 
     Raises:
-        PartitaError: the folder holds something else, or cannot be made.
+        PartitaError: the folder holds something else, or cannot be created.
     """
     out_dir = Path(out_dir).expanduser().resolve()
     if not 0 < minutes < float("inf"):
         raise PartitaError(f"minutes is {minutes}; it must be positive")
     clips = max(len(SPLITS), round(minutes * 60 / CLIP_SECONDS))
     mark = {"made_by": "partita synth", "version": _VERSION, "clips": clips, "seed": seed}
-    if _is_there(out_dir, mark):
+    if _is_complete(out_dir, mark):
         return False
     with atomic_write(out_dir) as aside:
         aside.mkdir()
@@ -65,15 +65,15 @@ def synthesize(
     return True
 
 
-def synthesise_clip(seed: int, number: int) -> tuple[Piece, np.ndarray]:
-    """The piece that is clip `number`, and its audio `(2, samples)` float32."""
+def synthesize_clip(seed: int, number: int) -> tuple[Piece, np.ndarray]:
+    """The composition of clip `number`, and its audio `(2, samples)` float32."""
     rng = np.random.default_rng(hashed_seed(seed, "clip", number))
     piece = compose(list(STYLES)[number % len(STYLES)], CLIP_SECONDS, rng)
     return piece, render(piece, CLIP_SECONDS, rng)
 
 
 def render(piece: Piece, seconds: float, rng: Generator) -> np.ndarray:
-    """Plays a piece: `(2, seconds)` float32 with a room around it, its peak at -1 dB of full scale at most."""
+    """Render a piece with reverberation to `(2, samples)` float32, with a peak of at most -1 dB of full scale."""
     length = round(seconds * SAMPLE_RATE)
     dry = np.zeros((2, length), np.float32)
     tones: dict[tuple, np.ndarray] = {}
@@ -92,7 +92,7 @@ def render(piece: Piece, seconds: float, rng: Generator) -> np.ndarray:
 
 
 def _tone(note: Note, tones: dict[tuple, np.ndarray], rng: Generator) -> np.ndarray:
-    """The sound of a note; the same pitch and length sounds the same throughout a piece."""
+    """Audio of a note; notes of the same pitch and length share it throughout a piece."""
     if note.instrument in DRUMS:
         key = (note.instrument,)
         if key not in tones:
@@ -106,7 +106,7 @@ def _tone(note: Note, tones: dict[tuple, np.ndarray], rng: Generator) -> np.ndar
 
 
 def _reverb(dry: np.ndarray, rng: Generator) -> np.ndarray:
-    """A room: each channel convolved with noise of its own that dies away, high frequencies first."""
+    """Reverberation: each channel convolved with its own decaying noise, high frequencies decaying first."""
     seconds = rng.uniform(0.5, 1.6)
     t = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     decay = np.exp(-6.9 * t / seconds) * np.minimum(t / 0.01, 1)
@@ -126,7 +126,7 @@ def _write_clips(folder: Path, clips: int, seed: int, progress: Callable[[int, i
         (folder / split).mkdir()
     for number in range(clips):
         split = _split(number, clips)
-        piece, audio = synthesise_clip(seed, number)
+        piece, audio = synthesize_clip(seed, number)
         name = f"{piece.style}_{number:04d}.flac"
         write_audio(folder / split / name, torch.from_numpy(audio), SAMPLE_RATE, subtype="PCM_16")
         rows[split].append(_row(piece, name, split, number, seed))
@@ -139,7 +139,7 @@ def _write_clips(folder: Path, clips: int, seed: int, progress: Callable[[int, i
 
 
 def _split(number: int, clips: int) -> str:
-    """The last tenth is for testing, the one before it for validation."""
+    """The split of a clip: the last tenth is for testing, the one before it for validation."""
     held_out = max(1, clips // 10)
     return SPLITS[max(0, 2 - (clips - 1 - number) // held_out)]
 
@@ -167,7 +167,7 @@ def _row(piece: Piece, name: str, split: str, number: int, seed: int) -> dict[st
 
 
 def _caption(piece: Piece) -> str:
-    """One sentence of what can be heard."""
+    """A description of a piece in one sentence."""
     pace = "slow" if piece.tempo < 90 else "fast" if piece.tempo > 125 else "moderate"
     players = list(piece.instruments)
     named = players[0] if len(players) == 1 else f"{', '.join(players[:-1])} and {players[-1]}"
@@ -181,19 +181,17 @@ def _write_rows(path: Path, rows: list[dict]) -> None:
         writer.writerows(rows)
 
 
-def _is_there(folder: Path, mark: dict) -> bool:
-    """Whether `folder` is this data set; an error if it is something else."""
+def _is_complete(folder: Path, mark: dict) -> bool:
+    """True if `folder` holds this data set; an error if it holds something else."""
     if folder.is_file():
-        raise PartitaError(f"{folder}: is a file; name a folder that does not exist yet")
+        raise PartitaError(f"{folder}: is a file; choose a folder that does not exist yet")
     if not folder.is_dir() or not any(folder.iterdir()):
         return False
     try:
         found = json.loads((folder / _MARK).read_text())
     except (OSError, ValueError):
-        raise PartitaError(f"{folder}: is not empty; name a folder that does not exist yet") from None
+        raise PartitaError(f"{folder}: is not empty; choose a folder that does not exist yet") from None
     if found != mark:
-        asked = f"{mark['clips']} clips of seed {mark['seed']}"
-        raise PartitaError(
-            f"{folder}: holds {found.get('clips')} clips of seed {found.get('seed')}, not {asked}; name another folder"
-        )
+        held, asked = (f"{each.get('clips')} clips of seed {each.get('seed')}" for each in (found, mark))
+        raise PartitaError(f"{folder}: holds {held}, not {asked}; choose another folder")
     return True
