@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import partita_testing
 import pytest
+from partita_core import components
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES = ROOT / "docs" / "templates"
@@ -70,6 +72,15 @@ def pytest_in(folder, *arguments):
     """Run pytest in the copy; returns the number of tests that passed."""
     out = run(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments)
     return int(out.split(" passed")[0].split()[-1])
+
+
+def test_page_lists_every_role_with_its_suite():
+    page = (ROOT / "docs" / "add_a_component.md").read_text()
+    roles = {tag.split("/")[0] for tag in components("*/*")}
+    assert {role for role in roles | ROLES.keys() if f"`{role}`" not in page} == set()
+    checks = {name for name in partita_testing.__all__ if name.startswith("check_")}
+    assert {name for name in checks if f"`{name}`" not in page} == set()
+    assert {role.suite for role in ROLES.values()} - {""} <= set(partita_testing.__all__)
 
 
 def test_every_role_writes_source_test_exports_and_list_entry(checkout):

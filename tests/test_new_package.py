@@ -107,8 +107,8 @@ def test_installed_components_train_on_the_command_line(environment, tmp_path):
     logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert any("own" in key for line in logged for key in line)
     assert json.loads(run(environment, "-m", "partita", "info", tmp_path / "run" / "model", "--json"))
-    metrics = ["--data", tmp_path / "data", "--split", "train", "--seconds", "0.5", "--metrics", "own_metric", "--json", tmp_path / "found.json"]
-    run(environment, "-m", "partita", "evaluate", tmp_path / "run" / "model", *metrics)
+    settings = ["--split", "train", "--seconds", "0.5", "--metrics", "own_metric", "--json", tmp_path / "found.json"]
+    run(environment, "-m", "partita", "evaluate", tmp_path / "run" / "model", "--data", tmp_path / "data", *settings)
     assert "own_metric" in (tmp_path / "found.json").read_text()
     without = subprocess.run(
         [sys.executable, "-m", "partita", "info", tmp_path / "run" / "model"], capture_output=True, text=True
