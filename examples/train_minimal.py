@@ -31,10 +31,23 @@ SUFFIXES = {".wav", ".flac", ".mp3", ".ogg"}
 def assemble(dim: int = 64) -> Autoencoder:
     """Assemble a mono autoencoder with `dim` numbers per frame of 320 samples, 50 frames per second."""
     audio = AudioSpec(SAMPLE_RATE)
-    sizes = {"strides": (4, 8, 10), "channels": (32, 64, 128, 256), "attention_dim": 256, "attention_layers": 2}
     bottleneck = VAE(dim)
-    encoder = GenAEEncoder(bottleneck.in_dim, audio, **sizes, mel_stage=2, mels=64)
-    decoder = GenAEDecoder(LatentSpec(dim, SAMPLE_RATE, encoder.hop), audio, **sizes)
+    encoder = GenAEEncoder(
+        bottleneck.in_dim,
+        audio,
+        strides=(4, 8, 10),
+        channels=(16, 32, 64, 128),
+        attention_dim=128,
+        mel_stage=2,
+        mels=64,
+    )
+    decoder = GenAEDecoder(
+        LatentSpec(dim, SAMPLE_RATE, encoder.hop),
+        audio,
+        strides=(10, 8, 4),  # from the latents to the samples
+        channels=(128, 64, 32, 16),
+        attention_dim=128,
+    )
     return Autoencoder(encoder, bottleneck, decoder)
 
 
@@ -66,7 +79,7 @@ class Crops(Dataset[Tensor]):
         return torch.nn.functional.pad(audio, (0, self.samples - len(audio)))[None]
 
 
-def train(model: Autoencoder, folder: Path, *, steps: int, batch_size: int = 8, frames: int = 50) -> None:
+def train(model: Autoencoder, folder: Path, *, steps: int, batch_size: int = 8, frames: int = 25) -> None:
     """Train on crops of `frames` latent frames, on whatever devices accelerate finds."""
     accelerator = Accelerator()
     crops = Crops(folder, samples=frames * model.latent_spec.hop, length=steps * batch_size)

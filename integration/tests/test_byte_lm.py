@@ -97,7 +97,7 @@ def test_errors_leave_no_output(data, tmp_path):
 def test_llm_on_the_command_line(data, ok, refused, tmp_path, monkeypatch):
     monkeypatch.setattr(byte_lm, "train_byte_lm", partial(train_byte_lm, width=32, layers=1))
     printed, _ = ok("llm", "--data", data, "-o", tmp_path / "llm", "--steps", 2)
-    assert "4 different texts" in printed and "bits a byte of the answers: train" in printed and "validation" in printed
+    assert "4 different texts" in printed and "bits per byte" in printed and "validation" in printed
     assert "--steps: '0'" in refused("llm", "--data", data, "-o", tmp_path / "other", "--steps", 0)
 
 

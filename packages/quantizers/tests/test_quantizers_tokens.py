@@ -166,8 +166,8 @@ def test_invalid_token_spaces(settings, message):
     [
         (torch.zeros(1, 2, 3, dtype=torch.long), r"\(1, 2, 3\).*\(batch, 3, tokens\)"),
         (torch.zeros(1, 3, 3), "torch.float32"),
-        (torch.tensor([[[0], [3], [0]]]), "item 0: 3 .*level 1.*3"),
-        (torch.tensor([[[0], [-2], [0]]]), "item 0: -2 .*level 1"),
+        (torch.tensor([[[0], [3], [0]]]), "code 3 of item 0.*level 1.*3"),
+        (torch.tensor([[[0], [-2], [0]]]), "code -2 of item 0.*level 1"),
         (torch.tensor([[[-1, 0], [-1, 0], [-1, 0]]]), "item 0, token 0: -1"),
     ],
 )

@@ -53,6 +53,13 @@ class Sampler(Protocol):
 
     Attributes:
         latency: number of chunks held back; None if all chunks are needed first.
+
+    Example:
+        >>> sampler = OneStep(sigma=1.0)
+        >>> audio = codec.decode(latents, sampler=sampler, seed=0)
+        >>> stream = StreamDecoder(codec, layout="mono", sampler=sampler, seed=0)
+        >>> torch.allclose(stream.push(latents, last=True), audio)
+        True
     """
 
     @property
