@@ -118,7 +118,7 @@ ROLES = {
     "recipe": Role(
         "partita",
         "recipes",
-        distributions=("partita-bottlenecks", "partita"),
+        distributions=("partita-core", "partita"),
         config=False,
         listing=("integration/src/partita/recipes/catalog.py", "RunConfig]] = {\n" + _RECIPES, "NAME,"),
         use="partita train NAME --data DIR --output RUN",

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from partita_core import FeedForwardDecoder
-from partita_testing import DecoderCase, EncoderCase, measure_context
+from partita_testing import DECODER_CHECKS, DecoderCase, EncoderCase, measure_context
 from partita_testing.dummies import CumulativeConfig, StridedConfig, TransposedConfig
 from torch import nn
 
@@ -43,3 +43,8 @@ def test_context_is_measured_beyond_what_is_declared():
 def test_unbounded_context_has_no_number():
     torch.manual_seed(0)
     assert measure_context(EncoderCase(CumulativeConfig()), max_frames=32) == (None, 0)
+
+
+def test_failing_check_gives_the_context_to_declare():
+    with pytest.raises(AssertionError, match=r"\(0, 0\).*\(20, 3\)"):
+        DECODER_CHECKS["feed_forward_context_is_as_declared"](DecoderCase(ReachingConfig(), hop=4))

@@ -17,7 +17,7 @@ from .dummies import autoencoder
 
 
 @dataclass(frozen=True)
-class Progress:
+class _Progress:
     """State of a run, with the fields of `partita.objectives.TrainState`."""
 
     step: int = 3
@@ -59,7 +59,7 @@ class ObjectiveCase(Case):
         """Output of each phase of a step, which passes its samples to the next one."""
         outputs, batch = {}, dict(batch)
         for phase in objective.phases:
-            outputs[phase] = output = objective(batch, Progress(), phase)
+            outputs[phase] = output = objective(batch, _Progress(), phase)
             if isinstance(output, StepOutput) and output.samples is not None:
                 batch["samples"] = output.samples
         return outputs
