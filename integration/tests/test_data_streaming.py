@@ -242,7 +242,7 @@ def test_training_on_stream_resumes_exactly(config, shards, tmp_path, workers):
     train(run, output=tmp_path / "cut", resume=True, **settings)
     assert lines(tmp_path / "whole") == lines(tmp_path / "cut")
     ends = [checkpoints(tmp_path / name / "checkpoints")[-1] for name in ("whole", "cut")]
-    assert len(read_json(ends[0] / "state.json")["facts"]["positions"][0]) == max(1, workers)
+    assert len(read_json(ends[0] / "state.json")["metadata"]["positions"][0]) == max(1, workers)
     one, other = ((end / "objective.safetensors").read_bytes() for end in ends)
     assert one == other
 
@@ -283,5 +283,5 @@ sys.stdout.write(f"read: {' '.join(seen)}\\n")
     one, other = (line.split()[1:] for line in done.stdout.splitlines() if line.startswith("read: "))
     assert len(one) == len(other) == 16 and not set(one) & set(other)
     assert len(set(one) | set(other)) == sum(ROWS)
-    positions = read_json(tmp_path / "run" / "checkpoints" / "step_00000016" / "state.json")["facts"]["positions"]
+    positions = read_json(tmp_path / "run" / "checkpoints" / "step_00000016" / "state.json")["metadata"]["positions"]
     assert [place[0][0] for place in positions] == [0, 1]
