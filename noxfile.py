@@ -290,5 +290,5 @@ def ci_full(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def new(session: nox.Session) -> None:
-    """`-- ROLE NAME`: writes file, export, conformance entry and docs page of a new component."""
+    """Write a new component, by `-- ROLE NAME`, or a package of its own, by `-- package ROLE NAME [--output DIR]`."""
     session.run(sys.executable, str(ROOT / "docs/templates/new_component.py"), *session.posargs, external=True)

@@ -2,7 +2,10 @@
 
 import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
+
+from partita_core import components
 
 project = "Partita"
 author = "The Partita authors"
@@ -30,6 +33,14 @@ _REFERENCE = """```{{include}} ../../{folder}/README.md
 ## Reference
 
 {modules}"""
+_ROLE = """# {role}
+
+| name | what it is | settings |
+|---|---|---|
+{rows}
+
+`partita components {role} --json` prints the defaults; [Add a component](../add_a_component.md) describes the role.
+"""
 _MODULE = """### {name}
 
 ```{{eval-rst}}
@@ -57,7 +68,30 @@ def _write_reference() -> None:
             page.write_text(text, encoding="utf-8")
 
 
+def _write_components() -> None:
+    """Write a page per role: its registered components, with the first line of their docstrings and their settings."""
+    roles: dict[str, list[str]] = {}
+    for tag, config in components().items():
+        role, _, name = tag.partition("/")
+        if name and config.__module__.partition(".")[0].startswith("partita"):
+            cls = getattr(config, "component", config)
+            about = (cls.__doc__ or "").strip().splitlines()[0].replace("|", r"\|")
+            settings = ", ".join(f"`{one.name}`" for one in fields(config))  # pyright: ignore[reportArgumentType]
+            row = f"| {{py:class}}`{name} <{cls.__module__}.{cls.__qualname__}>` | {about} | {settings} |"
+            roles.setdefault(role, []).append(row)
+    folder = Path(__file__).parent / "components"
+    folder.mkdir(exist_ok=True)
+    for role, rows in roles.items():
+        page, text = folder / f"{role}.md", _ROLE.format(role=role, rows="\n".join(rows))
+        if not page.exists() or page.read_text(encoding="utf-8") != text:
+            page.write_text(text, encoding="utf-8")
+    for page in folder.glob("*.md"):
+        if page.stem not in roles:
+            page.unlink()
+
+
 _write_reference()
+_write_components()
 
 
 def setup(app):

@@ -69,23 +69,23 @@ class Objective(nn.Module, ABC):
         model: the module that is trained and averaged.
 
     Example:
-        ```
-        class Reconstruction(Objective):
-            phases = ("generator",)
-            requires = frozenset({"audio", "audio_lengths", "layout", "target_layout"})
+        Reconstruction by an L1 distance::
 
-            def __init__(self, model: Autoencoder) -> None:
-                super().__init__()
-                self.model, self.crop_multiple = model, model.latent_spec.hop
+            class Reconstruction(Objective):
+                phases = ("generator",)
+                requires = frozenset({"audio", "audio_lengths", "layout", "target_layout"})
 
-            def forward(self, batch, state, phase):
-                output, _ = self.model(batch["audio"], batch["layout"], batch["target_layout"])
-                loss = (to_loss_signal(output, batch, batch["target_layout"]) - target_audio(batch)).abs().mean()
-                return StepOutput(loss, {"l1": loss.detach()}, {}, None)
+                def __init__(self, model: Autoencoder) -> None:
+                    super().__init__()
+                    self.model, self.crop_multiple = model, model.latent_spec.hop
 
-            def parameter_groups(self, phase):
-                return [{"params": list(self.model.parameters())}]
-        ```
+                def forward(self, batch, state, phase):
+                    output, _ = self.model(batch["audio"], batch["layout"], batch["target_layout"])
+                    loss = (to_loss_signal(output, batch, batch["target_layout"]) - target_audio(batch)).abs().mean()
+                    return StepOutput(loss, {"l1": loss.detach()}, {}, None)
+
+                def parameter_groups(self, phase):
+                    return [{"params": list(self.model.parameters())}]
     """
 
     phases: tuple[str, ...]

@@ -3,7 +3,7 @@
 from partita_core import DenoisingDecoder
 from torch import Tensor
 
-from ._chunks import ChunkStream, Features, levels
+from .chunks import ChunkStream, Features, levels
 
 
 class SequentialStream(ChunkStream):

@@ -8,7 +8,7 @@ from partita_core import DenoisingDecoder, register
 from partita_core.ranges import Positive
 from torch import Tensor
 
-from ._chunks import ChunkStream, Features, SamplerSettings
+from .chunks import ChunkStream, Features, SamplerSettings
 
 
 @register("sampler/overlap")

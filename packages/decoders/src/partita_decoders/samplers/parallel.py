@@ -8,7 +8,7 @@ from partita_core import DenoisingDecoder, register
 from partita_core.ranges import Count
 from torch import Tensor
 
-from ._chunks import ChunkStream, Features, SamplerSettings, levels
+from .chunks import ChunkStream, Features, SamplerSettings, levels
 
 
 @register("sampler/parallel")

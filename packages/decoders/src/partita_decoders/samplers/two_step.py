@@ -6,8 +6,8 @@ from partita_core import DenoisingDecoder, register
 from partita_core.ranges import NonNegative
 from torch import Tensor
 
-from ._chunks import ChunkStream, SamplerSettings
 from ._sequential import SequentialStream
+from .chunks import ChunkStream, SamplerSettings
 
 
 @register("sampler/two_step")
