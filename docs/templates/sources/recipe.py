@@ -1,9 +1,8 @@
 """GenAE for tests on a CPU, with tanh-bounded latents."""
 
-from partita_core import override
-
 from partita.recipes.genae import genae_tiny
 from partita.training import RunConfig
+from partita_core import override
 
 
 def newcomer() -> RunConfig:
