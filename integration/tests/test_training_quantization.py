@@ -352,7 +352,7 @@ def test_quantize_from_the_command_line(run, tones, tmp_path, capsys, monkeypatc
     settings = ["--data", str(tones), "--output", str(tmp_path / "run"), "--recipe", "tiny"]
     assert main(["quantize", str(run / "model"), *settings, "--steps", "2", "model.quantizer.num_quantizers=2"]) == 0
     printed = capsys.readouterr().out
-    assert "codes: 2 levels" in printed and "% of each level" in printed
+    assert "codes: 2 levels" in printed and "%" in printed
     model = str(tmp_path / "run" / "model")
     evaluated = ["--data", str(tones), "--num-quantizers", "1", "--json", str(tmp_path / "f.json")]
     assert main(["evaluate", model, *evaluated]) == 0
