@@ -477,8 +477,15 @@ def test_exceeded_latency_fails():
 
 def test_position_without_gradient_fails():
     def deaf(self, x):
-        heard = torch.arange(x.shape[-1]) % self.hop != 5
-        return torch.where(heard, x, x.detach())
+        trained = torch.arange(x.shape[-1]) % self.hop != 5
+        return torch.where(trained, x, x.detach())
 
     with pytest.raises(AssertionError, match=r"position within a frame \[5\]"):
         ENCODER_CHECKS["gradients_reach_the_input"](given(deaf)(StridedConfig()))
+
+
+def test_channels_that_are_dropped_at_random_pass():
+    def drop_all_but_one(self, x):
+        return x * (torch.arange(x.shape[1])[:, None] == torch.randint(x.shape[1], ()))
+
+    ENCODER_CHECKS["gradients_reach_the_input"](given(drop_all_but_one)(StridedConfig()))
