@@ -10,7 +10,6 @@ from partita_core import (
     LatentSpec,
     PartitaError,
     convert_pairs,
-    latent_spec,
 )
 from torch import nn
 
@@ -157,4 +156,4 @@ def test_missing_keys_are_named(config):
 
 def test_latent_spec_follows_from_the_parts(config):
     model = config().model.build()
-    assert latent_spec(model.encoder, model.bottleneck) == LatentSpec(4, 8000, 24) == model.latent_spec
+    assert model.latent_spec == LatentSpec(4, 8000, 24)

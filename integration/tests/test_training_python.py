@@ -62,10 +62,10 @@ def test_resume_on_a_data_set_object_checks_its_files(config, tones, tmp_path):
 
 def test_stream_object(config, tones, tmp_path):
     stream = rows(tones, "train").cast_column("audio", Audio(decode=False)).to_iterable_dataset()
-    streamed = override(config(steps=2), ["data.stream=4"])
-    with pytest.raises(PartitaError, match=r"IterableDataset.*data\.stream=256"):
+    streamed = override(config(steps=2), ["data.streaming=true"])
+    with pytest.raises(PartitaError, match=r"IterableDataset.*data\.streaming=true"):
         train(config(), data=stream, output=tmp_path / "run", progress=False)
-    with pytest.raises(PartitaError, match=r"Dataset.*data\.stream=none"):
+    with pytest.raises(PartitaError, match=r"Dataset.*data\.streaming=false"):
         train(streamed, data=rows(tones, "train"), output=tmp_path / "run", progress=False)
     train(streamed, data=IterableDatasetDict({"train": stream}), output=tmp_path / "run", progress=False)
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
