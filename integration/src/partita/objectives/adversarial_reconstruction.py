@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from partita_core import (
@@ -12,7 +12,6 @@ from partita_core import (
     PartitaError,
     StepOutput,
     component_field,
-    frozen_call,
     register,
     upcast,
 )
@@ -22,27 +21,21 @@ from partita_losses import (
     ComplexSTFTDiscriminatorsConfig,
     MultiResolutionSTFTConfig,
     MultiScaleMelConfig,
-    feature_matching_loss,
 )
-from torch import nn
+from torch import Tensor, nn
 
 from partita.data import Batch
 
+from .adversarial import AdversarialObjective
 from .code_usage import CodeUsage
 from .objective import (
-    Objective,
     ObjectiveConfig,
     TrainState,
     check_weights,
-    mean_logit,
     target_audio,
     to_loss_signal,
-    trainable_group,
     weighted_sum,
 )
-
-# Losses that the discriminators add to those of `losses`.
-_ADVERSARIAL = ("adversarial", "feature_matching")
 
 
 def _default_losses() -> dict[str, Config]:
@@ -97,7 +90,7 @@ class AdversarialReconstructionConfig(ObjectiveConfig):
         )
 
 
-class AdversarialReconstruction(Objective):
+class AdversarialReconstruction(AdversarialObjective):
     """Reconstruction by an autoencoder with a feed-forward decoder; see `AdversarialReconstructionConfig`."""
 
     requires = frozenset({"audio", "audio_lengths", "layout", "target_layout"})
@@ -118,30 +111,18 @@ class AdversarialReconstruction(Objective):
         Raises:
             PartitaError: the decoder is not feed-forward, or losses and weights do not match.
         """
-        super().__init__()
+        super().__init__(model, discriminator, ADVERSARIAL_LOSSES[adversarial_loss])
         if not isinstance(model.decoder, FeedForwardDecoder):
             raise PartitaError(
                 f"AdversarialReconstruction needs a feed-forward decoder; {type(model.decoder).__name__} is not one"
             )
-        self.model, self.discriminator, self.balancer = model, discriminator, balancer
-        self.losses, self.adversarial_loss = nn.ModuleDict(losses), ADVERSARIAL_LOSSES[adversarial_loss]
-        self.weights = dict(weights)
-        check_weights({*losses, *(_ADVERSARIAL if discriminator is not None else ())}, self.weights)
-        self.phases = ("generator",) if discriminator is None else ("generator", "discriminator")
+        self.balancer, self.losses, self.weights = balancer, nn.ModuleDict(losses), dict(weights)
+        check_weights({*losses, *self.adversarial_terms}, self.weights)
         self.crop_multiple = model.latent_spec.hop
         self.code_usage = CodeUsage(model.bottleneck.codebook_sizes)
 
-    def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
-        """Compute one phase; see `Objective`."""
-        return self._generator(batch, state) if phase == "generator" else self._discriminator(batch)
-
-    def parameter_groups(self, phase: str) -> list[dict[str, Any]]:
-        """Parameters of the model, or of the discriminators."""
-        trained = self.model if phase == "generator" else self.discriminator
-        assert trained is not None
-        return trainable_group(trained)
-
-    def _generator(self, batch: Batch, state: TrainState) -> StepOutput:
+    def train_model(self, batch: Batch, state: TrainState) -> StepOutput:
+        """Reconstruct the batch; see `AdversarialObjective`."""
         lengths = batch["audio_lengths"]
         reconstruction, bottleneck = self.model(
             batch["audio"], batch["layout"], batch["target_layout"], lengths=lengths
@@ -149,12 +130,7 @@ class AdversarialReconstruction(Objective):
         with torch.autocast(reconstruction.device.type, enabled=False):
             samples, target = to_loss_signal(upcast(reconstruction), batch, batch["target_layout"]), target_audio(batch)
             terms = {name: loss(samples, target, lengths=lengths).mean() for name, loss in self.losses.items()}
-        if self.discriminator is not None:
-            judged = frozen_call(self.discriminator, samples)
-            with torch.no_grad():
-                reference = self.discriminator(target)
-            terms["adversarial"] = self.adversarial_loss.generator(judged)
-            terms["feature_matching"] = feature_matching_loss(reference, judged)
+        terms |= self.discriminate(target, samples)
         if self.balancer is None:
             total = weighted_sum(terms, self.weights)
         else:
@@ -167,9 +143,6 @@ class AdversarialReconstruction(Objective):
         metrics = bottleneck.metrics | self.code_usage(bottleneck.codes, state.step)
         return StepOutput(total, losses, metrics, samples.detach())
 
-    def _discriminator(self, batch: Batch) -> StepOutput:
-        assert self.discriminator is not None
-        fake, real = self.discriminator(batch["samples"]), self.discriminator(target_audio(batch))
-        loss = self.adversarial_loss.discriminator(real, fake)
-        metrics = {"real_logit": mean_logit(real), "fake_logit": mean_logit(fake)}
-        return StepOutput(upcast(loss), {"discriminator": upcast(loss.detach())}, metrics, None)
+    def signals(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Target and reconstruction; see `AdversarialObjective`."""
+        return target_audio(batch), batch["samples"]

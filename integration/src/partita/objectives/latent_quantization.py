@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from partita_core import (
@@ -17,38 +17,28 @@ from partita_core import (
     attach_quantizer,
     check_quantizer_fits,
     component_field,
-    frozen_call,
     mean_within,
     register,
     tokens_within,
     upcast,
 )
 from partita_core.ranges import Count, NonNegative, Proportion
-from partita_losses import (
-    LatentDiscriminatorConfig,
-    feature_matching_loss,
-    hinge_discriminator_loss,
-    hinge_generator_loss,
-)
+from partita_losses import ADVERSARIAL_LOSSES, LatentDiscriminatorConfig
 from torch import Tensor, nn
 
 from partita.data import Batch
 
+from .adversarial import AdversarialObjective
 from .code_usage import CodeUsage
 from .latent_batches import SOURCE, fill_padding, latents_of, tokens_of
 from .objective import (
-    Objective,
     ObjectiveConfig,
     TrainState,
     check_weights,
-    mean_logit,
     target_audio,
     to_loss_signal,
-    trainable_group,
     weighted_sum,
 )
-
-_ADVERSARIAL = ("adversarial", "feature_matching")
 
 
 def _default_weights() -> dict[str, float]:
@@ -103,7 +93,7 @@ class LatentQuantizationConfig(ObjectiveConfig):
         return cls(discriminator=LatentDiscriminatorConfig.example(), start_tokens=64)
 
 
-class LatentQuantization(Objective):
+class LatentQuantization(AdversarialObjective):
     """Training of a quantizer on the latents of a frozen codec, stored or encoded on the fly.
 
     See `LatentQuantizationConfig`. An item that is shorter than a crop is repeated, so that neither the discriminator
@@ -130,13 +120,12 @@ class LatentQuantization(Objective):
         Raises:
             PartitaError: the quantizer does not fit the latents of the codec, or losses and weights do not match.
         """
-        super().__init__()
-        self.model, self.frozen_codec, self.discriminator = model, frozen_codec, discriminator
+        super().__init__(model, discriminator, ADVERSARIAL_LOSSES["hinge"])
+        self.frozen_codec = frozen_codec
         check_quantizer_fits(self._frozen.latent_spec, model)
         self.losses, self.weights = nn.ModuleDict(losses), dict(weights)
         self.losses_from, self.start_tokens = losses_from, start_tokens
-        check_weights({"latent", *losses, *(_ADVERSARIAL if discriminator is not None else ())}, self.weights)
-        self.phases = ("generator",) if discriminator is None else ("generator", "discriminator")
+        check_weights({"latent", *losses, *self.adversarial_terms}, self.weights)
         self.requires = frozenset({SOURCE, "audio_lengths", "layout"})
         if losses:
             self.requires |= {"audio", "target_layout"}
@@ -181,27 +170,12 @@ class LatentQuantization(Objective):
         limit = f" ({self.start_tokens} requested, the data has {available})" if available < self.start_tokens else ""
         return f"initialized from {tokens} latents{limit}"
 
-    def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
-        """Compute one phase; see `Objective`."""
-        return self._generator(batch, state) if phase == "generator" else self._discriminator(batch)
-
-    def parameter_groups(self, phase: str) -> list[dict[str, Any]]:
-        """Parameters of the quantizer, or of the discriminator."""
-        trained = self.model if phase == "generator" else self.discriminator
-        assert trained is not None
-        return trainable_group(trained)
-
-    def _generator(self, batch: Batch, state: TrainState) -> StepOutput:
+    def train_model(self, batch: Batch, state: TrainState) -> StepOutput:
+        """Quantize the latents of the batch; see `AdversarialObjective`."""
         values = self._latents(batch)
         output = self.model(values, lengths=tokens_of(batch, self._frozen.latent_spec))
         real, fake = self._normalize(values), self._normalize(upcast(output.values))
-        terms = {"latent": self._distance(real, fake, batch)}
-        if self.discriminator is not None:
-            judged = frozen_call(self.discriminator, fake)
-            with torch.no_grad():
-                reference = self.discriminator(real)
-            terms["adversarial"] = hinge_generator_loss(judged)
-            terms["feature_matching"] = feature_matching_loss(reference, judged)
+        terms = {"latent": self._distance(real, fake, batch)} | self.discriminate(real, fake)
         if self.losses and state.progress >= self.losses_from:
             terms |= self._audio_terms(output.values, batch)
         check_weights(set(output.losses), self.model.loss_weights)
@@ -212,12 +186,10 @@ class LatentQuantization(Objective):
         metrics = output.metrics | self.code_usage(output.codes, state.step)
         return StepOutput(total, losses, metrics, torch.stack([real, fake]).detach())
 
-    def _discriminator(self, batch: Batch) -> StepOutput:
-        assert self.discriminator is not None
-        real, fake = (self.discriminator(latents) for latents in batch["samples"])
-        loss = hinge_discriminator_loss(real, fake)
-        metrics = {"real_logit": mean_logit(real), "fake_logit": mean_logit(fake)}
-        return StepOutput(upcast(loss), {"discriminator": upcast(loss.detach())}, metrics, None)
+    def signals(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Normalized latents and their quantized values; see `AdversarialObjective`."""
+        real, fake = batch["samples"]
+        return real, fake
 
     def _latents(self, batch: Batch) -> Tensor:
         values = upcast(latents_of(batch, self._frozen))

@@ -139,7 +139,10 @@ class Suite(Collection[Run]):
         return self._checks[name]
 
     def check(self, subject: Any) -> None:
-        """Run all checks.
+        """Run all checks on a component.
+
+        Args:
+            subject: Config of the component, or a case; for codecs, a function that returns one.
 
         Raises:
             AssertionError: checks fail; all of them are listed, except those that require another failing one.

@@ -1,10 +1,8 @@
 """Conformance suite of bottlenecks, which quantizers pass as well."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from partita_core.registry import Config
 from partita_core.role_outputs import BottleneckOutput
 from partita_core.roles import Bottleneck
 from partita_core.streams import Stream, TiledStream, UnboundedError
@@ -259,11 +257,5 @@ EVERY_BOTTLENECK = (
 )
 BOTTLENECK_CHECKS = Suite("bottleneck", BottleneckCase, EVERY_BOTTLENECK)
 
-
-def check_bottleneck(config: Config | Any) -> None:
-    """Run the suite on the bottleneck of a Config, or on a `BottleneckCase`.
-
-    Raises:
-        AssertionError: checks fail; check, component, measured values and the fix are given.
-    """
-    BOTTLENECK_CHECKS.check(config)
+check_bottleneck = BOTTLENECK_CHECKS.check
+"""Run the suite on the bottleneck of a Config, or on a `BottleneckCase`; see `Suite.check`."""

@@ -1,10 +1,8 @@
 """Conformance suite of codecs."""
 
 import copy
-from collections.abc import Callable
 
 import torch
-from partita_core.codec import Codec
 from partita_core.latents import Latents
 from partita_core.layouts import ChannelLayout
 from partita_core.stream_codec import StreamDecoder, StreamEncoder
@@ -220,11 +218,5 @@ CODEC_CHECKS = Suite(
     ),
 )
 
-
-def check_codec(factory: Callable[[], Codec] | CodecCase) -> None:
-    """Run the suite on the codec that `factory` returns, in eval mode, or on a `CodecCase`.
-
-    Raises:
-        AssertionError: checks fail; check, codec, measured values and the fix are given.
-    """
-    CODEC_CHECKS.check(factory)
+check_codec = CODEC_CHECKS.check
+"""Run the suite on the codec that `factory` returns, in eval mode, or on a `CodecCase`; see `Suite.check`."""

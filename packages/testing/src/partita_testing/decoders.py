@@ -1,11 +1,8 @@
 """Conformance suite of decoders, feed-forward and denoising."""
 
-from typing import Any
-
 import torch
 from partita_core.denoising import DenoisingDecoder
 from partita_core.errors import PartitaError
-from partita_core.registry import Config
 from partita_core.roles import Decoder, FeedForwardDecoder
 from torch import nn
 
@@ -188,11 +185,5 @@ DECODER_CHECKS = Suite(
     ),
 )
 
-
-def check_decoder(config: Config | Any) -> None:
-    """Run the suite on the decoder of a Config, or on a `DecoderCase`.
-
-    Raises:
-        AssertionError: checks fail; check, component, measured values and the fix are given.
-    """
-    DECODER_CHECKS.check(config)
+check_decoder = DECODER_CHECKS.check
+"""Run the suite on the decoder of a Config, or on a `DecoderCase`; see `Suite.check`."""

@@ -1,11 +1,10 @@
 """Conformance of discriminators, of audio and of latents."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from partita_core.discriminators import Discriminator, DiscriminatorOutput
-from partita_core.registry import Config
 from partita_core.specs import AudioSpec
 from torch import Tensor
 
@@ -181,11 +180,5 @@ DISCRIMINATOR_CHECKS = Suite(
     ),
 )
 
-
-def check_discriminator(config: Config | Any) -> None:
-    """Run the suite on the discriminator of a Config, or of a `DiscriminatorCase` or `LatentDiscriminatorCase`.
-
-    Raises:
-        AssertionError: a check fails; the message names check and component.
-    """
-    DISCRIMINATOR_CHECKS.check(config)
+check_discriminator = DISCRIMINATOR_CHECKS.check
+"""Run the suite on the discriminator of a Config, or on a `(Latent)DiscriminatorCase`; see `Suite.check`."""

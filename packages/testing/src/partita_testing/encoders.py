@@ -1,11 +1,9 @@
 """Conformance suite of encoders."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from partita_core.layouts import ChannelLayout
-from partita_core.registry import Config
 from partita_core.roles import Encoder
 from partita_core.specs import AudioSpec
 from partita_core.streams import Stream
@@ -84,11 +82,5 @@ ENCODER_CHECKS = Suite(
     (shapes_are_as_declared, *EVERY_PART, *WITH_CONTEXT, steps_do_not_modify_in_place),
 )
 
-
-def check_encoder(config: Config | Any) -> None:
-    """Run the suite on the encoder of a Config, or on an `EncoderCase`.
-
-    Raises:
-        AssertionError: checks fail; check, component, measured values and the fix are given.
-    """
-    ENCODER_CHECKS.check(config)
+check_encoder = ENCODER_CHECKS.check
+"""Run the suite on the encoder of a Config, or on an `EncoderCase`; see `Suite.check`."""

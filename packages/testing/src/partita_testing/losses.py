@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from partita_core.errors import PartitaError
 from partita_core.lengths import length_mask
-from partita_core.registry import Config
 from partita_core.roles import Loss
 from partita_core.specs import AudioSpec
 from torch import Tensor
@@ -191,11 +190,5 @@ LOSS_CHECKS = Suite(
     ),
 )
 
-
-def check_loss(config: Config | Any) -> None:
-    """Run the suite on the loss of a Config, or on a `LossCase`.
-
-    Raises:
-        AssertionError: checks fail; check, component, measured values and the fix are given.
-    """
-    LOSS_CHECKS.check(config)
+check_loss = LOSS_CHECKS.check
+"""Run the suite on the loss of a Config, or on a `LossCase`; see `Suite.check`."""

@@ -182,11 +182,5 @@ METRIC_CHECKS = Suite(
     ),
 )
 
-
-def check_metric(config: Config | MetricCase) -> None:
-    """Run all checks on the metric of a Config, or on a `MetricCase`.
-
-    Raises:
-        AssertionError: a check fails; the message names check, component and values.
-    """
-    METRIC_CHECKS.check(config)
+check_metric = METRIC_CHECKS.check
+"""Run all checks on the metric of a Config, or on a `MetricCase`; see `Suite.check`."""

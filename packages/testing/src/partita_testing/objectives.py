@@ -193,11 +193,5 @@ OBJECTIVE_CHECKS = Suite(
     ),
 )
 
-
-def check_objective(config: Config | Any) -> None:
-    """Run the suite on the objective of a Config, or on an `ObjectiveCase`.
-
-    Raises:
-        AssertionError: checks fail; check, component, measured values and the fix are given.
-    """
-    OBJECTIVE_CHECKS.check(config)
+check_objective = OBJECTIVE_CHECKS.check
+"""Run the suite on the objective of a Config, or on an `ObjectiveCase`; see `Suite.check`."""

@@ -1,9 +1,6 @@
 """Conformance suite of quantizers: that of bottlenecks, and checks of codes."""
 
-from typing import Any
-
 import torch
-from partita_core.registry import Config
 from partita_core.roles import Quantizer
 
 from ._common import Suite, check, expect, expect_equal, expect_finite, expect_state, raises_partita_error, state_of
@@ -145,11 +142,5 @@ QUANTIZER_CHECKS = Suite(
     ),
 )
 
-
-def check_quantizer(config: Config | Any) -> None:
-    """Run the suite on the quantizer of a Config, or on a `BottleneckCase`.
-
-    Raises:
-        AssertionError: checks fail; check, component, measured values and the fix are given.
-    """
-    QUANTIZER_CHECKS.check(config)
+check_quantizer = QUANTIZER_CHECKS.check
+"""Run the suite on the quantizer of a Config, or on a `BottleneckCase`; see `Suite.check`."""

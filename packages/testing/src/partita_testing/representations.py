@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from partita_core.registry import Config
 from partita_core.roles import RepresentationEncoder
 from partita_core.specs import LatentSpec
 from partita_core.streams import Stream
@@ -67,11 +66,5 @@ REPRESENTATION_CHECKS = Suite(
     (shapes_are_as_declared, *EVERY_PART, *WITH_CONTEXT, steps_do_not_modify_in_place),
 )
 
-
-def check_representation(config: Config | Any) -> None:
-    """Run the suite on the representation encoder of a Config, or on a `RepresentationCase`.
-
-    Raises:
-        AssertionError: checks fail; check, component, measured values and the fix are given.
-    """
-    REPRESENTATION_CHECKS.check(config)
+check_representation = REPRESENTATION_CHECKS.check
+"""Run the suite on the representation encoder of a Config, or on a `RepresentationCase`; see `Suite.check`."""

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from partita_core.configs import from_dict, to_dict
@@ -159,11 +158,5 @@ SAMPLER_CHECKS = Suite(
     ),
 )
 
-
-def check_sampler(config: Config | Any) -> None:
-    """Run the suite on a sampler, or on a `SamplerCase`.
-
-    Raises:
-        AssertionError: checks fail; check, component, measured values and the fix are given.
-    """
-    SAMPLER_CHECKS.check(config)
+check_sampler = SAMPLER_CHECKS.check
+"""Run the suite on a sampler, or on a `SamplerCase`; see `Suite.check`."""
