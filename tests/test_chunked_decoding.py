@@ -1,11 +1,8 @@
 """The benchmark of chunked decoding: its functions, and the script on models of a few thousand parameters."""
 
-import importlib
 import json
 import math
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import soundfile
@@ -18,18 +15,13 @@ from partita_decoders import ConsistencyDecoderConfig, GenAEDecoderConfig
 from partita_decoders.samplers import Autoregressive, Independent, Parallel, TwoStep
 from partita_encoders import GenAEEncoderConfig, SummaryEncoderConfig
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 MONO, STEREO = ChannelLayout.MONO, ChannelLayout.STEREO
 CHUNK = 16_384
 
 
 @pytest.fixture(scope="module")
-def script():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield importlib.import_module("chunked_decoding")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+def script(benchmark_module):
+    return benchmark_module("chunked_decoding")
 
 
 def build(tokens="summary"):

@@ -1,10 +1,7 @@
 """The benchmark of text conditioning, on tones with an untrained generator."""
 
-import importlib
 import json
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import soundfile
@@ -16,16 +13,10 @@ from partita_core import AudioSpec, Autoencoder, AutoencoderConfig, ChannelLayou
 from partita_decoders import OobleckDecoderConfig
 from partita_encoders import OobleckEncoderConfig
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def script():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield importlib.import_module("conditions")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+def script(benchmark_module):
+    return benchmark_module("conditions")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """Cost of each encoder variant from Stable Audio Open's to GenAE's, counted in the modules."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,13 +9,6 @@ from partita_core import AudioSpec, ChannelLayout
 from partita_encoders import GenAEEncoderConfig
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-
-_spec = importlib.util.spec_from_file_location(
-    "encoder_variants", Path(__file__).parents[1] / "benchmarks" / "encoder_variants.py"
-)
-_variants = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_variants)
-encoder_ladder = _variants.encoder_ladder
 
 STEREO = AudioSpec(44_100, 2, (ChannelLayout.STEREO,))
 # Per variant: GMAC and millions of activations per second of stereo, and millions of parameters; the output is mean and
@@ -32,6 +23,11 @@ TABLE = {
 }
 
 
+@pytest.fixture(scope="module")
+def ladder(benchmark_module):
+    return benchmark_module("encoder_variants").encoder_ladder()
+
+
 def measured(config) -> tuple[float, float, float]:
     """GMAC and millions of activations per second, and millions of parameters."""
     with FakeTensorMode():
@@ -40,21 +36,21 @@ def measured(config) -> tuple[float, float, float]:
         return found.macs / 1e9, found.activations / 1e6, count_parameters(encoder) / 1e6
 
 
-def test_variants_are_those_of_the_table():
-    assert list(encoder_ladder()) == list(TABLE)
+def test_variants_are_those_of_the_table(ladder):
+    assert list(ladder) == list(TABLE)
 
 
 @pytest.mark.parametrize("step", TABLE)
-def test_costs_equal_the_table(step):
-    for found, expected in zip(measured(encoder_ladder()[step]), TABLE[step]):
+def test_costs_equal_the_table(ladder, step):
+    for found, expected in zip(measured(ladder[step]), TABLE[step]):
         if expected is not None:
             assert found == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize("step", [step for step in TABLE if "genae" not in step])
-def test_genae_without_mel_fusion_and_attention_has_the_same_cost(step):
+def test_genae_without_mel_fusion_and_attention_has_the_same_cost(ladder, step):
     # GenAE has two convolutions as projection and head instead of one, hence the tolerance.
-    wanted = encoder_ladder()[step]
+    wanted = ladder[step]
     shared = ("strides", "channels", "dilations", "kernel", "separable", "early", "activation")
     same = {name: getattr(wanted, name) for name in shared}
     config = replace(GenAEEncoderConfig(mel_stage=0, attention_layers=0), **same)

@@ -1,25 +1,17 @@
 """The benchmark helper that measures the effect of each latent of a chunk."""
 
-import importlib
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from partita_core import AudioSpec, ChannelLayout, Codec, LatentSpec, PartitaError
 
 CHUNK, RATE, TOKENS, FRAMES = 8192, 44_100, 4, 16
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def effects():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield importlib.import_module("latent_effects")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+def effects(benchmark_module):
+    return benchmark_module("latent_effects")
 
 
 class Slots(Codec):

@@ -1,24 +1,15 @@
 """The benchmark helpers that add noise to latents."""
 
-import importlib
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from partita_core import Latents, LatentSpec
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def script():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield importlib.import_module("latent_noise")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+def script(benchmark_module):
+    return benchmark_module("latent_noise")
 
 
 def latents(values, lengths, tokens=1):

@@ -27,7 +27,7 @@ from partita.objectives import (
 from partita.training import AdamWConfig, Constant, Cosine, RAdamConfig, RunConfig, TrainerConfig, train
 from partita.training.logs import read_log
 from partita_bottlenecks import TanhConfig, VAEConfig
-from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout, override
+from partita_core import AudioSpec, Autoencoder, AutoencoderConfig, ChannelLayout, override
 from partita_decoders import ConsistencyDecoderConfig, GenAEDecoderConfig
 from partita_encoders import GenAEEncoderConfig, SummaryEncoderConfig
 from partita_losses import GradientBalancerConfig
@@ -47,6 +47,15 @@ RATE = 8000
 def every_note():
     """Let each test log notes that earlier tests have logged."""
     warn_once.cache_clear()
+
+
+@pytest.fixture
+def datasets_cache(tmp_path_factory, monkeypatch):
+    """A cache of `datasets` for the test alone, and no progress bars."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    datasets.disable_progress_bars()
 
 
 def write_tones(folder: Path, count: int, seconds: float = 0.5, channels: int = 2) -> None:
@@ -207,6 +216,12 @@ def run(tones, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     train(tiny_config(), data=tones, output=folder, recipe="tiny", progress=False)
     return folder
+
+
+@pytest.fixture
+def codec(run) -> Autoencoder:
+    """The model of `run`, loaded anew."""
+    return Autoencoder.from_pretrained(run / "model")
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from partita.model_loading import load_codec
 from partita.training import train
 from partita_core import AudioSpec, ChannelLayout, PartitaError, override
 
+pytestmark = pytest.mark.usefixtures("datasets_cache")
+
 SPEC = AudioSpec(8000, 1, (ChannelLayout.MONO,))
 CONFIG = DataConfig(augmentation=None, silence_db=None, num_workers=0, batch_size=4, crop_seconds=0.01)
 LABELS = ("snare", "kick", "hat", "kick")
@@ -58,13 +60,6 @@ def write_parquet(folder: Path, *, labels=LABELS, tempos=TEMPOS) -> Path:
         table = datasets.Dataset.from_list(rows, features=features)
         table.to_parquet(folder / f"train-{shard:05d}-of-00002.parquet")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 def loader(dataset, *columns: str, **changes):

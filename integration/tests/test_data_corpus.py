@@ -23,22 +23,11 @@ from partita.data import (
     write_audio,
 )
 from partita.interop import from_huggingface
-from partita_core import Autoencoder, ChannelLayout, PartitaError
+from partita_core import ChannelLayout, PartitaError
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
 
 SMALL = 6000  # bytes per shard
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    datasets.disable_progress_bars()
-
-
-@pytest.fixture
-def codec(run):
-    return Autoencoder.from_pretrained(run / "model")
 
 
 @pytest.fixture

@@ -8,22 +8,11 @@ from pathlib import Path
 
 import pytest
 from partita.data import dataset_splits, encode_corpus, open_dataset
-from partita_core import Autoencoder, PartitaError, file_lock
+from partita_core import PartitaError, file_lock
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
 
 SMALL = 6000  # bytes per shard
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    datasets.disable_progress_bars()
-
-
-@pytest.fixture
-def codec(run):
-    return Autoencoder.from_pretrained(run / "model")
 
 
 @pytest.fixture

@@ -5,12 +5,7 @@ import torch
 from partita.data import encode_corpus, encode_files, write_audio
 from partita.data import file_encoding as encoding
 from partita.distributed import check_world
-from partita_core import Autoencoder, Latents, PartitaError
-
-
-@pytest.fixture
-def codec(run):
-    return Autoencoder.from_pretrained(run / "model")
+from partita_core import Latents, PartitaError
 
 
 @pytest.mark.parametrize("seconds", [12.0, 0.05])

@@ -16,22 +16,11 @@ from partita.data import (
     stored_latents,
 )
 from partita.interop import from_huggingface
-from partita_core import Autoencoder, ChannelLayout, Latents, PartitaError, override
+from partita_core import ChannelLayout, Latents, PartitaError, override
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
 
 PLAIN = DataConfig(crop_seconds=0.2, batch_size=4, num_workers=0)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    datasets.disable_progress_bars()
-
-
-@pytest.fixture
-def codec(run):
-    return Autoencoder.from_pretrained(run / "model")
 
 
 @pytest.fixture

@@ -12,16 +12,10 @@ from partita.data.where import parse_where
 from partita.training import train
 from partita_core import AudioSpec, ChannelLayout, PartitaError, override
 
+pytestmark = pytest.mark.usefixtures("datasets_cache")
+
 SPEC = AudioSpec(8000, 1, (ChannelLayout.MONO,))
 CONFIG = DataConfig(augmentation=None, silence_db=None, num_workers=0, batch_size=2, crop_seconds=0.01)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    import datasets
-
-    datasets.disable_progress_bars()
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

@@ -15,13 +15,7 @@ from partita_core import Frozen, PartitaError
 from partita_losses import MultiScaleMelConfig
 from partita_quantizers import ReBottleneckConfig
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    datasets.disable_progress_bars()
+pytestmark = pytest.mark.usefixtures("datasets_cache")
 
 
 @pytest.fixture(scope="module")
