@@ -70,7 +70,7 @@ def test_requested_seconds_are_measured_of_audio_and_corpus(late, configured, tm
 def test_validation_clips_are_not_silent(late, configured):
     run = configured(evaluate_seconds=0.4)
     objective = run.objective.build(model=run.model.build())
-    clips = _ClipMetrics(late, objective, None, run, torch.device("cpu"), samples=None, classes=None).clips  # pyright: ignore
+    clips = _ClipMetrics(late, objective, None, run, samples=None).clips  # pyright: ignore
     assert [name for name, _, _ in clips] == ["a.wav", "b.wav"]
     for _, audio, _ in clips:
         assert audio.shape[-1] == 0.2 * RATE and audio.std() > 0.01

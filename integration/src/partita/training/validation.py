@@ -54,8 +54,11 @@ class Validator:
         self.measured: list[ValidationMetric] = []
         self.split, dataset = data.validation()
         audible = isinstance(objective.result, Codec) and "audio" in dataset.column_names
-        kind: Callable[..., Any] = _ClipMetrics if audible else _CropLosses
-        self._evaluate = kind(dataset, objective, ema, config, device, samples, classes)
+        self._evaluate: Callable[[TrainState], list[ValidationMetric]] = (
+            _ClipMetrics(dataset, objective, ema, config, samples)
+            if audible
+            else _CropLosses(dataset, objective, ema, config, device, classes)
+        )
 
     def due(self, state: TrainState, last: bool) -> bool:
         """True if an evaluation follows this step.
@@ -103,9 +106,7 @@ class _ClipMetrics:
         objective: Objective,
         ema: EMA | None,
         config: RunConfig,
-        device: torch.device,
         samples: Samples,
-        classes: Mapping[str, tuple[str, ...]] | None,
     ) -> None:
         self._objective, self._ema, self._samples = objective, ema, samples
         spec = objective.codec.audio_spec
@@ -150,7 +151,6 @@ class _CropLosses:
         ema: EMA | None,
         config: RunConfig,
         device: torch.device,
-        samples: Samples,
         classes: Mapping[str, tuple[str, ...]] | None,
     ) -> None:
         self._objective, self._ema, self._device = objective, ema, device
