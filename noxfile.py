@@ -1,4 +1,4 @@
-"""What can be run on a checkout. On a fresh machine: `python -m pip install nox && python -m nox -s tests`."""
+"""Tasks of a checkout. On a fresh machine: `python -m pip install nox && python -m nox -s tests`."""
 
 import hashlib
 import os
@@ -180,8 +180,9 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff: rules and format."""
+    """Ruff, for rules and format, and codespell, for American spelling."""
     install(session, *tools("lint"))
+    session.run("codespell")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 

@@ -52,7 +52,7 @@ def fuzz(count):
 
 
 def outcome(action):
-    """What `action` returns, or the error that it raises, which must be ours and one line of a decent length."""
+    """Result of `action`, or its error, which must be a `PartitaError` with one line of limited length."""
     try:
         return action()
     except PartitaError as error:

@@ -85,7 +85,7 @@ def sources():
 
 
 def test_no_section_or_equation_of_an_unread_paper_is_cited():
-    """Of these three only the abstracts, introductions and figures were."""
+    """Only the abstracts, introductions and figures of these three papers were available."""
     cited = re.compile(
         rf"(?:{'|'.join(map(re.escape, UNREAD))})[^.;\n]*\n?[^.;\n]*\b(?:[Ss]ections?|eq\.|equations?|appendix)\s+\d"
     )

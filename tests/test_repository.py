@@ -1,4 +1,4 @@
-"""What holds for the repository as a whole: versions, who imports whom, public names, and what no file may contain."""
+"""Rules of the repository: versions, imports between packages, public names, docstrings, and forbidden content."""
 
 import ast
 import importlib
@@ -64,7 +64,7 @@ def imports(package: str) -> list[tuple[Path, int, str, bool]]:
 
 
 def tracked_files() -> list[Path]:
-    """What is in the repository, or would be with the next commit; without git, what is not hidden or built."""
+    """Files of the repository and those of the next commit; without git, all that are not hidden or built."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if listed.returncode == 0 and listed.stdout:
@@ -276,6 +276,18 @@ def test_no_file_contains_what_belongs_to_one_machine():
                 for what, pattern in FORBIDDEN.items()
                 for match in pattern.finditer(text)
             ]
+    assert found == []
+
+
+def test_docstrings_begin_with_a_noun_or_an_imperative():
+    found = []
+    for path in tracked_files():
+        if path.suffix == ".py":
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                    word = (ast.get_docstring(node) or "").split(" ", 1)[0]
+                    if word in ("What", "Whether", "How", "Of", "Where", "Who", "Which"):
+                        found.append(f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}: begins with {word}")
     assert found == []
 
 

@@ -1,4 +1,4 @@
-"""A representation encoder on top of a codec: audio, or its latents, to features; with a language model, to answers.
+"""Representation models: a frozen codec, an encoder of its latents to features, and optionally a language model.
 
 The system is F3-Tokenizer's (arXiv 2606.06357): the codec stays as it is, and what is learned reads its latents. Any
 codec will do.
@@ -62,10 +62,11 @@ class RepresentationModelConfig(Config):
     language_model_width: Width | None = None
 
     def build(self, *, codec: Codec) -> "RepresentationModel":
-        """Builds it on `codec`.
+        """Build the model on `codec`.
 
         Raises:
-            PartitaError: that is no codec, there is no such language model, or an adapter without one, or one without.
+            PartitaError: `codec` is not a codec, the language model is not found, or only one of adapter and language
+                model is set.
         """
         if not isinstance(codec, Codec):
             raise PartitaError(f"a representation is built on a codec; a {type(codec).__name__} is none")
@@ -82,18 +83,18 @@ class RepresentationModelConfig(Config):
 
     @classmethod
     def example(cls) -> Self:
-        """A tiny encoder alone."""
+        """A tiny encoder without a language model."""
         return cls(CausalRepresentationConfig.example())
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What a representation makes of a batch.
+    """Features of a batch.
 
     Attributes:
-        values: `(batch, frames, width)`, at least float32, zero past an item's end.
-        frames: `(batch,)` int64 on the CPU, frames of each item.
-        frame_rate: frames a second.
+        values: features `(batch, frames, width)`, at least float32, zero past the end of each item.
+        frames: number of frames per item, `(batch,)` int64 on the CPU.
+        frame_rate: frames per second.
     """
 
     values: Tensor
@@ -102,10 +103,10 @@ class Features:
 
 
 class RepresentationModel(Saved):
-    """A codec, frozen, and a representation encoder of its latents.
+    """Frozen codec, and a representation encoder of its latents.
 
-    It is saved as a folder that holds the codec's own as `codec/`. A language model is named there with its hash, and
-    loaded when it is first asked for.
+    The saved folder contains the folder of the codec as `codec/`. A language model is stored by name and hash, and is
+    loaded when it is first used.
 
     Attributes:
         encoder: normalized latents to features.
@@ -119,10 +120,10 @@ class RepresentationModel(Saved):
         adapter: nn.Module | None = None,
         language_model: FrozenLanguageModel | Callable[[], FrozenLanguageModel] | None = None,
     ) -> None:
-        """Assembles the parts; `language_model` may be what loads it.
+        """Assemble the parts; `language_model` may be a function that loads it.
 
         Raises:
-            PartitaError: the encoder takes other latents than the codec makes.
+            PartitaError: the encoder does not fit the latents of the codec.
         """
         super().__init__()
         spec = codec.latent_spec
@@ -140,47 +141,47 @@ class RepresentationModel(Saved):
 
     @property
     def codec(self) -> Codec:
-        """The codec that makes the latents."""
+        """Codec whose latents are encoded."""
         return self.frozen_codec.module  # pyright: ignore[reportReturnType]
 
     @property
     def language_model(self) -> FrozenLanguageModel | None:
-        """The language model, loaded now if it was not; None where there is none.
+        """Language model, loaded at the first use; None if the model has none.
 
         Raises:
-            PartitaError: it is not where it was, or is another one.
+            PartitaError: it is not found, or its weights have changed.
         """
         if self._language_model is None and self._load is not None:
             self._language_model = self._load().to(self._parameter().device)
         return self._language_model
 
     def normalize(self, values: Tensor) -> Tensor:
-        """Latents `(batch, dim, tokens)` of the codec as the encoder takes them; see `Latents.normalize`.
+        """Normalize latents `(batch, dim, tokens)` of the codec for the encoder; see `Latents.normalize`.
 
-        Latents whose statistics nobody has measured stay as they are.
+        Without measured statistics, latents are returned unchanged.
         """
         return self.scale.normalize(as_tensor(values, "values"))
 
     def forward(self, values: Tensor) -> Tensor:
-        """Features `(batch, frames, width)` of normalized latents `(batch, dim, frames * K)`."""
+        """Encode normalized latents `(batch, dim, frames * K)` to features `(batch, frames, width)`."""
         return self.encoder(values)
 
     @torch.no_grad()
     def represent(
         self, x: Tensor | Latents, *, lengths: Tensor | Sequence[int] | None = None, layout: Any = None
     ) -> Features:
-        """The features of audio, or of latents of its codec, normalized or not.
+        """Compute the features of audio, or of latents of the codec, normalized or not.
 
-        Runs without gradients, without autocast, in the dtype of the weights; long recordings in pieces. No item's
-        result depends on its neighbors.
+        Runs without gradients and autocast, in the dtype of the weights, and in pieces for long recordings. Items do
+        not depend on each other.
 
         Args:
             x: audio `(batch, channels, samples)`, or latents.
-            lengths: of audio, as `Codec.encode` takes them.
-            layout: of audio, likewise.
+            lengths: number of samples per item of audio; see `Codec.encode`.
+            layout: channel layout of audio; see `Codec.encode`.
 
         Raises:
-            PartitaError: the codec does not take the audio, or the latents are of another space.
+            PartitaError: the audio does not fit the codec, or the latents are of another space.
         """
         latents = self._latents(x, lengths, layout)
         assert latents.values is not None
@@ -204,47 +205,55 @@ class RepresentationModel(Saved):
         lengths: Tensor | Sequence[int] | None = None,
         layout: Any = None,
     ) -> list[str]:
-        """What the language model says of audio, or of latents, one text an item; see `represent`.
+        """Generate the answer of the language model to a prompt about audio, or latents, one text per item.
+
+        Args:
+            x: audio or latents; see `represent`.
+            prompt: question about each item.
+            max_new_tokens: maximum number of tokens per answer.
+            lengths: number of samples per item of audio.
+            layout: channel layout of audio.
 
         Raises:
-            PartitaError: the model has no language model, or that cannot be loaded.
+            PartitaError: the model has no language model, or it cannot be loaded.
         """
-        model = self.language_model
-        if model is None:
-            raise PartitaError("this model was trained without a language model; there is nobody to ask")
+        model, adapter = self._language_parts()
         features = self.represent(x, lengths=lengths, layout=layout)
         texts = []
         with torch.autocast(features.values.device.type, enabled=False):
             for values, frames in zip(
                 *(t.split(self.codec.max_batch_size) for t in (features.values, features.frames))
             ):
-                audio, counts = embed_audio(self.adapter, values.to(self._parameter()), frames)
+                audio, counts = embed_audio(adapter, values.to(self._parameter()), frames)
                 questions = model.questions([prompt] * len(audio), audio, counts)
                 texts += model.generate(*padded(questions), max_new_tokens=max_new_tokens)
         return texts
 
     @torch.no_grad()
     def surprise(self, features: Features, prompt: str, texts: Sequence[str]) -> Tensor:
-        """How little the language model expects each text of features, in nats a token, `(batch,)`; see `answer`.
+        """Mean negative log-likelihood of each text given its features, in nats per token, `(batch,)`.
 
-        It is what training lowers: the mean negative log-likelihood of the tokens of a text and of its end.
+        It is the training loss of the language model: over the tokens of a text and its end.
+
+        Args:
+            features: features of the items.
+            prompt: question about each item.
+            texts: answer per item.
 
         Raises:
-            PartitaError: the model has no language model, or that cannot be loaded.
+            PartitaError: the model has no language model, or it cannot be loaded.
         """
-        model = self.language_model
-        if model is None or self.adapter is None:
-            raise PartitaError("this model was trained without a language model; there is nobody to ask")
-        supervision = FrozenLLM(adapter=self.adapter, language_model=model)
+        model, adapter = self._language_parts()
+        supervision = FrozenLLM(adapter=adapter, language_model=model)
         found = []
         with torch.autocast(features.values.device.type, enabled=False):
             for values, frames, text in zip(features.values.to(self._parameter()), features.frames, texts, strict=True):
-                heard = SupervisionInput(values[None], values.new_zeros(1, 0, 0), frames[None], [prompt], [text])
-                found.append(supervision(heard).loss)
+                inputs = SupervisionInput(values[None], values.new_zeros(1, 0, 0), frames[None], [prompt], [text])
+                found.append(supervision(inputs).loss)
         return torch.stack(found)
 
     def optimize(self, *, precision: Precision = "float32", compile: bool = False) -> Self:
-        """As `Codec.optimize`, of the codec, too. The language model stays as it is."""
+        """Optimize encoder, adapter and codec as `Codec.optimize` does; the language model is left unchanged."""
         self.eval().requires_grad_(False)
         self.codec.optimize(precision=precision, compile=compile)
         self.encoder.optimize(precision=precision, compile=compile)
@@ -253,10 +262,10 @@ class RepresentationModel(Saved):
         return self
 
     def saved_config(self) -> tuple[Config, dict[str, Any]]:
-        """The Config, with the language model's hash and width, and the latent space; see `Saved`.
+        """The Config, with hash and width of the language model, and the `space_id` of the codec; see `Saved`.
 
         Raises:
-            PartitaError: it was not built from a Config, or its codec cannot be saved.
+            PartitaError: the model was not built from a Config, or its codec cannot be saved.
         """
         config = getattr(self, "config", None)
         if not isinstance(config, RepresentationModelConfig):
@@ -273,7 +282,7 @@ class RepresentationModel(Saved):
         return config, {"space_id": self.codec.space_id}
 
     def restore(self, facts: dict[str, Any]) -> None:
-        """Holds the codec to the latent space that the encoder was trained on; see `Saved`."""
+        """Check that the codec has the latent space that the encoder was trained on; see `Saved`."""
         if facts["space_id"] != self.codec.space_id:
             space = f"its codec's is {self.codec.space_id}"
             raise PartitaError(
@@ -306,11 +315,17 @@ class RepresentationModel(Saved):
         return stream.push(values, last=True).mT
 
     def _groups(self, counts: list[int]) -> Iterator[list[int]]:
-        """Items of equally many frames, at most as many at a time as the codec takes."""
+        """Groups of items with equal numbers of frames, at most `max_batch_size` each."""
         for count in sorted(set(counts)):
             items = [i for i, own in enumerate(counts) if own == count]
             for start in range(0, len(items), self.codec.max_batch_size):
                 yield items[start : start + self.codec.max_batch_size]
+
+    def _language_parts(self) -> tuple[FrozenLanguageModel, nn.Module]:
+        model = self.language_model
+        if model is None or self.adapter is None:
+            raise PartitaError("this model was trained without a language model; there is nobody to ask")
+        return model, self.adapter
 
     def _parameter(self) -> Tensor:
         return next(self.encoder.parameters())
