@@ -95,7 +95,7 @@ def test_invalid_detokenize_arguments(models, ok, refused, tmp_path, config):
     assert "codes_id" in refused("detokenize", models / "other", ids, "-o", out)
     assert "of codebooks (16, 16, 16, 16)" in refused("detokenize", models / "large", ids, "-o", out)
     assert "of codebooks" in refused("detokenize", tmp_path / "foreign", ids, "-o", out)
-    assert "holds no tokens" in refused("detokenize", models / "model", tmp_path / "z.safetensors", "-o", out)
+    assert "not a token file" in refused("detokenize", models / "model", tmp_path / "z.safetensors", "-o", out)
     assert "no such file" in refused("detokenize", models / "model", tmp_path / "none.safetensors", "-o", out)
     (tmp_path / "cut.safetensors").write_bytes(ids.read_bytes()[:-9])
     assert "damaged" in refused("detokenize", models / "model", tmp_path / "cut.safetensors", "-o", out)
