@@ -31,9 +31,13 @@ SMALL = 6000  # bytes per shard
 
 
 @pytest.fixture
-def corpus(codec, sources, tmp_path) -> Path:
+def corpus(codec, sources, tmp_path) -> Iterator[Path]:
+    """A corpus that is made by one thread, since rounding depends on their number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     encode_corpus(codec, sources, tmp_path / "corpus", shard_bytes=SMALL, progress=False)
-    return tmp_path / "corpus"
+    yield tmp_path / "corpus"
+    torch.set_num_threads(threads)
 
 
 def rows_of(folder: Path) -> dict[str, list[dict]]:

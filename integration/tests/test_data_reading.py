@@ -1,5 +1,6 @@
 """Files that libsndfile alone reads incorrectly: estimated lengths, truncated or concatenated streams, wrong names."""
 
+import errno
 import os
 import resource
 import struct
@@ -14,7 +15,7 @@ from partita.data.audio.mpeg import MPEGAudio
 from partita.data.audio.ogg import OggAudio
 from partita.data.audio.reader import AudioFile
 from partita.data.audio.recent import RecentFiles
-from partita.data.audio.segments import Decoder
+from partita.data.audio.segments import Decoder, Splice, WholeFile
 from partita_core import PartitaError
 
 RATE, FRAME = 44100, 1152
@@ -220,6 +221,39 @@ def test_fifo_raises(tmp_path):
     os.mkfifo(tmp_path / "a.wav")
     with pytest.raises(PartitaError, match="a.wav: is not a regular file"):
         audio_info(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize(
+    "file", [WholeFile(BytesIO(bytes(range(100)))), Splice([60, 40], lambda i: bytes(range(60 * i, 60 + 40 * i)))]
+)
+def test_callback_file_has_every_position(file):
+    """Damaged headers ask for any; an exception within libsndfile would only be printed."""
+    assert file.seek(-1000) == file.seek(-101, os.SEEK_END) == 0 and file.read(3) == bytes([0, 1, 2])
+    assert (
+        file.seek(-50, os.SEEK_CUR) == 0 and file.seek(-41, os.SEEK_END) == 59 and file.read() == bytes(range(59, 100))
+    )
+    assert file.seek(2**62) == 2**62 and file.read(3) == b""
+    assert file.seek(2**62, os.SEEK_CUR) == 2**63 - 1 and file.read(3) == b"" and file.error is None
+
+
+class FailingDisk(BytesIO):
+    """Bytes of which those behind `last` cannot be read."""
+
+    last = 0
+
+    def readinto(self, buffer):
+        if self.tell() + len(buffer) > self.last:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().readinto(buffer)
+
+
+@pytest.mark.parametrize("last", [0, 20_000])
+def test_error_of_disk_is_raised(last):
+    disk = FailingDisk(stored(noise(60_000), "WAV", "PCM_16"))
+    disk.last = last
+    with pytest.raises(OSError, match="Input/output error"), Decoder(WholeFile(disk)) as decoder:
+        decoder.discard(60_000, 1000)
+    assert disk.closed
 
 
 @pytest.mark.parametrize("peak, read", [(2.0**31, True), (2.0**32, False), (1e38, False)])

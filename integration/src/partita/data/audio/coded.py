@@ -8,7 +8,7 @@ from typing import BinaryIO, Protocol
 from .mpeg import MPEGAudio, begins, tag_size
 from .ogg import OggAudio, is_readable
 from .recent import RecentFiles
-from .segments import Decoder
+from .segments import Decoder, WholeFile
 from .truncation import samples_at
 from .unsupported import check_beginning
 
@@ -49,7 +49,7 @@ class PlainAudio:
 
     def __init__(self, reopen: Callable[[], BinaryIO], key: tuple | None) -> None:
         self._reopen = reopen
-        with Decoder(reopen()) as decoder:
+        with Decoder(WholeFile(reopen())) as decoder:
             self.sample_rate, self.channels = decoder.samplerate, decoder.channels
             self.format, self.frames = f"{decoder.format}/{decoder.subtype}", decoder.frames
             exact = decoder.format == "FLAC" or decoder.subtype.startswith(_SEEKABLE)
@@ -61,7 +61,7 @@ class PlainAudio:
 
     def open(self, start: int, stop: int) -> tuple[Decoder, int]:
         """A decoder for samples `start` to `stop`, and the number of samples that it returns before them."""
-        decoder = Decoder(self._reopen())
+        decoder = Decoder(WholeFile(self._reopen()))
         if not self._seeks:
             return decoder, start
         if start:

@@ -10,27 +10,28 @@ from typing import BinaryIO, cast
 import numpy as np
 import soundfile
 
+# Positions are 64-bit integers in libsndfile.
+_MAX_POSITION = 2**63 - 1
+
 
 class DamagedError(Exception):
     """A file contradicts its own header."""
 
 
-class Splice(RawIOBase):
-    """A read-only file of pieces, each loaded when it is read.
+class CallbackFile(RawIOBase):
+    """A read-only file for the callbacks of libsndfile, where an exception would be lost.
+
+    Positions before its beginning, as damaged headers give, become its beginning.
 
     Args:
-        sizes: bytes per piece.
-        load: returns a piece, given its index.
-        tail: number of zero bytes after the last piece.
+        size: bytes in the file.
 
     Attributes:
-        error: exception raised by `load`; callers in C get the end of the file instead.
+        error: exception raised by a read; libsndfile gets the end of the file instead.
     """
 
-    def __init__(self, sizes: Sequence[int], load: Callable[[int], bytes], tail: int = 0) -> None:
-        self._ends = list(accumulate(sizes))
-        self._size = (self._ends[-1] if self._ends else 0) + tail
-        self._load, self._at, self._held, self._piece = load, 0, -1, b""
+    def __init__(self, size: int) -> None:
+        self._size, self._at = size, 0
         self.error: Exception | None = None
 
     def readable(self) -> bool:
@@ -44,7 +45,7 @@ class Splice(RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to another position and return it."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
+        self._at = max(0, min(base + offset, _MAX_POSITION))
         return self._at
 
     def tell(self) -> int:
@@ -56,11 +57,57 @@ class Splice(RawIOBase):
         view, filled = memoryview(buffer).cast("B"), 0
         wanted = max(0, min(len(view), self._size - self._at))
         while filled < wanted and self.error is None:
-            part = self._part(wanted - filled)
-            view[filled : filled + len(part)] = part
-            filled += len(part)
-            self._at += len(part)
+            try:
+                count = self._fill(view[filled:wanted])
+                if not count:
+                    raise DamagedError("it has become shorter while it was read")
+                filled += count
+                self._at += count
+            except Exception as error:
+                self.error = error
         return filled
+
+    def _fill(self, view: memoryview) -> int:
+        """Copy bytes from the current position on, and return their number."""
+        raise NotImplementedError
+
+
+class WholeFile(CallbackFile):
+    """The bytes of an open file, which is closed with it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file.seek(0, os.SEEK_END))
+        self._file = file
+
+    def close(self) -> None:
+        """Close the file."""
+        super().close()
+        self._file.close()
+
+    def _fill(self, view: memoryview) -> int:
+        if self._file.tell() != self._at:
+            self._file.seek(self._at)
+        return cast(RawIOBase, self._file).readinto(view) or 0
+
+
+class Splice(CallbackFile):
+    """A file of pieces, each loaded when it is read.
+
+    Args:
+        sizes: bytes per piece.
+        load: returns a piece, given its index.
+        tail: number of zero bytes after the last piece.
+    """
+
+    def __init__(self, sizes: Sequence[int], load: Callable[[int], bytes], tail: int = 0) -> None:
+        self._ends = list(accumulate(sizes))
+        super().__init__((self._ends[-1] if self._ends else 0) + tail)
+        self._load, self._held, self._piece = load, -1, b""
+
+    def _fill(self, view: memoryview) -> int:
+        part = self._part(len(view))
+        view[: len(part)] = part
+        return len(part)
 
     def _part(self, max_bytes: int) -> bytes:
         index = bisect_right(self._ends, self._at)
@@ -68,14 +115,9 @@ class Splice(RawIOBase):
             return bytes(max_bytes)
         if index != self._held:
             begin = self._ends[index - 1] if index else 0
-            try:
-                self._piece = self._load(index)
-                if len(self._piece) != self._ends[index] - begin:
-                    raise DamagedError("it has become shorter while it was read")
-            except Exception as error:
-                self.error = error
-                return b""
-            self._held = index
+            self._piece, self._held = self._load(index), index
+            if len(self._piece) != self._ends[index] - begin:
+                raise DamagedError("it has become shorter while it was read")
         offset = len(self._piece) - (self._ends[index] - self._at)
         return self._piece[offset : offset + max_bytes]
 
@@ -103,12 +145,14 @@ class Decoder(soundfile.SoundFile):
     between frames when they seek.
     """
 
-    def __init__(self, file: BinaryIO | Splice) -> None:
-        self.source = file
+    def __init__(self, source: CallbackFile) -> None:
+        self.source = source
         try:
-            super().__init__(cast(BinaryIO, file))
+            super().__init__(cast(BinaryIO, source))
         except BaseException:
-            file.close()
+            source.close()
+            if source.error is not None:
+                raise source.error from None
             raise
 
     def seekable(self) -> bool:
@@ -128,7 +172,7 @@ class Decoder(soundfile.SoundFile):
     def fill(self, block: np.ndarray) -> int:
         """Read the next samples into `block`, `(samples, channels)` float32, and return their number."""
         count = len(self.read(out=block))
-        if isinstance(self.source, Splice) and self.source.error is not None:
+        if self.source.error is not None:
             raise self.source.error
         return count
 
