@@ -48,12 +48,13 @@ from .roles import (
     RepresentationEncoder,
     Role,
     sum_contexts,
+    widest_context,
 )
 from .saving import Saved, load_weights
 from .settings import config_of, register
 from .specs import AudioSpec, LatentSpec
 from .stream_codec import StreamDecoder, StreamEncoder
-from .streams import Chain, StatefulStream, Stream, Streamable, TiledStream, UnboundedError
+from .streams import Chain, Parallel, StatefulStream, Stream, Streamable, TiledStream, UnboundedError
 from .typed_module import TypedModule
 
 __all__ = [
@@ -119,6 +120,7 @@ __all__ = [
     "override",
     "parse_config",
     "parse_json",
+    "Parallel",
     "PartitaError",
     "Posterior",
     "Precision",
@@ -146,6 +148,7 @@ __all__ = [
     "StreamEncoder",
     "suggest",
     "sum_contexts",
+    "widest_context",
     "TiledStream",
     "to_dict",
     "to_network",

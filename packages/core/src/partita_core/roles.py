@@ -36,6 +36,12 @@ def sum_contexts(*contexts: Context) -> Context:
     return (left, right)
 
 
+def widest_context(*contexts: Context) -> Context:
+    """Context of parts in parallel: None on a side where one of them is unbounded."""
+    left, right = (None if None in side else max(side) for side in zip(*contexts))
+    return (left, right)
+
+
 class Role(TypedModule):
     """Base class of all roles.
 
