@@ -51,7 +51,6 @@ from .noise_conditioning import (
 )
 from .patching import Depatchifier, Patchifier, patch_grid
 from .spectral import STFT, LogMel, a_weighting, mel_filterbank, overlap_add, power, reflect_pad, reflected_positions
-from .zero_start import zero_last_layer
 
 __all__ = [
     "ACTIVATIONS",
@@ -123,5 +122,4 @@ __all__ = [
     "up_stages",
     "why_no_kernels",
     "windowed_attention",
-    "zero_last_layer",
 ]

@@ -15,7 +15,10 @@ _SILENCE = 1e-3
 _SLOPE, _CENTER = 1.5, -1.5
 # Largest magnitude of a bounded latent that is expanded again, and largest exponent of a decoded level.
 _MAX_BOUNDED, _MAX_LOG_LEVEL = 1 - 1e-6, 5.0
-_TINY = 1e-12
+# Added to mean squares, far below those of audible frames.
+_TINY = 1e-24
+# Smallest divisor of a corrected direction, which otherwise has an RMS of 1: only silent frames are below.
+_MIN_RMS = 0.1
 
 
 class LevelCode(TypedModule):
@@ -73,7 +76,7 @@ class LevelCode(TypedModule):
         if self.level != "channel":
             return content
         numbers, free = content.split((self.numbers, self.content - self.numbers), dim=1)
-        numbers = numbers / (numbers.square().mean(1, keepdim=True) + _TINY).sqrt()
+        numbers = numbers / (numbers.square().mean(1, keepdim=True) + _TINY).sqrt().clamp_min(_MIN_RMS)
         level = _SLOPE * ((rms + _SILENCE).log() - _CENTER)
         return self._rotation(numbers) @ torch.cat([numbers, free, level], dim=1)
 

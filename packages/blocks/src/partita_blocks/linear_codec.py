@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-from partita_core import ChannelLayout, PartitaError, TypedModule, convert_pairs, upcast
+from partita_core import ChannelLayout, PartitaError, TypedModule, convert_pairs, tokens_within, upcast
 from torch import Tensor
 
 from .mdct import MDCT
@@ -16,13 +16,13 @@ _MIN_VARIANCE = 1e-6
 
 
 class LappedProjection(TypedModule):
-    """Linear map between the MDCT of audio and a few numbers per frame.
+    """Linear map between the MDCT of one channel, or of mid and side, and a few numbers per frame.
 
-    Until it is fitted, the numbers are the lowest bins of each channel. An encoder uses `analyze`, a decoder
+    Until it is fitted, the numbers are the lowest bins, of left and right in turn. An encoder uses `analyze`, a decoder
     `synthesize`; `fit_linear_codec` fits the matrices of both.
 
     Args:
-        channels: channels of the audio.
+        channels: channels of the audio: 1, or 2 for mid and side.
         hop: samples per frame.
         numbers: numbers per frame.
 
@@ -39,8 +39,10 @@ class LappedProjection(TypedModule):
         self.channels, self.hop, self.numbers = channels, hop, numbers
         self.mdct = MDCT(hop)
         index = torch.arange(numbers)
+        # Left is the sum of mid and side, right their difference.
+        signs = torch.stack([torch.ones(numbers), 1 - 2 * (index % 2)])[:channels] * channels**-0.5
         matrix = torch.zeros(numbers, channels, hop)
-        matrix[index, index % channels, index // channels] = 1.0
+        matrix[index, :, index // channels] = signs.mT
         self.register_buffer("matrix", matrix)
 
     def analyze(self, audio: Tensor) -> Tensor:
@@ -70,9 +72,10 @@ class FrameCovariance:
         self.bins: Tensor | None = None
         self._total = torch.zeros(self.max_bins, self.max_bins, dtype=torch.float64)
 
-    def add(self, audio: Tensor) -> None:
-        """Add the frames of audio `(batch, channels, hop * frames)`."""
-        x = self.mdct(audio.detach().cpu().double()).flatten(1, 2).transpose(1, 2).flatten(0, 1)
+    def add(self, audio: Tensor, lengths: Tensor | None = None) -> None:
+        """Add the frames of audio `(batch, channels, hop * frames)` within `lengths` `(batch,)` samples."""
+        x = self.mdct(audio.detach().cpu().double()).flatten(1, 2)
+        x = tokens_within(x, None if lengths is None else -(-lengths.cpu() // self.mdct.hop))
         if self.bins is None:
             self.bins = x.square().sum(0).topk(self.max_bins).indices.sort().values
         x = x[:, self.bins]
@@ -125,14 +128,19 @@ def _error(covariance: Tensor, analysis: Tensor, synthesis: Tensor) -> Tensor:
 
 
 def fit_linear_codec(
-    analysis: LappedProjection, synthesis: LappedProjection, audio: Iterable[Tensor], *, weighting: float = 0.0
+    analysis: LappedProjection,
+    synthesis: LappedProjection,
+    audio: Iterable[tuple[Tensor, Tensor | None]],
+    *,
+    weighting: float = 0.0,
 ) -> float:
     """Fit the projections of an encoder and of its decoder to audio.
 
     Args:
         analysis: projection that the encoder analyzes with.
         synthesis: projection that the decoder synthesizes with.
-        audio: pieces `(batch, channels, hop * frames)`, of the statistics that the codec is for.
+        audio: batches `(batch, channels, hop * frames)` of mid and side, or of one channel, each with the number of
+            samples of its items before their padding, `(batch,)`; None if all are full.
         weighting: see `principal_components`.
 
     Returns:
@@ -146,8 +154,8 @@ def fit_linear_codec(
         raise PartitaError(f"the linear encoder and decoder have matrices of {shapes} (numbers, channels, hop)")
     numbers, channels, hop = analysis.matrix.shape
     covariance = FrameCovariance(channels, hop, max(MAX_BINS, numbers))
-    for piece in audio:
-        covariance.add(piece)
+    for batch, lengths in audio:
+        covariance.add(batch, lengths)
     found = principal_components(covariance.matrix, numbers, weighting)
     for part, matrix in ((analysis, found.analysis), (synthesis, found.synthesis)):
         full = part.matrix.new_zeros(numbers, channels * hop)

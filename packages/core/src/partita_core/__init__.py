@@ -56,6 +56,7 @@ from .specs import AudioSpec, LatentSpec
 from .stream_codec import StreamDecoder, StreamEncoder
 from .streams import Chain, Parallel, StatefulStream, Stream, Streamable, TiledStream, UnboundedError
 from .typed_module import TypedModule
+from .zero_start import set_to_zero
 
 __all__ = [
     "as_integers",
@@ -147,6 +148,7 @@ __all__ = [
     "StreamDecoder",
     "StreamEncoder",
     "suggest",
+    "set_to_zero",
     "sum_contexts",
     "widest_context",
     "TiledStream",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from partita_blocks import Level, zero_last_layer
+from partita_blocks import Level
 from partita_core import (
     AudioSpec,
     Config,
@@ -59,7 +59,7 @@ class LinearPathDecoder(FeedForwardDecoder):
     Before training this is the linear decoder that is fitted to the data; the network learns what is missing.
 
     Args:
-        network: feed-forward decoder; its last layer is set to zero.
+        network: feed-forward decoder; it is made to start at zero.
         linear: linear decoder of the same latents.
 
     Raises:
@@ -72,7 +72,8 @@ class LinearPathDecoder(FeedForwardDecoder):
             raise PartitaError(f"{type(network).__name__} is not a feed-forward decoder, which a linear path needs")
         self.in_dim, self.hop, self.audio_spec = network.in_dim, network.hop, network.audio_spec
         self.tile_seconds = network.tile_seconds
-        self.linear, self.network = linear, zero_last_layer(network)
+        self.linear, self.network = linear, network
+        network.start_at_zero()
         self.context = widest_context(linear.context, network.context)
 
     def forward(self, hidden: Tensor, layout: Tensor) -> Tensor:
@@ -91,6 +92,10 @@ class LinearPathDecoder(FeedForwardDecoder):
         """Return a stream, as `FeedForwardDecoder.stream` does, with the network's own stream beside the linear one."""
         settings: dict[str, Any] = {"sampler": sampler, "seeds": seeds, "dtype": dtype, "width": width}
         return Parallel(_sum, self.linear.stream(layout, **settings), self.network.stream(layout, **settings))
+
+    def start_at_zero(self) -> None:
+        """Raise a PartitaError: with a linear path the output is not zero."""
+        raise PartitaError(f"{type(self).__name__} cannot start at zero; use its network without the path")
 
     def optimize(self, *, precision: Precision, compile: bool) -> None:
         """Optimize the network; see `Role.optimize`. The linear path keeps its precision."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from partita_blocks import Level, zero_last_layer
+from partita_blocks import Level
 from partita_core import (
     AudioSpec,
     Config,
@@ -68,7 +68,7 @@ class LinearPathEncoder(Encoder):
     and the content of the channels that they leave free. See `LinearPathEncoderConfig` for the arguments.
 
     Args:
-        network: encoder with one token per frame; its last layer is set to zero.
+        network: encoder with one token per frame; it is made to start at zero.
         numbers: numbers per frame of the linear path.
         level: coding of the level of a frame.
         weighting: see `LinearEncoder`.
@@ -97,7 +97,8 @@ class LinearPathEncoder(Encoder):
         self.linear = LinearEncoder(
             network.out_dim, network.audio_spec, hop=network.hop, numbers=numbers, level=level, weighting=weighting
         )
-        self.network = zero_last_layer(network)
+        self.network = network
+        network.start_at_zero()
         self.context = widest_context(self.linear.context, network.context)
 
     def forward(self, audio: Tensor, layout: Tensor) -> Tensor:
@@ -108,6 +109,10 @@ class LinearPathEncoder(Encoder):
         """Return a stream, as `Encoder.stream` does, with the network's own stream in parallel to the linear path."""
         network = self.network.stream(layout, dtype=dtype, width=width)
         return Parallel(self._combine, self.linear.numbers_stream(layout, width=width), network)
+
+    def start_at_zero(self) -> None:
+        """Raise a PartitaError: with a linear path the output is not zero."""
+        raise PartitaError(f"{type(self).__name__} cannot start at zero; use its network without the path")
 
     def optimize(self, *, precision: Precision, compile: bool) -> None:
         """Optimize the network; see `Role.optimize`. The linear path keeps its precision."""
