@@ -120,11 +120,12 @@ class Autoencoder(Codec, Saved):
         tokens = None if valid is None else self.latent_spec.tokens(valid)
         output = self.bottleneck(self.encoder(padded, layout), stochastic=stochastic, lengths=tokens)
         values = self.bottleneck.expand(output.values).to(padded.dtype)
-        if self.training and self.decoder.loss_weights:
-            decoded, losses = self.decoder.reconstruct(values, target, convert_pairs(padded, layout, target), valid)
+        decoder: Any = self.decoder
+        if self.training and decoder.loss_weights:
+            decoded, losses = decoder.reconstruct(values, target, convert_pairs(padded, layout, target), valid)
             output = output._replace(losses=output.losses | losses)
         else:
-            decoded = self.decoder(values, target)
+            decoded = decoder(values, target)
         return decoded[..., :samples], output
 
     @property

@@ -7,8 +7,8 @@ from torch.nn.utils import parametrize
 
 def matrix_layers(network: nn.Module) -> list[nn.Module]:
     """Modules with a weight matrix, in the order of registration."""
-    layers = [module for module in network.modules() if isinstance(getattr(module, "weight", None), torch.Tensor)]
-    return [module for module in layers if module.weight.ndim > 1]
+    weights = ((module, getattr(module, "weight", None)) for module in network.modules())
+    return [module for module, weight in weights if isinstance(weight, torch.Tensor) and weight.ndim > 1]
 
 
 @torch.no_grad()
