@@ -2,9 +2,10 @@
 
 import pytest
 from partita_core import components, lookup
-from partita_testing import ENCODER_CHECKS
+from partita_testing import ENCODER_CHECKS, EncoderCase
 
 COMPONENTS = [
+    "encoder/adaptive",
     "encoder/genae",
     "encoder/linear",
     "encoder/linear_path",
@@ -12,6 +13,8 @@ COMPONENTS = [
     "encoder/spectrostream",
     "encoder/summary",
 ]
+
+OUT_DIMS = {"encoder/adaptive": 50}  # two side numbers, and 24 bins for each of two channels
 
 
 def test_list_of_components_is_complete():
@@ -22,4 +25,4 @@ def test_list_of_components_is_complete():
 @pytest.mark.parametrize("check", ENCODER_CHECKS)
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_encoder_conformance(name, check):
-    check(lookup(name).example())
+    check(EncoderCase(lookup(name).example(), out_dim=OUT_DIMS.get(name, 4)))

@@ -29,6 +29,7 @@ from .convolutions import (
 from .frame_stack import FrameBlock, FrameStack
 from .fused import FusedStages, fuse_stages
 from .grid_vectors import GridToVectors, VectorsToGrid
+from .hashed_signs import hashed_signs
 from .level_code import Level, LevelCode
 from .linear_codec import (
     FrameCovariance,
@@ -105,6 +106,7 @@ __all__ = [
     "down_stages",
     "fit_linear_codec",
     "from_mid_side",
+    "hashed_signs",
     "fuse_stages",
     "init_truncated_normal",
     "mel_filterbank",

@@ -1,5 +1,6 @@
 """Decoders from latents to audio, and samplers for denoising decoders."""
 
+from .adaptive import AdaptiveDecoder, AdaptiveDecoderConfig
 from .consistency import ConsistencyDecoder, ConsistencyDecoderConfig
 from .genae import GenAEDecoder, GenAEDecoderConfig
 from .linear import LinearDecoder, LinearDecoderConfig
@@ -9,6 +10,8 @@ from .samplers import Autoregressive, Independent, Overlap, Parallel, TwoStep
 from .spectrostream import SpectroStreamDecoder, SpectroStreamDecoderConfig
 
 __all__ = [
+    "AdaptiveDecoder",
+    "AdaptiveDecoderConfig",
     "Autoregressive",
     "ConsistencyDecoder",
     "ConsistencyDecoderConfig",
