@@ -257,7 +257,8 @@ def pitches(tmp_path_factory):
             audio = 0.3 * np.sin(2 * np.pi * (400 if label == "low" else 2500) * t)
             audio += 0.01 * generator.standard_normal(len(t))
             soundfile.write(folder / split / f"{i}.wav", audio, RATE, subtype="FLOAT")
-            lines.append(f"{split}/{i}.wav,{label},pitch,{WORDS[label] if i < 7 else ''},0.{i + 1},{60 if i < 3 else 120}")
+            text = WORDS[label] if i < 7 else ""
+            lines.append(f"{split}/{i}.wav,{label},pitch,{text},0.{i + 1},{60 if i < 3 else 120}")
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
     return folder
 
