@@ -201,7 +201,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def benchmarks(session: nox.Session) -> None:
-    """Benchmarks next to other libraries, in a separate environment; `-- --quick` for a short run, `-- NAME` for one."""
+    """Benchmarks next to other libraries, in a separate environment; `-- --quick` is short, `-- NAME` runs one."""
     install(session, *(str(path) for path in PACKAGES.values()), *tools("peers"))
     # CC BY-NC: only run for comparison, with random weights. Its other dependencies are not needed.
     install(session, "--no-deps", "music2latent")
