@@ -273,7 +273,9 @@ DECODERS = {name: broken(TransposedConfig()) for name, broken in BREAK_DECODER.i
     "generates_as_declared": method(
         "generate", lambda parent, self, *args, **kwargs: parent.generate(self, *args, **kwargs)[..., 1:]
     )(TransposedConfig()),
-    "feed_forward_rejects_samplers": method("_reject_sampler", lambda parent, self, sampler: None)(TransposedConfig()),
+    "feed_forward_rejects_samplers": method(
+        "generate", lambda parent, self, hidden, layout, **unused: self(hidden, layout)
+    )(TransposedConfig()),
     "feed_forward_context_is_as_declared": CONTEXT["context_is_as_declared"](TransposedConfig()),
     "tiled_feed_forward_equals_whole": CONTEXT["tiled_equals_whole"](TransposedConfig()),
     "steps_do_not_modify_in_place": with_state(TransposedConfig()),

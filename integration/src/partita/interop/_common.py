@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from partita_blocks import conv_reach, conv_transpose_reach
-from partita_core import AudioSpec, ChannelLayout, Codec, Config, PartitaError, Saved
-from partita_core.decoder_roles import reject_sampler
+from partita_core import AudioSpec, ChannelLayout, Codec, Config, PartitaError, Saved, reject_sampler
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -8,7 +8,7 @@ from .codec import Codec
 from .codes import check_codes, resolve_num_quantizers
 from .configs import build, from_dict, to_dict
 from .constants import Constant
-from .decoder_roles import Decoder, FeedForwardDecoder
+from .decoder_roles import Decoder, FeedForwardDecoder, reject_sampler
 from .denoising import AudioTransform, DenoisingDecoder, NoiseSchedule, Sampler
 from .discriminators import Discriminator, DiscriminatorOutput
 from .distributed import is_distributed, process_mean
@@ -119,6 +119,7 @@ __all__ = [
     "read_json",
     "read_tensors",
     "register",
+    "reject_sampler",
     "regroup",
     "remove_unfinished",
     "RepresentationEncoder",
