@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from partita_representation import RepresentationModel
 
 Progress = Callable[[Iterable[Clip], int], Iterable[Clip]]
-"""Wraps the clips of a split and their number, to show progress."""
+"""Wrapper of the clips of a split, given their number, to show progress."""
 
 
 def probe(
