@@ -38,13 +38,14 @@ from .quantized_codec import QuantizedCodec, QuantizedCodecConfig, attach_quanti
 from .registry import Config, component_field, components, lookup
 from .representation_role import RepresentationEncoder
 from .role_outputs import BottleneckOutput, Posterior, StepOutput
-from .roles import Bottleneck, Context, Encoder, Loss, Quantizer, Role, sum_contexts
+from .roles import Bottleneck, Context, Encoder, Loss, Quantizer, Role, sum_contexts, widest_context
 from .saving import Saved, load_weights
 from .settings import config_of, register
 from .specs import AudioSpec, LatentSpec
 from .stream_codec import StreamDecoder, StreamEncoder
-from .streams import Chain, StatefulStream, Stream, Streamable, TiledStream, UnboundedError
+from .streams import Chain, Parallel, StatefulStream, Stream, Streamable, TiledStream, UnboundedError
 from .typed_module import TypedModule
+from .zero_start import set_to_zero
 
 __all__ = [
     "as_integers",
@@ -109,6 +110,7 @@ __all__ = [
     "override",
     "parse_config",
     "parse_json",
+    "Parallel",
     "PartitaError",
     "Posterior",
     "Precision",
@@ -136,7 +138,9 @@ __all__ = [
     "StreamDecoder",
     "StreamEncoder",
     "suggest",
+    "set_to_zero",
     "sum_contexts",
+    "widest_context",
     "TiledStream",
     "to_dict",
     "to_network",

@@ -65,11 +65,35 @@ class Decoder(Role, ABC):
 
 
 class FeedForwardDecoder(Decoder, ABC):
-    """Decoder that generates audio in one pass."""
+    """Decoder that generates audio in one pass.
+
+    Attributes:
+        loss_weights: training weight of each loss that `reconstruct` returns; empty by default.
+    """
+
+    loss_weights: dict[str, float] = {}
 
     @abstractmethod
     def forward(self, hidden: Tensor, layout: Tensor) -> Tensor:
         """Decode `(batch, in_dim, frames * K)` to exactly `(batch, channels, hop * frames)`."""
+
+    def reconstruct(
+        self, hidden: Tensor, layout: Tensor, target: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Decode as `forward` does, and compute losses of the decoder's own, such as a likelihood of the target.
+
+        Training calls it if there are `loss_weights`.
+
+        Args:
+            hidden: latents `(batch, in_dim, frames * K)`.
+            layout: channel layout of each item, `(batch,)` int64.
+            target: audio `(batch, channels, hop * frames)` of the same layouts.
+            lengths: number of valid samples of each item, `(batch,)` int64; None if all are valid.
+
+        Returns:
+            Audio `(batch, channels, hop * frames)`, and scalar losses by the names in `loss_weights`.
+        """
+        return self(hidden, layout), {}
 
     def generate(self, hidden: Tensor, layout: Tensor, *, sampler: Any = None, seeds: Tensor | None = None) -> Tensor:
         """Call `forward`. Seeds are ignored; a sampler raises a PartitaError."""

@@ -18,11 +18,13 @@ import torch
 from torch import Tensor
 
 from .codes import check_codes
+from .errors import PartitaError
 from .precision import Precision, compile_frozen
 from .role_outputs import BottleneckOutput, Posterior
 from .specs import AudioSpec
 from .streams import StatefulStream, Stream, Streamable, TiledStream, UnboundedError
 from .typed_module import TypedModule
+from .zero_start import matrix_layers, set_to_zero
 
 Context = tuple[int | None, int | None]
 
@@ -37,6 +39,12 @@ def sum_contexts(*contexts: Context) -> Context:
     return (left, right)
 
 
+def widest_context(*contexts: Context) -> Context:
+    """Context of parts in parallel: None on a side where one of them is unbounded."""
+    left, right = (None if None in side else max(side) for side in zip(*contexts))
+    return (left, right)
+
+
 class Role(TypedModule):
     """Base class of all roles.
 
@@ -45,6 +53,20 @@ class Role(TypedModule):
     """
 
     context: Context = (0, 0)
+
+    def start_at_zero(self) -> None:
+        """Set the last layers to zero, so that the output is zero and its gradient is not.
+
+        A linear path does so with the network beside it. By default this is the module with a weight matrix that was
+        registered last; override it if the output is made by several.
+
+        Raises:
+            PartitaError: the part has no such layer.
+        """
+        layers = matrix_layers(self)
+        if not layers:
+            raise PartitaError(f"{type(self).__name__} has no layer that could start at zero")
+        set_to_zero(layers[-1])
 
     def optimize(self, *, precision: Precision, compile: bool) -> None:
         """Prepare for inference, after weight norm has been folded.
