@@ -7,6 +7,7 @@ from partita_testing import DECODER_CHECKS, DecoderCase
 COMPONENTS = [
     "decoder/adaptive",
     "decoder/consistency",
+    "decoder/frames",
     "decoder/genae",
     "decoder/linear",
     "decoder/linear_path",

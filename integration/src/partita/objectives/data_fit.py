@@ -6,7 +6,7 @@ import torch
 from partita_blocks import fit_linear_codec, to_mid_side
 from partita_bottlenecks import Adaptive
 from partita_core import Autoencoder, PartitaError
-from partita_decoders import LinearDecoder
+from partita_decoders import FramesDecoder, LinearDecoder
 from partita_encoders import LinearEncoder
 from torch import Tensor
 
@@ -37,7 +37,11 @@ def fit_parts(model: Autoencoder, batches: Iterable[Batch], *, seconds: float | 
         return ""
     if len(encoders) + len(decoders) > 2:
         raise PartitaError(f"{len(encoders)} linear encoders and {len(decoders)} decoders; use one of each")
-    return _fit_linear(encoders[0], decoders[0], audio)
+    line = _fit_linear(encoders[0], decoders[0], audio)
+    network = getattr(model.decoder, "network", None)
+    if isinstance(network, FramesDecoder):
+        _fit_noise(network, encoders[0], decoders[0], next(iter(batches)))
+    return line
 
 
 def _excerpt(batches: Iterable[Batch], wanted: float, sample_rate: int) -> Iterator[Batch]:
@@ -54,6 +58,13 @@ def _fit_linear(encoder: LinearEncoder, decoder: LinearDecoder, batches: Iterato
     audio = ((to_mid_side(batch["audio"], batch["layout"]), batch["audio_lengths"]) for batch in batches)
     kept = fit_linear_codec(encoder.projection, decoder.projection, audio, weighting=encoder.weighting)
     return f"linear codec of {encoder.code.numbers} numbers per frame: {100 * kept:.1f} % of the energy kept"
+
+
+@torch.no_grad()
+def _fit_noise(network: FramesDecoder, encoder: LinearEncoder, decoder: LinearDecoder, batch: Batch) -> None:
+    """Let noise start at the level of what the linear codec lacks."""
+    bins = encoder.numbers(batch["audio"], batch["layout"])
+    network.fit_noise(to_mid_side(batch["audio"], batch["layout"]) - decoder.projection.synthesize(bins))
 
 
 @torch.no_grad()

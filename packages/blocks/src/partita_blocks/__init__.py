@@ -2,6 +2,7 @@
 
 from .activations import ACTIVATIONS, ELU, Snake, SnakeBeta, SnakeLite
 from .attention import RMSNorm, TransformerBlock, WindowedTransformer, rotary_angles, rotate, windowed_attention
+from .bands import Bands
 from .batch_norm import BatchNorm
 from .causal_conv2d import (
     CausalConv2d,
@@ -58,6 +59,7 @@ __all__ = [
     "AdaptiveGroupNorm",
     "AdaptiveLayerNorm",
     "AdaptiveScale",
+    "Bands",
     "BatchNorm",
     "CausalBlock",
     "CausalConv2d",

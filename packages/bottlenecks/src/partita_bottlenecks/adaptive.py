@@ -151,12 +151,14 @@ class Adaptive(Bottleneck):
         deviation = upcast(self.deviation)
         preference = self.tilt * (deviation / deviation.max().clamp_min(1e-20)).clamp_min(1e-6).log()
         ranked = (scale + preference[:, None]).mT.topk(count, dim=-1).indices
+        # For each bin, how much it prefers each channel: most its own, then the next ones.
         slots = torch.arange(count, device=scale.device)
-        free, result = torch.ones_like(ranked), torch.zeros_like(ranked)
-        for rank in range(count):
-            bins = ranked[..., rank : rank + 1]
-            slot = (free * 2 * count - (slots - bins) % count).argmax(-1, keepdim=True)
-            result, free = result.scatter(-1, slot, bins), free.scatter(-1, slot, 0)
+        wish = -((slots - torch.arange(self.bins, device=scale.device)[:, None]) % count).to(scale.dtype)
+        taken, result = torch.zeros(ranked.shape, dtype=scale.dtype, device=scale.device), torch.zeros_like(ranked)
+        for bins in ranked.split(1, dim=-1):
+            slot = (wish[bins[..., 0]] - taken).argmax(-1, keepdim=True)
+            result.scatter_(-1, slot, bins)
+            taken.scatter_(-1, slot, float(count))
         return result.mT
 
 

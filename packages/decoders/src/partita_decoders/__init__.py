@@ -2,6 +2,7 @@
 
 from .adaptive import AdaptiveDecoder, AdaptiveDecoderConfig
 from .consistency import ConsistencyDecoder, ConsistencyDecoderConfig
+from .frames import FramesDecoder, FramesDecoderConfig
 from .genae import GenAEDecoder, GenAEDecoderConfig
 from .linear import LinearDecoder, LinearDecoderConfig
 from .linear_path import LinearPathDecoder, LinearPathDecoderConfig
@@ -15,6 +16,8 @@ __all__ = [
     "Autoregressive",
     "ConsistencyDecoder",
     "ConsistencyDecoderConfig",
+    "FramesDecoder",
+    "FramesDecoderConfig",
     "GenAEDecoder",
     "GenAEDecoderConfig",
     "Independent",
