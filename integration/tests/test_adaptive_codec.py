@@ -77,7 +77,7 @@ def test_envelope_is_learned_by_its_likelihood():
             bottleneck.network.head.weight.zero_()
             bottleneck.network.head.bias.zero_()
             bottleneck.mean_log.fill_(log_scale)
-        return float(bottleneck(hidden).losses["likelihood"])
+        return float(bottleneck(hidden).losses["likelihood"].detach())
 
     best = float(bins.abs().mean().log())
     assert loss(best) < min(loss(best - 0.2), loss(best + 0.2))
