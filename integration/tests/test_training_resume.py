@@ -80,9 +80,11 @@ def check(whole: Path, killed: Path, *, keep: int = 2) -> None:
 
 @pytest.mark.slow
 def test_run_with_two_kills(interrupted):
-    whole, killed, met = interrupted("adversarial", steps=10, kills=2, every=2)
+    whole, killed, met = interrupted("staged", steps=10, kills=2, every=2)
     assert met["kills"] >= 1
     check(whole, killed)
+    stages = [(line["step"], line["stage"]) for line in lines(killed) if "stage" in line]
+    assert stages == [(0, "reconstruction"), (3, "discriminator warmup"), (6, "adversarial")]
 
 
 @pytest.mark.endurance

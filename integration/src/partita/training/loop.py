@@ -85,6 +85,7 @@ class Loop:
         self.positions: tuple[Any, ...] = ()  # positions in the streams of each process, from a checkpoint
         self.initialization = ""  # line on what was initialized from data
         self.stop_reason = ""  # alarm that ends the run
+        self.stage = ""  # present stage of the objective
         self.callback_error: OSError | None = None
         self.log: Log | None = None
         self.bar: Progress | None = None
@@ -159,6 +160,8 @@ class Loop:
         self.log = Log(self.run.log, step=state.step, trackers=self.accelerator.trackers) if main else None
         if self.log is not None and self.initialization:
             self.log.write(state.step, start=self.initialization)
+        if self.log is not None:
+            self.stage = next((line["stage"] for line in reversed(self.log.kept) if "stage" in line), "")
         self.bar = Progress(state.total_steps, start=state.step, shown=options.progress and main)
         budget = TimeBudget(
             elapsed,
@@ -175,6 +178,7 @@ class Loop:
                 self._validate(validator, state, budget)
             signals = stack.enter_context(Signals())  # before the first step there is nothing to lose
             while not last and not self.stop_reason:
+                self._log_stage(state)
                 values, waited = self._try_step(reader, state)
                 state.step += 1
                 ending, requested = signals.take()
@@ -231,6 +235,14 @@ class Loop:
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.update()  # otherwise GradScaler raises: gradients were unscaled, never stepped
             return {}, 0.0
+
+    def _log_stage(self, state: TrainState) -> None:
+        """Write a line of the log when the objective enters another stage."""
+        before, self.stage = self.stage, self.objective.stage(state)
+        if self.log is not None and self.stage != before:
+            self.log.write(state.step, stage=self.stage)
+            if self.options.progress:
+                tqdm.write(f"step {state.step}: {self.stage}")
 
     def _log_step(self, values: Mapping[str, Tensor], state: TrainState, **times: float) -> None:
         """Write a line of the log, with means over processes, and raise alarms."""
