@@ -16,7 +16,7 @@ from partita_core import PartitaError, override, read_json
 FAMILIES = ("reconstruction", "adversarial", "consistency", "quantization", "representation", "generation")
 
 # Values of the log that depend on time.
-TIMES = ("seconds", "waited")
+TIMES = ("seconds", "cpu_seconds", "waited")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def check(whole: Path, killed: Path, *, keep: int = 2) -> None:
             assert read_json(file) == read_json(other / file.name)
         states = [read_json(path / "state.json") for path in (one, other)]
         for state in states:
-            del state["metadata"]["seconds"]
+            del state["metadata"]["seconds"], state["metadata"]["cpu_seconds"]
         assert states[0] == states[1]
     weights = [(run / "model" / "model.safetensors").read_bytes() for run in (whole, killed)]
     assert weights[0] == weights[1]

@@ -82,8 +82,8 @@ def evaluate(
     Raises:
         PartitaError: there are no clips or no systems, models differ in sample rate and `sample_rate` is None, a name
             is taken twice, a clip or an estimate is not finite, a named metric can measure none of the clips, there is
-            only one clip to embed, models decode in different chunks where a metric needs them, or a model does not accept
-            a clip's layout or the sampler, or has fewer levels of codes.
+            only one clip to embed, models decode in different chunks where a metric needs them, or a model does not
+            accept a clip's layout or the sampler, or has fewer levels of codes.
     """
     if num_quantizers and codecs and not any(codec.latent_spec.codebook_sizes for codec in codecs.values()):
         raise PartitaError(f"num_quantizers is {num_quantizers}, but no model has codes; leave it out")
