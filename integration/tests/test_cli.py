@@ -377,6 +377,8 @@ def test_invalid_training_arguments(refused, tones, tmp_path):
     assert "unrecognized" in refused("train", "genae_tiny", *settings, "--stepz", "3")
     for minutes in ("-1", "nan", "inf"):
         assert f"--minutes: {minutes!r}" in refused("train", "genae_tiny", *settings, "--minutes", minutes)
+    both = refused("train", "genae_tiny", *settings, "--minutes", 1, "--cpu-minutes", 1)
+    assert "--cpu-minutes" in both and "--minutes" in both
     for change, complaint in (
         ("trainer.optimizers.generator.betas=[2,3]", "betas[0] is 2.0"),
         ("trainer.optimizers.generator.betas=[0.9,1]", "betas[1] is 1.0"),

@@ -35,7 +35,7 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME,...",
         help="metrics by name, as listed by `partita components 'metric/*'`, with optional settings as in "
         "seam_excess:chunk=26880,edge=0; `all` for every metric that applies to any clip "
-        "(default: log_mel_l1,multi_resolution_stft,si_sdr)",
+        "(default: log_mel_l1,multi_resolution_stft,si_sdr,frame_buzz)",
     )
     parser.add_argument(
         "--frechet",
@@ -75,11 +75,11 @@ def run_evaluation(
 
     from partita.data import open_dataset, spread_rows, whole_files
     from partita.data.clip_latents import truncate_clip
-    from partita.evaluation import DEFAULT_METRICS, evaluate, named_metrics
+    from partita.evaluation import evaluate, named_metrics
 
     from ._files import print_status
 
-    metrics = DEFAULT_METRICS if options.metrics is None else named_metrics(_names(options.metrics))
+    metrics = None if options.metrics is None else named_metrics(_names(options.metrics))
     sampler = named_sampler(options.sampler)
     embedders = _embedders(options.frechet)
     rate = max(codec.audio_spec.sample_rate for codec in codecs.values())

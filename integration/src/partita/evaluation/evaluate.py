@@ -33,7 +33,7 @@ from .latent_statistics import LatentStatistics, latent_statistics, latent_vecto
 from .references import fit, low_passed, matched_noise, silence
 from .results import Clip, Difference, Evaluation, MetricInfo, Speed, System
 
-DEFAULT_METRICS = ("log_mel_l1", "multi_resolution_stft", "si_sdr")
+DEFAULT_METRICS = ("log_mel_l1", "multi_resolution_stft", "si_sdr", "frame_buzz")
 
 OnClip = Callable[[str, Tensor, dict[str, Tensor]], None]
 Scores = dict[str, dict[str, list[float | None]]]
@@ -42,7 +42,7 @@ Scores = dict[str, dict[str, list[float | None]]]
 def evaluate(
     codecs: Mapping[str, Codec],
     clips: Iterable[tuple[str, Tensor, ChannelLayout | str]],
-    metrics: Sequence[str | Config] = DEFAULT_METRICS,
+    metrics: Sequence[str | Config] | None = None,
     *,
     sample_rate: int | None = None,
     num_quantizers: int | None = None,
@@ -63,8 +63,9 @@ def evaluate(
         codecs: models by their names in the tables.
         clips: name, audio `(channels, samples)` in [-1, 1] and layout of each clip; only one is held in memory at a
             time.
-        metrics: names or Configs of registered metrics. Metrics of chunks use the models' grid unless their Config sets
-            another. Clips that a metric cannot measure are recorded, and its means are over the others.
+        metrics: names or Configs of registered metrics; None for `DEFAULT_METRICS`, without those that can measure none
+            of the clips. Metrics of chunks use the models' grid, and those of frames each model's hop, unless their
+            Config sets another. Clips that a metric cannot measure are recorded, and its means are over the others.
         sample_rate: sample rate of the clips, at which metrics are computed; None for the models' common sample rate.
             For a model of another sample rate, the clips and its output are resampled.
         num_quantizers: number of code levels that models with codes decode; None for all of them, 0 for their
@@ -80,14 +81,16 @@ def evaluate(
 
     Raises:
         PartitaError: there are no clips or no systems, models differ in sample rate and `sample_rate` is None, a name
-            is taken twice, a clip or an estimate is not finite, a metric can measure none of the clips, there is only
-            one clip to embed, models decode in different chunks where a metric needs them, or a model does not accept a
-            clip's layout or the sampler, or has fewer levels of codes.
+            is taken twice, a clip or an estimate is not finite, a named metric can measure none of the clips, there is
+            only one clip to embed, models decode in different chunks where a metric needs them, or a model does not
+            accept a clip's layout or the sampler, or has fewer levels of codes.
     """
     if num_quantizers and codecs and not any(codec.latent_spec.codebook_sizes for codec in codecs.values()):
         raise PartitaError(f"num_quantizers is {num_quantizers}, but no model has codes; leave it out")
     rate = _common_rate(codecs) if sample_rate is None else sample_rate
-    built = _build_metrics(metrics, codecs, rate)
+    built = _build_metrics(DEFAULT_METRICS if metrics is None else metrics, codecs, rate)
+    by_model = {name: [_with_hop(metric, codec, rate) for metric in built] for name, codec in codecs.items()}
+    others = next(iter(by_model.values()), built)  # of systems without frames: at the hop of the first model
     baselines = _references(codecs, rate, seed) if references else {}
     if not codecs and not baselines:
         raise PartitaError("there are no models and no references; give at least one model, or references=True")
@@ -112,9 +115,12 @@ def evaluate(
             for system, estimate in estimates.items():
                 if not torch.isfinite(estimate).all():
                     raise PartitaError(f"{system} returned samples that are not finite for {name}")
-            for metric in built:
+            for index, metric in enumerate(built):
                 try:
-                    found = {system: metric(estimate, audio) for system, estimate in estimates.items()}
+                    found = {
+                        system: by_model.get(system, others)[index](estimate, audio)
+                        for system, estimate in estimates.items()
+                    }
                 except PartitaError as error:  # skipped for all systems, so that all are compared on the same clips
                     skipped[metric.name][name] = str(error)
                     found = dict.fromkeys(estimates)
@@ -127,8 +133,10 @@ def evaluate(
     if not seen:
         raise PartitaError("there are no clips to evaluate")
     for name, reasons in skipped.items():
-        if len(reasons) == len(seen):
+        if len(reasons) == len(seen) and metrics is not None:
             raise PartitaError(f"{name} can measure none of the clips; {seen[0].name}: {reasons[seen[0].name]}")
+    built = [metric for metric in built if len(skipped[metric.name]) < len(seen)]
+    scores = {system: {metric.name: row[metric.name] for metric in built} for system, row in scores.items()}
 
     systems = [model.system(name) for name, model in timed.items()]
     systems += [System(name, reference=True, floats_per_second=rate) for name, (_, rate) in baselines.items()]
@@ -138,7 +146,7 @@ def evaluate(
         clips=tuple(seen),
         scores={system: {key: tuple(row) for key, row in table.items()} for system, table in scores.items()},
         means={system: {key: _mean(row, bootstrap) for key, row in table.items()} for system, table in scores.items()},
-        skipped={name: reasons for name, reasons in skipped.items() if reasons},
+        skipped={metric.name: skipped[metric.name] for metric in built if skipped[metric.name]},
         differences=tuple(_differences(systems, built, scores, bootstrap)),
         settings=settings | {"metrics": [to_dict(metric.config) for metric in built]},
         frechet=tuple(each.distances() for each in embedded),
@@ -261,6 +269,14 @@ def _build_metrics(metrics: Sequence[str | Config], codecs: Mapping[str, Codec],
     if not names or len(set(names)) != len(names):
         raise PartitaError(f"metrics are {', '.join(names) or 'none'}; give at least one, and each only once")
     return built
+
+
+def _with_hop(metric: Metric, codec: Codec, rate: int) -> Metric:
+    """The metric at the hop of a model's latent frames, if it has a hop and its Config leaves it open."""
+    if getattr(metric.config, "hop", 0) is not None:
+        return metric
+    hop = codec.latent_spec.hop * rate / codec.audio_spec.sample_rate
+    return replace(metric.config, hop=hop).build(sample_rate=rate)  # pyright: ignore
 
 
 def _common_rate(codecs: Mapping[str, Codec]) -> int:

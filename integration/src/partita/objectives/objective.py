@@ -110,6 +110,14 @@ class Objective(nn.Module, ABC):
     def parameter_groups(self, phase: str) -> list[dict[str, Any]]:
         """Parameter groups of the optimizer of a phase; empty if the phase trains nothing."""
 
+    def phases_at(self, state: TrainState) -> tuple[str, ...]:
+        """Phases of a step in the present state: the first of `phases`, and those of the others that are due."""
+        return self.phases
+
+    def stage(self, state: TrainState) -> str:
+        """Name of the present stage of the run, for the log; empty if there is only one."""
+        return ""
+
     @property
     def codec(self) -> Codec:
         """Codec that crops are cut for: the model itself, or the frozen codec that it is built on."""

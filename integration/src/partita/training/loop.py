@@ -26,7 +26,7 @@ from partita.distributed import (
 )
 from partita.objectives.objective import Objective, TrainState
 
-from .alarms import MetricAlarms
+from .alarms import Alarm, MetricAlarms
 from .callbacks import Callback
 from .checkpoints import CheckpointMetadata, load_checkpoint, save_checkpoint
 from .ema import EMA
@@ -51,6 +51,7 @@ class LoopOptions:
     """Limits, checkpoints and observers of a run, which do not affect what is learned; see `train`."""
 
     minutes: float | None
+    cpu_minutes: float | None
     checkpoint_every: int | None
     checkpoint_minutes: float | None
     keep: int
@@ -85,6 +86,8 @@ class Loop:
         self.positions: tuple[Any, ...] = ()  # positions in the streams of each process, from a checkpoint
         self.initialization = ""  # line on what was initialized from data
         self.stop_reason = ""  # alarm that ends the run
+        self.stage = ""  # present stage of the objective
+        self.cpu_elapsed = 0.0  # processor seconds of training before a resumption
         self.callback_error: OSError | None = None
         self.log: Log | None = None
         self.bar: Progress | None = None
@@ -108,8 +111,9 @@ class Loop:
         self.positions = metadata.positions
         if self.accelerator.is_main_process:
             self.stepper.skipped_files = dict(metadata.skipped_files)
+        self.cpu_elapsed = metadata.cpu_seconds
         steps, planned = self.config.trainer.steps, state.total_steps
-        if self.options.minutes is not None:
+        if self.options.minutes is not None or self.options.cpu_minutes is not None:
             state.extend(planned)
         elif steps != planned:
             state.extend(steps)
@@ -160,12 +164,17 @@ class Loop:
         if self.log is not None and self.initialization:
             self.log.write(state.step, start=self.initialization)
         self.bar = Progress(state.total_steps, start=state.step, shown=options.progress and main)
+        for line in [] if self.log is None else self.log.kept:
+            self.stage = line.get("stage", self.stage)
+            self.bar.show({} if validator is None else _shown(line, f"{validator.split}/"))
         budget = TimeBudget(
             elapsed,
             options.minutes,
             first_step=state.step,
             steps=trainer.steps,
             checkpoint_minutes=options.checkpoint_minutes,
+            cpu_elapsed=self.cpu_elapsed,
+            cpu_minutes=options.cpu_minutes,
         )
         reader = iter(batches)
         stack = ExitStack()
@@ -175,6 +184,7 @@ class Loop:
                 self._validate(validator, state, budget)
             signals = stack.enter_context(Signals())  # before the first step there is nothing to lose
             while not last and not self.stop_reason:
+                self._log_stage(state)
                 values, waited = self._try_step(reader, state)
                 state.step += 1
                 ending, requested = signals.take()
@@ -184,7 +194,8 @@ class Loop:
                 if self.ema is not None and values:
                     self.ema.update(self.objective.model, state.step)
                 if values and (state.step % trainer.log_every == 0 or last):
-                    self._log_step(values, state, seconds=round(budget.elapsed, 3), waited=round(waited, 4))
+                    times = {"seconds": budget.elapsed, "cpu_seconds": budget.cpu_elapsed, "waited": waited}
+                    self._log_step(values, state, **{name: round(value, 4) for name, value in times.items()})
                 self._notify("on_step", state, values)
                 if last or save or ending or (options.checkpoint_every and state.step % options.checkpoint_every == 0):
                     path = self._checkpoint(state, budget, getattr(batches, "positions", ()))
@@ -232,6 +243,14 @@ class Loop:
                 self.accelerator.scaler.update()  # otherwise GradScaler raises: gradients were unscaled, never stepped
             return {}, 0.0
 
+    def _log_stage(self, state: TrainState) -> None:
+        """Write a line of the log when the objective enters another stage."""
+        before, self.stage = self.stage, self.objective.stage(state)
+        if self.log is not None and self.stage != before:
+            self.log.write(state.step, stage=self.stage)
+            if self.options.progress:
+                tqdm.write(f"step {state.step}: {self.stage}")
+
     def _log_step(self, values: Mapping[str, Tensor], state: TrainState, **times: float) -> None:
         """Write a line of the log, with means over processes, and raise alarms."""
         means = mean_over_processes(self.accelerator, values)
@@ -239,21 +258,27 @@ class Loop:
             means = self.log.finite(state.step, means)
             self.bar.update(state.step, state.total_steps, {"loss": means["total"]})
             self.log.write(state.step, **times, **means)
-            for alarm in self.alarms.check(state.step, means):
-                text = f"step {state.step}: {alarm.text}"
-                if alarm.stops:
-                    self.stop_reason = text
-                    self.log.write(state.step, warning=text)
-                else:
-                    self.log.warn(state.step, alarm.kind, text)
+            self._raise_alarms(self.log, state, self.alarms.check(state.step, means))
         self.stop_reason = broadcast_from_main(self.accelerator, self.stop_reason)
+
+    def _raise_alarms(self, log: Log, state: TrainState, alarms: Iterable[Alarm]) -> None:
+        """Write alarms to the log, and note the one that stops the run."""
+        for alarm in alarms:
+            text = f"step {state.step}: {alarm.text}"
+            if alarm.stops:
+                self.stop_reason = text
+                log.write(state.step, warning=text)
+            else:
+                log.warn(state.step, alarm.kind, text)
 
     def _validate(self, validator: Validator, state: TrainState, budget: TimeBudget) -> None:
         """Evaluate in the main process; the time does not count."""
         with budget.paused():
             metrics = {each.name: each.value for each in validator.validate(state)}
-            if self.log is not None and metrics:
+            if self.log is not None and self.bar is not None and metrics:
                 self.log.write(state.step, **{f"{validator.split}/{name}": value for name, value in metrics.items()})
+                self._raise_alarms(self.log, state, self.alarms.check_validation(state.step, state.progress, metrics))
+                self.bar.show(_shown(metrics, ""))
             self._notify("on_validation", state, metrics)
 
     def _checkpoint(self, state: TrainState, budget: TimeBudget, positions: tuple[Any, ...]) -> Path | None:
@@ -264,6 +289,7 @@ class Loop:
         if self.accelerator.is_main_process:
             metadata = CheckpointMetadata(
                 budget.elapsed,
+                budget.cpu_elapsed,
                 frozen=tuple(self._frozen_hashes()),
                 consecutive_skips=self.stepper.guard.consecutive_skips,
                 averages=self.alarms.averages,
@@ -304,3 +330,9 @@ class Loop:
 
     def _frozen_hashes(self) -> list[str]:
         return [module.sha256 for module in self.objective.modules() if isinstance(module, Frozen)]
+
+
+def _shown(metrics: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """Metrics of an evaluation for the progress bar; the names of `metrics` have the prefix."""
+    name = f"{prefix}si_sdr"
+    return {"SI-SDR": metrics[name]} if isinstance(metrics.get(name), float) else {}
