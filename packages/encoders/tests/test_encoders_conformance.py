@@ -1,10 +1,14 @@
 """Conformance of every encoder, with one entry per component."""
 
+from dataclasses import replace
+
 import pytest
 from partita_core import components, lookup
+from partita_encoders import FrameEncoderConfig
 from partita_testing import ENCODER_CHECKS
 
 COMPONENTS = [
+    "encoder/frames",
     "encoder/genae",
     "encoder/linear",
     "encoder/linear_path",
@@ -12,6 +16,7 @@ COMPONENTS = [
     "encoder/spectrostream",
     "encoder/summary",
 ]
+VARIANTS = {"frames_pitch": replace(FrameEncoderConfig.example(), hop=160, window=0.024, pitch=True)}
 
 
 def test_list_of_components_is_complete():
@@ -20,6 +25,6 @@ def test_list_of_components_is_complete():
 
 
 @pytest.mark.parametrize("check", ENCODER_CHECKS)
-@pytest.mark.parametrize("name", COMPONENTS)
+@pytest.mark.parametrize("name", [*COMPONENTS, *VARIANTS])
 def test_encoder_conformance(name, check):
-    check(lookup(name).example())
+    check(VARIANTS[name] if name in VARIANTS else lookup(name).example())

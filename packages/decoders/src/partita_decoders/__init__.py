@@ -6,6 +6,7 @@ from .linear import LinearDecoder, LinearDecoderConfig
 from .linear_path import LinearPathDecoder, LinearPathDecoderConfig
 from .oobleck import OobleckDecoder, OobleckDecoderConfig
 from .samplers import Autoregressive, Independent, Overlap, Parallel, TwoStep
+from .source_filter import SourceFilterDecoder, SourceFilterDecoderConfig
 from .spectrostream import SpectroStreamDecoder, SpectroStreamDecoderConfig
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "OobleckDecoderConfig",
     "Overlap",
     "Parallel",
+    "SourceFilterDecoder",
+    "SourceFilterDecoderConfig",
     "SpectroStreamDecoder",
     "SpectroStreamDecoderConfig",
     "TwoStep",

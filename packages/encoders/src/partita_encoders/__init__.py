@@ -1,5 +1,6 @@
 """Encoders from audio to the hidden frames of an autoencoder."""
 
+from .frames import FrameEncoder, FrameEncoderConfig
 from .genae import GenAEEncoder, GenAEEncoderConfig, MelFusion
 from .linear import LinearEncoder, LinearEncoderConfig
 from .linear_path import LinearPathEncoder, LinearPathEncoderConfig
@@ -8,6 +9,8 @@ from .spectrostream import SpectroStreamEncoder, SpectroStreamEncoderConfig
 from .summary import SummaryEncoder, SummaryEncoderConfig
 
 __all__ = [
+    "FrameEncoder",
+    "FrameEncoderConfig",
     "GenAEEncoder",
     "GenAEEncoderConfig",
     "LinearEncoder",
