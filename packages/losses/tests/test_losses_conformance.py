@@ -10,6 +10,7 @@ COMPONENTS = [
     "discriminator/multi_period",
     "discriminator/multi_scale",
     "latent_discriminator/convolutional",
+    "loss/loudness",
     "loss/multi_resolution_stft",
     "loss/multi_scale_mel",
     "loss/waveform_l1",
