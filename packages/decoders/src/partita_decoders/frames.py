@@ -36,7 +36,7 @@ _MAX_LOG_GAIN = 4.0
         "sub_blocks": 1,
     },
 )
-class FramesDecoder(FeedForwardDecoder):
+class FrameDecoder(FeedForwardDecoder):
     """Matrix products over frames, then over sub-frames, to MDCT bins and to gains of noise in bands.
 
     All layers run at the rate of frames or sub-frames, as in Vocos (Siuzdak, 2023, arXiv 2306.00814), which makes them
@@ -155,4 +155,4 @@ class FramesDecoder(FeedForwardDecoder):
         return (((energy + _FLOOR).log() / 2 - _CENTER) * _SCALE).transpose(1, 2).flatten(2)
 
 
-FramesDecoderConfig = config_of(FramesDecoder)
+FrameDecoderConfig = config_of(FrameDecoder)
