@@ -17,7 +17,10 @@ COMPONENTS = [
     "encoder/spectrostream",
     "encoder/summary",
 ]
-VARIANTS = {"frames_pitch": replace(FrameEncoderConfig.example(), hop=160, window=0.024, pitch=True)}
+VARIANTS = {
+    "frames_pitch": replace(FrameEncoderConfig.example(), hop=160, window=0.024, pitch=True),
+    "frames_bands": replace(FrameEncoderConfig.example(), bands=5),
+}
 OUT_DIMS = {"encoder/adaptive": 50}  # two side numbers, and 24 bins for each of two channels
 
 
