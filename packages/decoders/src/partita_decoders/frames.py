@@ -138,9 +138,13 @@ class FrameDecoder(FeedForwardDecoder):
 
     @torch.no_grad()
     def fit_noise(self, residual: Tensor) -> None:
-        """Set the scale of the noise to the RMS magnitudes of a residual `(batch, channels, samples)`, mid and side."""
-        energy = self.mdct(residual).square().mean((0, 3))
-        self.noise_scale.copy_(self.bands.mean(energy).sqrt())
+        """Set the scale of the noise to the geometric mean of a residual's magnitudes.
+
+        Args:
+            residual: audio `(batch, channels, samples)` that the linear path lacks, mid and side.
+        """
+        energy = self.bands.mean(self.mdct(residual).square().transpose(2, 3)) + _FLOOR
+        self.noise_scale.copy_((energy.log() / 2).mean((0, 2)).exp())
 
     def _noise(self, gains: Tensor, hidden: Tensor) -> Tensor:
         """Noise `(batch, channels, sub-frames, bins)` of logarithmic gains `(batch, channels, sub-frames, bands)`."""
