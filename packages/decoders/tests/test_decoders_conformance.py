@@ -12,6 +12,7 @@ COMPONENTS = [
     "decoder/linear",
     "decoder/linear_path",
     "decoder/oobleck",
+    "decoder/source_filter",
     "decoder/spectrostream",
 ]
 

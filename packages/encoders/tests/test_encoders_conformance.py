@@ -1,11 +1,15 @@
 """Conformance of every encoder, with one entry per component."""
 
+from dataclasses import replace
+
 import pytest
 from partita_core import components, lookup
+from partita_encoders import FrameEncoderConfig
 from partita_testing import ENCODER_CHECKS, EncoderCase
 
 COMPONENTS = [
     "encoder/adaptive",
+    "encoder/frames",
     "encoder/genae",
     "encoder/linear",
     "encoder/linear_path",
@@ -13,7 +17,10 @@ COMPONENTS = [
     "encoder/spectrostream",
     "encoder/summary",
 ]
-
+VARIANTS = {
+    "frames_pitch": replace(FrameEncoderConfig.example(), hop=160, window=0.024, pitch=True),
+    "frames_bands": replace(FrameEncoderConfig.example(), bands=5),
+}
 OUT_DIMS = {"encoder/adaptive": 50}  # two side numbers, and 24 bins for each of two channels
 
 
@@ -23,6 +30,7 @@ def test_list_of_components_is_complete():
 
 
 @pytest.mark.parametrize("check", ENCODER_CHECKS)
-@pytest.mark.parametrize("name", COMPONENTS)
+@pytest.mark.parametrize("name", [*COMPONENTS, *VARIANTS])
 def test_encoder_conformance(name, check):
-    check(EncoderCase(lookup(name).example(), out_dim=OUT_DIMS.get(name, 4)))
+    config = VARIANTS[name] if name in VARIANTS else lookup(name).example()
+    check(EncoderCase(config, out_dim=OUT_DIMS.get(name, 4)))

@@ -9,6 +9,7 @@ COMPONENTS = [
     "quantizer/fsq",
     "quantizer/rebottleneck",
     "quantizer/residual",
+    "quantizer/split",
 ]
 VARIANTS = {
     "residual_plain": ResidualVQConfig(num_quantizers=3, codebook_size=16, codebook_dim=None),

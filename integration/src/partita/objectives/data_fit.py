@@ -6,7 +6,7 @@ import torch
 from partita_blocks import fit_linear_codec, to_mid_side
 from partita_bottlenecks import Adaptive
 from partita_core import Autoencoder, PartitaError
-from partita_decoders import FramesDecoder, LinearDecoder
+from partita_decoders import FrameDecoder, LinearDecoder
 from partita_encoders import LinearEncoder, LinearPathEncoder
 from torch import Tensor
 
@@ -39,7 +39,7 @@ def fit_parts(model: Autoencoder, batches: Iterable[Batch], *, seconds: float | 
         raise PartitaError(f"{len(encoders)} linear encoders and {len(decoders)} decoders; use one of each")
     line = _fit_linear(encoders[0], decoders[0], audio)
     network = getattr(model.decoder, "network", None)
-    if isinstance(network, FramesDecoder):
+    if isinstance(network, FrameDecoder):
         _fit_noise(network, encoders[0], decoders[0], next(iter(batches)))
     return line
 
@@ -68,7 +68,7 @@ def _fit_linear(encoder: LinearEncoder, decoder: LinearDecoder, batches: Iterato
 
 
 @torch.no_grad()
-def _fit_noise(network: FramesDecoder, encoder: LinearEncoder, decoder: LinearDecoder, batch: Batch) -> None:
+def _fit_noise(network: FrameDecoder, encoder: LinearEncoder, decoder: LinearDecoder, batch: Batch) -> None:
     """Let noise start at the level of what the linear codec lacks."""
     bins = encoder.numbers(batch["audio"], batch["layout"])
     network.fit_noise(to_mid_side(batch["audio"], batch["layout"]) - decoder.projection.synthesize(bins))

@@ -25,7 +25,7 @@ from .music2latent2 import (
     music2latent2_tiny,
 )
 from .oobleck import oobleck_base, oobleck_tiny
-from .pocket import speech_pocket
+from .pocket import music_pocket, speech_pocket
 from .quantization import vq_base, vq_tiny
 from .representation import representation_base, representation_small, representation_tiny
 
@@ -48,6 +48,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
         music2latent2_tiny,
         oobleck_base,
         oobleck_tiny,
+        music_pocket,
         speech_pocket,
     )
 }

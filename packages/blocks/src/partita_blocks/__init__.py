@@ -27,6 +27,7 @@ from .convolutions import (
     residual_units,
     up_stages,
 )
+from .envelope_nodes import EnvelopeNodes
 from .frame_stack import FrameBlock, FrameStack
 from .fused import FusedStages, fuse_stages
 from .grid_vectors import GridToVectors, VectorsToGrid
@@ -52,7 +53,9 @@ from .noise_conditioning import (
     sinusoidal_embedding,
 )
 from .patching import Depatchifier, Patchifier, patch_grid
+from .pitch import Pitch, PitchScale, PitchTracker
 from .spectral import STFT, LogMel, a_weighting, mel_filterbank, overlap_add, power, reflect_pad, reflected_positions
+from .voice_source import PulseTrain, white_noise
 
 __all__ = [
     "ACTIVATIONS",
@@ -73,6 +76,7 @@ __all__ = [
     "DownStage",
     "DownUnit2d",
     "ELU",
+    "EnvelopeNodes",
     "FrameBlock",
     "FrameCovariance",
     "FrameStack",
@@ -86,7 +90,11 @@ __all__ = [
     "MDCT",
     "NoiseEmbedding",
     "Patchifier",
+    "Pitch",
+    "PitchScale",
+    "PitchTracker",
     "Preconditioning",
+    "PulseTrain",
     "RMSNorm",
     "ResidualUnit",
     "STFT",
@@ -124,6 +132,7 @@ __all__ = [
     "sinusoidal_embedding",
     "to_mid_side",
     "up_stages",
+    "white_noise",
     "why_no_kernels",
     "windowed_attention",
 ]

@@ -2,12 +2,13 @@
 
 from .adaptive import AdaptiveDecoder, AdaptiveDecoderConfig
 from .consistency import ConsistencyDecoder, ConsistencyDecoderConfig
-from .frames import FramesDecoder, FramesDecoderConfig
+from .frames import FrameDecoder, FrameDecoderConfig
 from .genae import GenAEDecoder, GenAEDecoderConfig
 from .linear import LinearDecoder, LinearDecoderConfig
 from .linear_path import LinearPathDecoder, LinearPathDecoderConfig
 from .oobleck import OobleckDecoder, OobleckDecoderConfig
 from .samplers import Autoregressive, Independent, Overlap, Parallel, TwoStep
+from .source_filter import SourceFilterDecoder, SourceFilterDecoderConfig
 from .spectrostream import SpectroStreamDecoder, SpectroStreamDecoderConfig
 
 __all__ = [
@@ -16,8 +17,8 @@ __all__ = [
     "Autoregressive",
     "ConsistencyDecoder",
     "ConsistencyDecoderConfig",
-    "FramesDecoder",
-    "FramesDecoderConfig",
+    "FrameDecoder",
+    "FrameDecoderConfig",
     "GenAEDecoder",
     "GenAEDecoderConfig",
     "Independent",
@@ -29,6 +30,8 @@ __all__ = [
     "OobleckDecoderConfig",
     "Overlap",
     "Parallel",
+    "SourceFilterDecoder",
+    "SourceFilterDecoderConfig",
     "SpectroStreamDecoder",
     "SpectroStreamDecoderConfig",
     "TwoStep",

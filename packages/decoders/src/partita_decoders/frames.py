@@ -36,7 +36,7 @@ _MAX_LOG_GAIN = 4.0
         "sub_blocks": 1,
     },
 )
-class FramesDecoder(FeedForwardDecoder):
+class FrameDecoder(FeedForwardDecoder):
     """Matrix products over frames, then over sub-frames, to MDCT bins and to gains of noise in bands.
 
     All layers run at the rate of frames or sub-frames, as in Vocos (Siuzdak, 2023, arXiv 2306.00814), which makes them
@@ -138,9 +138,13 @@ class FramesDecoder(FeedForwardDecoder):
 
     @torch.no_grad()
     def fit_noise(self, residual: Tensor) -> None:
-        """Set the scale of the noise to the RMS magnitudes of a residual `(batch, channels, samples)`, mid and side."""
-        energy = self.mdct(residual).square().mean((0, 3))
-        self.noise_scale.copy_(self.bands.mean(energy).sqrt())
+        """Set the scale of the noise to the geometric mean of a residual's magnitudes.
+
+        Args:
+            residual: audio `(batch, channels, samples)` that the linear path lacks, mid and side.
+        """
+        energy = self.bands.mean(self.mdct(residual).square().transpose(2, 3)) + _FLOOR
+        self.noise_scale.copy_((energy.log() / 2).mean((0, 2)).exp())
 
     def _noise(self, gains: Tensor, hidden: Tensor) -> Tensor:
         """Noise `(batch, channels, sub-frames, bins)` of logarithmic gains `(batch, channels, sub-frames, bands)`."""
@@ -155,4 +159,4 @@ class FramesDecoder(FeedForwardDecoder):
         return (((energy + _FLOOR).log() / 2 - _CENTER) * _SCALE).transpose(1, 2).flatten(2)
 
 
-FramesDecoderConfig = config_of(FramesDecoder)
+FrameDecoderConfig = config_of(FrameDecoder)
