@@ -12,8 +12,8 @@ from typing import Any
 
 from partita_bottlenecks import TanhConfig
 from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout, Config
-from partita_decoders import Autoregressive, ConsistencyDecoderConfig, LinearPathDecoderConfig, Parallel
-from partita_encoders import LinearPathEncoderConfig, SummaryEncoderConfig
+from partita_decoders import ConsistencyDecoderConfig, Parallel
+from partita_encoders import SummaryEncoderConfig
 from partita_quantizers import FSQConfig
 
 from partita.data import Augmentation, DataConfig
@@ -163,84 +163,6 @@ def codicodec_tiny() -> RunConfig:
     decoder = ConsistencyDecoderConfig(**sizes, upsampler_layers=2, layers=2, condition_dim=128, envelope_weight=50.0)
     bottleneck = TanhConfig(gain=None, hinge_weight=1e-3)
     return replace(music2latent2_tiny(), model=AutoencoderConfig(_HALF, 4, encoder, bottleneck, decoder, _fsq()))
-
-
-def music2latent2_pocket() -> RunConfig:
-    """Music2Latent2 about a linear mean: 16 kHz mono speech, 32 channels at 62.5 Hz.
-    """
-    encoder = SummaryEncoderConfig(
-        n_fft=512,
-        stft_hop=256,
-        chunk_frames=1,
-        tilt=6.0,
-        companding_scale=0.17,
-        channels=(8, 32, 64, 128),
-        strides=((4, 1), (4, 1), (4, 1)),
-        blocks=(1, 1, 1, 1),
-        layers=1,
-        heads=2,
-        head_dim=64,
-        tokens="local",
-        tokens_per_frame=1,
-        direct=32,
-        magnitudes=True,
-        norm_decay=None,
-    )
-    decoder = ConsistencyDecoderConfig(
-        n_fft=512,
-        stft_hop=256,
-        chunk_frames=32,
-        tilt=6.0,
-        companding_scale=0.17,
-        channels=(8, 32, 64, 128),
-        strides=((4, 1), (4, 2), (4, 2)),
-        blocks=(1, 1, 1, 1),
-        upsampler_layers=2,
-        layers=2,
-        heads=2,
-        head_dim=64,
-        condition_dim=128,
-        direct=64,
-        local=True,
-        envelope_weight=50.0,
-        refines=True,
-        noise_passes=False,
-        sigma_max=5.0,
-        sampler=Autoregressive(steps=5, new_noise=False),
-    )
-    path: dict[str, Any] = {"numbers": 24, "level": "channel"}
-    model = AutoencoderConfig(
-        AudioSpec(16_000),
-        32,
-        LinearPathEncoderConfig(encoder, **path),
-        TanhConfig(),
-        LinearPathDecoderConfig(decoder, **path),
-    )
-    return RunConfig(
-        model=model,
-        objective=ConsistencyTrainingConfig(
-            uniform_share=0.25,
-            conditioning_start=0.25,
-            warm_start=1.0,
-            offset=1.0,
-            pointwise=True,
-            min_gap=1.0,
-            max_gap=1.0,
-        ),
-        data=DataConfig(
-            crop_seconds=1.024, batch_size=6, num_workers=1, augmentation=Augmentation(level_db=-23.0, level_range_db=8.0)
-        ),
-        trainer=TrainerConfig(
-            steps=6000,
-            optimizers={
-                "generator": AdamWConfig(
-                    lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0, schedule=Cosine(warmup_steps=50, final=0.01)
-                )
-            },
-            ema_decay=0.995,
-            log_every=50,
-        ),
-    )
 
 
 _TINY: dict[str, Any] = {
