@@ -1,5 +1,7 @@
 """Conformance of every decoder, with one entry per component."""
 
+from dataclasses import replace
+
 import pytest
 from partita_core import components, lookup
 from partita_testing import DECODER_CHECKS, DecoderCase
@@ -16,7 +18,11 @@ COMPONENTS = [
     "decoder/spectrostream",
 ]
 
-CASES = {"decoder/adaptive": DecoderCase(lookup("decoder/adaptive").example(), dim=2 * 2 * 24, hop=24)}
+MEAN = replace(lookup("decoder/consistency").example(), refines=True, local=True, latents_in_decoder=False)
+CASES = {
+    "decoder/adaptive": DecoderCase(lookup("decoder/adaptive").example(), dim=2 * 2 * 24, hop=24),
+    "decoder/linear_path of decoder/consistency": DecoderCase(lookup("decoder/linear_path")(MEAN, numbers=3)),
+}
 
 
 def test_list_of_components_is_complete():
@@ -25,6 +31,6 @@ def test_list_of_components_is_complete():
 
 
 @pytest.mark.parametrize("check", DECODER_CHECKS)
-@pytest.mark.parametrize("name", COMPONENTS)
+@pytest.mark.parametrize("name", sorted({*COMPONENTS, *CASES}))
 def test_decoder_conformance(name, check):
     check(CASES.get(name) or DecoderCase(lookup(name).example()))
