@@ -29,8 +29,7 @@ _AUDIO = AudioSpec(44_100, 2, (ChannelLayout.MONO, ChannelLayout.STEREO, Channel
 
 
 def music2latent2_pocket() -> RunConfig:
-    """Music2Latent2 about a linear mean, for speech: 16 kHz mono, 32 channels at 62.5 Hz, 2.7 M parameters.
-    """
+    """Music2Latent2 about a linear mean, for speech: 16 kHz mono, 32 channels at 62.5 Hz, 2.7 M parameters."""
     encoder = LinearPathEncoderConfig(
         FrameEncoderConfig(hop=256, width=160, inner=320), numbers=24, level="channel", corrects=False
     )

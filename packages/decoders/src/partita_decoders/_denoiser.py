@@ -12,6 +12,7 @@ from partita_blocks import (
 )
 from partita_core import PartitaError
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ._envelope import FLOOR
 
@@ -74,7 +75,7 @@ class Upsampler(nn.Module):
         return self.depatchifier(_as_map(x, self.grid))[::-1]
 
 
-class MeanFeatures(nn.Sequential):
+class MeanFeatures(nn.Module):
     """Features of the spectrogram of a mean at full resolution: real and imaginary parts, and log-magnitudes.
 
     Args:
@@ -83,15 +84,15 @@ class MeanFeatures(nn.Sequential):
     """
 
     def __init__(self, channels: int, width: int) -> None:
-        super().__init__(
-            nn.Conv2d(3 * channels, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)
-        )
+        super().__init__()
+        self.inner = nn.Conv2d(3 * channels, width, 3, padding=1)
+        self.outer = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, mean: Tensor) -> Tensor:
         """Map spectrograms `(chunks, 2 * channels, bins, frames)` to `(chunks, width, bins, frames)`."""
         logs = mean.unflatten(1, (-1, 2)).square().sum(2).add(FLOOR**2).log() / 2
-        x = torch.cat([mean, _LOG_SCALE * (logs - _LOG_MEAN)], dim=1)
-        return super().forward(x.to(next(self.parameters()).dtype).contiguous(memory_format=torch.channels_last))
+        x = torch.cat([mean, _LOG_SCALE * (logs - _LOG_MEAN)], dim=1).to(self.inner.weight.dtype)
+        return self.outer(F.silu(self.inner(x.contiguous(memory_format=torch.channels_last))))
 
 
 class Denoiser(nn.Module):

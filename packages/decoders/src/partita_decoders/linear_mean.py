@@ -32,9 +32,10 @@ class LinearMeanDecoder(DenoisingDecoder):
         self.linear, self.network = linear, network
         transform, chunk = network.representation, self.hop * self.frames_per_chunk
         # The windows of a chunk's spectrogram overlap frames of audio that depend on their neighbors.
-        (left, right), (before, after) = linear.context, transform.context
-        reach = (left * self.hop + before * transform.hop, right * self.hop + after * transform.hop)
-        self.condition_context = (-(-reach[0] // chunk), -(-reach[1] // chunk))
+        left, right = (
+            (frames or 0) * self.hop + own * transform.hop for frames, own in zip(linear.context, transform.context)
+        )
+        self.condition_context = (-(-left // chunk), -(-right // chunk))
 
     @property
     def representation(self) -> AudioTransform:  # pyright: ignore[reportIncompatibleVariableOverride]

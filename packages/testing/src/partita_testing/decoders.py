@@ -135,7 +135,9 @@ def streamed_denoising_equals_whole(case: DecoderCase) -> None:
         expect_equal(audio, full, f"in pushes of {splits} frames")
 
 
-@check(generates_as_declared, fix="return features as `(batch, n, ...)`, and set `condition_context` to the chunks used")
+@check(
+    generates_as_declared, fix="return features as `(batch, n, ...)`, and set `condition_context` to the chunks used"
+)
 @torch.no_grad()
 def condition_context_is_as_declared(case: DecoderCase) -> None:
     """`condition` returns features `(batch, n, ...)` of n chunks, each depending on `condition_context` chunks around.
@@ -164,7 +166,10 @@ def condition_context_is_as_declared(case: DecoderCase) -> None:
         expect(not same, f"condition_context is {(left, right)}, but the outermost chunk to the {side} has no effect")
 
 
-@check(condition_context_is_as_declared, fix="give each of `losses` a weight in `loss_weights`, and return one value per chunk")
+@check(
+    condition_context_is_as_declared,
+    fix="give each of `losses` a weight in `loss_weights`, and return one value per chunk",
+)
 def own_losses_have_weights(case: DecoderCase) -> None:
     """Losses of a denoising decoder have the names in `loss_weights`, and one value per chunk, of that chunk only."""
     part = case.build().train()
