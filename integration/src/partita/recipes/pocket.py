@@ -4,6 +4,8 @@ Their construction and training are ours. They consist of transforms and of netw
 sample rate.
 """
 
+from typing import Any
+
 from partita_bottlenecks import AdaptiveConfig, IdentityConfig, TanhConfig
 from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout
 from partita_decoders import (
@@ -30,8 +32,9 @@ _AUDIO = AudioSpec(44_100, 2, (ChannelLayout.MONO, ChannelLayout.STEREO, Channel
 
 def music2latent2_pocket() -> RunConfig:
     """Music2Latent2 about a linear mean, for speech: 16 kHz mono, 32 channels at 62.5 Hz, 2.7 M parameters."""
+    path: dict[str, Any] = {"numbers": 52, "level": "channel"}
     encoder = LinearPathEncoderConfig(
-        FrameEncoderConfig(hop=256, width=160, inner=320), numbers=24, level="channel", corrects=False
+        FrameEncoderConfig(hop=512, steps=4, width=160, inner=320), **path, weighting=0.5, corrects=False
     )
     network = ConsistencyDecoderConfig(
         n_fft=512,
@@ -55,19 +58,19 @@ def music2latent2_pocket() -> RunConfig:
         sigma_max=5.0,
         sampler=Autoregressive(steps=5, new_noise=False),
     )
-    decoder = LinearPathDecoderConfig(network, numbers=24, level="channel")
+    decoder = LinearPathDecoderConfig(network, **path)
     return RunConfig(
-        model=AutoencoderConfig(_MONO_16, 32, encoder, TanhConfig(), decoder),
+        model=AutoencoderConfig(_MONO_16, 64, encoder, TanhConfig(), decoder),
         objective=ConsistencyTrainingConfig(
             uniform_share=0.25,
-            conditioning_start=0.25,
+            conditioning_start=0.1,
             warm_start=1.0,
             offset=1.0,
             pointwise=True,
             min_gap=1.0,
             max_gap=1.0,
         ),
-        data=DataConfig(crop_seconds=1.024, batch_size=6, num_workers=1, augmentation=_SPEECH),
+        data=DataConfig(crop_seconds=1.024, batch_size=4, num_workers=1, augmentation=_SPEECH),
         trainer=TrainerConfig(
             steps=8000,
             optimizers={"generator": AdamWConfig(lr=1.5e-3, betas=(0.9, 0.98), schedule=Cosine(warmup_steps=50))},
