@@ -31,7 +31,12 @@ _AUDIO = AudioSpec(44_100, 2, (ChannelLayout.MONO, ChannelLayout.STEREO, Channel
 
 
 def music2latent2_pocket() -> RunConfig:
-    """Music2Latent2 about a linear mean, for speech: 16 kHz mono, 32 channels at 62.5 Hz, 2.7 M parameters."""
+    """Music2Latent2 about a linear mean, for speech: 16 kHz mono, 64 channels at 31.25 Hz, 3.2 M parameters.
+
+    52 numbers of a frame are principal components of an MDCT, whose audio is the mean about which chunks of 0.512 s are
+    denoised. The other channels are learned; the envelope of what the mean lacks is decoded from all of them. The
+    network is trained as a denoiser of least squared error, and few steps along its probability flow decode.
+    """
     path: dict[str, Any] = {"numbers": 52, "level": "channel"}
     encoder = LinearPathEncoderConfig(
         FrameEncoderConfig(hop=512, steps=4, width=160, inner=320), **path, weighting=0.5, corrects=False
