@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from partita_core.ranges import NonNegative, Proportion, Ranged, Steps
+from partita_core.ranges import Proportion, Ranged, Steps
 
 # Number of log lines that a metric is averaged over, and that must exist before it is checked.
 _LINES = 10
@@ -26,8 +26,9 @@ class AlarmConfig(Ranged):
             0.1; the scalar levels of FSQ, whose codes cannot die, may be at 0.5.
         min_channel_std: minimum standard deviation of a latent channel, relative to the RMS of all. At -40 dB it
             carries no information for the decoder, and a generator produces noise for it.
-        min_discriminator_loss: minimum hinge loss of the discriminators: 2 is chance, 1 to 1.9 is balanced, and near 0
-            they separate real from fake by a margin, and train the model no more.
+        min_discriminator_loss: minimum loss of the discriminators as a fraction of that at chance (hinge 2, least
+            squares 0.5): 0.5 to 0.95 is balanced, and near 0 they separate real from fake by a margin, and train the
+            model no more.
     """
 
     start_step: Steps = 1000
@@ -35,7 +36,7 @@ class AlarmConfig(Ranged):
     stop_saturation: Proportion | None = 0.5
     min_code_usage: Proportion | None = 0.25
     min_channel_std: Proportion | None = 0.01
-    min_discriminator_loss: NonNegative | None = 0.2
+    min_discriminator_loss: Proportion | None = 0.1
 
 
 class Alarm(NamedTuple):
@@ -58,9 +59,21 @@ class MetricAlarms:
     It processes log lines in the main process, so it costs nothing between them.
     """
 
-    def __init__(self, config: AlarmConfig, averages: Mapping[str, tuple[float, int]] | None = None) -> None:
-        """Start, or continue from the `averages` of a checkpoint: means and numbers of lines by metric."""
-        self.config = config
+    def __init__(
+        self,
+        config: AlarmConfig,
+        averages: Mapping[str, tuple[float, int]] | None = None,
+        *,
+        loss_at_chance: float | None = None,
+    ) -> None:
+        """Start, or continue from averages.
+
+        Args:
+            config: thresholds.
+            averages: means and numbers of lines by metric, from a checkpoint.
+            loss_at_chance: `Objective.loss_at_chance`; None if the discriminators' loss is not checked.
+        """
+        self.config, self.loss_at_chance = config, loss_at_chance
         self.averages = dict(averages or {})
         self._active: set[str] = set()
 
@@ -79,7 +92,7 @@ class MetricAlarms:
         return new
 
     def _alarms(self, averages: Mapping[str, float]) -> Iterator[Alarm]:
-        min_usage, min_loss = self.config.min_code_usage, self.config.min_discriminator_loss
+        min_usage, min_loss, chance = self.config.min_code_usage, self.config.min_discriminator_loss, self.loss_at_chance
         for name, value in averages.items():
             last = name.split("/")[-1]
             if last == "saturated_fraction":
@@ -93,10 +106,11 @@ class MetricAlarms:
                     "initialize the quantizer from more latents (objective.start_tokens), or use a smaller "
                     "codebook_size",
                 )
-            elif name == "loss/discriminator" and min_loss is not None and value < min_loss:
+            elif name == "loss/discriminator" and min_loss is not None and chance and value < min_loss * chance:
                 yield Alarm(
                     "min_discriminator_loss",
-                    f"the discriminator dominates: its loss averages {value:.2g}, below {min_loss:g} (chance is 2); "
+                    f"the discriminator dominates: its loss averages {value:.2g}, below {min_loss * chance:g}, which is "
+                    f"{min_loss:g} of that at chance, {chance:g}; "
                     "lower trainer.optimizers.discriminator.lr, or the weight of the loss 'adversarial'",
                 )
         yield from self._collapse(averages)
