@@ -36,7 +36,7 @@ def raised(values, steps=20, config=None, alarms=None):
         (
             {"loss/discriminator": 0.04},
             "min_discriminator_loss",
-            ("0.04", "0.2", "0.1", "2", "trainer.optimizers.discriminator.lr", "adversarial"),
+            ("0.04", "0.2", "10%", "chance, 2;", "trainer.optimizers.discriminator.lr", "adversarial"),
         ),
     ],
 )

@@ -92,7 +92,8 @@ class MetricAlarms:
         return new
 
     def _alarms(self, averages: Mapping[str, float]) -> Iterator[Alarm]:
-        min_usage, min_loss, chance = self.config.min_code_usage, self.config.min_discriminator_loss, self.loss_at_chance
+        min_usage, min_loss = self.config.min_code_usage, self.config.min_discriminator_loss
+        chance = self.loss_at_chance
         for name, value in averages.items():
             last = name.split("/")[-1]
             if last == "saturated_fraction":
@@ -109,9 +110,9 @@ class MetricAlarms:
             elif name == "loss/discriminator" and min_loss is not None and chance and value < min_loss * chance:
                 yield Alarm(
                     "min_discriminator_loss",
-                    f"the discriminator dominates: its loss averages {value:.2g}, below {min_loss * chance:g}, which is "
-                    f"{min_loss:g} of that at chance, {chance:g}; "
-                    "lower trainer.optimizers.discriminator.lr, or the weight of the loss 'adversarial'",
+                    f"the discriminator dominates: its loss averages {value:.2g}, below {min_loss * chance:g}, "
+                    f"{min_loss:.0%} of its value at chance, {chance:g}; lower trainer.optimizers.discriminator.lr, or "
+                    "the weight of the loss 'adversarial'",
                 )
         yield from self._collapse(averages)
 
