@@ -2,6 +2,7 @@
 
 from .bootstrap import Bootstrap, Interval
 from .chunk_grid import chunk_grid, chunk_samples
+from .decoded import DecodedFolder
 from .evaluate import DEFAULT_METRICS, evaluate, named_metrics
 from .frechet import Embed, frechet_distance
 from .latent_statistics import ChannelBalance, LatentStatistics, latent_statistics, latent_vectors
@@ -13,6 +14,7 @@ __all__ = [
     "Bootstrap",
     "ChannelBalance",
     "Clip",
+    "DecodedFolder",
     "Difference",
     "Embed",
     "Evaluation",

@@ -1,6 +1,7 @@
 """Evaluation of codecs and baselines on the same clips, with the same metrics."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,6 +37,9 @@ from .results import Clip, Difference, Evaluation, MetricInfo, Speed, System
 DEFAULT_METRICS = ("log_mel_l1", "multi_resolution_stft", "si_sdr", "frame_buzz")
 
 OnClip = Callable[[str, Tensor, dict[str, Tensor]], None]
+Decoded = Callable[[str, Tensor, int], Tensor]
+"""Estimate of a clip by a system that is not a model: a function of its name, its audio and its sample rate."""
+
 Scores = dict[str, dict[str, list[float | None]]]
 
 
@@ -47,6 +51,7 @@ def evaluate(
     sample_rate: int | None = None,
     num_quantizers: int | None = None,
     sampler: Sampler | None = None,
+    decoded: Mapping[str, Decoded] | None = None,
     references: bool = True,
     seed: int = 0,
     resamples: int = 2000,
@@ -71,6 +76,8 @@ def evaluate(
         num_quantizers: number of code levels that models with codes decode; None for all of them, 0 for their
             continuous values. Models without codes decode their values.
         sampler: sampler of denoising decoders; None for each decoder's default.
+        decoded: systems that are not models, by their names in the tables, such as a `DecodedFolder`; each returns an
+            estimate in the shape of the clip.
         references: also measure silence, spectrally matched noise, and, per latent rate of the models, the input
             low-passed to as many numbers per second.
         seed: random seed of the decoders, the noise and the bootstrap.
@@ -91,18 +98,20 @@ def evaluate(
     built = _build_metrics(DEFAULT_METRICS if metrics is None else metrics, codecs, rate)
     by_model = {name: [_with_hop(metric, codec, rate) for metric in built] for name, codec in codecs.items()}
     others = next(iter(by_model.values()), built)  # of systems without frames: at the hop of the first model
+    decoded = decoded or {}
     baselines = _references(codecs, rate, seed) if references else {}
-    if not codecs and not baselines:
+    if not codecs and not decoded and not baselines:
         raise PartitaError("there are no models and no references; give at least one model, or references=True")
-    for name in set(codecs) & set(baselines):
-        raise PartitaError(f"the name {name!r} belongs to a model and to a reference; rename the model")
+    for name, count in Counter((*codecs, *decoded, *baselines)).items():
+        if count > 1:
+            raise PartitaError(f"the name {name!r} belongs to two of the models, decoded files and references; rename one")
 
     bootstrap = cache(partial(Bootstrap, resamples=resamples, confidence=confidence, seed=seed))
     settings = {"sample_rate": rate, "num_quantizers": num_quantizers, "seed": seed, **bootstrap(1).settings()}
     settings["sampler"] = None if sampler is None else to_dict(sampler)
     timed = {name: _TimedCodec(codec, rate, num_quantizers, sampler) for name, codec in codecs.items()}
     seen: list[Clip] = []
-    scores: Scores = {system: {metric.name: [] for metric in built} for system in (*codecs, *baselines)}
+    scores: Scores = {system: {metric.name: [] for metric in built} for system in (*codecs, *decoded, *baselines)}
     skipped: dict[str, dict[str, str]] = {metric.name: {} for metric in built}
     embedded = [EmbeddedClips(name, embed) for name, embed in (embedders or {}).items()]
     with _eval_mode(codecs.values()):
@@ -111,6 +120,7 @@ def evaluate(
             _check_clip(name, audio, layout)
             seen.append(Clip(name, layout.name.lower(), audio.shape[-1] / rate))
             estimates = {system: model.reconstruct(audio, layout, seed) for system, model in timed.items()}
+            estimates |= {system: load(name, audio, rate) for system, load in decoded.items()}
             estimates |= {system: make(audio, name) for system, (make, _) in baselines.items()}
             for system, estimate in estimates.items():
                 if not torch.isfinite(estimate).all():
@@ -139,6 +149,7 @@ def evaluate(
     scores = {system: {metric.name: row[metric.name] for metric in built} for system, row in scores.items()}
 
     systems = [model.system(name) for name, model in timed.items()]
+    systems += [System(name, reference=False) for name in decoded]
     systems += [System(name, reference=True, floats_per_second=rate) for name, (_, rate) in baselines.items()]
     return Evaluation(
         systems=tuple(systems),
