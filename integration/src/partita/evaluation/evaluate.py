@@ -104,7 +104,9 @@ def evaluate(
         raise PartitaError("there are no models and no references; give at least one model, or references=True")
     for name, count in Counter((*codecs, *decoded, *baselines)).items():
         if count > 1:
-            raise PartitaError(f"the name {name!r} belongs to two of the models, decoded files and references; rename one")
+            raise PartitaError(
+                f"the name {name!r} belongs to two of the models, decoded files and references; rename one"
+            )
 
     bootstrap = cache(partial(Bootstrap, resamples=resamples, confidence=confidence, seed=seed))
     settings = {"sample_rate": rate, "num_quantizers": num_quantizers, "seed": seed, **bootstrap(1).settings()}
