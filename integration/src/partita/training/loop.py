@@ -81,7 +81,7 @@ class Loop:
         self.options, self.callbacks = options, options.callbacks if main else ()
         self.stepper = Stepper(accelerator, objective, config, run, quiet=not (options.progress and main))
         self.ema = None if trainer.ema_decay is None else EMA(objective.model, trainer.ema_decay)
-        self.alarms = MetricAlarms(trainer.alarms)
+        self.alarms = MetricAlarms(trainer.alarms, loss_at_chance=objective.loss_at_chance)
         self.data = data
         self.positions: tuple[Any, ...] = ()  # positions in the streams of each process, from a checkpoint
         self.initialization = ""  # line on what was initialized from data
@@ -105,7 +105,9 @@ class Loop:
         metadata.data.check_same(self.data, self.run.path)
         self.data = metadata.data.merged(self.data)
         self.stepper.guard.consecutive_skips = metadata.consecutive_skips
-        self.alarms = MetricAlarms(self.config.trainer.alarms, metadata.averages)
+        self.alarms = MetricAlarms(
+            self.config.trainer.alarms, metadata.averages, loss_at_chance=self.objective.loss_at_chance
+        )
         self.positions = metadata.positions
         if self.accelerator.is_main_process:
             self.stepper.skipped_files = dict(metadata.skipped_files)
