@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from partita_core import Autoencoder, Latents
+from partita.recipes import load_run, recipe
+from partita_core import Autoencoder, Latents, override
 from partita_decoders import Overlap
 from partita_testing.dummies import DenoisingConfig, StridedConfig, autoencoder, registered
 
@@ -235,6 +236,16 @@ def test_info_with_overrides(ok, refused):
     assert "'complex'" in refused("info", "genae_tiny", term[1])
     assert "the loss 'complex' has no weight" in refused("info", "genae_tiny", term[0])
     assert "'genae_tin' is not one; did you mean genae_tiny" in refused("info", "genae_tin", *mono)
+
+
+def test_info_prints_a_config_that_can_be_trained(ok, refused, model, tmp_path):
+    out, _ = ok("info", "genae_tiny", "--config", "trainer.seed=7")
+    (tmp_path / "mine.json").write_text(out)
+    config, name = load_run(str(tmp_path / "mine.json"))
+    assert name == "genae_tiny" and config == override(recipe(name), ["trainer.seed=7"])
+    plain, _ = ok("info", "genae_tiny", "--config")
+    assert ok("info", tmp_path / "mine.json", "--config", "trainer.seed=0")[0] == plain
+    assert repr(model) in refused("info", model, "--config")
 
 
 def test_components_of_a_role(ok):

@@ -15,7 +15,7 @@ from partita_quantizers import FSQConfig, ResidualVQConfig
 
 def raised(values, steps=20, config=None, alarms=None):
     """Alarms of the same log line at each step from 1001 on."""
-    alarms = alarms or MetricAlarms(config or AlarmConfig())
+    alarms = alarms or MetricAlarms(config or AlarmConfig(), loss_at_chance=2.0)
     return [alarm for step in range(1001, 1001 + steps) for alarm in alarms.check(step, values)]
 
 
@@ -36,7 +36,7 @@ def raised(values, steps=20, config=None, alarms=None):
         (
             {"loss/discriminator": 0.04},
             "min_discriminator_loss",
-            ("0.04", "0.2", "trainer.optimizers.discriminator.lr", "adversarial"),
+            ("0.04", "0.2", "10%", "chance, 2;", "trainer.optimizers.discriminator.lr", "adversarial"),
         ),
     ],
 )
@@ -219,9 +219,22 @@ def test_run_warns_of_collapsed_channel(config, tones, tmp_path, capsys):
     assert capsys.readouterr().err.count(warning) == 1
 
 
+@pytest.mark.parametrize("chance, raises", [(2.0, True), (0.5, False), (None, False)])
+def test_discriminator_loss_is_relative_to_that_at_chance(chance, raises):
+    alarms = MetricAlarms(AlarmConfig(), loss_at_chance=chance)
+    assert bool(raised({"loss/discriminator": 0.15}, alarms=alarms)) == raises
+
+
+@pytest.mark.parametrize("loss, chance", [("hinge", 2.0), ("least_squares", 0.5)])
+def test_objective_has_the_loss_at_chance_of_its_adversarial_loss(config, loss, chance):
+    run = override(config(adversarial=True), [f"objective.adversarial_loss={loss}"])
+    assert run.objective.build(model=run.model.build()).loss_at_chance == chance
+    assert config().objective.build(model=run.model.build()).loss_at_chance is None
+
+
 def test_run_warns_of_dominating_discriminator(config, tones, tmp_path):
     run = override(config(steps=12, adversarial=True), ["trainer.alarms.start_step=10"])
-    run = override(run, ["trainer.alarms.min_discriminator_loss=1.9"])
+    run = override(run, ["trainer.alarms.min_discriminator_loss=0.95"])
     run = override(run, ["trainer.optimizers.generator.lr=0.0", "trainer.optimizers.discriminator.lr=0.01"])
     train(run, data=tones, output=tmp_path / "run", progress=False)
     (warning,) = warnings_of(tmp_path / "run")

@@ -98,3 +98,18 @@ def test_invalid_settings_of_companded_stft():
         CompandedSTFT(n_ffts=(64, 2))
     with pytest.raises(PartitaError, match="complex_weight and magnitude_weight"):
         CompandedSTFT(complex_weight=0.0, magnitude_weight=0.0)
+
+
+@pytest.mark.parametrize("complex_weight, finds", [(0.5, True), (0.0, False)])
+def test_waveform_is_found_by_the_complex_term_only(complex_weight, finds):
+    """Samples that start as noise follow the gradient; the cosine with the target is near 1 if phases are found."""
+    torch.manual_seed(0)
+    target, samples = 0.1 * noise(1, 1, 600), (0.1 * noise(1, 1, 600, seed=1)).requires_grad_()
+    loss = loss_of(complex_weight=complex_weight).train()
+    optimizer = torch.optim.Adam([samples], lr=0.01)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss(samples, target).sum().backward()
+        optimizer.step()
+    cosine = float(torch.cosine_similarity(samples.detach().flatten(), target.flatten(), dim=0))
+    assert cosine > 0.99 if finds else abs(cosine) < 0.5

@@ -38,6 +38,7 @@ class AdversarialObjective(Objective):
         self.model, self.discriminator, self.adversarial_loss = model, discriminator, adversarial_loss
         self.schedule = schedule
         self.phases = ("generator",) if discriminator is None else ("generator", "discriminator")
+        self.loss_at_chance = None if discriminator is None else adversarial_loss.chance
 
     @property
     def adversarial_terms(self) -> tuple[str, ...]:

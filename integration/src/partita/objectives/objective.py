@@ -67,6 +67,8 @@ class Objective(nn.Module, ABC):
         requires: keys that a batch must have; alternatives are written as `"audio|latents"`.
         crop_multiple: number of samples that crops must be a multiple of.
         model: the module that is trained and averaged.
+        loss_at_chance: value of `loss/discriminator` for discriminators that cannot tell signals apart; None if there
+            are none.
 
     Example:
         Reconstruction by an L1 distance::
@@ -92,6 +94,7 @@ class Objective(nn.Module, ABC):
     requires: frozenset[str]
     crop_multiple: int
     model: Any
+    loss_at_chance: float | None = None
 
     @abstractmethod
     def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
@@ -167,7 +170,7 @@ def check_weights(terms: set[str], weights: Mapping[str, float]) -> None:
     if unweighted:
         known = ", ".join(sorted(weights)) or "none"
         raise PartitaError(
-            f"the loss {unweighted[0]!r} has no weight; add weights.{unweighted[0]} to the present weights: {known}"
+            f"the loss {unweighted[0]!r} has no weight; set objective.weights.{unweighted[0]}; present weights: {known}"
         )
     if unused:
         raise PartitaError(

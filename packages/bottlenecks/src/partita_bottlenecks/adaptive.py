@@ -129,11 +129,13 @@ class Adaptive(Bottleneck):
             hidden: hidden frames `(batch, in_dim, tokens)`, and the tokens of each item before its padding, `(batch,)`;
                 None if all are full.
         """
-        count, logarithms, squares = 0, 0.0, 0.0
+        count = 0
+        logarithms, squares = torch.zeros(2, self.bins, dtype=torch.float64, device=self.mean_log.device)
         for batch, lengths in hidden:
             bins = tokens_within(batch[:, self.side :].double(), lengths)
-            logarithms = logarithms + (bins.abs() + _SILENCE).log().sum(0)
-            squares, count = squares + bins.square().sum(0), count + len(bins)
+            logarithms += (bins.abs() + _SILENCE).log().sum(0)
+            squares += bins.square().sum(0)
+            count += len(bins)
         if not count:
             raise PartitaError("there is no audio to measure the bins of the adaptive bottleneck on")
         self.mean_log.copy_(logarithms / count)

@@ -87,8 +87,8 @@ class LinearPathDecoder(FeedForwardDecoder):
     def forward(self, hidden: Tensor, layout: Tensor) -> Tensor:
         """Decode `(batch, in_dim, frames)` of layouts `(batch,)` to `(batch, channels, hop * frames)`."""
         linear = self.linear(hidden, layout)
-        network = self.network(hidden, layout, linear) if self.refines else self.network(hidden, layout)
-        return _sum(linear, network)
+        inputs = (hidden, layout, linear) if self.refines else (hidden, layout)
+        return _sum(linear, self.network(*inputs))
 
     def stream(
         self,
