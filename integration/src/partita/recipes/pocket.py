@@ -61,7 +61,7 @@ def music2latent2_pocket() -> RunConfig:
         refines=True,
         noise_passes=False,
         sigma_max=5.0,
-        sampler=Autoregressive(steps=5, new_noise=False),
+        sampler=Autoregressive(steps=2, new_noise=False),
     )
     decoder = LinearPathDecoderConfig(network, **path)
     return RunConfig(
