@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .convolutions import conv_reach, conv_transpose_reach
+from .planar_conv import Conv2d
 
 Pair = tuple[int, int]
 """Values for time and frequency."""
@@ -65,7 +66,7 @@ class CausalConv2d(CausalLayer):
         super().__init__()
         self.stride, self.kernel = stride, kernel[0]
         self.channels, self.past = channels_in, kernel[0] - stride[0]
-        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=(0, (kernel[1] - stride[1] + 1) // 2))
+        self.conv = Conv2d(channels_in, channels_out, kernel, stride, padding=(0, (kernel[1] - stride[1] + 1) // 2))
 
     def init_state(self, batch_size: int, bins: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Zero frames before the first, `(batch, channels_in, past, bins)`."""

@@ -18,6 +18,12 @@ def open_library(path: str) -> ctypes.CDLL:
         function.argtypes, function.restype = [pointer, pointer, pointer, size, size, integer, integer], None
     for function, tensors in ((library.partita_snake_lite, 3), (library.partita_snake_lite_backward, 5)):
         function.argtypes, function.restype = [*[pointer] * tensors, size, size, size, integer], None
+    for function, tensors in (
+        (library.partita_convolve, 5),
+        (library.partita_convolve_transposed, 5),
+        (library.partita_convolve_weights, 4),
+    ):
+        function.argtypes, function.restype = [*[pointer] * tensors, integer], None
     for constant in (library.partita_panel, library.partita_has_bf16):
         constant.argtypes, constant.restype = [], size
     return library

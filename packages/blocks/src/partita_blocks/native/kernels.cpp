@@ -9,8 +9,8 @@
 // The order of a sum depends on neither tiles nor threads: any batch, length and number of threads give the same bits.
 
 #include <algorithm>
-#include <vector>
 
+#include "convolution.hpp"
 #include "matrix.hpp"
 #include "snake_lite.hpp"
 
@@ -45,13 +45,6 @@ static void depthwise(const float* x, long ldx, const Matrix& taps, long dilatio
             store(y + m * ldy + i, sum);
         }
     }
-}
-
-// Memory of the calling thread, kept between calls: fresh pages cost more than the computation in them.
-static float* scratch(long floats) {
-    static thread_local std::vector<float> memory;
-    if ((long)memory.size() < floats + LANE) memory.resize(floats + LANE);
-    return (float*)(((uintptr_t)memory.data() + 63) / 64 * 64);
 }
 
 // Frames per tile: at most `max_frames`, fewer if that occupies more threads, and a multiple of ROWS.
@@ -192,6 +185,20 @@ void partita_snake_lite_backward(const float* x, const float* beta, const float*
     for (long row = 0; row < rows; ++row)
         for (long block = 0; block < blocks; ++block) totals[row % channels] += sums[row * blocks + block];
     for (long channel = 0; channel < channels; ++channel) by_beta[channel] = totals[channel] / beta[channel];
+}
+
+// Convolution of planar tensors, its transpose and the gradient of its weights; see `convolution.hpp`.
+void partita_convolve(const Convolution* c, const float* x, const float* w, const float* bias, float* y, int threads) {
+    convolve(*c, x, w, bias, y, threads);
+}
+
+void partita_convolve_transposed(const Convolution* c, const float* y, const float* w, const float* bias, float* x,
+                                 int threads) {
+    convolve_transposed(*c, y, w, bias, x, threads);
+}
+
+void partita_convolve_weights(const Convolution* c, const float* x, const float* y, float* by_w, int threads) {
+    convolve_weights(*c, x, y, by_w, threads);
 }
 
 // x: (batch, audio, frames * stride) for a stem, else (batch, frames * stride, in); y: (batch, frames, out).

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include <algorithm>
+#include <vector>
 
 constexpr long LANE = 16;  // channels are padded to a multiple of this
 
@@ -48,6 +49,13 @@ static void each(long count, Step step) {
     const long complete = count - count % WIDTH;
     for (long i = 0; i < complete; i += WIDTH) step(i, All{});
     if (complete < count) step(complete, first(count - complete));
+}
+
+// Memory of the calling thread, kept between calls: fresh pages cost more than the computation in them.
+static float* scratch(long floats) {
+    static thread_local std::vector<float> memory;
+    if ((long)memory.size() < floats + LANE) memory.resize(floats + LANE);
+    return (float*)(((uintptr_t)memory.data() + 63) / 64 * 64);
 }
 
 // One step along the summed axis: `word` is one float, or in bf16 two neighbors whose products are summed at once.
