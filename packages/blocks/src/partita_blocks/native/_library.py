@@ -24,6 +24,15 @@ def open_library(path: str) -> ctypes.CDLL:
         (library.partita_convolve_weights, 4),
     ):
         function.argtypes, function.restype = [*[pointer] * tensors, integer], None
+    for function, tensors, sizes in (
+        (library.partita_frames, 3, 6),
+        (library.partita_add_frames, 4, 6),
+    ):
+        function.argtypes, function.restype = [*[pointer] * tensors, *[size] * sizes, integer], None
+    for function, tensors in ((library.partita_magnitudes, 2), (library.partita_scale_spectrum, 4)):
+        function.argtypes, function.restype = [*[pointer] * tensors, size], None
+    for function, tensors in ((library.partita_view_sums, 4), (library.partita_view_slopes, 5)):
+        function.argtypes, function.restype = [*[pointer] * tensors, size, size, size, ctypes.c_float], None
     for constant in (library.partita_panel, library.partita_has_bf16):
         constant.argtypes, constant.restype = [], size
     return library

@@ -27,14 +27,6 @@ constexpr int SUMS = WIDTH == 8 ? 12 : 24;  // vectors of a block of sums
 static long ceil_by(long x, long unit) { return (x + unit - 1) / unit; }
 static long round_up(long x, long unit) { return ceil_by(x, unit) * unit; }
 
-static float total(V x) {
-    float all[WIDTH];
-    store(all, x);
-    for (int n = WIDTH / 2; n > 0; n /= 2)
-        for (int i = 0; i < n; ++i) all[i] += all[i + n];
-    return all[0];
-}
-
 // ---------------------------------------------------------------- products of rows in scratch memory
 
 // y[R][N vectors] = bias + sum over columns j of w[j][R] x[offset j + ...].

@@ -13,6 +13,7 @@
 #include "convolution.hpp"
 #include "matrix.hpp"
 #include "snake_lite.hpp"
+#include "spectra.hpp"
 
 // ---------------------------------------------------------------- between the products
 
@@ -199,6 +200,34 @@ void partita_convolve_transposed(const Convolution* c, const float* y, const flo
 
 void partita_convolve_weights(const Convolution* c, const float* x, const float* y, float* by_w, int threads) {
     convolve_weights(*c, x, y, by_w, threads);
+}
+
+// Frames of audio, (rows, samples), for spectra, and the transpose; see `spectra.hpp`.
+void partita_frames(const float* audio, const float* window, float* frames, long rows, long samples, long count,
+                    long size, long hop, long left, int threads) {
+    make_frames(audio, window, frames, rows, samples, count, size, hop, left, threads);
+}
+
+void partita_add_frames(const float* frames, const float* ends, const float* window, float* audio, long rows,
+                        long samples, long count, long size, long hop, long left, int threads) {
+    add_frames(frames, ends, window, audio, rows, samples, count, size, hop, left, threads);
+}
+
+void partita_magnitudes(const float* z, float* magnitudes, long count) { take_magnitudes(z, magnitudes, count); }
+
+void partita_scale_spectrum(const float* z, const float* slope, const float* magnitudes, float* out, long count) {
+    scale_spectrum(z, slope, magnitudes, out, count);
+}
+
+// prediction, target and gradient: complex (channels, frames, bins); gains: (views, bins), 1 view or 4; floor: of powers.
+void partita_view_sums(const float* prediction, const float* target, const float* gains, double* sums, long views,
+                       long frames, long bins, float floor) {
+    (views == 1 ? view_sums<1> : view_sums<4>)(prediction, target, gains, floor, frames, bins, sums);
+}
+
+void partita_view_slopes(const float* prediction, const float* target, const float* gains, const float* factors,
+                         float* gradient, long views, long frames, long bins, float floor) {
+    (views == 1 ? view_slopes<1> : view_slopes<4>)(prediction, target, gains, floor, frames, bins, factors, gradient);
 }
 
 // x: (batch, audio, frames * stride) for a stem, else (batch, frames * stride, in); y: (batch, frames, out).

@@ -51,6 +51,14 @@ static void each(long count, Step step) {
     if (complete < count) step(complete, first(count - complete));
 }
 
+static float total(V x) {
+    float all[WIDTH];
+    store(all, x);
+    for (int n = WIDTH / 2; n > 0; n /= 2)
+        for (int i = 0; i < n; ++i) all[i] += all[i + n];
+    return all[0];
+}
+
 // Memory of the calling thread, kept between calls: fresh pages cost more than the computation in them.
 static float* scratch(long floats) {
     static thread_local std::vector<float> memory;
