@@ -25,7 +25,7 @@ class STFT(TypedModule):
     * `"same"`: `n_fft - hop` in total, `samples // hop` frames, frame t centered on the t-th block of `hop` samples;
     * `"none"`: no padding, `1 + (samples - n_fft) // hop` frames.
 
-    The window is computed in float64 at each call, so that it is exact whatever dtype the module is cast to.
+    The window is exact whatever dtype the module is cast to.
 
     Args:
         n_fft: length of the Fourier transform in samples.
@@ -67,14 +67,15 @@ class STFT(TypedModule):
             raise PartitaError(f"n_fft is {n_fft}, which has no Nyquist bin to drop; use an even number")
         self.n_fft, self.win_length, self.hop, self.padding, self.nyquist = n_fft, win_length, hop, padding, nyquist
         self.bins = n_fft // 2 + 1 if nyquist else n_fft // 2
+        margin = n_fft - win_length
+        window = torch.hann_window(win_length, dtype=torch.float64, device="cpu")
+        self._window = Constant(nn.functional.pad(window, (margin // 2, margin - margin // 2)))
         padded = {"center": 2 * (n_fft // 2), "same": n_fft - hop, "none": 0}[padding]
         self.left, self.right = padded // 2, padded - padded // 2
 
     def window(self, like: Tensor) -> Tensor:
-        """Window `(n_fft,)` with the dtype and on the device of the tensor `like`."""
-        margin = self.n_fft - self.win_length
-        window = torch.hann_window(self.win_length, dtype=torch.float64, device=like.device).to(like.dtype)
-        return nn.functional.pad(window, (margin // 2, margin - margin // 2))
+        """Window `(n_fft,)` with the dtype and on the device of the tensor `like`; do not write to it."""
+        return self._window.like(like)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Transform audio `(..., samples)` to complex `(..., bins, frames)`, computed in at least float32."""

@@ -138,8 +138,10 @@ class _ViewScale(SpectralScale):
     def compare(
         self, prediction: Tensor, target: Tensor, frames: Tensor, need_gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
-        if len(prediction) == 1 and _spectra_cpu.serves_spectra(prediction, target):
-            return self._compare_item(prediction[0], target[0], int(frames), need_gradient)
+        if _spectra_cpu.serves_spectra(prediction, target):
+            items = zip(prediction, target, frames.tolist())
+            values, slopes = zip(*(self._compare_item(*item, need_gradient) for item in items))
+            return torch.stack(values), torch.stack(slopes) if need_gradient else None
         gains, weights, min_norm = (x.like(prediction.real) for x in (self.gains, self.weights, self.min_norm))
         p, t = (_view_powers(x).mul_(gains).add_(TINY) for x in (prediction, target))
         count = (frames * self.stft.bins).clamp_min(1).to(p.dtype).view(-1, 1, 1, 1)
@@ -171,11 +173,11 @@ class _ViewScale(SpectralScale):
         square, energy, logs = _spectra_cpu.view_sums(prediction, target, gains, floor).unbind(1)
         gap, norm = square.sqrt(), energy.sqrt()
         norm = norm.maximum(MIN_VIEW * norm.max()).maximum(min_norm * max(frames, 1) ** 0.5)
-        value = ((gap / norm + logs / (2 * count)) * weights).sum().to(gains.dtype).unsqueeze(0)
+        value = ((gap / norm + logs / (2 * count)) * weights).sum().to(gains.dtype)
         if not need_gradient:
             return value, None
         factors = torch.stack([weights / count, weights / (norm * gap.clamp_min(MIN_GAP))], dim=1).to(gains.dtype)
-        return value, _spectra_cpu.view_slopes(prediction, target, gains, factors, floor).unsqueeze(0)
+        return value, _spectra_cpu.view_slopes(prediction, target, gains, factors, floor)
 
 
 def _total(x: Tensor) -> Tensor:
