@@ -39,6 +39,8 @@ from .noise_conditioning import (
     sinusoidal_embedding,
 )
 from .patching import Depatchifier, Patchifier, patch_grid
+from .planar_conv import Conv1d, Conv2d, ConvTranspose1d
+from .pointwise import elu, group_norm, silu
 from .spectral import STFT, LogMel, a_weighting, mel_filterbank, overlap_add, power, reflect_pad, reflected_positions
 
 __all__ = [
@@ -57,6 +59,9 @@ __all__ = [
     "ChunkTransformer",
     "ChunkTransformerBlock",
     "CompandedSTFT",
+    "Conv1d",
+    "Conv2d",
+    "ConvTranspose1d",
     "Depatchifier",
     "DownStage",
     "DownUnit2d",
@@ -85,7 +90,9 @@ __all__ = [
     "conv_reach",
     "conv_transpose_reach",
     "down_stages",
+    "elu",
     "fuse_stages",
+    "group_norm",
     "init_truncated_normal",
     "mel_filterbank",
     "overlap_add",
@@ -96,6 +103,7 @@ __all__ = [
     "residual_units",
     "rotary_angles",
     "rotate",
+    "silu",
     "sinusoidal_embedding",
     "up_stages",
     "why_no_kernels",

@@ -108,7 +108,9 @@ def _fused(x: Tensor, beta: Tensor) -> ModuleType | None:
     if _in_chunks(x):
         return _cpu_kernels() if x.dtype == torch.float32 else None
     supported = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return _gpu_kernels(x.device) if supported and x.is_cuda and x.numel() > 0 and is_plain(x) and x.dim() == 3 else None
+    return (
+        _gpu_kernels(x.device) if supported and x.is_cuda and x.numel() > 0 and is_plain(x) and x.dim() == 3 else None
+    )
 
 
 def _forward(x: Tensor, beta: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from .convolutions import conv_reach, conv_transpose_reach
 from .planar_conv import Conv2d
+from .pointwise import elu
 
 Pair = tuple[int, int]
 """Values for time and frequency."""
@@ -130,8 +131,8 @@ class DownUnit2d(CausalLayer):
     def forward(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Map `(batch, channels_in, stride * n, bins)` to `(batch, channels_out, n, bins / stride)`."""
         inner, outer = state
-        y, inner = self.inner(F.elu(x), inner)
-        y, outer = self.outer(F.elu(y), outer)
+        y, inner = self.inner(elu(x), inner)
+        y, outer = self.outer(elu(y), outer)
         pooled = x if self.stride == (1, 1) else F.avg_pool2d(x, self.stride)
         return y + self.shortcut(pooled), (inner, outer)
 
@@ -164,8 +165,8 @@ class UpUnit2d(CausalLayer):
     def forward(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Map `(batch, channels_in, n, bins)` to `(batch, channels_out, stride * n, stride * bins)`."""
         inner, outer = state
-        y, inner = self.inner(F.elu(x), inner)
-        y, outer = self.outer(F.elu(y), outer)
+        y, inner = self.inner(elu(x), inner)
+        y, outer = self.outer(elu(y), outer)
         # Broadcast over the patches, which avoids a copy of the shortcut with repeated frames and bins.
         patches = rearrange(y, "b c (n s) (bins t) -> b c n s bins t", s=self.stride[0], t=self.stride[1])
         y = patches + self.shortcut(x)[:, :, :, None, :, None]

@@ -11,10 +11,11 @@ import torch
 from partita_core import TypedModule
 from torch import Tensor, nn
 
+from .native.serving import MIN_SIZE, serves_training
 from .tensors import is_plain
 
-# Elements of the larger tensor from which the kernels are used; below, a call costs more than it computes.
-_MIN_SIZE = 2**16
+# Samples below which torch's one-dimensional convolutions are as fast, if they are not depthwise.
+_MIN_LENGTH = 512
 
 # Channels below which torch's two-dimensional convolutions leave most of a vector register empty.
 _FEW_CHANNELS = 8
@@ -27,8 +28,8 @@ class Conv1d(nn.Conv1d, TypedModule):
         if _is_pointwise(self) and input.dim() == 3 and input.device.type == "cpu" and is_plain(input):
             rows = weight[:, :, 0].expand(len(input), -1, -1)
             return rows @ input if bias is None else torch.baddbmm(bias[:, None], rows, input)
-        size = max(input.numel(), input.numel() * self.out_channels // (self.in_channels * self.stride[0]))
-        if input.dim() != 3 or size < _MIN_SIZE or not _trains(self, input, weight):
+        long = input.shape[-1] >= _MIN_LENGTH or self.groups > 1
+        if input.dim() != 3 or input.numel() < MIN_SIZE or not long or not _trains(self, input, weight):
             return super()._conv_forward(input, weight, bias)
         from .native._convolution_cpu import Geometry, convolve
 
@@ -42,8 +43,8 @@ class ConvTranspose1d(nn.ConvTranspose1d, TypedModule):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Map `(batch, in, length)` to `(batch, out, longer)`."""
-        size = max(input.numel(), input.numel() * self.out_channels * self.stride[0] // self.in_channels)
-        if output_size is not None or input.dim() != 3 or size < _MIN_SIZE or not _trains(self, input, self.weight):
+        large = input.numel() >= MIN_SIZE and input.shape[-1] * self.stride[0] >= _MIN_LENGTH
+        if output_size is not None or input.dim() != 3 or not large or not _trains(self, input, self.weight):
             return super().forward(input, output_size)
         from .native._convolution_cpu import Geometry, convolve_transposed
 
@@ -58,7 +59,7 @@ class Conv2d(nn.Conv2d, TypedModule):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         few = min(self.in_channels, self.out_channels) < _FEW_CHANNELS
-        if not few or input.dim() != 4 or input.numel() < _MIN_SIZE or not _trains(self, input, weight):
+        if not few or input.dim() != 4 or input.numel() < MIN_SIZE or not _trains(self, input, weight):
             return super()._conv_forward(input, weight, bias)
         from .native._convolution_cpu import Geometry, convolve
 
@@ -73,14 +74,8 @@ def _is_pointwise(layer: nn.Conv1d) -> bool:
 
 def _trains(layer: Any, x: Tensor, weight: Tensor) -> bool:
     """True if a gradient is wanted, and the kernels support these tensors and this layer."""
-    if not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)) or not is_plain(x):
-        return False
-    if x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32:
-        return False
-    if torch.is_autocast_enabled("cpu") or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+    if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         return False
     if any(step > 1 for step in layer.dilation[1:]) or (layer.dilation[0] > 1 and layer.stride[0] > 1):
         return False
-    from .native import kernels  # imported late, since the first call builds them
-
-    return kernels() is not None
+    return serves_training(x, weight, layer.bias)

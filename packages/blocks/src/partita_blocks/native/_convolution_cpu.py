@@ -137,9 +137,7 @@ def _weights(x: Tensor, y: Tensor, weight: Tensor, geometry: Geometry) -> Tensor
 def _empty(shape: torch.Size, like: Tensor) -> Tensor:
     """New tensor with the memory format of another one."""
     last = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
-    return torch.empty(
-        shape, dtype=like.dtype, memory_format=torch.channels_last if last else torch.contiguous_format
-    )
+    return torch.empty(shape, dtype=like.dtype, memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _address(bias: Tensor | None) -> Tensor | None:

@@ -258,17 +258,18 @@ static Side output_side(const Convolution& c) {
     return {c.out, {c.output[0], c.output[1]}, {1, 1}, {0, 0}, c.output_strides};
 }
 
-// Calls put(row, column, index) for each weight w[index] of a group: row (o) and column (i, r, q, a, b) of its product.
+// Calls put(o, i * phases + phase, tap, index) for each weight w[o, i, k, l], whose index in a group is `index`.
 template <class Put>
 static void each_weight(const Convolution& c, Put put) {
-    const long t0 = ceil_by(c.kernel[0], c.stride[0]), t1 = ceil_by(c.kernel[1], c.stride[1]);
+    const long area = c.stride[0] * c.stride[1], taps = ceil_by(c.kernel[1], c.stride[1]);
+    std::vector<std::pair<long, long>> kernel;  // phase and tap of each position
+    for (long k = 0; k < c.kernel[0]; ++k)
+        for (long l = 0; l < c.kernel[1]; ++l)
+            kernel.emplace_back(k % c.stride[0] * c.stride[1] + l % c.stride[1],
+                                k / c.stride[0] * taps + l / c.stride[1]);
     for (long o = 0, index = 0; o < c.out; ++o)
         for (long i = 0; i < c.in; ++i)
-            for (long k = 0; k < c.kernel[0]; ++k)
-                for (long l = 0; l < c.kernel[1]; ++l, ++index) {
-                    const long phase = (i * c.stride[0] + k % c.stride[0]) * c.stride[1] + l % c.stride[1];
-                    put(o, phase, k / c.stride[0], l / c.stride[1], t0, t1, index);
-                }
+            for (const auto& [phase, tap] : kernel) put(o, i * area + phase, tap, index++);
 }
 
 static long packed_index(long row, long column, long rows, long columns) {
@@ -297,12 +298,12 @@ static void run_plan(const Plan& p, const std::vector<float>& weights, const std
 // y of x; bias may be null.
 static void convolve(const Convolution& c, const float* x, const float* w, const float* bias, float* y, int threads) {
     const Plan p(input_side(c), output_side(c), c, c.output[0], c.output[1]);
-    const long columns = p.from.rows() * p.taps[0] * p.taps[1], size = c.out * columns;
+    const long taps = p.taps[0] * p.taps[1], columns = p.from.rows() * taps, size = c.out * columns;
     const long held = c.out * c.in * c.kernel[0] * c.kernel[1];
     std::vector<float> packed(c.groups * size), start(c.groups * c.out);
     for (long g = 0; g < c.groups; ++g)
-        each_weight(c, [&](long o, long phase, long a, long b, long t0, long t1, long index) {
-            packed[g * size + packed_index(o, (phase * t0 + a) * t1 + b, c.out, columns)] = w[g * held + index];
+        each_weight(c, [&](long o, long phase, long tap, long index) {
+            packed[g * size + packed_index(o, phase * taps + tap, c.out, columns)] = w[g * held + index];
         });
     if (bias) std::copy(bias, bias + start.size(), start.begin());
     run_plan(p, packed, start, c.batch, c.groups, x, y, threads);
@@ -321,12 +322,12 @@ static void convolve_transposed(const Convolution& c, const float* y, const floa
         to.shift[d] -= first[d] * c.stride[d];
     }
     const Plan p(from, to, c, size[0], size[1]);
-    const long columns = c.out * p.taps[0] * p.taps[1], rows = to.rows(), area = c.stride[0] * c.stride[1];
+    const long taps = p.taps[0] * p.taps[1], columns = c.out * taps, rows = to.rows(), area = c.stride[0] * c.stride[1];
     const long held = c.out * c.in * c.kernel[0] * c.kernel[1];
     std::vector<float> packed(c.groups * rows * columns), start(c.groups * rows);
     for (long g = 0; g < c.groups; ++g)
-        each_weight(c, [&](long o, long phase, long a, long b, long t0, long t1, long index) {
-            const long column = (o * t0 + t0 - 1 - a) * t1 + t1 - 1 - b;
+        each_weight(c, [&](long o, long phase, long tap, long index) {
+            const long column = o * taps + taps - 1 - tap;
             packed[g * rows * columns + packed_index(phase, column, rows, columns)] = w[g * held + index];
         });
     if (bias)
@@ -338,7 +339,8 @@ static void convolve_transposed(const Convolution& c, const float* y, const floa
 static void convolve_weights(const Convolution& c, const float* x, const float* y, float* by_w, int threads) {
     const Plan p(input_side(c), output_side(c), c, c.output[0], c.output[1]);
     const std::vector<long> offsets = p.offsets();
-    const long columns = offsets.size(), size = c.out * columns, held = c.out * c.in * c.kernel[0] * c.kernel[1];
+    const long taps = p.taps[0] * p.taps[1], columns = offsets.size(), size = c.out * columns;
+    const long held = c.out * c.in * c.kernel[0] * c.kernel[1];
     std::vector<float> sums(c.batch * c.groups * size);
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (long item = 0; item < c.batch * c.groups; ++item)
@@ -352,10 +354,10 @@ static void convolve_weights(const Convolution& c, const float* x, const float* 
             outer(out, p.ld, in, offsets, sums.data() + item * size, c.out, round_up(rows * p.pitch, WIDTH));
         }
     for (long g = 0; g < c.groups; ++g)
-        each_weight(c, [&](long o, long phase, long a, long b, long t0, long t1, long index) {
+        each_weight(c, [&](long o, long phase, long tap, long index) {
             double sum = 0;
             for (long item = 0; item < c.batch; ++item)
-                sum += sums[(item * c.groups + g) * size + o * columns + (phase * t0 + a) * t1 + b];
+                sum += sums[(item * c.groups + g) * size + o * columns + phase * taps + tap];
             by_w[g * held + index] = sum;
         });
 }

@@ -12,6 +12,7 @@
 
 #include "convolution.hpp"
 #include "matrix.hpp"
+#include "pointwise.hpp"
 #include "snake_lite.hpp"
 #include "spectra.hpp"
 
@@ -186,6 +187,28 @@ void partita_snake_lite_backward(const float* x, const float* beta, const float*
     for (long row = 0; row < rows; ++row)
         for (long block = 0; block < blocks; ++block) totals[row % channels] += sums[row * blocks + block];
     for (long channel = 0; channel < channels; ++channel) by_beta[channel] = totals[channel] / beta[channel];
+}
+
+// Activations of `count` elements: 0 is ELU, whose gradient takes its output, and 1 is SiLU, whose gradient its input.
+void partita_activate(const float* x, float* y, long count, long kind, int threads) {
+    (kind ? activate<Silu> : activate<Elu>)(x, y, count, threads);
+}
+
+void partita_activate_backward(const float* at, const float* grad, float* by_x, long count, long kind, int threads) {
+    (kind ? activate_backward<Silu> : activate_backward<Elu>)(at, grad, by_x, count, threads);
+}
+
+// Tensors are channels-last, (batch, points, channels); see `pointwise.hpp`.
+void partita_group_norm(const float* x, const float* gains, float* y, float* statistics, long batch, long points,
+                        long channels, long groups, float epsilon, int threads) {
+    group_norm({batch, points, channels, groups, epsilon}, x, gains, y, statistics, threads);
+}
+
+void partita_group_norm_backward(const float* x, const float* gains, const float* statistics, const float* grad,
+                                 float* by_x, float* by_gains, long batch, long points, long channels, long groups,
+                                 float epsilon, int threads) {
+    group_norm_backward({batch, points, channels, groups, epsilon}, x, gains, statistics, grad, by_x, by_gains,
+                        threads);
 }
 
 // Convolution of planar tensors, its transpose and the gradient of its weights; see `convolution.hpp`.

@@ -6,11 +6,8 @@
 
 #include "vectors.hpp"
 
-typedef int Integers __attribute__((vector_size(sizeof(V))));
-
 #ifdef __AVX512F__
 static V root(V x) { return _mm512_sqrt_ps(x); }
-static V larger(V x, V y) { return _mm512_max_ps(x, y); }
 static V sign(V x, V y) {  // of x - y
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, y, _CMP_GT_OQ),
                                 _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, y, _CMP_LT_OQ), fill(0), fill(-1)), fill(1));
@@ -29,7 +26,6 @@ static void join(float* p, V real, V imaginary) {
 }
 #else
 static V root(V x) { return _mm256_sqrt_ps(x); }
-static V larger(V x, V y) { return _mm256_max_ps(x, y); }
 static V sign(V x, V y) {
     return _mm256_or_ps(_mm256_and_ps(_mm256_cmp_ps(x, y, _CMP_GT_OQ), fill(1)),
                         _mm256_and_ps(_mm256_cmp_ps(x, y, _CMP_LT_OQ), fill(-1)));
@@ -50,11 +46,9 @@ static void join(float* p, V real, V imaginary) {
 static V logarithm(V x) {
     const Integers bits = (Integers)x, exponent = (bits - 0x3f3504f3) >> 23;
     const V mantissa = (V)(bits - (exponent << 23));
-    float powers[WIDTH];
-    for (int i = 0; i < WIDTH; ++i) powers[i] = exponent[i];
     const V s = (mantissa - fill(1)) / (mantissa + fill(1)), u = s * s;
     const V series = fill(1) + u * (fill(1 / 3.0f) + u * (fill(0.2f) + u * (fill(1 / 7.0f) + u * fill(1 / 9.0f))));
-    return load(powers) * fill(0.69314718f) + fill(2) * s * series;
+    return __builtin_convertvector(exponent, V) * fill(0.69314718f) + fill(2) * s * series;
 }
 
 // ---------------------------------------------------------------- frames

@@ -18,6 +18,8 @@ static V load(const void* p) { return _mm512_loadu_ps(p); }
 static void store(float* p, V x) { _mm512_storeu_ps(p, x); }
 static V fill(float x) { return _mm512_set1_ps(x); }
 static V nearest(V x) { return _mm512_roundscale_ps(x, 0); }
+static V larger(V x, V y) { return _mm512_max_ps(x, y); }  // y if one is NaN
+static V smaller(V x, V y) { return _mm512_min_ps(x, y); }
 using Mask = __mmask16;
 static Mask first(long count) { return (1 << std::min<long>(count, WIDTH)) - 1; }
 static V load(const float* p, Mask m) { return _mm512_maskz_loadu_ps(m, p); }  // zeros elsewhere
@@ -29,6 +31,8 @@ static V load(const void* p) { return _mm256_loadu_ps((const float*)p); }
 static void store(float* p, V x) { _mm256_storeu_ps(p, x); }
 static V fill(float x) { return _mm256_set1_ps(x); }
 static V nearest(V x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static V larger(V x, V y) { return _mm256_max_ps(x, y); }  // y if one is NaN
+static V smaller(V x, V y) { return _mm256_min_ps(x, y); }
 using Mask = __m256i;
 static Mask first(long count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(std::min<long>(count, WIDTH)),
@@ -37,6 +41,8 @@ static Mask first(long count) {
 static V load(const float* p, Mask m) { return _mm256_maskload_ps(p, m); }  // zeros elsewhere
 static void store(float* p, V x, Mask m) { _mm256_maskstore_ps(p, m, x); }
 #endif
+
+typedef int Integers __attribute__((vector_size(sizeof(V))));
 
 // Calls `step` for each vector of `count` elements. Only an incomplete last vector is masked, since masked stores of AVX2
 // take tens of cycles on some processors.
