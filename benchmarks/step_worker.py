@@ -1,7 +1,8 @@
 """Steps of a training run, measured by phase in a process of their own; the measuring core of `step_time.py`.
 
 Reads lines `RECIPE PRECISION` from standard input, runs one cycle of steps for each, and answers with one line of JSON:
-processor seconds per step by phase. It works with the sources of older commits as well, whose modules have other names.
+processor seconds per step by phase; for `RECIPE profile`, the profile of a cycle as text. It works with the sources of
+older commits as well, whose modules have other names.
 """
 
 import ctypes
@@ -13,11 +14,11 @@ from importlib import import_module
 from typing import Any
 
 # Freed memory is kept, as the command line does; before torch is imported.
-libc = ctypes.CDLL("libc.so.6")
-for setting in ((-4, 0), (-1, 2**30), (-2, 2**26)):
-    libc.mallopt(*setting)
+if sys.platform.startswith("linux"):
+    for setting in ((-4, 0), (-1, 2**30), (-2, 2**26)):
+        ctypes.CDLL("libc.so.6").mallopt(*setting)
 
-import torch  # noqa: E402
+import torch
 
 # Progress of the run at each step of a cycle, so that objectives with stages count by their share of the run.
 PROGRESS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -38,6 +39,7 @@ class Clock:
     """Processor time by phase; the innermost phase counts."""
 
     def __init__(self) -> None:
+        """Start with the losses."""
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self._phase, self._since = "losses", time.process_time()
 
@@ -65,6 +67,7 @@ class Run:
     """A recipe with random weights, one batch of music-like noise, and its optimizer."""
 
     def __init__(self, recipe: str) -> None:
+        """Build the recipe, and replace the calls of its parts by timed ones."""
         recipes = import_module("partita.recipes")
         self.state_type = found("TrainState", "partita.objectives", "partita.training")
         ema = found("EMA", "partita.training.ema", "partita.training.optimization")
@@ -95,6 +98,13 @@ class Run:
             self.step(progress, precision)
         self.clock.enter("losses")
         return {phase: seconds / len(PROGRESS) for phase, seconds in self.clock.seconds.items()}
+
+    def profile(self) -> str:
+        """Profile of a cycle in float32, by operation."""
+        self.cycle("no")
+        with torch.profiler.profile() as found:
+            self.cycle("no")
+        return found.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=48)
 
     def step(self, progress: float, precision: str) -> None:
         """Take one step."""
@@ -138,7 +148,8 @@ def main() -> None:
         recipe, precision = line.split()
         if recipe not in runs:
             runs[recipe] = Run(recipe)
-        print(json.dumps(runs[recipe].cycle(precision)), flush=True)
+        run = runs[recipe]
+        print(json.dumps(run.profile() if precision == "profile" else run.cycle(precision)), flush=True)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ class Loop:
         self.data = data
         self.positions: tuple[Any, ...] = ()  # positions in the streams of each process, from a checkpoint
         self.initialization = ""  # line on what was initialized from data
+        self.precision = ""  # for the log, if it was chosen for the machine
         self.stop_reason = ""  # alarm that ends the run
         self.callback_error: OSError | None = None
         self.log: Log | None = None
@@ -157,6 +158,8 @@ class Loop:
         """
         trainer, options, main = self.config.trainer, self.options, self.accelerator.is_main_process
         self.log = Log(self.run.log, step=state.step, trackers=self.accelerator.trackers) if main else None
+        if self.log is not None and self.precision and not any("precision" in line for line in self.log.kept):
+            self.log.write(state.step, precision=self.precision)
         if self.log is not None and self.initialization:
             self.log.write(state.step, start=self.initialization)
         self.bar = Progress(state.total_steps, start=state.step, shown=options.progress and main)

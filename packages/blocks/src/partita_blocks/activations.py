@@ -107,7 +107,7 @@ def _fused(x: Tensor, beta: Tensor) -> ModuleType | None:
         return None
     if _in_chunks(x):
         return _cpu_kernels() if x.dtype == torch.float32 else None
-    supported = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    supported = x.is_cuda and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
     return (
         _gpu_kernels(x.device) if supported and x.is_cuda and x.numel() > 0 and is_plain(x) and x.dim() == 3 else None
     )

@@ -1,8 +1,8 @@
 """Convolution layers that train fast on a CPU, with the parameters and results of torch's.
 
-In training, float32 tensors go through kernels of our own (`native/convolution.hpp`), which skip the reordering of every
-tensor that torch's CPU library needs and use all registers whatever the number of channels; pointwise convolutions are
-matrix products. Inference, tracing, other devices and other dtypes take torch's path.
+In training, float32 tensors go through kernels of our own (`native/convolution.hpp`), which avoid the reordering of
+tensors in torch's CPU library and fill the registers whatever the number of channels; pointwise convolutions are matrix
+products. Inference, tracing, other devices and other dtypes take torch's path.
 """
 
 from typing import Any, cast

@@ -1,7 +1,7 @@
 """Activations and group norm that train fast on a CPU, with the results of torch's.
 
-In training, large float32 tensors go through kernels of our own (`native/pointwise.hpp`): each tensor is read and written
-once. All others take torch's operations.
+In training, large float32 tensors go through kernels of our own (`native/pointwise.hpp`), which read and write each
+tensor once. All others take torch's operations.
 """
 
 from torch import Tensor

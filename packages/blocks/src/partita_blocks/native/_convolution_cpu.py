@@ -57,7 +57,7 @@ class _Convolve(torch.autograd.Function):
         weight = weight.contiguous()
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
-        return _forward(x, weight, bias, geometry)
+        return _forward(x, weight, bias, geometry, x)
 
     @staticmethod
     @once_differentiable
@@ -65,7 +65,7 @@ class _Convolve(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         by_x, by_weight, by_bias, _ = ctx.needs_input_grad
         return (
-            _transposed(grad, weight, None, ctx.geometry, x.shape) if by_x else None,
+            _transposed(grad, weight, None, ctx.geometry, x.shape, x) if by_x else None,
             _weights(x, grad, weight, ctx.geometry) if by_weight else None,
             grad.sum((0, 2, 3)) if by_bias else None,
             None,
@@ -94,7 +94,7 @@ class _ConvolveTransposed(torch.autograd.Function):
             for d in range(2)
         ]
         shape = torch.Size([x.shape[0], weight.shape[1] * geometry.groups, *size])
-        return _transposed(x, weight, bias, geometry, shape)
+        return _transposed(x, weight, bias, geometry, shape, x)
 
     @staticmethod
     @once_differentiable
@@ -102,7 +102,7 @@ class _ConvolveTransposed(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         by_x, by_weight, by_bias, *_ = ctx.needs_input_grad
         return (
-            _forward(grad, weight, None, ctx.geometry) if by_x else None,
+            _forward(grad, weight, None, ctx.geometry, x) if by_x else None,
             _weights(grad, x, weight, ctx.geometry) if by_weight else None,
             grad.sum((0, 2, 3)) if by_bias else None,
             None,
@@ -110,20 +110,24 @@ class _ConvolveTransposed(torch.autograd.Function):
         )
 
 
-def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, like: Tensor) -> Tensor:
+    """Convolution in the memory format of `like`."""
     size = [
         (x.shape[d + 2] + 2 * geometry.padding[d] - (weight.shape[d + 2] - 1) * (1 if d else geometry.dilation) - 1)
         // geometry.stride[d]
         + 1
         for d in range(2)
     ]
-    y = _empty(torch.Size([x.shape[0], weight.shape[0], *size]), x)
+    y = _empty(torch.Size([x.shape[0], weight.shape[0], *size]), like)
     _call("partita_convolve", x, y, weight, geometry, x, weight, _address(bias), y)
     return y
 
 
-def _transposed(y: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, shape: torch.Size) -> Tensor:
-    x = _empty(shape, y)
+def _transposed(
+    y: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, shape: torch.Size, like: Tensor
+) -> Tensor:
+    """Transposed convolution in the memory format of `like`."""
+    x = _empty(shape, like)
     _call("partita_convolve_transposed", x, y, weight, geometry, y, weight, _address(bias), x)
     return x
 
