@@ -40,7 +40,7 @@ class Clock:
 
     def __init__(self) -> None:
         """Start with the losses."""
-        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self._phase, self._since = "losses", time.process_time()
 
     def enter(self, phase: str) -> str:

@@ -31,13 +31,18 @@ def calls(monkeypatch) -> list[str]:
         (_pointwise_cpu, ("elu", "silu", "group_norm")),
     ):
         for name in names:
-
-            def call(*args, name=name, original=getattr(module, name), **kwargs):
-                found.append(name)
-                return original(*args, **kwargs)
-
-            monkeypatch.setattr(module, name, call)
+            monkeypatch.setattr(module, name, recorded(getattr(module, name), found))
     return found
+
+
+def recorded(call: Callable[..., Tensor], names: list[str]) -> Callable[..., Tensor]:
+    """`call`, which adds its name to `names`."""
+
+    def run(*args, **kwargs) -> Tensor:
+        names.append(call.__name__)
+        return call(*args, **kwargs)
+
+    return run
 
 
 def assert_same(call: Callable[..., Tensor], reference: Callable[..., Tensor], *inputs: Tensor) -> None:
@@ -57,7 +62,8 @@ def assert_same(call: Callable[..., Tensor], reference: Callable[..., Tensor], *
 CONVOLUTIONS_1D = {
     "plain": ({"in_channels": 3, "out_channels": 5, "kernel_size": 7, "padding": 3}, 50),
     "dilated": ({"in_channels": 3, "out_channels": 2, "kernel_size": 7, "padding": 27, "dilation": 9}, 61),
-    "depthwise": ({"in_channels": 6, "out_channels": 6, "kernel_size": 7, "padding": 9, "dilation": 3, "groups": 6}, 40),
+    "depthwise": ({"in_channels": 6, "out_channels": 6, "kernel_size": 7, "padding": 3, "groups": 6}, 40),
+    "dilated depthwise": ({"in_channels": 6, "out_channels": 6, "kernel_size": 3, "dilation": 3, "groups": 6}, 40),
     "grouped, strided": ({"in_channels": 4, "out_channels": 6, "kernel_size": 8, "stride": 4, "groups": 2}, 50),
     "stride not in kernel": ({"in_channels": 2, "out_channels": 3, "kernel_size": 7, "stride": 3, "padding": 2}, 50),
     "kernel below stride": ({"in_channels": 2, "out_channels": 3, "kernel_size": 2, "stride": 3}, 31),
@@ -105,7 +111,12 @@ def test_transposed_convolution_equals_torch(stride, length, calls):
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "size"),
-    [((3, 3), 1, (0, 1), (9, 7)), ((7, 7), 1, (0, 3), (30, 60)), ((3, 4), (1, 2), (0, 1), (9, 8)), ((4, 2), (4, 2), 0, (8, 8))],
+    [
+        ((3, 3), 1, (0, 1), (9, 7)),
+        ((7, 7), 1, (0, 3), (30, 60)),
+        ((3, 4), (1, 2), (0, 1), (9, 8)),
+        ((4, 2), (4, 2), 0, (8, 8)),
+    ],
 )
 def test_two_dimensional_convolution_equals_torch(kernel, stride, padding, size, memory_format, calls):
     torch.manual_seed(0)

@@ -1,5 +1,7 @@
 """Kernels of the spectral losses on a CPU: values and gradients equal those of torch's operations in float64."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from partita_blocks import STFT, why_no_kernels
@@ -22,13 +24,18 @@ def calls(monkeypatch) -> set[str]:
     """Names of the kernel functions that are called."""
     found: set[str] = set()
     for name in ("make_frames", "add_frames", "magnitudes", "scale_spectrum", "view_sums", "view_slopes"):
-
-        def call(*args, name=name, original=getattr(_spectra_cpu, name), **kwargs):
-            found.add(name)
-            return original(*args, **kwargs)
-
-        monkeypatch.setattr(_spectra_cpu, name, call)
+        monkeypatch.setattr(_spectra_cpu, name, recorded(getattr(_spectra_cpu, name), found))
     return found
+
+
+def recorded(call: Callable[..., torch.Tensor], names: set[str]) -> Callable[..., torch.Tensor]:
+    """`call`, which adds its name to `names`."""
+
+    def run(*args, **kwargs) -> torch.Tensor:
+        names.add(call.__name__)
+        return call(*args, **kwargs)
+
+    return run
 
 
 def signals(channels: int) -> tuple[torch.Tensor, torch.Tensor]:
