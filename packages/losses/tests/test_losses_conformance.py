@@ -10,8 +10,11 @@ COMPONENTS = [
     "discriminator/multi_period",
     "discriminator/multi_scale",
     "latent_discriminator/convolutional",
+    "loss/companded_stft",
+    "loss/log_error",
     "loss/multi_resolution_stft",
     "loss/multi_scale_mel",
+    "loss/relative_l1",
     "loss/waveform_l1",
 ]
 ROLES = {

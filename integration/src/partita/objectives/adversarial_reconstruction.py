@@ -1,6 +1,6 @@
 """Adversarial reconstruction: spectral and mel losses, discriminators, and the losses of the bottleneck."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,7 +15,7 @@ from partita_core import (
     register,
     upcast,
 )
-from partita_core.ranges import NonNegative
+from partita_core.ranges import NonNegative, Proportion
 from partita_losses import (
     ADVERSARIAL_LOSSES,
     ComplexSTFTDiscriminatorsConfig,
@@ -27,7 +27,9 @@ from torch import Tensor, nn
 from partita.data import Batch
 
 from .adversarial import AdversarialObjective
+from .adversarial_schedule import AdversarialSchedule
 from .code_usage import CodeUsage
+from .linear_fit import fit_linear_parts
 from .objective import (
     ObjectiveConfig,
     TrainState,
@@ -57,10 +59,15 @@ class AdversarialReconstructionConfig(ObjectiveConfig):
     Attributes:
         losses: distances between reconstruction and target, by the names that `weights` uses.
         weights: weight of each loss, and of "adversarial" and "feature_matching" if there is a discriminator. The
-            losses of the bottleneck have weights of their own (`Bottleneck.loss_weights`).
+            losses of the bottleneck and of the decoder have weights of their own (`Autoencoder.loss_weights`).
         discriminator: discriminators of the samples; None for a purely spectral objective.
         balancer: scales losses by their gradients on the samples instead of their values; None for plain weights.
         adversarial_loss: loss of the discriminators, and of the term "adversarial".
+        adversarial_from: progress of the run, from 0 to 1, at which "adversarial" and "feature_matching" enter the loss
+            of the model. Without a discriminator, this and the next two have no effect.
+        discriminator_warmup: fraction of the run before `adversarial_from` in which the discriminators are trained.
+            Before it, they take no time.
+        adversarial_ramp: fraction of the run after `adversarial_from` in which the two weights rise linearly from 0.
     """
 
     losses: dict[str, Config] = field(default_factory=_default_losses, metadata={"roles": ("loss",)})
@@ -68,6 +75,22 @@ class AdversarialReconstructionConfig(ObjectiveConfig):
     discriminator: Config | None = component_field("discriminator", default=ComplexSTFTDiscriminatorsConfig())
     balancer: Config | None = component_field("balancer", default=None)
     adversarial_loss: Literal["hinge", "least_squares"] = "hinge"
+    adversarial_from: Proportion = 0.0
+    discriminator_warmup: Proportion = 0.0
+    adversarial_ramp: Proportion = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            PartitaError: a number is out of its range, or the warmup is longer than the part of the run before
+                `adversarial_from`.
+        """
+        super().__post_init__()
+        self._schedule()
+
+    def _schedule(self) -> AdversarialSchedule:
+        return AdversarialSchedule(self.adversarial_from, self.discriminator_warmup, self.adversarial_ramp)
 
     def build(self, *, model: Autoencoder) -> "AdversarialReconstruction":
         """Build the objective of `model`."""
@@ -79,6 +102,7 @@ class AdversarialReconstructionConfig(ObjectiveConfig):
             discriminator=self.discriminator.build(audio_spec=audio_spec) if self.discriminator else None,
             balancer=self.balancer.build(weights=self.weights) if self.balancer else None,
             adversarial_loss=self.adversarial_loss,
+            schedule=self._schedule(),
         )
 
     @classmethod
@@ -105,21 +129,31 @@ class AdversarialReconstruction(AdversarialObjective):
         discriminator: nn.Module | None,
         balancer: nn.Module | None,
         adversarial_loss: Literal["hinge", "least_squares"],
+        schedule: AdversarialSchedule,
     ) -> None:
         """Wrap `model`; arguments as in `AdversarialReconstructionConfig`.
 
         Raises:
-            PartitaError: the decoder is not feed-forward, or losses and weights do not match.
+            PartitaError: the decoder is not feed-forward, losses and weights do not match, or no loss has a weight
+                before the adversarial stage.
         """
-        super().__init__(model, discriminator, ADVERSARIAL_LOSSES[adversarial_loss])
+        super().__init__(model, discriminator, ADVERSARIAL_LOSSES[adversarial_loss], schedule)
         if not isinstance(model.decoder, FeedForwardDecoder):
             raise PartitaError(
                 f"AdversarialReconstruction needs a feed-forward decoder; {type(model.decoder).__name__} is not one"
             )
         self.balancer, self.losses, self.weights = balancer, nn.ModuleDict(losses), dict(weights)
         check_weights({*losses, *self.adversarial_terms}, self.weights)
+        if self.stage(TrainState()) and not any(self.weights[name] for name in losses):
+            raise PartitaError(
+                f"no loss has a weight above 0 before adversarial_from, {schedule.start:g}; add one to objective.losses"
+            )
         self.crop_multiple = model.latent_spec.hop
         self.code_usage = CodeUsage(model.bottleneck.codebook_sizes)
+
+    def initialize(self, batches: Iterable[Batch], *, seconds: float | None = None) -> str:
+        """Fit the linear parts of the model; see `Objective`."""
+        return fit_linear_parts(self.model, batches, seconds=seconds)
 
     def train_model(self, batch: Batch, state: TrainState) -> StepOutput:
         """Reconstruct the batch; see `AdversarialObjective`."""
@@ -130,15 +164,14 @@ class AdversarialReconstruction(AdversarialObjective):
         with torch.autocast(reconstruction.device.type, enabled=False):
             samples, target = to_loss_signal(upcast(reconstruction), batch, batch["target_layout"]), target_audio(batch)
             terms = {name: loss(samples, target, lengths=lengths).mean() for name, loss in self.losses.items()}
-        terms |= self.discriminate(target, samples)
-        if self.balancer is None:
-            total = weighted_sum(terms, self.weights)
-        else:
-            total = self.balancer(terms, samples)
+        weights = self.weights_at(state, self.weights)
+        if weights.keys() > terms.keys():
+            terms |= self.discriminate(target, samples)
+        total = weighted_sum(terms, weights) if self.balancer is None else self.balancer(terms, samples, weights)
         own = bottleneck.losses
         if own:
-            check_weights(set(own), self.model.bottleneck.loss_weights)
-            total = total + weighted_sum(own, self.model.bottleneck.loss_weights)
+            check_weights(set(own), self.model.loss_weights)
+            total = total + weighted_sum(own, self.model.loss_weights)
         losses = {name: upcast(term.detach()) for name, term in (terms | own).items()}
         metrics = bottleneck.metrics | self.code_usage(bottleneck.codes, state.step)
         return StepOutput(total, losses, metrics, samples.detach())

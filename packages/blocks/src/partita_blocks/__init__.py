@@ -26,8 +26,19 @@ from .convolutions import (
     residual_units,
     up_stages,
 )
+from .frame_stack import FrameBlock, FrameStack
 from .fused import FusedStages, fuse_stages
 from .grid_vectors import GridToVectors, VectorsToGrid
+from .level_code import Level, LevelCode
+from .linear_codec import (
+    FrameCovariance,
+    LappedProjection,
+    fit_linear_codec,
+    from_mid_side,
+    principal_components,
+    to_mid_side,
+)
+from .mdct import MDCT
 from .native import why_no_kernels
 from .noise_conditioning import (
     AdaptiveGroupNorm,
@@ -45,8 +56,6 @@ from .spectral import STFT, LogMel, a_weighting, mel_filterbank, overlap_add, po
 
 __all__ = [
     "ACTIVATIONS",
-    "ELU",
-    "STFT",
     "AdaptiveGroupNorm",
     "AdaptiveLayerNorm",
     "AdaptiveScale",
@@ -65,15 +74,24 @@ __all__ = [
     "Depatchifier",
     "DownStage",
     "DownUnit2d",
+    "ELU",
+    "FrameBlock",
+    "FrameCovariance",
+    "FrameStack",
     "FrequencyGains",
     "FusedStages",
     "GridToVectors",
+    "LappedProjection",
+    "Level",
+    "LevelCode",
     "LogMel",
+    "MDCT",
     "NoiseEmbedding",
     "Patchifier",
     "Preconditioning",
     "RMSNorm",
     "ResidualUnit",
+    "STFT",
     "Snake",
     "SnakeBeta",
     "SnakeLite",
@@ -91,6 +109,8 @@ __all__ = [
     "conv_transpose_reach",
     "down_stages",
     "elu",
+    "fit_linear_codec",
+    "from_mid_side",
     "fuse_stages",
     "group_norm",
     "init_truncated_normal",
@@ -98,6 +118,7 @@ __all__ = [
     "overlap_add",
     "patch_grid",
     "power",
+    "principal_components",
     "reflect_pad",
     "reflected_positions",
     "residual_units",
@@ -105,6 +126,7 @@ __all__ = [
     "rotate",
     "silu",
     "sinusoidal_embedding",
+    "to_mid_side",
     "up_stages",
     "why_no_kernels",
     "windowed_attention",

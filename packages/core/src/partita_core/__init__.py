@@ -8,7 +8,8 @@ from .codec import Codec
 from .codes import check_codes, resolve_num_quantizers
 from .configs import build, from_dict, to_dict
 from .constants import Constant
-from .denoising import DenoisingDecoder, NoiseSchedule, Sampler
+from .decoder_roles import Decoder, FeedForwardDecoder, reject_sampler
+from .denoising import AudioTransform, DenoisingDecoder, NoiseSchedule, Sampler
 from .discriminators import Discriminator, DiscriminatorOutput
 from .distributed import is_distributed, process_mean
 from .errors import PartitaError, escape_unprintable, first_line, short_repr, shorten, suggest
@@ -35,26 +36,16 @@ from .overrides import override, parse_config
 from .precision import Precision, compile_frozen, upcast
 from .quantized_codec import QuantizedCodec, QuantizedCodecConfig, attach_quantizer
 from .registry import Config, component_field, components, lookup
+from .representation_role import RepresentationEncoder
 from .role_outputs import BottleneckOutput, Posterior, StepOutput
-from .roles import (
-    AudioTransform,
-    Bottleneck,
-    Context,
-    Decoder,
-    Encoder,
-    FeedForwardDecoder,
-    Loss,
-    Quantizer,
-    RepresentationEncoder,
-    Role,
-    sum_contexts,
-)
+from .roles import Bottleneck, Context, Encoder, Loss, Quantizer, Role, sum_contexts, widest_context
 from .saving import Saved, load_weights
 from .settings import config_of, register
 from .specs import AudioSpec, LatentSpec
 from .stream_codec import StreamDecoder, StreamEncoder
-from .streams import Chain, StatefulStream, Stream, Streamable, TiledStream, UnboundedError
+from .streams import Chain, Parallel, StatefulStream, Stream, Streamable, TiledStream, UnboundedError
 from .typed_module import TypedModule
+from .zero_start import set_to_zero
 
 __all__ = [
     "as_integers",
@@ -119,6 +110,7 @@ __all__ = [
     "override",
     "parse_config",
     "parse_json",
+    "Parallel",
     "PartitaError",
     "Posterior",
     "Precision",
@@ -129,6 +121,7 @@ __all__ = [
     "read_json",
     "read_tensors",
     "register",
+    "reject_sampler",
     "regroup",
     "remove_unfinished",
     "RepresentationEncoder",
@@ -145,7 +138,9 @@ __all__ = [
     "StreamDecoder",
     "StreamEncoder",
     "suggest",
+    "set_to_zero",
     "sum_contexts",
+    "widest_context",
     "TiledStream",
     "to_dict",
     "to_network",

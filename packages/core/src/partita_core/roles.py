@@ -1,4 +1,6 @@
-"""Abstract base classes of the parts of a codec: encoder, bottleneck, quantizer, decoder, representation, loss.
+"""Abstract base classes of the parts of a codec: encoder, bottleneck, quantizer and loss.
+
+Decoders are in `decoder_roles` and `denoising`, representation encoders in `representation_role`.
 
 Shapes: audio `(batch, channels, samples)`; hidden and latents `(batch, dim, frames * K)`, frame-major, with K tokens
 per frame; codes `(batch, num_quantizers, frames * K)`; features `(batch, frames, width)`. A `forward` takes
@@ -22,6 +24,7 @@ from .role_outputs import BottleneckOutput, Posterior
 from .specs import AudioSpec
 from .streams import StatefulStream, Stream, Streamable, TiledStream, UnboundedError
 from .typed_module import TypedModule
+from .zero_start import matrix_layers, set_to_zero
 
 Context = tuple[int | None, int | None]
 
@@ -36,6 +39,12 @@ def sum_contexts(*contexts: Context) -> Context:
     return (left, right)
 
 
+def widest_context(*contexts: Context) -> Context:
+    """Context of parts in parallel: None on a side where one of them is unbounded."""
+    left, right = (None if None in side else max(side) for side in zip(*contexts))
+    return (left, right)
+
+
 class Role(TypedModule):
     """Base class of all roles.
 
@@ -44,6 +53,20 @@ class Role(TypedModule):
     """
 
     context: Context = (0, 0)
+
+    def start_at_zero(self) -> None:
+        """Set the last layers to zero, so that the output is zero and its gradient is not.
+
+        A linear path does so with the network beside it. By default this is the module with a weight matrix that was
+        registered last; override it if the output is made by several.
+
+        Raises:
+            PartitaError: the part has no such layer.
+        """
+        layers = matrix_layers(self)
+        if not layers:
+            raise PartitaError(f"{type(self).__name__} has no layer that could start at zero")
+        set_to_zero(layers[-1])
 
     def optimize(self, *, precision: Precision, compile: bool) -> None:
         """Prepare for inference, after weight norm has been folded.
@@ -191,170 +214,6 @@ class Quantizer(Bottleneck, ABC):
             PartitaError: wrong shape or type, or a code outside its codebook; see `partita_core.check_codes`.
         """
         return check_codes(codes, self.codebook_sizes)
-
-
-class Decoder(Role, ABC):
-    """Expanded latents to audio: the interface of all decoders to `Codec`.
-
-    Attributes:
-        hop: samples per frame.
-        in_dim: width of the latents.
-        tokens_per_frame: latent vectors per frame (K).
-        audio_spec: format of the output audio.
-        tile_seconds: preferred length of a tile in seconds, to bound memory; see `Codec`.
-    """
-
-    hop: int
-    in_dim: int
-    audio_spec: AudioSpec
-    tokens_per_frame: int = 1
-    tile_seconds: float = 30.0
-
-    @abstractmethod
-    def generate(self, hidden: Tensor, layout: Tensor, *, sampler: Any = None, seeds: Tensor | None = None) -> Tensor:
-        """Decode `(batch, in_dim, frames * K)` to audio `(batch, channels, hop * frames)`.
-
-        Args:
-            hidden: latents.
-            layout: channel layout of each item, `(batch,)` int64.
-            sampler: sampler of a denoising decoder; None for its own.
-            seeds: noise seeds `(batch,)` int64; None for zeros.
-        """
-
-    @abstractmethod
-    def stream(
-        self,
-        layout: Tensor,
-        *,
-        sampler: Any = None,
-        seeds: Tensor | None = None,
-        dtype: torch.dtype = torch.float32,
-        width: int = 1,
-    ) -> Stream:
-        """Return a stream from frames of latents to audio.
-
-        Args:
-            layout: channel layout of each item, `(batch,)` int64.
-            sampler: sampler of a denoising decoder; None for its own.
-            seeds: noise seeds `(batch,)` int64; None for zeros.
-            dtype: dtype of the latents.
-            width: maximum number of frames per call of the networks, context aside.
-        """
-
-
-class FeedForwardDecoder(Decoder, ABC):
-    """Decoder that generates audio in one pass."""
-
-    @abstractmethod
-    def forward(self, hidden: Tensor, layout: Tensor) -> Tensor:
-        """Decode `(batch, in_dim, frames * K)` to exactly `(batch, channels, hop * frames)`."""
-
-    def generate(self, hidden: Tensor, layout: Tensor, *, sampler: Any = None, seeds: Tensor | None = None) -> Tensor:
-        """Call `forward`. Seeds are ignored; a sampler raises a PartitaError."""
-        self._reject_sampler(sampler)
-        return self(hidden, layout)
-
-    def stream(
-        self,
-        layout: Tensor,
-        *,
-        sampler: Any = None,
-        seeds: Tensor | None = None,
-        dtype: torch.dtype = torch.float32,
-        width: int = 1,
-    ) -> Stream:
-        """Return a stream of `forward`. Seeds are ignored; a sampler raises a PartitaError."""
-        self._reject_sampler(sampler)
-        return part_stream(
-            self,
-            lambda hidden: self(hidden, layout.to(hidden.device)),
-            units_in=self.tokens_per_frame,
-            units_out=self.hop,
-            hop=self.hop,
-            width=width,
-            layout=layout,
-            dtype=dtype,
-        )
-
-    def _reject_sampler(self, sampler: Any) -> None:
-        if sampler is not None:
-            raise PartitaError(f"{type(self).__name__} decodes in one pass; it takes no sampler, and got {sampler!r}")
-
-
-class AudioTransform(TypedModule, ABC):
-    """Invertible transform of audio, in which a denoising decoder works.
-
-    Attributes:
-        hop: samples per frame of the transform.
-        context: frames of the transform to the left and right that a frame of audio depends on in `inverse`.
-    """
-
-    hop: int
-    context: tuple[int, int]
-
-    @abstractmethod
-    def forward(self, audio: Tensor) -> Tensor:
-        """Transform audio `(batch, channels, hop * frames)` to `(batch, features, bins, frames)`."""
-
-    @abstractmethod
-    def inverse(self, x: Tensor) -> Tensor:
-        """Invert the transform; exact for audio without energy at the Nyquist bin."""
-
-
-class RepresentationEncoder(Role, ABC):
-    """Map from latents to features for understanding tasks.
-
-    An encoder with unbounded left context carries a state; see `Streamable`, whose `step` returns
-    `(batch, frames, width)`.
-
-    Attributes:
-        dim: width of the latents.
-        tokens_per_frame: latent vectors per frame (K).
-        width: width of the features.
-    """
-
-    dim: int
-    tokens_per_frame: int = 1
-    width: int
-
-    @abstractmethod
-    def forward(self, values: Tensor) -> Tensor:
-        """Encode latents `(batch, dim, frames * K)` to features `(batch, frames, width)`."""
-
-    def stream(self, batch_size: int, *, dtype: torch.dtype = torch.float32, width: int = 1) -> Stream:
-        """Return a stream from frames of latents to features `(batch, width, frames)`, with time last.
-
-        Its latency is in frames.
-
-        Args:
-            batch_size: number of items.
-            dtype: dtype of the latents.
-            width: maximum number of frames per call of `forward`, context aside.
-
-        Raises:
-            UnboundedError: the context is unbounded and there is no state to carry.
-        """
-        k = self.tokens_per_frame
-        if isinstance(self, Streamable):
-            device = next((tensor.device for tensor in self.parameters()), torch.device("cpu"))
-            part = _TimeLast(self)
-            return StatefulStream(part, batch_size, layout=None, device=device, dtype=dtype, width=width * k)
-        left, right = self.context
-        if left is None or right is None:
-            raise UnboundedError(f"{type(self).__name__} sees unbounded context and carries no state")
-        context = (left, right)
-        return TiledStream(lambda x: self(x).mT, units_in=k, units_out=1, context=context, hop=1, width=width)
-
-
-class _TimeLast:
-    """Adapter of a representation encoder with a state to streams, which have time last."""
-
-    def __init__(self, part: Any) -> None:
-        self.init_state, self._step = part.init_state, part.step
-
-    def step(self, x: Tensor, state: Any, *, last: bool = False) -> tuple[Tensor, Any]:
-        features, state = self._step(x, state, last=last)
-        return features.mT, state
 
 
 class Loss(TypedModule, ABC):
