@@ -108,7 +108,7 @@ def tiny_config(*, adversarial: bool = False, **trainer) -> RunConfig:
     else:
         objective = replace(objective, discriminator=None, weights={"stft": 1.0, "mel": 1.5})
     adamw = AdamWConfig(lr=1e-2, schedule=Cosine())
-    settings = {"steps": 6, "log_every": 1, "evaluate_seconds": 1.0, "ema_decay": 0.9, **trainer}
+    settings = {"steps": 6, "log_every": 1, "evaluate_seconds": 1.0, "ema_decay": 0.9, "precision": "no", **trainer}
     return RunConfig(
         model=model,
         objective=objective,
@@ -126,7 +126,7 @@ def family_config(family: str, *, codec: Path | None = None, llm: Path | None = 
 
     def on_latents(model, objective, texts=()):
         adamw = AdamWConfig(lr=1e-3, schedule=Constant())
-        trainer = TrainerConfig(optimizers={"generator": adamw, "discriminator": adamw})
+        trainer = TrainerConfig(optimizers={"generator": adamw, "discriminator": adamw}, precision="no")
         data = DataConfig(crop_seconds=0.2, batch_size=4, num_workers=0, augmentation=None, texts=texts)
         return RunConfig(codec=str(codec), model=model, objective=objective, data=data, trainer=trainer)
 
