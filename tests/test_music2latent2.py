@@ -91,7 +91,7 @@ def test_codicodec_bit_rate():
 
 
 @pytest.mark.parametrize("check", CODEC_CHECKS)
-@pytest.mark.parametrize("config", [small, codicodec])
+@pytest.mark.parametrize("config", [pytest.param(small, marks=pytest.mark.slow), codicodec])
 def test_conformance(config, check):
     check(CodecCase(lambda: build(config())))
 

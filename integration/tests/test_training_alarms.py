@@ -153,6 +153,7 @@ def warnings_of(run):
     return [line["warning"] for line in read_log(run / "log.jsonl") if "warning" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantizer", [ResidualVQConfig.example(), FSQConfig((4, 5))])
 def test_run_warns_of_dead_codes(config, tones, tmp_path, capsys, quantizer):
     if isinstance(quantizer, ResidualVQConfig):
@@ -180,6 +181,7 @@ def test_run_warns_of_collapsed_channel(config, tones, tmp_path, capsys):
     assert capsys.readouterr().err.count(warning) == 1
 
 
+@pytest.mark.slow
 def test_run_warns_of_dominating_discriminator(config, tones, tmp_path):
     run = override(config(steps=12, adversarial=True), ["trainer.alarms.start_step=10"])
     run = override(run, ["trainer.alarms.min_discriminator_loss=1.9"])
@@ -189,6 +191,7 @@ def test_run_warns_of_dominating_discriminator(config, tones, tmp_path):
     assert warning.startswith("step 1") and "discriminator" in warning and "1.9" in warning
 
 
+@pytest.mark.slow
 def test_resumed_run_stops_at_saturation(config, tones, tmp_path, monkeypatch):
     from partita.training.time_budget import TimeBudget
 

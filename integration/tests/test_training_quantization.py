@@ -345,6 +345,7 @@ def test_evaluation_decodes_from_codes_of_all_or_some_levels(quantized):
         evaluate({"m": model}, clips, num_quantizers=4)
 
 
+@pytest.mark.slow
 def test_quantize_from_the_command_line(run, tones, tmp_path, capsys, monkeypatch):
     from partita import recipes
 

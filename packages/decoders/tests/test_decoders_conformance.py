@@ -10,6 +10,7 @@ COMPONENTS = [
     "decoder/oobleck",
     "decoder/spectrostream",
 ]
+SLOW_TO_EXPORT = {"decoder/consistency", "decoder/genae", "decoder/spectrostream"}
 
 
 def test_list_of_components_is_complete():
@@ -17,7 +18,12 @@ def test_list_of_components_is_complete():
     assert COMPONENTS == [tag for tag, config in registered if config.__module__.startswith("partita_decoders.")]
 
 
-@pytest.mark.parametrize("check", DECODER_CHECKS)
-@pytest.mark.parametrize("name", COMPONENTS)
+def case(name, check):
+    """Exporting takes seconds: in the default suite, one component of this package stands for all."""
+    slow = check.__name__ == "exports" and name in SLOW_TO_EXPORT
+    return pytest.param(name, check, id=f"{name}-{check.__name__}", marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize("name, check", [case(name, check) for name in COMPONENTS for check in DECODER_CHECKS])
 def test_decoder_conformance(name, check):
     check(lookup(name).example())

@@ -10,6 +10,7 @@ COMPONENTS = [
     "encoder/spectrostream",
     "encoder/summary",
 ]
+SLOW_TO_EXPORT = {"encoder/genae", "encoder/spectrostream", "encoder/summary"}
 
 
 def test_list_of_components_is_complete():
@@ -17,7 +18,12 @@ def test_list_of_components_is_complete():
     assert COMPONENTS == [tag for tag, config in registered if config.__module__.startswith("partita_encoders.")]
 
 
-@pytest.mark.parametrize("check", ENCODER_CHECKS)
-@pytest.mark.parametrize("name", COMPONENTS)
+def case(name, check):
+    """Exporting takes seconds: in the default suite, one component of this package stands for all."""
+    slow = check.__name__ == "exports" and name in SLOW_TO_EXPORT
+    return pytest.param(name, check, id=f"{name}-{check.__name__}", marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize("name, check", [case(name, check) for name in COMPONENTS for check in ENCODER_CHECKS])
 def test_encoder_conformance(name, check):
     check(lookup(name).example())
