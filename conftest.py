@@ -26,14 +26,16 @@ def share_of(text: str) -> str | tuple[int, int]:
     raise ArgumentTypeError(f"{text!r} is not none, all or K/N with 1 <= K <= N")
 
 
-def shares(files: Counter[str], parts: int) -> dict[str, int]:
-    """Share of each file, from 1: the files with most slow tests first, each to the share with the fewest.
+def shares(tests: set[str], parts: int) -> dict[str, int]:
+    """Share of each file of tests, from 1: files with more functions first, each to the share with the fewest.
 
-    Files are not divided, so that a share sets up the fixtures of a module once.
+    Files are not divided, so that a share sets up the fixtures of a module once. Functions are counted instead of
+    tests, because those with many parameters take less time per test.
     """
     sizes = dict.fromkeys(range(1, parts + 1), 0)
     found = {}
-    for file, count in sorted(files.items(), key=lambda item: (-item[1], item[0])):
+    functions = Counter(test.split("::")[0] for test in {test.split("[")[0] for test in tests})
+    for file, count in sorted(functions.items(), key=lambda item: (-item[1], item[0])):
         found[file] = min(sizes, key=lambda share: (sizes[share], share))
         sizes[found[file]] += count
     return found
@@ -47,13 +49,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = config.getoption("--slow")
     # Tests marked `endurance` have sessions of their own.
     slow = [item for item in items if item.get_closest_marker("slow") and not item.get_closest_marker("endurance")]
-    file_of = {item: item.nodeid.split("::")[0] for item in slow}
     if chosen == "all":
         kept = set(slow)
     elif isinstance(chosen, tuple):
         part, parts = chosen
-        share = shares(Counter(file_of.values()), parts)
-        kept = {item for item in slow if share[file_of[item]] == part}
+        share = shares({item.nodeid for item in slow}, parts)
+        kept = {item for item in slow if share[item.nodeid.split("::")[0]] == part}
     else:
         paths = {Path(argument.split("::")[0]) for argument in config.args} if chosen is None else set()
         named = {(config.invocation_params.dir / path).resolve() for path in paths}

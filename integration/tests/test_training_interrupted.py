@@ -59,6 +59,7 @@ def signaled(monkeypatch):
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143)])
 def test_signal_ends_the_run_after_a_checkpoint(config, tones, run, tmp_path, signaled, monkeypatch, name, code):

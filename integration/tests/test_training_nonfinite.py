@@ -190,6 +190,7 @@ def test_skips_that_are_not_consecutive_do_not_add_up(config, poison, tones, tmp
     assert ends == [f"{i} in a row" for i in (1, 1, 1, 2, 1)]
 
 
+@pytest.mark.slow
 def test_stopped_run_is_resumed_with_skip(config, poison, tones, tmp_path):
     poison("term", "generator", "stft", (3,))
     settings = {"data": tones, "output": tmp_path / "run", "progress": False}

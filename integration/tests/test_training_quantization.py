@@ -156,6 +156,7 @@ def test_quantizer_checkpoint_loads_as_codec(quantized):
 # ------------------------------------------------------------------ the run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_resumed_quantizer_run_equals_uninterrupted_run(run, tones, tmp_path, ema):
     whole = quantization(run / "model", ema_decay=ema)
@@ -168,6 +169,7 @@ def test_resumed_quantizer_run_equals_uninterrupted_run(run, tones, tmp_path, em
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
+@pytest.mark.slow
 def test_resume_on_another_codec(run, tones, tmp_path, config):
     folder = tmp_path / "codec"
     Autoencoder.from_pretrained(run / "model").save_pretrained(folder)
@@ -178,6 +180,7 @@ def test_resume_on_another_codec(run, tones, tmp_path, config):
         train(quantization(folder, steps=2), data=tones, output=tmp_path / "run", resume=True, progress=False)
 
 
+@pytest.mark.slow
 def test_init_from_a_trained_quantizer(run, quantized, tones, tmp_path):
     frozen = override(quantization(run / "model", steps=1), ["trainer.optimizers.generator.lr=0.0"])
     train(frozen, data=tones, output=tmp_path / "run", init_from=quantized / "model", progress=False)
