@@ -65,7 +65,10 @@ def trained(model: Autoencoder) -> None:
     denoising = isinstance(model.decoder, DenoisingDecoder)
     config = ConsistencyTrainingConfig if denoising else AdversarialReconstructionConfig
     objective = config.example().build(model=model.train())
-    optimizers = {phase: torch.optim.Adam(objective.parameter_groups(phase), lr=1e-2) for phase in objective.phases}
+    groups = {phase: objective.parameter_groups(phase) for phase in objective.phases}
+    optimizers = {  # linear codecs have nothing to train
+        phase: torch.optim.Adam(group, lr=1e-2) for phase, group in groups.items() if group[0]["params"]
+    }
     samples = SAMPLES - SAMPLES % objective.crop_multiple
     stereo = torch.full((2,), int(ChannelLayout.STEREO))
     batch = {"audio": 0.3 * torch.randn(2, 2, samples), "audio_lengths": torch.full((2,), samples)}
@@ -73,9 +76,10 @@ def trained(model: Autoencoder) -> None:
     for step in range(STEPS):
         for phase in objective.phases:
             out = objective(batch, TrainState(step, STEPS), phase)
-            optimizers[phase].zero_grad()
-            out.total.backward()
-            optimizers[phase].step()
+            if phase in optimizers:
+                optimizers[phase].zero_grad()
+                out.total.backward()
+                optimizers[phase].step()
             batch["samples"] = out.samples
         without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
         assert without == [], "parameters without a gradient stop distributed training"
@@ -119,7 +123,8 @@ def test_a_mix_trains_and_is_saved_or_is_refused_in_one_line(tags, tmp_path):
     if latents.codes is not None:
         assert torch.equal(again.codes, latents.codes)
     decoded = loaded.decode(latents)
-    assert decoded.shape == audio.shape and decoded.isfinite().all() and decoded.abs().amax() > 0
+    assert decoded.shape == audio.shape and decoded.isfinite().all()
+    assert decoded.abs().amax() > 0 or not before  # a linear codec that is not fitted may round to zeros
 
 
 # ------------------------------------------------------------------ what may be in the way

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from partita_core import Chain, PartitaError, StatefulStream, Streamable, TiledStream
+from partita_core import Chain, Parallel, PartitaError, StatefulStream, Streamable, TiledStream
 from partita_core.streams import FrameAligner, concatenate, map_tree
 from partita_testing._common import random_splits
 from torch.nn import functional as F
@@ -173,3 +173,19 @@ def test_trees():
     joined = concatenate([tree, doubled])
     assert joined[0].tolist() == [[1, 1, 2, 2]] and joined[2].values.tolist() == [[1, 2]]
     assert isinstance(joined[2], BottleneckOutput) and concatenate([None, None]) is None
+
+
+# ------------------------------------------------------------------ Parallel
+
+
+@pytest.mark.parametrize("splits", SPLITS)
+def test_parallel_streams_are_combined_frame_by_frame(splits):
+    def moving_sum(x):
+        padded = F.pad(x, (2, 1))
+        return padded[..., :-3] + padded[..., 2:-1] + padded[..., 3:]
+
+    x, settings = torch.randn(1, 2, 11, dtype=torch.float64), {"units_in": 1, "units_out": 1, "hop": 1, "width": 3}
+    near, far = TiledStream(torch.sin, context=(0, 0), **settings), TiledStream(moving_sum, context=(2, 1), **settings)
+    both = Parallel(torch.sub, near, far)
+    assert both.latency == 1
+    assert torch.allclose(pushed(both, x, splits), x.sin() - moving_sum(x), atol=1e-12)

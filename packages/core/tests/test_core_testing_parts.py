@@ -135,6 +135,7 @@ def step_in_place(parent, self, x, state, *, last=False):
 
 ENCODERS = {name: broken(StridedConfig()) for name, broken in (ANY | CONTEXT).items()} | {
     "shapes_are_as_declared": spoiled(lambda part: setattr(part, "hop", 32))(StridedConfig()),
+    "starts_at_zero": method("start_at_zero", lambda parent, self: None)(StridedConfig()),
     "steps_do_not_modify_in_place": method("step", step_in_place)(CumulativeConfig()),
 }
 
@@ -274,6 +275,11 @@ DECODERS = {name: broken(TransposedConfig()) for name, broken in BREAK_DECODER.i
         "generate", lambda parent, self, *args, **kwargs: parent.generate(self, *args, **kwargs)[..., 1:]
     )(TransposedConfig()),
     "feed_forward_rejects_samplers": method("_reject_sampler", lambda parent, self, sampler: None)(TransposedConfig()),
+    "starts_at_zero": method("start_at_zero", lambda parent, self: None)(TransposedConfig()),
+    "feed_forward_losses_have_weights": method(
+        "reconstruct",
+        lambda parent, self, hidden, layout, target, lengths=None: (self(hidden, layout), {"power": target.mean()}),
+    )(TransposedConfig()),
     "feed_forward_context_is_as_declared": CONTEXT["context_is_as_declared"](TransposedConfig()),
     "tiled_feed_forward_equals_whole": CONTEXT["tiled_equals_whole"](TransposedConfig()),
     "steps_do_not_modify_in_place": with_state(TransposedConfig()),

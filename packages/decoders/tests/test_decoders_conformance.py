@@ -7,6 +7,8 @@ from partita_testing import DECODER_CHECKS
 COMPONENTS = [
     "decoder/consistency",
     "decoder/genae",
+    "decoder/linear",
+    "decoder/linear_path",
     "decoder/oobleck",
     "decoder/spectrostream",
 ]

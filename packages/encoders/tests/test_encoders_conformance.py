@@ -6,6 +6,8 @@ from partita_testing import ENCODER_CHECKS
 
 COMPONENTS = [
     "encoder/genae",
+    "encoder/linear",
+    "encoder/linear_path",
     "encoder/oobleck",
     "encoder/spectrostream",
     "encoder/summary",

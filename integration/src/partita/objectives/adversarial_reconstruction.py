@@ -1,6 +1,6 @@
 """Adversarial reconstruction: spectral and mel losses, discriminators, and the losses of the bottleneck."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -28,6 +28,7 @@ from partita.data import Batch
 
 from .adversarial import AdversarialObjective
 from .code_usage import CodeUsage
+from .linear_fit import fit_linear_parts
 from .objective import (
     ObjectiveConfig,
     TrainState,
@@ -57,7 +58,7 @@ class AdversarialReconstructionConfig(ObjectiveConfig):
     Attributes:
         losses: distances between reconstruction and target, by the names that `weights` uses.
         weights: weight of each loss, and of "adversarial" and "feature_matching" if there is a discriminator. The
-            losses of the bottleneck have weights of their own (`Bottleneck.loss_weights`).
+            losses of the bottleneck and of the decoder have weights of their own (`Autoencoder.loss_weights`).
         discriminator: discriminators of the samples; None for a purely spectral objective.
         balancer: scales losses by their gradients on the samples instead of their values; None for plain weights.
         adversarial_loss: loss of the discriminators, and of the term "adversarial".
@@ -121,6 +122,10 @@ class AdversarialReconstruction(AdversarialObjective):
         self.crop_multiple = model.latent_spec.hop
         self.code_usage = CodeUsage(model.bottleneck.codebook_sizes)
 
+    def initialize(self, batches: Iterable[Batch], *, seconds: float | None = None) -> str:
+        """Fit the linear parts of the model; see `Objective`."""
+        return fit_linear_parts(self.model, batches, seconds=seconds)
+
     def train_model(self, batch: Batch, state: TrainState) -> StepOutput:
         """Reconstruct the batch; see `AdversarialObjective`."""
         lengths = batch["audio_lengths"]
@@ -137,8 +142,8 @@ class AdversarialReconstruction(AdversarialObjective):
             total = self.balancer(terms, samples)
         own = bottleneck.losses
         if own:
-            check_weights(set(own), self.model.bottleneck.loss_weights)
-            total = total + weighted_sum(own, self.model.bottleneck.loss_weights)
+            check_weights(set(own), self.model.loss_weights)
+            total = total + weighted_sum(own, self.model.loss_weights)
         losses = {name: upcast(term.detach()) for name, term in (terms | own).items()}
         metrics = bottleneck.metrics | self.code_usage(bottleneck.codes, state.step)
         return StepOutput(total, losses, metrics, samples.detach())

@@ -137,7 +137,7 @@ class Loop:
                 yield self.stepper.to_device(batch)
 
         self.initialization = self.objective.initialize(moved(), seconds=None if hours is None else 3600 * hours)
-        if shown:
+        if shown and self.initialization:
             tqdm.write(self.initialization)
         if self.ema is not None:
             self.ema = EMA(self.objective.model, self.ema.decay)

@@ -26,8 +26,19 @@ from .convolutions import (
     residual_units,
     up_stages,
 )
+from .frame_stack import FrameBlock, FrameStack
 from .fused import FusedStages, fuse_stages
 from .grid_vectors import GridToVectors, VectorsToGrid
+from .level_code import Level, LevelCode
+from .linear_codec import (
+    FrameCovariance,
+    LappedProjection,
+    fit_linear_codec,
+    from_mid_side,
+    principal_components,
+    to_mid_side,
+)
+from .mdct import MDCT
 from .native import why_no_kernels
 from .noise_conditioning import (
     AdaptiveGroupNorm,
@@ -43,8 +54,6 @@ from .spectral import STFT, LogMel, a_weighting, mel_filterbank, overlap_add, po
 
 __all__ = [
     "ACTIVATIONS",
-    "ELU",
-    "STFT",
     "AdaptiveGroupNorm",
     "AdaptiveLayerNorm",
     "AdaptiveScale",
@@ -60,15 +69,24 @@ __all__ = [
     "Depatchifier",
     "DownStage",
     "DownUnit2d",
+    "ELU",
+    "FrameBlock",
+    "FrameCovariance",
+    "FrameStack",
     "FrequencyGains",
     "FusedStages",
     "GridToVectors",
+    "LappedProjection",
+    "Level",
+    "LevelCode",
     "LogMel",
+    "MDCT",
     "NoiseEmbedding",
     "Patchifier",
     "Preconditioning",
     "RMSNorm",
     "ResidualUnit",
+    "STFT",
     "Snake",
     "SnakeBeta",
     "SnakeLite",
@@ -85,18 +103,22 @@ __all__ = [
     "conv_reach",
     "conv_transpose_reach",
     "down_stages",
+    "fit_linear_codec",
+    "from_mid_side",
     "fuse_stages",
     "init_truncated_normal",
     "mel_filterbank",
     "overlap_add",
     "patch_grid",
     "power",
+    "principal_components",
     "reflect_pad",
     "reflected_positions",
     "residual_units",
     "rotary_angles",
     "rotate",
     "sinusoidal_embedding",
+    "to_mid_side",
     "up_stages",
     "why_no_kernels",
     "windowed_attention",

@@ -48,13 +48,15 @@ from .roles import (
     RepresentationEncoder,
     Role,
     sum_contexts,
+    widest_context,
 )
 from .saving import Saved, load_weights
 from .settings import config_of, register
 from .specs import AudioSpec, LatentSpec
 from .stream_codec import StreamDecoder, StreamEncoder
-from .streams import Chain, StatefulStream, Stream, Streamable, TiledStream, UnboundedError
+from .streams import Chain, Parallel, StatefulStream, Stream, Streamable, TiledStream, UnboundedError
 from .typed_module import TypedModule
+from .zero_start import set_to_zero
 
 __all__ = [
     "as_integers",
@@ -119,6 +121,7 @@ __all__ = [
     "override",
     "parse_config",
     "parse_json",
+    "Parallel",
     "PartitaError",
     "Posterior",
     "Precision",
@@ -145,7 +148,9 @@ __all__ = [
     "StreamDecoder",
     "StreamEncoder",
     "suggest",
+    "set_to_zero",
     "sum_contexts",
+    "widest_context",
     "TiledStream",
     "to_dict",
     "to_network",

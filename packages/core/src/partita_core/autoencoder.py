@@ -15,7 +15,7 @@ from .codec import Codec, values_or_codes
 from .configs import to_dict
 from .errors import PartitaError
 from .fingerprints import uncompiled_state, unwrap_compiled, weights_hash
-from .layouts import ChannelLayout
+from .layouts import ChannelLayout, convert_pairs
 from .precision import Precision, check_precision, fold_parametrizations
 from .ranges import Width
 from .registry import Config, component_field, components, lookup
@@ -101,7 +101,8 @@ class Autoencoder(Codec, Saved):
             lengths: `(batch,)` int64, samples of each item before its padding; None if all items are full.
 
         Returns:
-            The reconstruction `(batch, channels, samples)`, and the bottleneck's output.
+            The reconstruction `(batch, channels, samples)`, and the bottleneck's output, which in training mode also
+            has the losses of the decoder; see `loss_weights`.
 
         Raises:
             PartitaError: shapes, lengths or layouts do not fit the network, or the decoder is not feed-forward.
@@ -115,10 +116,22 @@ class Autoencoder(Codec, Saved):
         samples = audio.shape[-1]
         padded, layout = self._network_input(audio, layout)
         target = layout if target_layout is None else self._layouts(target_layout, padded)
-        tokens = None if lengths is None else self.latent_spec.tokens(batch_lengths(lengths, len(padded), samples))
+        valid = None if lengths is None else batch_lengths(lengths, len(padded), samples)
+        tokens = None if valid is None else self.latent_spec.tokens(valid)
         output = self.bottleneck(self.encoder(padded, layout), stochastic=stochastic, lengths=tokens)
-        decoded = self.decoder(self.bottleneck.expand(output.values).to(padded.dtype), target)
+        values = self.bottleneck.expand(output.values).to(padded.dtype)
+        decoder: Any = self.decoder
+        if self.training and decoder.loss_weights:
+            decoded, losses = decoder.reconstruct(values, target, convert_pairs(padded, layout, target), valid)
+            output = output._replace(losses=output.losses | losses)
+        else:
+            decoded = decoder(values, target)
         return decoded[..., :samples], output
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Training weights of the losses of the bottleneck and of a feed-forward decoder, by name."""
+        return self.bottleneck.loss_weights | getattr(self.decoder, "loss_weights", {})
 
     def posterior(self, audio: Tensor, layout: Layouts | None = None) -> Posterior:
         """Posterior distribution of the latents of audio; see `Bottleneck.posterior`.

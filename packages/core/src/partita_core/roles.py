@@ -22,6 +22,7 @@ from .role_outputs import BottleneckOutput, Posterior
 from .specs import AudioSpec
 from .streams import StatefulStream, Stream, Streamable, TiledStream, UnboundedError
 from .typed_module import TypedModule
+from .zero_start import matrix_layers, set_to_zero
 
 Context = tuple[int | None, int | None]
 
@@ -36,6 +37,12 @@ def sum_contexts(*contexts: Context) -> Context:
     return (left, right)
 
 
+def widest_context(*contexts: Context) -> Context:
+    """Context of parts in parallel: None on a side where one of them is unbounded."""
+    left, right = (None if None in side else max(side) for side in zip(*contexts))
+    return (left, right)
+
+
 class Role(TypedModule):
     """Base class of all roles.
 
@@ -44,6 +51,20 @@ class Role(TypedModule):
     """
 
     context: Context = (0, 0)
+
+    def start_at_zero(self) -> None:
+        """Set the last layers to zero, so that the output is zero and its gradient is not.
+
+        A linear path does so with the network beside it. By default this is the module with a weight matrix that was
+        registered last; override it if the output is made by several.
+
+        Raises:
+            PartitaError: the part has no such layer.
+        """
+        layers = matrix_layers(self)
+        if not layers:
+            raise PartitaError(f"{type(self).__name__} has no layer that could start at zero")
+        set_to_zero(layers[-1])
 
     def optimize(self, *, precision: Precision, compile: bool) -> None:
         """Prepare for inference, after weight norm has been folded.
@@ -243,11 +264,35 @@ class Decoder(Role, ABC):
 
 
 class FeedForwardDecoder(Decoder, ABC):
-    """Decoder that generates audio in one pass."""
+    """Decoder that generates audio in one pass.
+
+    Attributes:
+        loss_weights: training weight of each loss that `reconstruct` returns; empty by default.
+    """
+
+    loss_weights: dict[str, float] = {}
 
     @abstractmethod
     def forward(self, hidden: Tensor, layout: Tensor) -> Tensor:
         """Decode `(batch, in_dim, frames * K)` to exactly `(batch, channels, hop * frames)`."""
+
+    def reconstruct(
+        self, hidden: Tensor, layout: Tensor, target: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Decode as `forward` does, and compute losses of the decoder's own, such as a likelihood of the target.
+
+        Training calls it if there are `loss_weights`.
+
+        Args:
+            hidden: latents `(batch, in_dim, frames * K)`.
+            layout: channel layout of each item, `(batch,)` int64.
+            target: audio `(batch, channels, hop * frames)` of the same layouts.
+            lengths: number of valid samples of each item, `(batch,)` int64; None if all are valid.
+
+        Returns:
+            Audio `(batch, channels, hop * frames)`, and scalar losses by the names in `loss_weights`.
+        """
+        return self(hidden, layout), {}
 
     def generate(self, hidden: Tensor, layout: Tensor, *, sampler: Any = None, seeds: Tensor | None = None) -> Tensor:
         """Call `forward`. Seeds are ignored; a sampler raises a PartitaError."""

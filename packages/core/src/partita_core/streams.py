@@ -196,6 +196,26 @@ class Chain:
         return x
 
 
+class Parallel:
+    """Streams with the same input, whose outputs are combined frame by frame."""
+
+    def __init__(self, combine: Callable[..., Tensor], *streams: Stream) -> None:
+        """Push to each of `streams`; `combine` gets one output of each, all of the same number of frames."""
+        self.combine, self.streams = combine, streams
+        self.latency = max(stream.latency for stream in streams)
+        self._ahead: list[Tensor | None] = [None] * len(streams)
+
+    def push(self, x: Tree, *, last: bool = False) -> Tensor:
+        """Push to all streams, and combine what all of them have returned."""
+        ready = []
+        for stream, ahead in zip(self.streams, self._ahead):
+            y = stream.push(x, last=last)
+            ready.append(y if ahead is None else torch.cat([ahead, y], dim=-1))
+        count = min(y.shape[-1] for y in ready)
+        self._ahead = [y[..., count:] for y in ready]
+        return self.combine(*(y[..., :count] for y in ready))
+
+
 def map_tree(fn: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
     """Apply `fn` to each tensor in a tree of tensors, tuples and None."""
     if tree is None:

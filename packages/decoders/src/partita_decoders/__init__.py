@@ -2,6 +2,8 @@
 
 from .consistency import ConsistencyDecoder, ConsistencyDecoderConfig
 from .genae import GenAEDecoder, GenAEDecoderConfig
+from .linear import LinearDecoder, LinearDecoderConfig
+from .linear_path import LinearPathDecoder, LinearPathDecoderConfig
 from .oobleck import OobleckDecoder, OobleckDecoderConfig
 from .samplers import Autoregressive, Independent, Overlap, Parallel, TwoStep
 from .spectrostream import SpectroStreamDecoder, SpectroStreamDecoderConfig
@@ -13,6 +15,10 @@ __all__ = [
     "GenAEDecoder",
     "GenAEDecoderConfig",
     "Independent",
+    "LinearDecoder",
+    "LinearDecoderConfig",
+    "LinearPathDecoder",
+    "LinearPathDecoderConfig",
     "OobleckDecoder",
     "OobleckDecoderConfig",
     "Overlap",

@@ -25,6 +25,15 @@ def check_latents(name: str, strides: tuple[int, ...], latent_spec: LatentSpec) 
             f"decoder strides {strides} make a hop of {prod(strides)}, the encoder's is "
             f"{latent_spec.hop}; choose strides with that product"
         )
+    check_one_token(name, latent_spec)
+
+
+def check_one_token(name: str, latent_spec: LatentSpec) -> None:
+    """Check that latents have one token per frame.
+
+    Raises:
+        PartitaError: they have several.
+    """
     if latent_spec.tokens_per_frame != 1:
         raise PartitaError(
             f"the {name} decoder takes 1 token per frame, but the encoder makes {latent_spec.tokens_per_frame}; "

@@ -1,6 +1,8 @@
 """Encoders from audio to the hidden frames of an autoencoder."""
 
 from .genae import GenAEEncoder, GenAEEncoderConfig, MelFusion
+from .linear import LinearEncoder, LinearEncoderConfig
+from .linear_path import LinearPathEncoder, LinearPathEncoderConfig
 from .oobleck import OobleckEncoder, OobleckEncoderConfig
 from .spectrostream import SpectroStreamEncoder, SpectroStreamEncoderConfig
 from .summary import SummaryEncoder, SummaryEncoderConfig
@@ -8,6 +10,10 @@ from .summary import SummaryEncoder, SummaryEncoderConfig
 __all__ = [
     "GenAEEncoder",
     "GenAEEncoderConfig",
+    "LinearEncoder",
+    "LinearEncoderConfig",
+    "LinearPathEncoder",
+    "LinearPathEncoderConfig",
     "MelFusion",
     "OobleckEncoder",
     "OobleckEncoderConfig",

@@ -5,7 +5,17 @@ from typing import Any
 
 import torch
 from partita_blocks import STFT, CausalConv2d, CausalLayer, DownUnit2d, coarsest_bins, init_truncated_normal
-from partita_core import AudioSpec, Encoder, PartitaError, Precision, StatefulStream, Stream, config_of, register
+from partita_core import (
+    AudioSpec,
+    Encoder,
+    PartitaError,
+    Precision,
+    StatefulStream,
+    Stream,
+    config_of,
+    register,
+    set_to_zero,
+)
 from partita_core.ranges import Extras, NonNegative, Samples, Width
 from torch import Tensor, nn
 
@@ -95,6 +105,11 @@ class SpectroStreamEncoder(Encoder):
         """Encode `(batch, channels, hop * frames)` to `(batch, out_dim, frames)`; layouts `(batch,)` are not used."""
         state = self.init_state(audio.shape[0], device=audio.device, dtype=audio.dtype)
         return self.step(audio, state, last=True)[0]
+
+    def start_at_zero(self) -> None:
+        """Set both halves of the last layer to zero; see `Role.start_at_zero`."""
+        for layer in (self.linear, self.nonlinear[-1]):
+            set_to_zero(layer)
 
     def init_state(
         self, batch_size: int, *, layout: Tensor | None = None, device: torch.device, dtype: torch.dtype

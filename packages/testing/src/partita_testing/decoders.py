@@ -10,6 +10,7 @@ from ._common import Suite, check, expect, expect_equal, expect_finite, noise, r
 from ._context import context_is_as_declared, receptive_field, steps_do_not_modify_in_place, tiled_equals_whole
 from ._decoder_case import DecoderCase
 from ._part_state import EVERY_PART
+from ._zero_start import starts_at_zero
 
 
 @check(fix="return exactly hop * frames samples from generate, or correct the attributes")
@@ -53,6 +54,33 @@ def feed_forward_context_is_as_declared(case: DecoderCase) -> None:
     """The declared context of a feed-forward decoder equals the measured one; see `context_is_as_declared`."""
     if isinstance(case.build(), FeedForwardDecoder):
         context_is_as_declared(case)
+
+
+@check(
+    generates_as_declared, fix="let `reconstruct` return the audio of forward, and a scalar per name in `loss_weights`"
+)
+def feed_forward_losses_have_weights(case: DecoderCase) -> None:
+    """`reconstruct` decodes as `forward` in eval mode; its losses are finite scalars with the names in `loss_weights`.
+
+    Samples after the end of an item change none of them.
+    """
+    part = case.build()
+    if not isinstance(part, FeedForwardDecoder):
+        return
+    hidden, layout = case.latents(part, 2, 6 * part.tokens_per_frame, seed=1)
+    audio = part(hidden, layout)
+    target = noise(*audio.shape, seed=2)
+    lengths = torch.tensor([6 * part.hop, 3 * part.hop])
+    decoded, losses = part.reconstruct(hidden, layout, target, lengths)
+    expect_equal(decoded, audio, "`reconstruct` decodes other audio than `forward`")
+    names, weights = sorted(losses), sorted(part.loss_weights)
+    expect(names == weights, f"losses are {names}, loss_weights has {weights}")
+    target[1, :, 3 * part.hop :] = 100
+    changed = part.reconstruct(hidden, layout, target, lengths)[1]
+    for name, value in losses.items():
+        expect(value.ndim == 0, f"the loss {name!r} has shape {tuple(value.shape)}, a scalar is expected")
+        expect_finite(value, f"the loss {name!r}")
+        expect_equal(changed[name], value, f"the loss {name!r} depends on samples after the end of an item")
 
 
 @check(
@@ -173,7 +201,9 @@ DECODER_CHECKS = Suite(
     (
         generates_as_declared,
         *EVERY_PART,
+        starts_at_zero,
         feed_forward_rejects_samplers,
+        feed_forward_losses_have_weights,
         feed_forward_context_is_as_declared,
         tiled_feed_forward_equals_whole,
         steps_do_not_modify_in_place,

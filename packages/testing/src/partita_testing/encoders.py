@@ -13,6 +13,7 @@ from ._common import Suite, check, expect, noise
 from ._context import WITH_CONTEXT, steps_do_not_modify_in_place
 from ._part_state import EVERY_PART
 from ._parts import PartCase
+from ._zero_start import starts_at_zero
 
 AUDIO = AudioSpec(8000, 2, (ChannelLayout.MONO, ChannelLayout.STEREO, ChannelLayout.MID_SIDE))
 
@@ -79,7 +80,7 @@ def shapes_are_as_declared(case: EncoderCase) -> None:
 ENCODER_CHECKS = Suite(
     "encoder",
     EncoderCase,
-    (shapes_are_as_declared, *EVERY_PART, *WITH_CONTEXT, steps_do_not_modify_in_place),
+    (shapes_are_as_declared, *EVERY_PART, starts_at_zero, *WITH_CONTEXT, steps_do_not_modify_in_place),
 )
 
 check_encoder = ENCODER_CHECKS.check
