@@ -5,6 +5,7 @@ from argparse import ArgumentTypeError
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -86,8 +87,8 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: object) -> None:
+def pytest_testnodedown(node: Any) -> None:
     """Report the deselected tests of the first worker, which are those of every worker."""
     if node.gateway.id == "gw0":
-        count = node.workeroutput.get("deselected", 0)
+        count = getattr(node, "workeroutput", {}).get("deselected", 0)  # a worker that crashed has no output
         node.config.hook.pytest_deselected(items=[SimpleNamespace()] * count)

@@ -155,8 +155,10 @@ def tests(session: nox.Session) -> None:
 def suite(session: nox.Session, *default: str, **environment: str) -> None:
     """Run pytest with the arguments after `--`, else with `default`."""
     arguments = session.posargs or list(default)
-    # Each process is one thread wide, so that two of them do not fight for two cores.
-    parallel = ["-n", "logical", "--maxprocesses", "8"] if arguments[:1] in ([], ["--slow"]) else []
+    # Each process is one thread wide, so that two of them do not fight for two cores. One runs all tests of a file,
+    # so that fixtures of modules are made once.
+    workers = ["-n", "logical", "--maxprocesses", "8", "--dist", "loadfile"]
+    parallel = workers if arguments[:1] in ([], ["--slow"]) else []
     environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | environment
     run(session, "pytest", *parallel, *arguments, **environment)
 

@@ -224,6 +224,7 @@ def test_genae_tiny_size(ok):
     assert 1e6 <= found["parameters"]["total"] <= 3e6
 
 
+@pytest.mark.slow
 def test_info_with_overrides(ok, refused):
     mono = ["model.audio.channels=1", 'model.audio.layouts=["mono"]', "model.bottleneck=tanh"]
     found, other = (json.loads(ok("info", "genae_tiny", "--json", *texts)[0]) for texts in (mono, mono[::-1]))

@@ -167,6 +167,7 @@ def test_run_warns_of_dead_codes(config, tones, tmp_path, capsys, quantizer):
     assert [line for line in capsys.readouterr().err.splitlines() if "codes" in line] == warnings
 
 
+@pytest.mark.slow
 def test_run_warns_of_collapsed_channel(config, tones, tmp_path, capsys):
     run = quiet(config, "trainer.optimizers.generator.lr=0.0")
     run = replace(run, model=replace(run.model, bottleneck=IdentityConfig()))

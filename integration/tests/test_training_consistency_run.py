@@ -86,6 +86,7 @@ def test_consistency_loss_curve_equals_golden_curve(golden):
     golden("consistency_training.json", config(), ("total", "gradient/generator", "metric/pre_tanh_rms"))
 
 
+@pytest.mark.slow
 def test_loss_of_fixed_draws_decreases():
     torch.manual_seed(0)
     run = config()

@@ -78,6 +78,7 @@ def test_signal_ends_the_run_after_a_checkpoint(config, tones, run, tmp_path, si
     assert same_end(run, tmp_path / "cut")
 
 
+@pytest.mark.slow
 @posix
 def test_sigusr1_writes_a_checkpoint_and_the_run_continues(config, tones, run, tmp_path, signaled):
     signaled(signal.SIGUSR1, 2)

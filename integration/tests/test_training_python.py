@@ -35,6 +35,7 @@ def rows(folder: Path, split: str) -> Dataset:
 # ------------------------------------------------------------------ data
 
 
+@pytest.mark.slow
 def test_data_set_objects_train_like_their_folder(config, run, tones, tmp_path):
     splits = DatasetDict({"train": rows(tones, "train"), "val": rows(tones, "validation")})
     train(config(), data=splits, output=tmp_path / "splits", progress=False)
@@ -53,6 +54,7 @@ def test_corpus_object(run, family, tones, tmp_path):
     assert equal(weights(tmp_path / "path"), weights(tmp_path / "object"))
 
 
+@pytest.mark.slow
 def test_resume_on_a_data_set_object_checks_its_files(config, tones, tmp_path):
     data = rows(tones, "train")
     train(config(steps=1), data=data, output=tmp_path / "run", progress=False)
@@ -61,6 +63,7 @@ def test_resume_on_a_data_set_object_checks_its_files(config, tones, tmp_path):
     train(config(steps=2), data=data, output=tmp_path / "run", resume=True, progress=False)
 
 
+@pytest.mark.slow
 def test_stream_object(config, tones, tmp_path):
     stream = rows(tones, "train").cast_column("audio", Audio(decode=False)).to_iterable_dataset()
     streamed = override(config(steps=2), ["data.streaming=true"])
