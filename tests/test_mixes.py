@@ -31,7 +31,7 @@ REGENERATE = "the table of docs/mixing.md is not what the parts are; run: python
 AUDIO = AudioSpec(44_100, 2, tuple(ChannelLayout))
 LATENT_DIM = 4
 SAMPLES = 384
-STEPS = 3
+STEPS = 2
 
 ENCODERS = list(components("encoder/*"))
 BOTTLENECKS = [*components("bottleneck/*"), *components("quantizer/*")]
@@ -61,7 +61,7 @@ def refusal(*tags: str) -> str | None:
 
 
 def trained(model: Autoencoder) -> None:
-    """Three steps of the objective that is the decoder's."""
+    """Two steps of the objective that is the decoder's."""
     denoising = isinstance(model.decoder, DenoisingDecoder)
     config = ConsistencyTrainingConfig if denoising else AdversarialReconstructionConfig
     objective = config.example().build(model=model.train())

@@ -364,7 +364,7 @@ def test_invalid_samplers(model, ok, refused, tmp_path):
         ("two_step:refine", "'refine' is not an override"),
         ("two_step:refine=maybe", "expected bool"),
         ("two_step:sigma_context=-1", "sigma_context is -1.0"),
-        ("overlap", "GenAEDecoder decodes in one pass; it takes no sampler, and got Overlap(sigma=0.965)"),
+        ("overlap", "GenAEDecoder takes no sampler, but got Overlap(sigma=0.965)"),
     ):
         assert complaint in refused("reconstruct", model, file, "-o", out, "--sampler", name)
 

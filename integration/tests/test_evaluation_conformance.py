@@ -114,7 +114,7 @@ class InPlace(MeanAbsolute):
 
 
 BROKEN = {
-    "describes_itself": Unlabeled,
+    "attributes_are_set": Unlabeled,
     "identical_signals_are_best": Offset,
     "degradation_is_worse": WrongDirection,
     "silence_is_finite": Relative,

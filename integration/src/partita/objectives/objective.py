@@ -44,7 +44,7 @@ class TrainState:
         return min(1.0, done + (1.0 - done) * ((self.step - step) / max(1, self.total_steps - step)))
 
     def extend(self, total_steps: int) -> None:
-        """Change the number of steps; progress continues from its present value."""
+        """Change the number of steps; progress continues from its current value."""
         self.since = self.step, self.progress
         self.total_steps = total_steps
 

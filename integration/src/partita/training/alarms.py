@@ -39,7 +39,7 @@ class AlarmConfig(Ranged):
 
 
 class Alarm(NamedTuple):
-    """An alarm that is raised.
+    """Alarm: a metric beyond its threshold.
 
     Attributes:
         kind: field of `AlarmConfig` whose threshold was passed, with the level for codes.

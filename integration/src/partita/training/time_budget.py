@@ -56,7 +56,7 @@ class TimeBudget:
         return state.step >= self._steps or (self._limit is not None and self.elapsed >= self._limit)
 
     def total_steps(self, state: TrainState) -> int:
-        """Number of steps of the whole run, estimated from the speed so far if there is a time limit."""
+        """Number of steps of the run, estimated from the speed so far if there is a time limit."""
         done = state.step - self._first_step
         if self._limit is None:
             return self._steps

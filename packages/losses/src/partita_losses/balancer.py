@@ -12,7 +12,7 @@ SMALLEST_NORM = 1e-12
 
 @register("balancer/gradient", example={"decay": 0.9})
 class GradientBalancer(TypedModule):
-    """Turns loss weights into shares of the gradient, whatever the scale of each loss.
+    """Balancer that turns loss weights into shares of the gradient, whatever the scale of each loss.
 
     In a plain weighted sum a loss with large gradients dominates, and weights have to be tuned again whenever a loss
     changes. Here the gradient of each loss with respect to the samples is divided by its typical norm before it is
