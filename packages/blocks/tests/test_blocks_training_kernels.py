@@ -16,8 +16,7 @@ needs_kernels = pytest.mark.skipif(why_no_kernels() is not None, reason=f"no ker
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Kernels take tensors of any size."""
-    for module in ("planar_conv", "pointwise"):
-        monkeypatch.setattr(f"partita_blocks.{module}.MIN_SIZE", 1)
+    monkeypatch.setattr(serving, "MIN_SIZE", 1)
     monkeypatch.setattr("partita_blocks.planar_conv._MIN_LENGTH", 1)
     monkeypatch.setattr("partita_blocks.planar_conv._FEW_CHANNELS", 10**6)
 
@@ -220,6 +219,10 @@ def test_kernels_serve_only_training_in_float32_on_a_cpu(calls, monkeypatch):
     Conv1d(2, 3, 5, padding=2, padding_mode="circular")(x)
     torch.func.vmap(layer, randomness="same")(x[None])
     elu(x), silu(x)  # pyright: ignore[reportUnusedExpression]
+    with pytest.raises(RuntimeError, match="2 channels"):
+        layer(torch.randn(1, 3, 20))
+    with pytest.raises(RuntimeError, match="Kernel size"):
+        layer(torch.randn(1, 2, 4))
     assert calls == []
     monkeypatch.setattr(serving, "kernels", lambda: None)
     layer(x).sum().backward()

@@ -11,7 +11,7 @@ import torch
 from partita_core import TypedModule
 from torch import Tensor, nn
 
-from .native.serving import MIN_SIZE, serves_training
+from .native.serving import serves_training
 from .tensors import is_plain
 
 # Samples below which torch's one-dimensional convolutions are as fast, if they are not depthwise.
@@ -28,8 +28,7 @@ class Conv1d(nn.Conv1d, TypedModule):
         if _is_pointwise(self) and input.dim() == 3 and input.device.type == "cpu" and is_plain(input):
             rows = weight[:, :, 0].expand(len(input), -1, -1)
             return rows @ input if bias is None else torch.baddbmm(bias[:, None], rows, input)
-        long = input.shape[-1] >= _MIN_LENGTH or self.groups > 1
-        if input.dim() != 3 or input.numel() < MIN_SIZE or not long or not _trains(self, input, weight):
+        if not _trains(self, input, weight) or (input.shape[-1] < _MIN_LENGTH and self.groups == 1):
             return super()._conv_forward(input, weight, bias)
         from .native._convolution_cpu import Geometry, convolve
 
@@ -43,8 +42,8 @@ class ConvTranspose1d(nn.ConvTranspose1d, TypedModule):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Map `(batch, in, length)` to `(batch, out, longer)`."""
-        large = input.numel() >= MIN_SIZE and input.shape[-1] * self.stride[0] >= _MIN_LENGTH
-        if output_size is not None or input.dim() != 3 or not large or not _trains(self, input, self.weight):
+        trains = output_size is None and _trains(self, input, self.weight)
+        if not trains or input.shape[-1] * self.stride[0] < _MIN_LENGTH:
             return super().forward(input, output_size)
         from .native._convolution_cpu import Geometry, convolve_transposed
 
@@ -59,7 +58,7 @@ class Conv2d(nn.Conv2d, TypedModule):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         few = min(self.in_channels, self.out_channels) < _FEW_CHANNELS
-        if not few or input.dim() != 4 or input.numel() < MIN_SIZE or not _trains(self, input, weight):
+        if not few or not _trains(self, input, weight):
             return super()._conv_forward(input, weight, bias)
         from .native._convolution_cpu import Geometry, convolve
 
@@ -74,8 +73,13 @@ def _is_pointwise(layer: nn.Conv1d) -> bool:
 
 def _trains(layer: Any, x: Tensor, weight: Tensor) -> bool:
     """True if a gradient is wanted, and the kernels support these tensors and this layer."""
-    if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+    if not serves_training(x, weight, layer.bias):
         return False
+    if x.dim() != weight.dim() or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        return False
+    reach = [step * (size - 1) for step, size in zip(layer.dilation, layer.kernel_size)]
+    if x.shape[1] != layer.in_channels or any(size <= last for size, last in zip(x.shape[2:], reach)):
+        return False  # torch raises, or pads
     if any(step > 1 for step in layer.dilation[1:]) or (layer.dilation[0] > 1 and layer.stride[0] > 1):
         return False
-    return serves_training(x, weight, layer.bias)
+    return True

@@ -8,17 +8,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .native import _pointwise_cpu
-from .native.serving import MIN_SIZE, serves_training
+from .native.serving import serves_training
 
 
 def elu(x: Tensor) -> Tensor:
     """Exponential linear unit."""
-    return _pointwise_cpu.elu(x) if x.numel() >= MIN_SIZE and serves_training(x) else F.elu(x)
+    return _pointwise_cpu.elu(x) if serves_training(x) else F.elu(x)
 
 
 def silu(x: Tensor) -> Tensor:
     """Sigmoid linear unit."""
-    return _pointwise_cpu.silu(x) if x.numel() >= MIN_SIZE and serves_training(x) else F.silu(x)
+    return _pointwise_cpu.silu(x) if serves_training(x) else F.silu(x)
 
 
 def group_norm(x: Tensor, weight: Tensor, scale: Tensor | None, *, groups: int, eps: float) -> Tensor:
@@ -34,7 +34,7 @@ def group_norm(x: Tensor, weight: Tensor, scale: Tensor | None, *, groups: int, 
     Returns:
         Map of the same shape.
     """
-    if x.numel() >= MIN_SIZE and _pointwise_cpu.fits_group_norm(x) and serves_training(x, weight, scale):
+    if serves_training(x, weight, scale) and _pointwise_cpu.fits_group_norm(x):
         gains = weight.expand(len(x), -1) if scale is None else weight * scale
         return _pointwise_cpu.group_norm(x, gains, groups, eps)
     y = F.group_norm(x, groups, weight, eps=eps)

@@ -11,12 +11,14 @@ MIN_SIZE = 2**16
 
 
 def serves_training(x: Tensor, *parameters: Tensor | None) -> bool:
-    """True if a gradient by a tensor is wanted, and the kernels are available and support all of them.
+    """True if x is large, a gradient by a tensor is wanted, and the kernels are available and support all of them.
 
-    They are for float32 on a CPU without autocast.
+    They are for float32 on a CPU without autocast. Sizes of traced tensors are not read, which would fix them.
     """
     tensors = [x, *(tensor for tensor in parameters if tensor is not None)]
     if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in tensors) or not is_plain(x):
+        return False
+    if x.numel() < MIN_SIZE:
         return False
     if any(tensor.device.type != "cpu" or tensor.dtype != torch.float32 for tensor in tensors):
         return False
