@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from partita_core import (
     Autoencoder,
+    BottleneckOutput,
     Config,
     FeedForwardDecoder,
     PartitaError,
@@ -15,7 +16,7 @@ from partita_core import (
     register,
     upcast,
 )
-from partita_core.ranges import NonNegative
+from partita_core.ranges import NonNegative, Proportion
 from partita_losses import (
     ADVERSARIAL_LOSSES,
     ComplexSTFTDiscriminatorsConfig,
@@ -62,6 +63,8 @@ class AdversarialReconstructionConfig(ObjectiveConfig):
         discriminator: discriminators of the samples; None for a purely spectral objective.
         balancer: scales losses by their gradients on the samples instead of their values; None for plain weights.
         adversarial_loss: loss of the discriminators, and of the term "adversarial".
+        losses_from: progress of the run, from 0 to 1, before which only the losses of the bottleneck and of the decoder
+            count. Nothing is decoded to audio then.
     """
 
     losses: dict[str, Config] = field(default_factory=_default_losses, metadata={"roles": ("loss",)})
@@ -69,6 +72,7 @@ class AdversarialReconstructionConfig(ObjectiveConfig):
     discriminator: Config | None = component_field("discriminator", default=ComplexSTFTDiscriminatorsConfig())
     balancer: Config | None = component_field("balancer", default=None)
     adversarial_loss: Literal["hinge", "least_squares"] = "hinge"
+    losses_from: Proportion = 0.0
 
     def build(self, *, model: Autoencoder) -> "AdversarialReconstruction":
         """Build the objective of `model`."""
@@ -80,6 +84,7 @@ class AdversarialReconstructionConfig(ObjectiveConfig):
             discriminator=self.discriminator.build(audio_spec=audio_spec) if self.discriminator else None,
             balancer=self.balancer.build(weights=self.weights) if self.balancer else None,
             adversarial_loss=self.adversarial_loss,
+            losses_from=self.losses_from,
         )
 
     @classmethod
@@ -106,11 +111,13 @@ class AdversarialReconstruction(AdversarialObjective):
         discriminator: nn.Module | None,
         balancer: nn.Module | None,
         adversarial_loss: Literal["hinge", "least_squares"],
+        losses_from: float,
     ) -> None:
         """Wrap `model`; arguments as in `AdversarialReconstructionConfig`.
 
         Raises:
-            PartitaError: the decoder is not feed-forward, or losses and weights do not match.
+            PartitaError: the decoder is not feed-forward, losses and weights do not match, or `losses_from` is above 0
+                with a discriminator or with a decoder that has no losses.
         """
         super().__init__(model, discriminator, ADVERSARIAL_LOSSES[adversarial_loss])
         if not isinstance(model.decoder, FeedForwardDecoder):
@@ -119,6 +126,16 @@ class AdversarialReconstruction(AdversarialObjective):
             )
         self.balancer, self.losses, self.weights = balancer, nn.ModuleDict(losses), dict(weights)
         check_weights({*losses, *self.adversarial_terms}, self.weights)
+        if losses_from and not model.decoder.loss_weights:
+            kind = type(model.decoder).__name__
+            raise PartitaError(
+                f"losses_from is {losses_from:g}, but {kind} has no losses to train by before; set it to 0"
+            )
+        if losses_from and discriminator is not None:
+            raise PartitaError(
+                f"losses_from is {losses_from:g}, but discriminators need samples from the first step; set it to 0"
+            )
+        self.losses_from = losses_from
         self.crop_multiple = model.latent_spec.hop
         self.code_usage = CodeUsage(model.bottleneck.codebook_sizes)
 
@@ -129,9 +146,11 @@ class AdversarialReconstruction(AdversarialObjective):
     def train_model(self, batch: Batch, state: TrainState) -> StepOutput:
         """Reconstruct the batch; see `AdversarialObjective`."""
         lengths = batch["audio_lengths"]
-        reconstruction, bottleneck = self.model(
-            batch["audio"], batch["layout"], batch["target_layout"], lengths=lengths
-        )
+        inputs = batch["audio"], batch["layout"], batch["target_layout"]
+        if state.progress < self.losses_from:
+            bottleneck = self.model.own_losses(*inputs, lengths=lengths)
+            return self._output(bottleneck, {}, torch.zeros(()), state, None)
+        reconstruction, bottleneck = self.model(*inputs, lengths=lengths)
         with torch.autocast(reconstruction.device.type, enabled=False):
             samples, target = to_loss_signal(upcast(reconstruction), batch, batch["target_layout"]), target_audio(batch)
             terms = {name: loss(samples, target, lengths=lengths).mean() for name, loss in self.losses.items()}
@@ -140,13 +159,24 @@ class AdversarialReconstruction(AdversarialObjective):
             total = weighted_sum(terms, self.weights)
         else:
             total = self.balancer(terms, samples)
+        return self._output(bottleneck, terms, total, state, samples.detach())
+
+    def _output(
+        self,
+        bottleneck: BottleneckOutput,
+        terms: dict[str, Tensor],
+        total: Tensor,
+        state: TrainState,
+        samples: Tensor | None,
+    ) -> StepOutput:
+        """Output of the phase: `total` of the terms on samples, plus the losses of the bottleneck and the decoder."""
         own = bottleneck.losses
         if own:
             check_weights(set(own), self.model.loss_weights)
-            total = total + weighted_sum(own, self.model.loss_weights)
+            total = weighted_sum(own, self.model.loss_weights) + total
         losses = {name: upcast(term.detach()) for name, term in (terms | own).items()}
         metrics = bottleneck.metrics | self.code_usage(bottleneck.codes, state.step)
-        return StepOutput(total, losses, metrics, samples.detach())
+        return StepOutput(total, losses, metrics, samples)
 
     def signals(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Target and reconstruction; see `AdversarialObjective`."""

@@ -107,6 +107,49 @@ class Autoencoder(Codec, Saved):
         Raises:
             PartitaError: shapes, lengths or layouts do not fit the network, or the decoder is not feed-forward.
         """
+        padded, layout, target, valid, output = self._bottleneck_output(
+            audio, layout, target_layout, stochastic=stochastic, lengths=lengths
+        )
+        values = self.bottleneck.expand(output.values).to(padded.dtype)
+        decoder: Any = self.decoder
+        if self.training and decoder.loss_weights:
+            decoded, losses = decoder.reconstruct(values, target, convert_pairs(padded, layout, target), valid)
+            output = output._replace(losses=output.losses | losses)
+        else:
+            decoded = decoder(values, target)
+        return decoded[..., : as_audio(audio).shape[-1]], output
+
+    def own_losses(
+        self,
+        audio: Tensor,
+        layout: Layouts | None = None,
+        target_layout: Layouts | None = None,
+        *,
+        stochastic: bool | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> BottleneckOutput:
+        """Bottleneck's output with the losses of the bottleneck and of the decoder, without decoding to audio.
+
+        Cheaper than `forward`, for a stage of training without losses on samples. Arguments and errors as in `forward`.
+        """
+        padded, layout, target, valid, output = self._bottleneck_output(
+            audio, layout, target_layout, stochastic=stochastic, lengths=lengths
+        )
+        values = self.bottleneck.expand(output.values).to(padded.dtype)
+        decoder: Any = self.decoder
+        losses = decoder.losses(values, target, convert_pairs(padded, layout, target), valid)
+        return output._replace(losses=output.losses | losses)
+
+    def _bottleneck_output(
+        self,
+        audio: Tensor,
+        layout: Layouts | None,
+        target_layout: Layouts | None,
+        *,
+        stochastic: bool | None,
+        lengths: Tensor | Sequence[int] | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, BottleneckOutput]:
+        """Padded audio, its layouts, those of the target, valid samples per item, and output of the bottleneck."""
         if not isinstance(unwrap_compiled(self.decoder), FeedForwardDecoder):
             kind = type(unwrap_compiled(self.decoder)).__name__
             raise PartitaError(
@@ -119,14 +162,7 @@ class Autoencoder(Codec, Saved):
         valid = None if lengths is None else batch_lengths(lengths, len(padded), samples)
         tokens = None if valid is None else self.latent_spec.tokens(valid)
         output = self.bottleneck(self.encoder(padded, layout), stochastic=stochastic, lengths=tokens)
-        values = self.bottleneck.expand(output.values).to(padded.dtype)
-        decoder: Any = self.decoder
-        if self.training and decoder.loss_weights:
-            decoded, losses = decoder.reconstruct(values, target, convert_pairs(padded, layout, target), valid)
-            output = output._replace(losses=output.losses | losses)
-        else:
-            decoded = decoder(values, target)
-        return decoded[..., :samples], output
+        return padded, layout, target, valid, output
 
     @property
     def loss_weights(self) -> dict[str, float]:

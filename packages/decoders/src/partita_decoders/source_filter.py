@@ -150,6 +150,13 @@ class SourceFilterDecoder(FeedForwardDecoder):
         """Decode `(batch, in_dim, frames)` of layouts `(batch,)` to `(batch, channels, hop * frames)`."""
         return self._decode(self._timed(hidden, self._start(hidden))[0], layout).to(hidden.dtype)
 
+    def losses(
+        self, hidden: Tensor, layout: Tensor, target: Tensor, lengths: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Compute the loss `likelihood`, without synthesis; see `FeedForwardDecoder.losses`."""
+        gains, pulses, _ = self._parts(self._timed(hidden, self._start(hidden))[0])
+        return self._losses(gains, pulses, layout, target, lengths)
+
     def reconstruct(
         self, hidden: Tensor, layout: Tensor, target: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
