@@ -60,7 +60,7 @@ def feed_forward_context_is_as_declared(case: DecoderCase) -> None:
     generates_as_declared, fix="let `reconstruct` return the audio of forward, and a scalar per name in `loss_weights`"
 )
 def feed_forward_losses_have_weights(case: DecoderCase) -> None:
-    """`reconstruct` gives the audio of `forward` and the losses of `losses`, finite scalars with names in `loss_weights`.
+    """`reconstruct` gives the audio of `forward` and the values of `losses`, which have names in `loss_weights`.
 
     Samples after the end of an item change none of them.
     """
