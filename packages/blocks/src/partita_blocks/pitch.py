@@ -45,6 +45,17 @@ class PitchScale:
         self.f_min, self.f_max = f_min, f_max
         self.center, self.nepers = math.sqrt(f_min * f_max), math.log(f_max / f_min) / 2
 
+    def check(self, sample_rate: int) -> None:
+        """Check that a sample rate suffices for voices of this range.
+
+        Raises:
+            PartitaError: it is below five times the highest frequency.
+        """
+        if sample_rate < 5 * self.f_max:
+            raise PartitaError(
+                f"the sample rate is {sample_rate} Hz; a pitch up to {self.f_max:g} Hz needs {5 * self.f_max:g} Hz"
+            )
+
     def frequency(self, position: Tensor) -> Tensor:
         """Frequencies in Hz of positions; positions outside [-1, 1] are clamped."""
         return self.center * (self.nepers * position.clamp(-1, 1)).exp()
@@ -77,10 +88,7 @@ class PitchTracker(TypedModule):
     def __init__(self, sample_rate: int, hop: int, *, scale: PitchScale | None = None, candidates: int = 128) -> None:
         super().__init__()
         self.hop, self.scale, self.candidates = hop, scale or PitchScale(), candidates
-        if sample_rate < 4 * self.scale.f_max:
-            raise PartitaError(
-                f"the sample rate is {sample_rate} Hz; pitch up to {self.scale.f_max:g} Hz needs four times as much"
-            )
+        self.scale.check(sample_rate)
         self.step = 2 / (candidates - 1)  # distance of candidates on the scale
         self.path = max(1, round(_PATH_SECONDS * sample_rate / hop))
         self.window = 2 * round(_WINDOW_SECONDS / 2 * sample_rate)

@@ -49,11 +49,20 @@ _FLOOR, _DISTANCE = 8e-4, 20.0
 _STARTS = 1 << 20
 
 
-class _Gains(NamedTuple):
-    """Log amplitudes at the nodes, `(batch, channels, spectra, nodes)`, relative to unit power."""
+class _Parts(NamedTuple):
+    """Spectra of the sources, and the envelopes that filter them, for mid and side.
+
+    Attributes:
+        pulses: complex spectra of the pulses, `(batch, spectra, 1, bins)`.
+        noise: complex spectra of the noise, `(batch, spectra, channels, bins)`.
+        nodes: log amplitudes at the nodes of the envelope of the pulses, `(batch, spectra, channels, nodes)`.
+        logs: log amplitudes of the envelopes of pulses and noise, `(batch, spectra, 2, channels, bins)`.
+    """
 
     pulses: Tensor
     noise: Tensor
+    nodes: Tensor
+    logs: Tensor
 
 
 class _State(NamedTuple):
@@ -133,7 +142,8 @@ class SourceFilterDecoder(FeedForwardDecoder):
         self._energy = float(self.stft.window(torch.empty(0, dtype=torch.float64, device="cpu")).square().sum())
         self.pulses = PulseTrain(rate, hop, PitchScale())
         self.envelope = EnvelopeNodes(rate, n_fft, nodes)
-        self._typical = Constant(_LEVEL + _SLOPE * torch.asinh(self.envelope.frequencies / 500))
+        typical = _LEVEL + _SLOPE * torch.asinh(self.envelope.frequencies / 500)
+        self._typical = Constant(torch.stack([typical, typical + _NOISE_LEVEL])[:, None])  # of pulses and of noise
         first, last, count = _PITCH_CYCLES
         cycles = torch.linspace(first, last, count, dtype=torch.float64, device="cpu")
         self._angles = Constant(2 * math.pi * cycles)
@@ -154,16 +164,15 @@ class SourceFilterDecoder(FeedForwardDecoder):
         self, hidden: Tensor, layout: Tensor, target: Tensor, lengths: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Compute the loss `likelihood`, without synthesis; see `FeedForwardDecoder.losses`."""
-        gains, pulses, _ = self._parts(self._timed(hidden, self._start(hidden))[0])
-        return self._losses(gains, pulses, layout, target, lengths)
+        return self._likelihood(self._parts(self._timed(hidden, self._start(hidden))[0]), layout, target, lengths)
 
     def reconstruct(
         self, hidden: Tensor, layout: Tensor, target: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Decode, and compute the loss `likelihood`; see `FeedForwardDecoder.reconstruct`."""
-        gains, pulses, noise = self._parts(self._timed(hidden, self._start(hidden))[0])
-        audio = from_mid_side(self._synthesize(gains, pulses, noise), layout).to(hidden.dtype)
-        return audio, self._losses(gains, pulses, layout, target, lengths)
+        parts = self._parts(self._timed(hidden, self._start(hidden))[0])
+        audio = from_mid_side(self._synthesize(parts), layout).to(hidden.dtype)
+        return audio, self._likelihood(parts, layout, target, lengths)
 
     def stream(
         self,
@@ -219,51 +228,46 @@ class SourceFilterDecoder(FeedForwardDecoder):
         return timed, _State(position[:, -1:], phase[:, -1:], index[:, -1:] + 1)
 
     def _decode(self, timed: Tensor, layout: Tensor) -> Tensor:
-        return from_mid_side(self._synthesize(*self._parts(timed)), layout)
+        return from_mid_side(self._synthesize(self._parts(timed)), layout)
 
-    def _parts(self, timed: Tensor) -> tuple[_Gains, Tensor, Tensor]:
-        """Gains, and spectra `(batch, channels, bins, spectra)` of pulses and noise."""
+    def _parts(self, timed: Tensor) -> _Parts:
         weights = self.network.stem.weight
-        dtype = upcast(weights).dtype
-        hidden, phase, index = timed[:, :-2].to(dtype), timed[:, -2], timed[:, -1].long()
+        hidden, phase, index = timed[:, :-2].to(upcast(weights).dtype), timed[:, -2], timed[:, -1].long()
         with torch.no_grad():
-            samples = index[..., None] * self.hop + torch.arange(self.hop, device=index.device)
+            samples = (index[..., None] * self.hop + torch.arange(self.hop, device=index.device)).flatten(1)
             channels = torch.arange(self.audio_spec.channels, device=index.device)[:, None]
-            noise = white_noise(samples.flatten(1)[:, None] * len(channels) + channels, dtype)
-            pulses = self.stft(self.pulses(hidden[:, 0].detach(), phase)[:, None])
-            noise = self.stft(noise)
-        return self._gains(hidden, weights.dtype), pulses, noise
-
-    def _gains(self, hidden: Tensor, dtype: torch.dtype) -> _Gains:
+            noise = white_noise(samples[:, None] * len(channels) + channels, hidden.dtype)
+            pulses = self.pulses(hidden[:, 0], phase)
+            sources = [self.stft(source).permute(0, 3, 1, 2) for source in (pulses[:, None], noise)]
         angles = hidden[:, :1].mT * self._angles.like(hidden)
-        output = self.network(torch.cat([hidden.mT, angles.sin(), angles.cos()], dim=-1).to(dtype))
-        output = upcast(output).unflatten(-1, (self.steps, 2, self.audio_spec.channels, -1)).flatten(1, 2)
-        logs = (_RANGE * output + self._typical.like(hidden)).clamp(_QUIETEST, _LOUDEST).transpose(1, 3)
-        return _Gains(logs[:, :, 0], logs[:, :, 1] + _NOISE_LEVEL)
+        features = torch.cat([hidden.mT, angles.sin(), angles.cos()], dim=-1)
+        output = upcast(self.network(features.to(weights.dtype)))
+        output = output.unflatten(-1, (self.steps, 2, self.audio_spec.channels, -1)).flatten(1, 2)
+        nodes = (_RANGE * output + self._typical.like(output)).clamp(_QUIETEST, _LOUDEST)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return _Parts(*sources, nodes[:, :, 0], self.envelope(nodes))
 
-    def _synthesize(self, gains: _Gains, pulses: Tensor, noise: Tensor) -> Tensor:
+    def _synthesize(self, parts: _Parts) -> Tensor:
         """Audio `(batch, channels, samples)` of mid and side."""
-        with torch.autocast(pulses.device.type, enabled=False):
-            filters = torch.polar(self.envelope(gains.pulses).exp(), self.envelope.phase(gains.pulses))
-            spectrum = pulses.mT * filters + noise.mT * self.envelope(gains.noise).exp()
-            return self.stft.inverse(spectrum.mT, spectrum.shape[2] * self.stft.hop)
+        with torch.autocast(parts.logs.device.type, enabled=False):
+            pulses, noise = parts.logs.exp().unbind(2)
+            spectrum = parts.pulses * torch.polar(pulses, self.envelope.phase(parts.nodes)) + parts.noise * noise
+            return self.stft.inverse(spectrum.permute(0, 2, 3, 1), spectrum.shape[1] * self.stft.hop)
 
-    def _losses(
-        self, gains: _Gains, pulses: Tensor, layout: Tensor, target: Tensor, lengths: Tensor | None
-    ) -> dict[str, Tensor]:
+    def _likelihood(self, parts: _Parts, layout: Tensor, target: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
         if not self.loss_weights:
             return {}
         samples, device = target.shape[-1], target.device
         lengths = torch.full((len(target),), samples, device=device) if lengths is None else lengths.to(device)
         with torch.autocast(device.type, enabled=False):
             target = upcast(target) * length_mask(lengths, samples)[:, None]
-            measured = power(self.stft(to_mid_side(target, layout))).mT / self._energy + _FLOOR**2
-            source = power(pulses).mT / self._energy
-            expected = source * (2 * self.envelope(gains.pulses)).exp() + (2 * self.envelope(gains.noise)).exp()
-            ratio = measured / (expected + _FLOOR**2)
+            spectra = self.stft(to_mid_side(target, layout)).permute(0, 3, 1, 2)
+            measured, source = (power(spectrum) / self._energy for spectrum in (spectra, parts.pulses))
+            pulses, noise = (2 * parts.logs).exp().unbind(2)
+            ratio = (measured + _FLOOR**2) / (source * pulses + noise + _FLOOR**2)
             distance = _DISTANCE * torch.log1p((ratio - ratio.log() - 1) / _DISTANCE)
-            counted = length_mask(-(-lengths // self.stft.hop), distance.shape[2])
-            mean = (distance.mean((1, 3)) * counted).sum() / counted.sum().clamp_min(1)
+            counted = length_mask(-(-lengths // self.stft.hop), distance.shape[1])
+            mean = (distance.mean((2, 3)) * counted).sum() / counted.sum().clamp_min(1)
         return {"likelihood": mean}
 
 
