@@ -65,6 +65,9 @@ class AdversarialReconstructionConfig(ObjectiveConfig):
         adversarial_loss: loss of the discriminators, and of the term "adversarial".
         losses_from: progress of the run, from 0 to 1, before which only the losses of the bottleneck and of the decoder
             count. Nothing is decoded to audio then.
+        quantize_from: progress of the run, from 0 to 1, before which the decoder gets continuous latents if the
+            bottleneck is a quantizer, whose codebooks adapt to them. A voice codec that was quantized from the first
+            step learned markedly slower.
     """
 
     losses: dict[str, Config] = field(default_factory=_default_losses, metadata={"roles": ("loss",)})
@@ -73,6 +76,7 @@ class AdversarialReconstructionConfig(ObjectiveConfig):
     balancer: Config | None = component_field("balancer", default=None)
     adversarial_loss: Literal["hinge", "least_squares"] = "hinge"
     losses_from: Proportion = 0.0
+    quantize_from: Proportion = 0.0
 
     def build(self, *, model: Autoencoder) -> "AdversarialReconstruction":
         """Build the objective of `model`."""
@@ -85,6 +89,7 @@ class AdversarialReconstructionConfig(ObjectiveConfig):
             balancer=self.balancer.build(weights=self.weights) if self.balancer else None,
             adversarial_loss=self.adversarial_loss,
             losses_from=self.losses_from,
+            quantize_from=self.quantize_from,
         )
 
     @classmethod
@@ -112,6 +117,7 @@ class AdversarialReconstruction(AdversarialObjective):
         balancer: nn.Module | None,
         adversarial_loss: Literal["hinge", "least_squares"],
         losses_from: float,
+        quantize_from: float,
     ) -> None:
         """Wrap `model`; arguments as in `AdversarialReconstructionConfig`.
 
@@ -135,7 +141,7 @@ class AdversarialReconstruction(AdversarialObjective):
             raise PartitaError(
                 f"losses_from is {losses_from:g}, but discriminators need samples from the first step; set it to 0"
             )
-        self.losses_from = losses_from
+        self.losses_from, self.quantize_from = losses_from, quantize_from
         self.crop_multiple = model.latent_spec.hop
         self.code_usage = CodeUsage(model.bottleneck.codebook_sizes)
 
@@ -147,10 +153,11 @@ class AdversarialReconstruction(AdversarialObjective):
         """Reconstruct the batch; see `AdversarialObjective`."""
         lengths = batch["audio_lengths"]
         inputs = batch["audio"], batch["layout"], batch["target_layout"]
+        quantize = state.progress >= self.quantize_from
         if state.progress < self.losses_from:
-            bottleneck = self.model.own_losses(*inputs, lengths=lengths)
+            bottleneck = self.model.own_losses(*inputs, lengths=lengths, quantize=quantize)
             return self._output(bottleneck, {}, torch.zeros(()), state, None)
-        reconstruction, bottleneck = self.model(*inputs, lengths=lengths)
+        reconstruction, bottleneck = self.model(*inputs, lengths=lengths, quantize=quantize)
         with torch.autocast(reconstruction.device.type, enabled=False):
             samples, target = to_loss_signal(upcast(reconstruction), batch, batch["target_layout"]), target_audio(batch)
             terms = {name: loss(samples, target, lengths=lengths).mean() for name, loss in self.losses.items()}

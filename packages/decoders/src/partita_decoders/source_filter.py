@@ -70,7 +70,7 @@ class _State(NamedTuple):
 
     position: Tensor
     phase: Tensor
-    index: Tensor
+    frame: Tensor
 
 
 @register(
@@ -223,7 +223,7 @@ class SourceFilterDecoder(FeedForwardDecoder):
         """Append the phase of the pulses and the index of each frame, `(batch, in_dim + 2, frames)` float64."""
         position = hidden[:, 0].detach()
         phase = self.pulses.phases(position, state.position, state.phase)
-        index = state.index + torch.arange(hidden.shape[2], device=hidden.device)
+        index = state.frame + torch.arange(hidden.shape[2], device=hidden.device)
         timed = torch.cat([hidden.double(), phase[:, None], index[:, None].double()], dim=1)
         return timed, _State(position[:, -1:], phase[:, -1:], index[:, -1:] + 1)
 
@@ -238,14 +238,14 @@ class SourceFilterDecoder(FeedForwardDecoder):
             channels = torch.arange(self.audio_spec.channels, device=index.device)[:, None]
             noise = white_noise(samples[:, None] * len(channels) + channels, hidden.dtype)
             pulses = self.pulses(hidden[:, 0], phase)
-            sources = [self.stft(source).permute(0, 3, 1, 2) for source in (pulses[:, None], noise)]
+            pulses, noise = (self.stft(source).permute(0, 3, 1, 2) for source in (pulses[:, None], noise))
         angles = hidden[:, :1].mT * self._angles.like(hidden)
         features = torch.cat([hidden.mT, angles.sin(), angles.cos()], dim=-1)
         output = upcast(self.network(features.to(weights.dtype)))
         output = output.unflatten(-1, (self.steps, 2, self.audio_spec.channels, -1)).flatten(1, 2)
         nodes = (_RANGE * output + self._typical.like(output)).clamp(_QUIETEST, _LOUDEST)
         with torch.autocast(hidden.device.type, enabled=False):
-            return _Parts(*sources, nodes[:, :, 0], self.envelope(nodes))
+            return _Parts(pulses, noise, nodes[:, :, 0], self.envelope(nodes))
 
     def _synthesize(self, parts: _Parts) -> Tensor:
         """Audio `(batch, channels, samples)` of mid and side."""
