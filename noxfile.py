@@ -28,12 +28,12 @@ PACKAGES = {
 }
 WORKSPACE_BIN = ROOT / ".nox" / "workspace" / ("Scripts" if os.name == "nt" else "bin")
 
-# Variables that make this processor compute as an older one would, and a rounding that no processor has.
+# Variables that emulate an older processor, or a rounding that depends on shapes.
 PROCESSORS = {
     "baseline": {
         "ATEN_CPU_CAPABILITY": "default",
         "ONEDNN_MAX_CPU_ISA": "SSE41",
-        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",  # on Intel's processors alone; MKL_CBWR is for all
+        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",  # for Intel processors only; MKL_CBWR is for all
         "MKL_CBWR": "COMPATIBLE",
         "PARTITA_KERNELS": "none",
     },
@@ -57,7 +57,7 @@ PROCESSORS = {
 
 
 def tools(*groups: str) -> tuple[str, ...]:
-    """The requirements of dependency groups of the root `pyproject.toml`."""
+    """Requirements of dependency groups of the root `pyproject.toml`."""
     return nox.project.dependency_groups(TOOLS, *groups)
 
 
@@ -66,7 +66,7 @@ def install(session: nox.Session, *arguments: str) -> None:
 
 
 def run(session: nox.Session, command: str, *arguments: str, **environment: str) -> None:
-    """Runs a command of the environment that the session `workspace` keeps, from the root."""
+    """Run a command of the environment of the session `workspace`, from the root."""
     session.chdir(ROOT)
     path = os.pathsep.join([str(WORKSPACE_BIN), os.environ["PATH"]])
     session.run(
@@ -75,40 +75,40 @@ def run(session: nox.Session, command: str, *arguments: str, **environment: str)
 
 
 def requirements(package: str, *, extras: bool = False) -> list[Requirement]:
-    """The requirements that the manifest of a package declares."""
+    """Requirements that a package declares."""
     project = nox.project.load_toml(PACKAGES[package] / "pyproject.toml")["project"]
     optional = project.get("optional-dependencies", {}).values() if extras else []
     return [Requirement(line) for line in chain(project["dependencies"], *optional)]
 
 
 def closure(package: str) -> list[str]:
-    """The package, and all packages of this repository that it needs."""
+    """The package, and all packages of this repository that it depends on."""
     names = [package]
-    for name in names:  # grows while it is walked
+    for name in names:  # grows during the iteration
         names += [r.name for r in requirements(name) if r.name in PACKAGES and r.name not in names]
     return names
 
 
 def tested(package: str) -> list[str]:
-    """The packages of this repository that the tests of a package need: its own, and the conformance suites."""
+    """Packages of this repository that the tests of a package need: its dependencies, and the conformance suites."""
     return sorted({*closure(package), *closure("partita-testing")})
 
 
 def built(session: nox.Session, names: Iterable[str], scratch: str, pins: str) -> tuple[dict[str, Path], Path]:
-    """Wheels of packages, built in `scratch`, and a file of constraints: `pins`, and the wheels for their names."""
+    """Wheels of packages, built in `scratch`, and a constraints file of `pins` and these wheels."""
     sources = [str(PACKAGES[name]) for name in names]
     session.run(
         "pip", "wheel", "--quiet", "--no-deps", "-w", scratch, *sources, env={"PIP_CONSTRAINT": str(CONSTRAINTS)}
     )
     wheels = {wheel.name.split("-")[0].replace("_", "-"): wheel for wheel in Path(scratch).glob("*.whl")}
-    # As a constraint, the built sibling is what its name means; no index can put another in its place.
+    # The constraint makes pip take the built wheel for its name, never a package of an index.
     constraints = Path(scratch, "constraints.txt")
     constraints.write_text(pins + "".join(f"{name} @ {wheel.as_uri()}\n" for name, wheel in wheels.items()))
     return wheels, constraints
 
 
 def test_elsewhere(session: nox.Session, package: str, scratch: str, *arguments: str) -> None:
-    """Run the tests of an installed package from `scratch`, where no checkout can be imported by chance."""
+    """Run the tests of an installed package from `scratch`, where the checkout cannot be imported by accident."""
     session.chdir(scratch)
     session.run(
         "pytest",
@@ -121,14 +121,14 @@ def test_elsewhere(session: nox.Session, package: str, scratch: str, *arguments:
 
 @nox.session(default=False)
 def workspace(session: nox.Session) -> None:
-    """All packages, editable, with all tools: the environment of the sessions below. Installs only what changed."""
+    """Environment of the sessions below: all packages, editable, with all tools. Only changes are installed."""
     manifests = [CONSTRAINTS, ROOT / "pyproject.toml", *(path / "pyproject.toml" for path in PACKAGES.values())]
     state = hashlib.sha256(str(ROOT).encode() + b"".join(path.read_bytes() for path in manifests)).hexdigest()
     stamp = Path(session.virtualenv.location) / "installed"
     if stamp.exists() and stamp.read_text() == state:
         session.log("up to date")
         return
-    # Our packages are built with what is installed here: one environment instead of one for each build.
+    # Packages are built in this environment, instead of a new one for each build.
     install(session, *tools("build"))
     editable = [argument for path in PACKAGES.values() for argument in ("-e", str(path))]
     install(session, "--no-build-isolation", *editable, *tools("tests", "types", "docs", "lint"))
@@ -137,18 +137,18 @@ def workspace(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["workspace"])
 def demo(session: nox.Session) -> None:
-    """The main job on made music: trains, encodes, decodes and writes runs/demo/report.html."""
+    """Synthesize music, train, encode, decode, and write runs/demo/report.html."""
     run(session, "partita", "demo", *session.posargs)
 
 
 @nox.session(venv_backend="none", requires=["workspace"])
 def tests(session: nox.Session) -> None:
-    """The tests of the whole workspace, or of the paths and options given after `--`."""
+    """Tests of the workspace, or those given by paths and options after `--`."""
     suite(session)
 
 
 def suite(session: nox.Session, **environment: str) -> None:
-    # Each process is one thread wide, so that two of them do not fight for two cores.
+    # One thread per process, so that processes do not compete for cores.
     parallel = [] if session.posargs else ["-n", "logical", "--maxprocesses", "8"]
     environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | environment
     run(session, "pytest", *parallel, *session.posargs, **environment)
@@ -157,7 +157,7 @@ def suite(session: nox.Session, **environment: str) -> None:
 @nox.session(venv_backend="none", requires=["workspace"], default=False)
 @nox.parametrize("processor", [nox.param(name, id=name) for name in PROCESSORS])
 def processors(session: nox.Session, processor: str) -> None:
-    """The tests, as `tests` runs them, as on other processors; those that this one cannot emulate are skipped."""
+    """The tests of `tests` under emulated processors; those that this one cannot emulate are skipped."""
     info = Path("/proc/cpuinfo")
     if processor.startswith("avx") and not (info.exists() and f" {processor}" in info.read_text()):
         session.skip(f"the processor has no {processor}")
@@ -166,14 +166,14 @@ def processors(session: nox.Session, processor: str) -> None:
 
 @nox.session(venv_backend="none", requires=["workspace"], default=False)
 def endurance(session: nox.Session) -> None:
-    """The tests that take minutes and that `tests` leaves out."""
+    """Tests that take minutes, which `tests` leaves out."""
     environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     run(session, "pytest", "-m", "endurance", *session.posargs, **environment)
 
 
 @nox.session(venv_backend="none", requires=["workspace"])
 def conformance(session: nox.Session) -> None:
-    """The conformance suites over every registered component."""
+    """Conformance suites of every registered component."""
     suites = sorted(str(path) for path in ROOT.glob("**/tests/test_*conformance.py") if ".nox" not in path.parts)
     run(session, "pytest", *suites, *session.posargs, OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
 
@@ -201,9 +201,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def benchmarks(session: nox.Session) -> None:
-    """Side by side with the peers, in an environment of their own; `-- --quick` sees that all run, `-- NAME` one."""
+    """Benchmarks next to other libraries, in a separate environment; `-- --quick` is short, `-- NAME` runs one."""
     install(session, *(str(path) for path in PACKAGES.values()), *tools("peers"))
-    # Its network is run with random weights and nothing of it is taken (CC BY-NC); the rest of what it asks for is not.
+    # CC BY-NC: only run for comparison, with random weights. Its other dependencies are not needed.
     install(session, "--no-deps", "music2latent")
     session.chdir(ROOT)
     session.run("python", "benchmarks/suite.py", *session.posargs, env={"HF_HUB_OFFLINE": "1", "PYTHONPATH": None})
@@ -211,7 +211,7 @@ def benchmarks(session: nox.Session) -> None:
 
 @nox.session(name="install", reuse_venv=False, default=False)
 def install_alone(session: nox.Session) -> None:
-    """Each package alone, as its README says it with pip, from this checkout's last commit, and from built wheels."""
+    """Install each package alone as in its README, with pip from the last commit and from built wheels, and test it."""
     with tempfile.TemporaryDirectory() as scratch:
         wheels, pins = built(session, PACKAGES, scratch, CONSTRAINTS.read_text())
         for package in session.posargs or PACKAGES:
@@ -222,7 +222,7 @@ def install_alone(session: nox.Session) -> None:
                 session.run("pip", "uninstall", "--quiet", "--yes", *PACKAGES, silent=True)
                 session.install("--quiet", *form)
                 session.run("pip", "check", silent=True)
-                session.chdir(scratch)  # where no checkout can be imported by chance
+                session.chdir(scratch)  # where the checkout cannot be imported by accident
                 session.run("python", "-c", f"import {package.replace('-', '_')}")
                 session.chdir(ROOT)
     shutil.rmtree(session.virtualenv.location)
@@ -231,7 +231,7 @@ def install_alone(session: nox.Session) -> None:
 @nox.session(reuse_venv=False, default=False)
 @nox.parametrize("package", [nox.param(name, id=name) for name in PACKAGES])
 def isolated(session: nox.Session, package: str) -> None:
-    """One package from its wheel: nothing but what it declares is installed, and its tests run elsewhere."""
+    """Test one package from its wheel, with nothing installed but what it declares, outside the checkout."""
     with tempfile.TemporaryDirectory() as scratch:
         wheels, pins = built(session, tested(package), scratch, CONSTRAINTS.read_text())
         session.install("-c", str(pins), *(str(wheel) for wheel in wheels.values()), *tools("tests"))
@@ -244,11 +244,11 @@ def isolated(session: nox.Session, package: str) -> None:
         session.chdir(scratch)
         session.run("python", "-c", check)
         test_elsewhere(session, package, scratch, *session.posargs)
-    shutil.rmtree(session.virtualenv.location)  # a gigabyte a package; one that failed stays to be looked at
+    shutil.rmtree(session.virtualenv.location)  # a gigabyte per package; that of a failed one is kept for inspection
 
 
 def lowest(package: str) -> dict[str, str]:
-    """The lowest versions that a package with its extras, and those of this repository that it needs, declare."""
+    """Lowest versions declared by a package with its extras, and by its dependencies in this repository."""
     found: dict[str, str] = {}
     for requirement in chain.from_iterable(requirements(name, extras=name == package) for name in closure(package)):
         name = requirement.name
@@ -260,11 +260,11 @@ def lowest(package: str) -> dict[str, str]:
 
 @nox.session(default=False)
 def floors(session: nox.Session) -> None:
-    """Packages (all, or those after `--`) from their wheels, with the lowest versions that they declare.
+    """Test packages (all, or those after `--`) from their wheels, with the lowest versions that they declare.
 
     They share one environment, since the torch that comes with an old version's CUDA libraries has five gigabytes.
     """
-    # Tools that no package declares are those of constraints.txt; what the lowest versions need is for pip to find.
+    # Tools have the versions of constraints.txt; pip resolves the dependencies of the lowest versions.
     undeclared = [tool for tool in tools("tests") if Requirement(tool).name not in lowest("partita")]
     names = {Requirement(tool).name for tool in undeclared}
     pinned = [line for line in CONSTRAINTS.read_text().splitlines() if line.split("==")[0] in names]
@@ -275,14 +275,14 @@ def floors(session: nox.Session) -> None:
             wheels, constraints = built(session, tested(package), scratch, "".join(f"{pin}\n" for pin in pins))
             session.run("pip", "uninstall", "--quiet", "--yes", *PACKAGES, silent=True)
             session.install("-c", str(constraints), *(str(wheel) for wheel in wheels.values()), *undeclared, *floor)
-            # Old versions are warned of their end by newer ones of what they need in turn.
+            # Old versions cause deprecation warnings of newer dependencies.
             quiet = (f"-Wdefault::{warning}" for warning in ("DeprecationWarning", "FutureWarning"))
             test_elsewhere(session, package, scratch, *quiet)
 
 
 @nox.session(venv_backend="none", default=False)
 def ci_full(session: nox.Session) -> None:
-    """Everything, as before an issue is closed: lint, types, tests, conformance, docs and all isolated packages."""
+    """Everything: lint, types, tests, conformance, docs and all isolated packages."""
     for name in ("lint", "workspace", "types", "tests", "conformance", "docs"):
         session.notify(name)
     for package in PACKAGES:
@@ -291,5 +291,5 @@ def ci_full(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def new(session: nox.Session) -> None:
-    """Write a new component, by `-- ROLE NAME`, or a package of its own, by `-- package ROLE NAME [--output DIR]`."""
+    """Write a new component, by `-- ROLE NAME`, or a new package, by `-- package ROLE NAME [--output DIR]`."""
     session.run(sys.executable, str(ROOT / "docs/templates/new_component.py"), *session.posargs, external=True)

@@ -1,6 +1,6 @@
 """Benchmark of text conditioning: linear probes classify audio that was generated for the text of each class.
 
-    python benchmarks/conditions.py GENERATOR --data DIR [--column label] [--where COLUMN=VALUE ...] [--text "{label}"]
+    python benchmarks/conditions.py GENERATOR --data DIR [--column label] [--where COLUMN=VALUE,...] [--text "{label}"]
         [--draws N] [--seconds S] [--json F] [--report F.html]
 
 Probes (`partita probe`) are trained to classify recordings of the split "train" by a column, from log-mel spectra and
@@ -26,6 +26,7 @@ prepare_process()
 
 import torch
 from harness import machine, table
+from partita.cli._arguments import add_where
 from partita.data import whole_files
 from partita.data.clip_latents import codec_input
 from partita.data.clips import Clip
@@ -39,11 +40,10 @@ from partita.probing import (
     LabelTask,
     LinearProbe,
     ProbeSettings,
-    find_tasks,
     fit_probe,
+    open_tasks,
     pooled_features,
 )
-from partita.probing.tasks import described, open_splits
 from partita.report import write_report
 from partita_core import ChannelLayout, Codec, PartitaError, to_dict, write_json
 from torch import Tensor
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("generator", metavar="GENERATOR")
     parser.add_argument("--data", required=True)
     parser.add_argument("--column", default="label")
-    parser.add_argument("--where", nargs="*", default=[], metavar="COLUMN=VALUE")
+    add_where(parser)
     parser.add_argument("--text", default="{label}", help='prompt, with columns in braces: "a sound of {label}"')
     parser.add_argument("--draws", type=int, default=8, help="generated clips per class")
     parser.add_argument("--seconds", type=float, default=3.0)
@@ -82,11 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     generator = load_model(options.generator).eval()
     if not isinstance(generator, Generator):
         raise PartitaError(f"{options.generator} holds a {type(generator).__name__}, which is not a generator")
-    splits = open_splits(options.data)
-    where = dict(text.split("=", 1) for text in options.where)
-    (task, *others) = find_tasks(
-        {name: described(split) for name, split in splits.items()}, column=options.column, where=where
-    )
+    splits, (task, *others) = open_tasks(options.data, column=options.column, where=options.where)
     if others:
         raise PartitaError(f"{options.data} has {1 + len(others)} tasks; name one with --where task={task.name}")
 

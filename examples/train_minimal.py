@@ -102,7 +102,7 @@ def train(model: Autoencoder, folder: Path, *, steps: int, batch_size: int = 8, 
         schedule.step()
         optimizer.zero_grad()
         if step % 50 == 0:
-            values = ", ".join(f"{name} {float(term):.4f}" for name, term in terms.items())
+            values = ", ".join(f"{name} {float(term.detach()):.4f}" for name, term in terms.items())
             accelerator.print(f"step {step}: {values}")
     accelerator.end_training()
 
@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("--decode", type=Path, nargs=2, metavar=("IN", "OUT"), help="file to encode and decode")
     options = parser.parse_args()
     if options.output.exists():
+        print(f"{options.output} exists and is not trained again")
         model = Autoencoder.from_pretrained(options.output)
     else:
         torch.manual_seed(0)

@@ -45,7 +45,7 @@ VALUES = st.sampled_from(
 
 
 def fuzz(count):
-    """Runs a test on `count` draws that are the same every time."""
+    """Run a test on `count` draws that are the same every time."""
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
     chosen = settings(max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=checks)
     return lambda test: chosen(given(data=st.data())(test))

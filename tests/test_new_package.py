@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -65,6 +66,16 @@ def test_package_requires_what_the_packages_of_this_repository_require(packages,
     (group,) = project["entry-points"]
     assert group == ("partita.recipes" if role == "recipe" else "partita.components")
     assert (packages / f"partita-own-{role}" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+def test_install_lines_of_the_readme_name_files_of_a_checkout(packages):
+    text = (packages / "partita-own-loss" / "README.md").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("pip install") and "PARTITA" in line)
+    patterns = re.findall(r'"\$PARTITA"/(\S+)', line)
+    named = {path.relative_to(ROOT).as_posix() for pattern in patterns for path in ROOT.glob(pattern)}
+    projects = [*ROOT.glob("packages/*/pyproject.toml"), ROOT / "integration" / "pyproject.toml"]
+    assert named == {path.parent.relative_to(ROOT).as_posix() for path in projects} | {"constraints.txt"}
+    assert '-c "$PARTITA"/constraints.txt' in line
 
 
 def test_package_is_not_written_over_another(packages, tmp_path):

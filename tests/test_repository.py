@@ -184,7 +184,17 @@ def test_import_costs_little_over_torch():
         for package, *names in map(str.split, lines)
     }
     assert foreign == dict.fromkeys(IMPORTS, [])
-    assert max(len(line.split()) for line in lines) <= 100
+    others = [[name for name in line.split() if name.split(".")[0] not in IMPORTS] for line in lines]
+    assert max(map(len, others)) <= 30  # of the standard library, torch and einops
+
+
+@pytest.mark.slow
+def test_model_loading_imports_no_adapters():
+    command = [sys.executable, "-c", IMPORTED, "partita.model_loading"]
+    names = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert "partita_representation" in names
+    foreign = {"transformers", "diffusers", "datasets", "accelerate"} & set(names)
+    assert not foreign and not [name for name in names if name.startswith("partita.interop")]
 
 
 def internal_imports(package: str) -> dict[str, set[str]]:

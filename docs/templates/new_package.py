@@ -44,10 +44,10 @@ README = """\
 
 ## Install
 
-With `PARTITA` the folder of a checkout of Partita:
+In a new environment of Python 3.11, with `PARTITA` the folder of a checkout of Partita:
 
 ```
-pip install "$PARTITA"/packages/* "$PARTITA"/integration
+pip install -c "$PARTITA"/constraints.txt "$PARTITA"/packages/* "$PARTITA"/integration
 pip install -e '.[tests]'
 pytest
 ```

@@ -30,7 +30,7 @@ from partita_bottlenecks import TanhConfig, VAEConfig
 from partita_core import AudioSpec, Autoencoder, AutoencoderConfig, ChannelLayout, override
 from partita_decoders import ConsistencyDecoderConfig, GenAEDecoderConfig
 from partita_encoders import GenAEEncoderConfig, SummaryEncoderConfig
-from partita_losses import GradientBalancerConfig
+from partita_losses import GradientBalancerConfig, MultiResolutionSTFTConfig
 from partita_quantizers import ReBottleneckConfig
 from partita_representation import (
     CausalRepresentationConfig,
@@ -133,6 +133,13 @@ def family_config(family: str, *, codec: Path | None = None, llm: Path | None = 
     match family:
         case "reconstruction" | "adversarial":
             found = tiny_config(adversarial=family == "adversarial")
+        case "staged":  # a stage per third of the run, and a random resolution per step
+            adversarial = tiny_config(adversarial=True)
+            losses = adversarial.objective.losses | {
+                "stft": replace(MultiResolutionSTFTConfig.example(), resolutions_per_step=1)
+            }
+            stages = {"adversarial_from": 0.6, "discriminator_warmup": 0.3, "adversarial_ramp": 0.2}
+            found = replace(adversarial, objective=replace(adversarial.objective, losses=losses, **stages))
         case "consistency":
             audio, decoder = AudioSpec(RATE, 2, (ChannelLayout.STEREO,)), ConsistencyDecoderConfig.example()
             parts = {"encoder": SummaryEncoderConfig.example(), "bottleneck": TanhConfig(), "decoder": decoder}

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from partita_core import Autoencoder, Latents
+from partita.recipes import load_run, recipe
+from partita_core import Autoencoder, Latents, override
 from partita_decoders import Overlap
 from partita_testing.dummies import DenoisingConfig, StridedConfig, autoencoder, registered
 
@@ -237,6 +238,16 @@ def test_info_with_overrides(ok, refused):
     assert "'genae_tin' is not one; did you mean genae_tiny" in refused("info", "genae_tin", *mono)
 
 
+def test_info_prints_a_config_that_can_be_trained(ok, refused, model, tmp_path):
+    out, _ = ok("info", "genae_tiny", "--config", "trainer.seed=7")
+    (tmp_path / "mine.json").write_text(out)
+    config, name = load_run(str(tmp_path / "mine.json"))
+    assert name == "genae_tiny" and config == override(recipe(name), ["trainer.seed=7"])
+    plain, _ = ok("info", "genae_tiny", "--config")
+    assert ok("info", tmp_path / "mine.json", "--config", "trainer.seed=0")[0] == plain
+    assert repr(model) in refused("info", model, "--config")
+
+
 def test_components_of_a_role(ok):
     assert json.loads(ok("components", "loss", "--json")[0]) == json.loads(ok("components", "loss/*", "--json")[0])
 
@@ -362,7 +373,7 @@ def test_invalid_samplers(model, ok, refused, tmp_path):
         ("two_step:refine", "'refine' is not an override"),
         ("two_step:refine=maybe", "expected bool"),
         ("two_step:sigma_context=-1", "sigma_context is -1.0"),
-        ("overlap", "GenAEDecoder decodes in one pass; it takes no sampler, and got Overlap(sigma=0.965)"),
+        ("overlap", "GenAEDecoder takes no sampler, but got Overlap(sigma=0.965)"),
     ):
         assert complaint in refused("reconstruct", model, file, "-o", out, "--sampler", name)
 
@@ -377,6 +388,8 @@ def test_invalid_training_arguments(refused, tones, tmp_path):
     assert "unrecognized" in refused("train", "genae_tiny", *settings, "--stepz", "3")
     for minutes in ("-1", "nan", "inf"):
         assert f"--minutes: {minutes!r}" in refused("train", "genae_tiny", *settings, "--minutes", minutes)
+    both = refused("train", "genae_tiny", *settings, "--minutes", 1, "--cpu-minutes", 1)
+    assert "--cpu-minutes" in both and "--minutes" in both
     for change, complaint in (
         ("trainer.optimizers.generator.betas=[2,3]", "betas[0] is 2.0"),
         ("trainer.optimizers.generator.betas=[0.9,1]", "betas[1] is 1.0"),

@@ -223,7 +223,7 @@ def test_corpus_streams(run, tones, tmp_path):
 
 
 def lines(run: Path) -> list[dict]:
-    times = ("seconds", "waited")
+    times = ("seconds", "cpu_seconds", "waited")
     return [{k: v for k, v in line.items() if k not in times} for line in read_log(run / "log.jsonl")]
 
 

@@ -123,7 +123,7 @@ def test_decoded_arrays_raise(tmp_path, streaming):
     folder.mkdir()
     rows = datasets.Dataset.from_dict({"audio": [{"array": [0.0, 0.5], "sampling_rate": 8000, "path": None}]})
     rows.to_parquet(folder / "train.parquet")
-    with pytest.raises(PartitaError, match="column audio holds decoded arrays") as caught:
+    with pytest.raises(PartitaError, match="decoded arrays.*bytes.*soundfile.write") as caught:
         open_dataset(folder, streaming=streaming)
     assert "\n" not in str(caught.value)
 

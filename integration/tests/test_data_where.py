@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from partita.data import DataConfig, build_loader, encode_corpus, filter_rows, open_dataset, write_audio
-from partita.data.where import parse_where
+from partita.data.where import meets, parse_where
 from partita.training import train
 from partita_core import AudioSpec, ChannelLayout, PartitaError, override
 
@@ -107,6 +107,28 @@ def test_types_of_columns():
         assert filter_rows(rows, where)["count"][:] == expected, where
     with pytest.raises(PartitaError, match="'snar' is not a class of the column 'kind'.*snare"):
         filter_rows(rows, "kind=snar")
+
+
+@pytest.mark.parametrize(
+    "value, text, expected",
+    [
+        ("a", "a", True),
+        ("120", "120.0", False),
+        (120, "120.0", True),
+        (2**62 + 1, str(2**62 + 1), True),
+        (2**62 + 1, str(2**62), False),
+        (120.0, "120", True),
+        (120.0, "fast", False),
+        (True, "true", True),
+        (True, "1", False),
+        (None, "None", False),
+        ("None", "None", True),
+    ],
+)
+def test_row_meets_conditions_by_the_type_of_its_value(value, text, expected):
+    row = {"x": value, "y": "b"}
+    assert meets(row, {"x": text, "y": "b"}) is expected
+    assert not meets(row, {"x": text, "y": "c"}) and not meets(row, {"x": text, "z": "c"})
 
 
 def write_shards(folder: Path, tasks: list[list[str]]) -> Path:

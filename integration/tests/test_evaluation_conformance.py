@@ -31,8 +31,15 @@ def growing_noise(audio, strength):
     return audio + rise.to(audio) * audio.square().mean().sqrt() * noise
 
 
+def repeated_noise(audio, strength):
+    """One texture of 320 samples, repeated."""
+    texture = torch.randn(len(audio), 320, generator=torch.Generator().manual_seed(1), dtype=audio.dtype)
+    return audio + 0.1 * strength * texture.repeat(1, audio.shape[-1] // 320 + 1)[:, : audio.shape[-1]]
+
+
 CASES = {
     "drift": {"settings": {"chunk": CHUNK}, "degrade": growing_noise},
+    "frame_buzz": {"settings": {"hop": 320}, "degrade": repeated_noise},
     "seam_excess": {"settings": {"chunk": CHUNK, "edge": 2048, "far": 1024}, "degrade": seams},
 }
 
@@ -114,7 +121,7 @@ class InPlace(MeanAbsolute):
 
 
 BROKEN = {
-    "describes_itself": Unlabeled,
+    "attributes_are_set": Unlabeled,
     "identical_signals_are_best": Offset,
     "degradation_is_worse": WrongDirection,
     "silence_is_finite": Relative,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from partita.evaluation.metrics import DriftConfig, SeamExcessConfig
+from partita.evaluation.metrics import DriftConfig, FrameBuzzConfig, SeamExcessConfig
 from partita_core import components
 
 RATE = 16_000
@@ -62,6 +62,7 @@ FACTOR = 10 ** (-DECIBELS / 20)
 
 DOCUMENTED = {
     "drift": Moves(0, free, early, within(1), within(10), noise=within(20), low_pass=within(5)),
+    "frame_buzz": Moves(0, free, within(1e-3), free, free, noise=within(0.5), low_pass=within(0.5)),
     "log_mel_l1": Moves(0, free, little, about(DECIBELS / 20), much),
     "loudness_error": Moves(0, free, little, about(DECIBELS), free),
     "lsd": Moves(0, free, little, about(DECIBELS), much),
@@ -78,6 +79,7 @@ DOCUMENTED = {
 }
 CHUNKS = {
     "drift": DriftConfig(chunk=PERIOD, chunks=8),
+    "frame_buzz": FrameBuzzConfig(hop=320),
     "seam_excess": SeamExcessConfig(chunk=PERIOD, edge=2048, far=1024),
 }
 TAGS = {tag: cls for tag, cls in components("metric/*").items() if tag.split("/")[1] in DOCUMENTED}

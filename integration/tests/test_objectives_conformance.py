@@ -118,7 +118,7 @@ class HalfPrecision(Plain):
 
 
 BROKEN = {
-    "describes_itself": NoPhase,
+    "attributes_are_set": NoPhase,
     "outputs_are_as_declared": Attached,
     "phases_train_different_parameters": EncoderOnly,
     "gradients_stay_in_their_phase": Spilling,

@@ -18,6 +18,7 @@ from partita.probing import (
     find_tasks,
     fit_probe,
     log_mel,
+    open_tasks,
     pooled_features,
     probe,
     probe_answers,
@@ -166,32 +167,33 @@ def test_find_tasks_by_the_task_column():
         train=[("b", "y"), ("b", "x"), ("a", "1"), ("a", "1"), ("b", None), (None, "z")],
         test=[("b", "x"), ("b", "q"), ("a", "1"), ("b", "")],
     )
-    (task,) = find_tasks(table, column="label", where={})
+    (task,) = find_tasks(table, column="label")
     assert task.name == "b" and task.classes == ("x", "y")
     assert task.items == {"train": ((0, 1), (1, 0)), "test": ((0, 0),)}
     assert task.unknown == 1
 
 
-def test_find_tasks_with_conditions():
+def test_find_tasks_of_one_name():
     table = rows(train=[("a", "x"), ("b", "y"), ("b", "x")], test=[("b", "x"), ("a", "y")])
-    (task,) = find_tasks(table, column="label", where={"task": "b"})
-    assert task.items == {"train": ((1, 1), (2, 0)), "test": ((0, 0),)}
+    (task,) = find_tasks(table, column="label", name="all")
+    assert task.name == "all"
+    assert task.items == {"train": ((0, 0), (1, 1), (2, 0)), "test": ((0, 0), (1, 1))}
     with pytest.raises(PartitaError, match="1 training classes and 0 test items"):
-        find_tasks(table, column="label", where={"task": "a"})
+        find_tasks(rows(train=[("a", "x")], test=[("a", "y")]), column="label", name="all")
     with pytest.raises(PartitaError, match="no task has 2"):
-        find_tasks(rows(train=[("a", "x")], test=[("a", "x")]), column="label", where={})
+        find_tasks(rows(train=[("a", "x")], test=[("a", "x")]), column="label")
 
 
-@pytest.mark.parametrize("figure", [1.0, "0.25", "1e-3"])
-def test_real_numbers_are_not_classes(figure):
-    table = rows(train=[("a", figure), ("a", "1")], test=[("a", "1")])
+@pytest.mark.parametrize("value", [1.0, "0.25", "1e-3"])
+def test_real_numbers_are_not_classes(value):
+    table = rows(train=[("a", value), ("a", "1")], test=[("a", "1")])
     with pytest.raises(PartitaError, match="real numbers"):
-        find_tasks(table, column="label", where={})
+        find_tasks(table, column="label")
 
 
 def test_integers_are_classes():
     table = rows(train=[("a", "1"), ("a", "0")], test=[("a", "0")])
-    assert find_tasks(table, column="label", where={})[0].classes == ("0", "1")
+    assert find_tasks(table, column="label")[0].classes == ("0", "1")
 
 
 # ------------------------------------------------------------------ sources
@@ -246,7 +248,7 @@ def pitches(tmp_path_factory):
     """Low and high tones, some with noise, each with a text and a length."""
     folder = tmp_path_factory.mktemp("pitches")
     generator = np.random.default_rng(0)
-    lines = ["file_name,label,task,text,score"]
+    lines = ["file_name,label,task,text,score,tempo"]
     for split, count in (("train", 16), ("validation", 4), ("test", 8)):
         (folder / split).mkdir()
         for i in range(count):
@@ -255,7 +257,8 @@ def pitches(tmp_path_factory):
             audio = 0.3 * np.sin(2 * np.pi * (400 if label == "low" else 2500) * t)
             audio += 0.01 * generator.standard_normal(len(t))
             soundfile.write(folder / split / f"{i}.wav", audio, RATE, subtype="FLOAT")
-            lines.append(f"{split}/{i}.wav,{label},pitch,{WORDS[label] if i < 7 else ''},0.{i + 1}")
+            text = WORDS[label] if i < 7 else ""
+            lines.append(f"{split}/{i}.wav,{label},pitch,{text},0.{i + 1},{60 if i < 3 else 120}")
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -268,6 +271,14 @@ def test_probe_of_a_data_set(pitches):
     text = found.to_markdown()
     assert "| bands z | 100.0 [100.0, 100.0] |" in text and "| chance | 50.0 |" in text
     assert "| bands z − log-mel | 0.0 [0.0, 0.0] |" in text
+
+
+def test_conditions_select_one_task(pitches):
+    splits, (task,) = open_tasks(str(pitches), column="label", where="task=pitch, tempo=60.0")
+    assert task.name == "pitch, 60.0" and task.items == dict.fromkeys(splits, ((0, 1), (1, 0), (2, 1)))
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 3, "test": 3, "validation": 3}
+    splits, (task,) = open_tasks(str(pitches), column="label", where="tempo=120")
+    assert {name: len(items) for name, items in task.items.items()} == {"train": 13, "test": 5, "validation": 1}
 
 
 def test_broken_files_are_left_out_and_named(pitches, tmp_path):
@@ -361,7 +372,7 @@ def test_probe_command_includes_latents_and_features(ok, run, pitches, tmp_path)
         (["--where", "label"], "'label'"),
         (["--where", "label=low,label=high"], "twice"),
         (["--where", "label=low"], "1 training classes"),
-        (["--where", "color=low"], "no column 'color'"),
+        (["--where", "color=low"], "no column 'color'.*score"),
         (["--seconds", "0"], "seconds is 0"),
         (["--epochs", "0"], "epochs is 0"),
         (["--json", "."], "is a folder; choose a file in it"),
@@ -388,7 +399,7 @@ def test_rows_left_out_are_counted(caplog):
         "validation": [row("a", "z"), row("a", "x")],
         "test": [row("a", "x"), row("c", "x")],
     }
-    (task,) = find_tasks(table, column="label", where={})
+    (task,) = find_tasks(table, column="label")
     assert (task.name, task.classes, task.unknown) == ("a", ("x", "y"), 0)
     lines = [record.getMessage() for record in caplog.records]
     assert any(line.startswith("1 of 9 rows have no task") for line in lines)

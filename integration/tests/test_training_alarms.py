@@ -15,7 +15,7 @@ from partita_quantizers import FSQConfig, ResidualVQConfig
 
 def raised(values, steps=20, config=None, alarms=None):
     """Alarms of the same log line at each step from 1001 on."""
-    alarms = alarms or MetricAlarms(config or AlarmConfig())
+    alarms = alarms or MetricAlarms(config or AlarmConfig(), loss_at_chance=2.0)
     return [alarm for step in range(1001, 1001 + steps) for alarm in alarms.check(step, values)]
 
 
@@ -36,7 +36,7 @@ def raised(values, steps=20, config=None, alarms=None):
         (
             {"loss/discriminator": 0.04},
             "min_discriminator_loss",
-            ("0.04", "0.2", "trainer.optimizers.discriminator.lr", "adversarial"),
+            ("0.04", "0.2", "10%", "chance, 2;", "trainer.optimizers.discriminator.lr", "adversarial"),
         ),
     ],
 )
@@ -47,7 +47,7 @@ def test_alarm_is_raised_once_with_values_and_remedy(values, kind, parts):
     assert alarms[0].stops == (kind == "stop_saturation")
     kinds = [alarm.kind for alarm in alarms]
     assert sorted(set(kinds)) == sorted(kinds)  # once each, although the condition lasts
-    off = AlarmConfig(1000, None, None, None, None, None)
+    off = AlarmConfig(1000, *[None] * 7)
     assert raised(values, config=off) == []
 
 
@@ -118,6 +118,45 @@ def test_invalid_alarm_settings():
         override(TrainerConfig(), ["alarms.start_step=-1"])
 
 
+# ------------------------------------------------------------------ validation
+
+
+def test_alarms_of_validation_have_values_and_remedy():
+    alarms, metrics = MetricAlarms(AlarmConfig()), {"si_sdr": -31.04, "frame_buzz": 0.83}
+    for _ in range(2):  # each time, so that a resumed run has the same log
+        noise, buzz = alarms.check_validation(100, 0.5, metrics)
+        assert (noise.kind, buzz.kind) == ("min_si_sdr", "max_frame_buzz") and not noise.stops
+        for part in ("-31.0 dB", "-20", "companded_stft", "relative_l1", "trainer.alarms.min_si_sdr=none"):
+            assert part in noise.text and "\n" not in noise.text
+        for part in ("0.83", "0.05", "noise", "discriminators"):
+            assert part in buzz.text
+    off = MetricAlarms(AlarmConfig(min_si_sdr=None, max_frame_buzz=None))
+    assert not list(off.check_validation(100, 0.5, metrics))
+
+
+@pytest.mark.parametrize(
+    "step, progress, metrics",
+    [
+        (99, 1.0, {"si_sdr": -40.0}),
+        (1000, 0.49, {"si_sdr": -40.0}),
+        (1000, 1.0, {"si_sdr": -20.0, "frame_buzz": 0.05}),
+        (1000, 1.0, {"frame_buzz": -0.5}),
+        (1000, 1.0, {}),
+    ],
+)
+def test_early_or_healthy_validation_raises_nothing(step, progress, metrics):
+    assert not list(MetricAlarms(AlarmConfig()).check_validation(step, progress, metrics))
+
+
+def test_run_warns_of_random_phase(config, tones, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("partita.training.alarms._VALIDATION_STEP", 2)
+    run = override(config(steps=4), ["trainer.alarms.min_si_sdr=99.0", "trainer.evaluate_seconds=0.5"])
+    train(run, data=tones, output=tmp_path / "run", progress=False)
+    warnings = [text for text in warnings_of(tmp_path / "run") if "SI-SDR" in text]
+    assert [text.split(":")[0] for text in warnings] == ["step 2", "step 4"]
+    assert [line for line in capsys.readouterr().err.splitlines() if "SI-SDR" in line] == warnings[:1]
+
+
 # ------------------------------------------------------------------ metrics
 
 
@@ -180,9 +219,22 @@ def test_run_warns_of_collapsed_channel(config, tones, tmp_path, capsys):
     assert capsys.readouterr().err.count(warning) == 1
 
 
+@pytest.mark.parametrize("chance, raises", [(2.0, True), (0.5, False), (None, False)])
+def test_discriminator_loss_is_relative_to_that_at_chance(chance, raises):
+    alarms = MetricAlarms(AlarmConfig(), loss_at_chance=chance)
+    assert bool(raised({"loss/discriminator": 0.15}, alarms=alarms)) == raises
+
+
+@pytest.mark.parametrize("loss, chance", [("hinge", 2.0), ("least_squares", 0.5)])
+def test_objective_has_the_loss_at_chance_of_its_adversarial_loss(config, loss, chance):
+    run = override(config(adversarial=True), [f"objective.adversarial_loss={loss}"])
+    assert run.objective.build(model=run.model.build()).loss_at_chance == chance
+    assert config().objective.build(model=run.model.build()).loss_at_chance is None
+
+
 def test_run_warns_of_dominating_discriminator(config, tones, tmp_path):
     run = override(config(steps=12, adversarial=True), ["trainer.alarms.start_step=10"])
-    run = override(run, ["trainer.alarms.min_discriminator_loss=1.9"])
+    run = override(run, ["trainer.alarms.min_discriminator_loss=0.95"])
     run = override(run, ["trainer.optimizers.generator.lr=0.0", "trainer.optimizers.discriminator.lr=0.01"])
     train(run, data=tones, output=tmp_path / "run", progress=False)
     (warning,) = warnings_of(tmp_path / "run")

@@ -96,9 +96,9 @@ def check(folders: list[tuple[Path, Path]], *, steps: int) -> None:
 
 @pytest.mark.slow
 def test_two_processes_equal_one(both):
-    """All objectives, both phases, the balancer, accumulation, losses over unequal numbers of frames in the halves, and
-    epochs that end within batches. Codebooks are equal in both processes."""
-    runs = [*((name, 1) for name in FAMILIES), ("adversarial", 2), ("quantization", 2)]
+    """All objectives, both phases, stages, the balancer, accumulation, losses over unequal numbers of frames in the
+    halves, and epochs that end within batches. Codebooks are equal in both processes."""
+    runs = [*((name, 1) for name in FAMILIES), ("staged", 2), ("quantization", 2)]
     folders = both(runs, steps=3)
     check(folders, steps=3)
     mine, other = (read_tensors(folders[-1][1] / f"buffers_{rank}.safetensors")[0] for rank in (0, 1))

@@ -16,7 +16,7 @@ from partita_core import PartitaError, override, read_json
 FAMILIES = ("reconstruction", "adversarial", "consistency", "quantization", "representation", "generation")
 
 # Values of the log that depend on time.
-TIMES = ("seconds", "waited")
+TIMES = ("seconds", "cpu_seconds", "waited")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def check(whole: Path, killed: Path, *, keep: int = 2) -> None:
             assert read_json(file) == read_json(other / file.name)
         states = [read_json(path / "state.json") for path in (one, other)]
         for state in states:
-            del state["metadata"]["seconds"]
+            del state["metadata"]["seconds"], state["metadata"]["cpu_seconds"]
         assert states[0] == states[1]
     weights = [(run / "model" / "model.safetensors").read_bytes() for run in (whole, killed)]
     assert weights[0] == weights[1]
@@ -80,9 +80,11 @@ def check(whole: Path, killed: Path, *, keep: int = 2) -> None:
 
 @pytest.mark.slow
 def test_run_with_two_kills(interrupted):
-    whole, killed, met = interrupted("adversarial", steps=10, kills=2, every=2)
+    whole, killed, met = interrupted("staged", steps=10, kills=2, every=2)
     assert met["kills"] >= 1
     check(whole, killed)
+    stages = [(line["step"], line["stage"]) for line in lines(killed) if "stage" in line]
+    assert stages == [(0, "reconstruction"), (3, "discriminator warmup"), (6, "adversarial")]
 
 
 @pytest.mark.endurance

@@ -8,11 +8,21 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from partita.objectives import TrainState
 from partita.training import EMA, train
 from partita.training.checkpoints import checkpoints
-from partita.training.logs import read_log
+from partita.training.logs import Progress, read_log
 from partita.training.time_budget import TimeBudget
-from partita_core import AudioSpec, Autoencoder, ChannelLayout, PartitaError, override, read_tensors, write_tensors
+from partita_core import (
+    AudioSpec,
+    Autoencoder,
+    ChannelLayout,
+    PartitaError,
+    override,
+    read_json,
+    read_tensors,
+    write_tensors,
+)
 from torch import nn
 
 
@@ -174,6 +184,64 @@ def test_time_limit_ends_the_run(config, tones, tmp_path):
 def test_time_limit_must_be_positive_and_finite(minutes):
     with pytest.raises(PartitaError, match=f"minutes is {minutes}"):
         TimeBudget(0.0, minutes, first_step=0, steps=9)
+
+
+@pytest.fixture
+def clocks(monkeypatch):
+    """Seconds of the wall clock and of the processor, set by the test."""
+    now = {"monotonic": 0.0, "process_time": 0.0}
+    for name in now:
+        monkeypatch.setattr(f"partita.training.time_budget.time.{name}", lambda name=name: now[name])
+    return now
+
+
+def test_processor_time_limit_counts_processor_time_of_steps_only(clocks):
+    budget = TimeBudget(600.0, None, first_step=100, steps=10_000, cpu_elapsed=30.0, cpu_minutes=1.0)
+    state = TrainState(100, 1000)
+    clocks |= {"monotonic": 500.0, "process_time": 10.0}
+    with budget.paused():
+        clocks |= {"monotonic": 700.0, "process_time": 90.0}
+    clocks |= {"monotonic": 800.0, "process_time": 95.0}
+    assert (budget.elapsed, budget.cpu_elapsed) == (1200.0, 45.0)
+    state.step = 115  # 15 steps in 15 seconds, 15 are left
+    assert not budget.is_over(state) and budget.total_steps(state) == 130
+    clocks["process_time"] = 110.0
+    assert budget.is_over(state) and budget.total_steps(state) == 115
+    wall = TimeBudget(0.0, 1.0, first_step=0, steps=9)
+    clocks["process_time"] += 1000
+    assert not wall.is_over(TrainState(1, 9))
+    clocks["monotonic"] += 60
+    assert wall.is_over(TrainState(1, 9))
+
+
+def test_processor_time_limit_ends_the_run_and_includes_time_before_a_resumption(config, tones, tmp_path):
+    long = override(config(), ["trainer.steps=1000000"])
+    settings = {"data": tones, "output": tmp_path / "run", "cpu_minutes": 0.02, "progress": False}
+    train(long, **settings)
+    (checkpoint,) = checkpoints(tmp_path / "run" / "checkpoints")
+    state = read_json(checkpoint / "state.json")
+    assert 1.2 <= state["metadata"]["cpu_seconds"] < 60 and 0 < state["step"] < 10_000
+    logged = [line for line in read_log(tmp_path / "run" / "log.jsonl") if "cpu_seconds" in line]
+    assert logged[-1]["cpu_seconds"] == pytest.approx(state["metadata"]["cpu_seconds"], abs=0.5)
+    train(long, **settings, resume=True)  # the time is up
+    assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == [checkpoint.name]
+
+
+def test_one_time_limit_at_most():
+    with pytest.raises(PartitaError, match=r"minutes is 2.*cpu_minutes is 3"):
+        TimeBudget(0.0, 2.0, first_step=0, steps=9, cpu_minutes=3.0)
+    with pytest.raises(PartitaError, match="cpu_minutes is -1"):
+        TimeBudget(0.0, None, first_step=0, steps=9, cpu_minutes=-1.0)
+
+
+def test_progress_bar_shows_si_sdr_beside_the_loss(capsys):
+    bar = Progress(10, start=0, shown=True)
+    bar.update(1, 10, {"loss": 0.5})
+    bar.show({"SI-SDR": -12.34})
+    bar.update(10, 10, {"loss": 0.25})
+    bar.close()
+    *_, last = capsys.readouterr().err.strip().split("\r")
+    assert "loss=0.25" in last and "SI-SDR=-12.3" in last
 
 
 def test_ema_follows_its_formula_and_is_swapped_in_and_out():

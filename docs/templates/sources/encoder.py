@@ -1,4 +1,4 @@
-"""An encoder that projects each frame of audio."""
+"""An encoder with one hidden layer per frame of audio."""
 
 from partita_core import AudioSpec, ChannelLayout, Encoder, config_of, register
 from partita_core.ranges import Samples
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 @register("encoder/newcomer", example={"hop": 16})
 class Newcomer(Encoder):
-    """A strided convolution whose kernel is one frame, and a learned vector per channel layout.
+    """A strided convolution whose kernel is one frame, conditioned on the channel layout, and a projection.
 
     Args:
         out_dim: width of the hidden frames.
@@ -18,12 +18,13 @@ class Newcomer(Encoder):
     def __init__(self, out_dim: int, audio_spec: AudioSpec, *, hop: Samples = 480) -> None:
         super().__init__()
         self.out_dim, self.audio_spec, self.hop = out_dim, audio_spec, hop
-        self.project = nn.Conv1d(audio_spec.channels, out_dim, kernel_size=hop, stride=hop)
+        self.inner = nn.Conv1d(audio_spec.channels, out_dim, kernel_size=hop, stride=hop)
         self.layout = nn.Embedding(len(ChannelLayout), out_dim)
+        self.outer = nn.Conv1d(out_dim, out_dim, 1)
 
     def forward(self, audio: Tensor, layout: Tensor) -> Tensor:
         """Encode `(batch, channels, hop * frames)` of layouts `(batch,)` to `(batch, out_dim, frames)`."""
-        return self.project(audio) + self.layout(layout)[..., None]
+        return self.outer(nn.functional.silu(self.inner(audio) + self.layout(layout)[..., None]))
 
 
 NewcomerConfig = config_of(Newcomer)

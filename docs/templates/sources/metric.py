@@ -1,4 +1,4 @@
-"""The mean absolute difference of samples."""
+"""Mean absolute difference of samples."""
 
 import torch
 from partita_core import Metric, check_signals, config_of, register
@@ -17,7 +17,7 @@ class Newcomer(Metric):
         scale: factor of the value.
     """
 
-    label = "newcomer"
+    label = "sample difference"
     better = "lower"
 
     def __init__(self, *, scale: Positive = 1.0) -> None:

@@ -86,7 +86,7 @@ def mean_over_processes(accelerator: "Accelerator", values: Mapping[str, Tensor]
 
 
 def merge_skipped_files(accelerator: "Accelerator", files: Mapping[str, tuple[str, int]]) -> dict[str, tuple[str, int]]:
-    """Reason and total count over all processes by name of each skipped file."""
+    """Reason and total count of each skipped file, by name, over all processes."""
     total: dict[str, tuple[str, int]] = {}
     for found in gather_objects(accelerator, [dict(files)]):
         for file, (reason, count) in found.items():

@@ -22,8 +22,6 @@ from partita_core.loading import build_for, check_folder
 from partita_representation import RepresentationModel
 from torch import Tensor, nn
 
-from .interop import from_huggingface
-
 HF_PREFIX = "hf:"
 """Prefix of names of diffusers' and transformers' models; see `partita.interop`."""
 
@@ -39,6 +37,8 @@ def load_model(name: str | Path) -> Any:
         PartitaError: the model does not exist or is damaged; see `Saved.from_pretrained` and `from_huggingface`.
     """
     if str(name).startswith(HF_PREFIX):
+        from .interop import from_huggingface  # slow to import, and needed for these names only
+
         return from_huggingface(str(name).removeprefix(HF_PREFIX))
     path = Path(name)
     if (path / "objective.safetensors").is_file():

@@ -126,10 +126,10 @@ def test_nested_model_must_be_a_subfolder(model, tmp_path, target):
         ('{"schema": 1e999}', "config.json is not JSON: '1e999' is not a finite number"),
         ("1" * 5000, "config.json is not JSON: .*number"),
         ("[" * 100_000, "config.json is not JSON: .*nested"),
-        ("[" * 500 + "]" * 500, "config.json is not a model config of schema 1"),
+        ("[" * 500 + "]" * 500, "config.json is not the config of a Partita model"),
         (" " * (17 << 20), "config.json .*17825792 bytes.*16777216"),
-        ('{"schema": 1, "model": "' + "x" * 100_000 + '"}', "model: expected a component with its type, got 'xxx"),
-        ('{"schema": 1, "model": {"type": "' + "x" * 100_000 + '"}}', "model: unknown component 'xxx"),
+        ('{"schema": 2, "model": "' + "x" * 100_000 + '"}', "model: expected a component with its type, got 'xxx"),
+        ('{"schema": 2, "model": {"type": "' + "x" * 100_000 + '"}}', "model: unknown component 'xxx"),
     ],
 )
 def test_invalid_json_config_raises(model, text, message):

@@ -98,7 +98,7 @@ def test_built_component_has_its_config():
 def test_build_accepts_a_config_or_dict():
     assert build(NoisyConfig(gain=2.0), dim=3).gain.tolist() == [[2.0]] * 3
     assert build({"type": "bottleneck/noisy", "gain": 3.0}, dim=2).config == NoisyConfig(gain=3.0)
-    with pytest.raises(PartitaError, match="unknown component 'bottleneck/nosy'"):
+    with pytest.raises(PartitaError, match="'bottleneck/nosy'.*bottleneck/noisy.*install the package"):
         build({"type": "bottleneck/nosy"}, dim=2)
 
 

@@ -70,7 +70,7 @@ def test_saved_folder_has_expected_files(model):
     assert names(model) == ["README.md", "config.json", "model.safetensors"]
     facts = read_json(model / "config.json")
     assert set(facts) == {"schema", "model", "latent_spec", "space_id", "codes_id"}
-    assert facts["schema"] == 1 and facts["model"]["type"] == "autoencoder"
+    assert facts["schema"] == 2 and facts["model"]["type"] == "autoencoder"
     assert facts["model"]["quantizer"] == {"type": "quantizer/rounding", "levels": 5}
     tensors, _ = read_tensors(model / "model.safetensors")
     assert tensors.keys() == autoencoder(quantizer=RoundingConfig()).state_dict().keys()
@@ -223,10 +223,13 @@ def wrong_shape(folder):
         (missing("config.json"), "cannot read .*config.json: No such file"),
         (missing("model.safetensors"), "no such file: .*model.safetensors"),
         (rewritten("config.json", b"{"), "config.json is not JSON"),
-        (rewritten("config.json", b"[]"), "config.json is not a model config of schema 1"),
+        (rewritten("config.json", b"[]"), "config.json is not the config of a Partita model"),
         (rewritten("model.safetensors", b"half"), "model.safetensors is not a safetensors file, or is damaged"),
         (rewritten("model.safetensors", pickle.dumps({"a": 1})), "is not a safetensors file, or is damaged"),
-        (edited(lambda facts: facts.update(schema=2)), "config.json is not a model config of schema 1"),
+        (edited(lambda facts: facts.update(schema=1)), "config.json has schema 1,.* 2; train the model again"),
+        (edited(lambda facts: facts.update(schema=3)), "config.json has schema 3,.* 2; update"),
+        (edited(lambda facts: facts.update(schema="2")), "config.json is not the config of a Partita model"),
+        (edited(lambda facts: facts.pop("schema")), "config.json is not the config of a Partita model"),
         (edited(lambda facts: facts.pop("model")), "model: expected a component with its type, got None"),
         (edited(lambda facts: facts.pop("space_id")), "config.json lacks .*Autoencoder"),
         (edited(lambda facts: facts.pop("latent_spec")), "config.json lacks .*Autoencoder"),

@@ -54,7 +54,7 @@ def test_stream_decoder_raises_for_invalid_input():
         StreamDecoder(codec, layout="stereo").push(replace(latents, space_id="0" * 16))
     with pytest.raises(PartitaError, match="cannot be decoded as stereo"):
         StreamDecoder(codec, layout="stereo").push(codec.encode(noise(1, 1)))
-    with pytest.raises(PartitaError, match="it takes no sampler"):
+    with pytest.raises(PartitaError, match="takes no sampler"):
         StreamDecoder(codec, layout="stereo", sampler=object())
 
 

@@ -274,7 +274,9 @@ DECODERS = {name: broken(TransposedConfig()) for name, broken in BREAK_DECODER.i
     "generates_as_declared": method(
         "generate", lambda parent, self, *args, **kwargs: parent.generate(self, *args, **kwargs)[..., 1:]
     )(TransposedConfig()),
-    "feed_forward_rejects_samplers": method("_reject_sampler", lambda parent, self, sampler: None)(TransposedConfig()),
+    "feed_forward_rejects_samplers": method(
+        "generate", lambda parent, self, hidden, layout, **unused: self(hidden, layout)
+    )(TransposedConfig()),
     "starts_at_zero": method("start_at_zero", lambda parent, self: None)(TransposedConfig()),
     "feed_forward_losses_have_weights": method(
         "reconstruct",

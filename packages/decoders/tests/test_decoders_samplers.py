@@ -207,7 +207,7 @@ class Known(DenoisingDecoder):
 
 
 class CallNumber(Known):
-    """Returns the number of the call, plus 0.25 for the left chunk and 0.5 for the right."""
+    """Return the number of the call, plus 0.25 for the left chunk and 0.5 for the right."""
 
     count = -1
 

@@ -33,6 +33,13 @@ def test_least_squares_losses_by_hand():
 
 
 @pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
+def test_loss_at_chance_is_the_minimum_over_equal_logits(name):
+    loss = ADVERSARIAL_LOSSES[name]
+    values = [float(loss.discriminator(outputs([x], [x]), outputs([x], [x]))) for x in torch.arange(-3, 3.01, 0.125)]
+    assert min(values) == pytest.approx(loss.chance)
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
 def test_generator_and_discriminator_pull_logits_apart(name):
     """Gradients by the logits: the discriminator raises real and lowers fake ones, the generator raises its own."""
     logits = {side: torch.zeros(3, 1, 4, dtype=torch.bfloat16, requires_grad=True) for side in ("real", "fake")}

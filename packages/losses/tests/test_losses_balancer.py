@@ -151,3 +151,29 @@ def test_nonfinite_loss_keeps_the_running_means(value, first):
             torch.autograd.grad(each(problem(samples, scale), samples), samples)[0] for each in (module, untouched)
         ]
         assert torch.equal(*gradients) and gradients[0].isfinite().all()
+
+
+def test_weights_of_a_call_may_leave_out_losses():
+    """The absent loss takes no part in the shares, and its running mean starts when it first appears."""
+    module, samples = balancer({"linear": 1.0, "square": 3.0}, decay=0.9), noise(3, 2, 50).requires_grad_()
+    for _ in range(3):
+        total = module({"square": problem(samples)["square"]}, samples, {"square": 3.0})
+    (gradient,) = torch.autograd.grad(total, samples)
+    square = 2 * samples.detach() / samples.numel()
+    torch.testing.assert_close(gradient, square / per_item(square) / 3, rtol=1e-9, atol=0)
+    assert total.item() == pytest.approx(3 * samples.square().mean().item())
+    assert module.seen.tolist() == pytest.approx([0, 1 - 0.9**3]) and module.running[0] == 0
+    fresh = balancer({"linear": 0.5, "square": 3.0})
+    totals = [make(problem(samples, 7.0), samples, {"linear": 0.5, "square": 3.0}) for make in (fresh, module)]
+    wanted, found = (torch.autograd.grad(total, samples)[0] for total in totals)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=0)
+
+
+def test_weights_of_a_call_must_belong_to_the_losses():
+    module, samples = balancer(), noise(2, 1, 20).requires_grad_()
+    losses = problem(samples)
+    for weights in ({"linear": 1.0}, {**EQUAL, "third": 1.0}):
+        with pytest.raises(PartitaError, match="square|third"):
+            module(losses, samples, weights)
+    with pytest.raises(PartitaError, match="third"):
+        module({**losses, "third": losses["linear"]}, samples, {**EQUAL, "third": 1.0})

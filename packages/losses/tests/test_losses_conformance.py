@@ -11,8 +11,11 @@ COMPONENTS = [
     "discriminator/multi_scale",
     "latent_discriminator/convolutional",
     "loss/loudness",
+    "loss/companded_stft",
+    "loss/log_error",
     "loss/multi_resolution_stft",
     "loss/multi_scale_mel",
+    "loss/relative_l1",
     "loss/waveform_l1",
 ]
 ROLES = {

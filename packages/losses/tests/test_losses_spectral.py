@@ -7,17 +7,24 @@ import torch
 from partita_blocks import STFT, mel_filterbank
 from partita_core import AudioSpec, ChannelLayout, PartitaError, build, components, to_dict
 from partita_losses import (
+    CompandedSTFTConfig,
     ComplexSTFTDiscriminatorsConfig,
+    LogErrorConfig,
     MultiResolutionSTFTConfig,
     MultiScaleMelConfig,
+    RelativeL1Config,
     WaveformL1Config,
 )
 from partita_losses.spectral import unpadded_frames
 
 MONO = AudioSpec(44_100, 1, (ChannelLayout.MONO,))
 STEREO = AudioSpec(44_100, 2, (ChannelLayout.MONO, ChannelLayout.STEREO))
-SPECTRAL = [MultiResolutionSTFTConfig.example(), MultiScaleMelConfig.example()]
-LOSSES = [*SPECTRAL, WaveformL1Config.example()]
+SPECTRAL = [
+    MultiResolutionSTFTConfig.example(),
+    MultiScaleMelConfig.example(),
+    replace(CompandedSTFTConfig.example(), random_offset=False),
+]
+LOSSES = [*SPECTRAL, WaveformL1Config.example(), RelativeL1Config.example(), LogErrorConfig.example()]
 
 
 def noise(*shape, seed=0, dtype=torch.float64):

@@ -91,6 +91,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """True for Python's own error and for torch's, which has no class of its own on a CPU."""
+    """True for Python's error and for torch's, which has no separate class on a CPU."""
     texts = ("can't allocate memory", "out of memory", "Cannot allocate memory")
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ._arguments import add_where, positive_float, positive_int
 from ._decoding import add_sampler, named_sampler
@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from partita_core import ChannelLayout, Codec
     from torch import Tensor
 
-    from partita.evaluation import Embed, Evaluation
+    from partita.evaluation import DecodedFolder, Embed, Evaluation
     from partita.evaluation.evaluate import OnClip
 
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that the functions below read."""
-    what = "model folders or names on the hub; NAME=MODEL gives a model a name in the tables"
+    what = (
+        "model folders or names on the hub, or folders of files that another codec has decoded, with the names of the "
+        "files in the data; NAME=MODEL gives a model a name in the tables"
+    )
     parser.add_argument("models", nargs="+", metavar="MODEL", help=what)
     parser.add_argument("--data", required=True, help="folder of audio, Parquet data set, or name on the hub")
     parser.add_argument("--split", default="test", help="dataset split (default: test)")
@@ -35,7 +38,7 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME,...",
         help="metrics by name, as listed by `partita components 'metric/*'`, with optional settings as in "
         "seam_excess:chunk=26880,edge=0; `all` for every metric that applies to any clip "
-        "(default: log_mel_l1,multi_resolution_stft,si_sdr)",
+        "(default: log_mel_l1,multi_resolution_stft,si_sdr,frame_buzz)",
     )
     parser.add_argument(
         "--frechet",
@@ -45,47 +48,68 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         help="also compute the Frechet distance with an embedder: latents:MODEL, features:MODEL, or hf:NAME for an "
         "audio model of transformers; may be repeated",
     )
+    parser.add_argument(
+        "--no-align",
+        action="store_true",
+        help="do not compensate the delay of decoded files (by default that of highest correlation, at most 50 ms)",
+    )
     add_levels(parser)
     add_sampler(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of noise and bootstrap (default: 0)")
 
 
-def open_models(options: argparse.Namespace) -> "dict[str, Codec]":
-    """Load the models, by their names in the tables.
+class Systems(NamedTuple):
+    """Models and folders of decoded files, by their names in the tables."""
+
+    codecs: "dict[str, Codec]"
+    folders: "dict[str, DecodedFolder]"
+
+
+def open_systems(options: argparse.Namespace) -> Systems:
+    """Load the models, and list the folders of decoded files.
 
     Raises:
-        PartitaError: a model does not exist, or two have the same name.
+        PartitaError: a model does not exist, two have the same name, or the files of a folder are ambiguous.
     """
+    from partita.evaluation import DecodedFolder
     from partita.model_loading import load_codec
 
-    from ._models import named_models
+    from ._models import holds_model, named_models
 
-    return {name: load_codec(path) for name, path in named_models(options.models).items()}
+    named = named_models(options.models)
+    codecs = {name: load_codec(path) for name, path in named.items() if holds_model(path)}
+    folders = {
+        name: DecodedFolder(path, align=not options.no_align) for name, path in named.items() if name not in codecs
+    }
+    return Systems(codecs, folders)
 
 
-def run_evaluation(
-    options: argparse.Namespace, codecs: "dict[str, Codec]", on_clip: "OnClip | None" = None
-) -> "Evaluation":
-    """Evaluate models with the given options, and report the files that could not be read.
+def run_evaluation(options: argparse.Namespace, systems: Systems, on_clip: "OnClip | None" = None) -> "Evaluation":
+    """Evaluate systems with the given options, and report the files that could not be read.
 
     Raises:
-        PartitaError: as `evaluate`, or the data cannot be opened.
+        PartitaError: as `evaluate`, the data cannot be opened, or a folder lacks a file.
     """
     from tqdm import tqdm
 
     from partita.data import open_dataset, spread_rows, whole_files
     from partita.data.clip_latents import truncate_clip
-    from partita.evaluation import DEFAULT_METRICS, evaluate, named_metrics
+    from partita.data.datasets import row_names
+    from partita.evaluation import evaluate, named_metrics
 
     from ._files import print_status
 
-    metrics = DEFAULT_METRICS if options.metrics is None else named_metrics(_names(options.metrics))
+    metrics = None if options.metrics is None else named_metrics(_names(options.metrics))
     sampler = named_sampler(options.sampler)
     embedders = _embedders(options.frechet)
-    rate = max(codec.audio_spec.sample_rate for codec in codecs.values())
+    codecs, folders = systems
+    rates = [codec.audio_spec.sample_rate for codec in codecs.values()]
+    rate = max(rates or [folder.sample_rate for folder in folders.values()])
     dataset = open_dataset(options.data, split=options.split, where=options.where)
     if options.limit is not None:
         dataset = dataset.select(spread_rows(len(dataset), options.limit))
+    for folder in folders.values():
+        folder.check(row_names(dataset))
     broken: list[str] = []
     mono = any(codec.audio_spec.channels == 1 for codec in codecs.values())
     if mono:
@@ -105,13 +129,15 @@ def run_evaluation(
         sample_rate=rate,
         num_quantizers=options.num_quantizers,
         sampler=sampler,
+        decoded=folders,
         seed=options.seed,
         embedders=embedders,
         on_clip=on_clip,
     )
     for reason in broken:
         print_status(f"left out: {reason}")
-    return replace(found, settings=found.settings | {"folded_to_mono": mono})
+    aligned = [] if options.no_align else [*folders]
+    return replace(found, settings=found.settings | {"folded_to_mono": mono, "aligned": aligned})
 
 
 def _names(text: str) -> list[str]:

@@ -38,6 +38,16 @@ def add_levels(parser: argparse.ArgumentParser) -> None:
     add_num_quantizers(parser, "quantizer levels from which models with codes are decoded; 0 for continuous latents")
 
 
+def holds_model(path: str) -> bool:
+    """True unless a path is a folder of audio without the files of a model, run or checkpoint."""
+    from partita.data.sources.listing import list_folder
+
+    folder = Path(path)
+    if not folder.is_dir() or any((folder / name).exists() for name in ("config.json", "objective.safetensors")):
+        return True
+    return not list_folder(folder).audio
+
+
 def named_models(models: list[str]) -> dict[str, str]:
     """Models by name: that in `NAME=MODEL`, or the shortest end of the path that is unique.
 

@@ -25,7 +25,14 @@ def add_run_arguments(parser: "argparse._ActionsContainer", *, required: bool = 
     )
     parser.add_argument("--output", required=required, type=Path, help="folder of the run, new or empty")
     parser.add_argument("--steps", type=int, help="optimizer steps (default: those of the recipe)")
-    parser.add_argument("--minutes", type=positive_float, help="wall-clock limit of training in minutes")
+    limit = parser.add_mutually_exclusive_group()
+    limit.add_argument("--minutes", type=positive_float, help="wall-clock limit of training in minutes")
+    limit.add_argument(
+        "--cpu-minutes",
+        type=positive_float,
+        metavar="MINUTES",
+        help="limit of the processor time of training in minutes: that of all threads of the (main) process",
+    )
     parser.add_argument("--checkpoint-every", type=positive_int, metavar="N", help="steps between checkpoints")
     parser.add_argument(
         "--checkpoint-minutes",
@@ -61,6 +68,7 @@ def run_recipe(options: argparse.Namespace, recipe: Callable[[], "RunConfig"]) -
         output=options.output,
         recipe=options.recipe,
         minutes=options.minutes,
+        cpu_minutes=options.cpu_minutes,
         checkpoint_every=options.checkpoint_every,
         checkpoint_minutes=options.checkpoint_minutes or 10.0,
         keep=options.keep,

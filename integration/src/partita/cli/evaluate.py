@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ._evaluation import add_evaluation_arguments, open_models, run_evaluation
+from ._evaluation import add_evaluation_arguments, open_systems, run_evaluation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> None:
     for path in (options.json, options.csv, options.markdown):
         if path is not None:
             check_writable(path)
-    found = run_evaluation(options, open_models(options))
+    found = run_evaluation(options, open_systems(options))
     print(found.to_markdown())
     if options.json is not None:
         found.to_json(options.json)

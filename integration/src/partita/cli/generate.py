@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ._runs import add_run_arguments, run_recipe
 
-_TRAINING = ("text", "steps", "minutes", "checkpoint_every", "checkpoint_minutes", "init_from")
+_TRAINING = ("text", "steps", "minutes", "cpu_minutes", "checkpoint_every", "checkpoint_minutes", "init_from")
 _SAMPLING = (
     "prompt",
     "audio_prompt",

@@ -16,13 +16,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="RECIPE|MODEL", help="name of a recipe, model folder, or name on the hub")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
+        "--config", action="store_true", help="print a recipe with all settings, as JSON that `partita train` accepts"
+    )
+    parser.add_argument(
         "--context", action="store_true", help="also estimate the seconds of audio a generator can train on"
     )
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    from partita_core import PartitaError, override, suggest
+    from partita_core import PartitaError, override, suggest, to_dict
 
     from partita.model_loading import HF_PREFIX, load_codec
     from partita.model_profile import context_estimate, profile
@@ -31,7 +34,12 @@ def run(options: argparse.Namespace) -> None:
 
     recipes = recipe_names()
     if options.name in recipes or options.name.endswith(".json"):
-        found = recipe_profile(override(load_run(options.name)[0], options.overrides))
+        config, recipe = load_run(options.name)
+        config = override(config, options.overrides)
+        found = recipe_profile(config)
+        if options.config:
+            print(json.dumps({"recipe": recipe, "config": to_dict(config)}, indent=2))
+            return
     elif options.overrides:
         hint = suggest(options.name, recipes)
         raise PartitaError(f"{options.overrides[0]!r} changes a recipe, but {options.name!r} is not one; {hint}")
@@ -40,6 +48,8 @@ def run(options: argparse.Namespace) -> None:
     else:
         hint = suggest(options.name, recipes)
         raise PartitaError(f"{options.name!r} is neither a recipe nor a model folder; {hint}")
+    if options.config:
+        raise PartitaError(f"--config prints recipes, and {options.name!r} is a model; see its config.json")
     found = {"name": options.name} | found
     if options.context:
         found["context_estimate"] = context_estimate(found["frame_rate"] * found["tokens_per_frame"])

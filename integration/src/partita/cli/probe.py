@@ -34,19 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    from partita.data.where import parse_where
     from partita.probing import ProbeSettings, probe, probe_answers
 
     from ._files import check_writable, print_status
     from ._models import short_names
 
-    where = parse_where(options.where)
     if options.json is not None:
         check_writable(options.json)
     settings = ProbeSettings(epochs=options.epochs, batch_size=options.batch_size, seeds=options.seeds)
     models = {name: _open(path) for name, path in short_names(options.models).items()}
     broken: list[str] = []
-    common = {"where": where, "seconds": options.seconds, "broken": broken, "progress": _shown}
+    common = {"where": options.where, "seconds": options.seconds, "broken": broken, "progress": _shown}
     if options.answers is None:
         found = probe(models, options.data, column=options.column or "label", settings=settings, **common)
         for task in found.tasks:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._arguments import add_output, positive_int
-from ._evaluation import add_evaluation_arguments, open_models, run_evaluation
+from ._evaluation import add_evaluation_arguments, open_systems, run_evaluation
 
 if TYPE_CHECKING:
     from partita_core import Codec
@@ -49,24 +49,24 @@ def run(options: argparse.Namespace) -> None:
     robustness = None if options.robustness is None else Robustness.load(options.robustness).of(paths)
     runs = {name: RunFolder.of_model(path) for name, path in paths.items()}
     logs = {name: read_log(run.log) for name, run in runs.items() if run is not None}
-    codecs = open_models(options)
+    systems = open_systems(options)
     examples: list[Any] = []
 
-    def keep(name: str, audio: Any, estimates: dict[str, Any]) -> None:
-        examples.append((name, audio, {model: estimates[model] for model in codecs}))
+    def keep(clip: str, audio: Any, estimates: dict[str, Any]) -> None:
+        examples.append((clip, audio, {name: estimates[name] for name in paths}))
         if len(examples) > 2 * options.clips:  # drop every other one, so that they stay spread over all clips
             del examples[1::2]
 
-    found = run_evaluation(options, codecs, keep)
+    found = run_evaluation(options, systems, keep)
     rate = found.settings["sample_rate"]
     write_report(
         options.output,
-        title=options.title or " · ".join(codecs),
+        title=options.title or " · ".join(paths),
         clips=[(*examples[i], rate) for i in spread_rows(len(examples), options.clips)],
         logs=logs,
         evaluation=found,
         robustness=robustness,
-        models={name: _facts(codec, logs.get(name, [])) for name, codec in codecs.items()},
+        models={name: _facts(codec, logs.get(name, [])) for name, codec in systems.codecs.items()},
         summary=[
             ("Data", f"{Path(options.data).name}, {options.split}"),
             ("Clips", f"{len(found.clips)}, {sum(clip.seconds for clip in found.clips) / 60:.1f} minutes"),

@@ -104,6 +104,13 @@ def row_name(row: Mapping[str, Any], index: int | str) -> str:
     return str(row.get("file_name") or (row.get("audio") or {}).get("path") or f"row {index}")
 
 
+def row_names(dataset: "Dataset") -> list[str]:
+    """Names of the rows of a data set; see `row_name`."""
+    if "file_name" not in dataset.column_names:
+        return [row_name(row, index) for index, row in enumerate(dataset)]  # pyright: ignore
+    return [str(name or row_name(dataset[index], index)) for index, name in enumerate(dataset["file_name"])]
+
+
 def row_source(row: Mapping[str, Any], index: int) -> AudioSource:
     """Audio of a row, named like the row if it has no path; missing audio has zero bytes."""
     audio = row.get("audio") or {}

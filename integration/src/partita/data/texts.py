@@ -9,6 +9,8 @@ import torch
 from partita_core import PartitaError, suggest
 from torch import Generator
 
+from .where import meets
+
 Row = Mapping[str, Any]
 
 
@@ -22,7 +24,7 @@ class TextTask:
     Attributes:
         prompt: template of the prompt.
         answer: template of the answer.
-        where: required values of columns, as text.
+        where: required values of columns, as text; see `partita.data.where.meets`.
         whole: the answer describes only the entire file, like a transcript; the task does not apply to a crop of it.
     """
 
@@ -48,9 +50,7 @@ class TextTask:
 
     def text(self, row: Row) -> tuple[str, str] | None:
         """Prompt and answer for a row; None if the task does not apply."""
-        if any(str(row[column]) != value for column, value in self.where.items()):
-            return None
-        if any(row[column] in (None, "") for column in self.columns):
+        if not meets(row, self.where) or any(row[column] in (None, "") for column in self.columns):
             return None
         return self.prompt.format_map(row), self.answer.format_map(row)
 

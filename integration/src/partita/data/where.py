@@ -73,6 +73,30 @@ def filter_rows(dataset: Rows, where: str, *, name: str = "the data set") -> Row
     return dataset.select(rows)
 
 
+def meets(row: Mapping[str, Any], conditions: Mapping[str, str]) -> bool:
+    """Check one row against parsed conditions, for rows whose columns have no declared types.
+
+    Values are compared as in `filter_rows`, by their own types; class labels are integers here.
+    """
+    return all(_equals(row.get(column), value) for column, value in conditions.items())
+
+
+def _equals(found: Any, text: str) -> bool:
+    if isinstance(found, bool):
+        return text == str(found).lower()
+    if isinstance(found, (int, float)):
+        try:
+            return found == _number(text)
+        except ValueError:
+            return False
+    return found == text
+
+
+def _number(text: str) -> int | float:
+    """The number that a text stands for; integers are exact, also above 2**53."""
+    return int(text) if text.lstrip("+-").isdecimal() else float(text)
+
+
 def _matches(wanted: tuple[Any, ...], *found: Any) -> bool:
     return all(value == one for one, value in zip(wanted, found))
 
@@ -94,7 +118,7 @@ def _parse_value(column: str, text: str, feature: Any) -> Any:
     if kind == "bool":
         parse = {"true": True, "false": False}.__getitem__
     elif kind.startswith(("int", "uint", "float")):
-        parse = float if kind.startswith("float") or not text.lstrip("+-").isdecimal() else int
+        parse = float if kind.startswith("float") else _number
     else:
         raise PartitaError(f"where: the column {column!r} holds {kind or 'no single values'}, not numbers or text")
     try:

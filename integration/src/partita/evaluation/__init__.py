@@ -2,9 +2,11 @@
 
 from .bootstrap import Bootstrap, Interval
 from .chunk_grid import chunk_grid, chunk_samples
-from .evaluate import DEFAULT_METRICS, evaluate, named_metrics
+from .decoded import DecodedFolder
+from .evaluate import evaluate
 from .frechet import Embed, frechet_distance
 from .latent_statistics import ChannelBalance, LatentStatistics, latent_statistics, latent_vectors
+from .metric_selection import DEFAULT_METRICS, named_metrics
 from .references import low_passed, matched_noise, silence
 from .results import Clip, Difference, Evaluation, FrechetDistances, MetricInfo, Speed, System
 
@@ -13,6 +15,7 @@ __all__ = [
     "Bootstrap",
     "ChannelBalance",
     "Clip",
+    "DecodedFolder",
     "Difference",
     "Embed",
     "Evaluation",

@@ -1,9 +1,8 @@
 """Evaluation of codecs and baselines on the same clips, with the same metrics."""
 
-import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache, partial
 from itertools import combinations
 from typing import Any
@@ -13,40 +12,36 @@ from partita_core import (
     ChannelLayout,
     Codec,
     Config,
-    Latents,
     Metric,
     PartitaError,
     Sampler,
-    components,
-    lookup,
-    parse_config,
     to_dict,
 )
 from torch import Tensor
 
-from partita.data.audio.resampling import resample, resample_some
-
 from .bootstrap import Bootstrap, Interval
-from .chunk_grid import chunk_grid
 from .frechet import Embed, EmbeddedClips
-from .latent_statistics import LatentStatistics, latent_statistics, latent_vectors
-from .references import fit, low_passed, matched_noise, silence
-from .results import Clip, Difference, Evaluation, MetricInfo, Speed, System
-
-DEFAULT_METRICS = ("log_mel_l1", "multi_resolution_stft", "si_sdr")
+from .metric_selection import DEFAULT_METRICS, build_metrics, with_hop
+from .references import low_passed, matched_noise, silence
+from .results import Clip, Difference, Evaluation, MetricInfo, System
+from .timed_codec import TimedCodec
 
 OnClip = Callable[[str, Tensor, dict[str, Tensor]], None]
+Decoded = Callable[[str, Tensor, int], Tensor]
+"""Estimate of a clip by a system that is not a model: a function of its name, its audio and its sample rate."""
+
 Scores = dict[str, dict[str, list[float | None]]]
 
 
 def evaluate(
     codecs: Mapping[str, Codec],
     clips: Iterable[tuple[str, Tensor, ChannelLayout | str]],
-    metrics: Sequence[str | Config] = DEFAULT_METRICS,
+    metrics: Sequence[str | Config] | None = None,
     *,
     sample_rate: int | None = None,
     num_quantizers: int | None = None,
     sampler: Sampler | None = None,
+    decoded: Mapping[str, Decoded] | None = None,
     references: bool = True,
     seed: int = 0,
     resamples: int = 2000,
@@ -63,13 +58,16 @@ def evaluate(
         codecs: models by their names in the tables.
         clips: name, audio `(channels, samples)` in [-1, 1] and layout of each clip; only one is held in memory at a
             time.
-        metrics: names or Configs of registered metrics. Metrics of chunks use the models' grid unless their Config sets
-            another. Clips that a metric cannot measure are recorded, and its means are over the others.
+        metrics: names or Configs of registered metrics; None for `DEFAULT_METRICS`, without those that can measure none
+            of the clips. Metrics of chunks use the models' grid, and those of frames each model's hop, unless their
+            Config sets another. Clips that a metric cannot measure are recorded, and its means are over the others.
         sample_rate: sample rate of the clips, at which metrics are computed; None for the models' common sample rate.
             For a model of another sample rate, the clips and its output are resampled.
         num_quantizers: number of code levels that models with codes decode; None for all of them, 0 for their
             continuous values. Models without codes decode their values.
         sampler: sampler of denoising decoders; None for each decoder's default.
+        decoded: systems that are not models, by their names in the tables, such as a `DecodedFolder`; each returns an
+            estimate in the shape of the clip.
         references: also measure silence, spectrally matched noise, and, per latent rate of the models, the input
             low-passed to as many numbers per second.
         seed: random seed of the decoders, the noise and the bootstrap.
@@ -80,26 +78,32 @@ def evaluate(
 
     Raises:
         PartitaError: there are no clips or no systems, models differ in sample rate and `sample_rate` is None, a name
-            is taken twice, a clip or an estimate is not finite, a metric can measure none of the clips, there is only
-            one clip to embed, models decode in different chunks where a metric needs them, or a model does not accept a
-            clip's layout or the sampler, or has fewer levels of codes.
+            is taken twice, a clip or an estimate is not finite, a named metric can measure none of the clips, there is
+            only one clip to embed, models decode in different chunks where a metric needs them, or a model does not
+            accept a clip's layout or the sampler, or has fewer levels of codes.
     """
     if num_quantizers and codecs and not any(codec.latent_spec.codebook_sizes for codec in codecs.values()):
         raise PartitaError(f"num_quantizers is {num_quantizers}, but no model has codes; leave it out")
     rate = _common_rate(codecs) if sample_rate is None else sample_rate
-    built = _build_metrics(metrics, codecs, rate)
+    built = build_metrics(DEFAULT_METRICS if metrics is None else metrics, codecs, rate)
+    by_model = {name: [with_hop(metric, codec, rate) for metric in built] for name, codec in codecs.items()}
+    others = next(iter(by_model.values()), built)  # of systems without frames: at the hop of the first model
+    decoded = decoded or {}
     baselines = _references(codecs, rate, seed) if references else {}
-    if not codecs and not baselines:
+    if not codecs and not decoded and not baselines:
         raise PartitaError("there are no models and no references; give at least one model, or references=True")
-    for name in set(codecs) & set(baselines):
-        raise PartitaError(f"the name {name!r} belongs to a model and to a reference; rename the model")
+    for name, count in Counter((*codecs, *decoded, *baselines)).items():
+        if count > 1:
+            raise PartitaError(
+                f"the name {name!r} belongs to two of the models, decoded files and references; rename one"
+            )
 
     bootstrap = cache(partial(Bootstrap, resamples=resamples, confidence=confidence, seed=seed))
     settings = {"sample_rate": rate, "num_quantizers": num_quantizers, "seed": seed, **bootstrap(1).settings()}
     settings["sampler"] = None if sampler is None else to_dict(sampler)
-    timed = {name: _TimedCodec(codec, rate, num_quantizers, sampler) for name, codec in codecs.items()}
+    timed = {name: TimedCodec(codec, rate, num_quantizers, sampler) for name, codec in codecs.items()}
     seen: list[Clip] = []
-    scores: Scores = {system: {metric.name: [] for metric in built} for system in (*codecs, *baselines)}
+    scores: Scores = {system: {metric.name: [] for metric in built} for system in (*codecs, *decoded, *baselines)}
     skipped: dict[str, dict[str, str]] = {metric.name: {} for metric in built}
     embedded = [EmbeddedClips(name, embed) for name, embed in (embedders or {}).items()]
     with _eval_mode(codecs.values()):
@@ -108,13 +112,17 @@ def evaluate(
             _check_clip(name, audio, layout)
             seen.append(Clip(name, layout.name.lower(), audio.shape[-1] / rate))
             estimates = {system: model.reconstruct(audio, layout, seed) for system, model in timed.items()}
+            estimates |= {system: load(name, audio, rate) for system, load in decoded.items()}
             estimates |= {system: make(audio, name) for system, (make, _) in baselines.items()}
             for system, estimate in estimates.items():
                 if not torch.isfinite(estimate).all():
                     raise PartitaError(f"{system} returned samples that are not finite for {name}")
-            for metric in built:
+            for index, metric in enumerate(built):
                 try:
-                    found = {system: metric(estimate, audio) for system, estimate in estimates.items()}
+                    found = {
+                        system: by_model.get(system, others)[index](estimate, audio)
+                        for system, estimate in estimates.items()
+                    }
                 except PartitaError as error:  # skipped for all systems, so that all are compared on the same clips
                     skipped[metric.name][name] = str(error)
                     found = dict.fromkeys(estimates)
@@ -127,10 +135,13 @@ def evaluate(
     if not seen:
         raise PartitaError("there are no clips to evaluate")
     for name, reasons in skipped.items():
-        if len(reasons) == len(seen):
+        if len(reasons) == len(seen) and metrics is not None:
             raise PartitaError(f"{name} can measure none of the clips; {seen[0].name}: {reasons[seen[0].name]}")
+    built = [metric for metric in built if len(skipped[metric.name]) < len(seen)]
+    scores = {system: {metric.name: row[metric.name] for metric in built} for system, row in scores.items()}
 
     systems = [model.system(name) for name, model in timed.items()]
+    systems += [System(name, reference=False) for name in decoded]
     systems += [System(name, reference=True, floats_per_second=rate) for name, (_, rate) in baselines.items()]
     return Evaluation(
         systems=tuple(systems),
@@ -138,65 +149,12 @@ def evaluate(
         clips=tuple(seen),
         scores={system: {key: tuple(row) for key, row in table.items()} for system, table in scores.items()},
         means={system: {key: _mean(row, bootstrap) for key, row in table.items()} for system, table in scores.items()},
-        skipped={name: reasons for name, reasons in skipped.items() if reasons},
+        skipped={metric.name: skipped[metric.name] for metric in built if skipped[metric.name]},
         differences=tuple(_differences(systems, built, scores, bootstrap)),
         settings=settings | {"metrics": [to_dict(metric.config) for metric in built]},
         frechet=tuple(each.distances() for each in embedded),
         latents={name: found for name, model in timed.items() if (found := model.latents()) is not None},
     )
-
-
-class _TimedCodec:
-    """A codec whose encoding and decoding times are added up; resampling time is excluded."""
-
-    def __init__(self, codec: Codec, rate: int, levels: int | None, sampler: Sampler | None) -> None:
-        self.codec, self.rate, self.sampler = codec, rate, sampler
-        self.sizes = codec.latent_spec.codebook_sizes[:levels]  # of the codes that are decoded, if any
-        self.levels = levels if self.sizes else None
-        self._encode = self._decode = self._audio = 0.0
-        self._warm = False
-        self._vectors: list[Tensor] = []
-
-    def reconstruct(self, audio: Tensor, layout: ChannelLayout, seed: int) -> Tensor:
-        own = self.codec.audio_spec.sample_rate
-        resampled = resample_some(audio.detach().cpu(), self.rate, own)[None]
-        if not self._warm:  # the first run includes allocations and kernel selection
-            first = self._encode_audio(resampled[..., :own], layout)
-            self.codec.decode(first, sampler=self.sampler, seed=seed)
-            self._warm = True
-        start = self._now()
-        latents = self._encode_audio(resampled, layout)
-        middle = self._now()
-        decoded = self.codec.decode(latents, sampler=self.sampler, seed=seed)[0]
-        end = self._now()
-        self._encode += middle - start
-        self._decode += end - middle
-        self._audio += resampled.shape[-1] / own
-        if latents.values is None:
-            assert latents.codes is not None
-            latents = replace(latents, values=self.codec.codes_to_values(latents.codes))
-        self._vectors.append(latent_vectors(latents).float())
-        return fit(resample(decoded.cpu(), own, self.rate), audio.shape[-1]).to(audio)
-
-    def _encode_audio(self, audio: Tensor, layout: ChannelLayout) -> Latents:
-        latents = self.codec.encode(audio, layout=layout, num_quantizers=self.levels)
-        return latents.only_codes() if self.sizes else latents
-
-    def system(self, name: str) -> System:
-        spec = replace(self.codec.latent_spec, codebook_sizes=self.sizes)
-        speed = Speed(self._audio / max(self._encode, 1e-9), self._audio / max(self._decode, 1e-9))
-        return System(name, False, spec.floats_per_second, spec.bit_rate, speed)
-
-    def latents(self) -> LatentStatistics | None:
-        """Statistics over all clips; None if all latent vectors are equal, as for silence."""
-        vectors = torch.cat(self._vectors)
-        return latent_statistics(vectors) if (vectors != vectors[:1]).any() else None
-
-    def _now(self) -> float:
-        parameter = next(self.codec.parameters(), None)
-        if parameter is not None and parameter.is_cuda:
-            torch.cuda.synchronize(parameter.device)
-        return time.perf_counter()
 
 
 def _references(codecs: Mapping[str, Codec], rate: int, seed: int) -> dict[str, tuple[Any, float | None]]:
@@ -230,37 +188,6 @@ def _mean(row: Sequence[float | None], bootstrap: Callable[[int], Bootstrap]) ->
     """Mean over the clips that were measured."""
     kept = [value for value in row if value is not None]
     return bootstrap(len(kept)).interval(kept)
-
-
-def named_metrics(names: Sequence[str]) -> list[Config]:
-    """Configs of metrics by name, each once, optionally with settings, as `seam_excess:chunk=26880,edge=0`.
-
-    `all` stands for every metric that can measure any clip.
-
-    Raises:
-        PartitaError: a metric or a setting is unknown, or a value is invalid.
-    """
-    general = [tag for tag, config in components("metric/*").items() if _measures_any_clip(config)]
-    wanted = [part for name in names for part in (general if name == "all" else [name])]
-    return list({(config := parse_config(part, "metric")).tag: config for part in wanted}.values())
-
-
-def _measures_any_clip(config: type[Config]) -> bool:
-    metric: Any = getattr(config, "component", config)  # a Config class that was written by hand declares it itself
-    return getattr(metric, "any_clip", True)
-
-
-def _build_metrics(metrics: Sequence[str | Config], codecs: Mapping[str, Codec], rate: int) -> list[Metric]:
-    configs = [lookup(each, ("metric",))() if isinstance(each, str) else each for each in metrics]
-    configs = [
-        replace(each, chunk=chunk_grid(codecs, rate)) if getattr(each, "chunk", 0) is None else each  # pyright: ignore
-        for each in configs
-    ]
-    built = [config.build(sample_rate=rate) for config in configs]
-    names = [metric.name for metric in built]
-    if not names or len(set(names)) != len(names):
-        raise PartitaError(f"metrics are {', '.join(names) or 'none'}; give at least one, and each only once")
-    return built
 
 
 def _common_rate(codecs: Mapping[str, Codec]) -> int:

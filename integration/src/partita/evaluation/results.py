@@ -51,14 +51,14 @@ class Speed:
 
 @dataclass(frozen=True)
 class System:
-    """One row of the table: a model, or a reference.
+    """One row of the table: a model, files that were decoded by another codec, or a reference.
 
     Attributes:
         name: name in the tables.
-        reference: whether it is a reference rather than a model.
+        reference: True for references, which are compared with the others, but not with each other.
         floats_per_second: real numbers per second of audio; None where that is undefined.
-        bit_rate: bits per second of the codes; None for continuous latents.
-        speed: speed of encoding and decoding; None for references.
+        bit_rate: bits per second of the codes; None for continuous latents, and where it is unknown.
+        speed: speed of encoding and decoding; None for all but models.
     """
 
     name: str
@@ -230,6 +230,9 @@ class Evaluation:
         count, found = len(self.clips), []
         if self.settings.get("folded_to_mono"):
             found.append("Stereo is folded to mono, because one of the models supports only mono.")
+        if aligned := self.settings.get("aligned"):
+            names = ", ".join(aligned)
+            found.append(f"Files of {names} are shifted by the delay of highest correlation, at most 50 ms.")
         if count == 1:
             found.append("Only one clip: its intervals have no width and no meaning.")
         labels = {metric.name: metric.label for metric in self.metrics}

@@ -299,5 +299,5 @@ class Generator(Saved):
 
 
 def codec_and_encoder(base: "Codec | RepresentationModel") -> tuple[Codec, RepresentationEncoder | None]:
-    """Codec and representation encoder of a codec (None) or of a representation model."""
+    """Codec of `base`, and its representation encoder, or None if `base` is a codec."""
     return (base, None) if isinstance(base, Codec) else (base.codec, base.encoder)

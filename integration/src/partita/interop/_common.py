@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from partita_blocks import conv_reach, conv_transpose_reach
-from partita_core import AudioSpec, ChannelLayout, Codec, Config, PartitaError, Saved
+from partita_core import AudioSpec, ChannelLayout, Codec, Config, PartitaError, Saved, reject_sampler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,8 +55,7 @@ class ExternalCodec(Codec, Saved):
         Raises:
             PartitaError: a sampler is given.
         """
-        if sampler is not None:
-            raise PartitaError(f"{type(self).__name__} takes no sampler, but got {sampler!r}; leave it out")
+        reject_sampler(self, sampler)
         if values is None:
             assert codes is not None
             values = self.codes_to_values(codes)

@@ -1,6 +1,7 @@
 """Base class of objectives that may train a discriminator in turn with the model."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from partita.data import Batch
 
+from .adversarial_schedule import ALWAYS_ADVERSARIAL, AdversarialSchedule
 from .objective import Objective, TrainState, mean_logit, trainable_group
 
 ADVERSARIAL_TERMS = ("adversarial", "feature_matching")
@@ -22,17 +24,44 @@ class AdversarialObjective(Objective):
     Attributes:
         discriminator: discriminator of real and generated signals, or None.
         adversarial_loss: losses of the discriminator and of the term "adversarial".
+        schedule: stages of the run, if there is a discriminator.
     """
 
-    def __init__(self, model: nn.Module, discriminator: nn.Module | None, adversarial_loss: AdversarialLoss) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        discriminator: nn.Module | None,
+        adversarial_loss: AdversarialLoss,
+        schedule: AdversarialSchedule = ALWAYS_ADVERSARIAL,
+    ) -> None:
         super().__init__()
         self.model, self.discriminator, self.adversarial_loss = model, discriminator, adversarial_loss
+        self.schedule = schedule
         self.phases = ("generator",) if discriminator is None else ("generator", "discriminator")
+        self.loss_at_chance = None if discriminator is None else adversarial_loss.chance
 
     @property
     def adversarial_terms(self) -> tuple[str, ...]:
         """Names of the terms that `discriminate` returns."""
         return () if self.discriminator is None else ADVERSARIAL_TERMS
+
+    def phases_at(self, state: TrainState) -> tuple[str, ...]:
+        """Phases of a step: only "generator" in the stage "reconstruction"; see `Objective`."""
+        return self.phases[:1] if self.schedule.stage(state.progress) == "reconstruction" else self.phases
+
+    def stage(self, state: TrainState) -> str:
+        """Stage of the schedule, if it has more than one; see `Objective`."""
+        staged = self.discriminator is not None and self.schedule.start > 0
+        return self.schedule.stage(state.progress) if staged else ""
+
+    def weights_at(self, state: TrainState, weights: Mapping[str, float]) -> dict[str, float]:
+        """Weights of the terms that are in the loss in the present stage."""
+        scales = dict.fromkeys(weights, 1.0)
+        for term in self.adversarial_terms:
+            scales[term] = self.schedule.scale(state.progress)
+            if self.schedule.stage(state.progress) != "adversarial":
+                del scales[term]
+        return {name: scale * weights[name] for name, scale in scales.items()}
 
     def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
         """Compute one phase; see `Objective`."""

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from partita.data import Batch
 
 from .adversarial import AdversarialObjective
+from .adversarial_schedule import AdversarialSchedule
 from .code_usage import CodeUsage
 from .linear_fit import fit_linear_parts
 from .objective import (
@@ -63,6 +64,11 @@ class AdversarialReconstructionConfig(ObjectiveConfig):
         discriminator: discriminators of the samples; None for a purely spectral objective.
         balancer: scales losses by their gradients on the samples instead of their values; None for plain weights.
         adversarial_loss: loss of the discriminators, and of the term "adversarial".
+        adversarial_from: progress of the run, from 0 to 1, at which "adversarial" and "feature_matching" enter the loss
+            of the model. Without a discriminator, this and the next two have no effect.
+        discriminator_warmup: fraction of the run before `adversarial_from` in which the discriminators are trained.
+            Before it, they take no time.
+        adversarial_ramp: fraction of the run after `adversarial_from` in which the two weights rise linearly from 0.
         losses_from: progress of the run, from 0 to 1, before which only the losses of the bottleneck and of the decoder
             count. Nothing is decoded to audio then.
         quantize_from: progress of the run, from 0 to 1, before which the decoder gets continuous latents if the
@@ -77,6 +83,22 @@ class AdversarialReconstructionConfig(ObjectiveConfig):
     adversarial_loss: Literal["hinge", "least_squares"] = "hinge"
     losses_from: Proportion = 0.0
     quantize_from: Proportion = 0.0
+    adversarial_from: Proportion = 0.0
+    discriminator_warmup: Proportion = 0.0
+    adversarial_ramp: Proportion = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            PartitaError: a number is out of its range, or the warmup is longer than the part of the run before
+                `adversarial_from`.
+        """
+        super().__post_init__()
+        self._schedule()
+
+    def _schedule(self) -> AdversarialSchedule:
+        return AdversarialSchedule(self.adversarial_from, self.discriminator_warmup, self.adversarial_ramp)
 
     def build(self, *, model: Autoencoder) -> "AdversarialReconstruction":
         """Build the objective of `model`."""
@@ -88,6 +110,7 @@ class AdversarialReconstructionConfig(ObjectiveConfig):
             discriminator=self.discriminator.build(audio_spec=audio_spec) if self.discriminator else None,
             balancer=self.balancer.build(weights=self.weights) if self.balancer else None,
             adversarial_loss=self.adversarial_loss,
+            schedule=self._schedule(),
             losses_from=self.losses_from,
             quantize_from=self.quantize_from,
         )
@@ -116,30 +139,37 @@ class AdversarialReconstruction(AdversarialObjective):
         discriminator: nn.Module | None,
         balancer: nn.Module | None,
         adversarial_loss: Literal["hinge", "least_squares"],
+        schedule: AdversarialSchedule,
         losses_from: float,
         quantize_from: float,
     ) -> None:
         """Wrap `model`; arguments as in `AdversarialReconstructionConfig`.
 
         Raises:
-            PartitaError: the decoder is not feed-forward, losses and weights do not match, or `losses_from` is above 0
-                with a discriminator or with a decoder that has no losses.
+            PartitaError: the decoder is not feed-forward, losses and weights do not match, no loss has a weight before
+                the adversarial stage, or `losses_from` is above 0 with a decoder that has no losses, or is after the
+                first step of the discriminators.
         """
-        super().__init__(model, discriminator, ADVERSARIAL_LOSSES[adversarial_loss])
+        super().__init__(model, discriminator, ADVERSARIAL_LOSSES[adversarial_loss], schedule)
         if not isinstance(model.decoder, FeedForwardDecoder):
             raise PartitaError(
                 f"AdversarialReconstruction needs a feed-forward decoder; {type(model.decoder).__name__} is not one"
             )
         self.balancer, self.losses, self.weights = balancer, nn.ModuleDict(losses), dict(weights)
         check_weights({*losses, *self.adversarial_terms}, self.weights)
+        if self.stage(TrainState()) and not any(self.weights[name] for name in losses):
+            raise PartitaError(
+                f"no loss has a weight above 0 before adversarial_from, {schedule.start:g}; add one to objective.losses"
+            )
         if losses_from and not model.decoder.loss_weights:
             kind = type(model.decoder).__name__
             raise PartitaError(
                 f"losses_from is {losses_from:g}, but {kind} has no losses to train by before; set it to 0"
             )
-        if losses_from and discriminator is not None:
+        if discriminator is not None and losses_from > schedule.start - schedule.warmup:
             raise PartitaError(
-                f"losses_from is {losses_from:g}, but discriminators need samples from the first step; set it to 0"
+                f"losses_from is {losses_from:g}, but discriminators are trained from "
+                f"{schedule.start - schedule.warmup:g} on; start them later"
             )
         self.losses_from, self.quantize_from = losses_from, quantize_from
         self.crop_multiple = model.latent_spec.hop
@@ -161,11 +191,10 @@ class AdversarialReconstruction(AdversarialObjective):
         with torch.autocast(reconstruction.device.type, enabled=False):
             samples, target = to_loss_signal(upcast(reconstruction), batch, batch["target_layout"]), target_audio(batch)
             terms = {name: loss(samples, target, lengths=lengths).mean() for name, loss in self.losses.items()}
-        terms |= self.discriminate(target, samples)
-        if self.balancer is None:
-            total = weighted_sum(terms, self.weights)
-        else:
-            total = self.balancer(terms, samples)
+        weights = self.weights_at(state, self.weights)
+        if weights.keys() > terms.keys():
+            terms |= self.discriminate(target, samples)
+        total = weighted_sum(terms, weights) if self.balancer is None else self.balancer(terms, samples, weights)
         return self._output(bottleneck, terms, total, state, samples.detach())
 
     def _output(

@@ -14,7 +14,7 @@ _MAX_CODES = 2**16
 
 
 class CodeUsage(nn.Module):
-    """Tracks the step at which each code was last used, in all processes.
+    """Tracker of the step at which each code was last used, in all processes.
 
     The steps are a buffer of the objective: saved in checkpoints, not in the model.
     """

@@ -112,7 +112,7 @@ class ConsistencyTraining(Objective):
             raise PartitaError(f"ConsistencyTraining needs a denoising decoder; {name} is not one")
         if config.conditioning_start and not decoder.loss_weights:
             raise PartitaError(
-                f"conditioning_start is {config.conditioning_start}, but {name} has no losses of its own; set it to 0"
+                f"conditioning_start is {config.conditioning_start}, but {name} has no auxiliary losses; set it to 0"
             )
         self.model, self.config = model, config
         self.crop_multiple = decoder.window * decoder.hop * decoder.frames_per_chunk

@@ -44,7 +44,7 @@ class TrainState:
         return min(1.0, done + (1.0 - done) * ((self.step - step) / max(1, self.total_steps - step)))
 
     def extend(self, total_steps: int) -> None:
-        """Change the number of steps; progress continues from its present value."""
+        """Change the number of steps; progress continues from its current value."""
         self.since = self.step, self.progress
         self.total_steps = total_steps
 
@@ -67,6 +67,8 @@ class Objective(nn.Module, ABC):
         requires: keys that a batch must have; alternatives are written as `"audio|latents"`.
         crop_multiple: number of samples that crops must be a multiple of.
         model: the module that is trained and averaged.
+        loss_at_chance: value of `loss/discriminator` for discriminators that cannot tell signals apart; None if there
+            are none.
 
     Example:
         Reconstruction by an L1 distance::
@@ -92,6 +94,7 @@ class Objective(nn.Module, ABC):
     requires: frozenset[str]
     crop_multiple: int
     model: Any
+    loss_at_chance: float | None = None
 
     @abstractmethod
     def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
@@ -109,6 +112,14 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def parameter_groups(self, phase: str) -> list[dict[str, Any]]:
         """Parameter groups of the optimizer of a phase; empty if the phase trains nothing."""
+
+    def phases_at(self, state: TrainState) -> tuple[str, ...]:
+        """Phases of a step in the present state: the first of `phases`, and those of the others that are due."""
+        return self.phases
+
+    def stage(self, state: TrainState) -> str:
+        """Name of the present stage of the run, for the log; empty if there is only one."""
+        return ""
 
     @property
     def codec(self) -> Codec:
@@ -159,7 +170,7 @@ def check_weights(terms: set[str], weights: Mapping[str, float]) -> None:
     if unweighted:
         known = ", ".join(sorted(weights)) or "none"
         raise PartitaError(
-            f"the loss {unweighted[0]!r} has no weight; add weights.{unweighted[0]} to the present weights: {known}"
+            f"the loss {unweighted[0]!r} has no weight; set objective.weights.{unweighted[0]}; present weights: {known}"
         )
     if unused:
         raise PartitaError(

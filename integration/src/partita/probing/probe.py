@@ -16,13 +16,13 @@ from partita.evaluation.results import Difference
 from .features import pooled_features
 from .head import Examples, ProbeSettings, fit_probe
 from .results import ProbeTask, Probing
-from .tasks import LabelTask, check_columns, described, find_tasks, majority, open_splits
+from .tasks import LabelTask, majority, open_tasks
 
 if TYPE_CHECKING:
     from partita_representation import RepresentationModel
 
 Progress = Callable[[Iterable[Clip], int], Iterable[Clip]]
-"""Wraps the clips of a split and their number, to show progress."""
+"""Wrapper of the clips of a split, given their number, to show progress."""
 
 
 def probe(
@@ -30,7 +30,7 @@ def probe(
     data: str,
     *,
     column: str = "label",
-    where: Mapping[str, str] | None = None,
+    where: str = "",
     settings: ProbeSettings | None = None,
     seconds: float = 10.0,
     resamples: int = 2000,
@@ -47,7 +47,8 @@ def probe(
         models: codecs and representation models by their names in the tables.
         data: data set, as for `open_dataset`.
         column: column of the classes; rows in which it is empty are left out.
-        where: required values of columns; without any, each value of a column `task` is a separate task.
+        where: conditions `COLUMN=VALUE`, joined by commas, that rows must meet, which then are one task; without any,
+            each value of a column `task` is a separate task.
         settings: settings of the probes.
         seconds: maximum length of a file, from its start.
         resamples: number of bootstrap resamples.
@@ -60,9 +61,7 @@ def probe(
     settings = settings or ProbeSettings()
     if seconds <= 0:
         raise PartitaError(f"seconds is {seconds:g}; it must be positive")
-    splits, where = open_splits(data), where or {}
-    check_columns(splits["train"], [column, *where], data)
-    tasks = find_tasks({name: described(split) for name, split in splits.items()}, column=column, where=where)
+    splits, tasks = open_tasks(data, column=column, where=where)
     for model in models.values():
         model.eval()
     features: dict[str, dict[str, dict[int, Tensor]]] = {}
@@ -73,7 +72,7 @@ def probe(
             clips = clips if progress is None else progress(clips, len(wanted))
             features[name] = pooled_features(models, clips, seconds=seconds)
     found = tuple(probe_features(features, task, settings, resamples=resamples) for task in tasks)
-    facts = {"where": dict(where), "seconds": seconds} | asdict(settings)
+    facts = {"where": where, "seconds": seconds} | asdict(settings)
     return Probing(column, found, facts | Bootstrap(1, resamples=resamples).settings())
 
 

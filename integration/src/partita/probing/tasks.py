@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from partita_core import PartitaError, suggest
 
 from partita.data.messages import warn_once
+from partita.data.where import NoMatchingRowsError, meets, parse_where
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,61 +33,69 @@ class LabelTask:
     unknown: int
 
 
-def open_splits(data: str) -> dict[str, "Dataset"]:
-    """Open the splits train and test of a data set, and validation if there is one.
+def open_tasks(data: str, *, column: str, where: str = "") -> tuple[dict[str, "Dataset"], list[LabelTask]]:
+    """Open the splits of a data set and find their tasks.
+
+    Args:
+        data: data set with the splits "train" and "test", as for `open_dataset`.
+        column: column of the classes.
+        where: conditions `COLUMN=VALUE`, joined by commas, that rows must meet, which then are one task.
+
+    Returns:
+        Split -> its matching rows, and the tasks of `find_tasks`, whose items are indices of these rows.
 
     Raises:
-        PartitaError: train or test is missing, or the rows have no audio.
+        PartitaError: train or test is missing or has no matching row, the rows have no audio, a column is missing, or
+            as `find_tasks`.
     """
     from partita.data import dataset_splits, open_dataset
 
-    found = {split: open_dataset(data, split) for split in ("train", "test")}
-    if "audio" not in found["train"].column_names:
-        raise PartitaError(f"{data}: has no column audio; probes need audio, not latents")
+    splits = {split: open_dataset(data, split, where=where) for split in ("train", "test")}
+    check_columns(splits["train"], column, data)
     if "validation" in dataset_splits(data):  # else the last epoch is the one that counts
-        found["validation"] = open_dataset(data, "validation")
-    return found
+        try:
+            splits["validation"] = open_dataset(data, "validation", where=where)
+        except NoMatchingRowsError as error:
+            warn_once(f"{error}; probes are selected by their last epoch")
+    rows = {name: without_audio(split) for name, split in splits.items()}
+    return splits, find_tasks(rows, column=column, name=", ".join(parse_where(where).values()))
 
 
-def described(dataset: "Dataset") -> list[dict[str, Any]]:
+def without_audio(dataset: "Dataset") -> list[dict[str, Any]]:
     """Rows of a data set without their audio."""
     return dataset.remove_columns("audio").to_list()
 
 
-def check_columns(dataset: "Dataset", columns: Sequence[str], data: str) -> None:
-    """Check that columns exist.
+def check_columns(dataset: "Dataset", column: str, data: str) -> None:
+    """Check that rows have audio and a column.
 
     Raises:
-        PartitaError: a column is missing; the message names the nearest ones.
+        PartitaError: there is no audio, or no such column; the message names the nearest columns.
     """
     known = [name for name in dataset.column_names if name != "audio"]
-    for column in columns:
-        if column not in known:
-            raise PartitaError(f"{data}: has no column {column!r}; {suggest(column, known)}")
+    if len(known) == len(dataset.column_names):
+        raise PartitaError(f"{data}: has no column audio; probes need audio, not latents")
+    if column not in known:
+        raise PartitaError(f"{data}: has no column {column!r}; {suggest(column, known)}")
 
 
-def matches(row: Mapping[str, Any], where: Mapping[str, str]) -> bool:
-    """Return True if the columns of `where` have these values; numbers are compared as text."""
-    return all(row.get(key) is not None and str(row[key]) == value for key, value in where.items())
-
-
-def find_tasks(rows: Mapping[str, Rows], *, column: str, where: Mapping[str, str]) -> list[LabelTask]:
+def find_tasks(rows: Mapping[str, Rows], *, column: str, name: str = "") -> list[LabelTask]:
     """Find the tasks in the rows of each split.
 
-    With `where`, there is one task, of the rows that match. Without, there is one per value of the column `task`, if it
-    exists; values with fewer than two classes, or without a test item, are skipped.
+    With a name, all rows are one task. Without, there is one per value of the column `task`, if it exists; values with
+    fewer than two classes, or without a test item, are skipped.
 
     Args:
         rows: split -> its rows; "train" and "test" are required.
         column: column of the classes; rows in which it is empty are left out.
-        where: required values of columns.
+        name: name of the only task; "" for tasks by the column `task`.
 
     Raises:
         PartitaError: no task has two classes and a test item, or the column holds real numbers instead of classes.
     """
-    if where or not any("task" in row for row in rows["train"]):
-        name = ", ".join(where.values()) or column
-        task = _task(name, rows, column, where)
+    if name or not any("task" in row for row in rows["train"]):
+        name = name or column
+        task = _task(name, rows, column, {})
         if len(task.classes) < 2 or "test" not in task.items:
             raise PartitaError(f"column {column!r} of {name} has {_sizes(task)}; a probe needs at least 2 and 1")
         return [task]
@@ -109,12 +118,12 @@ def _sizes(task: LabelTask) -> str:
     return f"{len(task.classes)} training classes and {len(task.items.get('test', ()))} test items of these"
 
 
-def _task(name: str, rows: Mapping[str, Rows], column: str, where: Mapping[str, str]) -> LabelTask:
+def _task(name: str, rows: Mapping[str, Rows], column: str, conditions: Mapping[str, str]) -> LabelTask:
     labeled = {
         split: [
             (index, _label(row[column], column))
             for index, row in enumerate(table)
-            if matches(row, where) and row.get(column) not in (None, "")
+            if meets(row, conditions) and row.get(column) not in (None, "")
         ]
         for split, table in rows.items()
     }
@@ -124,7 +133,7 @@ def _task(name: str, rows: Mapping[str, Rows], column: str, where: Mapping[str, 
         split: tuple((index, number[label]) for index, label in found if label in number)
         for split, found in labeled.items()
     }
-    matching = [row for table in rows.values() for row in table if matches(row, where)]
+    matching = [row for table in rows.values() for row in table if meets(row, conditions)]
     empty = sum(row.get(column) in (None, "") for row in matching)
     if 0 < empty < len(matching):
         warn_once(f"{name}: {empty} of {len(matching)} rows have no {column} and are left out")

@@ -15,7 +15,7 @@ from partita.evaluation.bootstrap import Bootstrap, Interval
 from partita.evaluation.results import format_interval
 
 from .results import markdown_table, percent
-from .tasks import check_columns, matches
+from .tasks import check_columns, without_audio
 
 if TYPE_CHECKING:
     from partita_representation import Features, RepresentationModel
@@ -105,7 +105,7 @@ def probe_answers(
     *,
     prompt: str,
     column: str = "text",
-    where: Mapping[str, str] | None = None,
+    where: str = "",
     seconds: float = 10.0,
     shuffles: int = 10,
     resamples: int = 2000,
@@ -124,7 +124,7 @@ def probe_answers(
         data: data set, as for `open_dataset`; the split is "test".
         prompt: prompt of the language model.
         column: column of the texts; rows in which it is empty are left out.
-        where: required values of columns.
+        where: conditions `COLUMN=VALUE`, joined by commas, that items must meet.
         seconds: maximum length; longer files are left out, because the text of a truncated file is unknown.
         shuffles: number of orders of the items that the shuffled values are averaged over.
         resamples: number of bootstrap resamples.
@@ -136,16 +136,15 @@ def probe_answers(
     """
     from partita.data import open_dataset
 
-    where, broken = where or {}, [] if broken is None else broken
-    dataset = open_dataset(data, "test")
-    check_columns(dataset, [column, *where], data)
-    rows = dataset.remove_columns("audio").to_list()
-    wanted = [i for i, row in enumerate(rows) if matches(row, where) and plain_text(str(row[column] or ""))]
+    broken = [] if broken is None else broken
+    dataset = open_dataset(data, "test", where=where)
+    check_columns(dataset, column, data)
+    rows = without_audio(dataset)
+    wanted = [i for i, row in enumerate(rows) if plain_text(str(row[column] or ""))]
     if not wanted:
-        which = "".join(f" with {key}={value}" for key, value in where.items())
+        which = f" with {where}" if where else ""
         raise PartitaError(f"{data}: no test item{which} has a text in column {column!r}")
-    without = sum(matches(row, where) for row in rows) - len(wanted)
-    if without:
+    if without := len(rows) - len(wanted):
         warn_once(f"{data}: {without} test items have no text in column {column!r} and are left out")
     longest = max(len(str(rows[i][column]).encode()) for i in wanted)
     clips = whole_files(dataset.select(wanted), broken=broken)

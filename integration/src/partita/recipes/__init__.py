@@ -11,6 +11,7 @@ from .music2latent2 import codicodec_base, codicodec_tiny, music2latent2_base, m
 from .oobleck import oobleck_base, oobleck_tiny
 from .quantization import vq_base, vq_tiny
 from .representation import representation_base, representation_small, representation_tiny
+from .speech import speech_pocket_vq
 
 __all__ = [
     "CODEC_RECIPES",
@@ -39,6 +40,7 @@ __all__ = [
     "representation_base",
     "representation_small",
     "representation_tiny",
+    "speech_pocket_vq",
     "vq_base",
     "vq_tiny",
 ]

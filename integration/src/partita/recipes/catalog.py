@@ -20,6 +20,7 @@ from .music2latent2 import codicodec_base, codicodec_tiny, music2latent2_base, m
 from .oobleck import oobleck_base, oobleck_tiny
 from .quantization import vq_base, vq_tiny
 from .representation import representation_base, representation_small, representation_tiny
+from .speech import speech_pocket_vq
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     recipe.__name__: recipe
@@ -39,6 +40,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
         music2latent2_tiny,
         oobleck_base,
         oobleck_tiny,
+        speech_pocket_vq,
     )
 }
 """Recipes of this package for autoencoders."""

@@ -10,7 +10,7 @@ from partita.training import RunConfig
 
 
 def recipe_profile(config: RunConfig) -> dict[str, Any]:
-    """Profile a model on fake tensors, in no time and without its memory, whatever its size.
+    """Profile a model of any size on fake tensors, without allocating its weights.
 
     Raises:
         PartitaError: the model is built on a codec, or parts, layouts and objective do not go together.

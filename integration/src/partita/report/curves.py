@@ -12,7 +12,7 @@ from partita.evaluation.results import is_numbered
 from .plots import Series, plot, short
 
 # Counters and times of a training log, which are not plotted.
-_AXES = ("step", "epoch", "time", "seconds", "elapsed", "minutes", "waited")
+_AXES = ("step", "epoch", "time", "seconds", "cpu_seconds", "elapsed", "minutes", "waited")
 # Prefixes of curves that are shown first; the others are collapsed.
 _FIRST = ("total", "validation/", "train/", "loss/")
 _MAX_POINTS = 240

@@ -1,14 +1,16 @@
-"""Alarms on logged metrics that degrade slowly, such as saturation or dead codes, each with a remedy."""
+"""Alarms on metrics of training, such as saturation or dead codes, and of validation, each with a remedy."""
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from partita_core.ranges import NonNegative, Proportion, Ranged, Steps
+from partita_core.ranges import Finite, Proportion, Ranged, Steps
 
 # Number of log lines that a metric is averaged over, and that must exist before it is checked.
 _LINES = 10
+# Metrics of validation are checked from this progress and this step on.
+_VALIDATION_PROGRESS, _VALIDATION_STEP = 0.5, 100
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,12 @@ class AlarmConfig(Ranged):
             0.1; the scalar levels of FSQ, whose codes cannot die, may be at 0.5.
         min_channel_std: minimum standard deviation of a latent channel, relative to the RMS of all. At -40 dB it
             carries no information for the decoder, and a generator produces noise for it.
-        min_discriminator_loss: minimum hinge loss of the discriminators: 2 is chance, 1 to 1.9 is balanced, and near 0
-            they separate real from fake by a margin, and train the model no more.
+        min_discriminator_loss: minimum loss of the discriminators as a fraction of that at chance (hinge 2, least
+            squares 0.5): 0.5 to 0.95 is balanced, and near 0 they separate real from fake by a margin, and train the
+            model no more.
+        min_si_sdr: minimum SI-SDR of validation in dB, in the second half of the run. Noise of the right spectrum is
+            below -20, silence at -100.
+        max_frame_buzz: maximum of `metric/frame_buzz` of validation, in the second half of the run.
     """
 
     start_step: Steps = 1000
@@ -35,11 +41,13 @@ class AlarmConfig(Ranged):
     stop_saturation: Proportion | None = 0.5
     min_code_usage: Proportion | None = 0.25
     min_channel_std: Proportion | None = 0.01
-    min_discriminator_loss: NonNegative | None = 0.2
+    min_discriminator_loss: Proportion | None = 0.1
+    min_si_sdr: Finite | None = -20.0
+    max_frame_buzz: Proportion | None = 0.05
 
 
 class Alarm(NamedTuple):
-    """An alarm that is raised.
+    """Alarm: a metric beyond its threshold.
 
     Attributes:
         kind: field of `AlarmConfig` whose threshold was passed, with the level for codes.
@@ -58,9 +66,21 @@ class MetricAlarms:
     It processes log lines in the main process, so it costs nothing between them.
     """
 
-    def __init__(self, config: AlarmConfig, averages: Mapping[str, tuple[float, int]] | None = None) -> None:
-        """Start, or continue from the `averages` of a checkpoint: means and numbers of lines by metric."""
-        self.config = config
+    def __init__(
+        self,
+        config: AlarmConfig,
+        averages: Mapping[str, tuple[float, int]] | None = None,
+        *,
+        loss_at_chance: float | None = None,
+    ) -> None:
+        """Start, or continue from averages.
+
+        Args:
+            config: thresholds.
+            averages: means and numbers of lines by metric, from a checkpoint.
+            loss_at_chance: `Objective.loss_at_chance`; None if the discriminators' loss is not checked.
+        """
+        self.config, self.loss_at_chance = config, loss_at_chance
         self.averages = dict(averages or {})
         self._active: set[str] = set()
 
@@ -80,6 +100,7 @@ class MetricAlarms:
 
     def _alarms(self, averages: Mapping[str, float]) -> Iterator[Alarm]:
         min_usage, min_loss = self.config.min_code_usage, self.config.min_discriminator_loss
+        chance = self.loss_at_chance
         for name, value in averages.items():
             last = name.split("/")[-1]
             if last == "saturated_fraction":
@@ -93,13 +114,40 @@ class MetricAlarms:
                     "initialize the quantizer from more latents (objective.start_tokens), or use a smaller "
                     "codebook_size",
                 )
-            elif name == "loss/discriminator" and min_loss is not None and value < min_loss:
+            elif name == "loss/discriminator" and min_loss is not None and chance and value < min_loss * chance:
                 yield Alarm(
                     "min_discriminator_loss",
-                    f"the discriminator dominates: its loss averages {value:.2g}, below {min_loss:g} (chance is 2); "
-                    "lower trainer.optimizers.discriminator.lr, or the weight of the loss 'adversarial'",
+                    f"the discriminator dominates: its loss averages {value:.2g}, below {min_loss * chance:g}, "
+                    f"{min_loss:.0%} of its value at chance, {chance:g}; lower trainer.optimizers.discriminator.lr, or "
+                    "the weight of the loss 'adversarial'",
                 )
         yield from self._collapse(averages)
+
+    def check_validation(self, step: int, progress: float, metrics: Mapping[str, float]) -> Iterator[Alarm]:
+        """Alarms of an evaluation, each time that a threshold is passed, so that they do not depend on earlier ones.
+
+        Args:
+            step: number of steps taken.
+            progress: fraction of the run that is done.
+            metrics: metrics of the evaluation by name.
+        """
+        if progress < _VALIDATION_PROGRESS or step < _VALIDATION_STEP:
+            return
+        ratio, min_ratio = metrics.get("si_sdr"), self.config.min_si_sdr
+        if ratio is not None and min_ratio is not None and ratio < min_ratio:
+            yield Alarm(
+                "min_si_sdr",
+                f"the SI-SDR of validation is {ratio:.1f} dB, that of noise (below {min_ratio:g}): the phase of the "
+                "output is random; add a loss that depends on phase (objective.losses: companded_stft, relative_l1), "
+                "train longer, or set trainer.alarms.min_si_sdr=none for a decoder that generates phases",
+            )
+        buzz, max_buzz = metrics.get("frame_buzz"), self.config.max_frame_buzz
+        if buzz is not None and max_buzz is not None and buzz > max_buzz:
+            yield Alarm(
+                "max_frame_buzz",
+                f"the decoder repeats its upper spectrum every latent frame: frame_buzz is {buzz:.2f}, above "
+                f"{max_buzz:g}; give the decoder noise, or train with discriminators that cover several frames",
+            )
 
     def _collapse(self, averages: Mapping[str, float]) -> Iterator[Alarm]:
         smallest, rms = (averages.get(f"metric/{name}") for name in ("channel_std_min", "latent_rms"))

@@ -69,7 +69,7 @@ def _own_codec(model: Saved, codec: Any, name: str) -> Any:
     """The codec that a given model was built on, which must be that of the config."""
     own = model.nested()["codec"]
     if Frozen(own).sha256 != Frozen(codec).sha256:
-        raise PartitaError(f"the model was built on another codec than codec={name}; name the folder of its own")
+        raise PartitaError(f"the model was built on another codec than codec={name}; name the folder of that codec")
     return own
 
 

@@ -1,4 +1,4 @@
-"""Callbacks of a run: functions of your own that are called after steps, evaluations and checkpoints."""
+"""Callbacks of a run: user functions that are called after steps, evaluations and checkpoints."""
 
 from collections.abc import Mapping
 from pathlib import Path

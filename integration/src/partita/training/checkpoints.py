@@ -39,6 +39,7 @@ class CheckpointMetadata:
 
     Attributes:
         seconds: training time of the run.
+        cpu_seconds: processor time of the training in the main process.
         frozen: hashes of the frozen modules.
         consecutive_skips: number of the last steps that were skipped because they were not finite.
         averages: running averages of `MetricAlarms`.
@@ -48,6 +49,7 @@ class CheckpointMetadata:
     """
 
     seconds: float
+    cpu_seconds: float = 0.0
     frozen: tuple[str, ...] = ()
     consecutive_skips: int = 0
     averages: dict[str, tuple[float, int]] = field(default_factory=dict)
@@ -72,8 +74,11 @@ class _StateFile:
         if not (0 <= self.since[0] <= self.step and 0 <= self.since[1] <= 1):
             raise PartitaError(f"step is {self.step}, but the run was extended at {self.since}")
         found = self.metadata
-        if found.seconds < 0 or found.consecutive_skips < 0:
-            raise PartitaError(f"seconds is {found.seconds} and consecutive_skips {found.consecutive_skips}")
+        counts = {name: getattr(found, name) for name in ("seconds", "cpu_seconds", "consecutive_skips")}
+        if min(counts.values()) < 0:
+            raise PartitaError(
+                ", ".join(f"{name} is {value}" for name, value in counts.items()) + "; all are at least 0"
+            )
 
 
 def save_checkpoint(

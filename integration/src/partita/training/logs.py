@@ -89,18 +89,23 @@ def _fits(name: str, value: Any) -> bool:
 
 
 class Progress:
-    """Progress bar with the loss, steps per second and the remaining time."""
+    """Progress bar with the loss, metrics of the last evaluation, steps per second and the remaining time."""
 
     def __init__(self, total: int, *, start: int, shown: bool) -> None:
         """Open the bar at step `start` of `total`."""
         self._bar = tqdm(total=total, initial=start, unit="step", disable=not shown, dynamic_ncols=True, leave=True)
+        self._values: dict[str, float] = {}
 
     def update(self, step: int, total: int, values: Mapping[str, float]) -> None:
         """Move to `step` of `total`, and show `values`."""
         self._bar.total = total
-        shown = {name: f"{value:.4g}" for name, value in values.items() if math.isfinite(value)}
-        self._bar.set_postfix(shown, refresh=False)
+        self.show(values)
         self._bar.update(step - self._bar.n)
+
+    def show(self, values: Mapping[str, float]) -> None:
+        """Show `values` from now on, besides those that were shown before."""
+        self._values |= {name: value for name, value in values.items() if math.isfinite(value)}
+        self._bar.set_postfix({name: f"{value:.4g}" for name, value in self._values.items()}, refresh=False)
 
     def close(self) -> None:
         """Close the bar."""

@@ -31,11 +31,11 @@ from .callbacks import Callback
 from .checkpoints import CheckpointMetadata, load_checkpoint, save_checkpoint
 from .ema import EMA
 from .interruption import Interrupted, Signals
-from .logs import Log, Progress
 from .nonfinite_guard import NonFiniteError
 from .optimizers import describe_continued_rates
 from .run import RunConfig, RunFolder
 from .run_data import DataFingerprint
+from .run_log import RunLog
 from .statistics import audio_hours
 from .stepper import Stepper
 from .time_budget import TimeBudget
@@ -51,6 +51,7 @@ class LoopOptions:
     """Limits, checkpoints and observers of a run, which do not affect what is learned; see `train`."""
 
     minutes: float | None
+    cpu_minutes: float | None
     checkpoint_every: int | None
     checkpoint_minutes: float | None
     keep: int
@@ -80,14 +81,14 @@ class Loop:
         self.options, self.callbacks = options, options.callbacks if main else ()
         self.stepper = Stepper(accelerator, objective, config, run, quiet=not (options.progress and main))
         self.ema = None if trainer.ema_decay is None else EMA(objective.model, trainer.ema_decay)
-        self.alarms = MetricAlarms(trainer.alarms)
+        self.alarms = MetricAlarms(trainer.alarms, loss_at_chance=objective.loss_at_chance)
         self.data = data
         self.positions: tuple[Any, ...] = ()  # positions in the streams of each process, from a checkpoint
         self.initialization = ""  # line on what was initialized from data
         self.stop_reason = ""  # alarm that ends the run
+        self.cpu_elapsed = 0.0  # processor seconds of training before a resumption
         self.callback_error: OSError | None = None
-        self.log: Log | None = None
-        self.bar: Progress | None = None
+        self.log: RunLog | None = None
 
     def restore(self, checkpoint: Path) -> tuple[TrainState, float]:
         """Load a checkpoint, and return the state and the seconds of training.
@@ -104,12 +105,15 @@ class Loop:
         metadata.data.check_same(self.data, self.run.path)
         self.data = metadata.data.merged(self.data)
         self.stepper.guard.consecutive_skips = metadata.consecutive_skips
-        self.alarms = MetricAlarms(self.config.trainer.alarms, metadata.averages)
+        self.alarms = MetricAlarms(
+            self.config.trainer.alarms, metadata.averages, loss_at_chance=self.objective.loss_at_chance
+        )
         self.positions = metadata.positions
         if self.accelerator.is_main_process:
             self.stepper.skipped_files = dict(metadata.skipped_files)
+        self.cpu_elapsed = metadata.cpu_seconds
         steps, planned = self.config.trainer.steps, state.total_steps
-        if self.options.minutes is not None:
+        if self.options.minutes is not None or self.options.cpu_minutes is not None:
             state.extend(planned)
         elif steps != planned:
             state.extend(steps)
@@ -156,16 +160,20 @@ class Loop:
             PartitaError: an alarm stops the run, or no file can be read.
         """
         trainer, options, main = self.config.trainer, self.options, self.accelerator.is_main_process
-        self.log = Log(self.run.log, step=state.step, trackers=self.accelerator.trackers) if main else None
-        if self.log is not None and self.initialization:
-            self.log.write(state.step, start=self.initialization)
-        self.bar = Progress(state.total_steps, start=state.step, shown=options.progress and main)
+        if main:
+            split = None if validator is None else validator.split
+            settings = {"split": split, "shown": options.progress, "trackers": self.accelerator.trackers}
+            self.log = RunLog(self.run.log, state, self.alarms, **settings)
+            if self.initialization:
+                self.log.write(state.step, start=self.initialization)
         budget = TimeBudget(
             elapsed,
             options.minutes,
             first_step=state.step,
             steps=trainer.steps,
             checkpoint_minutes=options.checkpoint_minutes,
+            cpu_elapsed=self.cpu_elapsed,
+            cpu_minutes=options.cpu_minutes,
         )
         reader = iter(batches)
         stack = ExitStack()
@@ -175,6 +183,8 @@ class Loop:
                 self._validate(validator, state, budget)
             signals = stack.enter_context(Signals())  # before the first step there is nothing to lose
             while not last and not self.stop_reason:
+                if self.log is not None:
+                    self.log.enter_stage(state, self.objective.stage(state))
                 values, waited = self._try_step(reader, state)
                 state.step += 1
                 ending, requested = signals.take()
@@ -184,7 +194,8 @@ class Loop:
                 if self.ema is not None and values:
                     self.ema.update(self.objective.model, state.step)
                 if values and (state.step % trainer.log_every == 0 or last):
-                    self._log_step(values, state, seconds=round(budget.elapsed, 3), waited=round(waited, 4))
+                    times = {"seconds": budget.elapsed, "cpu_seconds": budget.cpu_elapsed, "waited": waited}
+                    self._log_step(values, state, times)
                 self._notify("on_step", state, values)
                 if last or save or ending or (options.checkpoint_every and state.step % options.checkpoint_every == 0):
                     path = self._checkpoint(state, budget, getattr(batches, "positions", ()))
@@ -199,7 +210,8 @@ class Loop:
             self.stepper.skipped_files = merge_skipped_files(self.accelerator, self.stepper.skipped_files)
         finally:
             stack.close()
-            self.bar.close()
+            if self.log is not None:
+                self.log.close()
             self._report_skipped_files(state)
         return budget.elapsed
 
@@ -232,28 +244,19 @@ class Loop:
                 self.accelerator.scaler.update()  # otherwise GradScaler raises: gradients were unscaled, never stepped
             return {}, 0.0
 
-    def _log_step(self, values: Mapping[str, Tensor], state: TrainState, **times: float) -> None:
-        """Write a line of the log, with means over processes, and raise alarms."""
+    def _log_step(self, values: Mapping[str, Tensor], state: TrainState, times: Mapping[str, float]) -> None:
+        """Write a line of the log, with means over processes, and stop if an alarm requires it."""
         means = mean_over_processes(self.accelerator, values)
-        if self.log is not None and self.bar is not None:
-            means = self.log.finite(state.step, means)
-            self.bar.update(state.step, state.total_steps, {"loss": means["total"]})
-            self.log.write(state.step, **times, **means)
-            for alarm in self.alarms.check(state.step, means):
-                text = f"step {state.step}: {alarm.text}"
-                if alarm.stops:
-                    self.stop_reason = text
-                    self.log.write(state.step, warning=text)
-                else:
-                    self.log.warn(state.step, alarm.kind, text)
-        self.stop_reason = broadcast_from_main(self.accelerator, self.stop_reason)
+        if self.log is not None:
+            self.log.write_step(state, means, times)
+        self.stop_reason = broadcast_from_main(self.accelerator, "" if self.log is None else self.log.stop_reason)
 
     def _validate(self, validator: Validator, state: TrainState, budget: TimeBudget) -> None:
         """Evaluate in the main process; the time does not count."""
         with budget.paused():
             metrics = {each.name: each.value for each in validator.validate(state)}
             if self.log is not None and metrics:
-                self.log.write(state.step, **{f"{validator.split}/{name}": value for name, value in metrics.items()})
+                self.log.write_validation(state, metrics)
             self._notify("on_validation", state, metrics)
 
     def _checkpoint(self, state: TrainState, budget: TimeBudget, positions: tuple[Any, ...]) -> Path | None:
@@ -264,6 +267,7 @@ class Loop:
         if self.accelerator.is_main_process:
             metadata = CheckpointMetadata(
                 budget.elapsed,
+                budget.cpu_elapsed,
                 frozen=tuple(self._frozen_hashes()),
                 consecutive_skips=self.stepper.guard.consecutive_skips,
                 averages=self.alarms.averages,

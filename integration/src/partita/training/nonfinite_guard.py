@@ -38,7 +38,7 @@ class _Forward:
 
 
 class Guard:
-    """Checks the losses and the gradient norm of every phase before its optimizer takes a step.
+    """Check of the losses and the gradient norm of every phase before its optimizer takes a step.
 
     The losses of all micro-batches are checked together with the norm, so that a phase waits for the device once. All
     processes come to the same result, that of the worst one. The guard draws nothing and changes nothing, so a run is

@@ -133,9 +133,8 @@ class RunFolder:
             PartitaError: the folder holds a run or other files, or is a file.
         """
         if self.config.exists():
-            raise PartitaError(
-                f"{self.path} already holds a run; add --resume to continue it, or choose another folder"
-            )
+            remedy = "add --resume (in Python resume=True) to continue it, or choose another folder"
+            raise PartitaError(f"{self.path} already holds a run; {remedy}")
         check_vacant(self.path, but=[self.mark.name])
 
     @contextmanager

@@ -98,7 +98,7 @@ class RunData:
 
 @dataclass(frozen=True)
 class DataFingerprint:
-    """Identity of the training files, so that a resumed run notices if they changed.
+    """Fingerprint of the training files, which shows whether they changed before a run is resumed.
 
     Attributes:
         names: number of rows and hash of the file names; empty for a stream, whose files are not listed.
@@ -130,5 +130,5 @@ class DataFingerprint:
             raise PartitaError(f"{run} was started on other files: {changed} has changed since; restore it")
 
     def merged(self, now: "DataFingerprint") -> "DataFingerprint":
-        """These names, with the digests of both."""
+        """These names with the digests of both fingerprints."""
         return DataFingerprint(self.names or now.names, self.contents | now.contents)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,14 +62,15 @@ class Stepper:
         """
         trainer, accelerator = self._trainer, self._accelerator
         self.guard.start_step()
-        values = self._set_learning_rates(state)
+        phases = self._objective.phases_at(state)
+        values = self._set_learning_rates(state, phases)
         waited = 0.0
         for micro in range(trainer.accumulation):
             batch, seconds = self._next_batch(reader)
             waited += seconds
             # All phases inside one `accumulate`: it counts micro-batches, and a second one would never synchronize.
             with accelerator.accumulate(self._prepared):
-                for phase in self._objective.phases:
+                for phase in phases:
                     torch.manual_seed(hashed_seed(trainer.seed, accelerator.process_index, state.step, micro, phase))
                     output = self._prepared(batch, state, phase)
                     self.guard.record(micro, phase, batch, output.total, output.losses)
@@ -84,7 +85,7 @@ class Stepper:
                         optimizer.zero_grad()
                     batch["samples"] = output.samples  # for the discriminator
                     losses = {f"loss/{name}": value for name, value in output.losses.items()}
-                    if phase == self._objective.phases[0]:
+                    if phase == phases[0]:
                         losses["total"] = output.total.detach()
                     for name, value in losses.items():
                         values[name] = values.get(name, 0) + value / trainer.accumulation
@@ -110,12 +111,12 @@ class Stepper:
         """Optimizers by phase, without the wrappers of accelerate."""
         return {phase: optimizer.optimizer for phase, optimizer in self.optimizers.items()}
 
-    def _set_learning_rates(self, state: TrainState) -> dict[str, Tensor]:
-        """Set the learning rates of a step, and return them by their names in the log."""
-        rates = {phase: self._trainer.optimizers[phase].lr_at(state) for phase in self.optimizers}
-        for phase, optimizer in self.optimizers.items():
-            for group in optimizer.param_groups:
-                group["lr"] = rates[phase]
+    def _set_learning_rates(self, state: TrainState, phases: Iterable[str]) -> dict[str, Tensor]:
+        """Set the learning rates of the phases of a step, and return them by their names in the log."""
+        rates = {phase: self._trainer.optimizers[phase].lr_at(state) for phase in phases if phase in self.optimizers}
+        for phase, rate in rates.items():
+            for group in self.optimizers[phase].param_groups:
+                group["lr"] = rate
         return {f"lr/{phase}": torch.tensor(rate) for phase, rate in rates.items()}
 
     def _next_batch(self, reader: Any) -> tuple[dict[str, Any], float]:

@@ -43,6 +43,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     recipe: str = "",
     minutes: float | None = None,
+    cpu_minutes: float | None = None,
     checkpoint_every: int | None = None,
     checkpoint_minutes: float | None = 10.0,
     keep: int = 2,
@@ -61,7 +62,10 @@ def train(
             to build that of the config.
         callbacks: objects that are called during the run; see `Callback`.
         recipe: name of the recipe, for `config.json` and the model card.
-        minutes: time limit; schedules are scaled to end with it.
+        minutes: time limit of the whole run, including time before a resumption, without evaluations; schedules are
+            scaled to end with it.
+        cpu_minutes: limit of the processor time instead: user and system time of all threads of this process, or of the
+            main one of several, without evaluations and without the processes that read data.
         checkpoint_every: steps between checkpoints; None for no limit. One is also written at the end, and when
             SIGINT, SIGTERM or SIGUSR1 is received.
         checkpoint_minutes: maximum time between checkpoints; None for no limit.
@@ -98,7 +102,7 @@ def train(
     )
     check_world(accelerator.num_processes)
     state, elapsed, loop = TrainState(0, config.trainer.steps), 0.0, None
-    options = LoopOptions(minutes, checkpoint_every, checkpoint_minutes, keep, progress, tuple(callbacks))
+    options = LoopOptions(minutes, cpu_minutes, checkpoint_every, checkpoint_minutes, keep, progress, tuple(callbacks))
     try:
         with _locked(accelerator, run, config, state, resume=resume):
             loop = Loop(accelerator, objective, config, run, options, DataFingerprint.of(run_data.train))

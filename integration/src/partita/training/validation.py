@@ -29,7 +29,7 @@ _CLIPS = 8
 
 
 class Validator:
-    """Evaluates the averaged weights on a few validation files, or on training files if there is no such split.
+    """Evaluation of the averaged weights on a few validation files, or on training files without such a split.
 
     For a codec and audio data, it computes metrics of decoded clips and writes the clips. Otherwise it computes the
     losses of the first phase, in eval mode and with the same random draws every time.
@@ -76,7 +76,7 @@ class Validator:
         return middle
 
     def overdue(self, state: TrainState, last: bool, log: Log) -> bool:
-        """True if an evaluation precedes the first step: of a new run, or one that a kill prevented after a checkpoint.
+        """True if an evaluation is due before the first step: of a new run, or that of a checkpoint if it was killed.
 
         Args:
             state: progress of the run.
@@ -91,7 +91,7 @@ class Validator:
         return state.step == 0 or self.due(state, last)
 
     def validate(self, state: TrainState) -> list[ValidationMetric]:
-        """Evaluate the present weights; the same at every call, and empty if no clip could be read."""
+        """Evaluate the current weights; deterministic, and empty if no clip could be read."""
         with torch.random.fork_rng():
             self.measured = self._evaluate(state)
         return self.measured

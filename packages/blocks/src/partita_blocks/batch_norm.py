@@ -1,4 +1,4 @@
-"""Batch normalization without learned parameters, for latents that are to differ between recordings."""
+"""Batch normalization without learned parameters, for latents that should differ between recordings."""
 
 import torch
 from partita_core import TypedModule, is_distributed, upcast, update_average

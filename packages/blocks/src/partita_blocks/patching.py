@@ -46,7 +46,7 @@ class ConvBlock(TypedModule):
             nn.init.zeros_(self.outer.weight)
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """Map a map to one of the same shape, given a condition `(batch, condition_dim)` or None."""
+        """Process a feature map, keeping its shape, given a condition `(batch, condition_dim)` or None."""
         return x + self.outer(self.dropout(F.silu(self.inner(self.norm(x, condition)))))
 
 

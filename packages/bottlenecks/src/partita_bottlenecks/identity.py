@@ -8,7 +8,7 @@ from ._common import channel_std, receive, rms
 
 @register("bottleneck/identity")
 class Identity(Bottleneck):
-    """Passes hidden frames on as latents, without normalization, bounds, noise or penalty: the baseline.
+    """Identity: hidden frames as latents, without normalization, bounds, noise or penalty; the baseline.
 
     The scale of the latents is free. The metrics report it: `latent_rms`, and `channel_std_min`, which is near zero if
     a channel is dead.

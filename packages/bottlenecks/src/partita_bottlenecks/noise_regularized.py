@@ -12,7 +12,7 @@ EPS = 1e-5  # added to the standard deviation of a frame: digital silence stays 
 
 @register("bottleneck/noise_regularized")
 class NoiseRegularized(Bottleneck):
-    """Normalizes each frame over its channels, then adds noise (F3-Tokenizer, arXiv 2606.06357).
+    """Normalization of each frame over its channels, then noise (F3-Tokenizer, arXiv 2606.06357).
 
     The abstract of the paper has channel normalization and random perturbation; the formula is from a secondary source:
     `z = (h - mean) / (std + 1e-5)` with the mean and the population standard deviation over the channels of a frame.

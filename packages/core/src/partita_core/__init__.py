@@ -8,7 +8,8 @@ from .codec import Codec
 from .codes import check_codes, resolve_num_quantizers
 from .configs import build, from_dict, to_dict
 from .constants import Constant
-from .denoising import DenoisingDecoder, NoiseSchedule, Sampler
+from .decoder_roles import Decoder, FeedForwardDecoder, reject_sampler
+from .denoising import AudioTransform, DenoisingDecoder, NoiseSchedule, Sampler
 from .discriminators import Discriminator, DiscriminatorOutput
 from .distributed import is_distributed, process_mean
 from .errors import PartitaError, escape_unprintable, first_line, short_repr, shorten, suggest
@@ -35,21 +36,9 @@ from .overrides import override, parse_config
 from .precision import Precision, compile_frozen, upcast
 from .quantized_codec import QuantizedCodec, QuantizedCodecConfig, attach_quantizer
 from .registry import Config, component_field, components, lookup
+from .representation_role import RepresentationEncoder
 from .role_outputs import BottleneckOutput, Posterior, StepOutput
-from .roles import (
-    AudioTransform,
-    Bottleneck,
-    Context,
-    Decoder,
-    Encoder,
-    FeedForwardDecoder,
-    Loss,
-    Quantizer,
-    RepresentationEncoder,
-    Role,
-    sum_contexts,
-    widest_context,
-)
+from .roles import Bottleneck, Context, Encoder, Loss, Quantizer, Role, sum_contexts, widest_context
 from .saving import Saved, load_weights
 from .settings import config_of, register
 from .specs import AudioSpec, LatentSpec
@@ -132,6 +121,7 @@ __all__ = [
     "read_json",
     "read_tensors",
     "register",
+    "reject_sampler",
     "regroup",
     "remove_unfinished",
     "RepresentationEncoder",

@@ -1,8 +1,9 @@
 """Checks that the parts of a codec fit each other."""
 
+from .decoder_roles import Decoder
 from .errors import PartitaError
 from .fingerprints import unwrap_compiled
-from .roles import Bottleneck, Decoder, Encoder, Quantizer
+from .roles import Bottleneck, Encoder, Quantizer
 from .specs import LatentSpec
 
 

@@ -13,6 +13,7 @@ from ._fit import check_parts_fit, check_quantizer_fits
 from .arrays import as_tensor
 from .codec import Codec, values_or_codes
 from .configs import to_dict
+from .decoder_roles import Decoder, FeedForwardDecoder
 from .errors import PartitaError
 from .fingerprints import uncompiled_state, unwrap_compiled, weights_hash
 from .layouts import ChannelLayout, convert_pairs
@@ -20,16 +21,7 @@ from .precision import Precision, check_precision, fold_parametrizations
 from .ranges import Width
 from .registry import Config, component_field, components, lookup
 from .role_outputs import BottleneckOutput, Posterior
-from .roles import (
-    Bottleneck,
-    Context,
-    Decoder,
-    Encoder,
-    FeedForwardDecoder,
-    Quantizer,
-    Role,
-    sum_contexts,
-)
+from .roles import Bottleneck, Context, Encoder, Quantizer, Role, sum_contexts
 from .saving import Saved, config_of_part
 from .settings import register
 from .specs import AudioSpec, LatentSpec

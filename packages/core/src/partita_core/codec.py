@@ -32,7 +32,7 @@ class Codec(LatentSpace, ABC):
     Attributes:
         audio_spec: audio that the network takes and returns.
         latent_spec: latents that it makes.
-        has_gain: True if each frame has a scale of its own. Values of the two primitives then have one more channel:
+        has_gain: True if each frame has its own scale. Values of the two primitives then have one more channel:
             the gain of a token's frame.
         encode_context: input frames to the left and right of a frame that `encode_frames` depends on; None if
             unbounded.

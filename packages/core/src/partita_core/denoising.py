@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .decoder_roles import Decoder
 from .errors import PartitaError
 from .ranges import Positive, Ranged
-from .roles import AudioTransform, Decoder
 from .streams import FrameAligner, Stream, TiledStream
+from .typed_module import TypedModule
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,26 @@ class Sampler(Protocol):
     def start(self, decoder: Any, seeds: Tensor) -> Any:
         """Start a stream, whose `push(features, last=)` takes the features of n chunks and returns final chunks."""
         ...
+
+
+class AudioTransform(TypedModule, ABC):
+    """Invertible transform of audio, in which a denoising decoder works.
+
+    Attributes:
+        hop: samples per frame of the transform.
+        context: frames of the transform to the left and right that a frame of audio depends on in `inverse`.
+    """
+
+    hop: int
+    context: tuple[int, int]
+
+    @abstractmethod
+    def forward(self, audio: Tensor) -> Tensor:
+        """Transform audio `(batch, channels, hop * frames)` to `(batch, features, bins, frames)`."""
+
+    @abstractmethod
+    def inverse(self, x: Tensor) -> Tensor:
+        """Invert the transform; exact for audio without energy at the Nyquist bin."""
 
 
 class DenoisingDecoder(Decoder, ABC):

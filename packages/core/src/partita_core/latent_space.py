@@ -20,12 +20,12 @@ from .specs import AudioSpec, LatentSpec
 
 
 class LatentSpace(Fingerprinted, ABC):
-    """A model that makes latents.
+    """Base class of models that encode latents.
 
     Attributes:
         audio_spec: audio that the network takes and returns.
         latent_spec: latents that it makes.
-        has_gain: True if each frame has a scale of its own, kept in `Latents.gain`.
+        has_gain: True if each frame has its own scale, kept in `Latents.gain`.
     """
 
     audio_spec: AudioSpec

@@ -19,7 +19,7 @@ def unbound(values: Tensor) -> Tensor:
 class LatentNormalizer(nn.Module):
     """Normalize each channel to zero mean and unit variance, bounded latents after atanh; and the inverse.
 
-    The module behind `Latents.normalize`. Without measured statistics both directions are the identity.
+    The implementation of `Latents.normalize`. Without measured statistics both directions are the identity.
     """
 
     def __init__(self, spec: LatentSpec) -> None:

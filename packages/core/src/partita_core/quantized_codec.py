@@ -56,7 +56,7 @@ class QuantizedCodecConfig(Config):
 
 
 class QuantizedCodec(Codec, Saved):
-    """A codec with continuous latents and a quantizer of them; an `Autoencoder` has a slot of its own instead."""
+    """A codec with continuous latents and a quantizer of them; an `Autoencoder` takes its quantizer as a part."""
 
     def __init__(self, codec: Codec, quantizer: Quantizer) -> None:
         """Attach `quantizer` to the latents of `codec`.

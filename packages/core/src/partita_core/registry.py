@@ -101,7 +101,9 @@ def lookup(name: str, roles: tuple[str, ...] = ()) -> type[Config]:
         raise PartitaError(f"{short_repr(name)} is ambiguous; use one of {', '.join(matches)}")
     short = candidates if "/" in name else [tag.split("/")[-1] for tag in candidates]
     what = " or ".join(roles) or "component"
-    raise PartitaError(f"unknown {what} {short_repr(name)}; {suggest(name, short)}")
+    # Configs of models and runs have full tags, which are right where they were written.
+    remedy = "; or install the package, or run the file, that registers it" if "/" in name else ""
+    raise PartitaError(f"unknown {what} {short_repr(name)}; {suggest(name, short)}{remedy}")
 
 
 def component_field(*roles: str, default: Any = MISSING) -> Any:

@@ -19,7 +19,8 @@ from .loading import build_for, build_shell, check_folder, check_weights
 from .outputs import atomic_folder, finish_interrupted_write
 from .registry import Config
 
-SCHEMA = 1
+# Number of the format of a model's `config.json`, changed whenever names in it change.
+SCHEMA = 2
 
 # The files of a model.
 _CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
@@ -171,10 +172,7 @@ def _load(cls: type[S], folder: Path, *, root: Path) -> S:
     facts_file, weights_file = folder / _CONFIG, folder / _WEIGHTS
     check_folder(folder, [facts_file.name, weights_file.name], root)
     facts = read_json(facts_file)
-    if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
-        raise PartitaError(
-            f"{facts_file} is not a model config of schema {SCHEMA}; save the model again with this version"
-        )
+    _check_schema(facts, facts_file)
     config = from_dict(Config, facts.get("model"), where="model")
     nested = _load_nested(config, folder, facts.get("nested", []), root)
     model = build_for(read_shapes(weights_file), config, lambda: config.build(**nested), folder, kind=cls)
@@ -187,6 +185,19 @@ def _load(cls: type[S], folder: Path, *, root: Path) -> S:
             f"{facts_file} lacks entries that a {type(model).__name__} needs; save the model again"
         ) from None
     return model.eval()
+
+
+def _check_schema(facts: Any, file: Path) -> None:
+    schema = facts.get("schema") if isinstance(facts, dict) else None
+    if not isinstance(schema, int):
+        raise PartitaError(f"{file} is not the config of a Partita model: it has no schema; use another folder")
+    if schema < SCHEMA:
+        raise PartitaError(
+            f"{file} has schema {schema}, and this version reads schema {SCHEMA}; train the model again, or use the"
+            " version of Partita that saved it"
+        )
+    if schema > SCHEMA:
+        raise PartitaError(f"{file} has schema {schema}, and this version reads schema {SCHEMA}; update Partita")
 
 
 def _load_nested(config: Config, folder: Path, names: Any, root: Path) -> dict[str, Saved]:

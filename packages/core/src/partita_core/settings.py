@@ -15,10 +15,12 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hint
 
 from torch import nn
 
+from .decoder_roles import Decoder
 from .discriminators import Discriminator
 from .metric import Metric
 from .registry import Config, component_field, register_config
-from .roles import Bottleneck, Decoder, Encoder, Loss, RepresentationEncoder
+from .representation_role import RepresentationEncoder
+from .roles import Bottleneck, Encoder, Loss
 from .specs import AudioSpec, LatentSpec
 
 P = ParamSpec("P")

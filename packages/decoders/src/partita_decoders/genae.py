@@ -16,6 +16,7 @@ from partita_core import (
     compile_frozen,
     config_of,
     register,
+    reject_sampler,
     sum_contexts,
 )
 from partita_core.ranges import Extras, Frames, Heads, Layers, Samples, Width
@@ -139,7 +140,7 @@ class GenAEDecoder(FeedForwardDecoder):
         Attention and convolutions are streamed separately, so that the expensive convolutions are not recomputed over
         attention's seconds of context.
         """
-        self._reject_sampler(sampler)
+        reject_sampler(self, sampler)
         settings: dict[str, Any] = {"units_in": 1, "hop": self.hop}
         attend = TiledStream(
             lambda x: self._attend(x, layout.to(x.device)), units_out=1, context=self._early, width=width, **settings

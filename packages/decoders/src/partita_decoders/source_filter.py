@@ -29,6 +29,7 @@ from partita_core import (
     config_of,
     length_mask,
     register,
+    reject_sampler,
     upcast,
 )
 from partita_core.ranges import Layers, NonNegative, Positive, Samples, Width
@@ -184,7 +185,7 @@ class SourceFilterDecoder(FeedForwardDecoder):
         width: int = 1,
     ) -> Stream:
         """Return a stream, as `FeedForwardDecoder.stream` does; it continues the phase of the pulses."""
-        self._reject_sampler(sampler)
+        reject_sampler(self, sampler)
         filters = TiledStream(
             lambda timed: self._decode(timed, layout.to(timed.device)).to(dtype),
             units_in=1,

@@ -14,6 +14,7 @@ from partita_core import (
     Stream,
     config_of,
     register,
+    reject_sampler,
     upcast,
 )
 from partita_core.ranges import Extras, NonNegative, Samples, Width
@@ -154,7 +155,7 @@ class SpectroStreamDecoder(FeedForwardDecoder):
         width: int = 1,
     ) -> Stream:
         """Return a stream, as `FeedForwardDecoder.stream` does; with its state, no frame is computed twice."""
-        self._reject_sampler(sampler)
+        reject_sampler(self, sampler)
         device = next(self.parameters()).device
         return StatefulStream(self, len(layout), layout=layout, device=device, dtype=dtype, width=width)
 

@@ -10,6 +10,7 @@ from .adversarial import (
     least_squares_generator_loss,
 )
 from .balancer import GradientBalancer, GradientBalancerConfig
+from .companded_stft import CompandedSTFT, CompandedSTFTConfig
 from .complex_stft import ComplexSTFTDiscriminators, ComplexSTFTDiscriminatorsConfig
 from .consistency import draw_times, pseudo_huber, step_size
 from .flow import euler_flow, flow_interpolation, flow_matching_loss, flow_velocity, guided
@@ -20,12 +21,14 @@ from .multi_period import MultiPeriodDiscriminators, MultiPeriodDiscriminatorsCo
 from .multi_resolution_stft import MultiResolutionSTFT, MultiResolutionSTFTConfig
 from .multi_scale import MultiScaleDiscriminators, MultiScaleDiscriminatorsConfig
 from .multi_scale_mel import MultiScaleMel, MultiScaleMelConfig
-from .spectral import SpectralScale, spectral_distance
-from .waveform_l1 import WaveformL1, WaveformL1Config
+from .spectral import SpectralLoss, SpectralScale, spectral_distance
+from .waveform import LogError, LogErrorConfig, RelativeL1, RelativeL1Config, WaveformL1, WaveformL1Config
 
 __all__ = [
     "ADVERSARIAL_LOSSES",
     "AdversarialLoss",
+    "CompandedSTFT",
+    "CompandedSTFTConfig",
     "ComplexSTFTDiscriminators",
     "ComplexSTFTDiscriminatorsConfig",
     "GradientBalancer",
@@ -34,6 +37,8 @@ __all__ = [
     "LatentDiscriminatorConfig",
     "Loudness",
     "LoudnessConfig",
+    "LogError",
+    "LogErrorConfig",
     "MultiBandSTFTDiscriminators",
     "MultiBandSTFTDiscriminatorsConfig",
     "MultiPeriodDiscriminators",
@@ -44,6 +49,9 @@ __all__ = [
     "MultiScaleDiscriminatorsConfig",
     "MultiScaleMel",
     "MultiScaleMelConfig",
+    "RelativeL1",
+    "RelativeL1Config",
+    "SpectralLoss",
     "SpectralScale",
     "WaveformL1",
     "WaveformL1Config",

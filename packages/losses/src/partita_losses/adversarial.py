@@ -19,7 +19,7 @@ from torch import Tensor
 def hinge_discriminator_loss(real: Sequence[DiscriminatorOutput], fake: Sequence[DiscriminatorOutput]) -> Tensor:
     """Hinge loss of the discriminators, `relu(1 - real) + relu(1 + fake)` (Lim and Ye, 2017, arXiv 1705.02894).
 
-    Its value is 2 for discriminators that return zero, and 0 for perfect ones.
+    Its value is 2 for discriminators that return zero, the best at chance, and 0 for perfect ones.
 
     Args:
         real: outputs for recordings.
@@ -42,7 +42,7 @@ def least_squares_discriminator_loss(
 ) -> Tensor:
     """Least-squares loss of the discriminators, `(1 - real)^2 + fake^2` (LSGAN, Mao et al., 2017, arXiv 1611.04076).
 
-    Its value is 0.5 for discriminators that return 0.5, the best they can do by chance, and 0 for perfect ones.
+    Its value is 0.5 for discriminators that return 0.5, the best at chance, and 0 for perfect ones.
 
     Args:
         real: outputs for recordings.
@@ -66,15 +66,17 @@ class AdversarialLoss(NamedTuple):
     Attributes:
         discriminator: loss of the discriminators, a function of their outputs for recordings and for samples.
         generator: loss of the generator, a function of the outputs for samples.
+        chance: value of `discriminator` at chance: the minimum over logits that are the same for all signals.
     """
 
     discriminator: Callable[[Sequence[DiscriminatorOutput], Sequence[DiscriminatorOutput]], Tensor]
     generator: Callable[[Sequence[DiscriminatorOutput]], Tensor]
+    chance: float
 
 
 ADVERSARIAL_LOSSES = {
-    "hinge": AdversarialLoss(hinge_discriminator_loss, hinge_generator_loss),
-    "least_squares": AdversarialLoss(least_squares_discriminator_loss, least_squares_generator_loss),
+    "hinge": AdversarialLoss(hinge_discriminator_loss, hinge_generator_loss, chance=2.0),
+    "least_squares": AdversarialLoss(least_squares_discriminator_loss, least_squares_generator_loss, chance=0.5),
 }
 """Adversarial losses by name."""
 

@@ -12,7 +12,7 @@ SMALLEST_NORM = 1e-12
 
 @register("balancer/gradient", example={"decay": 0.9})
 class GradientBalancer(TypedModule):
-    """Turns loss weights into shares of the gradient, whatever the scale of each loss.
+    """Balancer that turns loss weights into shares of the gradient, whatever the scale of each loss.
 
     In a plain weighted sum a loss with large gradients dominates, and weights have to be tuned again whenever a loss
     changes. Here the gradient of each loss with respect to the samples is divided by its typical norm before it is
@@ -37,6 +37,9 @@ class GradientBalancer(TypedModule):
         losses = {"stft": stft(samples, audio).mean(), "adversarial": hinge_generator_loss(discriminators(samples))}
         balancer(losses, samples).backward()
 
+    A call may have other weights than the constructor, and leave out losses, as a schedule does: shares are those of
+    the present losses, and the running means of the others do not change.
+
     Args:
         weights: weight of each loss by name, not negative and not all zero.
         decay: decay of the running means of the norms, per step.
@@ -55,9 +58,11 @@ class GradientBalancer(TypedModule):
         if not (all(0 <= weight < float("inf") for weight in weights.values()) and sum(weights.values()) > 0):
             raise PartitaError(f"weights are {self.weights}; they must be at least 0 and finite, and not all 0")
         self.register_buffer("running", torch.zeros(len(self.weights)))
-        self.register_buffer("seen", torch.zeros(1))
+        self.register_buffer("seen", torch.zeros(len(self.weights)))
 
-    def forward(self, losses: Mapping[str, Tensor], samples: Tensor) -> Tensor:
+    def forward(
+        self, losses: Mapping[str, Tensor], samples: Tensor, weights: Mapping[str, float] | None = None
+    ) -> Tensor:
         """Weighted sum of the losses, with a balanced gradient with respect to the samples.
 
         Only `samples` receives a gradient. If it requires none, as in evaluation, the result is the plain sum.
@@ -65,6 +70,8 @@ class GradientBalancer(TypedModule):
         Args:
             losses: scalars by name, each a function of `samples`.
             samples: `(batch, ...)`, from which the losses were computed.
+            weights: weights of the losses in this call, not negative and not all zero; None for those of the
+                constructor.
 
         Returns:
             A scalar, at least float32.
@@ -72,46 +79,57 @@ class GradientBalancer(TypedModule):
         Raises:
             PartitaError: the names differ from those of the weights, or a loss does not depend on `samples`.
         """
-        for name in {*losses} ^ {*self.weights}:
+        weights = self.weights if weights is None else weights
+        for name in ({*losses} ^ {*weights}) | ({*weights} - {*self.weights}):
             state = "has no weight in" if name in losses else "was not given to"
             raise PartitaError(f"loss {name!r} {state} the balancer; {suggest(name, tuple(self.weights))}")
-        value = torch.stack([weight * upcast(losses[name].detach()) for name, weight in self.weights.items()]).sum()
+        weights = {name: weights[name] for name in self.weights if name in weights}  # in the order of the means
+        value = torch.stack([weight * upcast(losses[name].detach()) for name, weight in weights.items()]).sum()
         if not (torch.is_grad_enabled() and samples.requires_grad):
             return value
-        gradients = self._gradients(losses, samples)
-        means = self._update(torch.stack([g.flatten(1).norm(dim=1).mean() for g in gradients]))
-        share = self.norm / len(samples) / sum(self.weights.values())
+        gradients = self._gradients({name: losses[name] for name in weights}, samples)
+        present = [index for index, name in enumerate(self.weights) if name in weights]
+        means = self._update(torch.stack([g.flatten(1).norm(dim=1).mean() for g in gradients]), present)
+        share = self.norm / len(samples) / sum(weights.values())
         combined = torch.zeros_like(gradients[0])
-        for weight, gradient, mean in zip(self.weights.values(), gradients, means.unbind()):
+        for weight, gradient, mean in zip(weights.values(), gradients, means.unbind()):
             combined += gradient * (share * weight / mean.clamp_min(SMALLEST_NORM))
         carrier = (upcast(samples) * combined).sum()
         return value + (carrier - carrier.detach())
 
     def _gradients(self, losses: Mapping[str, Tensor], samples: Tensor) -> list[Tensor]:
         gradients = []
-        *_, last = self.weights
-        for name in self.weights:
+        *_, last = losses
+        for name, loss in losses.items():
             # Losses share graphs (two may come from one discriminator), so none is freed before the last.
             found = None
-            if losses[name].requires_grad:
-                (found,) = torch.autograd.grad(losses[name], samples, retain_graph=name != last, allow_unused=True)
+            if loss.requires_grad:
+                (found,) = torch.autograd.grad(loss, samples, retain_graph=name != last, allow_unused=True)
             if found is None:
                 raise PartitaError(f"loss {name!r} does not depend on the samples; leave it out of the balancer")
             gradients.append(upcast(found))
         return gradients
 
     @torch.no_grad()
-    def _update(self, norms: Tensor) -> Tensor:
-        """Running means that include `norms`; saved in training only, and unchanged by norms that are not finite."""
+    def _update(self, norms: Tensor, present: list[int]) -> Tensor:
+        """Running means of the present losses, with `norms` added; the mean is kept in training only.
+
+        Norms that are not finite are not added.
+
+        Args:
+            norms: norms of the present losses.
+            present: their positions among the weights of the constructor.
+        """
         if is_distributed():
             distributed.all_reduce(norms)
             norms = norms / distributed.get_world_size()
         norms, finite = norms.to(self.running.dtype), norms.isfinite().all()
-        running = torch.where(finite, torch.lerp(norms, self.running, self.decay), self.running)
-        seen = torch.where(finite, torch.lerp(torch.ones_like(self.seen), self.seen, self.decay), self.seen)
+        running, seen = self.running[present], self.seen[present]
+        running = torch.where(finite, torch.lerp(norms, running, self.decay), running)
+        seen = torch.where(finite, torch.lerp(torch.ones_like(seen), seen, self.decay), seen)
         if self.training:
-            self.running.copy_(running)
-            self.seen.copy_(seen)
+            self.running[present] = running
+            self.seen[present] = seen
         return running / seen.clamp_min(torch.finfo(seen.dtype).tiny)  # seen is 0 if no step was finite yet
 
 

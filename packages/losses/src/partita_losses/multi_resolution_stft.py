@@ -5,18 +5,15 @@ from collections.abc import Sequence
 import torch
 from partita_blocks import STFT, a_weighting, power
 from partita_blocks.spectral import TINY
-from partita_core import Constant, Loss, PartitaError, config_of, register, upcast
-from partita_core.ranges import Positive, Samples
-from torch import Tensor, nn
+from partita_core import Constant, PartitaError, config_of, register, upcast
+from partita_core.ranges import Count, Positive, Samples
+from torch import Tensor
 
-from .spectral import SpectralScale, check_pair, spectral_distance
+from .spectral import MIN_RMS, SpectralLoss, SpectralScale, check_pair, mid_and_side
 
 # Spectral convergence is relative to the target's magnitude in the same view, or to this fraction of the loudest view's
 # if that is larger: otherwise the difference channel of nearly monophonic stereo would dominate.
 MIN_VIEW = 1e-2
-# The same applies to the magnitude of white noise at this RMS, -50 dB of full scale: relative distances to a target
-# near silence are meaningless.
-MIN_RMS = 10 ** (-50 / 20)
 # Avoids a division by zero in the gradient if the signals are equal.
 MIN_GAP = 1e-12
 # Sum, difference, left and right.
@@ -26,7 +23,7 @@ VIEW_WEIGHTS = (1.0, 1.0, 0.5, 0.5)
 @register(
     "loss/multi_resolution_stft", example={"n_ffts": (128, 64, 32), "win_lengths": (127, 61, 31), "hops": (31, 17, 11)}
 )
-class MultiResolutionSTFT(Loss):
+class MultiResolutionSTFT(SpectralLoss):
     """Spectral convergence + L1 of log magnitudes, averaged over resolutions, summed over views of a stereo signal.
 
     For each view, with magnitudes P of the prediction and T of the target (Yamamoto et al., 2020, arXiv 1910.11480):
@@ -54,9 +51,11 @@ class MultiResolutionSTFT(Loss):
         hops: samples from frame to frame, one per resolution.
         a_weighted: apply A-weighting to the magnitudes.
         floor: magnitude at which logarithms are clamped.
+        resolutions_per_step: number of resolutions drawn at random per call in training; see `SpectralLoss`.
 
     Raises:
-        PartitaError: `n_ffts`, `win_lengths` and `hops` differ in length or are empty, or `channels` is not 1 or 2.
+        PartitaError: `n_ffts`, `win_lengths` and `hops` differ in length or are empty, `channels` is not 1 or 2, or
+            there are fewer resolutions than `resolutions_per_step`.
     """
 
     def __init__(
@@ -69,8 +68,8 @@ class MultiResolutionSTFT(Loss):
         hops: tuple[Samples, ...] = (509, 257, 127, 61, 31, 17, 11),
         a_weighted: bool = True,
         floor: Positive = 1e-4,
+        resolutions_per_step: Count | None = None,
     ) -> None:
-        super().__init__()
         if not len(n_ffts) == len(win_lengths) == len(hops) > 0:
             raise PartitaError(
                 f"n_ffts has {len(n_ffts)} values, win_lengths {len(win_lengths)} and hops {len(hops)}; "
@@ -78,15 +77,16 @@ class MultiResolutionSTFT(Loss):
             )
         if channels not in (1, 2):
             raise PartitaError(f"channels is {channels}; MultiResolutionSTFT takes 1 or 2")
-        self.channels = channels
-        self.scales = nn.ModuleList()
+        scales = []
         for n_fft, win_length, hop in zip(n_ffts, win_lengths, hops):
             stft = STFT(n_fft=n_fft, win_length=win_length, hop=hop, padding="center", nyquist=True)
             frequencies = torch.arange(stft.bins, dtype=torch.float64, device="cpu") * sample_rate / n_fft
             gains = a_weighting(frequencies) if a_weighted else torch.ones_like(frequencies)
             views = VIEW_WEIGHTS if channels == 2 else (1.0,)
             weights = torch.tensor(views, dtype=torch.float64, device="cpu") / len(n_ffts)
-            self.scales.append(_ViewScale(stft=stft, gains=gains, weights=weights, floor=floor))
+            scales.append(_ViewScale(stft=stft, gains=gains, weights=weights, floor=floor))
+        super().__init__(scales, resolutions_per_step)
+        self.channels = channels
 
     def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """Distance of each item, `(batch,)`, at least float32.
@@ -109,16 +109,10 @@ class MultiResolutionSTFT(Loss):
         if self.channels == 2:
             # Equal channels have a difference of exactly zero in time, but not after a transform in float32.
             prediction, target = mid_and_side(upcast(prediction)), mid_and_side(upcast(target))
-        return spectral_distance(list(self.scales), prediction, target, lengths)  # pyright: ignore
+        return self.distance(prediction, target, lengths)
 
 
 MultiResolutionSTFTConfig = config_of(MultiResolutionSTFT)
-
-
-def mid_and_side(audio: Tensor) -> Tensor:
-    """Convert `(batch, 2, samples)` from left and right to (L + R) / 2 and (L - R) / 2."""
-    left, right = audio.unbind(1)
-    return torch.stack([left + right, left - right], dim=1) / 2
 
 
 class _ViewScale(SpectralScale):

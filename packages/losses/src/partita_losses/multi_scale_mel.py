@@ -5,17 +5,17 @@ from collections.abc import Sequence
 
 import torch
 from partita_blocks import STFT, mel_filterbank, power
-from partita_core import Constant, Loss, PartitaError, config_of, register
-from partita_core.ranges import Positive, Samples, Width
-from torch import Tensor, nn
+from partita_core import Constant, PartitaError, config_of, register
+from partita_core.ranges import Count, Positive, Samples, Width
+from torch import Tensor
 
-from .spectral import SpectralScale, spectral_distance
+from .spectral import SpectralLoss, SpectralScale
 
 GROUP = 40  # bands per matrix product; few bins contribute to them
 
 
 @register("loss/multi_scale_mel", example={"num_mels": (5, 20), "win_lengths": (32, 128)})
-class MultiScaleMel(Loss):
+class MultiScaleMel(SpectralLoss):
     """L1 distance of log10 mel-band magnitudes: mean over channels, frames and bands, summed over scales.
 
     From DAC (Kumar et al., 2023, arXiv 2306.06546, section 3.5). Bands span 0 Hz to half the sample rate. If only the
@@ -27,9 +27,11 @@ class MultiScaleMel(Loss):
         num_mels: number of bands, one per scale.
         win_lengths: lengths of the Fourier transforms and their windows, one per scale; the hop is a quarter.
         floor: magnitude of a band at which logarithms are clamped.
+        resolutions_per_step: number of scales drawn at random per call in training; see `SpectralLoss`.
 
     Raises:
-        PartitaError: `num_mels` and `win_lengths` differ in length, or are empty.
+        PartitaError: `num_mels` and `win_lengths` differ in length, or are empty, or there are fewer scales than
+            `resolutions_per_step`.
     """
 
     def __init__(
@@ -39,17 +41,18 @@ class MultiScaleMel(Loss):
         num_mels: tuple[Width, ...] = (5, 10, 20, 40, 80, 160, 320),
         win_lengths: tuple[Samples, ...] = (32, 64, 128, 256, 512, 1024, 2048),
         floor: Positive = 1e-5,
+        resolutions_per_step: Count | None = None,
     ) -> None:
-        super().__init__()
         if not len(num_mels) == len(win_lengths) > 0:
             raise PartitaError(
                 f"num_mels has {len(num_mels)} values and win_lengths {len(win_lengths)}; give one of each per scale"
             )
-        self.scales = nn.ModuleList()
+        scales = []
         for mels, length in zip(num_mels, win_lengths):
             stft = STFT(n_fft=length, win_length=length, hop=length // 4, padding="center", nyquist=True)
             bank = mel_filterbank(sample_rate=sample_rate, n_fft=length, num_mels=mels, f_min=0, f_max=sample_rate / 2)
-            self.scales.append(_MelScale(stft=stft, filterbank=bank, floor=floor))
+            scales.append(_MelScale(stft=stft, filterbank=bank, floor=floor))
+        super().__init__(scales, resolutions_per_step)
 
     def forward(self, prediction: Tensor, target: Tensor, *, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """Distance of each item, `(batch,)`, at least float32.
@@ -63,7 +66,7 @@ class MultiScaleMel(Loss):
         Raises:
             PartitaError: the shapes differ.
         """
-        return spectral_distance(list(self.scales), prediction, target, lengths)  # pyright: ignore
+        return self.distance(prediction, target, lengths)
 
 
 MultiScaleMelConfig = config_of(MultiScaleMel)

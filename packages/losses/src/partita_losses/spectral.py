@@ -6,18 +6,20 @@ tensor that is stored: several times faster on a CPU, with a fraction of the mem
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from partita_blocks import STFT
-from partita_core import PartitaError, as_integers, as_tensor, length_mask, short_repr, upcast
+from partita_core import Loss, PartitaError, as_integers, as_tensor, length_mask, short_repr, upcast
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 # A magnitude has no gradient at zero. Samples of the prediction that are exactly zero are replaced by this fraction of
 # the target, inaudible and below the resolution of float32, so that a silent prediction has a gradient.
 TRACE = 1e-10
+# RMS of white noise at -50 dB of full scale: distances relative to a target below it are meaningless.
+MIN_RMS = 10 ** (-50 / 20)
 
 
 class SpectralScale(nn.Module, ABC):
@@ -45,6 +47,41 @@ class SpectralScale(nn.Module, ABC):
             The distance of each item, `(batch,)`, and its gradient with respect to the prediction, in the same shape:
             derivative by the real part + i * derivative by the imaginary part; None without `need_gradient`.
         """
+
+
+class SpectralLoss(Loss):
+    """Sum of the distances of several scales; a call in training mode may use a random subset of them.
+
+    A subset is drawn uniformly, without replacement, from torch's global generator on the CPU, and its sum is scaled by
+    the inverse of its share of the scales: values and gradients have the same expectation as with all scales. Eval
+    mode always uses all of them.
+
+    Args:
+        scales: resolutions of the loss.
+        resolutions_per_step: number of scales per call in training mode; None for all.
+
+    Raises:
+        PartitaError: there are fewer scales than `resolutions_per_step`.
+    """
+
+    def __init__(self, scales: Iterable[SpectralScale], resolutions_per_step: int | None) -> None:
+        super().__init__()
+        self.scales, self.resolutions_per_step = nn.ModuleList(scales), resolutions_per_step
+        if resolutions_per_step is not None and resolutions_per_step > len(self.scales):
+            raise PartitaError(
+                f"resolutions_per_step is {resolutions_per_step}, but the loss has {len(self.scales)} resolutions; "
+                "give at most as many, or None for all"
+            )
+
+    def distance(self, prediction: Tensor, target: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor:
+        """Sum of the distances of the scales that this call uses; see `spectral_distance`."""
+        scales: list[Any] = list(self.scales)
+        number = len(scales) if self.resolutions_per_step is None or not self.training else self.resolutions_per_step
+        if number == len(scales):
+            return spectral_distance(scales, prediction, target, lengths)
+        drawn = torch.randperm(len(scales), device="cpu")[:number].tolist()
+        value = spectral_distance([scales[i] for i in sorted(drawn)], prediction, target, lengths)
+        return value * (len(scales) / number)
 
 
 def spectral_distance(
@@ -166,6 +203,12 @@ def _compare(
         if gradient is not None and derivative is not None:
             gradient += scale.stft.adjoint(derivative.transpose(-1, -2), samples)
     return value
+
+
+def mid_and_side(audio: Tensor) -> Tensor:
+    """Convert `(batch, 2, samples)` from left and right to (L + R) / 2 and (L - R) / 2."""
+    left, right = audio.unbind(1)
+    return torch.stack([left + right, left - right], dim=1) / 2
 
 
 def unpadded_frames(stft: STFT, lengths: Tensor, samples: int, frames: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, distributed, nn
 
 
 class DeadCodes(nn.Module):
-    """Tracks dead codes: those that got no token while uniform use would have given them many.
+    """Tracker of dead codes: codes without a token while uniform use would have given them many.
 
     Time is measured in tokens per code under uniform use, so it does not depend on the batch and codebook sizes. A code
     starts dead, so that the first batches replace codes that they do not use. From its first use or its replacement it

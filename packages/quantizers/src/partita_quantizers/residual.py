@@ -26,7 +26,7 @@ NORM_EPS = 1e-6  # as in the library; a silent frame stays zero
 
 @register("quantizer/residual", example={"num_quantizers": 3, "codebook_size": 16, "codebook_dim": 4})
 class ResidualVQ(Quantizer):
-    """Quantizes the residual of the previous levels at each level (SoundStream, Zeghidour et al., arXiv 2107.03312).
+    """Residual VQ: each level quantizes the residual of the previous ones (SoundStream, arXiv 2107.03312).
 
     Every level has its own code space, between a linear map into it and one back (factorized codes, as in DAC, Kumar et
     al., arXiv 2306.06546). With a single map for all levels the values would span `codebook_dim` dimensions only. Codes

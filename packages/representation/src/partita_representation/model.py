@@ -89,7 +89,7 @@ class RepresentationModelConfig(Config):
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Features of a batch.
+    """Features of a batch of recordings, with their number and rate.
 
     Attributes:
         values: features `(batch, frames, width)`, at least float32, zero past the end of each item.

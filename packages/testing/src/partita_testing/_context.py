@@ -97,7 +97,7 @@ def receptive_field(
 )
 @torch.no_grad()
 def tiled_equals_whole(case: PartCase) -> None:
-    """Run in tiles with the declared context, or step by step with its state, for any split, results are the same."""
+    """Tiles with the declared context, or steps with the state, give the result of one pass, for any split."""
     part = case.build()
     frames = sum(side or 0 for side in part.context) + 9
     signal, *rest = case.inputs(part, batch=2, frames=frames)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from partita_core.decoder_roles import Decoder
 from partita_core.denoising import DenoisingDecoder
-from partita_core.roles import Decoder
 from partita_core.specs import AudioSpec, LatentSpec
 from partita_core.streams import Stream
 from torch import Tensor, nn

@@ -1,7 +1,7 @@
 """Check of parts that a linear path can stand beside."""
 
+from partita_core.decoder_roles import Decoder, FeedForwardDecoder
 from partita_core.errors import PartitaError
-from partita_core.roles import Decoder, FeedForwardDecoder
 
 from ._common import check, expect, flatten, total
 from ._parts import PartCase

@@ -93,26 +93,43 @@ def eval_noise_is_opt_in(case: BottleneckCase) -> None:
     """In eval mode nothing is random unless `stochastic=True`, which adds noise as in training and changes no state."""
     part = case.build()
     inputs = case.inputs(part)
-    expected, before = part(*inputs), torch.get_rng_state()
+    expected, random_state = part(*inputs), torch.get_rng_state()
     expect_equal(part(*inputs, stochastic=False), expected, "eval, stochastic=False", exact=True)
-    expect(torch.equal(before, torch.get_rng_state()), "eval mode draws random numbers")
+    expect(torch.equal(random_state, torch.get_rng_state()), "eval mode draws random numbers")
     state = state_of(part)
     torch.manual_seed(1)
     noisy = part(*inputs, stochastic=True).values
     expect_state(part, state, "stochastic=True in eval")
-    part = case.build().train()
-    clean = part(*inputs, stochastic=False).values
-    torch.manual_seed(1)
-    trained = part(*inputs, stochastic=True).values
     change = deviation(noisy, expected.values)
-    noisy_in_training = deviation(trained, clean) > _ROUNDING
+    torch.manual_seed(1)
+    trained = part.train()(*inputs, stochastic=True).values
+    updated = part.eval()(*inputs).values
+    # Running statistics and codebooks may be updated before or after they are used.
+    change_in_training = min(deviation(trained, expected.values), deviation(trained, updated))
     expect(
-        noisy_in_training == (change > _ROUNDING),
-        f"stochastic=True changes values by {change:.2g} of the RMS in eval mode; in training: {noisy_in_training}",
+        (change_in_training > _ROUNDING) == (change > _ROUNDING),
+        f"noise changes values by {change:.2g} of the RMS in eval mode with stochastic=True, and by "
+        f"{change_in_training:.2g} in training",
     )
 
 
-@check(shapes_are_as_declared, fix="return Posterior(mean, std) with the mean of eval mode and std >= 0")
+@check(shapes_are_as_declared, fix="draw noise and update state only if `stochastic` is not False")
+def training_without_noise_is_deterministic(case: BottleneckCase) -> None:
+    """In training mode with `stochastic=False` no random number is drawn, and no state changes."""
+    part = case.build().train()
+    inputs = case.inputs(part)
+    before, state = torch.get_rng_state(), state_of(part)
+    first = part(*inputs, stochastic=False)
+    expect(torch.equal(before, torch.get_rng_state()), "stochastic=False draws random numbers")
+    expect_state(part, state, "stochastic=False in training")
+    expect_equal(part(*inputs, stochastic=False), first, "a second call with stochastic=False", exact=True)
+
+
+@check(
+    shapes_are_as_declared,
+    training_without_noise_is_deterministic,
+    fix="return Posterior(mean, std) with the mean of eval mode and std >= 0",
+)
 def posterior_mean_equals_latents(case: BottleneckCase) -> None:
     """The posterior mean equals the values of eval mode, in training mode too; std is finite and not negative."""
     part = case.build()
@@ -142,18 +159,6 @@ def projection_keeps_latents(case: BottleneckCase) -> None:
     expect(moved.shape == values.shape, f"project maps {tuple(values.shape)} to {tuple(moved.shape)}")
     error = deviation(part.project(moved), moved)
     expect(error < 1e-3, f"a second project changes latents by {error:.2g} of the RMS")
-
-
-@check(shapes_are_as_declared, fix="draw noise and update state only if `stochastic` is not False")
-def training_without_noise_is_deterministic(case: BottleneckCase) -> None:
-    """In training mode with `stochastic=False` no random number is drawn, and no state changes."""
-    part = case.build().train()
-    inputs = case.inputs(part)
-    before, state = torch.get_rng_state(), state_of(part)
-    first = part(*inputs, stochastic=False)
-    expect(torch.equal(before, torch.get_rng_state()), "stochastic=False draws random numbers")
-    expect_state(part, state, "stochastic=False in training")
-    expect_equal(part(*inputs, stochastic=False), first, "a second call with stochastic=False", exact=True)
 
 
 @check(fix="give each loss in BottleneckOutput.losses a weight in `loss_weights`, and detach metrics")

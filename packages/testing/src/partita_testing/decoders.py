@@ -1,9 +1,9 @@
 """Conformance suite of decoders, feed-forward and denoising."""
 
 import torch
+from partita_core.decoder_roles import Decoder, FeedForwardDecoder
 from partita_core.denoising import DenoisingDecoder
 from partita_core.errors import PartitaError
-from partita_core.roles import Decoder, FeedForwardDecoder
 from torch import nn
 
 from ._common import Suite, check, expect, expect_equal, expect_finite, noise, random_splits

@@ -56,7 +56,7 @@ class MetricCase(Case):
 
 
 @check(fix="set name, label and better on the class, and register it as metric/NAME")
-def describes_itself(case: MetricCase) -> None:
+def attributes_are_set(case: MetricCase) -> None:
     """Name, label, direction and Config are set."""
     metric = case.make()
     expect(isinstance(metric, Metric), f"{type(metric).__name__} is not a Metric")
@@ -171,7 +171,7 @@ METRIC_CHECKS = Suite(
     "metric",
     MetricCase,
     (
-        describes_itself,
+        attributes_are_set,
         identical_signals_are_best,
         degradation_is_worse,
         silence_is_finite,

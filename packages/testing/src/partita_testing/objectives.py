@@ -70,7 +70,7 @@ def _trained(objective: Any, phase: str) -> list[nn.Parameter]:
 
 
 @check(fix="set phases, requires, crop_multiple and model in the class or its constructor")
-def describes_itself(case: ObjectiveCase) -> None:
+def attributes_are_set(case: ObjectiveCase) -> None:
     """Phases, keys of the batch, the multiple of crops and the model are set."""
     objective = case.build(torch.float32)
     batch = case.batch(objective)
@@ -81,7 +81,7 @@ def describes_itself(case: ObjectiveCase) -> None:
     expect(objective.crop_multiple % hop == 0, f"`crop_multiple` is {objective.crop_multiple}, the hop is {hop}")
 
 
-@check(describes_itself, fix="return StepOutput(total, losses, metrics, samples) with all but the total detached")
+@check(attributes_are_set, fix="return StepOutput(total, losses, metrics, samples) with all but the total detached")
 def outputs_are_as_declared(case: ObjectiveCase) -> None:
     """Each phase returns a finite float32 total with a gradient, and detached values per loss and metric."""
     objective = case.build(torch.float32).train()
@@ -100,7 +100,7 @@ def outputs_are_as_declared(case: ObjectiveCase) -> None:
         expect(output.samples is None or not output.samples.requires_grad, f"the samples of {phase} have a gradient")
 
 
-@check(describes_itself, fix="return each trained parameter from parameter_groups of one phase")
+@check(attributes_are_set, fix="return each trained parameter from parameter_groups of one phase")
 def phases_train_different_parameters(case: ObjectiveCase) -> None:
     """Every phase trains parameters, none is trained by two phases, and those of the model are among them."""
     objective = case.build(torch.float32)
@@ -182,7 +182,7 @@ OBJECTIVE_CHECKS = Suite(
     "objective",
     ObjectiveCase,
     (
-        describes_itself,
+        attributes_are_set,
         outputs_are_as_declared,
         phases_train_different_parameters,
         gradients_stay_in_their_phase,

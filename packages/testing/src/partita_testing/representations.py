@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from partita_core.roles import RepresentationEncoder
+from partita_core.representation_role import RepresentationEncoder
 from partita_core.specs import LatentSpec
 from partita_core.streams import Stream
 from torch import Tensor

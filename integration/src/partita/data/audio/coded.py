@@ -1,4 +1,4 @@
-"""Coded audio of which any part can be decoded, and finding out which coding a file has."""
+"""Coded audio of which any part can be decoded, and detection of the coding of a file."""
 
 import os
 from collections.abc import Callable

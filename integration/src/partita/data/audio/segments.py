@@ -73,7 +73,7 @@ class CallbackFile(RawIOBase):
 
 
 class WholeFile(CallbackFile):
-    """The bytes of an open file, which is closed with it."""
+    """All bytes of an open file; closing this closes the file."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file.seek(0, os.SEEK_END))

@@ -11,7 +11,7 @@ from .record import CorpusRecord, shard_path
 
 
 class EncodingProgress:
-    """Files, files per second, times real time, and remaining time, of all processes together; a context manager.
+    """Progress bar over all processes: files, files per second, speed, remaining time; a context manager.
 
     Args:
         output: folder of the corpus.

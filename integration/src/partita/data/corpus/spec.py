@@ -1,4 +1,4 @@
-"""Rows of a corpus of latents: what they mean, and packing latents into columns of bytes and back.
+"""Specification of the rows of a corpus, and packing of latents into columns of bytes and back.
 
 A row holds the columns of the source and
 

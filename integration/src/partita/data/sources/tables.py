@@ -135,8 +135,10 @@ def _check_audio(dataset: Any, path: Path | str) -> None:
         raise PartitaError(f"{path}: there is no column audio; {suggest('audio', columns)}")
     kind = dataset.features.arrow_schema.field("audio").type
     if pa.types.is_struct(kind) and kind.get_field_index("array") >= 0:
-        remedy = "store path and bytes, as datasets' Audio() does"
-        raise PartitaError(f"{path}: the column audio holds decoded arrays, which are not supported; {remedy}")
+        raise PartitaError(
+            f"{path}: the column audio holds decoded arrays, which are not supported; store paths of files, or encoded "
+            'files as {"path": None, "bytes": ...}, such as FLAC by soundfile.write'
+        )
     try:
         Audio(decode=False).cast_storage(pa.array([], kind))
     except (pa.ArrowException, TypeError):

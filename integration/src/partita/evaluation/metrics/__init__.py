@@ -1,7 +1,8 @@
-"""Metrics of this package, by kind: spectral, waveform, perceptual, chunks. Importing it registers them."""
+"""Metrics of this package: spectral, waveform, perceptual, periodicity, chunks. Importing it registers them."""
 
 from .chunks import Drift, DriftConfig, SeamExcess, SeamExcessConfig
 from .perceptual import PESQ, STOI, PESQConfig, STOIConfig, ViSQOL, ViSQOLConfig
+from .periodicity import FrameBuzz, FrameBuzzConfig
 from .spectral import (
     LogMelL1,
     LogMelL1Config,
@@ -31,6 +32,8 @@ __all__ = [
     "STOI",
     "Drift",
     "DriftConfig",
+    "FrameBuzz",
+    "FrameBuzzConfig",
     "LogMelL1",
     "LogMelL1Config",
     "LogSpectralDistance",

@@ -1,4 +1,4 @@
-"""Errors of waveform, phase, stereo image and loudness: what distances of magnitude spectra do not measure."""
+"""Errors of waveform, phase, stereo image and loudness, which distances of magnitude spectra ignore."""
 
 import math
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import torch
 from partita_core.arrays import as_integers
+from partita_core.decoder_roles import FeedForwardDecoder
 from partita_core.errors import PartitaError
 from partita_core.layouts import ChannelLayout
 from partita_core.lengths import length_mask
 from partita_core.precision import upcast
-from partita_core.roles import FeedForwardDecoder, Loss
+from partita_core.roles import Loss
 from partita_core.settings import register
 from partita_core.specs import AudioSpec, LatentSpec
 from torch import Tensor, nn

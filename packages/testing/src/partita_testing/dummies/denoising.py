@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from partita_core.constants import Constant
-from partita_core.denoising import DenoisingDecoder, NoiseSchedule
+from partita_core.denoising import AudioTransform, DenoisingDecoder, NoiseSchedule
 from partita_core.errors import PartitaError
 from partita_core.layouts import ChannelLayout
 from partita_core.noise import keyed_noise
-from partita_core.roles import AudioTransform
 from partita_core.settings import register
 from partita_core.specs import AudioSpec, LatentSpec
 from torch import Tensor, nn

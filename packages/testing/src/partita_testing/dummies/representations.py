@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from partita_core.roles import RepresentationEncoder
+from partita_core.representation_role import RepresentationEncoder
 from partita_core.settings import register
 from partita_core.specs import LatentSpec
 from torch import Tensor, nn
