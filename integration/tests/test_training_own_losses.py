@@ -1,4 +1,4 @@
-"""Stage of training on the losses of the model's own parts: `losses_from`."""
+"""Stages of training: the losses of the model's own parts alone, and continuous latents before codes."""
 
 from dataclasses import replace
 
@@ -10,6 +10,7 @@ from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout, PartitaErr
 from partita_decoders import OobleckDecoderConfig, SourceFilterDecoderConfig
 from partita_encoders import FrameEncoderConfig
 from partita_losses import ComplexSTFTDiscriminatorsConfig
+from partita_quantizers import SplitConfig
 
 AUDIO = AudioSpec(16_000, 1, (ChannelLayout.MONO,))
 OBJECTIVE = replace(AdversarialReconstructionConfig.example(), discriminator=None, losses_from=0.4)
@@ -70,3 +71,26 @@ def test_losses_from_needs_a_decoder_with_losses_and_no_discriminator():
     adversarial = replace(OBJECTIVE, discriminator=ComplexSTFTDiscriminatorsConfig.example(), weights=weights)
     with pytest.raises(PartitaError, match=r"losses_from is 0\.4"):
         adversarial.build(model=model())
+
+
+def test_decoder_gets_continuous_latents_before_quantize_from(monkeypatch):
+    torch.manual_seed(0)
+    encoder = FrameEncoderConfig(width=8, inner=8, blocks=1, pitch=True)
+    decoder = SourceFilterDecoderConfig(width=8, inner=8, blocks=1, nodes=8)
+    config = AutoencoderConfig(AUDIO, 6, encoder, SplitConfig.example(), decoder)
+    it = replace(OBJECTIVE, quantize_from=0.6).build(model=config.build().train())
+    given, hidden = [], []
+    it.model.encoder.register_forward_hook(lambda part, inputs, output: hidden.append(output.detach()))
+    for name in ("losses", "reconstruct"):
+        method = getattr(it.model.decoder, name)
+        monkeypatch.setattr(
+            it.model.decoder, name, lambda values, *rest, method=method: given.append(values) or method(values, *rest)
+        )
+    codebook = it.model.bottleneck.rest.levels[0].codebook.embed.clone()
+    for step in (39, 59):
+        out = it(batch(), TrainState(step, 100), "generator")
+        torch.testing.assert_close(given[-1].detach(), hidden[-1])
+        assert "rest_commitment" in out.losses
+    assert not torch.equal(it.model.bottleneck.rest.levels[0].codebook.embed, codebook)
+    it(batch(), TrainState(60, 100), "generator")
+    assert float((given[-1].detach() - hidden[-1]).abs().max()) > 0.01

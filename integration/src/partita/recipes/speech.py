@@ -30,7 +30,7 @@ def speech_pocket_vq() -> RunConfig:
         "mel": MultiScaleMelConfig(num_mels=(80, 64, 40), win_lengths=(1024, 512, 256), resolutions_per_step=1),
         "loudness": LoudnessConfig(),
     }
-    adamw = AdamWConfig(lr=2e-3, schedule=Cosine(warmup_steps=30), betas=(0.9, 0.98), weight_decay=1e-3)
+    adamw = AdamWConfig(lr=2e-3, schedule=Cosine(warmup_steps=50), betas=(0.9, 0.98), weight_decay=1e-3)
     return RunConfig(
         model=AutoencoderConfig(
             _AUDIO, 25, FrameEncoderConfig(pitch=True), SplitConfig(rest=vq), SourceFilterDecoderConfig()

@@ -96,16 +96,12 @@ class PitchTracker(TypedModule):
         self.context = self.path + -(-self.margin // hop)
         positions = torch.linspace(-1, 1, candidates, dtype=torch.float64, device="cpu")
         lags = sample_rate / self.scale.frequency(positions)
-        self.lags = math.ceil(float(lags.max())) + 2
+        self.lags = math.ceil(sample_rate / self.scale.f_min) + 2
         self.n_fft = 1 << (self.window + self.lags - 1).bit_length()
-        below = lags.floor()
-        matrix = torch.zeros(self.lags, candidates, dtype=torch.float64, device="cpu")
-        index = torch.arange(candidates, device="cpu")
-        matrix[below.long(), index] = 1 - (lags - below)
-        matrix[below.long() + 1, index] = lags - below
+        matrix = (1 - (torch.arange(self.lags, device="cpu")[:, None] - lags).abs()).clamp_min(0)
         hann = torch.hann_window(self.window, dtype=torch.float64, device="cpu")
         own = self._autocorrelation(hann)
-        self._hann, self._energy = Constant(hann), float(own[0])
+        self._hann, self._energy = Constant(hann), 3 / 8 * self.window
         # Interpolates the autocorrelation at the lags of the candidates, divided by that of the window.
         self._interpolation = Constant(matrix * (own[0] / own)[:, None])
         octaves = (1 - positions) * self.scale.nepers / math.log(2)

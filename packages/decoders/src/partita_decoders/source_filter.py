@@ -140,7 +140,7 @@ class SourceFilterDecoder(FeedForwardDecoder):
         self.in_dim, self.hop, self.audio_spec, self.steps = dim, hop, audio_spec, steps
         self.loss_weights = {"likelihood": likelihood_weight} if likelihood_weight else {}
         self.stft = STFT(n_fft=n_fft, hop=hop // steps, padding="same")
-        self._energy = float(self.stft.window(torch.empty(0, dtype=torch.float64, device="cpu")).square().sum())
+        self._energy = 3 / 8 * n_fft  # of the Hann window
         self.pulses = PulseTrain(rate, hop, PitchScale())
         self.envelope = EnvelopeNodes(rate, n_fft, nodes)
         typical = _LEVEL + _SLOPE * torch.asinh(self.envelope.frequencies / 500)

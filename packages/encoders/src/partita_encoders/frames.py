@@ -69,7 +69,7 @@ class FrameEncoder(Encoder):
         self.margin = (n_fft - hop // steps) // 2
         frequencies = torch.arange(self.stft.bins, dtype=torch.float64, device="cpu") * audio_spec.sample_rate / n_fft
         self._level = Constant(_LEVEL + _SLOPE * torch.asinh(frequencies / 500))
-        self._energy = float(self.stft.window(frequencies).square().sum())
+        self._energy = 3 / 8 * n_fft  # of the Hann window
         self.pitch = PitchTracker(audio_spec.sample_rate, hop) if pitch else None
         before = -(-self.margin // hop) if self.pitch is None else max(-(-self.margin // hop), self.pitch.context)
         self.context = (before + blocks, before + blocks)
