@@ -24,7 +24,8 @@ def speech_pocket_vq() -> RunConfig:
     likelihood of spectra, which needs no synthesis. Then codes and losses on samples enter: those of magnitudes and of
     loudness, since the phase of a voice is not coded.
     """
-    vq = ResidualVQConfig(num_quantizers=5, codebook_size=1024, codebook_dim=None, quantizer_dropout=0.5)
+    # A commitment of the usual weight pulled the latents to the codes of the first level, and slowed learning.
+    vq = ResidualVQConfig(num_quantizers=5, codebook_size=1024, codebook_dim=None, commitment_weight=0.01)
     losses = {
         "stft": CompandedSTFTConfig(complex_weight=0.0, resolutions_per_step=1),
         "mel": MultiScaleMelConfig(num_mels=(80, 64, 40), win_lengths=(1024, 512, 256), resolutions_per_step=1),
