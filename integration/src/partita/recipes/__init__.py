@@ -11,7 +11,6 @@ from .music2latent2 import codicodec_base, codicodec_tiny, music2latent2_base, m
 from .oobleck import oobleck_base, oobleck_tiny
 from .quantization import vq_base, vq_tiny
 from .representation import representation_base, representation_small, representation_tiny
-from .speech import speech_pocket_vq
 
 __all__ = [
     "CODEC_RECIPES",

@@ -2,6 +2,7 @@
 
 from .activations import ACTIVATIONS, ELU, Snake, SnakeBeta, SnakeLite
 from .attention import RMSNorm, TransformerBlock, WindowedTransformer, rotary_angles, rotate, windowed_attention
+from .bands import Bands
 from .batch_norm import BatchNorm
 from .causal_conv2d import (
     CausalConv2d,
@@ -30,6 +31,7 @@ from .envelope_nodes import EnvelopeNodes
 from .frame_stack import FrameBlock, FrameStack
 from .fused import FusedStages, fuse_stages
 from .grid_vectors import GridToVectors, VectorsToGrid
+from .hashed_signs import hashed_signs
 from .level_code import Level, LevelCode
 from .linear_codec import (
     FrameCovariance,
@@ -52,6 +54,8 @@ from .noise_conditioning import (
 )
 from .patching import Depatchifier, Patchifier, patch_grid
 from .pitch import Pitch, PitchScale, PitchTracker
+from .planar_conv import Conv1d, Conv2d, ConvTranspose1d
+from .pointwise import elu, group_norm, silu
 from .spectral import STFT, LogMel, a_weighting, mel_filterbank, overlap_add, power, reflect_pad, reflected_positions
 from .voice_source import PulseTrain, white_noise
 
@@ -60,6 +64,7 @@ __all__ = [
     "AdaptiveGroupNorm",
     "AdaptiveLayerNorm",
     "AdaptiveScale",
+    "Bands",
     "BatchNorm",
     "CausalBlock",
     "CausalConv2d",
@@ -69,6 +74,9 @@ __all__ = [
     "ChunkTransformer",
     "ChunkTransformerBlock",
     "CompandedSTFT",
+    "Conv1d",
+    "Conv2d",
+    "ConvTranspose1d",
     "Depatchifier",
     "DownStage",
     "DownUnit2d",
@@ -111,9 +119,12 @@ __all__ = [
     "conv_reach",
     "conv_transpose_reach",
     "down_stages",
+    "elu",
     "fit_linear_codec",
     "from_mid_side",
+    "hashed_signs",
     "fuse_stages",
+    "group_norm",
     "init_truncated_normal",
     "mel_filterbank",
     "overlap_add",
@@ -125,6 +136,7 @@ __all__ = [
     "residual_units",
     "rotary_angles",
     "rotate",
+    "silu",
     "sinusoidal_embedding",
     "to_mid_side",
     "up_stages",

@@ -1,5 +1,6 @@
 """Encoders from audio to the hidden frames of an autoencoder."""
 
+from .adaptive import AdaptiveEncoder, AdaptiveEncoderConfig
 from .frames import FrameEncoder, FrameEncoderConfig
 from .genae import GenAEEncoder, GenAEEncoderConfig, MelFusion
 from .linear import LinearEncoder, LinearEncoderConfig
@@ -9,6 +10,8 @@ from .spectrostream import SpectroStreamEncoder, SpectroStreamEncoderConfig
 from .summary import SummaryEncoder, SummaryEncoderConfig
 
 __all__ = [
+    "AdaptiveEncoder",
+    "AdaptiveEncoderConfig",
     "FrameEncoder",
     "FrameEncoderConfig",
     "GenAEEncoder",

@@ -1,7 +1,7 @@
 """Frame encoder: matrix products over log spectra, with an optional fundamental frequency."""
 
 import torch
-from partita_blocks import STFT, FrameStack, PitchTracker, power, to_mid_side
+from partita_blocks import STFT, Bands, FrameStack, PitchTracker, power, to_mid_side
 from partita_core import AudioSpec, Constant, Encoder, PartitaError, config_of, register, upcast
 from partita_core.ranges import Layers, Positive, Samples, Width
 from torch import Tensor
@@ -32,6 +32,7 @@ class FrameEncoder(Encoder):
         blocks: residual blocks, each of which adds one frame of context to either side.
         steps: spectra per frame.
         window: length of the windows in seconds.
+        bands: number of bands that the powers of each spectrum are averaged in; None for all bins.
         pitch: make the first channel the fundamental frequency.
 
     Raises:
@@ -50,6 +51,7 @@ class FrameEncoder(Encoder):
         blocks: Layers = 3,
         steps: Samples = 2,
         window: Positive = 0.024,
+        bands: Width | None = None,
         pitch: bool = False,
     ) -> None:
         super().__init__()
@@ -68,13 +70,17 @@ class FrameEncoder(Encoder):
         self.stft = STFT(n_fft=n_fft, hop=hop // steps, padding="none")
         self.margin = (n_fft - hop // steps) // 2
         frequencies = torch.arange(self.stft.bins, dtype=torch.float64, device="cpu") * audio_spec.sample_rate / n_fft
-        self._level = Constant(_LEVEL + _SLOPE * torch.asinh(frequencies / 500))
         self._energy = 3 / 8 * n_fft  # of the Hann window
+        self.bands = None
+        if bands is not None:
+            self.bands = Bands(bands, self.stft.bins, audio_spec.sample_rate)
+            frequencies = self.bands.mean(frequencies)
+        self._level = Constant(_LEVEL + _SLOPE * torch.asinh(frequencies / 500))
         self.pitch = PitchTracker(audio_spec.sample_rate, hop) if pitch else None
         before = -(-self.margin // hop) if self.pitch is None else max(-(-self.margin // hop), self.pitch.context)
         self.context = (before + blocks, before + blocks)
         self.network = FrameStack(
-            audio_spec.channels * steps * self.stft.bins + 2 * pitch,
+            audio_spec.channels * steps * (bands or self.stft.bins) + 2 * pitch,
             out_dim - pitch,
             width=width,
             inner=inner,
@@ -109,6 +115,7 @@ class FrameEncoder(Encoder):
             margin = self.stft.n_fft - self.stft.hop
             padded = torch.nn.functional.pad(audio, (self.margin, margin - self.margin))
             powers = power(self.stft(padded)).mT / self._energy
+            powers = powers if self.bands is None else self.bands.mean(powers)
             logs = (powers + _FLOOR**2).log() / 2 - self._level.like(powers)
             return (_SCALE * logs).unflatten(2, (-1, self.steps)).transpose(1, 2).flatten(2)
 
