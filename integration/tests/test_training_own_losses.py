@@ -94,3 +94,20 @@ def test_decoder_gets_continuous_latents_before_quantize_from(monkeypatch):
     assert not torch.equal(it.model.bottleneck.rest.levels[0].codebook.embed, codebook)
     it(batch(), TrainState(60, 100), "generator")
     assert float((given[-1].detach() - hidden[-1]).abs().max()) > 0.01
+
+
+def test_likelihood_learns_the_envelope_of_a_voice():
+    """The distance to the spectra of one voice falls within 40 steps."""
+    it = OBJECTIVE.build(model=model().train())
+    phase = 2 * torch.pi * 140 * torch.arange(3200) / 16_000
+    voiced = 0.05 * sum((h * phase).cos() / h for h in range(1, 12))  # pyright: ignore
+    data = batch() | {"audio": voiced.expand(2, 1, -1)}  # pyright: ignore
+    optimizer = torch.optim.Adam(it.model.parameters(), lr=2e-2)
+    values = []
+    for _ in range(40):
+        out = it(data, TrainState(0, 100), "generator")
+        optimizer.zero_grad()
+        out.total.backward()
+        optimizer.step()
+        values.append(float(out.losses["likelihood"]))
+    assert values[-1] < 0.6 * values[0]
