@@ -39,6 +39,7 @@ __all__ = [
     "representation_base",
     "representation_small",
     "representation_tiny",
+    "speech_pocket_vq",
     "vq_base",
     "vq_tiny",
 ]
