@@ -5,7 +5,8 @@
 The first model decodes in chunks and is run with every sampler. The others use their own sampler and are compared with
 it: variants of its latents, and controls without chunks, measured on the same grid of seams. On the clips of one split:
 
-1. every model and every sampler: log-mel L1, MR-STFT, SI-SDR, seam excess, and forward passes per chunk;
+1. every model and every sampler: log-mel L1, MR-STFT, SI-SDR, seam excess, and forward passes per chunk; and the first
+   model without the output of its denoising network, and with a wrong chunk before each chunk;
 2. two-step decoding at several noise levels of the context, with and without refinement;
 3. the error from chunk to chunk of long recordings, joined from the clips in random orders;
 4. the change over time if one latent of a chunk is replaced by the mean of its position over the data set.
@@ -15,7 +16,6 @@ Writes `chunked_decoding.json`, `.md` and plots; equal for equal models, data an
 
 # ruff: noqa: E402
 import argparse
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -27,6 +27,7 @@ prepare_process()
 
 import torch
 from chunked_decoding_plots import plot_all
+from denoising_ablations import ablations, with_sampler
 from harness import RESULTS, table
 from latent_effects import EffectSpread, effect_spread, latent_effects, mean_tokens
 from partita.data import open_dataset, spread_rows, whole_files
@@ -38,7 +39,6 @@ from partita_core import (
     Autoencoder,
     ChannelLayout,
     Codec,
-    DenoisingDecoder,
     Latents,
     PartitaError,
     Sampler,
@@ -111,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     samplers = SAMPLERS | dict(sweep().values())
     systems = models | {name: with_sampler(first, sampler) for name, sampler in samplers.items()}
+    ablated = ablations(first)
+    systems |= ablated
     seams = SeamExcess(chunk=chunk, edge=EDGE)
     profile = Profile(seams)
     found = evaluate(
@@ -153,6 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"## Samplers of {next(iter(models))}",
         system_table(found, list(SAMPLERS), forwards),
         difference_table(found, [name for name in SAMPLERS if name != "two_step"], "two_step"),
+        f"## Ablations of {next(iter(models))}",
+        system_table(found, list(ablated)),
+        difference_table(found, list(ablated), next(iter(models))),
         "## Two-step decoding by noise level of the context",
         sweep_table(found),
         f"## Drift over {options.recordings} recordings of {options.chunks} chunks",
@@ -252,20 +257,6 @@ def effects_of(
     ]
     total = torch.cat(effects, dim=1).mean(1)
     return [effect_spread(each) for each in effects], (total / total.mean()).tolist()
-
-
-def with_sampler(codec: Codec, sampler: Sampler) -> Autoencoder:
-    """A copy of the codec with shared weights and another default sampler, to evaluate several samplers as systems.
-
-    Raises:
-        PartitaError: the decoder does not denoise.
-    """
-    if not isinstance(codec, Autoencoder) or not isinstance(codec.decoder, DenoisingDecoder):
-        raise PartitaError(f"{type(codec).__name__} has no denoising decoder, which a sampler needs")
-    twin = copy.deepcopy(codec, {id(weight): weight for weight in (*codec.parameters(), *codec.buffers())})
-    assert isinstance(twin.decoder, DenoisingDecoder)
-    twin.decoder.sampler = sampler
-    return twin
 
 
 def system_table(found: Evaluation, names: list[str], forwards: Mapping[str, float] | None = None) -> str:

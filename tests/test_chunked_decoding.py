@@ -147,7 +147,7 @@ def test_script_end_to_end(script, tmp_path, monkeypatch):
     assert all(len(row) == 3 for rows in record["errors by chunk"].values() for row in rows)
     assert len(record["effects"]["rows"]) == 1 and len(record["mean effect by latent and frame"]["set"]) == 2
     text = (output / "chunked_decoding.md").read_text()
-    assert text.count("\n## ") == 4 and "| rows − set |" in text
+    assert text.count("\n## ") == 5 and "| rows − set |" in text and "| output zeroed − set |" in text
     plots = {path.name for path in output.glob("*.svg")}
     assert plots == {
         f"{n}.svg" for n in ("samplers", "seam_profile", "sigma_context", "error_by_chunk", "latent_effects")

@@ -292,7 +292,7 @@ DECODERS = {name: broken(TransposedConfig()) for name, broken in BREAK_DECODER.i
         ),
     )(DenoisingConfig()),
     "streamed_denoising_equals_whole": spoiled(lambda part: setattr(part, "sampler", Forgetful()))(DenoisingConfig()),
-    "chunks_are_independent": method(
+    "condition_context_is_as_declared": method(
         "condition",
         lambda parent, self, hidden, layout: (parent.condition(self, hidden, layout)[0].cumsum(1),),
     )(DenoisingConfig()),

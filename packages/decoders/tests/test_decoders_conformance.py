@@ -1,5 +1,7 @@
 """Conformance of every decoder, with one entry per component."""
 
+from dataclasses import replace
+
 import pytest
 from partita_core import components, lookup
 from partita_testing import DECODER_CHECKS, DecoderCase
@@ -17,7 +19,11 @@ COMPONENTS = [
 ]
 SLOW_TO_EXPORT = {"decoder/consistency", "decoder/genae", "decoder/spectrostream"}
 
-CASES = {"decoder/adaptive": DecoderCase(lookup("decoder/adaptive").example(), dim=2 * 2 * 24, hop=24)}
+MEAN = replace(lookup("decoder/consistency").example(), refines=True, local=True, latents_in_decoder=False)
+CASES = {
+    "decoder/adaptive": DecoderCase(lookup("decoder/adaptive").example(), dim=2 * 2 * 24, hop=24),
+    "decoder/linear_path of decoder/consistency": DecoderCase(lookup("decoder/linear_path")(MEAN, numbers=3)),
+}
 
 
 def test_list_of_components_is_complete():
@@ -31,6 +37,8 @@ def case(name, check):
     return pytest.param(name, check, id=f"{name}-{check.__name__}", marks=[pytest.mark.slow] if slow else [])
 
 
-@pytest.mark.parametrize("name, check", [case(name, check) for name in COMPONENTS for check in DECODER_CHECKS])
+@pytest.mark.parametrize(
+    "name, check", [case(name, check) for name in sorted({*COMPONENTS, *CASES}) for check in DECODER_CHECKS]
+)
 def test_decoder_conformance(name, check):
     check(CASES.get(name) or DecoderCase(lookup(name).example()))

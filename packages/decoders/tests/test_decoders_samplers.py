@@ -1,7 +1,8 @@
 """Calls and results of each sequential sampler, with a tiny denoiser and with decoders of known outputs."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -120,6 +121,18 @@ def test_one_autoregressive_step_equals_two_step_without_refining(tiny, features
     assert not torch.allclose(sampled(Independent(), tiny, given)[..., 4:8], first[..., 4:8])
 
 
+@torch.no_grad()
+def test_without_new_noise_steps_are_those_of_the_probability_flow(features, sampled, seeds):
+    """For unit-variance Gaussian data the factor of a step is (1 + s t) / (1 + s**2), from level s to level t."""
+    given = (torch.zeros(2, 3, 1),)
+    levels = [80, *(NoiseSchedule().sigma(1 - step / 4) for step in (1, 2, 3)), 0]
+    factor = math.prod((1 + s * t) / (1 + s**2) for s, t in pairwise(levels))
+    start = torch.cat([80 * keyed_noise(seeds, t, "step 0", shape=(1, 1, 8)) for t in range(3)], dim=-1)
+    for sampler in (Autoregressive(steps=4, new_noise=False), Independent(steps=4, new_noise=False)):
+        torch.testing.assert_close(sampled(sampler, Gaussian(), given), factor * start)
+        assert not torch.allclose(sampled(replace(sampler, new_noise=True), Gaussian(), given), factor * start)
+
+
 def test_overlap_takes_both_sides_of_a_seam_from_one_call(features, sampled):
     # Call k on a pair returns k + 0.25 on the left and k + 0.5 on the right. The pairs are calls 2, 4 and 6.
     out = sampled(Overlap(), CallNumber(), features(4))[0, 0, 0].unflatten(0, (4, -1))
@@ -214,6 +227,13 @@ class CallNumber(Known):
     def step(self, x, sigma):
         self.count += 1
         return 0 * x + self.count + torch.tensor([0.25, 0.5])[: x.shape[-2], None]
+
+
+class Gaussian(Known):
+    """Exact denoiser of least squared error of standard normal data."""
+
+    def step(self, x, sigma):
+        return x / (1 + sigma.square())
 
 
 class Level(Known):

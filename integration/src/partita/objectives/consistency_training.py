@@ -1,5 +1,6 @@
 """Consistency training: a denoising decoder is trained to give the same output at adjacent noise levels."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
@@ -23,6 +24,7 @@ from partita.data import Batch
 
 from .code_usage import CodeUsage
 from .consistency_chunks import ChunkWindows, chunk_windows, single_chunks
+from .data_fit import fit_parts, hold_linear_numbers
 from .noise_level_metrics import noise_level_metrics
 from .objective import Objective, ObjectiveConfig, TrainState, check_weights, trainable_group, weighted_sum
 
@@ -44,7 +46,8 @@ class ConsistencyTrainingConfig(ObjectiveConfig):
         uniform_share: fraction of the times that are drawn uniformly. One-step decoding starts at the largest level,
             which is rarely drawn otherwise.
         conditioning_start: fraction of the run, at its beginning, that trains only the decoder's own losses, that is,
-            the conditioning on the latents; the expensive denoiser is not run. For decoders that have such losses.
+            the conditioning on the latents; the expensive denoiser is not run. For decoders that have such losses. The
+            numbers of a linear path are not corrected during this time.
         warm_start: fraction of the rest whose teacher is the clean signal, which is plain denoising; the step size
             decays over what follows. 1 for plain denoising throughout.
         offset: offset of the pseudo-Huber distance per element.
@@ -119,13 +122,20 @@ class ConsistencyTraining(Objective):
         coder = model.bottleneck if model.quantizer is None else model.quantizer
         self.code_usage = CodeUsage(coder.codebook_sizes)
 
+    def initialize(self, batches: Iterable[Batch], *, seconds: float | None = None) -> str:
+        """Fit the parts that are measured on data; see `Objective`."""
+        return fit_parts(self.model, batches, seconds=seconds)
+
     def forward(self, batch: Batch, state: TrainState, phase: str) -> StepOutput:
         """Compute the only phase; see `Objective`."""
+        conditioning = state.progress < self.config.conditioning_start
+        # The losses of the decoder alone would pull the numbers away from those of the linear codec.
+        hold_linear_numbers(self.model, held=conditioning)
         hidden, parts = self._encode(batch)
         metrics = {name: value for _, output in parts for name, value in output.metrics.items()}
         metrics |= self.code_usage(parts[-1][1].codes, state.step)
         chunks = chunk_windows(self._decoder, hidden, batch)
-        if state.progress < self.config.conditioning_start:
+        if conditioning:
             losses, levels, total = {}, {}, self._zero()
         else:
             loss, levels = self._consistency(chunks, state)

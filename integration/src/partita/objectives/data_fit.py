@@ -7,7 +7,7 @@ from partita_blocks import fit_linear_codec, to_mid_side
 from partita_bottlenecks import Adaptive
 from partita_core import Autoencoder, PartitaError
 from partita_decoders import FrameDecoder, LinearDecoder
-from partita_encoders import LinearEncoder
+from partita_encoders import LinearEncoder, LinearPathEncoder
 from torch import Tensor
 
 from partita.data import Batch
@@ -42,6 +42,13 @@ def fit_parts(model: Autoencoder, batches: Iterable[Batch], *, seconds: float | 
     if isinstance(network, FrameDecoder):
         _fit_noise(network, encoders[0], decoders[0], next(iter(batches)))
     return line
+
+
+def hold_linear_numbers(model: Autoencoder, *, held: bool) -> None:
+    """Hold the numbers of linear paths at those of the linear codec, or let the networks correct them."""
+    for part in model.encoder.modules():
+        if isinstance(part, LinearPathEncoder):
+            part.held = held
 
 
 def _excerpt(batches: Iterable[Batch], wanted: float, sample_rate: int) -> Iterator[Batch]:

@@ -4,10 +4,14 @@ Their construction and training are ours. They consist of transforms and of netw
 sample rate.
 """
 
-from partita_bottlenecks import AdaptiveConfig, IdentityConfig
+from typing import Any
+
+from partita_bottlenecks import AdaptiveConfig, IdentityConfig, TanhConfig
 from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout
 from partita_decoders import (
     AdaptiveDecoderConfig,
+    Autoregressive,
+    ConsistencyDecoderConfig,
     FrameDecoderConfig,
     LinearPathDecoderConfig,
     SourceFilterDecoderConfig,
@@ -17,7 +21,7 @@ from partita_losses import CompandedSTFTConfig, LogErrorConfig, LoudnessConfig, 
 from partita_quantizers import ResidualVQConfig, SplitConfig
 
 from partita.data import Augmentation, DataConfig
-from partita.objectives import AdversarialReconstructionConfig
+from partita.objectives import AdversarialReconstructionConfig, ConsistencyTrainingConfig
 from partita.training import AdamWConfig, Cosine, RunConfig, TrainerConfig
 
 _MONO_16 = AudioSpec(16_000)
@@ -26,6 +30,61 @@ _SPEECH = Augmentation(level_db=-23.0, level_range_db=8.0)
 
 
 _AUDIO = AudioSpec(44_100, 2, (ChannelLayout.MONO, ChannelLayout.STEREO, ChannelLayout.MID_SIDE))
+
+
+def music2latent2_pocket() -> RunConfig:
+    """Music2Latent2 about a linear mean, for speech: 16 kHz mono, 64 channels at 31.25 Hz, 3.2 M parameters.
+
+    52 numbers of a frame are principal components of an MDCT, whose audio is the mean about which chunks of 0.512 s are
+    denoised. The other channels are learned; the envelope of what the mean lacks is decoded from all of them. The
+    network is trained as a denoiser of least squared error, and few steps along its probability flow decode.
+    """
+    path: dict[str, Any] = {"numbers": 52, "level": "channel"}
+    encoder = LinearPathEncoderConfig(
+        FrameEncoderConfig(hop=512, steps=4, width=160, inner=320), **path, weighting=0.5, corrects=False
+    )
+    network = ConsistencyDecoderConfig(
+        n_fft=512,
+        stft_hop=256,
+        chunk_frames=32,
+        tilt=6.0,
+        companding_scale=0.17,
+        channels=(8, 32, 64, 128),
+        strides=((4, 1), (4, 2), (4, 2)),
+        blocks=(1, 1, 1, 1),
+        upsampler_layers=2,
+        layers=2,
+        heads=2,
+        head_dim=64,
+        condition_dim=128,
+        direct=64,
+        local=True,
+        envelope_weight=50.0,
+        refines=True,
+        noise_passes=False,
+        sigma_max=5.0,
+        sampler=Autoregressive(steps=5, new_noise=False),
+    )
+    decoder = LinearPathDecoderConfig(network, **path)
+    return RunConfig(
+        model=AutoencoderConfig(_MONO_16, 64, encoder, TanhConfig(), decoder),
+        objective=ConsistencyTrainingConfig(
+            uniform_share=0.25,
+            conditioning_start=0.1,
+            warm_start=1.0,
+            offset=1.0,
+            pointwise=True,
+            min_gap=1.0,
+            max_gap=1.0,
+        ),
+        data=DataConfig(crop_seconds=1.024, batch_size=4, num_workers=1, augmentation=_SPEECH),
+        trainer=TrainerConfig(
+            steps=8000,
+            optimizers={"generator": AdamWConfig(lr=1.5e-3, betas=(0.9, 0.98), schedule=Cosine(warmup_steps=50))},
+            ema_decay=0.995,
+            log_every=50,
+        ),
+    )
 
 
 def music_pocket() -> RunConfig:

@@ -1,18 +1,17 @@
 """Denoising decoders: noise schedule, the interface to samplers, and the stream from latents to audio."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .decoder_roles import Decoder
 from .errors import PartitaError
 from .ranges import Positive, Ranged
-from .streams import FrameAligner, Stream, TiledStream
+from .streams import FrameAligner, Stream, TiledStream, Tree, map_tree
 from .typed_module import TypedModule
 
 
@@ -99,6 +98,7 @@ class DenoisingDecoder(Decoder, ABC):
     Attributes:
         window: maximum number of chunks per denoising step.
         frames_per_chunk: latent frames per chunk.
+        condition_context: chunks to the left and right of a chunk that its features depend on.
         schedule: noise levels of training and sampling.
         representation: transform of audio that is denoised; `hop * frames_per_chunk` is a multiple of its hop.
         sampler: default sampler.
@@ -107,6 +107,7 @@ class DenoisingDecoder(Decoder, ABC):
 
     window: int
     frames_per_chunk: int
+    condition_context: tuple[int, int] = (0, 0)
     schedule: NoiseSchedule
     representation: AudioTransform
     sampler: Sampler
@@ -117,8 +118,38 @@ class DenoisingDecoder(Decoder, ABC):
         """Compute features of the n chunks in latents `(batch, in_dim, n * frames_per_chunk * K)`.
 
         Each is `(batch, n, ...)`, so that the features of chunks i to j are `f[:, i:j]`. The features of a chunk depend
-        only on its own latents.
+        only on its own latents and on those of `condition_context` chunks before and after.
         """
+
+    def condition_stream(self, layout: Tensor) -> Stream:
+        """Return a stream from the latents of full chunks to their features, with the chunks along the last axis."""
+        return self.chunk_stream(lambda hidden: self.condition(hidden, layout.to(hidden.device)))
+
+    def chunk_stream(
+        self,
+        features: Callable[[Tensor], Tree],
+        *,
+        unit: int | None = None,
+        context: tuple[int, int] | None = None,
+    ) -> TiledStream:
+        """Stream of a function that computes features of chunks, with the chunks along the last axis.
+
+        The function is called once per chunk, so that memory does not grow with a push, and rounding does not depend on
+        how the input is split.
+
+        Args:
+            features: function from `(batch, dim, n * unit)` to a tree of features `(batch, n, ...)`.
+            unit: input steps per chunk; None for the tokens of a chunk.
+            context: chunks to the left and right that the features depend on; None for `condition_context`.
+        """
+        return TiledStream(
+            lambda hidden: map_tree(lambda f: f.movedim(1, -1), features(hidden)),
+            units_in=self.frames_per_chunk * self.tokens_per_frame if unit is None else unit,
+            units_out=1,
+            context=self.condition_context if context is None else context,
+            hop=self.hop * self.frames_per_chunk,
+            width=1,
+        )
 
     @abstractmethod
     def forward(self, x: Tensor, sigma: Tensor, features: tuple[Tensor, ...]) -> Tensor:
@@ -179,9 +210,10 @@ class _DenoisingStream:
             )
         if not hasattr(sampler, "start"):
             raise PartitaError(f"{sampler!r} is not a sampler; choose one of `partita_core.components('sampler/*')`")
-        self._decoder, self._layout = decoder, layout
+        self._decoder = decoder
         unit = decoder.frames_per_chunk * decoder.tokens_per_frame
         self._chunks = FrameAligner(unit, samples=decoder.hop // decoder.tokens_per_frame)
+        self._features = decoder.condition_stream(layout)
         self._sampling: Any = sampler.start(decoder, seeds)
         self._inverse = TiledStream(
             transform.inverse,
@@ -192,7 +224,7 @@ class _DenoisingStream:
             width=max(1, chunk_samples // transform.hop),
         )
         held = chunk_samples * (sampler.latency or 0)
-        self.latency = self._chunks.latency + held + self._inverse.latency
+        self.latency = self._chunks.latency + self._features.latency + held + self._inverse.latency
         self._pending = 0  # samples of the latents pushed so far, minus those returned
 
     def push(self, x: Tensor, *, last: bool = False) -> Tensor:
@@ -207,9 +239,5 @@ class _DenoisingStream:
 
     def _denoise(self, chunk: Tensor, *, last: bool) -> Tensor:
         """Return the audio that becomes final after one more chunk, or after none."""
-        count = chunk.shape[-1] // self._chunks.unit
-        # Networks cannot run on zero chunks: run one and slice it away, to get empty features of the right shape.
-        chunk = F.pad(chunk, (0, self._chunks.unit * (1 - count)))
-        features = self._decoder.condition(chunk, self._layout.to(chunk.device))
-        features = tuple(f[:, :count] for f in features)
+        features = map_tree(lambda f: f.movedim(-1, 1), self._features.push(chunk, last=last))
         return self._inverse.push(self._sampling.push(features, last=last), last=last)

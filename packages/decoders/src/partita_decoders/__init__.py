@@ -5,6 +5,7 @@ from .consistency import ConsistencyDecoder, ConsistencyDecoderConfig
 from .frames import FrameDecoder, FrameDecoderConfig
 from .genae import GenAEDecoder, GenAEDecoderConfig
 from .linear import LinearDecoder, LinearDecoderConfig
+from .linear_mean import LinearMeanDecoder
 from .linear_path import LinearPathDecoder, LinearPathDecoderConfig
 from .oobleck import OobleckDecoder, OobleckDecoderConfig
 from .samplers import Autoregressive, Independent, Overlap, Parallel, TwoStep
@@ -24,6 +25,7 @@ __all__ = [
     "Independent",
     "LinearDecoder",
     "LinearDecoderConfig",
+    "LinearMeanDecoder",
     "LinearPathDecoder",
     "LinearPathDecoderConfig",
     "OobleckDecoder",

@@ -11,7 +11,14 @@ from partita_blocks import (
     Patchifier,
     VectorsToGrid,
 )
+from partita_core import PartitaError
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ._envelope import FLOOR
+
+# Mean of the logarithms of companded magnitudes above the floor, and their scale to about unit variance.
+_LOG_MEAN, _LOG_SCALE = -2.5, 0.5
 
 
 class Upsampler(nn.Module):
@@ -25,6 +32,7 @@ class Upsampler(nn.Module):
         registers: number of additional learned tokens.
         direct: width of a linear map from latents to the coarsest feature map, or None for no such map (ours, not
             published).
+        local: whether that map computes each column from the latents of its time only.
         transformer: transformer over positions, latents and registers.
         depatchifier: convolutions from the coarsest feature map to full resolution.
     """
@@ -38,6 +46,7 @@ class Upsampler(nn.Module):
         latents: int,
         registers: int,
         direct: int | None,
+        local: bool,
         transformer: ChunkTransformer,
         depatchifier: Depatchifier,
     ) -> None:
@@ -46,10 +55,12 @@ class Upsampler(nn.Module):
         self.project = nn.Linear(latent_dim, dim)
         self.mask = nn.Parameter(torch.randn(grid[0], 1, dim) * dim**-0.5)
         self.registers = _registers(registers, dim)
-        self.direct = None
+        self.direct, self.parts = None, grid[1] if local else 1
+        if latents % self.parts:
+            raise PartitaError(f"{latents} latents per chunk do not divide into {grid[1]} columns; set local=false")
         if direct is not None:
-            positions = grid[0] * grid[1]
-            self.direct = VectorsToGrid(dim, vectors=latents, vector_dim=latent_dim, positions=positions, width=direct)
+            sizes = {"vectors": latents // self.parts, "positions": grid[0] * grid[1] // self.parts}
+            self.direct = VectorsToGrid(dim, vector_dim=latent_dim, width=direct, **sizes)
         self.transformer, self.depatchifier = transformer, depatchifier
 
     def forward(self, latents: Tensor) -> list[Tensor]:
@@ -57,9 +68,32 @@ class Upsampler(nn.Module):
         mask = self.mask.expand(-1, self.grid[1], -1).flatten(0, 1).to(latents.dtype)
         positions = mask.expand(latents.shape[0], -1, -1)
         if self.direct is not None:
-            positions = positions + self.direct(latents)
+            direct = self.direct(latents.unflatten(1, (self.parts, -1)).flatten(0, 1))
+            # Each part has the rows of its columns; positions are row by row.
+            direct = direct.unflatten(0, (-1, self.parts)).unflatten(2, (self.grid[0], -1)).transpose(1, 2)
+            positions = positions + direct.flatten(1, 3)
         x = self.transformer(_join([positions, self.project(latents)], self.registers))
         return self.depatchifier(_as_map(x, self.grid))[::-1]
+
+
+class MeanFeatures(nn.Module):
+    """Features of the spectrogram of a mean at full resolution: real and imaginary parts, and log-magnitudes.
+
+    Args:
+        channels: number of audio channels.
+        width: width of the features.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(3 * channels, width, 3, padding=1)
+        self.outer = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, mean: Tensor) -> Tensor:
+        """Map spectrograms `(chunks, 2 * channels, bins, frames)` to `(chunks, width, bins, frames)`."""
+        logs = mean.unflatten(1, (-1, 2)).square().sum(2).add(FLOOR**2).log() / 2
+        x = torch.cat([mean, _LOG_SCALE * (logs - _LOG_MEAN)], dim=1).to(self.inner.weight.dtype)
+        return self.outer(F.silu(self.inner(x.contiguous(memory_format=torch.channels_last))))
 
 
 class Denoiser(nn.Module):

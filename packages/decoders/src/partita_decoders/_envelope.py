@@ -10,7 +10,7 @@ from torch import Tensor, nn
 _MEDIAN = math.sqrt(2 * math.log(2))
 
 # Companded magnitudes below this, about -100 dB of a full-scale sine, count as silence.
-_FLOOR = 3e-3
+FLOOR = 3e-3
 
 
 class SpectralEnvelope(nn.Conv2d):
@@ -43,7 +43,7 @@ class SpectralEnvelope(nn.Conv2d):
             clean: spectrograms `(batch, 2 * channels, bins, chunks * frames)`.
         """
         magnitude = upcast(clean).unflatten(1, (-1, 2)).square().sum(2).sqrt()
-        target = (magnitude + _FLOOR).log().unflatten(-1, (-1, envelope.shape[-1])).movedim(3, 1)
+        target = (magnitude + FLOOR).log().unflatten(-1, (-1, envelope.shape[-1])).movedim(3, 1)
         distance = (upcast(envelope) - target).abs().mean((2, 4))
         return (distance * _mel_density(distance.shape[-1], self.sample_rate).to(distance)).mean(2)
 

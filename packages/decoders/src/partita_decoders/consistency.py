@@ -18,7 +18,7 @@ from partita_core import (
 from partita_core.ranges import Extras, Finite, Frames, Heads, Layers, NonNegative, Positive, Range, Samples, Width
 from torch import Tensor, nn
 
-from ._denoiser import Denoiser, Upsampler
+from ._denoiser import Denoiser, MeanFeatures, Upsampler
 from ._envelope import SpectralEnvelope, to_deviation
 from .samplers import TwoStep
 
@@ -82,11 +82,15 @@ class ConsistencyDecoder(DenoisingDecoder):
         tilt: boost of high frequencies in the spectrogram, in dB per octave; 0 for none.
         direct: channels per position of the coarsest feature map that a linear map computes from all latents of a
             chunk, in parallel to attention; None for no such map. See `SummaryEncoder`.
+        local: for latents in temporal order: compute each column of that map from the latents of its time only.
         envelope_weight: weight of the loss of a spectral envelope; None for no envelope. The envelope is the magnitude
             of each point of the spectrogram, predicted from the feature maps with its own loss. It replaces
             `sigma_data`, so that denoising starts from noise of this spectrum. Magnitudes span four orders of
             magnitude, and quiet ones have little weight in consistency training: runs of some thousand steps learn
             little of them otherwise.
+        refines: add features of a mean to the finest feature map; for the network of a `LinearMeanDecoder`.
+        noise_passes: with an envelope, let noise of its deviation pass at high levels, which is right for a single step
+            of a consistency model. Otherwise the skip connection is that of a denoiser of least squared error.
 
     Raises:
         PartitaError: a chunk is not a multiple of the encoder's hop, or the strides do not divide its spectrogram.
@@ -117,7 +121,10 @@ class ConsistencyDecoder(DenoisingDecoder):
         registers: Extras = 0,
         direct: Width | None = None,
         latents_in_decoder: bool = False,
+        local: bool = False,
         envelope_weight: NonNegative | None = None,
+        refines: bool = False,
+        noise_passes: bool = True,
         sigma_min: Positive = 0.002,
         sigma_max: Positive = 80.0,
         sigma_data: Positive = 0.5,
@@ -137,6 +144,7 @@ class ConsistencyDecoder(DenoisingDecoder):
         self.schedule = NoiseSchedule(sigma_min, sigma_max, rho)
         self.preconditioning = Preconditioning(sigma_min, sigma_data)
         self.sampler = sampler
+        self.refines, self.noise_passes = refines, noise_passes
         self.loss_weights = {} if envelope_weight is None else {"envelope": envelope_weight}
         self._envelope_index = -2 if latents_in_decoder else -1  # among the features
         stft = CompandedSTFT(
@@ -159,6 +167,7 @@ class ConsistencyDecoder(DenoisingDecoder):
             latents=latents,
             registers=registers,
             direct=direct,
+            local=local,
             transformer=ChunkTransformer(
                 dim,
                 tokens=rows * columns + latents + registers,
@@ -193,9 +202,10 @@ class ConsistencyDecoder(DenoisingDecoder):
             self.envelope = SpectralEnvelope(
                 channels[0], audio_spec.channels, sample_rate=audio_spec.sample_rate, sigma_data=sigma_data
             )
+        self.mean_features = MeanFeatures(audio_spec.channels, channels[0]) if refines else None
         self.representation, self.upsampler, self.project, self.denoiser = stft, upsampler, project, denoiser
 
-    def condition(self, hidden: Tensor, layout: Tensor) -> tuple[Tensor, ...]:
+    def condition(self, hidden: Tensor, layout: Tensor, mean: Tensor | None = None) -> tuple[Tensor, ...]:
         """Compute the features of n chunks: feature maps, from full resolution on, envelope, and latents as tokens.
 
         The envelope is included only if there is one, the latents only if the denoiser takes them.
@@ -203,6 +213,7 @@ class ConsistencyDecoder(DenoisingDecoder):
         Args:
             hidden: latents `(batch, in_dim, n * frames_per_chunk * K)`.
             layout: channel layouts `(batch,)`, which are not used.
+            mean: spectrograms of a mean `(batch, n, channels, bins, frames)`, for a decoder that refines it.
 
         Returns:
             Tensors `(batch, n, ...)`; each chunk's depend only on its own latents.
@@ -210,6 +221,10 @@ class ConsistencyDecoder(DenoisingDecoder):
         latents = hidden.transpose(1, 2).unflatten(1, (-1, self.frames_per_chunk * self.tokens_per_frame))
         n = latents.shape[1]
         features = self.upsampler(latents.flatten(0, 1))
+        if self.mean_features is not None:
+            if mean is None:
+                raise PartitaError("this decoder refines a mean; build it as the network of decoder/linear_path")
+            features[0] = features[0] + self.mean_features(mean.flatten(0, 1)).to(features[0].dtype)
         if self.envelope is not None:
             features.append(self.envelope(features[0]))
         if self.project is not None:
@@ -236,7 +251,7 @@ class ConsistencyDecoder(DenoisingDecoder):
         skip = scales.skip
         if self.envelope is not None:
             scales = replace(scales, sigma_data=to_deviation(maps.pop().unflatten(0, sigma.shape)))
-            skip = scales.scaling
+            skip = scales.scaling if self.noise_passes else scales.skip
         scaled = (scales.input(level) * noisy).flatten(0, 1).to(x.dtype)
         made = self.denoiser(scaled, sigma, maps, latents).unflatten(0, sigma.shape)
         return (skip(level) * noisy + scales.output(level) * made).movedim(1, 3).flatten(3)

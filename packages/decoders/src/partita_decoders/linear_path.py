@@ -8,6 +8,7 @@ from partita_blocks import Level
 from partita_core import (
     AudioSpec,
     Config,
+    DenoisingDecoder,
     FeedForwardDecoder,
     LatentSpec,
     Parallel,
@@ -23,15 +24,16 @@ from partita_core.ranges import Width
 from torch import Tensor
 
 from .linear import LinearDecoder
+from .linear_mean import LinearMeanDecoder
 
 
 @register("decoder/linear_path")
 @dataclass(frozen=True)
 class LinearPathDecoderConfig(Config):
-    """Config of `LinearPathDecoder`.
+    """Config of `LinearPathDecoder`, or of `LinearMeanDecoder` if the network is a denoising decoder.
 
     Attributes:
-        network: feed-forward decoder beside the linear path.
+        network: decoder beside the linear path.
         numbers: numbers per frame of the linear path, as in the encoder; None for as many as the latents hold.
         level: coding of the level of a frame, as in the encoder.
     """
@@ -40,10 +42,12 @@ class LinearPathDecoderConfig(Config):
     numbers: Width | None = None
     level: Level = "none"
 
-    def build(self, *, latent_spec: LatentSpec, audio_spec: AudioSpec) -> "LinearPathDecoder":
+    def build(self, *, latent_spec: LatentSpec, audio_spec: AudioSpec) -> "LinearPathDecoder | LinearMeanDecoder":
         """Build the network and the linear path beside it."""
         network = self.network.build(latent_spec=latent_spec, audio_spec=audio_spec)
         linear = LinearDecoder(latent_spec, audio_spec, numbers=self.numbers, level=self.level)
+        if isinstance(network, DenoisingDecoder):
+            return LinearMeanDecoder(network, linear)
         return LinearPathDecoder(network, linear)
 
     @classmethod

@@ -76,6 +76,9 @@ class LinearPathEncoder(Encoder):
 
     Raises:
         PartitaError: the network makes several tokens per frame, or the numbers do not fit.
+
+    Attributes:
+        held: True while training leaves the numbers of the linear path unchanged; False at first.
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class LinearPathEncoder(Encoder):
                 f"{type(network).__name__} makes {network.tokens_per_frame} tokens per frame; a linear path needs 1"
             )
         self.out_dim, self.hop, self.audio_spec = network.out_dim, network.hop, network.audio_spec
-        self.tile_seconds, self.corrects = network.tile_seconds, corrects
+        self.tile_seconds, self.corrects, self.held = network.tile_seconds, corrects, False
         self.linear = LinearEncoder(
             network.out_dim, network.audio_spec, hop=network.hop, numbers=numbers, level=level, weighting=weighting
         )
@@ -121,6 +124,6 @@ class LinearPathEncoder(Encoder):
     def _combine(self, numbers: Tensor, output: Tensor) -> Tensor:
         code = self.linear.code
         correction = output[:, : code.content].to(numbers.dtype)
-        if not self.corrects:
+        if self.held or not self.corrects:
             correction = torch.cat([torch.zeros_like(numbers), correction[:, code.numbers :]], dim=1)
         return code.encode(numbers, correction).to(output.dtype)

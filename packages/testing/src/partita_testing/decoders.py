@@ -138,25 +138,41 @@ def streamed_denoising_equals_whole(case: DecoderCase) -> None:
         expect_equal(audio, full, f"in pushes of {splits} frames")
 
 
-@check(generates_as_declared, fix="compute the features of a chunk from its own latents, as `(batch, n, ...)`")
+@check(
+    generates_as_declared, fix="return features as `(batch, n, ...)`, and set `condition_context` to the chunks used"
+)
 @torch.no_grad()
-def chunks_are_independent(case: DecoderCase) -> None:
-    """`condition` returns features `(batch, n, ...)` for n chunks, each depending on its own latents only."""
+def condition_context_is_as_declared(case: DecoderCase) -> None:
+    """`condition` returns features `(batch, n, ...)` of n chunks, each depending on `condition_context` chunks around.
+
+    A context that is larger than needed would delay streams, so the outermost chunks of it must have an effect.
+    """
     part = case.build()
     if not isinstance(part, DenoisingDecoder):
         return
-    unit = case.units(part)[0]
-    hidden, layout = case.latents(part, 2, 4 * unit, seed=1)
+    (left, right), unit = part.condition_context, case.units(part)[0]
+    n = left + right + 3
+    hidden, layout = case.latents(part, 2, n * unit, seed=1)
     features = part.condition(hidden, layout)
     expect(isinstance(features, tuple) and bool(features), f"condition returns a {type(features).__name__}")
     for f in features:
-        expect(f.shape[:2] == (2, 4), f"the features of 4 chunks of 2 items are {tuple(f.shape)}")
-    for i in range(4):
-        alone = part.condition(hidden[..., i * unit : (i + 1) * unit], layout)
-        expect_equal([f[:, i : i + 1] for f in features], list(alone), f"the features of chunk {i} of 4")
+        expect(f.shape[:2] == (2, n), f"the features of {n} chunks of 2 items are {tuple(f.shape)}")
+    for i in range(n):
+        begin, end = max(0, i - left), min(n, i + right + 1)
+        near = part.condition(hidden[..., begin * unit : end * unit], layout)
+        found, expected = [f[:, i - begin] for f in near], [f[:, i] for f in features]
+        expect_equal(found, expected, f"the features of chunk {i} of {n}, from chunks {begin} to {end - 1}")
+    for side, distance, i in (("left", -left, n - 1), ("right", right, 0)):
+        changed = hidden.clone()
+        changed[..., (i + distance) * unit : (i + distance + 1) * unit] += 1
+        same = all(torch.equal(a[:, i], b[:, i]) for a, b in zip(part.condition(changed, layout), features))
+        expect(not same, f"condition_context is {(left, right)}, but the outermost chunk to the {side} has no effect")
 
 
-@check(chunks_are_independent, fix="give each of `losses` a weight in `loss_weights`, and return one value per chunk")
+@check(
+    condition_context_is_as_declared,
+    fix="give each of `losses` a weight in `loss_weights`, and return one value per chunk",
+)
 def own_losses_have_weights(case: DecoderCase) -> None:
     """Losses of a denoising decoder have the names in `loss_weights`, and one value per chunk, of that chunk only."""
     part = case.build().train()
@@ -212,7 +228,7 @@ DECODER_CHECKS = Suite(
         steps_do_not_modify_in_place,
         generation_depends_on_seeds_only,
         streamed_denoising_equals_whole,
-        chunks_are_independent,
+        condition_context_is_as_declared,
         own_losses_have_weights,
         transform_inverts,
     ),

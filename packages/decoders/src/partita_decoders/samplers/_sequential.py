@@ -15,21 +15,33 @@ class SequentialStream(ChunkStream):
         steps: denoising steps per chunk.
         sigma_context: noise level of the chunk before; None to leave it out.
         refine: return the version of each chunk that was denoised as context of the next; for one step only.
+        new_noise: draw new noise for each step; otherwise the noise that a step removed is scaled to the next level.
     """
 
     def __init__(
-        self, decoder: DenoisingDecoder, seeds: Tensor, *, steps: int, sigma_context: float | None, refine: bool
+        self,
+        decoder: DenoisingDecoder,
+        seeds: Tensor,
+        *,
+        steps: int,
+        sigma_context: float | None,
+        refine: bool,
+        new_noise: bool = True,
     ) -> None:
         super().__init__(decoder, seeds, window=1 if sigma_context is None else 2)
-        self.levels, self.refine = levels(self.schedule, steps), refine
+        self.levels, self.refine, self.new_noise = levels(self.schedule, steps), refine, new_noise
         self.sigma_context = None if sigma_context is None else self.context_level("sigma_context", sigma_context)
         self._before: tuple[Tensor, Features] | None = None  # the chunk before, re-noised, and its features
 
     def take(self, chunk: int, features: Features) -> list[Tensor]:
         """Denoise the next chunk; see `ChunkStream`."""
-        clean, refined = None, []
+        x = clean = None
+        refined = []
         for step, sigma in enumerate(self.levels):
-            x = self.noisy(clean, sigma, chunk, f"step {step}")
+            if x is None or clean is None or self.new_noise:
+                x = self.noisy(clean, sigma, chunk, f"step {step}")
+            else:
+                x = clean + sigma / self.levels[step - 1] * (x - clean)
             if self._before is None or self.sigma_context is None:
                 (clean,) = self.denoise([x], [sigma], [features])
             else:

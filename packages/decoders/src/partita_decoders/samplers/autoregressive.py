@@ -22,10 +22,14 @@ class Autoregressive(SamplerSettings):
     Attributes:
         steps: denoising steps per chunk.
         sigma_context: noise level of the context; 0 for no noise.
+        new_noise: draw new noise at each step, as is right for a consistency model. Otherwise the noise that the step
+            before has removed is scaled to the next level, an Euler step of the probability flow of a denoiser (Karras
+            et al., 2206.00364; DDIM).
     """
 
     steps: Count = 2
     sigma_context: NonNegative = 0.965
+    new_noise: bool = True
 
     @property
     def latency(self) -> int:
@@ -38,4 +42,11 @@ class Autoregressive(SamplerSettings):
         Raises:
             PartitaError: the decoder's window is one chunk, or `sigma_context` exceeds its `sigma_max`.
         """
-        return SequentialStream(decoder, seeds, steps=self.steps, sigma_context=self.sigma_context, refine=False)
+        return SequentialStream(
+            decoder,
+            seeds,
+            steps=self.steps,
+            sigma_context=self.sigma_context,
+            refine=False,
+            new_noise=self.new_noise,
+        )

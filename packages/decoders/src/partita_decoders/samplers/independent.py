@@ -19,9 +19,13 @@ class Independent(SamplerSettings):
 
     Attributes:
         steps: denoising steps per chunk, at times 1, 1 - 1/steps, ...
+        new_noise: draw new noise at each step, as is right for a consistency model. Otherwise the noise that the step
+            before has removed is scaled to the next level, an Euler step of the probability flow of a denoiser (Karras
+            et al., 2206.00364; DDIM).
     """
 
     steps: Count = 1
+    new_noise: bool = True
 
     @property
     def latency(self) -> int:
@@ -30,4 +34,6 @@ class Independent(SamplerSettings):
 
     def start(self, decoder: DenoisingDecoder, seeds: Tensor) -> ChunkStream:
         """Start a stream from features to chunks; see `partita_core.Sampler`."""
-        return SequentialStream(decoder, seeds, steps=self.steps, sigma_context=None, refine=False)
+        return SequentialStream(
+            decoder, seeds, steps=self.steps, sigma_context=None, refine=False, new_noise=self.new_noise
+        )
