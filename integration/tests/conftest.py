@@ -186,6 +186,7 @@ def of_python(*arguments: object, processes: int | None = None, timeout: float =
     here = Path(__file__).parent
     # Without the third, accelerate finds a single process on a machine without a GPU.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
+    environment["PYTHONSAFEPATH"] = "1"  # `conftest` is the one of this folder, not of the current one
     environment["PYTHONPATH"] = os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])
     launch = [] if processes is None else ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
     command = [sys.executable, *map(str, launch), *map(str, arguments)]

@@ -5,6 +5,7 @@ from partita_core import components, lookup
 from partita_testing import BOTTLENECK_CHECKS
 
 COMPONENTS = [
+    "bottleneck/adaptive",
     "bottleneck/identity",
     "bottleneck/noise_regularized",
     "bottleneck/sigma_vae",

@@ -2,16 +2,22 @@
 
 import pytest
 from partita_core import components, lookup
-from partita_testing import DECODER_CHECKS
+from partita_testing import DECODER_CHECKS, DecoderCase
 
 COMPONENTS = [
+    "decoder/adaptive",
     "decoder/consistency",
+    "decoder/frames",
     "decoder/genae",
     "decoder/linear",
     "decoder/linear_path",
     "decoder/oobleck",
+    "decoder/source_filter",
     "decoder/spectrostream",
 ]
+SLOW_TO_EXPORT = {"decoder/consistency", "decoder/genae", "decoder/spectrostream"}
+
+CASES = {"decoder/adaptive": DecoderCase(lookup("decoder/adaptive").example(), dim=2 * 2 * 24, hop=24)}
 
 
 def test_list_of_components_is_complete():
@@ -19,7 +25,12 @@ def test_list_of_components_is_complete():
     assert COMPONENTS == [tag for tag, config in registered if config.__module__.startswith("partita_decoders.")]
 
 
-@pytest.mark.parametrize("check", DECODER_CHECKS)
-@pytest.mark.parametrize("name", COMPONENTS)
+def case(name, check):
+    """Exporting takes seconds: in the default suite, one component of this package stands for all."""
+    slow = check.__name__ == "exports" and name in SLOW_TO_EXPORT
+    return pytest.param(name, check, id=f"{name}-{check.__name__}", marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize("name, check", [case(name, check) for name in COMPONENTS for check in DECODER_CHECKS])
 def test_decoder_conformance(name, check):
-    check(lookup(name).example())
+    check(CASES.get(name) or DecoderCase(lookup(name).example()))

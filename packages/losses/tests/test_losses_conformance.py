@@ -12,6 +12,7 @@ COMPONENTS = [
     "latent_discriminator/convolutional",
     "loss/companded_stft",
     "loss/log_error",
+    "loss/loudness",
     "loss/multi_resolution_stft",
     "loss/multi_scale_mel",
     "loss/relative_l1",

@@ -29,7 +29,7 @@ from partita.data import Batch
 from .adversarial import AdversarialObjective
 from .adversarial_schedule import AdversarialSchedule
 from .code_usage import CodeUsage
-from .linear_fit import fit_linear_parts
+from .data_fit import fit_parts
 from .objective import (
     ObjectiveConfig,
     TrainState,
@@ -152,8 +152,8 @@ class AdversarialReconstruction(AdversarialObjective):
         self.code_usage = CodeUsage(model.bottleneck.codebook_sizes)
 
     def initialize(self, batches: Iterable[Batch], *, seconds: float | None = None) -> str:
-        """Fit the linear parts of the model; see `Objective`."""
-        return fit_linear_parts(self.model, batches, seconds=seconds)
+        """Fit the parts that are measured on data; see `Objective`."""
+        return fit_parts(self.model, batches, seconds=seconds)
 
     def train_model(self, batch: Batch, state: TrainState) -> StepOutput:
         """Reconstruct the batch; see `AdversarialObjective`."""

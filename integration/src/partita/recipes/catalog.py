@@ -18,6 +18,7 @@ from .genae import genae_36hz, genae_base, genae_small, genae_tiny
 from .generation import generation_base, generation_small, generation_tiny
 from .music2latent2 import codicodec_base, codicodec_tiny, music2latent2_base, music2latent2_small, music2latent2_tiny
 from .oobleck import oobleck_base, oobleck_tiny
+from .pocket import music_pocket, speech_pocket
 from .quantization import vq_base, vq_tiny
 from .representation import representation_base, representation_small, representation_tiny
 
@@ -39,6 +40,8 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
         music2latent2_tiny,
         oobleck_base,
         oobleck_tiny,
+        music_pocket,
+        speech_pocket,
     )
 }
 """Recipes of this package for autoencoders."""

@@ -2,6 +2,7 @@
 
 from .activations import ACTIVATIONS, ELU, Snake, SnakeBeta, SnakeLite
 from .attention import RMSNorm, TransformerBlock, WindowedTransformer, rotary_angles, rotate, windowed_attention
+from .bands import Bands
 from .batch_norm import BatchNorm
 from .causal_conv2d import (
     CausalConv2d,
@@ -26,9 +27,11 @@ from .convolutions import (
     residual_units,
     up_stages,
 )
+from .envelope_nodes import EnvelopeNodes
 from .frame_stack import FrameBlock, FrameStack
 from .fused import FusedStages, fuse_stages
 from .grid_vectors import GridToVectors, VectorsToGrid
+from .hashed_signs import hashed_signs
 from .level_code import Level, LevelCode
 from .linear_codec import (
     FrameCovariance,
@@ -50,15 +53,18 @@ from .noise_conditioning import (
     sinusoidal_embedding,
 )
 from .patching import Depatchifier, Patchifier, patch_grid
+from .pitch import Pitch, PitchScale, PitchTracker
 from .planar_conv import Conv1d, Conv2d, ConvTranspose1d
 from .pointwise import elu, group_norm, silu
 from .spectral import STFT, LogMel, a_weighting, mel_filterbank, overlap_add, power, reflect_pad, reflected_positions
+from .voice_source import PulseTrain, white_noise
 
 __all__ = [
     "ACTIVATIONS",
     "AdaptiveGroupNorm",
     "AdaptiveLayerNorm",
     "AdaptiveScale",
+    "Bands",
     "BatchNorm",
     "CausalBlock",
     "CausalConv2d",
@@ -75,6 +81,7 @@ __all__ = [
     "DownStage",
     "DownUnit2d",
     "ELU",
+    "EnvelopeNodes",
     "FrameBlock",
     "FrameCovariance",
     "FrameStack",
@@ -88,7 +95,11 @@ __all__ = [
     "MDCT",
     "NoiseEmbedding",
     "Patchifier",
+    "Pitch",
+    "PitchScale",
+    "PitchTracker",
     "Preconditioning",
+    "PulseTrain",
     "RMSNorm",
     "ResidualUnit",
     "STFT",
@@ -111,6 +122,7 @@ __all__ = [
     "elu",
     "fit_linear_codec",
     "from_mid_side",
+    "hashed_signs",
     "fuse_stages",
     "group_norm",
     "init_truncated_normal",
@@ -128,6 +140,7 @@ __all__ = [
     "sinusoidal_embedding",
     "to_mid_side",
     "up_stages",
+    "white_noise",
     "why_no_kernels",
     "windowed_attention",
 ]

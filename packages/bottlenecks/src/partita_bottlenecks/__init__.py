@@ -1,5 +1,6 @@
 """Bottlenecks: hidden frames to continuous latents."""
 
+from .adaptive import Adaptive, AdaptiveConfig
 from .identity import Identity, IdentityConfig
 from .noise_regularized import NoiseRegularized, NoiseRegularizedConfig
 from .sigma_vae import SigmaVAE, SigmaVAEConfig
@@ -8,7 +9,8 @@ from .tanh import Tanh, TanhConfig
 from .vae import VAE, VAEConfig
 
 __all__ = [
-    "VAE",
+    "Adaptive",
+    "AdaptiveConfig",
     "Identity",
     "IdentityConfig",
     "NoiseRegularized",
@@ -19,5 +21,6 @@ __all__ = [
     "SoftNormConfig",
     "Tanh",
     "TanhConfig",
+    "VAE",
     "VAEConfig",
 ]

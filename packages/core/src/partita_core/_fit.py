@@ -22,7 +22,7 @@ def check_parts_fit(encoder: Encoder, bottleneck: Bottleneck, decoder: Decoder, 
     for first, a, second, b in (
         ("encoder's out_dim", encoder.out_dim, "bottleneck's in_dim", bottleneck.in_dim),
         ("encoder's hop", encoder.hop, "decoder's hop", decoder.hop),
-        ("bottleneck's dim", bottleneck.dim, "decoder's in_dim", decoder.in_dim),
+        ("bottleneck's expanded_dim", bottleneck.expanded_dim, "decoder's in_dim", decoder.in_dim),
         (
             "encoder's tokens_per_frame",
             encoder.tokens_per_frame,

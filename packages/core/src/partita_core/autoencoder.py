@@ -66,13 +66,17 @@ class Autoencoder(Codec, Saved):
             check_quantizer_fits(self.latent_spec, quantizer)
             self.latent_spec = replace(self.latent_spec, codebook_sizes=quantizer.codebook_sizes)
         self.encode_context = sum_contexts(encoder.context, bottleneck.context, _context(quantizer))
-        self.decode_context = sum_contexts(_context(self._quantizing), decoder.context)
+        self.decode_context = sum_contexts(self._expand_context, decoder.context)
         self.tile_seconds = min(encoder.tile_seconds, decoder.tile_seconds)
 
     @property
     def _quantizing(self) -> Quantizer | None:
         """The quantizer, in either slot; a property, since an attribute would save its weights twice."""
         return self.bottleneck if isinstance(unwrap_compiled(self.bottleneck), Quantizer) else self.quantizer  # pyright: ignore
+
+    @property
+    def _expand_context(self) -> Context:
+        return sum_contexts(_context(self._quantizing), self.bottleneck.expand_context)
 
     def forward(
         self,
@@ -183,7 +187,7 @@ class Autoencoder(Codec, Saved):
     def decode_stream(self, layout: Tensor, *, sampler: Any, seeds: Tensor, width: int) -> Stream:
         """Stream through the decoder's own stream; see `Codec`."""
         k = self.latent_spec.tokens_per_frame
-        values = self._bounded(lambda x: self._expand(*values_or_codes(x)), k, k, _context(self._quantizing), width)
+        values = self._bounded(lambda x: self._expand(*values_or_codes(x)), k, k, self._expand_context, width)
         decoder = self.decoder.stream(layout, sampler=sampler, seeds=seeds, dtype=_dtype(self.decoder), width=width)
         return Chain(values, decoder)
 
@@ -267,7 +271,8 @@ class AutoencoderConfig(Config):
         """Build every part, with the values that other parts determine."""
         b = self.bottleneck.build(dim=self.latent_dim)
         e = self.encoder.build(out_dim=b.in_dim, audio_spec=self.audio)
-        d = self.decoder.build(latent_spec=_latent_spec(e, b), audio_spec=self.audio)
+        expanded = replace(_latent_spec(e, b), dim=b.expanded_dim)
+        d = self.decoder.build(latent_spec=expanded, audio_spec=self.audio)
         q = self.quantizer.build(dim=b.dim) if self.quantizer is not None else None
         return Autoencoder(e, b, d, q)
 

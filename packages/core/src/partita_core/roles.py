@@ -135,6 +135,7 @@ class Bottleneck(Role, ABC):
         loss_weights: training weight of each name in `BottleneckOutput.losses`.
         codebook_sizes: number of codes of each level; empty for a continuous bottleneck.
         bounded: True if the values lie in (-1, 1).
+        expand_context: tokens to the left and right of a token that `expand` depends on.
     """
 
     dim: int
@@ -142,6 +143,12 @@ class Bottleneck(Role, ABC):
     loss_weights: dict[str, float] = {}
     codebook_sizes: tuple[int, ...] = ()
     bounded: bool = False
+    expand_context: Context = (0, 0)
+
+    @property
+    def expanded_dim(self) -> int:
+        """Width that `expand` returns, which is the decoder's; that of the latents by default."""
+        return self.dim
 
     @abstractmethod
     def forward(
@@ -160,7 +167,10 @@ class Bottleneck(Role, ABC):
         """
 
     def expand(self, values: Tensor) -> Tensor:
-        """Scale stored latents `(batch, dim, tokens)` to the decoder's input range; identity by default."""
+        """Map stored latents `(batch, dim, tokens)` to the decoder's input `(batch, expanded_dim, tokens)`.
+
+        A scaling to the decoder's range, for example; identity by default.
+        """
         return values
 
     def project(self, values: Tensor) -> Tensor:

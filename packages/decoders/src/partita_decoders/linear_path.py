@@ -16,6 +16,7 @@ from partita_core import (
     Stream,
     component_field,
     register,
+    sum_contexts,
     widest_context,
 )
 from partita_core.ranges import Width
@@ -56,7 +57,8 @@ class LinearPathDecoderConfig(Config):
 class LinearPathDecoder(FeedForwardDecoder):
     """Sum of a linear decoder and of a network, which starts at zero.
 
-    Before training this is the linear decoder that is fitted to the data; the network learns what is missing.
+    Before training this is the linear decoder that is fitted to the data; the network learns what is missing. A network
+    with the attribute `refines` set gets the audio of the linear decoder as a third input.
 
     Args:
         network: feed-forward decoder; it is made to start at zero.
@@ -74,11 +76,15 @@ class LinearPathDecoder(FeedForwardDecoder):
         self.tile_seconds = network.tile_seconds
         self.linear, self.network = linear, network
         network.start_at_zero()
-        self.context = widest_context(linear.context, network.context)
+        self.refines = getattr(network, "refines", False)
+        combined = sum_contexts if self.refines else widest_context
+        self.context = combined(linear.context, network.context)
 
     def forward(self, hidden: Tensor, layout: Tensor) -> Tensor:
         """Decode `(batch, in_dim, frames)` of layouts `(batch,)` to `(batch, channels, hop * frames)`."""
-        return _sum(self.linear(hidden, layout), self.network(hidden, layout))
+        linear = self.linear(hidden, layout)
+        inputs = (hidden, layout, linear) if self.refines else (hidden, layout)
+        return _sum(linear, self.network(*inputs))
 
     def stream(
         self,
@@ -91,6 +97,8 @@ class LinearPathDecoder(FeedForwardDecoder):
     ) -> Stream:
         """Return a stream, as `FeedForwardDecoder.stream` does, with the network's own stream beside the linear one."""
         settings: dict[str, Any] = {"sampler": sampler, "seeds": seeds, "dtype": dtype, "width": width}
+        if self.refines:
+            return super().stream(layout, **settings)
         return Parallel(_sum, self.linear.stream(layout, **settings), self.network.stream(layout, **settings))
 
     def start_at_zero(self) -> None:

@@ -1,5 +1,7 @@
 """Encoders from audio to the hidden frames of an autoencoder."""
 
+from .adaptive import AdaptiveEncoder, AdaptiveEncoderConfig
+from .frames import FrameEncoder, FrameEncoderConfig
 from .genae import GenAEEncoder, GenAEEncoderConfig, MelFusion
 from .linear import LinearEncoder, LinearEncoderConfig
 from .linear_path import LinearPathEncoder, LinearPathEncoderConfig
@@ -8,6 +10,10 @@ from .spectrostream import SpectroStreamEncoder, SpectroStreamEncoderConfig
 from .summary import SummaryEncoder, SummaryEncoderConfig
 
 __all__ = [
+    "AdaptiveEncoder",
+    "AdaptiveEncoderConfig",
+    "FrameEncoder",
+    "FrameEncoderConfig",
     "GenAEEncoder",
     "GenAEEncoderConfig",
     "LinearEncoder",

@@ -15,6 +15,7 @@ from .complex_stft import ComplexSTFTDiscriminators, ComplexSTFTDiscriminatorsCo
 from .consistency import draw_times, pseudo_huber, step_size
 from .flow import euler_flow, flow_interpolation, flow_matching_loss, flow_velocity, guided
 from .latent import LatentDiscriminator, LatentDiscriminatorConfig
+from .loudness import Loudness, LoudnessConfig
 from .multi_band_stft import MultiBandSTFTDiscriminators, MultiBandSTFTDiscriminatorsConfig
 from .multi_period import MultiPeriodDiscriminators, MultiPeriodDiscriminatorsConfig
 from .multi_resolution_stft import MultiResolutionSTFT, MultiResolutionSTFTConfig
@@ -36,6 +37,8 @@ __all__ = [
     "LatentDiscriminatorConfig",
     "LogError",
     "LogErrorConfig",
+    "Loudness",
+    "LoudnessConfig",
     "MultiBandSTFTDiscriminators",
     "MultiBandSTFTDiscriminatorsConfig",
     "MultiPeriodDiscriminators",

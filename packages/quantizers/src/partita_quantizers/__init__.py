@@ -3,6 +3,7 @@
 from .fsq import FSQ, FSQConfig
 from .rebottleneck import ReBottleneck, ReBottleneckConfig
 from .residual import ResidualVQ, ResidualVQConfig
+from .split import Split, SplitConfig
 from .token_space import TokenSpace, delay_codes, flatten_codes, undelay_codes, unflatten_codes
 from .tokens import Tokens
 
@@ -15,6 +16,8 @@ __all__ = [
     "ReBottleneckConfig",
     "ResidualVQ",
     "ResidualVQConfig",
+    "Split",
+    "SplitConfig",
     "Tokens",
     "TokenSpace",
     "undelay_codes",

@@ -75,9 +75,9 @@ def shapes_are_as_declared(case: BottleneckCase) -> None:
         for mode in (True, False):
             output = part.train(mode)(*case.inputs(part, frames=tokens))
             expect(isinstance(output, BottleneckOutput), f"forward returns a {type(output).__name__}")
-            declared = (3, part.dim, tokens)
-            for what, values in (("values", output.values), ("expanded", part.expand(output.values))):
-                shape = tuple(values.shape)
+            expanded = part.expand(output.values)
+            for what, values, width in (("values", output.values, part.dim), ("expanded", expanded, part.expanded_dim)):
+                shape, declared = tuple(values.shape), (3, width, tokens)
                 expect(shape == declared, f"{what} of {tokens} tokens are {shape}, declared is {declared}")
             coded = output.codes is not None
             expect(

@@ -60,7 +60,7 @@ def fewer_levels_are_a_prefix(case: BottleneckCase) -> None:
 def dropped_levels_contribute_zero(case: BottleneckCase) -> None:
     """Values are the sum over levels of the values with all other levels at -1; with all at -1 they are zero.
 
-    For a quantizer that wraps another one, the inner one is tested; the outer one must accept codes of -1.
+    For a quantizer that contains others, the inner ones are tested; the outer one must accept codes of -1.
     """
     part = case.build()
     codes = part.encode_codes(*case.inputs(part, frames=20))
@@ -68,6 +68,7 @@ def dropped_levels_contribute_zero(case: BottleneckCase) -> None:
     for inner in part.modules():
         if not isinstance(inner, Quantizer) or sum(isinstance(m, Quantizer) for m in inner.modules()) > 1:
             continue
+        codes = inner.encode_codes(*case.inputs(inner, frames=20))
         largest = float(inner.codes_to_values(torch.full_like(codes, -1)).abs().max())
         expect(largest == 0, f"with all levels at -1 values reach {largest:.3g}")
         values = torch.zeros_like(inner.codes_to_values(codes))

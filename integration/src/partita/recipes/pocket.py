@@ -1,0 +1,87 @@
+"""Recipes for codecs of at most 6 M parameters that learn to sound well in minutes to hours on one processor core.
+
+Their construction and training are ours. They consist of transforms and of networks over frames; no layer runs at the
+sample rate.
+"""
+
+from partita_bottlenecks import AdaptiveConfig, IdentityConfig
+from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout
+from partita_decoders import AdaptiveDecoderConfig, FrameDecoderConfig, LinearPathDecoderConfig
+from partita_encoders import AdaptiveEncoderConfig, FrameEncoderConfig, LinearPathEncoderConfig
+from partita_losses import CompandedSTFTConfig, LogErrorConfig, LoudnessConfig, MultiScaleMelConfig
+
+from partita.data import Augmentation, DataConfig
+from partita.objectives import AdversarialReconstructionConfig
+from partita.training import AdamWConfig, Cosine, RunConfig, TrainerConfig
+
+_MONO_16 = AudioSpec(16_000)
+# Speech keeps roughly its level, and its spectrum.
+_SPEECH = Augmentation(level_db=-23.0, level_range_db=8.0)
+
+
+_AUDIO = AudioSpec(44_100, 2, (ChannelLayout.MONO, ChannelLayout.STEREO, ChannelLayout.MID_SIDE))
+
+
+def music_pocket() -> RunConfig:
+    """Linear path and noise in bands for music: 44.1 kHz, three formats, 64 channels at 36.75 Hz, 4.7 M parameters.
+
+    60 numbers of a frame are principal components of an MDCT; 4 are learned and, with those, tell the decoder the level
+    of noise in 40 bands of four sub-frames.
+    """
+    encoder = LinearPathEncoderConfig(
+        FrameEncoderConfig(hop=1200, steps=4, window=0.032, bands=64, width=256, inner=512),
+        numbers=60,
+        level="root",
+        weighting=0.5,
+        corrects=False,
+    )
+    network = FrameDecoderConfig(sub_frames=4, bins=0, noise_bands=40, sub_width=256, sub_inner=512, refines=True)
+    decoder = LinearPathDecoderConfig(network, numbers=60, level="root")
+    losses = {
+        "companded": CompandedSTFTConfig(n_ffts=(2048, 1024, 512), complex_weight=1.0, resolutions_per_step=1),
+        "error": LogErrorConfig(limit_db=30.0),
+        "mel": MultiScaleMelConfig(num_mels=(40, 80, 120), win_lengths=(512, 1024, 2048), resolutions_per_step=1),
+    }
+    return RunConfig(
+        model=AutoencoderConfig(_AUDIO, 64, encoder, IdentityConfig(), decoder),
+        objective=AdversarialReconstructionConfig(
+            losses=losses, weights={"companded": 1.0, "error": 0.5, "mel": 0.5}, discriminator=None
+        ),
+        data=DataConfig(
+            crop_seconds=1.3, batch_size=4, num_workers=1, augmentation=Augmentation(level_db=-18.0, level_range_db=8.0)
+        ),
+        trainer=TrainerConfig(
+            steps=20_000,
+            optimizers={"generator": AdamWConfig(lr=1.5e-3, betas=(0.9, 0.99), schedule=Cosine(warmup_steps=50))},
+            ema_decay=0.995,
+            log_every=50,
+        ),
+    )
+
+
+def speech_pocket() -> RunConfig:
+    """Adaptive transform codec for speech: 16 kHz mono, 64 channels at 50 Hz, 3.9 M parameters.
+
+    Of the 320 MDCT bins of a frame, the 56 that an envelope predicts to be largest are kept; the envelope is decoded
+    from 8 learned numbers. The weights of the losses were chosen on validation clips of read speech.
+    """
+    model = AutoencoderConfig(_MONO_16, 64, AdaptiveEncoderConfig(), AdaptiveConfig(), AdaptiveDecoderConfig())
+    losses = {
+        "companded": CompandedSTFTConfig(complex_weight=0.8, resolutions_per_step=1),
+        "error": LogErrorConfig(limit_db=30.0),
+        "mel": MultiScaleMelConfig(num_mels=(32, 64, 80), win_lengths=(256, 512, 1024), resolutions_per_step=1),
+        "loudness": LoudnessConfig(),
+    }
+    return RunConfig(
+        model=model,
+        objective=AdversarialReconstructionConfig(
+            losses=losses, weights={"companded": 1.0, "error": 0.5, "mel": 0.15, "loudness": 0.5}, discriminator=None
+        ),
+        data=DataConfig(crop_seconds=1.0, batch_size=8, num_workers=1, augmentation=_SPEECH),
+        trainer=TrainerConfig(
+            steps=20_000,
+            optimizers={"generator": AdamWConfig(lr=2e-3, betas=(0.9, 0.98), schedule=Cosine(warmup_steps=50))},
+            ema_decay=0.995,
+            log_every=50,
+        ),
+    )
