@@ -125,7 +125,7 @@ def music_pocket() -> RunConfig:
 
 
 def speech_pocket() -> RunConfig:
-    """Adaptive transform codec for speech: 16 kHz mono, 64 channels at 50 Hz, 3.9 M parameters.
+    """Adaptive transform codec for speech: 16 kHz mono, 64 channels at 50 Hz, 3.8 M parameters.
 
     Of the 320 MDCT bins of a frame, the 56 that an envelope predicts to be largest are kept; the envelope is decoded
     from 8 learned numbers. The weights of the losses were chosen on validation clips of read speech.
