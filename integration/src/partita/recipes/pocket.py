@@ -161,7 +161,7 @@ def speech_pocket_vq() -> RunConfig:
     loudness, since the phase of a voice is not coded.
     """
     # A commitment of the usual weight pulled the latents to the codes of the first level, and slowed learning.
-    vq = ResidualVQConfig(num_quantizers=5, codebook_size=1024, codebook_dim=None, commitment_weight=0.01)
+    vq = ResidualVQConfig(num_quantizers=5, codebook_size=1024, codebook_dim=None, commitment_weight=0.03)
     losses = {
         "stft": CompandedSTFTConfig(complex_weight=0.0, resolutions_per_step=1),
         "mel": MultiScaleMelConfig(num_mels=(80, 64, 40), win_lengths=(1024, 512, 256), resolutions_per_step=1),

@@ -134,9 +134,7 @@ class SourceFilterDecoder(FeedForwardDecoder):
             raise PartitaError(f"the hop is {hop} and steps is {steps}; use a divisor of the hop")
         n_fft = 2 * round(window * rate / 2)
         if n_fft < 2 * (hop // steps):
-            raise PartitaError(
-                f"the window has {n_fft} samples and a step {hop // steps}; use more steps or a longer window"
-            )
+            raise PartitaError(f"the window has {n_fft} samples, less than two steps of {hop // steps}; use more steps")
         self.in_dim, self.hop, self.audio_spec, self.steps = dim, hop, audio_spec, steps
         self.loss_weights = {"likelihood": likelihood_weight} if likelihood_weight else {}
         self.stft = STFT(n_fft=n_fft, hop=hop // steps, padding="same")
@@ -145,11 +143,10 @@ class SourceFilterDecoder(FeedForwardDecoder):
         self.envelope = EnvelopeNodes(rate, n_fft, nodes)
         typical = _LEVEL + _SLOPE * torch.asinh(self.envelope.frequencies / 500)
         self._typical = Constant(torch.stack([typical, typical + _NOISE_LEVEL])[:, None])  # of pulses and of noise
-        first, last, count = _PITCH_CYCLES
-        cycles = torch.linspace(first, last, count, dtype=torch.float64, device="cpu")
+        cycles = torch.linspace(*_PITCH_CYCLES, dtype=torch.float64, device="cpu")
         self._angles = Constant(2 * math.pi * cycles)
         self.network = FrameStack(
-            dim + 2 * count, 2 * audio_spec.channels * steps * nodes, width=width, inner=inner, blocks=blocks
+            dim + 2 * _PITCH_CYCLES[2], 2 * audio_spec.channels * steps * nodes, width=width, inner=inner, blocks=blocks
         )
         with torch.no_grad():  # envelopes start near those of typical speech
             self.network.head.weight.mul_(0.2)
@@ -212,11 +209,8 @@ class SourceFilterDecoder(FeedForwardDecoder):
         batch, device = hidden.shape[0], hidden.device
         position = hidden[:, 0, :1].detach()
         if not self.training:
-            return _State(
-                position,
-                hidden.new_zeros(batch, 1, dtype=torch.float64),
-                position.new_zeros(batch, 1, dtype=torch.int64),
-            )
+            zero = torch.zeros_like(position)
+            return _State(position, zero.double(), zero.long())
         phase, index = torch.rand(batch, 1, dtype=torch.float64), torch.randint(_STARTS, (batch, 1))
         return _State(position, phase.to(device), index.to(device))
 
