@@ -7,6 +7,7 @@ from partita_decoders import (
     Autoregressive,
     ConsistencyDecoderConfig,
     Independent,
+    LinearMeanDecoder,
     LinearPathDecoderConfig,
     Overlap,
     Parallel,
@@ -129,6 +130,12 @@ def test_bounded_context_of_the_mean_is_that_of_its_transforms():
     before, after = (decoder.condition(x, LAYOUT)[-1] for x in (hidden, changed))
     moved = (before - after).abs().flatten(3).amax((0, 2, 3)) > 1e-9
     assert moved.tolist() == [False, False, True, True, False, False]
+
+
+def test_network_with_context_of_its_own_raises():
+    decoder = build()
+    with pytest.raises(PartitaError, match=r"LinearMeanDecoder.* \(1, 1\)"):
+        LinearMeanDecoder(decoder, decoder.linear)
 
 
 def test_losses_and_deviation_are_those_of_the_difference():

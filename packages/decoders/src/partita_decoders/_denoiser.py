@@ -86,8 +86,9 @@ class MeanFeatures(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.inner = nn.Conv2d(3 * channels, width, 3, padding=1)
-        self.outer = nn.Conv2d(width, width, 3, padding=1)
+        # Zeros at the borders of a chunk would be audible as seams.
+        self.inner = nn.Conv2d(3 * channels, width, 3, padding=1, padding_mode="replicate")
+        self.outer = nn.Conv2d(width, width, 3, padding=1, padding_mode="replicate")
 
     def forward(self, mean: Tensor) -> Tensor:
         """Map spectrograms `(chunks, 2 * channels, bins, frames)` to `(chunks, width, bins, frames)`."""

@@ -13,6 +13,7 @@ from partita_core import (
     Sampler,
     config_of,
     register,
+    set_to_zero,
     upcast,
 )
 from partita_core.ranges import Extras, Finite, Frames, Heads, Layers, NonNegative, Positive, Range, Samples, Width
@@ -255,6 +256,10 @@ class ConsistencyDecoder(DenoisingDecoder):
         scaled = (scales.input(level) * noisy).flatten(0, 1).to(x.dtype)
         made = self.denoiser(scaled, sigma, maps, latents).unflatten(0, sigma.shape)
         return (skip(level) * noisy + scales.output(level) * made).movedim(1, 3).flatten(3)
+
+    def start_at_zero(self) -> None:
+        """Set the output of the denoising network to zero, so that the skip connection is left; see `Role`."""
+        set_to_zero(self.denoiser.head)
 
     def deviation(self, features: tuple[Tensor, ...]) -> Tensor | None:
         """Standard deviation of each point by the envelope, or None without one; see `DenoisingDecoder`."""

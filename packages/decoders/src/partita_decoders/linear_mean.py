@@ -1,7 +1,7 @@
 """Linear path of a denoising decoder: the mean about which it denoises."""
 
 import torch
-from partita_core import Chain, DenoisingDecoder, Parallel, Precision, Stream, upcast
+from partita_core import Chain, DenoisingDecoder, Parallel, PartitaError, Precision, Stream, upcast
 from partita_core.denoising import AudioTransform
 from torch import Tensor
 
@@ -21,10 +21,18 @@ class LinearMeanDecoder(DenoisingDecoder):
     Args:
         network: denoising decoder.
         linear: linear decoder of the same latents.
+
+    Raises:
+        PartitaError: the features of the network depend on neighboring chunks.
     """
 
     def __init__(self, network: DenoisingDecoder, linear: LinearDecoder) -> None:
         super().__init__()
+        if network.condition_context != (0, 0):
+            raise PartitaError(
+                f"{type(network).__name__} has a condition_context of {network.condition_context} chunks; the network "
+                "of a linear path needs (0, 0)"
+            )
         self.in_dim, self.hop, self.audio_spec = network.in_dim, network.hop, network.audio_spec
         self.tile_seconds, self.window = network.tile_seconds, network.window
         self.frames_per_chunk, self.schedule, self.sampler = network.frames_per_chunk, network.schedule, network.sampler
