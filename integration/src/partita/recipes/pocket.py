@@ -180,5 +180,5 @@ def speech_pocket_vq() -> RunConfig:
             quantize_from=0.35,
         ),
         data=DataConfig(crop_seconds=1.0, batch_size=8, num_workers=1, augmentation=_SPEECH),
-        trainer=TrainerConfig(steps=3000, optimizers={"generator": adamw}, ema_decay=0.99),
+        trainer=TrainerConfig(steps=2400, optimizers={"generator": adamw}, ema_decay=0.99),
     )
