@@ -1,6 +1,7 @@
 """Autoencoders: codecs assembled from an encoder, a bottleneck, a decoder and optionally a quantizer."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -322,14 +323,17 @@ class AutoencoderConfig(Config):
 
     @classmethod
     def example(cls) -> "AutoencoderConfig":
-        """Return a tiny instance of the first encoder and decoder that share a name."""
+        """Return a tiny instance of the first encoder and decoder that share a name and fit any bottleneck."""
         names = {tag.split("/")[1] for tag in components("encoder/*")}
         names &= {tag.split("/")[1] for tag in components("decoder/*")}
-        if not names:
-            raise PartitaError("no encoder and decoder share a name; install partita-encoders and partita-decoders")
-        encoder, decoder = (lookup(f"{role}/{min(names)}").example() for role in ("encoder", "decoder"))
-        audio = AudioSpec(8000, 2, tuple(ChannelLayout))
-        return cls(audio, 4, encoder, lookup("bottleneck/identity").example(), decoder)
+        audio, bottleneck = AudioSpec(8000, 2, tuple(ChannelLayout)), lookup("bottleneck/identity").example()
+        for name in sorted(names):
+            encoder, decoder = (lookup(f"{role}/{name}").example() for role in ("encoder", "decoder"))
+            config = cls(audio, 4, encoder, bottleneck, decoder)
+            with suppress(PartitaError):
+                config.build()
+                return config
+        raise PartitaError("no encoder and decoder share a name; install partita-encoders and partita-decoders")
 
 
 def _latent_spec(encoder: Encoder, bottleneck: Bottleneck) -> LatentSpec:
