@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -112,7 +113,7 @@ def test_elsewhere(session: nox.Session, package: str, scratch: str, *arguments:
     session.chdir(scratch)
     session.run(
         "pytest",
-        *("-c", str(ROOT / "pyproject.toml"), "--rootdir", scratch, "-p", "no:cacheprovider"),
+        *("-c", str(ROOT / "pyproject.toml"), "--rootdir", scratch, "-p", "no:cacheprovider", "--slow", "all"),
         *(str(PACKAGES[package] / "tests"), *arguments),
         env={"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": None},
     )
@@ -132,6 +133,10 @@ def workspace(session: nox.Session) -> None:
     install(session, *tools("build"))
     editable = [argument for path in PACKAGES.values() for argument in ("-e", str(path))]
     install(session, "--no-build-isolation", *editable, *tools("tests", "types", "docs", "lint"))
+    try:
+        install(session, *tools("compiled"))
+    except CommandFailed:
+        session.warn(f"tests that need these are skipped, since there is no compiler: {', '.join(tools('compiled'))}")
     stamp.write_text(state)
 
 
@@ -143,25 +148,29 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["workspace"])
 def tests(session: nox.Session) -> None:
-    """Tests of the workspace, or those given by paths and options after `--`."""
+    """Tests of the workspace but the slow ones, or those given by paths and options after `--`."""
     suite(session)
 
 
-def suite(session: nox.Session, **environment: str) -> None:
-    # One thread per process, so that processes do not compete for cores.
-    parallel = [] if session.posargs else ["-n", "logical", "--maxprocesses", "8"]
+def suite(session: nox.Session, *default: str, **environment: str) -> None:
+    """Run pytest with the arguments after `--`, else with `default`."""
+    arguments = session.posargs or list(default)
+    # One thread per process, so that processes do not compete for cores. Each process runs all tests of a file, so that
+    # fixtures of modules are set up once.
+    workers = ["-n", "logical", "--maxprocesses", "8", "--dist", "loadfile"]
+    parallel = workers if arguments[:1] in ([], ["--slow"]) else []
     environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | environment
-    run(session, "pytest", *parallel, *session.posargs, **environment)
+    run(session, "pytest", *parallel, *arguments, **environment)
 
 
 @nox.session(venv_backend="none", requires=["workspace"], default=False)
 @nox.parametrize("processor", [nox.param(name, id=name) for name in PROCESSORS])
 def processors(session: nox.Session, processor: str) -> None:
-    """The tests of `tests` under emulated processors; those that this one cannot emulate are skipped."""
+    """All tests under emulated processors; those that this one cannot emulate are skipped."""
     info = Path("/proc/cpuinfo")
     if processor.startswith("avx") and not (info.exists() and f" {processor}" in info.read_text()):
         session.skip(f"the processor has no {processor}")
-    suite(session, **PROCESSORS[processor])
+    suite(session, "--slow", "all", **PROCESSORS[processor])
 
 
 @nox.session(venv_backend="none", requires=["workspace"], default=False)
@@ -282,11 +291,12 @@ def floors(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def ci_full(session: nox.Session) -> None:
-    """Everything: lint, types, tests, conformance, docs and all isolated packages."""
-    for name in ("lint", "workspace", "types", "tests", "conformance", "docs"):
+    """Everything: lint, types, all tests with the slow ones, docs and all isolated packages."""
+    for name in ("lint", "workspace", "types"):
         session.notify(name)
-    for package in PACKAGES:
-        session.notify(f"isolated({package})")
+    session.notify("tests", ["--slow", "all"])
+    for name in ("docs", *(f"isolated({package})" for package in PACKAGES)):
+        session.notify(name)
 
 
 @nox.session(venv_backend="none", default=False)

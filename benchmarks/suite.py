@@ -30,6 +30,7 @@ QUICK: dict[str, list[str]] = {
     "spectral_loss": ["--rounds", "1"],
     "activations": ["--rounds", "1"],
     "quantizers": ["--rounds", "1"],
+    "step_time": ["f3_tiny", "--rounds", "1"],
     "trainer_overhead": ["--steps", "12", "--rounds", "1", "--crop-seconds", "0.2"],
 }
 

@@ -62,6 +62,7 @@ def test_accuracies_are_over_probes_and_items(script):
     assert script.accuracies({"x": [always(1)]}, {"x": Examples(torch.zeros(3, 4), labels)}) == {"x": [0.0, 1.0, 1.0]}
 
 
+@pytest.mark.slow
 def test_script_end_to_end(script, generator, tones, tmp_path, capsys):
     output = ["--json", str(tmp_path / "found.json"), "--report", str(tmp_path / "page.html")]
     script.main([str(generator), "--data", str(tones), "--draws", "4", "--seconds", "0.3", *output])

@@ -350,7 +350,8 @@ def refuse_in_commands(models, codec, records, scratch, data, capsys):
     assert not any(scratch.glob("out.*"))
 
 
-test_configs = fuzz(140)(load_config)
+test_configs = fuzz(40)(load_config)
+test_more_configs = pytest.mark.slow(fuzz(140)(load_config))
 test_weights = fuzz(40)(load_weights)
 test_latents = fuzz(150)(load_latents)
 test_tokens = fuzz(120)(load_tokens)

@@ -31,7 +31,7 @@ REGENERATE = "the table of docs/mixing.md is not what the parts are; run: python
 AUDIO = AudioSpec(44_100, 2, tuple(ChannelLayout))
 LATENT_DIM = 4
 SAMPLES = 384
-STEPS = 3
+STEPS = 2
 
 ENCODERS = list(components("encoder/*"))
 BOTTLENECKS = [*components("bottleneck/*"), *components("quantizer/*")]
@@ -61,7 +61,7 @@ def refusal(*tags: str) -> str | None:
 
 
 def trained(model: Autoencoder) -> None:
-    """Three steps of the objective that is the decoder's."""
+    """Two steps of the objective that is the decoder's."""
     denoising = isinstance(model.decoder, DenoisingDecoder)
     config = ConsistencyTrainingConfig if denoising else AdversarialReconstructionConfig
     objective = config.example().build(model=model.train())
@@ -86,7 +86,23 @@ def trained(model: Autoencoder) -> None:
     model.eval()
 
 
-@pytest.mark.parametrize("tags", MIXES, ids=lambda tags: "-".join(map(short, tags)))
+def in_the_default_suite(tags: tuple[str, ...]) -> bool:
+    """A Latin square has each pair of parts of two roles; only one decoder takes what the summary encoder makes."""
+    if tags[0] == "encoder/summary":
+        return tags[2] == "decoder/consistency"
+    encoder, bottleneck, decoder = (part.index(tag) for part, tag in zip(PARTS, tags))
+    return (encoder + bottleneck) % len(DECODERS) == decoder
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        pytest.param(
+            tags, id="-".join(map(short, tags)), marks=[] if in_the_default_suite(tags) else [pytest.mark.slow]
+        )
+        for tags in MIXES
+    ],
+)
 def test_a_mix_trains_and_is_saved_or_is_refused_in_one_line(tags, tmp_path):
     if (message := refusal(*tags)) is not None:  # expected where the table says so, and nowhere else
         assert "\n" not in message and len(re.findall(r"\d+", message)) >= 2

@@ -91,7 +91,7 @@ def test_codicodec_bit_rate():
 
 
 @pytest.mark.parametrize("check", CODEC_CHECKS)
-@pytest.mark.parametrize("config", [small, codicodec])
+@pytest.mark.parametrize("config", [pytest.param(small, marks=pytest.mark.slow), codicodec])
 def test_conformance(config, check):
     check(CodecCase(lambda: build(config())))
 
@@ -159,7 +159,7 @@ def test_no_drift_over_ten_minutes():
 CAUSAL = [TwoStep(), TwoStep(refine=False), TwoStep(sigma_context=0), Autoregressive(), Overlap(), Independent()]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("sampler", CAUSAL, ids=repr)
 def test_later_latents_do_not_affect_earlier_windows(sampler, dtype):
     """Bit for bit, including the second denoising step: the audio of a chunk starts with its first window."""

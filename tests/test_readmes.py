@@ -48,8 +48,20 @@ def test_installing_with_pip_names_every_sibling(readme):
     assert set(re.findall(r"#subdirectory=([\w/]+)", command)) == needed
 
 
+SLOW = {"README.md", "docs/training.md", "docs/use_latents.md", "packages/decoders/README.md"}
+
+
+def shown(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if BLOCK.search(page.read_text())], ids=lambda page: str(page.relative_to(ROOT))
+    "page",
+    [
+        pytest.param(page, id=shown(page), marks=[pytest.mark.slow] if shown(page) in SLOW else [])
+        for page in PAGES
+        if BLOCK.search(page.read_text())
+    ],
 )
 def test_examples_run(page, tmp_path, monkeypatch):
     """The blocks of one page run after each other in one namespace, as they are read."""
@@ -79,7 +91,7 @@ def test_commands_are_found():
     assert {words[0] for found in COMMANDS.values() for words in found} >= {"train", "encode", "decode", "report"}
 
 
-@pytest.mark.parametrize("page", COMMANDS, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", COMMANDS, ids=shown)
 def test_printed_commands_are_taken(page, monkeypatch):
     given = []
     monkeypatch.setattr(process, "prepare_process", lambda: None)

@@ -108,7 +108,7 @@ def tiny_config(*, adversarial: bool = False, **trainer) -> RunConfig:
     else:
         objective = replace(objective, discriminator=None, weights={"stft": 1.0, "mel": 1.5})
     adamw = AdamWConfig(lr=1e-2, schedule=Cosine())
-    settings = {"steps": 6, "log_every": 1, "evaluate_seconds": 1.0, "ema_decay": 0.9, **trainer}
+    settings = {"steps": 6, "log_every": 1, "evaluate_seconds": 1.0, "ema_decay": 0.9, "precision": "no", **trainer}
     return RunConfig(
         model=model,
         objective=objective,
@@ -126,7 +126,7 @@ def family_config(family: str, *, codec: Path | None = None, llm: Path | None = 
 
     def on_latents(model, objective, texts=()):
         adamw = AdamWConfig(lr=1e-3, schedule=Constant())
-        trainer = TrainerConfig(optimizers={"generator": adamw, "discriminator": adamw})
+        trainer = TrainerConfig(optimizers={"generator": adamw, "discriminator": adamw}, precision="no")
         data = DataConfig(crop_seconds=0.2, batch_size=4, num_workers=0, augmentation=None, texts=texts)
         return RunConfig(codec=str(codec), model=model, objective=objective, data=data, trainer=trainer)
 
@@ -186,6 +186,7 @@ def of_python(*arguments: object, processes: int | None = None, timeout: float =
     here = Path(__file__).parent
     # Without the third, accelerate finds a single process on a machine without a GPU.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
+    environment["PYTHONSAFEPATH"] = "1"  # `conftest` is the one of this folder, not of the current one
     environment["PYTHONPATH"] = os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])
     launch = [] if processes is None else ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
     command = [sys.executable, *map(str, launch), *map(str, arguments)]

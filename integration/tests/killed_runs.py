@@ -16,10 +16,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from conftest import family_config
 from partita.training import train
 from partita.training.checkpoints import checkpoints
 from partita.training.logs import read_log
+
+from conftest import family_config
 
 # Modules that runs import late.
 LATE = ("accelerate", "datasets", "transformers.models.llama.modeling_llama", "vector_quantize_pytorch")

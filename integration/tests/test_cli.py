@@ -198,6 +198,7 @@ def test_seed_beyond_64_bits_raises(model, ok, refused, tmp_path):
         ok("decode", model, z, "-o", tmp_path / "x.wav", "--seed", seed)
 
 
+@pytest.mark.slow
 def test_info_counts_tokens_per_frame(ok):
     assert "latents       8 x 64 x 1.34583 Hz (hop 16384), 689.062 floats/s" in ok("info", "music2latent2_tiny")[0]
     assert "latents       64 x 13.125 Hz (hop 3360), 840 floats/s" in ok("info", "genae_tiny")[0]
@@ -224,6 +225,7 @@ def test_genae_tiny_size(ok):
     assert 1e6 <= found["parameters"]["total"] <= 3e6
 
 
+@pytest.mark.slow
 def test_info_with_overrides(ok, refused):
     mono = ["model.audio.channels=1", 'model.audio.layouts=["mono"]', "model.bottleneck=tanh"]
     found, other = (json.loads(ok("info", "genae_tiny", "--json", *texts)[0]) for texts in (mono, mono[::-1]))

@@ -20,6 +20,7 @@ def files(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_demo_starts_over_in_its_own_folder_only(demo, ok, refused, tmp_path):
     ok(*demo)
     (tmp_path / "run" / "notes").touch()

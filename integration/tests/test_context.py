@@ -33,6 +33,7 @@ def test_context_budget_scales():
     assert context_seconds(10, ContextBudget(scalars_per_token=12 * 8 * 1024)) == 2 * context_seconds(10)
 
 
+@pytest.mark.slow
 def test_info_prints_the_context_estimate(ok):
     out, _ = ok("info", "genae_tiny", "--context")
     assert "832 s" in out and "6.56 x the 127 s of DAC" in out

@@ -21,7 +21,9 @@ def latents(codec):
     return codec.encode(0.1 * torch.randn(1, 2, 200_000, generator=torch.Generator().manual_seed(0)))
 
 
-@pytest.mark.parametrize("layout", [None, "mono", "mid_side"])
+@pytest.mark.parametrize(
+    "layout", [None, *(pytest.param(name, marks=pytest.mark.slow) for name in ("mono", "mid_side"))]
+)
 def test_decoded_pieces_equal_full_decode(codec, latents, layout):
     pieces = list(decode_pieces(codec, latents, layout=layout))
     assert len(pieces) > 3 and max(piece.shape[-1] for piece in pieces) < 3 * 44_100

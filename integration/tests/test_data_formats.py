@@ -45,11 +45,19 @@ def check_parts(source, *, crops: int) -> Tensor:
     return whole
 
 
+# Listed by libsndfile, but it cannot write them or cannot read what it has written.
+UNUSABLE = {
+    *(("AIFF", f"DWVW_{bits}") for bits in (12, 16, 24)),
+    ("MP3", "MPEG_LAYER_I"),
+    ("MP3", "MPEG_LAYER_II"),
+    ("WAV", "MPEG_LAYER_III"),
+}
 WRITTEN = [
     (form, subtype)
     for form in soundfile.available_formats()
     if form not in ("RAW", "SD2")  # RAW has no header, SD2 is two files
     for subtype in soundfile.available_subtypes(form)
+    if (form, subtype) not in UNUSABLE
 ]
 
 
@@ -58,14 +66,8 @@ def test_parts_equal_full_read_in_all_formats(form, subtype):
     file, settings = BytesIO(), {"format": form, "subtype": subtype}
     if "MPEG" in subtype:
         settings |= {"bitrate_mode": "VARIABLE", "compression_level": 0.5}
-    try:
-        soundfile.write(file, music(8000, 1), 8000, **settings)
-    except soundfile.LibsndfileError as error:
-        pytest.skip(f"libsndfile does not write it: {error}")
-    try:
-        expected = soundfile.read(BytesIO(file.getvalue()), dtype="float32")[0]
-    except soundfile.LibsndfileError as error:
-        pytest.skip(f"libsndfile does not read it: {error}")
+    soundfile.write(file, music(8000, 1), 8000, **settings)
+    expected = soundfile.read(BytesIO(file.getvalue()), dtype="float32")[0]
     whole = check_parts({"path": "a", "bytes": file.getvalue()}, crops=12)
     if "MPEG" not in subtype:
         assert torch.equal(whole[0], torch.from_numpy(expected))

@@ -7,13 +7,17 @@ import pytest
 import soundfile
 import torch
 from partita.data import CorpusSpec, encode_corpus, encode_source, open_dataset, stored_latents
-from partita_core import Autoencoder, AutoencoderConfig, Latents, LatentSpec, PartitaError, override
+from partita_core import AudioSpec, Autoencoder, AutoencoderConfig, Latents, LatentSpec, PartitaError, lookup
 
 
 @pytest.fixture
 def codec(tmp_path):
     """A codec whose latents overflow for audio far beyond full scale."""
-    override(AutoencoderConfig.example(), ["bottleneck=identity"]).build().save_pretrained(tmp_path / "model")
+    encoder, bottleneck, decoder = (
+        lookup(tag).example() for tag in ("encoder/genae", "bottleneck/identity", "decoder/genae")
+    )
+    audio = AudioSpec(8000, layouts=("mono", "stereo", "mid_side"))
+    AutoencoderConfig(audio, 4, encoder, bottleneck, decoder).build().save_pretrained(tmp_path / "model")
     model = Autoencoder.from_pretrained(tmp_path / "model")
     model.encoder.head.parametrizations.weight.original0.data.mul_(1e32)
     return model

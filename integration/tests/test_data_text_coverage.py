@@ -73,6 +73,7 @@ def test_unreadable_header_counts_as_zero_length(dataset, caplog, tmp_path):
     assert len(found) == 1 and "no text" in found[0]
 
 
+@pytest.mark.slow
 def test_validation_split_synonym_is_used_for_evaluation(config, tones, tmp_path, caplog):
     data = tmp_path / "data"
     shutil.copytree(tones / "test", data / "Train")

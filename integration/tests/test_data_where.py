@@ -183,6 +183,7 @@ def test_damaged_shard_of_filtered_stream_is_named(tmp_path):
     assert {reason.file for batch in batches for reason in batch["broken"]} == {str(damaged)}
 
 
+@pytest.mark.slow
 def test_training_uses_filtered_rows(config, tones, tmp_path, monkeypatch):
     from partita.objectives import Objective
 

@@ -44,7 +44,7 @@ CASES = {
 }
 
 
-@pytest.fixture(params=sorted(TAGS))
+@pytest.fixture(params=[pytest.param(tag, marks=[pytest.mark.slow] * (tag == "metric/visqol")) for tag in sorted(TAGS)])
 def case(request):
     name = request.param.split("/")[1]
     if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:

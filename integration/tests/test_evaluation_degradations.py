@@ -115,7 +115,7 @@ NOISES = [with_noise(snr) for snr in (20, 10, 0)]
 LOW_PASSES = [low_passed(hertz) for hertz in (6000, 3000, 1000)]
 
 
-@pytest.fixture(params=sorted(TAGS))
+@pytest.fixture(params=[pytest.param(tag, marks=[pytest.mark.slow] * (tag == "metric/visqol")) for tag in sorted(TAGS)])
 def metric(request):
     name = request.param.split("/")[1]
     if name in EXTRA and importlib.util.find_spec(EXTRA[name]) is None:

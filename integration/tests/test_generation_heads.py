@@ -190,6 +190,7 @@ def test_encoder_embeds_latents_step_by_step():
         flow_head(encoder=NeighboringConfig().build(latent_spec=spec))
 
 
+@pytest.mark.slow
 def test_flow_learns_two_conditional_clusters():
     torch.manual_seed(0)
     head = flow_head(2, tokens=1, patch=1, history=0, states=4, width=32, layers=1, heads=2, head_dim=16).train()

@@ -66,6 +66,7 @@ def tensors_of(folder):
     return found
 
 
+@pytest.mark.slow
 def test_generator_training_saves_and_resumes_exactly(run, labeled, tmp_path):
     whole = generation(run / "model")
     model = train(whole, data=labeled, output=tmp_path / "whole", recipe="tiny", progress=False)
@@ -98,6 +99,7 @@ def test_training_on_codes(quantized, labeled, tmp_path):
     assert it.codec.decode(latents).shape == (1, 2, 800)
 
 
+@pytest.mark.slow
 def test_training_on_stored_latents_with_texts(run, quantized, labeled, ok, tmp_path):
     for codec, head in ((run / "model", None), (quantized, TokenHeadConfig())):
         corpus = tmp_path / f"corpus{codec.parent.name}"
@@ -110,6 +112,7 @@ def test_training_on_stored_latents_with_texts(run, quantized, labeled, ok, tmp_
         train(generation(quantized, head=TokenHeadConfig()), data=corpus, output=tmp_path / "x", progress=False)
 
 
+@pytest.mark.slow
 def test_recipes_select_the_head_by_the_latents(run, quantized):
     rate = float(load_model(run / "model").latent_spec.frame_rate)
     for name in ("generation_tiny", "generation_small", "generation_base"):
@@ -123,6 +126,7 @@ def test_recipes_select_the_head_by_the_latents(run, quantized):
     assert tiny.data.texts[0].text({"caption": "rain"}) == ("", "rain")
 
 
+@pytest.mark.slow
 def test_generate_on_the_command_line(run, labeled, ok, refused, monkeypatch, tmp_path):
     monkeypatch.setitem(recipes.CODEC_RECIPES, "tiny", generation)
     settings = ["--data", labeled, "--recipe", "tiny", "--steps", 2, "--text", "a {label} tone"]

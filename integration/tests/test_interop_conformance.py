@@ -17,10 +17,13 @@ CASES = {
     "encodec in chunks, not scaled, three at a time": ("encodec in chunks", {"normalize": False, "overlap": 0.6}),
     "mimi": ("mimi", {}),
 }
+"""Variants have a comma in their name; together they take 15 seconds."""
 
 
 @pytest.mark.parametrize("check", CODEC_CHECKS)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if "," in name else name for name in CASES]
+)
 def test_conformance(foreign, name, check):
     model, changes = CASES[name]
     # Mimi measures distances and turns angles in float32, whatever its weights are.

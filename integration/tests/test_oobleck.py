@@ -77,6 +77,7 @@ def test_conversion_needs_mean_and_scale_per_channel():
         oobleck_from_diffusers(theirs(**SMALL, decoder_input_channels=3))
 
 
+@pytest.mark.slow
 def test_oobleck_tiny_matches_genae_tiny_in_size_and_training():
     baseline, genae = recipes.oobleck_tiny(), recipes.genae_tiny()
     for part in ("objective", "data", "trainer"):

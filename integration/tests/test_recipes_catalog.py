@@ -69,6 +69,7 @@ def test_recipe_of_another_package_on_the_command_line(announced, ok):
     assert json.loads(printed)["latent_dim"] == 64
 
 
+@pytest.mark.slow
 def test_config_of_a_run_in_place_of_a_recipe(run, tones, tmp_path, ok, refused):
     config = run / "config.json"
     assert load_run(str(config)) == (RunFolder(run).read_config(), "tiny")

@@ -21,6 +21,7 @@ def test_recipes_build(name):
     assert crop == pytest.approx(config.data.crop_seconds * model.audio_spec.sample_rate, rel=0.05)
 
 
+@pytest.mark.slow
 def test_genae_36hz(ok):
     found = json.loads(ok("info", "genae_36hz", "--json")[0])
     assert found["hop"] == 1200 and found["frame_rate"] == 36.75 and found["frames_60s"] == 2205
@@ -38,6 +39,7 @@ def test_genae_36hz(ok):
     assert replace(config, model=model) == base  # but for the strides nothing differs
 
 
+@pytest.mark.slow
 def test_genae_small(ok):
     found = json.loads(ok("info", "genae_small", "--json")[0])
     assert found["hop"] == 3360 and found["latent_dim"] == 64 and found["frames_60s"] == 788

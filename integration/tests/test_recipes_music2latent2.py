@@ -183,6 +183,7 @@ def test_bases_train_two_steps(name):
     assert any(moved) and all(parameter.isfinite().all() for parameter in objective.parameters())
 
 
+@pytest.mark.slow
 def test_profile_without_training(monkeypatch):
     monkeypatch.setattr("partita.model_profile._CHUNKS", 2)
     found = recipe_profile(recipes.music2latent2_tiny())

@@ -192,6 +192,7 @@ def warnings_of(run):
     return [line["warning"] for line in read_log(run / "log.jsonl") if "warning" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantizer", [ResidualVQConfig.example(), FSQConfig((4, 5))])
 def test_run_warns_of_dead_codes(config, tones, tmp_path, capsys, quantizer):
     if isinstance(quantizer, ResidualVQConfig):
@@ -205,6 +206,7 @@ def test_run_warns_of_dead_codes(config, tones, tmp_path, capsys, quantizer):
     assert [line for line in capsys.readouterr().err.splitlines() if "codes" in line] == warnings
 
 
+@pytest.mark.slow
 def test_run_warns_of_collapsed_channel(config, tones, tmp_path, capsys):
     run = quiet(config, "trainer.optimizers.generator.lr=0.0")
     run = replace(run, model=replace(run.model, bottleneck=IdentityConfig()))
@@ -232,6 +234,7 @@ def test_objective_has_the_loss_at_chance_of_its_adversarial_loss(config, loss, 
     assert config().objective.build(model=run.model.build()).loss_at_chance is None
 
 
+@pytest.mark.slow
 def test_run_warns_of_dominating_discriminator(config, tones, tmp_path):
     run = override(config(steps=12, adversarial=True), ["trainer.alarms.start_step=10"])
     run = override(run, ["trainer.alarms.min_discriminator_loss=0.95"])
@@ -241,6 +244,7 @@ def test_run_warns_of_dominating_discriminator(config, tones, tmp_path):
     assert warning.startswith("step 1") and "discriminator" in warning and "1.9" in warning
 
 
+@pytest.mark.slow
 def test_resumed_run_stops_at_saturation(config, tones, tmp_path, monkeypatch):
     from partita.training.time_budget import TimeBudget
 

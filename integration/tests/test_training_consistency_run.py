@@ -63,6 +63,7 @@ def test_trained_model_encodes_and_decodes(run):
         assert line["metric/saturated_fraction"] < 0.5
 
 
+@pytest.mark.slow
 def test_resumed_consistency_run_equals_uninterrupted_run(tones, tmp_path, monkeypatch):
     """Resumed before the end of the warm start, which depends on the progress of the run."""
     from partita.training.time_budget import TimeBudget
@@ -80,10 +81,12 @@ def test_resumed_consistency_run_equals_uninterrupted_run(tones, tmp_path, monke
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
+@pytest.mark.slow
 def test_consistency_loss_curve_equals_golden_curve(golden):
     golden("consistency_training.json", config(), ("total", "gradient/generator", "metric/pre_tanh_rms"))
 
 
+@pytest.mark.slow
 def test_loss_of_fixed_draws_decreases():
     torch.manual_seed(0)
     run = config()
@@ -106,6 +109,7 @@ def test_loss_of_fixed_draws_decreases():
     assert totals[-1] < 0.8 * totals[0], totals
 
 
+@pytest.mark.slow
 def test_saturated_run_stops(tones, tmp_path):
     saturated = ["model.bottleneck.gain=30.0", "trainer.alarms.start_step=15"]
     wild = override(config(steps=200, evaluate_seconds=0.01), saturated)
@@ -115,6 +119,7 @@ def test_saturated_run_stops(tones, tmp_path):
     assert last["step"] == 15 and not (tmp_path / "run" / "model").exists()
 
 
+@pytest.mark.slow
 def test_model_with_latents_and_codes(tones, tmp_path):
     """An attached quantizer adds codes to the latents, which keep their values."""
     from dataclasses import replace

@@ -59,6 +59,7 @@ def signaled(monkeypatch):
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143)])
 def test_signal_ends_the_run_after_a_checkpoint(config, tones, run, tmp_path, signaled, monkeypatch, name, code):
@@ -77,6 +78,7 @@ def test_signal_ends_the_run_after_a_checkpoint(config, tones, run, tmp_path, si
     assert same_end(run, tmp_path / "cut")
 
 
+@pytest.mark.slow
 @posix
 def test_sigusr1_writes_a_checkpoint_and_the_run_continues(config, tones, run, tmp_path, signaled):
     signaled(signal.SIGUSR1, 2)
@@ -85,6 +87,7 @@ def test_sigusr1_writes_a_checkpoint_and_the_run_continues(config, tones, run, t
     assert same_end(run, tmp_path / "run")
 
 
+@pytest.mark.slow
 @posix
 def test_signal_on_the_command_line_is_one_line_and_its_exit_code(run, tones, tmp_path, signaled, capsys):
     signaled(signal.SIGTERM, 2)
@@ -114,6 +117,7 @@ def test_signals_are_collected_once_and_ignored_ones_stay_ignored():
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_checkpoints_are_written_by_time(config, tones, tmp_path):
     settings = {"data": tones, "progress": False, "keep": 9}
     train(config(steps=3), output=tmp_path / "often", checkpoint_minutes=1e-9, **settings)
@@ -197,6 +201,7 @@ def test_progress_continues_after_extension():
     assert TrainState(7, 13).progress == 7 / 13  # exactly
 
 
+@pytest.mark.slow
 def test_extended_run_continues_at_the_final_learning_rate(config, tones, tmp_path, capsys):
     """A cosine from 1e-2 to a twentieth of it."""
     settings = {"data": tones, "output": tmp_path / "run", "progress": False}
@@ -212,6 +217,7 @@ def test_extended_run_continues_at_the_final_learning_rate(config, tones, tmp_pa
     assert "generator 0.0005" in printed and f"{half:.3g}" in printed and printed.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_run_extended_before_its_end_is_resumed_exactly(config, tones, tmp_path, capsys):
     """Extended from six to twelve steps at the third: the last nine are the second half of the schedule."""
     settings = {"data": tones, "progress": False, "checkpoint_every": 3, "keep": 9}
@@ -255,6 +261,7 @@ def test_folder_with_other_files_is_rejected_and_unchanged(config, tones, tmp_pa
     assert texts(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_run_deletes_only_its_own_checkpoints(config, tones, tmp_path):
     settings = {"data": tones, "output": tmp_path, "progress": False, "checkpoint_every": 1, "keep": 1}
     train(config(steps=2), **settings)
@@ -287,6 +294,7 @@ def test_run_has_one_writer(config, tones, run, tmp_path):
     train(config(steps=1), **settings)  # the lock file of a killed start is not a run
 
 
+@pytest.mark.slow
 def test_resumed_run_checks_contents_of_files(config, tones, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(tones, data)

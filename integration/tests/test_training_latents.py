@@ -59,6 +59,7 @@ def test_fill_padding_repeats_short_items():
     assert found[0, 1].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1] and torch.equal(found[1], values[1])
 
 
+@pytest.mark.slow
 def test_quantizer_is_trained_on_a_corpus(run, corpus, tmp_path, capsys, monkeypatch):
     from partita import recipes
 
@@ -72,6 +73,7 @@ def test_quantizer_is_trained_on_a_corpus(run, corpus, tmp_path, capsys, monkeyp
     assert not (tmp_path / "run" / "samples").exists()  # a corpus has no audio
 
 
+@pytest.mark.slow
 def test_statistics_of_a_corpus_equal_those_of_its_audio(foreign, tones, tmp_path):
     foreign("oobleck").save_pretrained(tmp_path / "oobleck")
     name = f"hf:{tmp_path / 'oobleck'}"
@@ -87,6 +89,7 @@ def test_statistics_of_a_corpus_equal_those_of_its_audio(foreign, tones, tmp_pat
     assert 0.7 < ratio.min() and ratio.max() < 1.4, ratio
 
 
+@pytest.mark.slow
 def test_corpus_that_does_not_fit_the_objective(run, corpus, config, tones, tmp_path):
     def check_rejected(run_config, data, match):
         with pytest.raises(PartitaError, match=match) as caught:

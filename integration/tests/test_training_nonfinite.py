@@ -24,6 +24,8 @@ FAMILIES = {
     "representation": ("generator", "rq"),
     "generation": ("generator", "latents"),
 }
+slow_families = [pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name != "reconstruction"]
+in_all_families = pytest.mark.parametrize("name", ["reconstruction", *slow_families])
 
 
 class NaNGradient(torch.autograd.Function):
@@ -69,7 +71,7 @@ def warnings_of(run: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["term", "gradient"])
-@pytest.mark.parametrize("name", FAMILIES)
+@in_all_families
 def test_run_stops_and_saves_the_failed_batch(family, poison, tones, tmp_path, name, kind):
     phase, term = FAMILIES[name]
     poison(kind, phase, term, (2,))
@@ -97,7 +99,7 @@ def test_run_stops_and_saves_the_failed_batch(family, poison, tones, tmp_path, n
 
 
 @pytest.mark.parametrize("kind", ["term", "gradient"])
-@pytest.mark.parametrize("name", FAMILIES)
+@in_all_families
 def test_step_is_skipped_and_the_run_continues(family, poison, tones, tmp_path, name, kind, capsys):
     phase, term = FAMILIES[name]
     poison(kind, phase, term, (1,))
@@ -125,6 +127,7 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_skipped_step_changes_no_state(config, poison, tones, tmp_path, accumulation):
     """Weights, averages, optimizers, discriminators, and running statistics, which forward passes update."""
@@ -138,6 +141,7 @@ def test_skipped_step_changes_no_state(config, poison, tones, tmp_path, accumula
     assert not torch.equal(after["objective.model.bottleneck.running_std"], torch.ones(1))
 
 
+@pytest.mark.slow
 def test_report_names_the_failed_micro_batch(config, tones, tmp_path, monkeypatch):
     original = Objective.__call__
     calls = []
@@ -159,6 +163,7 @@ def test_report_names_the_failed_micro_batch(config, tones, tmp_path, monkeypatc
     assert {file.name for file in folder.glob("batch_*")} == {f"batch_0_{i}.safetensors" for i in range(3)}
 
 
+@pytest.mark.slow
 def test_too_many_consecutive_skips_stop_the_run(config, poison, tones, tmp_path):
     poison("term", "generator", "mel", tuple(range(1, 99)))
     run = override(config(steps=30), ["trainer.on_nonfinite=skip", "trainer.max_skipped=5"])
@@ -176,6 +181,7 @@ def test_too_many_consecutive_skips_stop_the_run(config, poison, tones, tmp_path
     assert "first 3 failures" in warnings_of(tmp_path / "run")[-1]
 
 
+@pytest.mark.slow
 def test_skips_that_are_not_consecutive_do_not_add_up(config, poison, tones, tmp_path):
     poison("gradient", "generator", "", (0, 2, 4, 5, 7))
     run = override(config(steps=9), ["trainer.on_nonfinite=skip", "trainer.max_skipped=2"])
@@ -184,6 +190,7 @@ def test_skips_that_are_not_consecutive_do_not_add_up(config, poison, tones, tmp
     assert ends == [f"{i} in a row" for i in (1, 1, 1, 2, 1)]
 
 
+@pytest.mark.slow
 def test_stopped_run_is_resumed_with_skip(config, poison, tones, tmp_path):
     poison("term", "generator", "stft", (3,))
     settings = {"data": tones, "output": tmp_path / "run", "progress": False}
@@ -221,6 +228,7 @@ def test_saved_batch_reproduces_the_failure(config, poison, tones, tmp_path):
     assert not output.total.isfinite()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["quantization", "generation"])
 def test_stored_latents_of_nan_are_skipped_and_listed(family, run, tones, tmp_path, name, capsys):
     import pyarrow as pa
@@ -238,6 +246,7 @@ def test_stored_latents_of_nan_are_skipped_and_listed(family, run, tones, tmp_pa
     assert "1 files" in printed and f"{table.column('file_name')[0]}: " in printed and "not finite" in printed
 
 
+@pytest.mark.slow
 def test_nonfinite_metric_is_not_logged_and_printed_once(config, tones, tmp_path, monkeypatch, capsys):
     original = Objective.__call__
 

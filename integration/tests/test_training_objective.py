@@ -49,7 +49,7 @@ def test_exact_reconstruction_has_zero_loss_in_every_layout(config):
     class Exact(nn.Module):
         bottleneck = nn.Module()
 
-        def forward(self, audio, layout, target_layout, *, lengths):
+        def forward(self, audio, layout, target_layout, *, lengths, quantize):
             output = type("Output", (), {"codes": None, "losses": {}, "metrics": {}})
             return convert_pairs(audio, layout, target_layout), output
 
@@ -66,7 +66,7 @@ def test_mono_loss_compares_the_mean_of_the_channel_pair(config):
     class Spread(nn.Module):
         bottleneck = nn.Module()
 
-        def forward(self, audio, layout, target_layout, *, lengths):
+        def forward(self, audio, layout, target_layout, *, lengths, quantize):
             output = type("Output", (), {"codes": None, "losses": {}, "metrics": {}})
             return audio + torch.cat([spread, -spread], 1), output
 

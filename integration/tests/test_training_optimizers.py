@@ -136,6 +136,7 @@ def test_muon_of_one_kind_of_parameters_alone(names):
     assert not any(torch.equal(trained[name], before[name]) for name in names)
 
 
+@pytest.mark.slow
 def test_a_run_with_muon_is_resumed_exactly(config, tones, tmp_path):
     changes = ["trainer.optimizers.generator=muon", "trainer.optimizers.generator.schedule=constant"]
     run = override(config(steps=4), [*changes, "trainer.optimizers.generator.lr=0.001"])

@@ -113,6 +113,7 @@ def test_two_processes_equal_one_for_twenty_steps(both, accumulation):
     check(both([(name, accumulation) for name in FAMILIES], steps=20, dtype="float64"), steps=20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["reconstruction", "representation"])
 def test_accumulated_halves_equal_the_batch(family, tones, tmp_path, name):
     """For losses that weight items equally, without random draws or batch statistics."""

@@ -50,8 +50,16 @@ def quantization(codec, **trainer) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def quantized(run, tones, tmp_path_factory):
-    """Folder of a run that trained a quantizer for the model of `run`."""
+    """Folder of a short run of a quantizer for the model of `run`."""
     folder = tmp_path_factory.mktemp("quantized") / "run"
+    train(quantization(run / "model"), data=tones, output=folder, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def well_quantized(run, tones, tmp_path_factory):
+    """Folder of a run of a quantizer that has learned something."""
+    folder = tmp_path_factory.mktemp("well_quantized") / "run"
     train(quantization(run / "model", steps=240), data=tones, output=folder, progress=False)
     return folder
 
@@ -121,9 +129,10 @@ def test_latents_are_unchanged_and_codes_are_added(run, quantized):
     assert torch.equal(before.decode(replace(new, codes=None)), before.decode(latents))
 
 
+@pytest.mark.slow
 @torch.no_grad()
-def test_more_levels_reduce_the_error(quantized, tones):
-    model = Autoencoder.from_pretrained(quantized / "model")
+def test_more_levels_reduce_the_error(well_quantized, tones):
+    model = Autoencoder.from_pretrained(well_quantized / "model")
     errors = [0.0, 0.0, 0.0]
     for file in sorted(tones.rglob("*.wav")):
         audio = torch.from_numpy(soundfile.read(file, dtype="float32")[0].T)[None]
@@ -138,8 +147,9 @@ def test_more_levels_reduce_the_error(quantized, tones):
     assert errors[2] < 0.7  # in standard deviations; 0.8 for the mean
 
 
-def test_log_has_the_usage_of_each_level(quantized):
-    lines = [line for line in read_log(quantized / "log.jsonl") if "total" in line]
+@pytest.mark.slow
+def test_log_has_the_usage_of_each_level(well_quantized):
+    lines = [line for line in read_log(well_quantized / "log.jsonl") if "total" in line]
     assert all(0 < lines[-1][f"metric/in_use_{level}"] <= 1 for level in range(3))
     assert lines[-1]["metric/in_use_0"] >= lines[0]["metric/in_use_0"]
     half = len(lines) // 2
@@ -156,6 +166,7 @@ def test_quantizer_checkpoint_loads_as_codec(quantized):
 # ------------------------------------------------------------------ the run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_resumed_quantizer_run_equals_uninterrupted_run(run, tones, tmp_path, ema):
     whole = quantization(run / "model", ema_decay=ema)
@@ -168,6 +179,7 @@ def test_resumed_quantizer_run_equals_uninterrupted_run(run, tones, tmp_path, em
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
+@pytest.mark.slow
 def test_resume_on_another_codec(run, tones, tmp_path, config):
     folder = tmp_path / "codec"
     Autoencoder.from_pretrained(run / "model").save_pretrained(folder)
@@ -178,6 +190,7 @@ def test_resume_on_another_codec(run, tones, tmp_path, config):
         train(quantization(folder, steps=2), data=tones, output=tmp_path / "run", resume=True, progress=False)
 
 
+@pytest.mark.slow
 def test_init_from_a_trained_quantizer(run, quantized, tones, tmp_path):
     frozen = override(quantization(run / "model", steps=1), ["trainer.optimizers.generator.lr=0.0"])
     train(frozen, data=tones, output=tmp_path / "run", init_from=quantized / "model", progress=False)
@@ -314,6 +327,7 @@ def test_quantized_codec_is_saved(tmp_path):
         quantized_foreign().save_pretrained(tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_external_oobleck_is_quantized(foreign, tones, tmp_path):
     foreign("oobleck").save_pretrained(tmp_path / "oobleck")
     base = load_codec(f"hf:{tmp_path / 'oobleck'}")
@@ -345,6 +359,7 @@ def test_evaluation_decodes_from_codes_of_all_or_some_levels(quantized):
         evaluate({"m": model}, clips, num_quantizers=4)
 
 
+@pytest.mark.slow
 def test_quantize_from_the_command_line(run, tones, tmp_path, capsys, monkeypatch):
     from partita import recipes
 

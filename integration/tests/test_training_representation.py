@@ -90,6 +90,7 @@ def test_saved_model_contains_the_unchanged_codec(trained, run):
     assert "RepresentationModel on the latents of a frozen codec" in (trained / "model" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_resumed_representation_run_equals_uninterrupted_run(run, llm, numbered, tmp_path):
     config = supervision(run / "model", llm, steps=4)
     train(config, data=numbered, output=tmp_path / "whole", progress=False)
@@ -101,6 +102,7 @@ def test_resumed_representation_run_equals_uninterrupted_run(run, llm, numbered,
     assert all((whole[name] == resumed[name]).all() for name in whole)
 
 
+@pytest.mark.slow
 def test_training_on_a_corpus_without_audio(run, llm, numbered, tmp_path):
     assert main(["encode", str(run / "model"), str(numbered), "-o", str(tmp_path / "corpus")]) == 0
     assert "audio" not in open_dataset(tmp_path / "corpus").column_names
@@ -108,6 +110,7 @@ def test_training_on_a_corpus_without_audio(run, llm, numbered, tmp_path):
     assert lines(tmp_path / "run")[-1]["loss/llm"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mimi", "oobleck"])
 def test_training_on_external_codecs(foreign, tones, tmp_path, name):
     foreign(name).save_pretrained(tmp_path / "codec")
@@ -144,6 +147,7 @@ def test_missing_texts_are_reported_before_training(run, llm, tones, numbered, t
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
 def test_represent_from_the_command_line(run, tones, ok, refused, monkeypatch, tmp_path):
     from partita import recipes
 

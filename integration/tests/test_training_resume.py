@@ -96,6 +96,7 @@ def test_run_with_twenty_kills(interrupted, name):
     check(whole, killed)
 
 
+@pytest.mark.slow
 def test_run_killed_before_its_first_checkpoint_restarts(config, tones, tmp_path):
     for name in ("whole", "cut"):
         train(config(steps=3), data=tones, output=tmp_path / name, progress=False)
@@ -131,6 +132,7 @@ def test_resume_without_a_folder_starts_a_run(config, tones, tmp_path):
     assert len(checkpoints(tmp_path / "run" / "checkpoints")) == 1
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_writes_the_same_card(config, tones, tmp_path):
     cards = []
     for resume in (False, True):
@@ -139,6 +141,7 @@ def test_resuming_a_finished_run_writes_the_same_card(config, tones, tmp_path):
     assert cards[0] == cards[1] and "model-index" in cards[1] and "| log-mel L1 ↓ |" in cards[1]
 
 
+@pytest.mark.slow
 def test_resume_requires_the_same_files_and_no_fewer_steps(config, tones, tmp_path):
     train(config(steps=3), data=tones, output=tmp_path / "run", progress=False)
     shutil.copytree(tones, tmp_path / "more")
@@ -151,6 +154,7 @@ def test_resume_requires_the_same_files_and_no_fewer_steps(config, tones, tmp_pa
     train(config(steps=4), data=tmp_path / "moved", output=tmp_path / "run", resume=True, progress=False)
 
 
+@pytest.mark.slow
 def test_skipped_files_are_listed_after_a_kill(config, tones, tmp_path, capsys):
     shutil.copytree(tones, tmp_path / "data")
     for i in range(4):
@@ -219,6 +223,7 @@ def test_kill_while_opening_a_log_keeps_its_lines(tmp_path, monkeypatch):
     assert read_log(path) == [{"step": 1}, {"step": 2}]
 
 
+@pytest.mark.slow
 def test_evaluation_prevented_by_a_kill_is_repeated(config, tones, tmp_path):
     """Killed between the checkpoint and the evaluation of step 4, a run evaluates each step once."""
     run = override(config(steps=6), ["trainer.evaluate_every=2"])

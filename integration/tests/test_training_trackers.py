@@ -84,6 +84,7 @@ def test_tensorboard_has_audio_and_images_of_every_evaluation(tracked):
     assert (image.height, image.width) == (180, 720)
 
 
+@pytest.mark.slow
 def test_trackers_may_change_on_resume(tracked, config, tones, tmp_path):
     folder, run = tracked
     shutil.copytree(folder, tmp_path / "run")

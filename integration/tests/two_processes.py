@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from conftest import family_config
 from partita.objectives import Objective
 from partita.training import stepper, train
 from partita_core import override, write_tensors
 from torch.overrides import TorchFunctionMode
+
+from conftest import family_config
 
 
 class Shared(TorchFunctionMode):

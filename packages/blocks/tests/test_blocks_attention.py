@@ -26,6 +26,7 @@ def test_windowed_attention_equals_masked_dense_attention(length, extra):
     torch.testing.assert_close(found, dense_attention(q, k, v, angles, 4, prefix), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("traced", [2, 13])
 def test_exported_program_runs_at_any_length(traced):
     model = transformer()  # window 3

@@ -114,6 +114,7 @@ def test_streaming_under_autocast_is_close():
     torch.testing.assert_close(y.float(), model(x), rtol=0, atol=0.15)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_step_exports_with_its_state():
     class Step(torch.nn.Module):

@@ -171,6 +171,7 @@ def test_log_mel_is_unaffected_by_autocast():
         assert torch.equal(mel(audio), plain)
 
 
+@pytest.mark.slow
 def test_spectra_export_with_dynamic_batch_and_length():
     class Both(torch.nn.Module):
         def __init__(self):

@@ -56,7 +56,7 @@ def parts(**changes):
     "changes, message",
     [
         ({"encoder": (StridedConfig(), 3)}, "encoder's out_dim is 3.*bottleneck's in_dim is 4"),
-        ({"decoder": (TransposedConfig(), 5)}, "the bottleneck's dim is 4, the decoder's in_dim is 5"),
+        ({"decoder": (TransposedConfig(), 5)}, "the bottleneck's expanded_dim is 4, the decoder's in_dim is 5"),
         ({"quantizer": (RoundingConfig(), 6)}, "quantizer's dim is 6.* 4"),
         ({"encoder": (StridedConfig(2), 4)}, "encoder's tokens_per_frame is 2.*decoder's tokens_per_frame is 1"),
         (

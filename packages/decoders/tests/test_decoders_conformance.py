@@ -17,6 +17,7 @@ COMPONENTS = [
     "decoder/source_filter",
     "decoder/spectrostream",
 ]
+SLOW_TO_EXPORT = {"decoder/consistency", "decoder/genae", "decoder/spectrostream"}
 
 MEAN = replace(lookup("decoder/consistency").example(), refines=True, local=True, latents_in_decoder=False)
 CASES = {
@@ -30,7 +31,14 @@ def test_list_of_components_is_complete():
     assert COMPONENTS == [tag for tag, config in registered if config.__module__.startswith("partita_decoders.")]
 
 
-@pytest.mark.parametrize("check", DECODER_CHECKS)
-@pytest.mark.parametrize("name", sorted({*COMPONENTS, *CASES}))
+def case(name, check):
+    """Exporting takes seconds: in the default suite, one component of this package stands for all."""
+    slow = check.__name__ == "exports" and name in SLOW_TO_EXPORT
+    return pytest.param(name, check, id=f"{name}-{check.__name__}", marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize(
+    "name, check", [case(name, check) for name in sorted({*COMPONENTS, *CASES}) for check in DECODER_CHECKS]
+)
 def test_decoder_conformance(name, check):
     check(CASES.get(name) or DecoderCase(lookup(name).example()))

@@ -170,6 +170,7 @@ def test_envelope_loss_is_the_error_of_log_magnitudes_per_chunk():
     assert plain.loss_weights == {} and plain.losses(inputs(plain)[2], clean) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [

@@ -22,6 +22,7 @@ VARIANTS = {
     "frames_bands": replace(FrameEncoderConfig.example(), bands=5),
 }
 OUT_DIMS = {"encoder/adaptive": 50}  # two side numbers, and 24 bins for each of two channels
+SLOW_TO_EXPORT = {"encoder/genae", "encoder/spectrostream", "encoder/summary"}
 
 
 def test_list_of_components_is_complete():
@@ -29,8 +30,15 @@ def test_list_of_components_is_complete():
     assert COMPONENTS == [tag for tag, config in registered if config.__module__.startswith("partita_encoders.")]
 
 
-@pytest.mark.parametrize("check", ENCODER_CHECKS)
-@pytest.mark.parametrize("name", [*COMPONENTS, *VARIANTS])
+def case(name, check):
+    """Exporting takes seconds: in the default suite, one component of this package stands for all."""
+    slow = check.__name__ == "exports" and name in SLOW_TO_EXPORT
+    return pytest.param(name, check, id=f"{name}-{check.__name__}", marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize(
+    "name, check", [case(name, check) for name in (*COMPONENTS, *VARIANTS) for check in ENCODER_CHECKS]
+)
 def test_encoder_conformance(name, check):
     config = VARIANTS[name] if name in VARIANTS else lookup(name).example()
     check(EncoderCase(config, out_dim=OUT_DIMS.get(name, 4)))

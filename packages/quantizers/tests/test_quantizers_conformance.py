@@ -23,7 +23,14 @@ def test_every_component_has_an_entry():
     assert COMPONENTS == [tag for tag, config in registered if config.__module__.startswith("partita_quantizers.")]
 
 
-@pytest.mark.parametrize("check", QUANTIZER_CHECKS)
-@pytest.mark.parametrize("name", [*COMPONENTS, *VARIANTS])
+def case(name, check):
+    """Exporting the transformers of rebottleneck takes seconds."""
+    slow = (name, check.__name__) == ("quantizer/rebottleneck", "exports")
+    return pytest.param(name, check, id=f"{name}-{check.__name__}", marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize(
+    "name, check", [case(name, check) for name in [*COMPONENTS, *VARIANTS] for check in QUANTIZER_CHECKS]
+)
 def test_conformance(name, check):
     check(VARIANTS[name] if name in VARIANTS else lookup(name).example())

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from partita_core import (
     Autoencoder,
+    BottleneckOutput,
     Config,
     FeedForwardDecoder,
     PartitaError,
@@ -68,6 +69,11 @@ class AdversarialReconstructionConfig(ObjectiveConfig):
         discriminator_warmup: fraction of the run before `adversarial_from` in which the discriminators are trained.
             Before it, they take no time.
         adversarial_ramp: fraction of the run after `adversarial_from` in which the two weights rise linearly from 0.
+        losses_from: progress of the run, from 0 to 1, before which only the losses of the bottleneck and of the decoder
+            count. Nothing is decoded to audio then.
+        quantize_from: progress of the run, from 0 to 1, before which the decoder gets continuous latents if the
+            bottleneck is a quantizer, whose codebooks adapt to them. A voice codec that was quantized from the first
+            step learned markedly slower.
     """
 
     losses: dict[str, Config] = field(default_factory=_default_losses, metadata={"roles": ("loss",)})
@@ -75,6 +81,8 @@ class AdversarialReconstructionConfig(ObjectiveConfig):
     discriminator: Config | None = component_field("discriminator", default=ComplexSTFTDiscriminatorsConfig())
     balancer: Config | None = component_field("balancer", default=None)
     adversarial_loss: Literal["hinge", "least_squares"] = "hinge"
+    losses_from: Proportion = 0.0
+    quantize_from: Proportion = 0.0
     adversarial_from: Proportion = 0.0
     discriminator_warmup: Proportion = 0.0
     adversarial_ramp: Proportion = 0.0
@@ -103,6 +111,8 @@ class AdversarialReconstructionConfig(ObjectiveConfig):
             balancer=self.balancer.build(weights=self.weights) if self.balancer else None,
             adversarial_loss=self.adversarial_loss,
             schedule=self._schedule(),
+            losses_from=self.losses_from,
+            quantize_from=self.quantize_from,
         )
 
     @classmethod
@@ -130,12 +140,15 @@ class AdversarialReconstruction(AdversarialObjective):
         balancer: nn.Module | None,
         adversarial_loss: Literal["hinge", "least_squares"],
         schedule: AdversarialSchedule,
+        losses_from: float,
+        quantize_from: float,
     ) -> None:
         """Wrap `model`; arguments as in `AdversarialReconstructionConfig`.
 
         Raises:
-            PartitaError: the decoder is not feed-forward, losses and weights do not match, or no loss has a weight
-                before the adversarial stage.
+            PartitaError: the decoder is not feed-forward, losses and weights do not match, no loss has a weight before
+                the adversarial stage, or `losses_from` is above 0 with a decoder that has no losses, or is after the
+                first step of the discriminators.
         """
         super().__init__(model, discriminator, ADVERSARIAL_LOSSES[adversarial_loss], schedule)
         if not isinstance(model.decoder, FeedForwardDecoder):
@@ -148,6 +161,17 @@ class AdversarialReconstruction(AdversarialObjective):
             raise PartitaError(
                 f"no loss has a weight above 0 before adversarial_from, {schedule.start:g}; add one to objective.losses"
             )
+        if losses_from and not model.decoder.loss_weights:
+            kind = type(model.decoder).__name__
+            raise PartitaError(
+                f"losses_from is {losses_from:g}, but {kind} has no losses to train by before; set it to 0"
+            )
+        if discriminator is not None and losses_from > schedule.start - schedule.warmup:
+            raise PartitaError(
+                f"losses_from is {losses_from:g}, but discriminators are trained from "
+                f"{schedule.start - schedule.warmup:g} on; start them later"
+            )
+        self.losses_from, self.quantize_from = losses_from, quantize_from
         self.crop_multiple = model.latent_spec.hop
         self.code_usage = CodeUsage(model.bottleneck.codebook_sizes)
 
@@ -158,9 +182,12 @@ class AdversarialReconstruction(AdversarialObjective):
     def train_model(self, batch: Batch, state: TrainState) -> StepOutput:
         """Reconstruct the batch; see `AdversarialObjective`."""
         lengths = batch["audio_lengths"]
-        reconstruction, bottleneck = self.model(
-            batch["audio"], batch["layout"], batch["target_layout"], lengths=lengths
-        )
+        inputs = batch["audio"], batch["layout"], batch["target_layout"]
+        quantize = state.progress >= self.quantize_from
+        if state.progress < self.losses_from:
+            bottleneck = self.model.own_losses(*inputs, lengths=lengths, quantize=quantize)
+            return self._output(bottleneck, {}, torch.zeros(()), state, None)
+        reconstruction, bottleneck = self.model(*inputs, lengths=lengths, quantize=quantize)
         with torch.autocast(reconstruction.device.type, enabled=False):
             samples, target = to_loss_signal(upcast(reconstruction), batch, batch["target_layout"]), target_audio(batch)
             terms = {name: loss(samples, target, lengths=lengths).mean() for name, loss in self.losses.items()}
@@ -168,13 +195,24 @@ class AdversarialReconstruction(AdversarialObjective):
         if weights.keys() > terms.keys():
             terms |= self.discriminate(target, samples)
         total = weighted_sum(terms, weights) if self.balancer is None else self.balancer(terms, samples, weights)
+        return self._output(bottleneck, terms, total, state, samples.detach())
+
+    def _output(
+        self,
+        bottleneck: BottleneckOutput,
+        terms: dict[str, Tensor],
+        total: Tensor,
+        state: TrainState,
+        samples: Tensor | None,
+    ) -> StepOutput:
+        """Output of the phase: `total` of the terms on samples, plus the losses of the bottleneck and the decoder."""
         own = bottleneck.losses
         if own:
             check_weights(set(own), self.model.loss_weights)
-            total = total + weighted_sum(own, self.model.loss_weights)
+            total = weighted_sum(own, self.model.loss_weights) + total
         losses = {name: upcast(term.detach()) for name, term in (terms | own).items()}
         metrics = bottleneck.metrics | self.code_usage(bottleneck.codes, state.step)
-        return StepOutput(total, losses, metrics, samples.detach())
+        return StepOutput(total, losses, metrics, samples)
 
     def signals(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Target and reconstruction; see `AdversarialObjective`."""

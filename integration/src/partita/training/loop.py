@@ -85,6 +85,7 @@ class Loop:
         self.data = data
         self.positions: tuple[Any, ...] = ()  # positions in the streams of each process, from a checkpoint
         self.initialization = ""  # line on what was initialized from data
+        self.precision = ""  # for the log, if it was chosen for the machine
         self.stop_reason = ""  # alarm that ends the run
         self.cpu_elapsed = 0.0  # processor seconds of training before a resumption
         self.callback_error: OSError | None = None
@@ -164,6 +165,8 @@ class Loop:
             split = None if validator is None else validator.split
             settings = {"split": split, "shown": options.progress, "trackers": self.accelerator.trackers}
             self.log = RunLog(self.run.log, state, self.alarms, **settings)
+            if self.precision and not any("precision" in line for line in self.log.kept):
+                self.log.write(state.step, precision=self.precision)
             if self.initialization:
                 self.log.write(state.step, start=self.initialization)
         budget = TimeBudget(

@@ -8,7 +8,7 @@ from partita_core import Autoencoder, Codec, Config, Saved
 from partita.evaluation import Interval
 from partita.evaluation.results import format_interval, format_numbers, is_numbered
 from partita.model_loading import codec_of
-from partita.model_profile import count_parameters, profile
+from partita.model_profile import count_parameters
 
 # Task of codecs on the hub, which has none for the other models.
 _TASK = "audio-to-audio"
@@ -140,16 +140,16 @@ def _header(model: Saved, name: str, training: TrainingSummary) -> str:
 
 def _about(model: Saved) -> str:
     codec = codec_of(model)
-    found = profile(codec)
-    codes = ""
-    if found["codebook_sizes"]:
-        codes = f" Codes of {len(found['codebook_sizes'])} levels, {found['bit_rate']:.0f} bit/s."
-    sets = "" if found["tokens_per_frame"] == 1 else f"{found['tokens_per_frame']} vectors of "
-    latents = (
-        f"{found['sample_rate']} Hz, {', '.join(found['layouts'])}; {sets}{found['latent_dim']} numbers "
-        f"{found['frame_rate']:g} times per second (hop {found['hop']}).{codes}"
+    audio, latents = codec.audio_spec, codec.latent_spec
+    layouts = ", ".join(layout.name.lower() for layout in audio.layouts)
+    sizes = latents.codebook_sizes
+    codes = f" Codes of {len(sizes)} levels, {latents.bit_rate:.0f} bit/s." if sizes else ""
+    sets = "" if latents.tokens_per_frame == 1 else f"{latents.tokens_per_frame} vectors of "
+    text = (
+        f"{audio.sample_rate} Hz, {layouts}; {sets}{latents.dim} numbers "
+        f"{float(latents.frame_rate):g} times per second (hop {latents.hop}).{codes}"
     )
-    return latents if codec is model else f"A {type(model).__name__} on the latents of a frozen codec. {latents}"
+    return text if codec is model else f"A {type(model).__name__} on the latents of a frozen codec. {text}"
 
 
 def _metrics(training: TrainingSummary) -> list[str]:

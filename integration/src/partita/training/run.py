@@ -47,7 +47,8 @@ class TrainerConfig(Ranged):
         steps: number of optimizer steps.
         seed: seed of the initial weights, the data order and all random draws.
         optimizers: optimizers by phase; entries for phases that the objective does not have are ignored.
-        precision: precision of the forward passes; weights are kept in float32.
+        precision: precision of the forward passes; weights are kept in float32. "no" is float32; "auto" is bf16 on GPUs
+            that have it and on CPUs with AMX, else float32, and is replaced by that when a run starts.
         accumulation: micro-batches per step; a batch of the data is one micro-batch.
         ema_decay: decay of the averaged weights that are evaluated and saved; None for no averaging.
         log_every: steps between lines of the log.
@@ -69,7 +70,7 @@ class TrainerConfig(Ranged):
     optimizers: dict[str, OptimizerConfig] = field(
         default_factory=_default_optimizers, metadata={"roles": ("optimizer",)}
     )
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     accumulation: Count = 1
     ema_decay: Proportion | None = 0.9999
     log_every: Count = 10

@@ -16,6 +16,7 @@ from partita.distributed import broadcast_from_main, check_world
 from partita.objectives.latent_batches import check_corpus
 from partita.objectives.objective import Objective, TrainState
 
+from .auto_precision import resolve_precision
 from .build_objective import build_objective, config_of_model
 from .callbacks import Callback
 from .checkpoints import checkpoints, last_checkpoint
@@ -86,6 +87,8 @@ def train(
     run = RunFolder(output)
     if model is not None:
         config = dataclasses.replace(config, model=config_of_model(model))
+    automatic = config.trainer.precision == "auto"
+    config = resolve_precision(config, run, resume=resume)
     _check_folder(run, config, resume)
     run_data = RunData(data, streaming=config.data.streaming, where=config.data.where)
     objective = build_objective(config, model=model, init_from=init_from)
@@ -131,6 +134,7 @@ def train(
             settings = {name: {"purge_step": state.step + 1} for name in config.trainer.trackers if resume}
             accelerator.init_trackers("tensorboard", init_kwargs=settings)
             if checkpoint is None:
+                loop.precision = config.trainer.precision if automatic else ""
                 loop.initialize(read(0, 1, None), run_data.train)
             validator = None
             if accelerator.is_main_process:

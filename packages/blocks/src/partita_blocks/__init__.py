@@ -54,6 +54,8 @@ from .noise_conditioning import (
 )
 from .patching import Depatchifier, Patchifier, patch_grid
 from .pitch import Pitch, PitchScale, PitchTracker
+from .planar_conv import Conv1d, Conv2d, ConvTranspose1d
+from .pointwise import elu, group_norm, silu
 from .spectral import STFT, LogMel, a_weighting, mel_filterbank, overlap_add, power, reflect_pad, reflected_positions
 from .voice_source import PulseTrain, white_noise
 
@@ -72,6 +74,9 @@ __all__ = [
     "ChunkTransformer",
     "ChunkTransformerBlock",
     "CompandedSTFT",
+    "Conv1d",
+    "Conv2d",
+    "ConvTranspose1d",
     "Depatchifier",
     "DownStage",
     "DownUnit2d",
@@ -114,10 +119,12 @@ __all__ = [
     "conv_reach",
     "conv_transpose_reach",
     "down_stages",
+    "elu",
     "fit_linear_codec",
     "from_mid_side",
     "hashed_signs",
     "fuse_stages",
+    "group_norm",
     "init_truncated_normal",
     "mel_filterbank",
     "overlap_add",
@@ -129,6 +136,7 @@ __all__ = [
     "residual_units",
     "rotary_angles",
     "rotate",
+    "silu",
     "sinusoidal_embedding",
     "to_mid_side",
     "up_stages",

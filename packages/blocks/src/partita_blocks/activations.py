@@ -18,6 +18,8 @@ from partita_core import TypedModule, upcast
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .tensors import is_plain
+
 # sin^2(pi f) = u (P0 + u (P1 + u (P2 + u P3))) with u = f^2, up to f^8.
 _P = (math.pi**2, -(math.pi**4) / 3, 2 * math.pi**6 / 45, -(math.pi**8) / 315)
 # Its derivative with respect to pi f, divided by f.
@@ -75,15 +77,9 @@ def _chunks(x: Tensor, beta: Tensor, count: int) -> Iterator[tuple[tuple[slice, 
             yield chunk, betas[chunk[0]], buffers[:, : chunk[0].stop - i, : chunk[1].stop - j].unbind()
 
 
-def _is_plain(x: Tensor) -> bool:
-    """True for ordinary tensors: compilers fuse by themselves, and they and vmap pass tensors without memory."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
-    return type(x) is Tensor and not traced and x.dim() == 3
-
-
 def _in_chunks(x: Tensor) -> bool:
     """True for tensors to compute in chunks if there is no kernel."""
-    return x.device.type == "cpu" and _is_plain(x) and x.numel() > _CHUNK
+    return x.device.type == "cpu" and is_plain(x) and x.dim() == 3 and x.numel() > _CHUNK
 
 
 def _cpu_kernels() -> ModuleType | None:
@@ -111,8 +107,10 @@ def _fused(x: Tensor, beta: Tensor) -> ModuleType | None:
         return None
     if _in_chunks(x):
         return _cpu_kernels() if x.dtype == torch.float32 else None
-    supported = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return _gpu_kernels(x.device) if supported and x.is_cuda and x.numel() > 0 and _is_plain(x) else None
+    supported = x.is_cuda and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return (
+        _gpu_kernels(x.device) if supported and x.is_cuda and x.numel() > 0 and is_plain(x) and x.dim() == 3 else None
+    )
 
 
 def _forward(x: Tensor, beta: Tensor) -> Tensor:

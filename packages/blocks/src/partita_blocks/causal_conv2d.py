@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .convolutions import conv_reach, conv_transpose_reach
+from .planar_conv import Conv2d
+from .pointwise import elu
 
 Pair = tuple[int, int]
 """Values for time and frequency."""
@@ -65,7 +67,7 @@ class CausalConv2d(CausalLayer):
         super().__init__()
         self.stride, self.kernel = stride, kernel[0]
         self.channels, self.past = channels_in, kernel[0] - stride[0]
-        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=(0, (kernel[1] - stride[1] + 1) // 2))
+        self.conv = Conv2d(channels_in, channels_out, kernel, stride, padding=(0, (kernel[1] - stride[1] + 1) // 2))
 
     def init_state(self, batch_size: int, bins: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Zero frames before the first, `(batch, channels_in, past, bins)`."""
@@ -129,8 +131,8 @@ class DownUnit2d(CausalLayer):
     def forward(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Map `(batch, channels_in, stride * n, bins)` to `(batch, channels_out, n, bins / stride)`."""
         inner, outer = state
-        y, inner = self.inner(F.elu(x), inner)
-        y, outer = self.outer(F.elu(y), outer)
+        y, inner = self.inner(elu(x), inner)
+        y, outer = self.outer(elu(y), outer)
         pooled = x if self.stride == (1, 1) else F.avg_pool2d(x, self.stride)
         return y + self.shortcut(pooled), (inner, outer)
 
@@ -163,8 +165,8 @@ class UpUnit2d(CausalLayer):
     def forward(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Map `(batch, channels_in, n, bins)` to `(batch, channels_out, stride * n, stride * bins)`."""
         inner, outer = state
-        y, inner = self.inner(F.elu(x), inner)
-        y, outer = self.outer(F.elu(y), outer)
+        y, inner = self.inner(elu(x), inner)
+        y, outer = self.outer(elu(y), outer)
         # Broadcast over the patches, which avoids a copy of the shortcut with repeated frames and bins.
         patches = rearrange(y, "b c (n s) (bins t) -> b c n s bins t", s=self.stride[0], t=self.stride[1])
         y = patches + self.shortcut(x)[:, :, :, None, :, None]

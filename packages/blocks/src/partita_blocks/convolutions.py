@@ -10,6 +10,8 @@ from partita_core import PartitaError, TypedModule
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from .planar_conv import Conv1d, ConvTranspose1d
+
 Activation = Callable[[int], nn.Module]
 """Constructor of an activation, called with the number of channels."""
 
@@ -27,7 +29,7 @@ def conv(
 ) -> nn.Module:
     """Weight-normalized `nn.Conv1d`; `padding=None` keeps the length at stride 1."""
     padding = (kernel - 1) // 2 * dilation if padding is None else padding
-    layer = nn.Conv1d(channels_in, channels_out, kernel, stride, padding, dilation=dilation, groups=groups, bias=bias)
+    layer = Conv1d(channels_in, channels_out, kernel, stride, padding, dilation=dilation, groups=groups, bias=bias)
     return weight_norm(layer)
 
 
@@ -176,7 +178,7 @@ class UpStage(TypedModule):
     ) -> None:
         super().__init__()
         self.stride, self.padding = stride, -(-stride // 2)
-        up = nn.ConvTranspose1d(channels_in, channels_out, 2 * stride, stride, self.padding, output_padding=stride % 2)
+        up = ConvTranspose1d(channels_in, channels_out, 2 * stride, stride, self.padding, output_padding=stride % 2)
         units = residual_units(channels_out, dilations, kernel=kernel, separable=separable, activation=activation)
         self.up = nn.Sequential(activation(channels_in), weight_norm(up))
         self.units = nn.Sequential(*units)

@@ -24,20 +24,21 @@ class EnvelopeNodes(TypedModule):
         super().__init__()
         bins = n_fft // 2 + 1
         frequencies = torch.arange(bins, dtype=torch.float64, device="cpu") * sample_rate / n_fft
+        index = torch.arange(nodes, dtype=torch.float64, device="cpu")
         scale = torch.asinh(frequencies / _KNEE)
-        place = scale / scale[-1] * (nodes - 1)
-        distance = (place - torch.arange(nodes, device="cpu")[:, None]).abs()
+        position = scale / scale[-1] * (nodes - 1)
+        distance = (position - index[:, None]).abs()
         matrix = (1 - distance).clamp_min(0)
         cepstrum = torch.fft.irfft(matrix, n=n_fft)
         cepstrum[:, 1 : n_fft // 2] *= 2
         cepstrum[:, n_fft // 2 + 1 :] = 0
-        self.frequencies = _KNEE * torch.sinh(torch.arange(nodes, device="cpu") / (nodes - 1) * scale[-1])
+        self.frequencies = _KNEE * torch.sinh(index / (nodes - 1) * scale[-1])
         self._amplitude, self._phase = Constant(matrix), Constant(torch.fft.rfft(cepstrum).imag.contiguous())
 
     def forward(self, logs: Tensor) -> Tensor:
         """Interpolate natural log amplitudes `(..., nodes)` to `(..., bins)`."""
-        return logs @ self._amplitude.like(logs)
+        return (logs.flatten(0, -2) @ self._amplitude.like(logs)).unflatten(0, logs.shape[:-1])
 
     def phase(self, logs: Tensor) -> Tensor:
         """Phase in radians of the minimum-phase filter with log amplitudes `(..., nodes)`, `(..., bins)`."""
-        return logs @ self._phase.like(logs)
+        return (logs.flatten(0, -2) @ self._phase.like(logs)).unflatten(0, logs.shape[:-1])

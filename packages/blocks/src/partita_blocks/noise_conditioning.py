@@ -12,6 +12,8 @@ from partita_core import PartitaError, TypedModule, upcast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .pointwise import group_norm
+
 
 def sinusoidal_embedding(x: Tensor, dim: int) -> Tensor:
     """Sines, then cosines, of values times rates from 1 down to 1 / 10000.
@@ -116,11 +118,9 @@ class AdaptiveGroupNorm(TypedModule):
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
         """Normalize a map `(batch, channels, rows, columns)`, given a condition `(batch, condition_dim)` or None."""
-        y = self.norm(x)
-        if self.scale is None:
-            return y
-        assert condition is not None, "the norm is conditioned; pass the embedding"
-        return y * self.scale(condition)[..., None, None]
+        assert self.scale is None or condition is not None, "the norm is conditioned; pass the embedding"
+        scale = None if self.scale is None or condition is None else self.scale(condition)
+        return group_norm(x, self.norm.weight, scale, groups=self.norm.num_groups, eps=self.norm.eps)
 
 
 class AdaptiveLayerNorm(TypedModule):

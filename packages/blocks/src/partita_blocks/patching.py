@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .noise_conditioning import AdaptiveGroupNorm
+from .pointwise import silu
 
 Stride = tuple[int, int]
 """Strides in rows and columns."""
@@ -47,7 +48,7 @@ class ConvBlock(TypedModule):
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
         """Process a feature map, keeping its shape, given a condition `(batch, condition_dim)` or None."""
-        return x + self.outer(self.dropout(F.silu(self.inner(self.norm(x, condition)))))
+        return x + self.outer(self.dropout(silu(self.inner(self.norm(x, condition)))))
 
 
 class PatchDown(TypedModule):

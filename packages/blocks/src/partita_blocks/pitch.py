@@ -45,6 +45,17 @@ class PitchScale:
         self.f_min, self.f_max = f_min, f_max
         self.center, self.nepers = math.sqrt(f_min * f_max), math.log(f_max / f_min) / 2
 
+    def check(self, sample_rate: int) -> None:
+        """Check that a sample rate suffices for voices of this range.
+
+        Raises:
+            PartitaError: it is below five times the highest frequency.
+        """
+        if sample_rate < 5 * self.f_max:
+            raise PartitaError(
+                f"the sample rate is {sample_rate} Hz; a pitch up to {self.f_max:g} Hz needs {5 * self.f_max:g} Hz"
+            )
+
     def frequency(self, position: Tensor) -> Tensor:
         """Frequencies in Hz of positions; positions outside [-1, 1] are clamped."""
         return self.center * (self.nepers * position.clamp(-1, 1)).exp()
@@ -77,10 +88,7 @@ class PitchTracker(TypedModule):
     def __init__(self, sample_rate: int, hop: int, *, scale: PitchScale | None = None, candidates: int = 128) -> None:
         super().__init__()
         self.hop, self.scale, self.candidates = hop, scale or PitchScale(), candidates
-        if sample_rate < 4 * self.scale.f_max:
-            raise PartitaError(
-                f"the sample rate is {sample_rate} Hz; pitch up to {self.scale.f_max:g} Hz needs four times as much"
-            )
+        self.scale.check(sample_rate)
         self.step = 2 / (candidates - 1)  # distance of candidates on the scale
         self.path = max(1, round(_PATH_SECONDS * sample_rate / hop))
         self.window = 2 * round(_WINDOW_SECONDS / 2 * sample_rate)
@@ -88,16 +96,12 @@ class PitchTracker(TypedModule):
         self.context = self.path + -(-self.margin // hop)
         positions = torch.linspace(-1, 1, candidates, dtype=torch.float64, device="cpu")
         lags = sample_rate / self.scale.frequency(positions)
-        self.lags = math.ceil(float(lags.max())) + 2
+        self.lags = math.ceil(sample_rate / self.scale.f_min) + 2
         self.n_fft = 1 << (self.window + self.lags - 1).bit_length()
-        below = lags.floor()
-        matrix = torch.zeros(self.lags, candidates, dtype=torch.float64, device="cpu")
-        index = torch.arange(candidates, device="cpu")
-        matrix[below.long(), index] = 1 - (lags - below)
-        matrix[below.long() + 1, index] = lags - below
+        matrix = (1 - (torch.arange(self.lags, device="cpu")[:, None] - lags).abs()).clamp_min(0)
         hann = torch.hann_window(self.window, dtype=torch.float64, device="cpu")
         own = self._autocorrelation(hann)
-        self._hann, self._energy = Constant(hann), float(own[0])
+        self._hann, self._energy = Constant(hann), 3 / 8 * self.window
         # Interpolates the autocorrelation at the lags of the candidates, divided by that of the window.
         self._interpolation = Constant(matrix * (own[0] / own)[:, None])
         octaves = (1 - positions) * self.scale.nepers / math.log(2)

@@ -7,6 +7,8 @@ import torch
 from partita_core import Constant, PartitaError, TypedModule, upcast
 from torch import Tensor, nn
 
+from .native import _spectra_cpu
+
 # Added to squared magnitudes, so that roots and quotients of them stay finite for silence; inaudibly small, and the
 # quotient of the loudest audio by it is still a finite float32.
 TINY = 1e-28
@@ -23,7 +25,7 @@ class STFT(TypedModule):
     * `"same"`: `n_fft - hop` in total, `samples // hop` frames, frame t centered on the t-th block of `hop` samples;
     * `"none"`: no padding, `1 + (samples - n_fft) // hop` frames.
 
-    The window is computed in float64 at each call, so that it is exact whatever dtype the module is cast to.
+    The window is exact whatever dtype the module is cast to.
 
     Args:
         n_fft: length of the Fourier transform in samples.
@@ -65,18 +67,23 @@ class STFT(TypedModule):
             raise PartitaError(f"n_fft is {n_fft}, which has no Nyquist bin to drop; use an even number")
         self.n_fft, self.win_length, self.hop, self.padding, self.nyquist = n_fft, win_length, hop, padding, nyquist
         self.bins = n_fft // 2 + 1 if nyquist else n_fft // 2
+        margin = n_fft - win_length
+        window = torch.hann_window(win_length, dtype=torch.float64, device="cpu")
+        self._window = Constant(nn.functional.pad(window, (margin // 2, margin - margin // 2)))
         padded = {"center": 2 * (n_fft // 2), "same": n_fft - hop, "none": 0}[padding]
         self.left, self.right = padded // 2, padded - padded // 2
 
     def window(self, like: Tensor) -> Tensor:
-        """Window `(n_fft,)` with the dtype and on the device of the tensor `like`."""
-        margin = self.n_fft - self.win_length
-        window = torch.hann_window(self.win_length, dtype=torch.float64, device=like.device).to(like.dtype)
-        return nn.functional.pad(window, (margin // 2, margin - margin // 2))
+        """Window `(n_fft,)` with the dtype and on the device of the tensor `like`; do not write to it."""
+        return self._window.like(like)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Transform audio `(..., samples)` to complex `(..., bins, frames)`, computed in at least float32."""
         audio = upcast(audio)
+        if _spectra_cpu.serves(audio):
+            count = (audio.shape[-1] + self.left + self.right - self.n_fft) // self.hop + 1
+            frames = _spectra_cpu.make_frames(audio, self.window(audio), count=count, hop=self.hop, left=self.left)
+            return torch.fft.rfft(frames)[..., : self.bins].transpose(-1, -2)
         padded = reflect_pad(audio, self.left, self.right) if self.padding != "none" else audio
         frames = padded.unfold(-1, self.n_fft, self.hop) * self.window(audio)
         return torch.fft.rfft(frames)[..., : self.bins].transpose(-1, -2)
@@ -117,6 +124,8 @@ class STFT(TypedModule):
         Returns:
             `(..., length)`.
         """
+        if _spectra_cpu.serves(gradient):
+            return self._fast_adjoint(gradient.transpose(-1, -2), length)
         # The inverse real transform counts each bin twice, once for its mirror image, except for the bins without one:
         # the first, and for an even size the Nyquist bin.
         weights = gradient.real.new_full((self.bins,), 0.5)
@@ -134,6 +143,15 @@ class STFT(TypedModule):
             index = reflected_positions(length, start, start + edge.shape[-1], audio.device)
             audio.scatter_add_(-1, index.expand(edge.shape), edge)
         return audio
+
+    def _fast_adjoint(self, gradient: Tensor, length: int) -> Tensor:
+        """`adjoint` of `(..., frames, bins)` by a kernel: half the inverse transform, and the rest of the two ends."""
+        frames = torch.fft.irfft(gradient, n=self.n_fft, norm="forward")
+        ends = torch.view_as_real(gradient)[..., (0, -1), 0]
+        if not self.nyquist or self.n_fft % 2:
+            ends[..., 1] = 0
+        window = self.window(frames)
+        return _spectra_cpu.add_frames(frames, ends, window, samples=length, hop=self.hop, left=self.left)
 
 
 def reflected_positions(length: int, start: int, stop: int, device: torch.device) -> Tensor:

@@ -11,6 +11,7 @@ from .pitch import PitchScale
 # Harmonics reach up to this fraction of half the sample rate.
 _BAND = 0.9875
 _MASK = 0xFFFFFFFF
+_ROUNDS = ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB))
 
 
 class PulseTrain(TypedModule):
@@ -23,10 +24,14 @@ class PulseTrain(TypedModule):
         sample_rate: samples per second.
         hop: samples per frame.
         scale: scale of the fundamental frequency.
+
+    Raises:
+        PartitaError: the sample rate is too low for the scale.
     """
 
     def __init__(self, sample_rate: int, hop: int, scale: PitchScale) -> None:
         super().__init__()
+        scale.check(sample_rate)
         self.hop, self.scale = hop, scale
         self.seconds, self.limit = hop / sample_rate, _BAND * sample_rate / 2
 
@@ -60,9 +65,9 @@ class PulseTrain(TypedModule):
 
 
 def _pulses(offset: Tensor, harmonics: Tensor) -> Tensor:
-    """Sum of the harmonics at a phase in [-0.5, 0.5], of unit power; the fraction of a last harmonic fades it in."""
-    full = harmonics.floor()
-    last = harmonics - full
+    """Sum of the harmonics at a phase in [-0.5, 0.5], of unit power; the last one has the fraction as its amplitude."""
+    full = harmonics.floor() - 1
+    last = harmonics - harmonics.floor()
     numerator, denominator = ((2 * full + 1) * math.pi * offset).sin(), (math.pi * offset).sin()
     center = denominator.abs() < 1e-5
     kernel = torch.where(center, 2 * full + 1, numerator / torch.where(center, 1, denominator))
@@ -79,17 +84,15 @@ def _mean_growth(x: Tensor) -> Tensor:
 def white_noise(index: Tensor, dtype: torch.dtype) -> Tensor:
     """White noise of unit power and uniform distribution, a fixed function of the position.
 
-    The same on every device, alone, in a batch and streamed. The positions are hashed with the two rounds of 32 bits
-    that Chris Wellons found by search ("Prospecting for Hash Functions", 2018).
+    The same on every device, alone, in a batch and streamed. Positions are hashed by the function of 32 bits and three
+    rounds that Chris Wellons found by search ("Prospecting for Hash Functions", 2018).
 
     Args:
         index: positions, int64, of any shape; they repeat after 2^32.
         dtype: floating-point type of the result.
     """
     x = index & _MASK
-    x = x ^ (x >> 16)
-    x = (x * 0x21F0AAAD) & _MASK
-    x = x ^ (x >> 15)
-    x = (x * 0x735A2D97) & _MASK
-    x = x ^ (x >> 15)
+    for shift, factor in _ROUNDS:
+        x = ((x ^ (x >> shift)) * (factor - (1 << 32))) & _MASK  # with negative factors, products fit 64 bits
+    x = x ^ (x >> 14)
     return ((x.to(dtype) + 0.5) / 2**31 - 1) * math.sqrt(3)

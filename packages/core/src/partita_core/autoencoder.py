@@ -1,6 +1,7 @@
 """Autoencoders: codecs assembled from an encoder, a bottleneck, a decoder and optionally a quantizer."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -86,6 +87,7 @@ class Autoencoder(Codec, Saved):
         *,
         stochastic: bool | None = None,
         lengths: Tensor | Sequence[int] | None = None,
+        quantize: bool = True,
     ) -> tuple[Tensor, BottleneckOutput]:
         """Reconstruct audio with gradients: the training path of a feed-forward decoder.
 
@@ -95,6 +97,8 @@ class Autoencoder(Codec, Saved):
             target_layout: channel layout of the output; None for that of the input.
             stochastic: True to sample the bottleneck's noise; None for `self.training`.
             lengths: `(batch,)` int64, samples of each item before its padding; None if all items are full.
+            quantize: False to decode the hidden frames in place of the values of a quantizer, for a first stage of
+                training in which its codebooks adapt to latents that are still continuous.
 
         Returns:
             The reconstruction `(batch, channels, samples)`, and the bottleneck's output, which in training mode also
@@ -103,6 +107,51 @@ class Autoencoder(Codec, Saved):
         Raises:
             PartitaError: shapes, lengths or layouts do not fit the network, or the decoder is not feed-forward.
         """
+        padded, layout, target, valid, output = self._bottleneck_output(
+            audio, layout, target_layout, stochastic=stochastic, lengths=lengths, quantize=quantize
+        )
+        values = self.bottleneck.expand(output.values).to(padded.dtype)
+        decoder: Any = self.decoder
+        if self.training and decoder.loss_weights:
+            decoded, losses = decoder.reconstruct(values, target, convert_pairs(padded, layout, target), valid)
+            output = output._replace(losses=output.losses | losses)
+        else:
+            decoded = decoder(values, target)
+        return decoded[..., : as_audio(audio).shape[-1]], output
+
+    def own_losses(
+        self,
+        audio: Tensor,
+        layout: Layouts | None = None,
+        target_layout: Layouts | None = None,
+        *,
+        stochastic: bool | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        quantize: bool = True,
+    ) -> BottleneckOutput:
+        """Bottleneck's output with the losses of the bottleneck and of the decoder, without decoding to audio.
+
+        Cheaper than `forward`, for a stage of training without losses on samples. Arguments and errors as in `forward`.
+        """
+        padded, layout, target, valid, output = self._bottleneck_output(
+            audio, layout, target_layout, stochastic=stochastic, lengths=lengths, quantize=quantize
+        )
+        values = self.bottleneck.expand(output.values).to(padded.dtype)
+        decoder: Any = self.decoder
+        losses = decoder.losses(values, target, convert_pairs(padded, layout, target), valid)
+        return output._replace(losses=output.losses | losses)
+
+    def _bottleneck_output(
+        self,
+        audio: Tensor,
+        layout: Layouts | None,
+        target_layout: Layouts | None,
+        *,
+        stochastic: bool | None,
+        lengths: Tensor | Sequence[int] | None,
+        quantize: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, BottleneckOutput]:
+        """Padded audio, its layouts, those of the target, valid samples per item, and output of the bottleneck."""
         if not isinstance(unwrap_compiled(self.decoder), FeedForwardDecoder):
             kind = type(unwrap_compiled(self.decoder)).__name__
             raise PartitaError(
@@ -114,15 +163,11 @@ class Autoencoder(Codec, Saved):
         target = layout if target_layout is None else self._layouts(target_layout, padded)
         valid = None if lengths is None else batch_lengths(lengths, len(padded), samples)
         tokens = None if valid is None else self.latent_spec.tokens(valid)
-        output = self.bottleneck(self.encoder(padded, layout), stochastic=stochastic, lengths=tokens)
-        values = self.bottleneck.expand(output.values).to(padded.dtype)
-        decoder: Any = self.decoder
-        if self.training and decoder.loss_weights:
-            decoded, losses = decoder.reconstruct(values, target, convert_pairs(padded, layout, target), valid)
-            output = output._replace(losses=output.losses | losses)
-        else:
-            decoded = decoder(values, target)
-        return decoded[..., :samples], output
+        hidden = self.encoder(padded, layout)
+        output = self.bottleneck(hidden, stochastic=stochastic, lengths=tokens)
+        if not quantize and isinstance(unwrap_compiled(self.bottleneck), Quantizer):
+            output = output._replace(values=hidden.to(output.values.dtype))
+        return padded, layout, target, valid, output
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -278,14 +323,17 @@ class AutoencoderConfig(Config):
 
     @classmethod
     def example(cls) -> "AutoencoderConfig":
-        """Return a tiny instance of the first encoder and decoder that share a name."""
+        """Return a tiny instance of the first encoder and decoder that share a name and fit any bottleneck."""
         names = {tag.split("/")[1] for tag in components("encoder/*")}
         names &= {tag.split("/")[1] for tag in components("decoder/*")}
-        if not names:
-            raise PartitaError("no encoder and decoder share a name; install partita-encoders and partita-decoders")
-        encoder, decoder = (lookup(f"{role}/{min(names)}").example() for role in ("encoder", "decoder"))
-        audio = AudioSpec(8000, 2, tuple(ChannelLayout))
-        return cls(audio, 4, encoder, lookup("bottleneck/identity").example(), decoder)
+        audio, bottleneck = AudioSpec(8000, 2, tuple(ChannelLayout)), lookup("bottleneck/identity").example()
+        for name in sorted(names):
+            encoder, decoder = (lookup(f"{role}/{name}").example() for role in ("encoder", "decoder"))
+            config = cls(audio, 4, encoder, bottleneck, decoder)
+            with suppress(PartitaError):
+                config.build()
+                return config
+        raise PartitaError("no encoder and decoder share a name; install partita-encoders and partita-decoders")
 
 
 def _latent_spec(encoder: Encoder, bottleneck: Bottleneck) -> LatentSpec:

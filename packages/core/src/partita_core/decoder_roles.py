@@ -68,7 +68,7 @@ class FeedForwardDecoder(Decoder, ABC):
     """Decoder that generates audio in one pass.
 
     Attributes:
-        loss_weights: training weight of each loss that `reconstruct` returns; empty by default.
+        loss_weights: training weight of each of the `losses`; empty by default.
     """
 
     loss_weights: dict[str, float] = {}
@@ -77,12 +77,10 @@ class FeedForwardDecoder(Decoder, ABC):
     def forward(self, hidden: Tensor, layout: Tensor) -> Tensor:
         """Decode `(batch, in_dim, frames * K)` to exactly `(batch, channels, hop * frames)`."""
 
-    def reconstruct(
+    def losses(
         self, hidden: Tensor, layout: Tensor, target: Tensor, lengths: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Decode as `forward` does, and compute losses of the decoder's own, such as a likelihood of the target.
-
-        Training calls it if there are `loss_weights`.
+    ) -> dict[str, Tensor]:
+        """Compute losses of the decoder's own, such as a likelihood of the target; none by default.
 
         Args:
             hidden: latents `(batch, in_dim, frames * K)`.
@@ -91,9 +89,21 @@ class FeedForwardDecoder(Decoder, ABC):
             lengths: number of valid samples of each item, `(batch,)` int64; None if all are valid.
 
         Returns:
+            Scalar losses by the names in `loss_weights`.
+        """
+        return {}
+
+    def reconstruct(
+        self, hidden: Tensor, layout: Tensor, target: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Decode as `forward` does, and compute `losses`, whose arguments it takes; override it to share computation.
+
+        Training calls it if there are `loss_weights`.
+
+        Returns:
             Audio `(batch, channels, hop * frames)`, and scalar losses by the names in `loss_weights`.
         """
-        return self(hidden, layout), {}
+        return self(hidden, layout), self.losses(hidden, layout, target, lengths)
 
     def generate(self, hidden: Tensor, layout: Tensor, *, sampler: Any = None, seeds: Tensor | None = None) -> Tensor:
         """Call `forward`. Seeds are ignored; a sampler raises a PartitaError."""

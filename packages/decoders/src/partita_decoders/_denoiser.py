@@ -4,6 +4,7 @@ import torch
 from partita_blocks import (
     AdaptiveGroupNorm,
     ChunkTransformer,
+    Conv2d,
     Depatchifier,
     FrequencyGains,
     NoiseEmbedding,
@@ -131,11 +132,11 @@ class Denoiser(nn.Module):
         super().__init__()
         self.embedding = NoiseEmbedding(condition_dim)
         self.gains = FrequencyGains(condition_dim, bins)
-        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        self.stem = Conv2d(channels, width, 3, padding=1)
         self.registers = _registers(registers, dim)
         self.patchifier, self.transformer, self.depatchifier = patchifier, transformer, depatchifier
         self.norm = AdaptiveGroupNorm(width, condition_dim=condition_dim)
-        self.head = nn.Conv2d(width, channels, 3, padding=1, bias=False)
+        self.head = Conv2d(width, channels, 3, padding=1, bias=False)
         nn.init.zeros_(self.head.weight)
 
     def forward(self, x: Tensor, sigma: Tensor, maps: list[Tensor], latents: Tensor | None) -> Tensor:

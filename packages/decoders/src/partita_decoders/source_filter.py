@@ -29,6 +29,7 @@ from partita_core import (
     config_of,
     length_mask,
     register,
+    reject_sampler,
     upcast,
 )
 from partita_core.ranges import Layers, NonNegative, Positive, Samples, Width
@@ -49,11 +50,20 @@ _FLOOR, _DISTANCE = 8e-4, 20.0
 _STARTS = 1 << 20
 
 
-class _Gains(NamedTuple):
-    """Log amplitudes at the nodes, `(batch, channels, spectra, nodes)`, relative to unit power."""
+class _Parts(NamedTuple):
+    """Spectra of the sources, and the envelopes that filter them, for mid and side.
+
+    Attributes:
+        pulses: complex spectra of the pulses, `(batch, spectra, 1, bins)`.
+        noise: complex spectra of the noise, `(batch, spectra, channels, bins)`.
+        nodes: log amplitudes at the nodes of the envelope of the pulses, `(batch, spectra, channels, nodes)`.
+        logs: log amplitudes of the envelopes of pulses and noise, `(batch, spectra, 2, channels, bins)`.
+    """
 
     pulses: Tensor
     noise: Tensor
+    nodes: Tensor
+    logs: Tensor
 
 
 class _State(NamedTuple):
@@ -61,7 +71,7 @@ class _State(NamedTuple):
 
     position: Tensor
     phase: Tensor
-    index: Tensor
+    frame: Tensor
 
 
 @register(
@@ -124,21 +134,19 @@ class SourceFilterDecoder(FeedForwardDecoder):
             raise PartitaError(f"the hop is {hop} and steps is {steps}; use a divisor of the hop")
         n_fft = 2 * round(window * rate / 2)
         if n_fft < 2 * (hop // steps):
-            raise PartitaError(
-                f"the window has {n_fft} samples and a step {hop // steps}; use more steps or a longer window"
-            )
+            raise PartitaError(f"the window has {n_fft} samples, less than two steps of {hop // steps}; use more steps")
         self.in_dim, self.hop, self.audio_spec, self.steps = dim, hop, audio_spec, steps
         self.loss_weights = {"likelihood": likelihood_weight} if likelihood_weight else {}
         self.stft = STFT(n_fft=n_fft, hop=hop // steps, padding="same")
-        self._energy = float(self.stft.window(torch.empty(0, dtype=torch.float64, device="cpu")).square().sum())
+        self._energy = 3 / 8 * n_fft  # of the Hann window
         self.pulses = PulseTrain(rate, hop, PitchScale())
         self.envelope = EnvelopeNodes(rate, n_fft, nodes)
-        self._typical = Constant(_LEVEL + _SLOPE * torch.asinh(self.envelope.frequencies / 500))
-        first, last, count = _PITCH_CYCLES
-        cycles = torch.linspace(first, last, count, dtype=torch.float64, device="cpu")
+        typical = _LEVEL + _SLOPE * torch.asinh(self.envelope.frequencies / 500)
+        self._typical = Constant(torch.stack([typical, typical + _NOISE_LEVEL])[:, None])  # of pulses and of noise
+        cycles = torch.linspace(*_PITCH_CYCLES, dtype=torch.float64, device="cpu")
         self._angles = Constant(2 * math.pi * cycles)
         self.network = FrameStack(
-            dim + 2 * count, 2 * audio_spec.channels * steps * nodes, width=width, inner=inner, blocks=blocks
+            dim + 2 * _PITCH_CYCLES[2], 2 * audio_spec.channels * steps * nodes, width=width, inner=inner, blocks=blocks
         )
         with torch.no_grad():  # envelopes start near those of typical speech
             self.network.head.weight.mul_(0.2)
@@ -150,13 +158,19 @@ class SourceFilterDecoder(FeedForwardDecoder):
         """Decode `(batch, in_dim, frames)` of layouts `(batch,)` to `(batch, channels, hop * frames)`."""
         return self._decode(self._timed(hidden, self._start(hidden))[0], layout).to(hidden.dtype)
 
+    def losses(
+        self, hidden: Tensor, layout: Tensor, target: Tensor, lengths: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Compute the loss `likelihood`, without synthesis; see `FeedForwardDecoder.losses`."""
+        return self._likelihood(self._parts(self._timed(hidden, self._start(hidden))[0]), layout, target, lengths)
+
     def reconstruct(
         self, hidden: Tensor, layout: Tensor, target: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Decode, and compute the loss `likelihood`; see `FeedForwardDecoder.reconstruct`."""
-        gains, pulses, noise = self._parts(self._timed(hidden, self._start(hidden))[0])
-        audio = from_mid_side(self._synthesize(gains, pulses, noise), layout).to(hidden.dtype)
-        return audio, self._losses(gains, pulses, layout, target, lengths)
+        parts = self._parts(self._timed(hidden, self._start(hidden))[0])
+        audio = from_mid_side(self._synthesize(parts), layout).to(hidden.dtype)
+        return audio, self._likelihood(parts, layout, target, lengths)
 
     def stream(
         self,
@@ -168,7 +182,7 @@ class SourceFilterDecoder(FeedForwardDecoder):
         width: int = 1,
     ) -> Stream:
         """Return a stream, as `FeedForwardDecoder.stream` does; it continues the phase of the pulses."""
-        self._reject_sampler(sampler)
+        reject_sampler(self, sampler)
         filters = TiledStream(
             lambda timed: self._decode(timed, layout.to(timed.device)).to(dtype),
             units_in=1,
@@ -195,11 +209,8 @@ class SourceFilterDecoder(FeedForwardDecoder):
         batch, device = hidden.shape[0], hidden.device
         position = hidden[:, 0, :1].detach()
         if not self.training:
-            return _State(
-                position,
-                hidden.new_zeros(batch, 1, dtype=torch.float64),
-                position.new_zeros(batch, 1, dtype=torch.int64),
-            )
+            zero = torch.zeros_like(position)
+            return _State(position, zero.double(), zero.long())
         phase, index = torch.rand(batch, 1, dtype=torch.float64), torch.randint(_STARTS, (batch, 1))
         return _State(position, phase.to(device), index.to(device))
 
@@ -207,56 +218,51 @@ class SourceFilterDecoder(FeedForwardDecoder):
         """Append the phase of the pulses and the index of each frame, `(batch, in_dim + 2, frames)` float64."""
         position = hidden[:, 0].detach()
         phase = self.pulses.phases(position, state.position, state.phase)
-        index = state.index + torch.arange(hidden.shape[2], device=hidden.device)
+        index = state.frame + torch.arange(hidden.shape[2], device=hidden.device)
         timed = torch.cat([hidden.double(), phase[:, None], index[:, None].double()], dim=1)
         return timed, _State(position[:, -1:], phase[:, -1:], index[:, -1:] + 1)
 
     def _decode(self, timed: Tensor, layout: Tensor) -> Tensor:
-        return from_mid_side(self._synthesize(*self._parts(timed)), layout)
+        return from_mid_side(self._synthesize(self._parts(timed)), layout)
 
-    def _parts(self, timed: Tensor) -> tuple[_Gains, Tensor, Tensor]:
-        """Gains, and spectra `(batch, channels, bins, spectra)` of pulses and noise."""
+    def _parts(self, timed: Tensor) -> _Parts:
         weights = self.network.stem.weight
-        dtype = upcast(weights).dtype
-        hidden, phase, index = timed[:, :-2].to(dtype), timed[:, -2], timed[:, -1].long()
+        hidden, phase, index = timed[:, :-2].to(upcast(weights).dtype), timed[:, -2], timed[:, -1].long()
         with torch.no_grad():
-            samples = index[..., None] * self.hop + torch.arange(self.hop, device=index.device)
+            samples = (index[..., None] * self.hop + torch.arange(self.hop, device=index.device)).flatten(1)
             channels = torch.arange(self.audio_spec.channels, device=index.device)[:, None]
-            noise = white_noise(samples.flatten(1)[:, None] * len(channels) + channels, dtype)
-            pulses = self.stft(self.pulses(hidden[:, 0].detach(), phase)[:, None])
-            noise = self.stft(noise)
-        return self._gains(hidden, weights.dtype), pulses, noise
-
-    def _gains(self, hidden: Tensor, dtype: torch.dtype) -> _Gains:
+            noise = white_noise(samples[:, None] * len(channels) + channels, hidden.dtype)
+            pulses = self.pulses(hidden[:, 0], phase)
+            pulses, noise = (self.stft(source).permute(0, 3, 1, 2) for source in (pulses[:, None], noise))
         angles = hidden[:, :1].mT * self._angles.like(hidden)
-        output = self.network(torch.cat([hidden.mT, angles.sin(), angles.cos()], dim=-1).to(dtype))
-        output = upcast(output).unflatten(-1, (self.steps, 2, self.audio_spec.channels, -1)).flatten(1, 2)
-        logs = (_RANGE * output + self._typical.like(hidden)).clamp(_QUIETEST, _LOUDEST).transpose(1, 3)
-        return _Gains(logs[:, :, 0], logs[:, :, 1] + _NOISE_LEVEL)
+        features = torch.cat([hidden.mT, angles.sin(), angles.cos()], dim=-1)
+        output = upcast(self.network(features.to(weights.dtype)))
+        output = output.unflatten(-1, (self.steps, 2, self.audio_spec.channels, -1)).flatten(1, 2)
+        nodes = (_RANGE * output + self._typical.like(output)).clamp(_QUIETEST, _LOUDEST)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return _Parts(pulses, noise, nodes[:, :, 0], self.envelope(nodes))
 
-    def _synthesize(self, gains: _Gains, pulses: Tensor, noise: Tensor) -> Tensor:
+    def _synthesize(self, parts: _Parts) -> Tensor:
         """Audio `(batch, channels, samples)` of mid and side."""
-        with torch.autocast(pulses.device.type, enabled=False):
-            filters = torch.polar(self.envelope(gains.pulses).exp(), self.envelope.phase(gains.pulses))
-            spectrum = pulses.mT * filters + noise.mT * self.envelope(gains.noise).exp()
-            return self.stft.inverse(spectrum.mT, spectrum.shape[2] * self.stft.hop)
+        with torch.autocast(parts.logs.device.type, enabled=False):
+            pulses, noise = parts.logs.exp().unbind(2)
+            spectrum = parts.pulses * torch.polar(pulses, self.envelope.phase(parts.nodes)) + parts.noise * noise
+            return self.stft.inverse(spectrum.permute(0, 2, 3, 1), spectrum.shape[1] * self.stft.hop)
 
-    def _losses(
-        self, gains: _Gains, pulses: Tensor, layout: Tensor, target: Tensor, lengths: Tensor | None
-    ) -> dict[str, Tensor]:
+    def _likelihood(self, parts: _Parts, layout: Tensor, target: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
         if not self.loss_weights:
             return {}
         samples, device = target.shape[-1], target.device
         lengths = torch.full((len(target),), samples, device=device) if lengths is None else lengths.to(device)
         with torch.autocast(device.type, enabled=False):
             target = upcast(target) * length_mask(lengths, samples)[:, None]
-            measured = power(self.stft(to_mid_side(target, layout))).mT / self._energy + _FLOOR**2
-            source = power(pulses).mT / self._energy
-            expected = source * (2 * self.envelope(gains.pulses)).exp() + (2 * self.envelope(gains.noise)).exp()
-            ratio = measured / (expected + _FLOOR**2)
+            spectra = self.stft(to_mid_side(target, layout)).permute(0, 3, 1, 2)
+            measured, source = (power(spectrum) / self._energy for spectrum in (spectra, parts.pulses))
+            pulses, noise = (2 * parts.logs).exp().unbind(2)
+            ratio = (measured + _FLOOR**2) / (source * pulses + noise + _FLOOR**2)
             distance = _DISTANCE * torch.log1p((ratio - ratio.log() - 1) / _DISTANCE)
-            counted = length_mask(-(-lengths // self.stft.hop), distance.shape[2])
-            mean = (distance.mean((1, 3)) * counted).sum() / counted.sum().clamp_min(1)
+            counted = length_mask(-(-lengths // self.stft.hop), distance.shape[1])
+            mean = (distance.mean((2, 3)) * counted).sum() / counted.sum().clamp_min(1)
         return {"likelihood": mean}
 
 

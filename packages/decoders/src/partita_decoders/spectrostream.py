@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from partita_blocks import STFT, CausalConv2d, CausalLayer, UpUnit2d, coarsest_bins, init_truncated_normal
+from partita_blocks import STFT, CausalConv2d, CausalLayer, UpUnit2d, coarsest_bins, elu, init_truncated_normal
 from partita_core import (
     AudioSpec,
     FeedForwardDecoder,
@@ -179,7 +179,7 @@ class SpectroStreamDecoder(FeedForwardDecoder):
                 hidden = hidden.unflatten(1, (self.audio_spec.channels, -1)).flatten(0, 1)
                 hidden = hidden.contiguous(memory_format=torch.channels_last)
             if layer is self.head:
-                hidden = F.elu(hidden).to(self._head_dtype())
+                hidden = elu(hidden).to(self._head_dtype())
             hidden, state = layer(hidden, states[index])
             new.append(state)
         return hidden, tuple(new)

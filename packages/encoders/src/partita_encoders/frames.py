@@ -70,7 +70,7 @@ class FrameEncoder(Encoder):
         self.stft = STFT(n_fft=n_fft, hop=hop // steps, padding="none")
         self.margin = (n_fft - hop // steps) // 2
         frequencies = torch.arange(self.stft.bins, dtype=torch.float64, device="cpu") * audio_spec.sample_rate / n_fft
-        self._energy = 3 / 8 * n_fft  # of a Hann window
+        self._energy = 3 / 8 * n_fft  # of the Hann window
         self.bands = None
         if bands is not None:
             self.bands = Bands(bands, self.stft.bins, audio_spec.sample_rate)

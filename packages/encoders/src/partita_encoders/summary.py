@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import torch
-from partita_blocks import BatchNorm, ChunkTransformer, CompandedSTFT, GridToVectors, Patchifier, patch_grid
+from partita_blocks import BatchNorm, ChunkTransformer, CompandedSTFT, Conv2d, GridToVectors, Patchifier, patch_grid
 from partita_core import AudioSpec, Encoder, PartitaError, config_of, register
 from partita_core.ranges import (
     Extras,
@@ -156,7 +156,7 @@ class SummaryEncoder(Encoder):
             shortcut = GridToVectors(dim, positions=positions, vectors=vectors, width=direct)
             if zero_init:
                 nn.init.zeros_(shortcut.across.weight)
-        self.stem = nn.Conv2d((3 if magnitudes else 2) * audio_spec.channels, channels[0], 3, padding=1)
+        self.stem = Conv2d((3 if magnitudes else 2) * audio_spec.channels, channels[0], 3, padding=1)
         self.patchifier, self.transformer, self.direct = patchifier, transformer, shortcut
         # Even companded magnitudes fall by a factor of 40 from low to high frequencies.
         self.gains = nn.Parameter(torch.ones(self.stft.bins, 1))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from partita_blocks import STFT, a_weighting, power
+from partita_blocks.native import _spectra_cpu
 from partita_blocks.spectral import TINY
 from partita_core import Constant, PartitaError, config_of, register, upcast
 from partita_core.ranges import Count, Positive, Samples
@@ -131,6 +132,10 @@ class _ViewScale(SpectralScale):
     def compare(
         self, prediction: Tensor, target: Tensor, frames: Tensor, need_gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
+        if _spectra_cpu.serves_spectra(prediction, target):
+            items = zip(prediction, target, frames.tolist())
+            values, slopes = zip(*(self._compare_item(*item, need_gradient) for item in items))
+            return torch.stack(values), torch.stack(slopes) if need_gradient else None
         gains, weights, min_norm = (x.like(prediction.real) for x in (self.gains, self.weights, self.min_norm))
         p, t = (_view_powers(x).mul_(gains).add_(TINY) for x in (prediction, target))
         count = (frames * self.stft.bins).clamp_min(1).to(p.dtype).view(-1, 1, 1, 1)
@@ -151,6 +156,22 @@ class _ViewScale(SpectralScale):
         slope += excess.div_(quotient).mul_(weights / (norm * gap.clamp_min(MIN_GAP)))
         slope *= gains
         return value, _views_adjoint(slope, prediction)
+
+    def _compare_item(
+        self, prediction: Tensor, target: Tensor, frames: int, need_gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """`compare` of one item by kernels."""
+        gains = self.gains.like(prediction.real).squeeze(1)
+        weights, min_norm = (x.like(gains.double()).flatten() for x in (self.weights, self.min_norm))
+        count, floor = max(frames * self.stft.bins, 1), self.floor**2
+        square, energy, logs = _spectra_cpu.view_sums(prediction, target, gains, floor).unbind(1)
+        gap, norm = square.sqrt(), energy.sqrt()
+        norm = norm.maximum(MIN_VIEW * norm.max()).maximum(min_norm * max(frames, 1) ** 0.5)
+        value = ((gap / norm + logs / (2 * count)) * weights).sum().to(gains.dtype)
+        if not need_gradient:
+            return value, None
+        factors = torch.stack([weights / count, weights / (norm * gap.clamp_min(MIN_GAP))], dim=1).to(gains.dtype)
+        return value, _spectra_cpu.view_slopes(prediction, target, gains, factors, floor)
 
 
 def _total(x: Tensor) -> Tensor:

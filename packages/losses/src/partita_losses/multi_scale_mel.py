@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from partita_blocks import STFT, mel_filterbank, power
+from partita_blocks.native import _spectra_cpu
 from partita_core import Constant, PartitaError, config_of, register
 from partita_core.ranges import Count, Positive, Samples, Width
 from torch import Tensor
@@ -92,15 +93,20 @@ class _MelScale(SpectralScale):
     def compare(
         self, prediction: Tensor, target: Tensor, frames: Tensor, need_gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
-        magnitudes = power(prediction).sqrt_()
+        fast = _spectra_cpu.serves_spectra(prediction, target)
+        magnitudes = _spectra_cpu.magnitudes(prediction) if fast else power(prediction).sqrt_()
+        wanted = _spectra_cpu.magnitudes(target) if fast else power(target).sqrt_()
         count = (frames * prediction.shape[1] * self.num_mels).clamp_min(1).to(magnitudes.dtype) * math.log(10)
         mel = self._mel(magnitudes).clamp_min_(self.floor)
-        ratio = (mel / self._mel(power(target).sqrt_()).clamp_min_(self.floor)).log_()
+        ratio = (mel / self._mel(wanted).clamp_min_(self.floor)).log_()
         value = ratio.abs().sum((1, 2, 3)) / count
         if not need_gradient:
             return value, None
         slope = ratio.sgn_().div_(mel).div_(count.view(-1, 1, 1, 1))
-        return value, self._mel_adjoint(slope).div_(magnitudes) * prediction
+        slope = self._mel_adjoint(slope)
+        if fast:
+            return value, _spectra_cpu.scale_spectrum(prediction, slope, magnitudes)
+        return value, slope.div_(magnitudes) * prediction
 
     def _mel(self, magnitudes: Tensor) -> Tensor:
         rows = magnitudes.flatten(0, 2)

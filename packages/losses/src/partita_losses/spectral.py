@@ -153,7 +153,10 @@ class _SpectralDistance(torch.autograd.Function):
     ) -> Tensor:
         dtype = torch.promote_types(prediction.dtype, target.dtype)
         prediction, target = prediction.detach().to(dtype), target.detach().to(dtype)
-        lengths = None if lengths is None else lengths.to(prediction.device)
+        if lengths is not None:
+            on_cpu = prediction.device.type == "cpu" and lengths.device.type == "cpu"  # an accelerator would wait
+            whole = on_cpu and bool((lengths == prediction.shape[-1]).all())
+            lengths = None if whole else lengths.to(prediction.device)
         value = prediction.new_zeros(prediction.shape[0])
         gradient = torch.zeros_like(prediction) if need_gradient else None
         # A GPU processes the batch at once, a CPU one item at a time, which fits its caches.

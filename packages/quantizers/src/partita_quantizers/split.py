@@ -91,6 +91,7 @@ class Split(Quantizer):
         values = torch.cat([first.values, rest.values], dim=1)
         metrics = _named(first.metrics, rest.metrics)
         metrics["relative_error"] = relative_error(values, hidden, lengths)
+        assert first.codes is not None and rest.codes is not None
         codes = torch.cat([first.codes, rest.codes], dim=1)
         return BottleneckOutput(values, codes, _named(first.losses, rest.losses), metrics)
 

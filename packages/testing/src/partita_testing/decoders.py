@@ -60,7 +60,7 @@ def feed_forward_context_is_as_declared(case: DecoderCase) -> None:
     generates_as_declared, fix="let `reconstruct` return the audio of forward, and a scalar per name in `loss_weights`"
 )
 def feed_forward_losses_have_weights(case: DecoderCase) -> None:
-    """`reconstruct` decodes as `forward` in eval mode; its losses are finite scalars with the names in `loss_weights`.
+    """`reconstruct` gives the audio of `forward` and the values of `losses`, which have names in `loss_weights`.
 
     Samples after the end of an item change none of them.
     """
@@ -73,6 +73,9 @@ def feed_forward_losses_have_weights(case: DecoderCase) -> None:
     lengths = torch.tensor([6 * part.hop, 3 * part.hop])
     decoded, losses = part.reconstruct(hidden, layout, target, lengths)
     expect_equal(decoded, audio, "`reconstruct` decodes other audio than `forward`")
+    expect_equal(
+        losses, part.losses(hidden, layout, target, lengths), "`reconstruct` returns other losses than `losses`"
+    )
     names, weights = sorted(losses), sorted(part.loss_weights)
     expect(names == weights, f"losses are {names}, loss_weights has {weights}")
     target[1, :, 3 * part.hop :] = 100

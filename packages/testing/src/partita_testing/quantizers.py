@@ -68,7 +68,8 @@ def dropped_levels_contribute_zero(case: BottleneckCase) -> None:
     for inner in part.modules():
         if not isinstance(inner, Quantizer) or sum(isinstance(m, Quantizer) for m in inner.modules()) > 1:
             continue
-        codes = inner.encode_codes(*case.inputs(inner, frames=20))
+        (hidden,) = case.inputs(inner, frames=20)
+        codes = inner.encode_codes(hidden)
         largest = float(inner.codes_to_values(torch.full_like(codes, -1)).abs().max())
         expect(largest == 0, f"with all levels at -1 values reach {largest:.3g}")
         values = torch.zeros_like(inner.codes_to_values(codes))

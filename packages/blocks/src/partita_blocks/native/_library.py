@@ -18,6 +18,22 @@ def open_library(path: str) -> ctypes.CDLL:
         function.argtypes, function.restype = [pointer, pointer, pointer, size, size, integer, integer], None
     for function, tensors in ((library.partita_snake_lite, 3), (library.partita_snake_lite_backward, 5)):
         function.argtypes, function.restype = [*[pointer] * tensors, size, size, size, integer], None
+    for function, tensors, *others in (
+        (library.partita_activate, 2, size, size, integer),
+        (library.partita_activate_backward, 3, size, size, integer),
+        (library.partita_group_norm, 4, *[size] * 4, ctypes.c_float, integer),
+        (library.partita_group_norm_backward, 6, *[size] * 4, ctypes.c_float, integer),
+        (library.partita_convolve, 5, integer),
+        (library.partita_convolve_transposed, 5, integer),
+        (library.partita_convolve_weights, 4, integer),
+        (library.partita_frames, 3, *[size] * 6, integer),
+        (library.partita_add_frames, 4, *[size] * 6, integer),
+        (library.partita_magnitudes, 2, size),
+        (library.partita_scale_spectrum, 4, size),
+        (library.partita_view_sums, 4, size, size, size, ctypes.c_float),
+        (library.partita_view_slopes, 5, size, size, size, ctypes.c_float),
+    ):
+        function.argtypes, function.restype = [*[pointer] * tensors, *others], None
     for constant in (library.partita_panel, library.partita_has_bf16):
         constant.argtypes, constant.restype = [], size
     return library

@@ -1,8 +1,8 @@
-"""Compilation of the fused kernels for the CPU of this machine, once, and loading.
+"""Compilation of the C++ kernels for the CPU of this machine, once, and loading.
 
 Requirements are Linux on x86-64 with AVX2 or AVX-512 and a C++ compiler (`CXX`, else `g++` or `c++`); the headers of
 torch and Python are not needed. The library is stored in `$XDG_CACHE_HOME/partita` (else `~/.cache/partita`) under a
-hash of its sources and flags, for all later processes; compilation takes a few seconds.
+hash of its sources and flags, for all later processes; compilation takes about ten seconds.
 
 The environment variable `PARTITA_KERNELS` limits the instruction set to `avx512_bf16`, `avx512` or `avx2`, or turns the
 kernels off with `none`. By default it is the best that the CPU supports.

@@ -9,10 +9,12 @@
 // The order of a sum depends on neither tiles nor threads: any batch, length and number of threads give the same bits.
 
 #include <algorithm>
-#include <vector>
 
+#include "convolution.hpp"
 #include "matrix.hpp"
+#include "pointwise.hpp"
 #include "snake_lite.hpp"
+#include "spectra.hpp"
 
 // ---------------------------------------------------------------- between the products
 
@@ -45,13 +47,6 @@ static void depthwise(const float* x, long ldx, const Matrix& taps, long dilatio
             store(y + m * ldy + i, sum);
         }
     }
-}
-
-// Memory of the calling thread, kept between calls: fresh pages cost more than the computation in them.
-static float* scratch(long floats) {
-    static thread_local std::vector<float> memory;
-    if ((long)memory.size() < floats + LANE) memory.resize(floats + LANE);
-    return (float*)(((uintptr_t)memory.data() + 63) / 64 * 64);
 }
 
 // Frames per tile: at most `max_frames`, fewer if that occupies more threads, and a multiple of ROWS.
@@ -192,6 +187,70 @@ void partita_snake_lite_backward(const float* x, const float* beta, const float*
     for (long row = 0; row < rows; ++row)
         for (long block = 0; block < blocks; ++block) totals[row % channels] += sums[row * blocks + block];
     for (long channel = 0; channel < channels; ++channel) by_beta[channel] = totals[channel] / beta[channel];
+}
+
+// Activations of `count` elements: 0 is ELU, whose gradient takes its output, and 1 is SiLU, whose gradient its input.
+void partita_activate(const float* x, float* y, long count, long kind, int threads) {
+    (kind ? activate<Silu> : activate<Elu>)(x, y, count, threads);
+}
+
+void partita_activate_backward(const float* at, const float* grad, float* by_x, long count, long kind, int threads) {
+    (kind ? activate_backward<Silu> : activate_backward<Elu>)(at, grad, by_x, count, threads);
+}
+
+// Tensors are channels-last, (batch, points, channels); see `pointwise.hpp`.
+void partita_group_norm(const float* x, const float* gains, float* y, float* statistics, long batch, long points,
+                        long channels, long groups, float epsilon, int threads) {
+    group_norm({batch, points, channels, groups, epsilon}, x, gains, y, statistics, threads);
+}
+
+void partita_group_norm_backward(const float* x, const float* gains, const float* statistics, const float* grad,
+                                 float* by_x, float* by_gains, long batch, long points, long channels, long groups,
+                                 float epsilon, int threads) {
+    group_norm_backward({batch, points, channels, groups, epsilon}, x, gains, statistics, grad, by_x, by_gains,
+                        threads);
+}
+
+// Convolution of planar tensors, its transpose and the gradient of its weights; see `convolution.hpp`.
+void partita_convolve(const Convolution* c, const float* x, const float* w, const float* bias, float* y, int threads) {
+    convolve(*c, x, w, bias, y, threads);
+}
+
+void partita_convolve_transposed(const Convolution* c, const float* y, const float* w, const float* bias, float* x,
+                                 int threads) {
+    convolve_transposed(*c, y, w, bias, x, threads);
+}
+
+void partita_convolve_weights(const Convolution* c, const float* x, const float* y, float* by_w, int threads) {
+    convolve_weights(*c, x, y, by_w, threads);
+}
+
+// Frames of audio, (rows, samples), for spectra, and the transpose; see `spectra.hpp`.
+void partita_frames(const float* audio, const float* window, float* frames, long rows, long samples, long count,
+                    long size, long hop, long left, int threads) {
+    make_frames(audio, window, frames, rows, samples, count, size, hop, left, threads);
+}
+
+void partita_add_frames(const float* frames, const float* ends, const float* window, float* audio, long rows,
+                        long samples, long count, long size, long hop, long left, int threads) {
+    add_frames(frames, ends, window, audio, rows, samples, count, size, hop, left, threads);
+}
+
+void partita_magnitudes(const float* z, float* magnitudes, long count) { take_magnitudes(z, magnitudes, count); }
+
+void partita_scale_spectrum(const float* z, const float* slope, const float* magnitudes, float* out, long count) {
+    scale_spectrum(z, slope, magnitudes, out, count);
+}
+
+// prediction, target and gradient: complex (channels, frames, bins); gains: (views, bins), 1 view or 4; floor: of powers.
+void partita_view_sums(const float* prediction, const float* target, const float* gains, double* sums, long views,
+                       long frames, long bins, float floor) {
+    (views == 1 ? view_sums<1> : view_sums<4>)(prediction, target, gains, floor, frames, bins, sums);
+}
+
+void partita_view_slopes(const float* prediction, const float* target, const float* gains, const float* factors,
+                         float* gradient, long views, long frames, long bins, float floor) {
+    (views == 1 ? view_slopes<1> : view_slopes<4>)(prediction, target, gains, floor, frames, bins, factors, gradient);
 }
 
 // x: (batch, audio, frames * stride) for a stem, else (batch, frames * stride, in); y: (batch, frames, out).

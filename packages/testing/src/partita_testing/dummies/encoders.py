@@ -8,6 +8,7 @@ from partita_core.layouts import ChannelLayout
 from partita_core.roles import Encoder
 from partita_core.settings import register
 from partita_core.specs import AudioSpec
+from partita_core.zero_start import set_to_zero
 from torch import Tensor, nn
 
 from ._base import HOP, Tiny
@@ -43,6 +44,11 @@ class StridedEncoder(Encoder):
         self.conv = nn.utils.parametrizations.weight_norm(conv)
         self.layout = nn.Embedding(len(ChannelLayout), width)
 
+    def start_at_zero(self) -> None:
+        """See `Role`: the convolution and the embedding of the layout are added."""
+        set_to_zero(self.conv)
+        set_to_zero(self.layout)
+
     def forward(self, audio: Tensor, layout: Tensor) -> Tensor:
         """See `Encoder`."""
         hidden = torch.tanh(self.conv(audio) + self.layout(layout).unsqueeze(-1))
@@ -69,6 +75,11 @@ class CumulativeEncoder(Encoder):
         self.out_dim, self.hop, self.audio_spec = out_dim, HOP, audio_spec
         self.project = nn.Linear(HOP * audio_spec.channels, out_dim)
         self.layout = nn.Embedding(len(ChannelLayout), out_dim)
+
+    def start_at_zero(self) -> None:
+        """See `Role`: the sum starts with the embedding of the layout."""
+        set_to_zero(self.project)
+        set_to_zero(self.layout)
 
     def init_state(
         self, batch_size: int, *, layout: Tensor | None = None, device: torch.device, dtype: torch.dtype
