@@ -126,6 +126,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("model"), help="model folder")
     parser.add_argument("--decode", type=Path, nargs=2, metavar=("IN", "OUT"), help="file to encode and decode")
     options = parser.parse_args()
+    if options.steps < 1:
+        parser.error(f"--steps is {options.steps}; at least 1 is needed")
     if options.output.exists():
         print(f"{options.output} exists and is not trained again")
         model = Autoencoder.from_pretrained(options.output)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
 SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "train_minimal.py"
@@ -24,3 +25,10 @@ def test_example_trains_once_and_decodes_a_file(tmp_path, monkeypatch, capsys):
     assert "step" not in capsys.readouterr().out
     decoded = soundfile.info(files[1])
     assert (decoded.frames, decoded.samplerate, decoded.channels) == (18_000, 16_000, 1)
+
+
+def test_no_steps_are_an_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(tmp_path), "--steps", "0"])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert "--steps is 0" in capsys.readouterr().err
