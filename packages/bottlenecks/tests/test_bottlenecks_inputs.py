@@ -63,3 +63,19 @@ def test_arrays_are_accepted(cls):
     found = module(hidden.numpy(), lengths=[5, 2, 1])
     assert torch.equal(found.values, expected.values)
     torch.testing.assert_close(found.metrics, expected.metrics)
+
+
+def test_losses_within_lengths_are_those_of_cut_items():
+    """Each item counts by its number of tokens, with the statistics of its own tokens."""
+    hidden, lengths = torch.randn(2, 4, 10, generator=torch.Generator().manual_seed(2)), torch.tensor([10, 6])
+    bottleneck = SoftNorm(4).eval()
+    alone = [bottleneck(hidden[i : i + 1, :, :n]).losses["soft_norm"].detach() for i, n in enumerate(lengths.tolist())]
+    together = bottleneck(hidden, lengths=lengths).losses["soft_norm"].detach()
+    assert torch.allclose(together, (10 * alone[0] + 6 * alone[1]) / 16, rtol=1e-5)
+
+
+def test_two_channels_are_the_fewest_to_normalize():
+    values = NoiseRegularized(2).eval()(torch.tensor([[[1.0], [3.0]]])).values
+    assert torch.allclose(values, torch.tensor([[[-1.0], [1.0]]]), atol=1e-4)
+    with pytest.raises(PartitaError, match="dim is 1"):
+        NoiseRegularized(1)
