@@ -1,5 +1,7 @@
 """Denoising about a linear mean: exact at the smallest level, continuous over chunks, equal in streams."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from partita_core import AudioSpec, LatentSpec, PartitaError
@@ -15,21 +17,14 @@ from partita_decoders import (
 )
 from partita_testing._common import random_splits
 
-SIZES = {
-    "n_fft": 24,
-    "stft_hop": 6,
-    "chunk_frames": 8,
-    "channels": (4, 8, 16),
-    "strides": ((2, 2), (2, 2)),
-    "blocks": (1, 2, 1),
-    "upsampler_layers": 1,
-    "layers": 2,
-    "heads": 2,
-    "head_dim": 8,
-    "condition_dim": 8,
-    "direct": 4,
-    "local": True,
-}
+NETWORK = replace(
+    ConsistencyDecoderConfig.example(),
+    registers=0,
+    direct=4,
+    local=True,
+    latents_in_decoder=False,
+    envelope_weight=None,
+)
 # Chunks of 48 samples are four frames of latents.
 DIM, HOP, UNIT, CHUNK = 8, 12, 4, 48
 LAYOUT = torch.zeros(2, dtype=torch.int64)
@@ -41,7 +36,7 @@ def seeded():
 
 
 def build(perturbed=True, dtype=torch.float64, level="channel", **changed):
-    network = ConsistencyDecoderConfig(**SIZES | {"envelope_weight": 1.0, "refines": True} | changed)
+    network = replace(NETWORK, **{"envelope_weight": 1.0, "refines": True} | changed)
     config = LinearPathDecoderConfig(network, numbers=5, level=level)
     decoder = config.build(latent_spec=LatentSpec(DIM, 8000, HOP), audio_spec=AudioSpec(8000)).to(dtype).eval()
     with torch.no_grad():
@@ -172,7 +167,7 @@ def test_local_map_reaches_the_columns_of_its_latents_only():
     difference = (coarse[0] - coarse[1]).abs().amax((0, 1))  # (rows, columns)
     assert difference.shape == (3, 2) and (difference[:, 0] == 0).all() and (difference[:, 1] > 1e-6).all()
     with pytest.raises(PartitaError, match="3 latents.* 2 columns"):
-        ConsistencyDecoderConfig(**SIZES).build(latent_spec=LatentSpec(DIM, 8000, 16), audio_spec=AudioSpec(8000))
+        NETWORK.build(latent_spec=LatentSpec(DIM, 8000, 16), audio_spec=AudioSpec(8000))
 
 
 def attention_off(upsampler):

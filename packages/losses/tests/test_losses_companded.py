@@ -1,7 +1,7 @@
 import pytest
 import torch
 from partita_core import PartitaError
-from partita_losses import CompandedSTFT
+from partita_losses import CompandedSTFTLoss
 
 ENERGY = 3 / 8  # of a Hann window, per sample
 
@@ -11,7 +11,7 @@ def noise(*shape, seed=0):
 
 
 def loss_of(**settings):
-    return CompandedSTFT(n_ffts=(64, 32), **settings).double().eval()
+    return CompandedSTFTLoss(n_ffts=(64, 32), **settings).double().eval()
 
 
 def definition(prediction, target, *, n_ffts=(64, 32), exponent=0.5, weights=(0.5, 1.0), floor=1e-4):
@@ -93,11 +93,11 @@ def test_frames_start_at_random_in_training_only():
 
 def test_invalid_settings_of_companded_stft():
     with pytest.raises(PartitaError, match="n_ffts"):
-        CompandedSTFT(n_ffts=())
+        CompandedSTFTLoss(n_ffts=())
     with pytest.raises(PartitaError, match="n_ffts.*2"):
-        CompandedSTFT(n_ffts=(64, 2))
+        CompandedSTFTLoss(n_ffts=(64, 2))
     with pytest.raises(PartitaError, match="complex_weight and magnitude_weight"):
-        CompandedSTFT(complex_weight=0.0, magnitude_weight=0.0)
+        CompandedSTFTLoss(complex_weight=0.0, magnitude_weight=0.0)
 
 
 @pytest.mark.parametrize("complex_weight, finds", [(0.5, True), (0.0, False)])

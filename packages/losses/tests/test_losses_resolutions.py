@@ -6,13 +6,13 @@ from itertools import combinations
 import pytest
 import torch
 from partita_core import AudioSpec, ChannelLayout, PartitaError
-from partita_losses import CompandedSTFTConfig, MultiResolutionSTFTConfig, MultiScaleMelConfig, spectral_distance
+from partita_losses import CompandedSTFTLossConfig, MultiResolutionSTFTConfig, MultiScaleMelConfig, spectral_distance
 
 MONO = AudioSpec(16_000, 1, (ChannelLayout.MONO,))
 CONFIGS = [
     MultiResolutionSTFTConfig.example(),
     MultiScaleMelConfig(num_mels=(5, 10, 20), win_lengths=(32, 64, 128)),
-    replace(CompandedSTFTConfig.example(), random_offset=False),
+    replace(CompandedSTFTLossConfig.example(), random_offset=False),
 ]
 
 each_loss = pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.tag)

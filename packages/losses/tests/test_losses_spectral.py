@@ -7,7 +7,7 @@ import torch
 from partita_blocks import STFT, mel_filterbank
 from partita_core import AudioSpec, ChannelLayout, PartitaError, build, components, to_dict
 from partita_losses import (
-    CompandedSTFTConfig,
+    CompandedSTFTLossConfig,
     ComplexSTFTDiscriminatorsConfig,
     LogErrorConfig,
     MultiResolutionSTFTConfig,
@@ -22,7 +22,7 @@ STEREO = AudioSpec(44_100, 2, (ChannelLayout.MONO, ChannelLayout.STEREO))
 SPECTRAL = [
     MultiResolutionSTFTConfig.example(),
     MultiScaleMelConfig.example(),
-    replace(CompandedSTFTConfig.example(), random_offset=False),
+    replace(CompandedSTFTLossConfig.example(), random_offset=False),
 ]
 LOSSES = [*SPECTRAL, WaveformL1Config.example(), RelativeL1Config.example(), LogErrorConfig.example()]
 

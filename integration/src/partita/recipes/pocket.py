@@ -17,7 +17,7 @@ from partita_decoders import (
     SourceFilterDecoderConfig,
 )
 from partita_encoders import AdaptiveEncoderConfig, FrameEncoderConfig, LinearPathEncoderConfig
-from partita_losses import CompandedSTFTConfig, LogErrorConfig, LoudnessConfig, MultiScaleMelConfig
+from partita_losses import CompandedSTFTLossConfig, LogErrorConfig, LoudnessConfig, MultiScaleMelConfig
 from partita_quantizers import ResidualVQConfig, SplitConfig
 
 from partita.data import Augmentation, DataConfig
@@ -103,7 +103,7 @@ def music_pocket() -> RunConfig:
     network = FrameDecoderConfig(sub_frames=4, bins=0, noise_bands=40, sub_width=256, sub_inner=512, refines=True)
     decoder = LinearPathDecoderConfig(network, numbers=60, level="root")
     losses = {
-        "companded": CompandedSTFTConfig(n_ffts=(2048, 1024, 512), complex_weight=1.0, resolutions_per_step=1),
+        "companded": CompandedSTFTLossConfig(n_ffts=(2048, 1024, 512), complex_weight=1.0, resolutions_per_step=1),
         "error": LogErrorConfig(limit_db=30.0),
         "mel": MultiScaleMelConfig(num_mels=(40, 80, 120), win_lengths=(512, 1024, 2048), resolutions_per_step=1),
     }
@@ -132,7 +132,7 @@ def speech_pocket() -> RunConfig:
     """
     model = AutoencoderConfig(_MONO_16, 64, AdaptiveEncoderConfig(), AdaptiveConfig(), AdaptiveDecoderConfig())
     losses = {
-        "companded": CompandedSTFTConfig(complex_weight=0.8, resolutions_per_step=1),
+        "companded": CompandedSTFTLossConfig(complex_weight=0.8, resolutions_per_step=1),
         "error": LogErrorConfig(limit_db=30.0),
         "mel": MultiScaleMelConfig(num_mels=(32, 64, 80), win_lengths=(256, 512, 1024), resolutions_per_step=1),
         "loudness": LoudnessConfig(),
@@ -163,7 +163,7 @@ def speech_pocket_vq() -> RunConfig:
     # A commitment of the usual weight pulled the latents to the codes of the first level, and slowed learning.
     vq = ResidualVQConfig(num_quantizers=5, codebook_size=1024, codebook_dim=None, commitment_weight=0.03)
     losses = {
-        "stft": CompandedSTFTConfig(complex_weight=0.0, resolutions_per_step=1),
+        "stft": CompandedSTFTLossConfig(complex_weight=0.0, resolutions_per_step=1),
         "mel": MultiScaleMelConfig(num_mels=(80, 64, 40), win_lengths=(1024, 512, 256), resolutions_per_step=1),
         "loudness": LoudnessConfig(),
     }

@@ -2,7 +2,7 @@
 
 from .activations import ACTIVATIONS, ELU, Snake, SnakeBeta, SnakeLite
 from .attention import RMSNorm, TransformerBlock, WindowedTransformer, rotary_angles, rotate, windowed_attention
-from .bands import Bands
+from .bands import LOG_CENTER, LOG_SCALE, Bands, log_magnitude, standardize_logs, typical_log_amplitude
 from .batch_norm import BatchNorm
 from .causal_conv2d import (
     CausalConv2d,
@@ -28,7 +28,7 @@ from .convolutions import (
     up_stages,
 )
 from .envelope_nodes import EnvelopeNodes
-from .frame_stack import FrameBlock, FrameStack
+from .frame_stack import FrameBlock, FrameStack, sub_frame_hop
 from .fused import FusedStages, fuse_stages
 from .grid_vectors import GridToVectors, VectorsToGrid
 from .hashed_signs import hashed_signs
@@ -88,6 +88,8 @@ __all__ = [
     "FrequencyGains",
     "FusedStages",
     "GridToVectors",
+    "LOG_CENTER",
+    "LOG_SCALE",
     "LappedProjection",
     "Level",
     "LevelCode",
@@ -122,10 +124,11 @@ __all__ = [
     "elu",
     "fit_linear_codec",
     "from_mid_side",
-    "hashed_signs",
     "fuse_stages",
     "group_norm",
+    "hashed_signs",
     "init_truncated_normal",
+    "log_magnitude",
     "mel_filterbank",
     "overlap_add",
     "patch_grid",
@@ -138,7 +141,10 @@ __all__ = [
     "rotate",
     "silu",
     "sinusoidal_embedding",
+    "standardize_logs",
+    "sub_frame_hop",
     "to_mid_side",
+    "typical_log_amplitude",
     "up_stages",
     "white_noise",
     "why_no_kernels",

@@ -4,8 +4,7 @@ import torch
 from partita_core import Constant, TypedModule
 from torch import Tensor
 
-# Below this frequency in Hz the scale is nearly linear, above it nearly logarithmic.
-_KNEE = 500.0
+from .bands import node_frequencies, node_weights
 
 
 class EnvelopeNodes(TypedModule):
@@ -24,15 +23,11 @@ class EnvelopeNodes(TypedModule):
         super().__init__()
         bins = n_fft // 2 + 1
         frequencies = torch.arange(bins, dtype=torch.float64, device="cpu") * sample_rate / n_fft
-        index = torch.arange(nodes, dtype=torch.float64, device="cpu")
-        scale = torch.asinh(frequencies / _KNEE)
-        position = scale / scale[-1] * (nodes - 1)
-        distance = (position - index[:, None]).abs()
-        matrix = (1 - distance).clamp_min(0)
+        matrix, _ = node_weights(frequencies, nodes, sample_rate / 2)
         cepstrum = torch.fft.irfft(matrix, n=n_fft)
         cepstrum[:, 1 : n_fft // 2] *= 2
         cepstrum[:, n_fft // 2 + 1 :] = 0
-        self.frequencies = _KNEE * torch.sinh(index / (nodes - 1) * scale[-1])
+        self.frequencies = node_frequencies(nodes, sample_rate / 2)
         self._amplitude, self._phase = Constant(matrix), Constant(torch.fft.rfft(cepstrum).imag.contiguous())
 
     def forward(self, logs: Tensor) -> Tensor:

@@ -1,8 +1,19 @@
 """Networks over frames that consist of matrix products, the fastest layers on processors without a GPU."""
 
 import torch
-from partita_core import TypedModule
+from partita_core import PartitaError, TypedModule
 from torch import Tensor, nn
+
+
+def sub_frame_hop(hop: int, count: int) -> int:
+    """Samples per sub-frame, if a frame of `hop` samples has `count` of them.
+
+    Raises:
+        PartitaError: `count` does not divide the hop.
+    """
+    if hop % count:
+        raise PartitaError(f"a frame of {hop} samples cannot have {count} sub-frames; choose a divisor of the hop")
+    return hop // count
 
 
 class FrameBlock(TypedModule):

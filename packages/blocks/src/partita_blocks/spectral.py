@@ -73,6 +73,11 @@ class STFT(TypedModule):
         padded = {"center": 2 * (n_fft // 2), "same": n_fft - hop, "none": 0}[padding]
         self.left, self.right = padded // 2, padded - padded // 2
 
+    @property
+    def energy(self) -> float:
+        """Sum of the squares of the window: the power of white noise of unit variance in a bin."""
+        return 3 / 8 * self.win_length
+
     def window(self, like: Tensor) -> Tensor:
         """Window `(n_fft,)` with the dtype and on the device of the tensor `like`; do not write to it."""
         return self._window.like(like)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from partita_blocks import FrameStack
+from partita_blocks import LOG_CENTER, FrameStack
 from partita_core import (
     Bottleneck,
     BottleneckOutput,
@@ -21,7 +21,6 @@ from ._common import receive, rms
 
 # Range of the logarithm of the scale of a bin, and the magnitude below which a bin counts as silent.
 _MIN_LOG, _MAX_LOG, _SILENCE = -9.2, 2.0, 1e-4
-_MEAN_LOG = -5.0
 
 
 @register("bottleneck/adaptive", example={"bins": 48, "side": 2, "width": 8, "inner": 12, "blocks": 1})
@@ -79,7 +78,7 @@ class Adaptive(Bottleneck):
         self.network = FrameStack(side, bins, width=width, inner=inner, blocks=blocks)
         with torch.no_grad():
             self.network.head.weight.mul_(0.3)
-        self.register_buffer("mean_log", torch.full((bins,), _MEAN_LOG))
+        self.register_buffer("mean_log", torch.full((bins,), LOG_CENTER))
         self.register_buffer("deviation", torch.ones(bins))
         self.context = self.expand_context = (blocks, blocks)
 

@@ -107,17 +107,17 @@ class Autoencoder(Codec, Saved):
         Raises:
             PartitaError: shapes, lengths or layouts do not fit the network, or the decoder is not feed-forward.
         """
-        padded, layout, target, valid, output = self._bottleneck_output(
+        audio = as_audio(audio)
+        padded, layout, target, valid, values, output = self._to_decoder(
             audio, layout, target_layout, stochastic=stochastic, lengths=lengths, quantize=quantize
         )
-        values = self.bottleneck.expand(output.values).to(padded.dtype)
         decoder: Any = self.decoder
         if self.training and decoder.loss_weights:
             decoded, losses = decoder.reconstruct(values, target, convert_pairs(padded, layout, target), valid)
             output = output._replace(losses=output.losses | losses)
         else:
             decoded = decoder(values, target)
-        return decoded[..., : as_audio(audio).shape[-1]], output
+        return decoded[..., : audio.shape[-1]], output
 
     def own_losses(
         self,
@@ -133,15 +133,14 @@ class Autoencoder(Codec, Saved):
 
         Cheaper than `forward`, for a stage of training without losses on samples. Arguments and errors as in `forward`.
         """
-        padded, layout, target, valid, output = self._bottleneck_output(
-            audio, layout, target_layout, stochastic=stochastic, lengths=lengths, quantize=quantize
+        padded, layout, target, valid, values, output = self._to_decoder(
+            as_audio(audio), layout, target_layout, stochastic=stochastic, lengths=lengths, quantize=quantize
         )
-        values = self.bottleneck.expand(output.values).to(padded.dtype)
         decoder: Any = self.decoder
         losses = decoder.losses(values, target, convert_pairs(padded, layout, target), valid)
         return output._replace(losses=output.losses | losses)
 
-    def _bottleneck_output(
+    def _to_decoder(
         self,
         audio: Tensor,
         layout: Layouts | None,
@@ -150,24 +149,23 @@ class Autoencoder(Codec, Saved):
         stochastic: bool | None,
         lengths: Tensor | Sequence[int] | None,
         quantize: bool,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, BottleneckOutput]:
-        """Padded audio, its layouts, those of the target, valid samples per item, and output of the bottleneck."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor, BottleneckOutput]:
+        """Padded audio, its layouts, those of the target, valid samples, decoder input, output of the bottleneck."""
         if not isinstance(unwrap_compiled(self.decoder), FeedForwardDecoder):
             kind = type(unwrap_compiled(self.decoder)).__name__
             raise PartitaError(
                 f"{kind} is not feed-forward; call encode and decode, or train it with ConsistencyTraining"
             )
-        audio = as_audio(audio)
-        samples = audio.shape[-1]
         padded, layout = self._network_input(audio, layout)
         target = layout if target_layout is None else self._layouts(target_layout, padded)
-        valid = None if lengths is None else batch_lengths(lengths, len(padded), samples)
+        valid = None if lengths is None else batch_lengths(lengths, len(padded), audio.shape[-1])
         tokens = None if valid is None else self.latent_spec.tokens(valid)
         hidden = self.encoder(padded, layout)
         output = self.bottleneck(hidden, stochastic=stochastic, lengths=tokens)
         if not quantize and isinstance(unwrap_compiled(self.bottleneck), Quantizer):
             output = output._replace(values=hidden.to(output.values.dtype))
-        return padded, layout, target, valid, output
+        values = self.bottleneck.expand(output.values).to(padded.dtype)
+        return padded, layout, target, valid, values, output
 
     @property
     def loss_weights(self) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from partita_blocks import MDCT, FrameStack, from_mid_side, hashed_signs
+from partita_blocks import MDCT, FrameStack, from_mid_side, hashed_signs, standardize_logs, sub_frame_hop
 from partita_core import AudioSpec, FeedForwardDecoder, LatentSpec, PartitaError, config_of, register, upcast
 from partita_core.ranges import Extras, Layers, Positive, Width
 from torch import Tensor
@@ -61,9 +61,7 @@ class AdaptiveDecoder(FeedForwardDecoder):
                 f"the adaptive decoder takes 2 x {bins} channels, and gets {self.in_dim}; use bottleneck/adaptive with "
                 f"bins={bins}"
             )
-        if self.hop % sub_frames:
-            raise PartitaError(f"the hop, {self.hop}, is not a multiple of sub_frames, {sub_frames}; choose a divisor")
-        self.mdct = MDCT(self.hop // sub_frames)
+        self.mdct = MDCT(sub_frame_hop(self.hop, sub_frames))
         low = math.ceil(2 * corrected_hz / audio_spec.sample_rate * self.mdct.hop)
         self.low = min(low, self.mdct.hop)
         outputs = audio_spec.channels * sub_frames
@@ -79,7 +77,7 @@ class AdaptiveDecoder(FeedForwardDecoder):
         """Decode `(batch, in_dim, frames)` of layouts `(batch,)` to `(batch, channels, hop * frames)`."""
         scale, placed = upcast(hidden).chunk(2, dim=1)
         companded = placed / (placed.abs() + 0.1).sqrt()
-        features = torch.cat([companded, (scale + 5.0) * 0.4], dim=1)
+        features = torch.cat([companded, standardize_logs(scale)], dim=1)
         output = upcast(self.network(features.mT.to(hidden.dtype)).mT)
         groups = self.audio_spec.channels * self.sub_frames
         output = output.unflatten(1, (groups, -1))

@@ -1,7 +1,18 @@
 """Decoder by networks over frames and one inverse lapped transform, without layers at the sample rate."""
 
 import torch
-from partita_blocks import MDCT, Bands, FrameBlock, from_mid_side, hashed_signs, to_mid_side
+from partita_blocks import (
+    MDCT,
+    Bands,
+    FrameBlock,
+    FrameStack,
+    from_mid_side,
+    hashed_signs,
+    log_magnitude,
+    standardize_logs,
+    sub_frame_hop,
+    to_mid_side,
+)
 from partita_core import (
     AudioSpec,
     FeedForwardDecoder,
@@ -18,8 +29,6 @@ from torch.nn import functional as F
 
 from ._common import check_one_token
 
-# Logarithms of the magnitudes of bins are about -5 with a deviation of 2.5 for audio of a usual level.
-_CENTER, _SCALE, _FLOOR = -5.0, 0.4, 1e-8
 _MAX_LOG_GAIN = 4.0
 
 
@@ -86,19 +95,15 @@ class FrameDecoder(FeedForwardDecoder):
         super().__init__()
         check_one_token("frames", latent_spec)
         self.in_dim, self.hop, self.audio_spec = latent_spec.dim, latent_spec.hop, audio_spec
-        if self.hop % sub_frames:
-            raise PartitaError(f"the hop, {self.hop}, is not a multiple of sub_frames, {sub_frames}; choose a divisor")
         self.sub_frames, self.refines, channels = sub_frames, refines, audio_spec.channels
-        self.mdct = MDCT(self.hop // sub_frames)
+        self.mdct = MDCT(sub_frame_hop(self.hop, sub_frames))
         self.bins, self.noise_bands = self.mdct.hop if bins is None else bins, noise_bands
         if self.bins > self.mdct.hop or not self.bins + noise_bands:
             raise PartitaError(
                 f"bins is {bins} and noise_bands is {noise_bands}; use 1 to {self.mdct.hop} bins, or noise bands"
             )
         self.bands = Bands(max(noise_bands, 1), self.mdct.hop, audio_spec.sample_rate)
-        self.stem = nn.Linear(self.in_dim, width)
-        self.blocks = nn.Sequential(*(FrameBlock(width, inner) for _ in range(blocks)))
-        self.split = nn.Linear(width, sub_frames * sub_width)
+        self.network = FrameStack(self.in_dim, sub_frames * sub_width, width=width, inner=inner, blocks=blocks)
         self.levels = nn.Linear(channels * self.bands.count, sub_width) if refines else None
         self.sub_blocks = nn.Sequential(*(FrameBlock(sub_width, sub_inner) for _ in range(sub_blocks)))
         self.head = nn.Linear(sub_width, channels * (self.bins + noise_bands))
@@ -118,12 +123,12 @@ class FrameDecoder(FeedForwardDecoder):
         Returns:
             Audio `(batch, channels, hop * frames)`.
         """
-        x = self.split(F.silu(self.blocks(self.stem(hidden.mT))))
-        x = x.unflatten(2, (self.sub_frames, -1)).flatten(1, 2)
+        x = self.network(hidden.mT).unflatten(2, (self.sub_frames, -1)).flatten(1, 2)
         if self.levels is not None:
             if linear is None:
                 raise PartitaError("this decoder refines a linear path; build it as the network of decoder/linear_path")
-            x = x + self.levels(self._band_levels(to_mid_side(linear, layout)).to(x.dtype))
+            levels = standardize_logs(self._band_logs(to_mid_side(linear, layout)))
+            x = x + self.levels(levels.transpose(1, 2).flatten(2).to(x.dtype))
         output = upcast(self.head(F.silu(self.sub_blocks(x)))).unflatten(2, (self.audio_spec.channels, -1))
         values, gains = output.transpose(1, 2).split((self.bins, self.noise_bands), dim=3)
         spectrum = F.pad(values, (0, self.mdct.hop - self.bins))
@@ -143,8 +148,7 @@ class FrameDecoder(FeedForwardDecoder):
         Args:
             residual: audio `(batch, channels, samples)` that the linear path lacks, mid and side.
         """
-        energy = self.bands.mean(self.mdct(residual).square().transpose(2, 3)) + _FLOOR
-        self.noise_scale.copy_((energy.log() / 2).mean((0, 2)).exp())
+        self.noise_scale.copy_(self._band_logs(residual).mean((0, 2)).exp())
 
     def _noise(self, gains: Tensor, hidden: Tensor) -> Tensor:
         """Noise `(batch, channels, sub-frames, bins)` of logarithmic gains `(batch, channels, sub-frames, bands)`."""
@@ -153,10 +157,9 @@ class FrameDecoder(FeedForwardDecoder):
         signs = hashed_signs(upcast(hidden), groups[0] * groups[1] * groups[2]).unflatten(1, groups)
         return self.bands.spread(scale) * signs.permute(0, 1, 4, 3, 2).flatten(2, 3)
 
-    def _band_levels(self, audio: Tensor) -> Tensor:
-        """Logarithms of the magnitudes in bands `(batch, sub-frames, channels * bands)` of mid and side."""
-        energy = self.bands.mean(self.mdct(audio).square().transpose(2, 3))
-        return (((energy + _FLOOR).log() / 2 - _CENTER) * _SCALE).transpose(1, 2).flatten(2)
+    def _band_logs(self, audio: Tensor) -> Tensor:
+        """Logarithms of the magnitudes in bands `(batch, channels, sub-frames, bands)` of mid and side."""
+        return log_magnitude(self.bands.mean(self.mdct(audio).square().transpose(2, 3)))
 
 
 FrameDecoderConfig = config_of(FrameDecoder)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from .linear import LinearDecoder
 from .linear_mean import LinearMeanDecoder
+from .oobleck import OobleckDecoderConfig
 
 
 @register("decoder/linear_path")
@@ -53,8 +54,6 @@ class LinearPathDecoderConfig(Config):
     @classmethod
     def example(cls) -> Self:
         """Return a tiny instance."""
-        from .oobleck import OobleckDecoderConfig
-
         return cls(OobleckDecoderConfig.example())
 
 

@@ -12,7 +12,9 @@ from partita_blocks import (
     PulseTrain,
     from_mid_side,
     power,
+    sub_frame_hop,
     to_mid_side,
+    typical_log_amplitude,
     white_noise,
 )
 from partita_core import (
@@ -38,8 +40,8 @@ from torch.nn import functional as F
 
 from ._common import check_one_token
 
-# Log amplitudes at the start, typical of speech: at 0 Hz, and per unit of arcsinh(f / 500 Hz); noise starts lower.
-_LEVEL, _SLOPE, _NOISE_LEVEL = -4.5, -0.9, -0.3
+# Log amplitude of noise relative to that of pulses at the start.
+_NOISE_LEVEL = -0.3
 # Log amplitudes are limited to this range, and change by this much per unit of the network's output.
 _QUIETEST, _LOUDEST, _RANGE = -14.0, 4.0, 1.5
 # Sinusoids of the pitch as features: cycles per unit of its position.
@@ -130,18 +132,15 @@ class SourceFilterDecoder(FeedForwardDecoder):
         dim, hop, rate = latent_spec.dim, latent_spec.hop, audio_spec.sample_rate
         if dim < 2 or nodes < 2:
             raise PartitaError(f"the latents have {dim} channels and envelopes {nodes} nodes; at least 2 are needed")
-        if hop % steps:
-            raise PartitaError(f"the hop is {hop} and steps is {steps}; use a divisor of the hop")
-        n_fft = 2 * round(window * rate / 2)
-        if n_fft < 2 * (hop // steps):
-            raise PartitaError(f"the window has {n_fft} samples, less than two steps of {hop // steps}; use more steps")
+        step, n_fft = sub_frame_hop(hop, steps), 2 * round(window * rate / 2)
+        if n_fft < 2 * step:
+            raise PartitaError(f"the window has {n_fft} samples, less than two steps of {step}; use more steps")
         self.in_dim, self.hop, self.audio_spec, self.steps = dim, hop, audio_spec, steps
         self.loss_weights = {"likelihood": likelihood_weight} if likelihood_weight else {}
-        self.stft = STFT(n_fft=n_fft, hop=hop // steps, padding="same")
-        self._energy = 3 / 8 * n_fft  # of the Hann window
+        self.stft = STFT(n_fft=n_fft, hop=step, padding="same")
         self.pulses = PulseTrain(rate, hop, PitchScale())
         self.envelope = EnvelopeNodes(rate, n_fft, nodes)
-        typical = _LEVEL + _SLOPE * torch.asinh(self.envelope.frequencies / 500)
+        typical = typical_log_amplitude(self.envelope.frequencies)
         self._typical = Constant(torch.stack([typical, typical + _NOISE_LEVEL])[:, None])  # of pulses and of noise
         cycles = torch.linspace(*_PITCH_CYCLES, dtype=torch.float64, device="cpu")
         self._angles = Constant(2 * math.pi * cycles)
@@ -257,7 +256,7 @@ class SourceFilterDecoder(FeedForwardDecoder):
         with torch.autocast(device.type, enabled=False):
             target = upcast(target) * length_mask(lengths, samples)[:, None]
             spectra = self.stft(to_mid_side(target, layout)).permute(0, 3, 1, 2)
-            measured, source = (power(spectrum) / self._energy for spectrum in (spectra, parts.pulses))
+            measured, source = (power(spectrum) / self.stft.energy for spectrum in (spectra, parts.pulses))
             pulses, noise = (2 * parts.logs).exp().unbind(2)
             ratio = (measured + _FLOOR**2) / (source * pulses + noise + _FLOOR**2)
             distance = _DISTANCE * torch.log1p((ratio - ratio.log() - 1) / _DISTANCE)

@@ -1,14 +1,11 @@
 """Encoder of the adaptive transform codec: MDCT bins, and a few numbers from which their envelope is decoded."""
 
 import torch
-from partita_blocks import MDCT, FrameStack, to_mid_side
+from partita_blocks import MDCT, FrameStack, log_magnitude, standardize_logs, sub_frame_hop, to_mid_side
 from partita_core import AudioSpec, Encoder, PartitaError, config_of, register, upcast
 from partita_core.ranges import Extras, Layers, Samples, Width
 from torch import Tensor
 from torch.nn import functional as F
-
-# Logarithms of the magnitudes of speech and music at a usual level are about -5 with a deviation of 2.5.
-_CENTER, _SCALE, _FLOOR = -5.0, 0.4, 1e-8
 
 
 @register("encoder/adaptive", example={"hop": 24, "width": 8, "inner": 12, "blocks": 1})
@@ -45,15 +42,13 @@ class AdaptiveEncoder(Encoder):
     ) -> None:
         super().__init__()
         bins = hop * audio_spec.channels
-        if hop % sub_frames:
-            raise PartitaError(f"hop is {hop}, not a multiple of sub_frames, {sub_frames}; choose a divisor of the hop")
         if out_dim <= bins:
             raise PartitaError(
                 f"out_dim is {out_dim}, but {bins} bins per frame and side numbers are expected; use "
                 f"bottleneck/adaptive with bins={bins}"
             )
         self.out_dim, self.hop, self.audio_spec, self.sub_frames = out_dim, hop, audio_spec, sub_frames
-        self.mdct = MDCT(hop // sub_frames)
+        self.mdct = MDCT(sub_frame_hop(hop, sub_frames))
         self.network = FrameStack(bins, out_dim - bins, width=width, inner=inner, blocks=blocks)
         # The outermost sub-frames of a frame reach into the next one.
         self.context = (blocks + 1, blocks + 1)
@@ -63,7 +58,7 @@ class AdaptiveEncoder(Encoder):
         bins = self.mdct(to_mid_side(audio, layout))
         slope = F.pad(bins, (0, 0, 1, 1))
         pseudo = bins.square() + (slope[:, :, 2:] - slope[:, :, :-2]).square()
-        features = ((pseudo + _FLOOR).log() / 2 - _CENTER) * _SCALE
+        features = standardize_logs(log_magnitude(pseudo))
         side = self.network(self._by_frame(features).mT.to(audio.dtype)).mT
         return torch.cat([upcast(side), self._by_frame(bins)], dim=1).to(audio.dtype)
 

@@ -1,17 +1,23 @@
 """Frame encoder: matrix products over log spectra, with an optional fundamental frequency."""
 
 import torch
-from partita_blocks import STFT, Bands, FrameStack, PitchTracker, power, to_mid_side
+from partita_blocks import (
+    LOG_SCALE,
+    STFT,
+    Bands,
+    FrameStack,
+    PitchTracker,
+    power,
+    sub_frame_hop,
+    to_mid_side,
+    typical_log_amplitude,
+)
 from partita_core import AudioSpec, Constant, Encoder, PartitaError, config_of, register, upcast
 from partita_core.ranges import Layers, Positive, Samples, Width
 from torch import Tensor
 
 # Level in RMS below which log spectra are flat.
 _FLOOR = 1e-4
-# Typical log amplitude of speech relative to white noise of unit power: at 0 Hz, and per unit of arcsinh(f / 500 Hz).
-_LEVEL, _SLOPE = -4.5, -0.9
-# Brings log amplitudes to about unit variance.
-_SCALE = 0.4
 
 
 @register("encoder/frames", example={"hop": 24, "width": 8, "inner": 12, "blocks": 1, "window": 0.006})
@@ -55,27 +61,23 @@ class FrameEncoder(Encoder):
         pitch: bool = False,
     ) -> None:
         super().__init__()
-        if hop % steps:
-            raise PartitaError(f"hop is {hop} and steps is {steps}; use a divisor of the hop")
+        step = sub_frame_hop(hop, steps)
         if pitch and out_dim < 2:
             raise PartitaError(
                 f"the latents have {out_dim} channel; a pitch needs one, and the network at least another"
             )
         self.out_dim, self.hop, self.audio_spec, self.steps = out_dim, hop, audio_spec, steps
         n_fft = 2 * round(window * audio_spec.sample_rate / 2)
-        if n_fft < hop // steps:
-            raise PartitaError(
-                f"the window has {n_fft} samples, and a step {hop // steps}; use more steps or a longer window"
-            )
-        self.stft = STFT(n_fft=n_fft, hop=hop // steps, padding="none")
-        self.margin = (n_fft - hop // steps) // 2
+        if n_fft < step:
+            raise PartitaError(f"the window has {n_fft} samples, and a step {step}; use more steps or a longer window")
+        self.stft = STFT(n_fft=n_fft, hop=step, padding="none")
+        self.margin = (n_fft - step) // 2
         frequencies = torch.arange(self.stft.bins, dtype=torch.float64, device="cpu") * audio_spec.sample_rate / n_fft
-        self._energy = 3 / 8 * n_fft  # of the Hann window
         self.bands = None
         if bands is not None:
             self.bands = Bands(bands, self.stft.bins, audio_spec.sample_rate)
             frequencies = self.bands.mean(frequencies)
-        self._level = Constant(_LEVEL + _SLOPE * torch.asinh(frequencies / 500))
+        self._level = Constant(typical_log_amplitude(frequencies))
         self.pitch = PitchTracker(audio_spec.sample_rate, hop) if pitch else None
         before = -(-self.margin // hop) if self.pitch is None else max(-(-self.margin // hop), self.pitch.context)
         self.context = (before + blocks, before + blocks)
@@ -114,10 +116,10 @@ class FrameEncoder(Encoder):
             # Audio beyond the ends is zero; the windows of a step are centered on it.
             margin = self.stft.n_fft - self.stft.hop
             padded = torch.nn.functional.pad(audio, (self.margin, margin - self.margin))
-            powers = power(self.stft(padded)).mT / self._energy
+            powers = power(self.stft(padded)).mT / self.stft.energy
             powers = powers if self.bands is None else self.bands.mean(powers)
             logs = (powers + _FLOOR**2).log() / 2 - self._level.like(powers)
-            return (_SCALE * logs).unflatten(2, (-1, self.steps)).transpose(1, 2).flatten(2)
+            return (LOG_SCALE * logs).unflatten(2, (-1, self.steps)).transpose(1, 2).flatten(2)
 
 
 FrameEncoderConfig = config_of(FrameEncoder)

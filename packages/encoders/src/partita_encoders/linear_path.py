@@ -21,6 +21,7 @@ from partita_core.ranges import Proportion, Width
 from torch import Tensor
 
 from .linear import LinearEncoder
+from .oobleck import OobleckEncoderConfig
 
 
 @register("encoder/linear_path")
@@ -56,8 +57,6 @@ class LinearPathEncoderConfig(Config):
     @classmethod
     def example(cls) -> Self:
         """Return a tiny instance."""
-        from .oobleck import OobleckEncoderConfig
-
         return cls(OobleckEncoderConfig.example())
 
 

@@ -10,7 +10,7 @@ from .adversarial import (
     least_squares_generator_loss,
 )
 from .balancer import GradientBalancer, GradientBalancerConfig
-from .companded_stft import CompandedSTFT, CompandedSTFTConfig
+from .companded_stft import CompandedSTFTLoss, CompandedSTFTLossConfig
 from .complex_stft import ComplexSTFTDiscriminators, ComplexSTFTDiscriminatorsConfig
 from .consistency import draw_times, pseudo_huber, step_size
 from .flow import euler_flow, flow_interpolation, flow_matching_loss, flow_velocity, guided
@@ -27,8 +27,8 @@ from .waveform import LogError, LogErrorConfig, RelativeL1, RelativeL1Config, Wa
 __all__ = [
     "ADVERSARIAL_LOSSES",
     "AdversarialLoss",
-    "CompandedSTFT",
-    "CompandedSTFTConfig",
+    "CompandedSTFTLoss",
+    "CompandedSTFTLossConfig",
     "ComplexSTFTDiscriminators",
     "ComplexSTFTDiscriminatorsConfig",
     "GradientBalancer",

@@ -16,7 +16,7 @@ class ComplexSpectrum(nn.Module):
     def __init__(self, n_fft: int, hop: int) -> None:
         super().__init__()
         self.stft = STFT(n_fft=n_fft, win_length=n_fft, hop=hop, padding="center", nyquist=True)
-        self.scale = (3 / 8 * n_fft) ** -0.5  # the energy of a Hann window is 3/8 of its length
+        self.scale = self.stft.energy**-0.5
 
     def forward(self, audio: Tensor) -> Tensor:
         """Transform `(batch, channels, samples)` to `(batch, 2 * channels, frames, bins)`, at least float32."""

@@ -16,7 +16,7 @@ Exponent = Annotated[float, Range(0, 1, open_low=True)]
 
 
 @register("loss/companded_stft", example={"n_ffts": (128, 64, 32)})
-class CompandedSTFT(SpectralLoss):
+class CompandedSTFTLoss(SpectralLoss):
     """Squared distance of spectra with companded magnitudes, with and without phase, averaged over resolutions.
 
     With spectra Y of the prediction and X of the target and an exponent c, each resolution contributes per item
@@ -98,7 +98,7 @@ class CompandedSTFT(SpectralLoss):
         return self.distance(prediction, target, lengths)
 
 
-CompandedSTFTConfig = config_of(CompandedSTFT)
+CompandedSTFTLossConfig = config_of(CompandedSTFTLoss)
 
 
 class _CompandedScale(SpectralScale):
@@ -107,9 +107,8 @@ class _CompandedScale(SpectralScale):
     def __init__(self, *, stft: STFT, exponent: float, weights: tuple[float, float], floor: float) -> None:
         super().__init__()
         self.stft, self.exponent, (self.complex_weight, self.magnitude_weight) = stft, exponent, weights
-        energy = 3 / 8 * stft.n_fft  # of the Hann window: the power of white noise of unit variance in a bin
-        self.tiny = energy * floor**2
-        self.min_mean = (energy * MIN_RMS**2) ** exponent  # minimum mean of |X|^(2c)
+        self.tiny = stft.energy * floor**2
+        self.min_mean = (stft.energy * MIN_RMS**2) ** exponent  # minimum mean of |X|^(2c)
 
     def compare(
         self, prediction: Tensor, target: Tensor, frames: Tensor, need_gradient: bool
