@@ -164,7 +164,7 @@ def test_avx2_kernels_match_float64(small, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(build, "cpu_features", lambda: {"avx2", "fma"})
     library = build._load()
-    monkeypatch.setattr("partita_blocks.native._snake_lite_cpu.kernels", lambda: library)
+    monkeypatch.setattr("partita_blocks.native._snake_lite_cpu.loaded_kernels", lambda: library)
     for shape in SHAPES:
         layer, x, grad = problem(*shape)
         assert_near(results(layer, x, grad), formula(layer, x, grad))

@@ -4,14 +4,14 @@ Two-dimensional with zero padding, in any memory format; one-dimensional convolu
 stride or a dilation, columns a stride.
 """
 
-from ctypes import CDLL, Structure, c_long, pointer
-from typing import Any, NamedTuple, cast
+from ctypes import Structure, c_long, pointer
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .build import kernels
+from .build import loaded_kernels
 
 
 class Geometry(NamedTuple):
@@ -164,7 +164,7 @@ def _call(name: str, x: Tensor, y: Tensor, weight: Tensor, geometry: Geometry, *
         (c_long * 4)(*y.stride()),
     )
     addresses = (None if tensor is None else tensor.data_ptr() for tensor in tensors)
-    getattr(cast(CDLL, kernels()), name)(pointer(shape), *addresses, torch.get_num_threads())
+    getattr(loaded_kernels(), name)(pointer(shape), *addresses, torch.get_num_threads())
 
 
 def _pair(values: Any) -> Any:

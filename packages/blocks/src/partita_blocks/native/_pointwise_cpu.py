@@ -1,13 +1,12 @@
 """Activations and group norm on a CPU in float32 with their gradients: the kernels of `pointwise.hpp`."""
 
-from ctypes import CDLL
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .build import kernels
+from .build import loaded_kernels
 
 _ELU, _SILU = 0, 1
 
@@ -41,7 +40,7 @@ class _Activation(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, kind: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         x = _dense(x)
         y = torch.empty_like(x)
-        _library().partita_activate(x.data_ptr(), y.data_ptr(), x.numel(), kind, torch.get_num_threads())
+        loaded_kernels().partita_activate(x.data_ptr(), y.data_ptr(), x.numel(), kind, torch.get_num_threads())
         ctx.save_for_backward(y if kind == _ELU else x)
         ctx.kind = kind
         return y
@@ -52,7 +51,7 @@ class _Activation(torch.autograd.Function):
         (at,) = ctx.saved_tensors
         grad, by_x = _like(grad, at), torch.empty_like(at)
         tensors = (at.data_ptr(), grad.data_ptr(), by_x.data_ptr())
-        _library().partita_activate_backward(*tensors, at.numel(), ctx.kind, torch.get_num_threads())
+        loaded_kernels().partita_activate_backward(*tensors, at.numel(), ctx.kind, torch.get_num_threads())
         return by_x, None
 
 
@@ -63,7 +62,7 @@ class _GroupNorm(torch.autograd.Function):
         y, statistics = torch.empty_like(x), x.new_empty(x.shape[0], groups, 2)
         ctx.sizes = x.shape[0], x.shape[2] * x.shape[3], x.shape[1], groups, eps
         tensors = (x.data_ptr(), gains.data_ptr(), y.data_ptr(), statistics.data_ptr())
-        _library().partita_group_norm(*tensors, *ctx.sizes, torch.get_num_threads())
+        loaded_kernels().partita_group_norm(*tensors, *ctx.sizes, torch.get_num_threads())
         ctx.save_for_backward(x, gains, statistics)
         return y
 
@@ -74,7 +73,7 @@ class _GroupNorm(torch.autograd.Function):
         grad = grad.contiguous(memory_format=torch.channels_last)
         by_x, by_gains = torch.empty_like(x), torch.empty_like(gains)
         tensors = (x, gains, statistics, grad, by_x, by_gains)
-        _library().partita_group_norm_backward(
+        loaded_kernels().partita_group_norm_backward(
             *(tensor.data_ptr() for tensor in tensors), *ctx.sizes, torch.get_num_threads()
         )
         return by_x, by_gains, None, None
@@ -90,7 +89,3 @@ def _dense(x: Tensor) -> Tensor:
 def _like(x: Tensor, other: Tensor) -> Tensor:
     """`x` with the strides of a dense tensor."""
     return x if x.stride() == other.stride() else torch.empty_like(other).copy_(x)
-
-
-def _library() -> CDLL:
-    return cast(CDLL, kernels())

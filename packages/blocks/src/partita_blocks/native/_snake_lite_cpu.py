@@ -3,20 +3,17 @@
 The formula is that of `activations`; the kernels are those of `snake_lite.hpp`, which must be available.
 """
 
-from ctypes import CDLL
-from typing import cast
-
 import torch
 from torch import Tensor
 
-from .build import kernels
+from .build import loaded_kernels
 
 
 def forward(x: Tensor, beta: Tensor) -> Tensor:
     """SnakeLite of `(batch, channels, length)` with betas `(channels, 1)`, identical for any number of threads."""
     x, beta = x.contiguous(), _betas(x, beta)
     y = torch.empty_like(x)
-    cast(CDLL, kernels()).partita_snake_lite(x.data_ptr(), beta.data_ptr(), y.data_ptr(), *_sizes(x))
+    loaded_kernels().partita_snake_lite(x.data_ptr(), beta.data_ptr(), y.data_ptr(), *_sizes(x))
     return y
 
 
@@ -25,7 +22,7 @@ def backward(x: Tensor, beta: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     x, beta, grad = x.contiguous(), _betas(x, beta), grad.contiguous()
     by_x, by_beta = torch.empty_like(x), torch.empty_like(beta)
     tensors = (x, beta, grad, by_x, by_beta)
-    cast(CDLL, kernels()).partita_snake_lite_backward(*(tensor.data_ptr() for tensor in tensors), *_sizes(x))
+    loaded_kernels().partita_snake_lite_backward(*(tensor.data_ptr() for tensor in tensors), *_sizes(x))
     return by_x, by_beta
 
 

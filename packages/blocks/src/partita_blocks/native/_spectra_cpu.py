@@ -3,14 +3,11 @@
 All tensors must be float32 or complex64 on the CPU, as `serves` checks for one of them.
 """
 
-from ctypes import CDLL
-from typing import cast
-
 import torch
 from torch import Tensor
 
 from ..tensors import is_plain
-from .build import kernels
+from .build import kernels, loaded_kernels
 
 # Samples from which the kernels are used; below, a call costs more than it computes.
 _MIN_SAMPLES = 2**12
@@ -39,7 +36,7 @@ def make_frames(audio: Tensor, window: Tensor, *, count: int, hop: int, left: in
     frames = audio.new_empty(*audio.shape[:-1], count, len(window))
     samples = audio.shape[-1]
     sizes = (audio.numel() // samples, samples, count, len(window), hop, left, torch.get_num_threads())
-    _library().partita_frames(audio.data_ptr(), window.data_ptr(), frames.data_ptr(), *sizes)
+    loaded_kernels().partita_frames(audio.data_ptr(), window.data_ptr(), frames.data_ptr(), *sizes)
     return frames
 
 
@@ -49,7 +46,7 @@ def add_frames(frames: Tensor, ends: Tensor, window: Tensor, *, samples: int, ho
     audio = frames.new_empty(*frames.shape[:-2], samples)
     count, size = frames.shape[-2:]
     sizes = (audio.numel() // samples, samples, count, size, hop, left, torch.get_num_threads())
-    _library().partita_add_frames(*(x.data_ptr() for x in (frames, ends, window, audio)), *sizes)
+    loaded_kernels().partita_add_frames(*(x.data_ptr() for x in (frames, ends, window, audio)), *sizes)
     return audio
 
 
@@ -57,7 +54,7 @@ def magnitudes(spectrum: Tensor) -> Tensor:
     """Root of `power(spectrum)`."""
     spectrum = spectrum.contiguous()
     result = torch.empty(spectrum.shape)
-    _library().partita_magnitudes(spectrum.data_ptr(), result.data_ptr(), result.numel())
+    loaded_kernels().partita_magnitudes(spectrum.data_ptr(), result.data_ptr(), result.numel())
     return result
 
 
@@ -66,7 +63,7 @@ def scale_spectrum(spectrum: Tensor, slope: Tensor, magnitudes: Tensor) -> Tenso
     spectrum, slope, magnitudes = spectrum.contiguous(), slope.contiguous(), magnitudes.contiguous()
     result = torch.empty_like(spectrum)
     tensors = (spectrum, slope, magnitudes, result)
-    _library().partita_scale_spectrum(*(x.data_ptr() for x in tensors), spectrum.numel())
+    loaded_kernels().partita_scale_spectrum(*(x.data_ptr() for x in tensors), spectrum.numel())
     return result
 
 
@@ -82,7 +79,7 @@ def view_sums(prediction: Tensor, target: Tensor, gains: Tensor, floor: float) -
     prediction, target, gains = prediction.contiguous(), target.contiguous(), gains.contiguous()
     sums = torch.empty(len(gains), 3, dtype=torch.float64)
     sizes = (len(gains), *prediction.shape[-2:], floor)
-    _library().partita_view_sums(*(x.data_ptr() for x in (prediction, target, gains, sums)), *sizes)
+    loaded_kernels().partita_view_sums(*(x.data_ptr() for x in (prediction, target, gains, sums)), *sizes)
     return sums
 
 
@@ -99,9 +96,7 @@ def view_slopes(prediction: Tensor, target: Tensor, gains: Tensor, factors: Tens
     prediction, target, gains = prediction.contiguous(), target.contiguous(), gains.contiguous()
     factors, gradient = factors.contiguous(), torch.empty_like(prediction)
     sizes = (len(gains), *prediction.shape[-2:], floor)
-    _library().partita_view_slopes(*(x.data_ptr() for x in (prediction, target, gains, factors, gradient)), *sizes)
+    loaded_kernels().partita_view_slopes(
+        *(x.data_ptr() for x in (prediction, target, gains, factors, gradient)), *sizes
+    )
     return gradient
-
-
-def _library() -> CDLL:
-    return cast(CDLL, kernels())

@@ -19,6 +19,7 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 from partita_core import PartitaError, short_repr, suggest
 
@@ -44,6 +45,11 @@ _INSTRUCTION_SETS = {
 def kernels() -> ctypes.CDLL | None:
     """Kernel library, compiled if needed; None if it is unavailable, for the reason given by `why_no_kernels`."""
     return _attempt()[0]
+
+
+def loaded_kernels() -> ctypes.CDLL:
+    """Kernel library, for callers that have found `kernels` to be available."""
+    return cast(ctypes.CDLL, kernels())
 
 
 def why_no_kernels() -> str | None:
