@@ -9,8 +9,8 @@ from .genae import genae_36hz, genae_base, genae_small, genae_tiny
 from .generation import generation_base, generation_small, generation_tiny
 from .music2latent2 import codicodec_base, codicodec_tiny, music2latent2_base, music2latent2_small, music2latent2_tiny
 from .oobleck import oobleck_base, oobleck_tiny
-from .pocket import music2latent2_pocket, music_pocket, speech_pocket, speech_pocket_vq
-from .quantization import vq_base, vq_tiny
+from .pocket import f3_pocket, music2latent2_pocket, music_pocket, speech_pocket, speech_pocket_vq
+from .quantization import vq_base, vq_pocket, vq_tiny
 from .representation import representation_base, representation_small, representation_tiny
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "codicodec_tiny",
     "f3_48khz",
     "f3_base",
+    "f3_pocket",
     "f3_small",
     "f3_tiny",
     "genae_36hz",
@@ -45,5 +46,6 @@ __all__ = [
     "speech_pocket",
     "speech_pocket_vq",
     "vq_base",
+    "vq_pocket",
     "vq_tiny",
 ]

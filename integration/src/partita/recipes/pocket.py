@@ -6,7 +6,7 @@ sample rate.
 
 from typing import Any
 
-from partita_bottlenecks import AdaptiveConfig, IdentityConfig, TanhConfig
+from partita_bottlenecks import AdaptiveConfig, IdentityConfig, NoiseRegularizedConfig, TanhConfig
 from partita_core import AudioSpec, AutoencoderConfig, ChannelLayout
 from partita_decoders import (
     AdaptiveDecoderConfig,
@@ -30,6 +30,42 @@ _SPEECH = Augmentation(level_db=-23.0, level_range_db=8.0)
 
 
 _AUDIO = AudioSpec(44_100, 2, (ChannelLayout.MONO, ChannelLayout.STEREO, ChannelLayout.MID_SIDE))
+
+
+def f3_pocket() -> RunConfig:
+    """F3's noise-regularized latents about a linear path, for speech: 16 kHz mono, 64 channels at 25 Hz.
+
+    54 numbers of a frame are principal components of an MDCT, with the level of the frame in channels of its own, and 8
+    are learned. The decoder corrects the lower spectrum, and adds noise in 40 bands of eight sub-frames.
+    """
+    path: dict[str, Any] = {"numbers": 54, "level": "channel"}
+    encoder = LinearPathEncoderConfig(
+        FrameEncoderConfig(hop=640, steps=8, window=0.02, bands=48, width=160, inner=320), **path, weighting=0.5
+    )
+    network = FrameDecoderConfig(
+        sub_frames=8, bins=32, noise_bands=32, width=160, inner=320, sub_width=96, sub_inner=192, refines=True
+    )
+    losses = {
+        "companded": CompandedSTFTLossConfig(complex_weight=0.8, resolutions_per_step=1),
+        "error": LogErrorConfig(limit_db=30.0),
+        "mel": MultiScaleMelConfig(num_mels=(32, 64, 80), win_lengths=(256, 512, 1024), resolutions_per_step=1),
+        "loudness": LoudnessConfig(),
+    }
+    return RunConfig(
+        model=AutoencoderConfig(
+            _MONO_16, 64, encoder, NoiseRegularizedConfig(gamma=0.5), LinearPathDecoderConfig(network, **path)
+        ),
+        objective=AdversarialReconstructionConfig(
+            losses=losses, weights={"companded": 1.0, "error": 0.5, "mel": 0.15, "loudness": 0.5}, discriminator=None
+        ),
+        data=DataConfig(crop_seconds=1.0, batch_size=8, num_workers=1, augmentation=_SPEECH),
+        trainer=TrainerConfig(
+            steps=20_000,
+            optimizers={"generator": AdamWConfig(lr=2e-3, betas=(0.9, 0.98), schedule=Cosine(warmup_steps=50))},
+            ema_decay=0.995,
+            log_every=50,
+        ),
+    )
 
 
 def music2latent2_pocket() -> RunConfig:
