@@ -123,7 +123,7 @@ class AudioFile:
             raise PartitaError(f"{self.name}: is damaged ({reason(error)})") from None
 
     def _take(self, decoder: Decoder, frames: int) -> Tensor:
-        # Pages are allocated as they are filled, so a header that promises more than any memory holds does no harm.
+        # Pages are allocated as they are filled, so an impossible length in a header does not exhaust the memory.
         block = np.empty((frames, decoder.channels), dtype=np.float32)
         for start in range(0, frames, BLOCK_FRAMES):
             part = block[start : start + BLOCK_FRAMES]
