@@ -1,7 +1,7 @@
-"""Matrix products and convolutions that add up in another order for each shape, as those of some processors do.
+"""Pytest plugin `-p rounding`: matrix products and convolutions whose order of summation depends on the shape.
 
-A pytest plugin, `-p rounding`: a result that is the same for one item and for the same item in a batch on this
-processor, and not on every one, differs here as well. What is exact, as sums of small integers are, stays exact.
+It emulates processors on which the result for an item depends on the size of the batch, up to rounding. Exact results,
+such as sums of small integers, stay exact.
 """
 
 import warnings
@@ -14,7 +14,7 @@ _aten = torch.ops.aten
 
 
 def _order(count: int, *inputs: Tensor) -> Tensor:
-    """A permutation of `count` terms, the same for the same shapes."""
+    """A permutation of `count` terms that depends only on the shapes of the inputs."""
     seed = zlib.crc32(repr([tuple(x.shape) for x in inputs]).encode())
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
@@ -45,16 +45,16 @@ def convolution(
     output_padding: list[int],
     groups: int,
 ) -> Tensor:
-    shared = x.shape[1] // groups  # channels of a group, which are added up
+    shared = x.shape[1] // groups  # number of channels per group, which are summed
     order = _order(shared, x, weight)
     channels = torch.cat([order + group * shared for group in range(groups)])
-    x = torch.empty_like(x).copy_(x[:, channels])  # which keeps channels_last
+    x = torch.empty_like(x).copy_(x[:, channels])  # keeps the memory format channels_last
     weight = weight[channels] if transposed else weight[:, order]
     rest = (stride, padding, dilation, transposed, output_padding, groups)
     return _aten._convolution(x, weight, bias, *rest, False, False, True, True)
 
 
 _LIBRARY = torch.library.Library("aten", "IMPL")
-with warnings.catch_warnings(action="ignore"):  # that torch's own are overridden
+with warnings.catch_warnings(action="ignore"):  # torch warns that its own kernels are overridden
     for operation in (mm, addmm, bmm, convolution):
         _LIBRARY.impl(operation.__name__, operation, "CPU")

@@ -1,6 +1,6 @@
-"""Mutated configs, latents, tokens and audio: loading them gives what they are, or one line that says what is wrong.
+"""Loading of mutated configs, weights, latents, tokens and audio: it succeeds, or raises an error of one line.
 
-The draws are the same every time. Those marked `endurance` are as many more as take minutes.
+The draws are the same in every run. Tests marked `endurance` have more draws, which take minutes.
 """
 
 import copy
@@ -45,7 +45,7 @@ VALUES = st.sampled_from(
 
 
 def fuzz(count):
-    """Run a test on `count` draws that are the same every time."""
+    """Run a test on `count` draws that are the same in every run."""
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
     chosen = settings(max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=checks)
     return lambda test: chosen(given(data=st.data())(test))
@@ -61,7 +61,7 @@ def outcome(action):
 
 
 def command(capsys, *arguments):
-    """The one line that a command is refused with."""
+    """The error message, of one line, of a command with exit code 2."""
     capsys.readouterr()
     assert main([str(argument) for argument in arguments]) == 2
     error = capsys.readouterr().err
@@ -72,12 +72,12 @@ def command(capsys, *arguments):
 # ------------------------------------------------------------------ mutations
 
 
-def places(tree, path=()):
-    """The paths of all values in a tree of dicts and lists."""
+def paths(tree, path=()):
+    """Paths of all values in a tree of dicts and lists."""
     yield path
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in items:
-        yield from places(value, (*path, key))
+        yield from paths(value, (*path, key))
 
 
 def at(tree, path):
@@ -87,10 +87,10 @@ def at(tree, path):
 
 
 def mutated_tree(draw, tree):
-    """The tree with one to three values replaced, removed, doubled, exchanged or added to."""
+    """The tree with one to three values replaced, removed, duplicated, exchanged or extended."""
     tree = {"root": copy.deepcopy(tree)}
     for _ in range(draw(st.integers(1, 3))):
-        path = draw(st.sampled_from([path for path in places(tree) if path]))
+        path = draw(st.sampled_from([path for path in paths(tree) if path]))
         holder, key = at(tree, path[:-1]), path[-1]
         match draw(st.sampled_from(["replace", "replace", "replace", "scale", "remove", "exchange", "add"])):
             case "replace":
@@ -101,7 +101,7 @@ def mutated_tree(draw, tree):
             case "remove" if path != ("root",):
                 del holder[key]
             case "exchange":
-                holder[key] = copy.deepcopy(at(tree, draw(st.sampled_from(list(places(tree))))))
+                holder[key] = copy.deepcopy(at(tree, draw(st.sampled_from(list(paths(tree))))))
             case _:
                 if isinstance(holder[key], dict):
                     holder[key][draw(st.sampled_from(["type", "x", "", "../x", "dim"]))] = draw(VALUES)
@@ -111,43 +111,43 @@ def mutated_tree(draw, tree):
 
 
 def mutated_bytes(draw, data, *, head=0):
-    """The bytes with one to four of them, or ranges, changed, cut, filled or doubled; `head` are changed more often."""
+    """The bytes after one to four changes, most of them in the first `head` bytes if `head` is given."""
     data = bytearray(data)
     for _ in range(draw(st.integers(1, 4))):
         end = head if head and draw(st.booleans()) else len(data)
-        place = draw(st.integers(0, max(0, min(end, len(data)) - 1)))
+        position = draw(st.integers(0, max(0, min(end, len(data)) - 1)))
         length = draw(st.integers(1, 64))
         match draw(st.sampled_from(["set", "set", "cut", "remove", "fill", "double", "number"])):
             case "set":
-                data[place : place + 1] = bytes([draw(st.integers(0, 255))])
+                data[position : position + 1] = bytes([draw(st.integers(0, 255))])
             case "cut":
-                del data[place:]
+                del data[position:]
             case "remove":
-                del data[place : place + length]
+                del data[position : position + length]
             case "fill":
-                data[place : place + length] = bytes([draw(st.sampled_from([0, 255]))]) * length
+                data[position : position + length] = bytes([draw(st.sampled_from([0, 255]))]) * length
             case "double":
-                data[place:place] = data[place : place + length]
+                data[position:position] = data[position : position + length]
             case _:
                 number = draw(st.sampled_from([0, 1, 2**16, 2**31 - 1, 2**32 - 1]))
-                data[place : place + 4] = struct.pack(draw(st.sampled_from("<>")) + "I", number)
+                data[position : position + 4] = struct.pack(draw(st.sampled_from("<>")) + "I", number)
     return bytes(data)
 
 
 def mutated_tensors(draw, tensors):
-    """The tensors with one of them of other numbers, another type or shape, missing, or one too many."""
+    """The tensors with another value, type or shape of one of them, with one missing, or with an additional one."""
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     name = draw(st.sampled_from(sorted(tensors)))
     tensor = tensors[name]
     cut = tensor if tensor.dim() else tensor[None]
     match draw(st.sampled_from(["number", "number", "type", "shape", "cut", "remove", "add"])):
         case "number":
-            place = draw(st.integers(0, tensor.numel() - 1))
+            position = draw(st.integers(0, tensor.numel() - 1))
             if tensor.is_floating_point():
                 value = draw(st.sampled_from([float("nan"), float("inf"), -1e30, 2.0]))
             else:
                 value = draw(st.sampled_from([-2, -1, 0, 1, 2, 7, 100, 10**6, 2**62, -(2**63)]))
-            tensor.view(-1)[place] = value
+            tensor.view(-1)[position] = value
         case "type":
             kinds = [torch.float16, torch.float64, torch.int32, torch.int64, torch.bool, torch.bfloat16, torch.uint8]
             tensors[name] = tensor.to(draw(st.sampled_from(kinds)))
@@ -163,8 +163,8 @@ def mutated_tensors(draw, tensors):
 
 
 def mutated_safetensors(draw, path, out):
-    """The file with a mutation of its bytes, of its tensors, or of what it says in its header."""
-    kind = draw(st.sampled_from(["bytes", "tensors", "said", "header"]))
+    """Write the file with a mutation of its bytes, tensors, metadata or header."""
+    kind = draw(st.sampled_from(["bytes", "tensors", "metadata", "header"]))
     tensors, metadata = read_tensors(path)
     key = next(iter(metadata), "")
     raw = path.read_bytes()
@@ -173,21 +173,21 @@ def mutated_safetensors(draw, path, out):
         out.write_bytes(mutated_bytes(draw, raw, head=8 + size))
     elif kind == "tensors" or not key:
         write_tensors(out, mutated_tensors(draw, tensors), metadata, finite=False)
-    elif kind == "said":
-        said = json.dumps(mutated_tree(draw, json.loads(metadata[key])))
-        said = mutated_bytes(draw, said.encode()).decode(errors="replace") if draw(st.integers(0, 4)) == 0 else said
-        write_tensors(out, tensors, {key: said}, finite=False)
+    elif kind == "metadata":
+        text = json.dumps(mutated_tree(draw, json.loads(metadata[key])))
+        text = mutated_bytes(draw, text.encode()).decode(errors="replace") if draw(st.integers(0, 4)) == 0 else text
+        write_tensors(out, tensors, {key: text}, finite=False)
     else:
         header = json.dumps(mutated_tree(draw, json.loads(raw[8 : 8 + size]))).encode()
         out.write_bytes(len(header).to_bytes(8, "little") + header + raw[8 + size :])
 
 
-# ------------------------------------------------------------------ what is mutated
+# ------------------------------------------------------------------ files
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Folders of two tiny models: continuous latents with codes beside them, and bounded ones."""
+    """Folders of two tiny models: one with continuous latents and codes, and one with bounded latents."""
     folder = tmp_path_factory.mktemp("models")
     audio = AudioSpec(RATE, 2, (ChannelLayout.MONO, ChannelLayout.STEREO, ChannelLayout.MID_SIDE))
     parts = {"encoder": GenAEEncoderConfig.example(), "decoder": GenAEDecoderConfig.example()}
@@ -208,7 +208,7 @@ def codec(models):
 
 @pytest.fixture(scope="module")
 def records(models, codec, tmp_path_factory):
-    """Folders of files of latents and of tokens, of every kind."""
+    """Folders with files of latents and of tokens of every kind."""
     folder = tmp_path_factory.mktemp("records")
     audio, lengths = torch.rand(2, 2, 300, generator=torch.Generator().manual_seed(0)) - 0.5, [300, 70]
     made = codec.encode(audio, lengths=lengths)
@@ -328,8 +328,8 @@ def load_audio(codec, scratch, data):
     outcome(lambda: encode_source(codec, path))
 
 
-def refuse_in_commands(models, codec, records, scratch, data, capsys):
-    """A file that cannot be loaded is one line and exit code 2 of the commands that load it."""
+def load_in_commands(models, codec, records, scratch, data, capsys):
+    """Commands that load a file which cannot be loaded print one line and exit with code 2."""
     match data.draw(st.sampled_from(["config", "latents", "tokens", "audio"])):
         case "config":
             path = configs(models, scratch, data)
@@ -356,7 +356,7 @@ test_weights = fuzz(40)(load_weights)
 test_latents = fuzz(150)(load_latents)
 test_tokens = fuzz(120)(load_tokens)
 test_audio = fuzz(150)(load_audio)
-test_commands = fuzz(20)(refuse_in_commands)
+test_commands = fuzz(20)(load_in_commands)
 
 test_many_configs = pytest.mark.endurance(fuzz(5000)(load_config))
 test_many_weights = pytest.mark.endurance(fuzz(2000)(load_weights))

@@ -1,4 +1,4 @@
-"""Files of any length go through encode and decode in the memory of a tile."""
+"""Encoding and decoding of long files in constant memory."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ sys.exit(code)
 
 
 def peak(*arguments: object) -> int:
-    """Bytes of memory that a command takes at most."""
+    """Peak memory of a command in bytes."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=7200)
@@ -34,7 +34,7 @@ def peak(*arguments: object) -> int:
 
 
 def write_music(path: Path, seconds: float) -> int:
-    """A stereo file of that length; returns its samples."""
+    """Write a stereo file, and return its number of samples."""
     block = (0.1 * np.random.default_rng(0).standard_normal((RATE, 2))).astype(np.float32)
     samples = round(seconds * RATE)
     with soundfile.SoundFile(path, "w", RATE, 2, subtype="PCM_16") as file:
@@ -43,13 +43,13 @@ def write_music(path: Path, seconds: float) -> int:
     return samples
 
 
-def there_and_back(recipe: str, folder: Path, seconds: float) -> tuple[int, int]:
-    """The peaks of encoding and of decoding a file; what comes back is as long as it was."""
+def peaks_of(recipe: str, folder: Path, seconds: float) -> tuple[int, int]:
+    """Peak memory of encoding and of decoding a file, after checking that the decoded file has the same length."""
     model, audio = folder / recipe, folder / f"{seconds:g}.wav"
     if not model.exists():
         getattr(recipes, recipe)().model.build().eval().save_pretrained(model)
     samples = write_music(audio, seconds)
-    latents, output = audio.with_suffix(".safetensors"), folder / "back.wav"
+    latents, output = audio.with_suffix(".safetensors"), folder / "decoded.wav"
     peaks = peak("encode", model, audio, "-o", latents), peak("decode", model, latents, "-o", output)
     assert Latents.load(latents).audio_lengths.tolist() == [samples] and soundfile.info(output).frames == samples
     for file in (audio, latents, output):
@@ -59,14 +59,14 @@ def there_and_back(recipe: str, folder: Path, seconds: float) -> tuple[int, int]
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(tmp_path):
-    short, long = (there_and_back("genae_tiny", tmp_path, seconds) for seconds in (65.3, 185.7))
+    short, long = (peaks_of("genae_tiny", tmp_path, seconds) for seconds in (65.3, 185.7))
     for a, b in zip(short, long):
-        assert b < 2 << 30 and b - a < 64 << 20  # the two minutes between them are 42 MB as float32, and once at most
+        assert b < 2 << 30 and b - a < 64 << 20  # two minutes of decoded audio are 42 MB in float32
 
 
 @pytest.mark.endurance
 @pytest.mark.parametrize("recipe", ["genae_tiny", "genae_base"])
-def test_an_hour_of_stereo_in_less_than_two_gibibytes(tmp_path, recipe):
-    peaks = there_and_back(recipe, tmp_path, 3600.01)
+def test_an_hour_of_stereo_takes_less_than_two_gibibytes(tmp_path, recipe):
+    peaks = peaks_of(recipe, tmp_path, 3600.01)
     print(f"{recipe}: encode {peaks[0] / 2**20:.0f} MiB, decode {peaks[1] / 2**20:.0f} MiB")
     assert max(peaks) < 2 << 30

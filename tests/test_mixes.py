@@ -1,6 +1,6 @@
-"""Every encoder with every bottleneck and every decoder there is: what fits trains, what does not is refused.
+"""All combinations of encoders, bottlenecks and decoders: those that fit train, and the others raise an error.
 
-Also `docs/mixing.md`, whose table is made here: `python tests/test_mixes.py`.
+`python tests/test_mixes.py` writes the table of `docs/mixing.md`.
 """
 
 import re
@@ -25,9 +25,9 @@ from partita_core import (
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "mixing.md"
 TABLE = re.compile(r"(?<=<!-- table -->\n).*?(?=\n<!-- end of the table -->)", re.DOTALL)
-REGENERATE = "the table of docs/mixing.md is not what the parts are; run: python tests/test_mixes.py"
+REGENERATE = "the table of docs/mixing.md is out of date; run: python tests/test_mixes.py"
 
-# All three layouts at two channels, and an even width, suit the example of every part.
+# All three layouts with two channels, and an even width, fit the example of every part.
 AUDIO = AudioSpec(44_100, 2, tuple(ChannelLayout))
 LATENT_DIM = 4
 SAMPLES = 384
@@ -50,7 +50,7 @@ def assembly(*tags: str) -> AutoencoderConfig:
 
 @cache
 def refusal(*tags: str) -> str | None:
-    """Why the parts do not fit, or None if they do."""
+    """The error for parts that do not fit; None if they do."""
     try:
         assembly(*tags).build()
     except PartitaError as error:
@@ -61,7 +61,7 @@ def refusal(*tags: str) -> str | None:
 
 
 def trained(model: Autoencoder) -> None:
-    """Two steps of the objective that is the decoder's."""
+    """Train two steps with the objective of the decoder."""
     denoising = isinstance(model.decoder, DenoisingDecoder)
     config = ConsistencyTrainingConfig if denoising else AdversarialReconstructionConfig
     objective = config.example().build(model=model.train())
@@ -87,7 +87,7 @@ def trained(model: Autoencoder) -> None:
 
 
 def in_the_default_suite(tags: tuple[str, ...]) -> bool:
-    """A Latin square has each pair of parts of two roles; only one decoder takes what the summary encoder makes."""
+    """True for a Latin square, which has each pair of parts once, and for the decoder that fits the summary encoder."""
     if tags[0] == "encoder/summary":
         return tags[2] == "decoder/consistency"
     encoder, bottleneck, decoder = (part.index(tag) for part, tag in zip(PARTS, tags))
@@ -103,8 +103,8 @@ def in_the_default_suite(tags: tuple[str, ...]) -> bool:
         for tags in MIXES
     ],
 )
-def test_a_mix_trains_and_is_saved_or_is_refused_in_one_line(tags, tmp_path):
-    if (message := refusal(*tags)) is not None:  # expected where the table says so, and nowhere else
+def test_parts_that_fit_train_and_save_and_others_raise(tags, tmp_path):
+    if (message := refusal(*tags)) is not None:  # the test of the table checks that it is expected
         assert "\n" not in message and len(re.findall(r"\d+", message)) >= 2
         return
     torch.manual_seed(0)
@@ -127,11 +127,11 @@ def test_a_mix_trains_and_is_saved_or_is_refused_in_one_line(tags, tmp_path):
     assert decoded.abs().amax() > 0 or not before  # a linear codec that is not fitted may round to zeros
 
 
-# ------------------------------------------------------------------ what may be in the way
+# ------------------------------------------------------------------ errors
 
 
-def test_a_set_of_vectors_needs_a_decoder_that_takes_sets():
-    """The summary encoder before a feed-forward decoder: first the hop is in the way, then the tokens of a frame."""
+def test_feed_forward_decoder_needs_the_hop_and_one_token_per_frame():
+    """The summary encoder with a feed-forward decoder: the hop is checked first, then the tokens per frame."""
     config = assembly("encoder/summary", "bottleneck/tanh", "decoder/oobleck")
     with pytest.raises(PartitaError, match="hop of 24, the encoder's is 48"):
         config.build()
@@ -176,8 +176,8 @@ def listed() -> tuple[list[str], list[str], list[str]]:
     return encoders, bottlenecks, decoders
 
 
-def test_table_of_the_page_is_true():
-    """Parts that are newer than the table are not in it; the script adds them."""
+def test_table_of_the_page_is_up_to_date():
+    """Parts that are missing in the table are not checked; the script adds them."""
     assert TABLE.findall(PAGE.read_text()) == [table(*listed())], REGENERATE
     assert all(len(tags) >= 4 for tags in listed())
 

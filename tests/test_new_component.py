@@ -1,4 +1,4 @@
-"""Components that `nox -s new` writes into a checkout pass their suites, and every other test still passes there."""
+"""Components that `nox -s new` writes into a checkout pass their suites, and all other tests still pass."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from partita_core import components
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES = ROOT / "docs" / "templates"
-PREFIX = "quick"  # of all names, followed by the role
+PREFIX = "quick"  # prefix of all names, before the role
 
 sys.path.insert(0, str(TEMPLATES))
 try:
@@ -24,7 +24,7 @@ finally:
 
 # Tests of the repository that depend on the list of components, recipes, files or exports.
 REPOSITORY = [
-    "tests/test_mixes.py::test_table_of_the_page_is_true",
+    "tests/test_mixes.py::test_table_of_the_page_is_up_to_date",
     "tests/test_provenance.py",
     "tests/test_ranges.py",
     "tests/test_repository.py",
@@ -35,7 +35,7 @@ REPOSITORY = [
 
 
 def copy_checkout(folder: Path) -> Path:
-    """A copy of the files of the checkout, without what was built in it."""
+    """Copy the checkout without built files."""
     built = shutil.ignore_patterns("__pycache__", "_build", "*.egg-info", "dist", "build", ".*")
     for part in ("packages", "integration", "tests", "docs", "benchmarks", "examples"):
         shutil.copytree(ROOT / part, folder / part, ignore=built)
@@ -58,7 +58,7 @@ def checkout(tmp_path_factory):
 
 
 def run(folder, *command):
-    """Run a command of Python in which the sources of the copy come before those that are installed."""
+    """Run Python with the sources of the copy instead of the installed ones."""
     sources = [str(path) for path in [*folder.glob("packages/*/src"), folder / "integration" / "src"]]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sources)}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Packages that `nox -s new -- package` writes: Partita finds what they hold as soon as they are installed."""
+"""Packages that `nox -s new -- package` writes: Partita finds their components once they are installed."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def packages(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def environment(packages, tmp_path_factory):
-    """The environment of a process for which the packages are installed, in addition to those of the workspace."""
+    """Environment variables of a process in which the packages are installed, in addition to the workspace."""
     site = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     sources = [str(path) for path in packages.iterdir()]
@@ -52,7 +52,7 @@ def run(environment, *command):
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_package_requires_what_the_packages_of_this_repository_require(packages, role):
+def test_package_has_the_requirements_of_this_repository(packages, role):
     project = tomllib.loads((packages / f"partita-own-{role}" / "pyproject.toml").read_text())["project"]
     core = tomllib.loads((ROOT / "packages" / "core" / "pyproject.toml").read_text())["project"]
     losses = tomllib.loads((ROOT / "packages" / "losses" / "pyproject.toml").read_text())["project"]

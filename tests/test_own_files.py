@@ -1,4 +1,4 @@
-"""A component in a file of its own, as `docs/add_a_component.md` shows it, is used by running that file."""
+"""The example of `docs/add_a_component.md`: a component in a separate file that runs the command line."""
 
 import re
 import runpy
@@ -19,7 +19,7 @@ def run(tmp_path, monkeypatch):
     (tmp_path / "my_loss.py").write_text("\n\n".join(BLOCKS[:2]))
     monkeypatch.setattr(_runtime, "prepare_process", lambda: None)
     components()
-    monkeypatch.setattr(registry, "_registry", dict(registry._registry))  # forgets what the file registers
+    monkeypatch.setattr(registry, "_registry", dict(registry._registry))  # discards what the file registers
 
     def start(*arguments):
         monkeypatch.setattr(sys, "argv", ["my_loss.py", *map(str, arguments)])
@@ -30,7 +30,7 @@ def run(tmp_path, monkeypatch):
     return start
 
 
-def test_commands_know_the_component_of_the_file(run, capsys):
+def test_commands_find_the_component_of_the_file(run, capsys):
     terms = ["objective.losses.mine=my_loss", "objective.losses.mine.power=2", "objective.weights.mine=1.0"]
     assert run("info", "genae_tiny", "--config", *terms) == 0
     assert '"type": "loss/my_loss",' in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""docs/provenance.md is true of the recipes, and nothing cites what was not read."""
+"""Agreement of docs/provenance.md with the recipes, and no citations of parts of papers that were not read."""
 
 import re
 from functools import cache
@@ -60,8 +60,8 @@ def test_every_row_has_one_of_three_sources():
 
 
 @pytest.mark.parametrize("name", [name for name, _ in SECTIONS])
-def test_the_settings_of_the_page_are_those_of_the_recipe(name, recipe):
-    """A value as given; of a component its kind, where its own settings have rows of their own; else that it exists."""
+def test_settings_of_the_page_equal_the_recipe(name, recipe):
+    """A stated value is equal, a stated component has the same type, and any other stated setting exists."""
     config = recipe(name)
     for _, what, setting in [row for row in SETTINGS if row[0] == name]:
         path, equals, _ = setting.partition("=")
@@ -95,7 +95,7 @@ def test_no_section_or_equation_of_an_unread_paper_is_cited():
     assert not found
 
 
-def test_nothing_speaks_for_a_paper_that_was_not_read():
+def test_no_claim_about_a_paper_that_was_not_read():
     claim = re.compile(
         r"papers?(?: is| are|'s| have| has)? (?:silent|scale|size)|where (?:the paper|it) is silent|at the paper's",
         re.I,

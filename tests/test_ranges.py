@@ -18,13 +18,13 @@ from partita_core.ranges import Range, Ranged
 
 OURS = {tag: cls for tag, cls in components().items() if cls.__module__.startswith("partita")}
 
-# Settings that users write, or that files hold, and that build nothing.
+# Settings and records that are not components.
 RECORDS = [AudioSpec, LatentSpec, NoiseSchedule, Augmentation, DataConfig, Sampling, ProbeSettings]
 RECORDS += [TrainerConfig, AlarmConfig]
 
 
 def _numbers(kind: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[type, Range | None]]:
-    """The numbers that a field's type holds, each with its range."""
+    """Number types within the type of a field, each with its range."""
     origin, arguments = get_origin(kind), get_args(kind)
     if kind in (int, float):
         yield kind, None
@@ -75,7 +75,7 @@ EXAMPLES += [TrainerConfig(), AlarmConfig()]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: type(example).__name__)
-def test_a_number_outside_its_range_is_refused_by_name(example: Any) -> None:
+def test_number_outside_its_range_raises_with_its_name(example: Any) -> None:
     assert is_dataclass(example) and isinstance(example, Ranged)
     for name, kind in _fields(type(example)):
         if list(_numbers(kind)):

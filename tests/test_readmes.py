@@ -1,4 +1,4 @@
-"""Every block of Python in a README or on a page of the documentation runs, and every printed command is taken."""
+"""Python examples of the READMEs and the documentation run, and their commands can be parsed."""
 
 import re
 import shlex
@@ -34,7 +34,7 @@ def test_each_system_is_assembled_in_a_few_lines():
 
 @pytest.mark.parametrize("readme", PAGES[1 : 1 + PACKAGES], ids=lambda page: page.parent.name)
 def test_installing_with_pip_names_every_sibling(readme):
-    """pip looks for siblings on an index, where they may not be; named beside each other, they are found."""
+    """pip finds packages of this repository only if the command names all of them."""
     manifests = [*ROOT.glob("packages/*/pyproject.toml"), ROOT / "integration" / "pyproject.toml"]
     folders = {tomllib.loads(path.read_text())["project"]["name"]: path.parent for path in manifests}
     needed, waiting = set(), [readme.parent]
@@ -64,10 +64,10 @@ def shown(page: Path) -> str:
     ],
 )
 def test_examples_run(page, tmp_path, monkeypatch):
-    """The blocks of one page run after each other in one namespace, as they are read."""
+    """The blocks of a page run in order, in one namespace."""
     monkeypatch.chdir(tmp_path)
     components()
-    monkeypatch.setattr(registry, "_registry", dict(registry._registry))  # forgets what the page registers
+    monkeypatch.setattr(registry, "_registry", dict(registry._registry))  # discards what the page registers
     text, names = page.read_text(), {"__name__": "__main__"}
     with torch.random.fork_rng(), warnings.catch_warnings():
         torch.manual_seed(0)
@@ -77,7 +77,7 @@ def test_examples_run(page, tmp_path, monkeypatch):
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The arguments of all commands of a page; forms, with options in brackets, are none."""
+    """Arguments of all commands of a page, without synopses, which have options in brackets."""
     lines = "\n".join(OTHER.findall(page.read_text(encoding="utf-8"))).replace("\\\n", " ").splitlines()
     found = [shlex.split(match[1], comments=True) for line in lines if (match := COMMAND.match(line))]
     return [words for words in found if not any(word.startswith("[") or word.endswith("...") for word in words)]
@@ -92,14 +92,14 @@ def test_commands_are_found():
 
 
 @pytest.mark.parametrize("page", COMMANDS, ids=shown)
-def test_printed_commands_are_taken(page, monkeypatch):
+def test_printed_commands_can_be_parsed(page, monkeypatch):
     given = []
     monkeypatch.setattr(process, "prepare_process", lambda: None)
     for name in cli.COMMANDS:
         monkeypatch.setattr(f"partita.cli.{name}.run", given.append)
     for words in COMMANDS[page]:
         assert cli.main(words) == 0, words
-        ours = not any("my_" in word for word in words)  # examples of a reader's own components
+        ours = not any("my_" in word for word in words)  # components that the page defines as examples
         if words[0] == "train" and words[1] in RECIPES and ours:
             override(recipe(words[1]), given[-1].overrides)
     assert len(given) == len(COMMANDS[page])

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     **{leaf: {"partita_core", "partita_blocks"} for leaf in LEAVES},
     "partita": IMPORTS.keys() - {"partita_testing"},
 }
-# Slow to import or heavy to install: who may import them at all, and whether only inside functions.
+# Packages that may import libraries which are slow to import or large.
 HEAVY = {
     "accelerate": {"partita"},
     "datasets": {"partita"},
@@ -64,7 +64,7 @@ def imports(package: str) -> list[tuple[Path, int, str, bool]]:
 
 
 def tracked_files() -> list[Path]:
-    """Files of the repository and those of the next commit; without git, all that are not hidden or built."""
+    """Tracked files and untracked files that are not ignored; without git, all files that are not hidden or built."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if listed.returncode == 0 and listed.stdout:
@@ -174,10 +174,10 @@ for package in sys.argv[1:]:
 
 @pytest.mark.slow
 def test_import_costs_little_over_torch():
-    """In modules, not in seconds: a busy machine imports as many as an idle one."""
+    """Modules are counted instead of seconds, which depend on the load of the machine."""
     command = [sys.executable, "-c", IMPORTED, *IMPORTS]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    # The last one belongs to torch; einops is five small modules.
+    # The last one is part of torch; einops has five small modules.
     known = {*IMPORTS, *sys.stdlib_module_names, "torch", "einops", "_remote_module_non_scriptable"}
     foreign = {
         package: [name for name in names if name.split(".")[0] not in known]
@@ -185,7 +185,7 @@ def test_import_costs_little_over_torch():
     }
     assert foreign == dict.fromkeys(IMPORTS, [])
     others = [[name for name in line.split() if name.split(".")[0] not in IMPORTS] for line in lines]
-    assert max(map(len, others)) <= 30  # of the standard library, torch and einops
+    assert max(map(len, others)) <= 30  # modules of the standard library, torch and einops
 
 
 @pytest.mark.slow
@@ -198,7 +198,7 @@ def test_model_loading_imports_no_adapters():
 
 
 def internal_imports(package: str) -> dict[str, set[str]]:
-    """Module -> modules of the same package that it imports, inside functions too."""
+    """Modules of a package -> modules of the same package that each imports, also inside functions."""
     source = IMPORTS[package] / "src"
     files = {}
     for path in (source / package).rglob("*.py"):
@@ -228,10 +228,10 @@ def test_modules_and_folders_import_each_other_in_one_direction(package):
     for name, targets in modules.items():
         if name in top:
             folders.setdefault(top[name], set()).update({top[one] for one in targets & top.keys()} - {top[name]})
-    # A package's own names are for others; its modules import each other.
+    # The package itself imports all of its modules.
     parts = {name: targets - {package} for name, targets in modules.items() if name != package}
     for graph in (folders, parts):
-        TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+        TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
 
 
 # ------------------------------------------------------------------ public names
@@ -246,12 +246,12 @@ def test_public_names_exist_and_are_documented(package):
         value = getattr(module, name)
         if callable(value) and getattr(value, "__module__", "").startswith("partita"):
             assert (value.__doc__ or "").strip(), f"{package}.{name} has no docstring"
-            # A dataclass without one is given its signature.
+            # The default docstring of a dataclass is its signature.
             assert not value.__doc__.startswith(f"{name}("), f"{package}.{name} has no docstring"
 
 
 @pytest.mark.parametrize("package", sorted(IMPORTS))
-def test_what_the_package_imports_for_others_is_listed(package):
+def test_names_imported_by_the_package_are_public(package):
     source = (IMPORTS[package] / "src" / package / "__init__.py").read_text()
     nodes = [node for node in ast.parse(source).body if isinstance(node, ast.ImportFrom) and node.level]
     names = {alias.asname or alias.name for node in nodes for alias in node.names}
@@ -267,7 +267,7 @@ def test_every_metric_is_on_the_page_of_evaluation():
 
 # ------------------------------------------------------------------ files
 
-# Spelled in parts, so that this file does not contain what it looks for.
+# Written in parts, so that this file does not match.
 FORBIDDEN = {
     "a path of one machine": re.compile(r"(?:^|[^.\w])/(?:" + "work|farm|home|Users|tmp" + r")/[\w.]", re.MULTILINE),
     "a package index": re.compile("pypi" + r"\.org|python" + "hosted|/simple" + r"/|download\.py" + "torch"),
@@ -276,7 +276,7 @@ FORBIDDEN = {
 TEXT = {".py", ".md", ".toml", ".txt", ".cfg", ".cff", ".json", ".yml", ".yaml", ".svg", ".css", ".html", ""}
 
 
-def test_no_file_contains_what_belongs_to_one_machine():
+def test_no_file_contains_local_paths_or_leftovers():
     found = []
     for path in tracked_files():
         if path.suffix in TEXT and path.name != "LICENSE":

@@ -7,15 +7,15 @@ import pytest
 
 pytest_plugins = "pytester"
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
-PLUGINS = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")  # hypothesis would be imported by every run
-COUNTS = {"test_a": 4, "test_b": 3, "test_c": 2, "test_d": 1, "test_e": 1}  # slow functions per file
+PLUGINS = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")  # every run would import hypothesis
+COUNTS = {"test_a": 4, "test_b": 3, "test_c": 2, "test_d": 1, "test_e": 1}  # slow tests per file
 FAST = {f"{name}.py::test_fast" for name in COUNTS}
 SLOW = {f"{name}.py::test_slow_{i}" for name, count in COUNTS.items() for i in range(count)}
 
 
 @pytest.fixture
 def chosen(pytester):
-    """Ids of the tests that a command runs, and the number that it counts as deselected."""
+    """Function that runs pytest and returns the ids of the tests that ran, and the number of deselected ones."""
     shutil.copy(CONFTEST, pytester.path)
     pytester.makeini("[pytest]\nmarkers =\n    slow\n    endurance\naddopts = -m 'not endurance' --strict-markers")
     mark = "@pytest.mark."

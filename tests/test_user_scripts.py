@@ -107,7 +107,7 @@ def test_pyright_strict_finds_no_error_in_user_scripts(folder):
     (folder / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
     command = [sys.executable, "-m", "pyright", "-p", folder, "--pythonpath", sys.executable, "--outputjson"]
     found = json.loads(subprocess.run(command, capture_output=True, text=True).stdout)
-    # torch leaves parts of its own functions untyped; these reports are about them.
+    # Parts of torch are untyped, which causes these reports.
     rules = {"reportUnknownMemberType", "reportUnknownVariableType", "reportUnknownArgumentType"}
     errors = [one for one in found["generalDiagnostics"] if one["severity"] == "error" and one.get("rule") not in rules]
     assert found["summary"]["filesAnalyzed"] == len(SCRIPTS) and errors == []
@@ -116,7 +116,7 @@ def test_pyright_strict_finds_no_error_in_user_scripts(folder):
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("mypy") is None, reason="mypy is not installed")
 def test_mypy_strict_finds_no_error_in_user_scripts(folder):
-    # Errors inside of torch and of these packages are not the user's.
+    # Only errors in the scripts count, not those in torch and these packages.
     command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--no-error-summary"]
     found = subprocess.run([*command, *sorted(folder.glob("*.py"))], capture_output=True, text=True, cwd=folder)
     assert (found.stdout, found.returncode) == ("", 0)

@@ -43,7 +43,7 @@ def test_resuming_with_replaced_file_raises(codec, tones, tmp_path):
     audio = bytearray((sources / "train" / "tone_4.wav").read_bytes())
     audio[len(audio) // 2] ^= 1
     (sources / "train" / "tone_4.wav").write_bytes(audio)  # with the same name and size
-    with pytest.raises(PartitaError, match=r"train/tone_4\.wav has other contents now"):
+    with pytest.raises(PartitaError, match=r"train/tone_4\.wav has changed since it was encoded"):
         encode_corpus(codec, sources, tmp_path / "out", progress=False)
     assert [path.read_bytes() for path in shards(tmp_path / "out")] == before
 

@@ -169,7 +169,7 @@ def test_invalid_generation_arguments():
         ((["x"], 1e12), {}, "1e.12 seconds .* 32768 positions"),
         ((["x"], 1.0), {"seed": 10**20}, "seed is 1000"),
         ((["x"], 1.0), {"seed": -(10**20)}, "seed is -1000"),
-        ((["x"], 1.0), {"stop": True}, "has not learned to stop"),
+        ((["x"], 1.0), {"stop": True}, "model.stop=true"),
         ((["x"], 1.0), {"steps": 3}, "steps"),
         ((["x"], 1.0), {"layout": "stereo"}, "stereo.* mono"),
         ((["x"], 1.0), {"seed": [1, 2]}, "2 seeds for 1 items"),

@@ -51,7 +51,7 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-align",
         action="store_true",
-        help="do not compensate the delay of decoded files (by default that of highest correlation, at most 50 ms)",
+        help="do not compensate the delay of decoded files (default: shift by up to 50 ms to the highest correlation)",
     )
     add_levels(parser)
     add_sampler(parser)

@@ -31,7 +31,7 @@ def add_run_arguments(parser: "argparse._ActionsContainer", *, required: bool = 
         "--cpu-minutes",
         type=positive_float,
         metavar="MINUTES",
-        help="limit of the processor time of training in minutes: that of all threads of the (main) process",
+        help="limit of the processor time of training in minutes, summed over all threads of the (main) process",
     )
     parser.add_argument("--checkpoint-every", type=positive_int, metavar="N", help="steps between checkpoints")
     parser.add_argument(

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     corpus = parser.add_argument_group("for a data set")
     add_where(corpus)
     corpus.add_argument(
-        "--dtype", choices=("float32", "float16"), help="type in which latents are stored (default: float32)"
+        "--dtype", choices=("float32", "float16"), help="data type of stored latents (default: float32)"
     )
     corpus.add_argument("--only", choices=("latents", "codes"), help="store only one of these (default: both)")
 

@@ -39,7 +39,7 @@ class TextTask:
             for name in _fields(template):
                 if not name or any(mark in name for mark in ".[!:"):
                     found = f"the template {template!r} holds {{{name}}}"
-                    raise PartitaError(f"{found}; only the name of a column may stand in braces")
+                    raise PartitaError(f"{found}; braces must contain only the name of a column")
         if not self.answer:
             raise PartitaError(f"the text task {self.prompt!r} has no answer")
 

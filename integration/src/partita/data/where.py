@@ -33,7 +33,7 @@ def parse_where(text: str) -> dict[str, str]:
         if not (column and equals and value):
             raise PartitaError(f"where: {part.strip()!r} is not a condition; write COLUMN=VALUE,COLUMN=VALUE")
         if column in conditions:
-            raise PartitaError(f"where: the column {column!r} is given twice; a row has one value in it")
+            raise PartitaError(f"where: the column {column!r} is given twice; give one value")
         conditions[column] = value
     return conditions
 

@@ -40,7 +40,7 @@ class Bootstrap:
         if clips < 1 or resamples < 1:
             raise PartitaError(f"cannot resample {clips} clips {resamples} times; both must be at least 1")
         if not 0 < confidence < 1:
-            raise PartitaError(f"confidence is {confidence}; it must be between 0 and 1, as 0.95")
+            raise PartitaError(f"confidence is {confidence}; it must be between 0 and 1, such as 0.95")
         if not 0 <= seed < 2**63:
             raise PartitaError(f"the seed of the bootstrap is {short_repr(seed)}; it must be from 0 to 2**63 - 1")
         self.clips, self.confidence = clips, confidence

@@ -23,8 +23,9 @@ def chunk_grid(codecs: Mapping[str, Codec], rate: int) -> float:
         if (chunk := chunk_samples(codec)) is not None
     }
     if not found:
-        raise PartitaError("no model decodes in chunks; set the chunk in samples, as seam_excess:chunk=32768")
+        raise PartitaError("no model decodes in chunks; set the chunk in samples, such as seam_excess:chunk=32768")
     if len(set(found.values())) > 1:
         listed = ", ".join(f"{name} {chunk:g}" for name, chunk in found.items())
-        raise PartitaError(f"the models' chunks differ (samples at {rate} Hz: {listed}); set one, as drift:chunk=32768")
+        remedy = "set one, such as drift:chunk=32768"
+        raise PartitaError(f"the models' chunks differ (samples at {rate} Hz: {listed}); {remedy}")
     return next(iter(found.values()))

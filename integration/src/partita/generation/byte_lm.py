@@ -82,7 +82,7 @@ def train_byte_lm(
 
     output = Path(output)
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise PartitaError(f"{output} is not empty; name a folder that does not exist yet")
+        raise PartitaError(f"{output} is not empty; choose a folder that does not exist yet")
     pairs = _read_texts(data, "train", texts)
     if not pairs:
         raise PartitaError(f"{data}: no text task applies to any row of the split 'train'")

@@ -182,7 +182,7 @@ class Generator(Saved):
         if samples < 1 or not batch:
             raise PartitaError(f"{batch} prompts and {seconds} seconds are given; both must be larger than 0")
         if stop and self.stop is None:
-            raise PartitaError("this model has not learned to stop; train it with model.stop=true")
+            raise PartitaError("stop is set, but this model was trained without model.stop=true; leave it out")
         if audio is not None and len(audio) != batch:
             raise PartitaError(f"there are {batch} prompts and {len(audio)} audio prompts; the numbers must be equal")
         layouts = self._layouts(audio.layout if layout is None and audio is not None else layout, batch)
@@ -192,7 +192,7 @@ class Generator(Saved):
         if length > positions:
             raise PartitaError(
                 f"{seconds:g} seconds are {total_steps} steps, {length} with the prompt, but the language model has "
-                f"{positions} positions; generate less"
+                f"{positions} positions; reduce seconds"
             )
         start = None if audio is None else self._start(audio, batch, frames)
         ended = torch.full((batch,), frames)
@@ -221,7 +221,8 @@ class Generator(Saved):
         self.codec.check_latents(audio)
         given = audio.audio_lengths // self.codec.latent_spec.hop
         if int(given.max()) >= frames:
-            raise PartitaError(f"the audio prompt has {int(given.max())} frames of {frames} to generate; generate more")
+            prompt = f"the audio prompt has {int(given.max())} frames"
+            raise PartitaError(f"{prompt}, but only {frames} frames are generated, prompt included; increase seconds")
         target = audio.codes if self.head.of_codes else audio.denormalize().values if audio.normalized else audio.values
         if target is None:
             kind = "codes" if self.head.of_codes else "continuous latents"
@@ -294,7 +295,7 @@ class Generator(Saved):
         """Codec or representation model; see `Saved`."""
         base = self.base.module
         if not isinstance(base, Saved):
-            raise PartitaError(f"{type(base).__name__} cannot be saved, nor can a model that is built on it")
+            raise PartitaError(f"{type(base).__name__} cannot be saved, so models with it cannot be saved either")
         return {"codec": base}
 
 

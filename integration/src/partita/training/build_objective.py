@@ -49,7 +49,8 @@ def config_of_model(model: nn.Module) -> Config:
         return model.saved_config()[0]
     config = getattr(model, "config", None)
     if not isinstance(config, Config):
-        raise PartitaError(f"{type(model).__name__} has no registered Config, so it could not be saved; register it")
+        kind = type(model).__name__
+        raise PartitaError(f"{kind} has no registered Config and cannot be saved; register its class with @register")
     return config
 
 

@@ -70,14 +70,14 @@ class _StateFile:
     def __post_init__(self) -> None:
         """Check that a run can be in this state."""
         if not 0 <= self.step <= self.total_steps:
-            raise PartitaError(f"step is {self.step}, of {self.total_steps}")
+            raise PartitaError(f"step is {self.step}; it must be from 0 to total_steps, {self.total_steps}")
         if not (0 <= self.since[0] <= self.step and 0 <= self.since[1] <= 1):
-            raise PartitaError(f"step is {self.step}, but the run was extended at {self.since}")
+            raise PartitaError(f"since is {self.since}; it must be a step up to {self.step} and a progress in [0, 1]")
         found = self.metadata
         counts = {name: getattr(found, name) for name in ("seconds", "cpu_seconds", "consecutive_skips")}
         if min(counts.values()) < 0:
             raise PartitaError(
-                ", ".join(f"{name} is {value}" for name, value in counts.items()) + "; all are at least 0"
+                ", ".join(f"{name} is {value}" for name, value in counts.items()) + "; they must be at least 0"
             )
 
 

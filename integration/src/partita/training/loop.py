@@ -102,7 +102,7 @@ class Loop:
         optimizers = self.stepper.plain_optimizers()
         state, metadata = load_checkpoint(checkpoint, objective=self.objective, optimizers=optimizers, ema=self.ema)
         if list(metadata.frozen) != self._frozen_hashes():
-            raise PartitaError(f"{self.run.path} was started on another codec than {self.config.codec} is now")
+            raise PartitaError(f"{self.run.path} was started with another codec than {self.config.codec}; use that one")
         metadata.data.check_same(self.data, self.run.path)
         self.data = metadata.data.merged(self.data)
         self.stepper.guard.consecutive_skips = metadata.consecutive_skips
@@ -227,7 +227,7 @@ class Loop:
         count = self.accelerator.num_processes
         if self.positions and len(self.positions) != count:
             raise PartitaError(
-                f"the run had {len(self.positions)} processes and now has {count}; resume a stream with as many"
+                f"the run had {len(self.positions)} processes and now has {count}; resume a stream with the same number"
             )
         return self.positions[self.accelerator.process_index] if self.positions else None
 

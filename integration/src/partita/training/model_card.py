@@ -77,7 +77,7 @@ def model_card(model: Saved, training: TrainingSummary) -> str:
         for part, module in parts.items()
         if isinstance(config := getattr(module, "config", None), Config)
     ]
-    trained = "The quantizer was trained, on the frozen latents of the rest," if "quantizer" in parts else "Trained"
+    trained = "The quantizer was trained, with the other parts frozen," if "quantizer" in parts else "Trained"
     amounts = [
         *([] if training.files is None else [f"{training.files:,} files"]),
         *([] if training.hours is None else [f"{_hours(training.hours)} of audio"]),

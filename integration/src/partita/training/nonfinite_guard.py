@@ -186,7 +186,7 @@ class Guard:
         if not affected:
             affected = [report for report in batches if report["gradients"]] or batches
             gradients = list(dict.fromkeys(name for report in affected for name in report["gradients"]))
-            value = f"the gradient of {_some(gradients)}" if gradients else "the gradient (not when computed again)"
+            value = f"the gradient of {_some(gradients)}" if gradients else "the gradient (but finite when repeated)"
         files = list(dict.fromkeys(file for report in affected for file in report["files"]))
         action = "lower the learning rate, or skip such steps with trainer.on_nonfinite=skip"
         if self._trainer.on_nonfinite == "skip":

@@ -125,9 +125,9 @@ class DataFingerprint:
             PartitaError: names, or the contents of a file, have changed.
         """
         if self.names and now.names and self.names != now.names:
-            raise PartitaError(f"{run} was started on other files; resume it with the same data, unchanged")
+            raise PartitaError(f"{run} was started with other files; resume it with the same data, unchanged")
         if changed := changed_file(self.contents, now.contents):
-            raise PartitaError(f"{run} was started on other files: {changed} has changed since; restore it")
+            raise PartitaError(f"{run} was started with other files: {changed} has changed since; restore it")
 
     def merged(self, now: "DataFingerprint") -> "DataFingerprint":
         """These names with the digests of both fingerprints."""

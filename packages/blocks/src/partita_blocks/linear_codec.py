@@ -35,7 +35,9 @@ class LappedProjection(TypedModule):
     def __init__(self, channels: int, hop: int, numbers: int) -> None:
         super().__init__()
         if not 1 <= numbers <= channels * hop:
-            raise PartitaError(f"{numbers} numbers per frame; a frame has {channels} x {hop} samples, so use 1 to that")
+            raise PartitaError(
+                f"{numbers} numbers per frame, but a frame has {channels} x {hop} samples; use 1 to {channels * hop}"
+            )
         self.channels, self.hop, self.numbers = channels, hop, numbers
         self.mdct = MDCT(hop)
         index = torch.arange(numbers)

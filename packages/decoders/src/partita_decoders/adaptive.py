@@ -58,7 +58,7 @@ class AdaptiveDecoder(FeedForwardDecoder):
         bins = self.hop * audio_spec.channels
         if self.in_dim != 2 * bins:
             raise PartitaError(
-                f"the adaptive decoder takes 2 x {bins} channels, and gets {self.in_dim}; use bottleneck/adaptive with "
+                f"the adaptive decoder takes 2 x {bins} channels, but gets {self.in_dim}; use bottleneck/adaptive with "
                 f"bins={bins}"
             )
         self.mdct = MDCT(sub_frame_hop(self.hop, sub_frames))

@@ -155,7 +155,7 @@ class MPEGAudio:
                     return
                 if kind is not None and head.kind != kind:
                     was, now = (f"{one.rate} Hz with {one.channels} channels" for one in (kind, head.kind))
-                    raise DamagedError(f"MPEG audio of {now} follows on {was}; split the file")
+                    raise DamagedError(f"its MPEG audio changes from {was} to {now}; split the file")
                 kind = head.kind
             if at + head.size > end:
                 self.cut = f"{at + head.size - end} of {head.size} bytes of its last frame are missing"

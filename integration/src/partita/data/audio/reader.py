@@ -123,7 +123,7 @@ class AudioFile:
             raise PartitaError(f"{self.name}: is damaged ({reason(error)})") from None
 
     def _take(self, decoder: Decoder, frames: int) -> Tensor:
-        # Pages are allocated as they are filled, so a header that promises more than any memory holds does no harm.
+        # Pages are allocated as they are filled, so an impossible length in a header does not exhaust the memory.
         block = np.empty((frames, decoder.channels), dtype=np.float32)
         for start in range(0, frames, BLOCK_FRAMES):
             part = block[start : start + BLOCK_FRAMES]
@@ -135,8 +135,8 @@ class AudioFile:
             if not np.isfinite(peak):
                 raise PartitaError(f"{self.name}: holds NaN or infinite samples")
             if peak > MAX_AMPLITUDE:
-                limit = f"the maximum is {MAX_AMPLITUDE:.3g}"
-                raise PartitaError(f"{self.name}: holds a sample of {peak:.3g}, but {limit}; scale the audio to 1")
+                limit = f"the maximum is {MAX_AMPLITUDE:.3g}; scale the audio to a peak of 1"
+                raise PartitaError(f"{self.name}: holds a sample of {peak:.3g}, but {limit}")
         return torch.from_numpy(np.ascontiguousarray(block.T))
 
 
@@ -150,4 +150,4 @@ def _check_info(name: str, info: AudioInfo) -> None:
     if info.frames <= 0:
         raise PartitaError(f"{name}: holds no samples")
     if info.frames > _MAX_FRAMES:
-        raise PartitaError(f"{name}: claims to be {info.frames} samples long; its header is damaged")
+        raise PartitaError(f"{name}: has a length of {info.frames} samples in its header, which is damaged")

@@ -103,7 +103,7 @@ def _check_same(
             raise PartitaError(f"{output}: was started with {name} {was}, not {now}; choose another folder")
     files = {split: (names_hash(dataset), len(dataset)) for split, dataset in datasets.items()}
     if files != {split: (plan.names, plan.ends[-1]) for split, plan in found.splits.items()}:
-        raise PartitaError(f"{output}: was started on other files than {source} has now; choose another folder")
+        raise PartitaError(f"{output}: was started with other files than those of {source}; choose another folder")
 
 
 def _plan(dataset: "Dataset", spec: CorpusSpec, shard_bytes: int | None, title: str | None) -> SplitPlan:

@@ -53,7 +53,7 @@ def read_record(folder: Path) -> CorpusRecord:
     for split, plan in record.splits.items():
         ends = (0, *plan.ends)
         if not plan.ends or len(plan.ends) != len(plan.seconds) or any(b <= a for a, b in zip(ends, ends[1:])):
-            raise PartitaError(f"{path}: the ends and seconds of {short_repr(split)} are not those of shards")
+            raise PartitaError(f"{path}: the ends and seconds of {short_repr(split)} are inconsistent")
         if split in ("", ".", "..") or not set("/\\\0").isdisjoint(split):
             raise PartitaError(
                 f"{path}: {short_repr(split)} is not the name of a split, which is a folder next to this file"

@@ -91,7 +91,7 @@ def _check_contents(rows: "Dataset", metadata: ShardMetadata, output: Path) -> N
         now = dict(zip(named.values(), pool.map(lambda i: row_digest(rows[i], i), picked)))
     if changed := changed_file({named[i]: metadata.contents[i] for i in picked}, now):
         advice = "restore the file, or choose another folder"
-        raise PartitaError(f"{output}: {changed} has other contents now than when it was encoded; {advice}")
+        raise PartitaError(f"{output}: {changed} has changed since it was encoded; {advice}")
 
 
 def _can_be_encoded(codec: Codec, rows: "Dataset", metadata: ShardMetadata, record: CorpusRecord) -> bool:

@@ -155,7 +155,7 @@ class CorpusSpec:
         integers = isinstance(frames, int) and isinstance(layout, int)
         if not consistent or not integers or layout not in tuple(ChannelLayout):
             found = f"audio_length {length}, frames {frames} and layout {layout}"
-            raise PartitaError(f"{row.get('file_name')}: {found} are not those of stored latents")
+            raise PartitaError(f"{row.get('file_name')}: {found} are inconsistent; encode the file again")
 
     def latents(self, row: Mapping[str, Any]) -> Latents:
         """A row as the `Latents` that `Codec.encode` returned for the file.

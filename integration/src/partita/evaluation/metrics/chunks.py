@@ -154,7 +154,7 @@ class Drift(Metric):
 
 def _known(chunk: float | None, name: str) -> float:
     if chunk is None:
-        raise PartitaError(f"{name} has no chunk; set its length in samples, as {name}:chunk=32768")
+        raise PartitaError(f"{name} has no chunk; set its length in samples, such as {name}:chunk=32768")
     return chunk
 
 

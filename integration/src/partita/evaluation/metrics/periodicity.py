@@ -46,7 +46,7 @@ class FrameBuzz(Metric):
         """Return the difference of the mean autocorrelations; see `Metric`."""
         estimate, reference = check_signals(estimate, reference, torch.float64)
         if self.hop is None:
-            raise PartitaError("frame_buzz has no hop; set it in samples, as frame_buzz:hop=320")
+            raise PartitaError("frame_buzz has no hop; set it in samples, such as frame_buzz:hop=320")
         if self.low > _NYQUIST_SHARE * self.sample_rate / 2:
             raise PartitaError(f"there is no band above {self.low:g} Hz at a sample rate of {self.sample_rate} Hz")
         if reference.shape[-1] < 4 * self.hop:
