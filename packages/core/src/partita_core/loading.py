@@ -80,7 +80,7 @@ def build_for(
         if isinstance(value, int) and abs(value) > _MAX_CONFIG_VALUE:
             number = shorten(str(value), 40)
             raise PartitaError(f"{source}: the config value {number} exceeds the maximum, {_MAX_CONFIG_VALUE}")
-    size = sum(tensor.nbytes for tensor in weights.values())
+    size = sum(_bytes_in_memory(tensor) for tensor in weights.values())
     with _Budget(len(weights), size + _EXTRA_BYTES, source):
         shell = build_shell(weights, build, source, kind=kind)
     made = sum(tensor.nbytes for tensor in (*shell.parameters(), *shell.buffers()))
@@ -92,6 +92,11 @@ def build_for(
         module = build()
     assert isinstance(module, kind)
     return module
+
+
+def _bytes_in_memory(tensor: Tensor) -> int:
+    """Size of a tensor that is loaded; half-precision weights are cast to the dtype of the module."""
+    return tensor.numel() * max(tensor.element_size(), 4 if tensor.is_floating_point() else 1)
 
 
 def build_shell(weights: Mapping[str, Tensor], build: Callable[[], Any], source: Any, *, kind: type[M]) -> M:
