@@ -170,6 +170,12 @@ class _Budget(TorchDispatchMode):
         super().__init__()
         self._calls, self._max_bytes, self._source = _EXTRA_CALLS + _CALLS * tensors, max_bytes, source
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # torch would otherwise import its compiler, for seconds, to keep it out of `__torch_dispatch__`; in a build
+        # nothing is compiled. Versions of torch without this method do so either way.
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         made = [tensor for tensor in tree_leaves(result) if isinstance(tensor, Tensor)]
