@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import partita
 import pytest
+import soundfile
 import torch
 from partita import recipes
 from partita.model_loading import load_codec, load_model
@@ -90,7 +91,8 @@ def test_file_through_a_pretrained_model(pretrained, ok, tones, tmp_path):
     audio = next(tones.glob("test/*.wav"))
     for name, model in (("a", "tones"), ("b", pretrained)):
         ok("reconstruct", model, audio, "-o", tmp_path / f"{name}.wav")
-    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+    one, other = (soundfile.read(tmp_path / f"{name}.wav")[0] for name in "ab")  # the header has the time of writing
+    assert one.any() and (one == other).all()
     assert json.loads(ok("info", "tones", "--json")[0])["name"] == "tones"
 
 
