@@ -257,9 +257,9 @@ def isolated(session: nox.Session, package: str) -> None:
 
 
 def lowest(package: str) -> dict[str, str]:
-    """Lowest versions declared by a package with its extras, and by its dependencies in this repository."""
+    """Lowest versions declared by a package with its extras, and by the packages of this repository that it needs."""
     found: dict[str, str] = {}
-    for requirement in chain.from_iterable(requirements(name, extras=name == package) for name in closure(package)):
+    for requirement in chain.from_iterable(requirements(name, extras=name == package) for name in tested(package)):
         name = requirement.name
         if name not in PACKAGES and (requirement.marker is None or requirement.marker.evaluate()):
             (floor,) = (part.version for part in requirement.specifier if part.operator == ">=")

@@ -58,13 +58,23 @@ def test_text_has_data_time_metrics_and_usage(card):
     assert "(6 files, 0.1 minutes of audio)" in card  # six times half a second
     assert re.search(r"\| log-mel L1 ↓ \| [\d.]+ \[[\d.]+, [\d.]+\] \|", card)
     assert "on a few clips of the split `validation`, with 95 % bootstrap intervals" in card
-    assert 'model = Autoencoder.from_pretrained("PATH")' in card
+    assert 'model = partita.load("PATH")' in card
 
 
 def test_card_without_metrics(training, run):
     card = model_card(load_model(run / "model"), training)
     assert "Measured: none." in card and "model-index" not in header_of(card)
     assert "1,200 steps" in card and "12.5 hours of audio" in card
+
+
+def test_card_of_a_published_model(training, run):
+    model = load_model(run / "model")
+    measured = (ValidationMetric("b", "B ↑", 2.0, Interval(2.0, 1.0, 3.0)),)
+    card = model_card(model, replace(training, measured=measured), load="ours", license="cc-by-sa-4.0", body="## Use\n")
+    header, text = header_of(card), card.split("---\n", 2)[2]
+    assert header["license"] == "cc-by-sa-4.0"
+    assert header["model-index"][0]["results"][0]["metrics"][0]["value"] == 2.0
+    assert "## Use\n" in text and "B ↑" not in text and 'partita.load("ours")' in text
 
 
 def test_card_with_metrics_without_intervals(training, run):

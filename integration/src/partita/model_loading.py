@@ -1,5 +1,7 @@
-"""Models by name: a model folder, a checkpoint of a run, or a repository on the hub."""
+"""Models by name: a model folder, a checkpoint of a run, a pretrained model, or a repository on the hub."""
 
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from partita_core import (
     read_json,
     read_tensors,
     short_repr,
+    suggest,
 )
 from partita_core.files import read_shapes
 from partita_core.loading import build_for, check_folder
@@ -25,13 +28,46 @@ from torch import Tensor, nn
 HF_PREFIX = "hf:"
 """Prefix of names of diffusers' and transformers' models; see `partita.interop`."""
 
+# Names that are neither paths nor repositories, which contain a slash.
+_BARE = re.compile(r"\w[\w.-]*")
+
+
+def pretrained_names() -> tuple[str, ...]:
+    """Names of the models of the package `partita-pretrained`; none if it is not installed."""
+    try:
+        import partita_pretrained
+    except ImportError:
+        return ()
+    return partita_pretrained.names()
+
+
+def model_folder(name: str | Path) -> str | Path:
+    """Return the folder of a pretrained model; paths, and names of repositories, are returned as they are.
+
+    Args:
+        name: a name for `load_model`. A file or folder comes before a pretrained model of the same name.
+
+    Raises:
+        PartitaError: it is neither a path nor `USER/REPOSITORY`, and there is no pretrained model of that name.
+    """
+    if os.path.exists(name) or not _BARE.fullmatch(str(name)):
+        return name
+    known = pretrained_names()
+    if str(name) in known:
+        import partita_pretrained
+
+        return partita_pretrained.folder(str(name))
+    hint = suggest(str(name), known) if known else "those are in the package partita-pretrained, which is not installed"
+    raise PartitaError(f"no model folder {short_repr(name)}, and no pretrained model of that name; {hint}")
+
 
 def load_model(name: str | Path) -> Any:
     """Load a model of any kind by name, in eval mode.
 
     Args:
-        name: a model folder, `RUN/checkpoints/step_...` of a run (with its averaged weights), or a repository on
-            the hub; with the prefix `hf:`, a folder or repository of diffusers or transformers.
+        name: a model folder, `RUN/checkpoints/step_...` of a run (with its averaged weights), a model of the package
+            `partita-pretrained`, or a repository on the hub; with the prefix `hf:`, a folder or repository of diffusers
+            or transformers. A folder comes before a pretrained model of the same name.
 
     Raises:
         PartitaError: the model does not exist or is damaged; see `Saved.from_pretrained` and `from_huggingface`.
@@ -40,9 +76,9 @@ def load_model(name: str | Path) -> Any:
         from .interop import from_huggingface  # slow to import, and needed for these names only
 
         return from_huggingface(str(name).removeprefix(HF_PREFIX))
-    path = Path(name)
-    if (path / "objective.safetensors").is_file():
-        return _load_checkpoint(path)
+    name = model_folder(name)
+    if (Path(name) / "objective.safetensors").is_file():
+        return _load_checkpoint(Path(name))
     return Saved.from_pretrained(name)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ._arguments import add_where, positive_float, positive_int
 from ._decoding import add_sampler, named_sampler
-from ._models import add_levels
+from ._models import MODEL, add_levels
 
 if TYPE_CHECKING:
     from partita_core import ChannelLayout, Codec
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that the functions below read."""
     what = (
-        "model folders or names on the hub, or folders of files that another codec has decoded, with the names of the "
-        "files in the data; NAME=MODEL gives a model a name in the tables"
+        f"{MODEL}; or a folder of files that another codec has decoded, with the names of the files in the data; "
+        "NAME=MODEL gives a model a name in the tables"
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help=what)
     parser.add_argument("--data", required=True, help="folder of audio, Parquet data set, or name on the hub")

@@ -10,7 +10,11 @@ if TYPE_CHECKING:
     from partita_core import Codec
 
 
-def add_model(parser: argparse.ArgumentParser, what: str = "model folder, or name on the hub") -> None:
+MODEL = "model folder, name of a pretrained model, or name on the hub"
+"""Names of models, for help texts; `partita.model_loading.load_model` takes them."""
+
+
+def add_model(parser: argparse.ArgumentParser, what: str = MODEL) -> None:
     """Add the arguments that `open_model` reads."""
     parser.add_argument("model", metavar="MODEL", help=what)
     parser.add_argument(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._arguments import positive_float, positive_int
+from ._models import MODEL
 
 if TYPE_CHECKING:
     from partita.training import RunConfig
@@ -45,7 +46,9 @@ def add_run_arguments(parser: "argparse._ActionsContainer", *, required: bool = 
     )
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
     parser.add_argument(
-        "--init-from", metavar="MODEL", help="start from the weights of a trained model with the same architecture"
+        "--init-from",
+        metavar="MODEL",
+        help=f"start from the weights of a trained model with the same architecture: {MODEL}",
     )
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from ._arguments import add_num_quantizers
 from ._decoding import Decoding, add_decoding_arguments
-from ._models import add_model, open_model
+from ._models import MODEL, add_model, open_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    add_model(parser, "model folder, or name on the hub, of a model with codes")
+    add_model(parser, f"{MODEL}, with codes")
     parser.add_argument("input", type=Path, metavar="IN", help=".safetensors file written by tokenize")
     add_decoding_arguments(parser, layout=False)
     add_num_quantizers(parser, "quantizer levels of the codes to decode")

@@ -1,19 +1,21 @@
 """Print the size and cost of a recipe or a saved model: rates, frames, parts, parameters.
 
 Overrides change a recipe as in training, which checks a combination of parts before it is trained:
-`partita info genae_tiny model.bottleneck=tanh`.
+`partita info genae_tiny model.bottleneck=tanh`. A recipe comes before a pretrained model of the same name.
 """
 
 import argparse
 import json
 from pathlib import Path
 
+from ._models import MODEL
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.usage = "partita info RECIPE|MODEL [options] [path.to.key=value ...]"
     parser.set_defaults(overrides=[])
-    parser.add_argument("name", metavar="RECIPE|MODEL", help="name of a recipe, model folder, or name on the hub")
+    parser.add_argument("name", metavar="RECIPE|MODEL", help=f"name of a recipe, or {MODEL}")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--config", action="store_true", help="print a recipe with all settings, as JSON that `partita train` accepts"
@@ -27,7 +29,7 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     from partita_core import PartitaError, override, suggest, to_dict
 
-    from partita.model_loading import HF_PREFIX, load_codec
+    from partita.model_loading import load_codec, pretrained_names
     from partita.model_profile import context_estimate, profile
     from partita.recipes import load_run, recipe_names
     from partita.recipes.profile import recipe_profile
@@ -43,17 +45,24 @@ def run(options: argparse.Namespace) -> None:
     elif options.overrides:
         hint = suggest(options.name, recipes)
         raise PartitaError(f"{options.overrides[0]!r} changes a recipe, but {options.name!r} is not one; {hint}")
-    elif Path(options.name).exists() or "/" in options.name or options.name.startswith(HF_PREFIX):
+    elif _names_model(options.name):
         found = profile(load_codec(options.name))
     else:
-        hint = suggest(options.name, recipes)
-        raise PartitaError(f"{options.name!r} is neither a recipe nor a model folder; {hint}")
+        hint = suggest(options.name, [*recipes, *pretrained_names()])
+        raise PartitaError(f"{options.name!r} is neither a recipe nor a model; {hint}")
     if options.config:
         raise PartitaError(f"--config prints recipes, and {options.name!r} is a model; see its config.json")
     found = {"name": options.name} | found
     if options.context:
         found["context_estimate"] = context_estimate(found["frame_rate"] * found["tokens_per_frame"])
     print(json.dumps(found, indent=2) if options.json else "\n".join(_lines(found)))
+
+
+def _names_model(name: str) -> bool:
+    """True for a path, a pretrained model, and what can be a repository on the hub."""
+    from partita.model_loading import HF_PREFIX, pretrained_names
+
+    return Path(name).exists() or "/" in name or name.startswith(HF_PREFIX) or name in pretrained_names()
 
 
 def _lines(found: dict) -> list[str]:

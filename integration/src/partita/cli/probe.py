@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._arguments import add_where
+from ._models import MODEL
 
 if TYPE_CHECKING:
     from partita_core import Codec
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="folders of codecs and representation models")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help=f"codec or representation model: {MODEL}")
     parser.add_argument("--data", required=True, help="folder of audio, Parquet data set, or name on the hub")
     parser.add_argument(
         "--column", help="column of the classes (default: label), or, with --answers, of the texts (default: text)"

@@ -6,13 +6,14 @@ Overrides set a field of the recipe: `model.quantizer.num_quantizers=8`.
 
 import argparse
 
+from ._models import MODEL
 from ._runs import add_run_arguments, run_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.usage = "partita quantize MODEL --data DIR --output RUN [options] [path.to.key=value ...]"
-    parser.add_argument("codec", metavar="MODEL", help="model folder, or name on the hub, with continuous latents")
+    parser.add_argument("codec", metavar="MODEL", help=f"{MODEL}, with continuous latents")
     add_run_arguments(parser)
     parser.add_argument("--recipe", default="vq_base", help="recipe: vq_base, or vq_tiny for a CPU (default: vq_base)")
 

@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 
 from ._arguments import add_num_quantizers, add_output
-from ._models import add_model, open_model
+from ._models import MODEL, add_model, open_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    add_model(parser, "model folder, or name on the hub, of a model with codes")
+    add_model(parser, f"{MODEL}, with codes")
     parser.add_argument("input", type=Path, metavar="IN", help="audio file")
     add_output(parser, ".safetensors file to write")
     add_num_quantizers(parser)

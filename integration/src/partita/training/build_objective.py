@@ -19,7 +19,7 @@ def build_objective(config: RunConfig, *, model: nn.Module | None, init_from: st
     Args:
         config: config of the run.
         model: model to train; None to build that of the config.
-        init_from: model folder to load initial weights from.
+        init_from: name of the model to load initial weights from, as for `load_model`.
 
     Raises:
         PartitaError: model, objective and codec do not go together, or what is trained could not be saved.
@@ -31,8 +31,7 @@ def build_objective(config: RunConfig, *, model: nn.Module | None, init_from: st
     if model is not None and config.model.needs_codec and isinstance(model, Saved):
         codec = _own_codec(model, codec, str(config.codec))
     if init_from is not None:
-        source = type(trained).from_pretrained(init_from) if isinstance(trained, Saved) else _quantizer_of(init_from)
-        load_weights(trained, source.state_dict(), init_from)
+        load_weights(trained, _initial_model(trained, init_from).state_dict(), init_from)
     objective = config.objective.build(model=trained, **({} if codec is None else {"codec": Frozen(codec)}))
     if isinstance(objective.result, Saved):
         objective.result.saved_config()  # raises before the training, not after it, if the result cannot be saved
@@ -74,8 +73,13 @@ def _own_codec(model: Saved, codec: Any, name: str) -> Any:
     return own
 
 
-def _quantizer_of(folder: str | Path) -> nn.Module:
-    found = getattr(load_model(folder), "quantizer", None)
-    if not isinstance(found, nn.Module):
-        raise PartitaError(f"{folder} has no quantizer to start from; name a model with one")
-    return found
+def _initial_model(trained: nn.Module, name: str | Path) -> nn.Module:
+    """Load the model, or for a quantizer the quantizer of the model, whose weights are those to start from."""
+    source = load_model(name)
+    if not isinstance(trained, Saved):
+        source = getattr(source, "quantizer", None)
+        if not isinstance(source, nn.Module):
+            raise PartitaError(f"{name} has no quantizer to start from; name a model with one")
+    elif not isinstance(source, type(trained)):
+        raise PartitaError(f"{name} is a {type(source).__name__}; a {type(trained).__name__} is expected")
+    return source

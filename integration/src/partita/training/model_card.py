@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from partita_core import Autoencoder, Codec, Config, Saved
+from partita_core import Codec, Config, Saved
 
 from partita.evaluation import Interval
 from partita.evaluation.results import format_interval, format_numbers, is_numbered
@@ -60,14 +60,17 @@ class TrainingSummary:
     measured: Sequence[ValidationMetric]
 
 
-def model_card(model: Saved, training: TrainingSummary) -> str:
+def model_card(
+    model: Saved, training: TrainingSummary, *, load: str = "PATH", license: str | None = None, body: str = ""
+) -> str:
     """Write the card of a trained model, as Markdown with the header that the hub reads.
-
-    The header has no license, which is up to the publisher of the model.
 
     Args:
         model: model in eval mode.
         training: facts about its training.
+        load: name of the model in the example of its use.
+        license: identifier of the license of the weights, in the form of the hub; None leaves it to the publisher.
+        body: Markdown at the end, in place of the table of the metrics.
     """
     training = replace(training, measured=[each for each in training.measured if not is_numbered(each.name)])
     name = training.recipe or type(model).__name__
@@ -85,7 +88,7 @@ def model_card(model: Saved, training: TrainingSummary) -> str:
     amount = f" ({', '.join(amounts)})" if amounts else ""
     lines = [
         "---",
-        _header(model, name, training),
+        _header(model, name, training, license),
         "---",
         "",
         f"# {name}",
@@ -100,16 +103,17 @@ def model_card(model: Saved, training: TrainingSummary) -> str:
         f"{trained} for {training.steps:,} steps of `{training.objective}` in {training.seconds / 60:.0f} minutes on "
         f"{training.device}, on `{training.data}`{amount}.",
         "",
-        *_metrics(training),
+        *([] if body else _metrics(training)),
         "```python",
-        *_usage(model),
+        *_usage(model, load),
         "```",
         "",
+        *([body] if body else []),
     ]
     return "\n".join(lines)
 
 
-def _header(model: Saved, name: str, training: TrainingSummary) -> str:
+def _header(model: Saved, name: str, training: TrainingSummary, license: str | None) -> str:
     """Metadata for the hub, as YAML."""
     from huggingface_hub import EvalResult, ModelCardData  # slow to import
 
@@ -128,6 +132,7 @@ def _header(model: Saved, name: str, training: TrainingSummary) -> str:
     ]
     kinds = ["autoencoder", "codec"] if is_codec else [type(model).__name__.lower()]
     data = ModelCardData(
+        license=license,
         library_name="partita",
         pipeline_tag=_TASK if is_codec else None,
         tags=["audio", *kinds],
@@ -165,25 +170,11 @@ def _metrics(training: TrainingSummary) -> list[str]:
     return [heading, "", "| metric | |", "|---|---:|", *rows, ""]
 
 
-def _usage(model: Saved) -> list[str]:
-    if not isinstance(model, Codec):
-        kind = type(model)
-        return [
-            f"from {kind.__module__} import {kind.__name__}",
-            "",
-            f'model = {kind.__name__}.from_pretrained("PATH")',
-        ]
-    module, name = (
-        ("partita", "Autoencoder") if isinstance(model, Autoencoder) else ("partita.model_loading", "load_codec")
-    )
-    load = f"{name}.from_pretrained" if name == "Autoencoder" else name
-    return [
-        f"from {module} import {name}",
-        "",
-        f'model = {load}("PATH")',
-        "latents = model.encode(audio)    # (batch, channels, samples)",
-        "audio = model.decode(latents)",
-    ]
+def _usage(model: Saved, name: str) -> list[str]:
+    lines = ["import partita", "", f'model = partita.load("{name}")']
+    if isinstance(model, Codec):
+        lines += ["latents = model.encode(audio)  # (batch, channels, samples)", "audio = model.decode(latents)"]
+    return lines
 
 
 def _millions(count: int) -> str:

@@ -92,7 +92,7 @@ class RunConfig:
         objective: training objective.
         data: cropping, augmentation and batching of the training data.
         trainer: optimization, evaluation and logging.
-        codec: trained codec that the model is built on, a folder or a name on the hub; None for an autoencoder.
+        codec: name of the trained codec that the model is built on, as for `load_model`; None for an autoencoder.
     """
 
     model: Config = component_field("autoencoder", "quantizer", "representation_model", "generator")

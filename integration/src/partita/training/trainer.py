@@ -73,7 +73,7 @@ def train(
         keep: number of checkpoints to keep.
         resume: continue from the last checkpoint in `output`, or from the start if there is none. With more steps than
             before, schedules continue from where they were.
-        init_from: model folder to load initial weights from.
+        init_from: name of the model to load initial weights from, as for `load_model`.
         progress: show a progress bar.
 
     Raises:

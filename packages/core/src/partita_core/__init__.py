@@ -15,6 +15,7 @@ from .distributed import is_distributed, process_mean
 from .errors import PartitaError, escape_unprintable, first_line, short_repr, shorten, suggest
 from .files import check_finite, parse_json, read_json, read_tensors, write_json, write_tensors
 from .frozen import Frozen, frozen_call
+from .half import round_to_half
 from .latent_statistics import measure_latents
 from .latent_transforms import LatentNormalizer, regroup
 from .latents import Latents
@@ -126,6 +127,7 @@ __all__ = [
     "remove_unfinished",
     "RepresentationEncoder",
     "resolve_num_quantizers",
+    "round_to_half",
     "Role",
     "Sampler",
     "Saved",

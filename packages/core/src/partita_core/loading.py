@@ -80,7 +80,7 @@ def build_for(
         if isinstance(value, int) and abs(value) > _MAX_CONFIG_VALUE:
             number = shorten(str(value), 40)
             raise PartitaError(f"{source}: the config value {number} exceeds the maximum, {_MAX_CONFIG_VALUE}")
-    size = sum(tensor.nbytes for tensor in weights.values())
+    size = sum(_bytes_in_memory(tensor) for tensor in weights.values())
     with _Budget(len(weights), size + _EXTRA_BYTES, source):
         shell = build_shell(weights, build, source, kind=kind)
     made = sum(tensor.nbytes for tensor in (*shell.parameters(), *shell.buffers()))
@@ -92,6 +92,11 @@ def build_for(
         module = build()
     assert isinstance(module, kind)
     return module
+
+
+def _bytes_in_memory(tensor: Tensor) -> int:
+    """Size of a tensor that is loaded; half-precision weights are cast to the dtype of the module."""
+    return tensor.numel() * max(tensor.element_size(), 4 if tensor.is_floating_point() else 1)
 
 
 def build_shell(weights: Mapping[str, Tensor], build: Callable[[], Any], source: Any, *, kind: type[M]) -> M:
@@ -164,6 +169,12 @@ class _Budget(TorchDispatchMode):
     def __init__(self, tensors: int, max_bytes: int, source: Any) -> None:
         super().__init__()
         self._calls, self._max_bytes, self._source = _EXTRA_CALLS + _CALLS * tensors, max_bytes, source
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # torch would otherwise import its compiler, for seconds, to keep it out of `__torch_dispatch__`; in a build
+        # nothing is compiled. Versions of torch without this method do so either way.
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))

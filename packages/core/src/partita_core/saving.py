@@ -15,6 +15,7 @@ from .configs import from_dict, to_dict
 from .errors import PartitaError, first_line, short_repr, shorten
 from .files import check_finite, read_json, read_shapes, read_tensors, write_json, write_tensors
 from .fingerprints import uncompiled_state, unwrap_compiled
+from .half import exactly_half
 from .loading import build_for, build_shell, check_folder, check_weights
 from .outputs import atomic_folder, finish_interrupted_write
 from .registry import Config
@@ -50,7 +51,7 @@ class Saved(nn.Module, ABC):
         """
         return {}
 
-    def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> None:
+    def save_pretrained(self, folder: str | Path, *, card: str | None = None, half: bool = False) -> None:
         """Write the model to a folder, all files or none. Files of an earlier model are replaced; others stay.
 
         Weights keep their names from before `torch.compile`. They are checked against a model built from the Config,
@@ -59,6 +60,8 @@ class Saved(nn.Module, ABC):
         Args:
             folder: folder to write.
             card: text of README.md; None for a short one that lists the Config.
+            half: store tensors as float16 where it holds their values exactly, as after `round_to_half`. Loading gives
+                the same weights, in their own dtypes.
 
         Raises:
             PartitaError: the model cannot be rebuilt from its Config, or its weights do not fit it; the folder cannot
@@ -74,10 +77,10 @@ class Saved(nn.Module, ABC):
         earlier = _nested_before(Path(folder), [_CONFIG, _WEIGHTS, _CARD, *nested])
         with atomic_folder(folder) as aside:
             write_json(aside / _CONFIG, {"schema": SCHEMA, "model": to_dict(config)} | facts)
-            write_tensors(aside / _WEIGHTS, weights)
+            write_tensors(aside / _WEIGHTS, exactly_half(weights) if half else weights)
             (aside / _CARD).write_text(card, encoding="utf-8")
             for name, model in nested.items():
-                model.save_pretrained(aside / name)
+                model.save_pretrained(aside / name, half=half)
         for name in set(earlier) - set(nested):
             remove_model(Path(folder) / name)
 
