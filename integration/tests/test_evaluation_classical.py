@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from partita.evaluation import evaluate
 from partita.evaluation.alignment import align
 from partita.evaluation.classical import ClassicalCodec, run_program
-from partita.evaluation.classical_codecs import MP3, Codec2, Opus, Packets, Speex, ogg_bits, parse_classical
+from partita.evaluation.classical_codecs import MP3, Codec2, Opus, Packets, Speex, ogg_packets, parse_classical
 from partita_core import PartitaError
 
 RATE = 16_000
@@ -71,6 +72,37 @@ def test_codec_is_aligned_by_its_known_delay():
     assert si_sdr(Late(300, 100, True).code(clip, RATE).audio, clip) < 5
 
 
+def test_classical_codecs_are_references_with_the_rate_of_their_packets():
+    clips = [("a", voice(seconds=1), "mono"), ("b", voice(2, seconds=3), "stereo")]
+    found = evaluate({}, clips, ["si_sdr"], sample_rate=RATE, classical=[Late(100, 100, False)])
+    assert [system.name for system in found.systems] == ["silence", "matched noise", "late"]
+    (late,) = found.systems[2:]
+    assert late.reference and late.bit_rate == 8000 and late.floats_per_second is None  # Late counts its samples
+    assert found.means["late"]["si_sdr"].low > 30
+    with pytest.raises(PartitaError, match="'late'"):
+        evaluate({}, clips, ["si_sdr"], sample_rate=RATE, classical=[Late(0, 0, False), Late(1, 1, False)])
+
+
+def test_evaluate_leaves_out_codecs_without_programs(run, ok, refused, tones, tmp_path, monkeypatch):
+    command = ("evaluate", run / "model", "--data", tones, "--metrics", "si_sdr", "--references")
+    assert "'opus:5'" in refused(*command, "opus:5,mp3:32")
+    assert "''" in refused(*command, "opus:6,")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    out, said = ok(*command, "opus:6:60,speex:wb:2,codec2:3200,opus:6:60")
+    assert "Opus" not in out and "codec2" not in out
+    (line,) = (line for line in said.splitlines() if "left out" in line)
+    assert line.count("Opus 6 kbit/s, 60 ms") == 1 and "Speex WB, quality 2" in line and "codec2 3200" in line
+    assert "apt-get install opus-tools speex codec2" in line
+
+
+def test_evaluate_shows_the_rate_of_opus(run, ok, tones):
+    codec_or_skip("opus:24:cbr")
+    out, _ = ok("evaluate", run / "model", "--data", tones, "--metrics", "si_sdr", "--references", "opus:24:cbr")
+    (row,) = (line.split("|") for line in out.splitlines() if line.startswith("| Opus 24 kbit/s, 20 ms, CBR |"))
+    assert row[3].strip() == "–" and 24 <= float(row[4]) < 29  # clips of half a second end within a frame
+    assert "− Opus 24 kbit/s" in out
+
+
 @pytest.mark.parametrize(
     ("text", "codec", "name"),
     [
@@ -117,11 +149,11 @@ def page(*lacing: int) -> bytes:
     return b"OggS" + bytes(22) + bytes([len(lacing), *lacing]) + bytes(sum(lacing))
 
 
-def test_ogg_bits_counts_packets_without_pages_and_headers():
+def test_ogg_packets_are_counted_without_pages_and_headers():
     headers = page(19) + page(255, 255) + page(100)  # the second header continues on another page
-    assert ogg_bits(headers) == 0
-    assert ogg_bits(headers + page(15, 15, 0, 255, 7)) == 8 * (15 + 15 + 0 + 262)
-    assert ogg_bits(headers + page(3, 255) + page(255, 0)) == 8 * (3 + 510)  # a multiple of 255 ends with 0
+    assert ogg_packets(headers) == []
+    assert ogg_packets(headers + page(15, 15, 0, 255, 7)) == [15, 15, 0, 262]
+    assert ogg_packets(headers + page(3, 255) + page(255, 0)) == [3, 510]  # a multiple of 255 ends with 0
 
 
 def test_missing_and_failing_programs_are_one_line(monkeypatch, tmp_path):
@@ -192,12 +224,23 @@ def test_codec2_is_aligned_and_its_bits_are_those_of_the_mode(mode):
 
 
 @pytest.mark.parametrize(("text", "bits"), [("speex:nb:6", 11_000), ("speex:nb:0", 2150), ("speex:wb:8", 27_800)])
-def test_speex_is_aligned_and_its_bits_are_those_of_the_packets(text, bits):
-    clip = voice(2)
+@pytest.mark.parametrize("seconds", [2, 7])  # an Ogg stream of one page, and of several
+def test_speex_is_aligned_and_its_bits_are_those_of_the_packets(text, bits, seconds):
+    clip = voice(2, seconds)
     found = codec_or_skip(text).code(clip, RATE)
     assert torch.equal(found.audio[0], found.audio[1])
-    assert found.bits / 2 == pytest.approx(bits, rel=0.15)  # whole bytes per packet
+    assert found.bits / seconds == pytest.approx(bits, rel=0.15)  # whole bytes per packet
     assert_envelopes_are_aligned(found.audio, clip)
+
+
+def test_speex_is_aligned_to_the_sample():
+    """A click, which the codec filters but does not move."""
+    codec = codec_or_skip("speex:wb:10")
+    for samples in (RATE, 7 * RATE):
+        clip = torch.zeros(1, samples)
+        clip[0, 8000] = 0.9
+        found = codec.code(clip, RATE).audio
+        assert abs(int(found[0].abs().argmax()) - 8000) <= 3
 
 
 @pytest.mark.parametrize("text", ["opus:6", "codec2:3200", "speex:nb:2", "mp3:32"])

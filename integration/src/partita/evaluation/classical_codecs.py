@@ -52,7 +52,7 @@ class Opus(ClassicalCodec):
         settings += ["--bitrate", f"{self.kbits:g}", "--framesize", f"{self.frame_ms:g}"]
         run_program("opusenc", *settings, given, coded)
         # The header holds the delay, and readers skip it.
-        return Packets(*read_audio(coded), 0.0, ogg_bits(coded.read_bytes()))
+        return Packets(*read_audio(coded), 0.0, 8 * sum(ogg_packets(coded.read_bytes())))
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,15 @@ class Speex(ClassicalCodec):
     def run(self, audio: Tensor, rate: int, folder: Path) -> Packets:
         """Encode and decode; see `ClassicalCodec`."""
         given, coded, decoded = (folder / name for name in ("given.wav", "coded.spx", "decoded.wav"))
-        write_audio(given, audio, rate, subtype="PCM_16")
+        hop = rate // 50
+        packets = -(-audio.shape[-1] // hop) + 1  # one more for the delay
+        # speexdec skips the delay only in streams of several pages, which hold up to 255 packets. Those past the clip
+        # are not counted.
+        padded = F.pad(audio, (0, hop * max(packets, 260) - audio.shape[-1]))
+        write_audio(given, padded, rate, subtype="PCM_16")
         run_program("speexenc", f"-{self.band[0]}", "--quality", self.quality, given, coded)
         run_program("speexdec", coded, decoded)
-        return Packets(*read_audio(decoded), 0.0, ogg_bits(coded.read_bytes()))  # speexdec skips the delay
+        return Packets(*read_audio(decoded), 0.0, 8 * sum(ogg_packets(coded.read_bytes())[:packets]))
 
 
 @dataclass(frozen=True)
@@ -199,8 +204,8 @@ def parse_classical(text: str) -> ClassicalCodec:
     raise PartitaError(f"{text!r} is not a classical codec{hint}; use {USAGE}")
 
 
-def ogg_bits(data: bytes) -> int:
-    """Bits of the packets of an Ogg stream of Opus or Speex, without pages and the two header packets."""
+def ogg_packets(data: bytes) -> list[int]:
+    """Sizes in bytes of the packets of an Ogg stream of Opus or Speex after its two header packets."""
     sizes, size, position = [], 0, 0
     while position < len(data):
         count = data[position + 26]
@@ -211,4 +216,4 @@ def ogg_bits(data: bytes) -> int:
                 sizes.append(size)
                 size = 0
         position += 27 + count + sum(lacing)
-    return 8 * sum(sizes[2:])
+    return sizes[2:]
