@@ -242,8 +242,8 @@ def test_rate_plots_over_numbers_and_bits():
     numbers, bits = rate_distortion(Evaluation(more, metrics, (), {}, means, (), {}), {"m": 0, "coded": 1}).split(
         "</svg>"
     )[:2]
-    assert numbers.count('class="ref dashes"') == 1 and "Opus" not in numbers
-    assert "dashes" not in bits and bits.count("<title>Opus") == bits.count("<title>codec2") == 1
+    assert numbers.count('class="gray dashes"') == 1 and "Opus" not in numbers
+    assert "gray dashes" not in bits and bits.count("<title>Opus") == bits.count("<title>codec2") == 1
 
 
 def robustness_record():
