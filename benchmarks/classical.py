@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--codecs", help="as opus:6,codec2:3200 (default: those of the kind)")
     parser.add_argument("--limit", type=int, metavar="N", help="maximum number of clips per data set")
     parser.add_argument("--visqol", type=int, default=8, metavar="N", help="number of clips for ViSQOL, in all")
+    parser.add_argument("--visqol-seconds", type=float, default=3.0, help="maximum length of these clips")
     parser.add_argument("--seconds", type=float, default=6.0, help="maximum length of a clip")
     parser.add_argument("--json", type=Path, metavar="F")
     parser.add_argument("--plot", type=Path, metavar="F.svg")
@@ -71,10 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = measured(audio, metrics.split(), rate, codecs)
     if options.visqol:
         few = [audio[i] for i in spread_rows(len(audio), options.visqol)]
+        few = [(name, sound[:, : round(options.visqol_seconds * rate)], layout) for name, sound, layout in few]
         found = joined(found, measured(few, ["visqol"], rate, codecs))
     facts = machine("partita", "pesq", "visqol-python", "pystoi") | versions(codecs)
     if options.json is not None:
-        settings = {key: getattr(options, key) for key in ("kind", "split", "limit", "seconds", "visqol")}
+        settings = {
+            key: getattr(options, key) for key in ("kind", "split", "limit", "seconds", "visqol", "visqol_seconds")
+        }
         settings |= {"data": [Path(each).name for each in options.data], "clips": len(found.clips), **found.settings}
         rates = {system.name: system.bit_rate for system in found.systems}
         record = {"machine": facts, "settings": settings, "bit_rates": rates, "means": to_dict(found.means)}
@@ -84,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     minutes = sum(clip.seconds for clip in found.clips) / 60
     text = f"{len(found.clips)} clips, at most {options.seconds:g} s of each, {minutes:.1f} minutes, at {rate} Hz."
     if options.visqol:
-        text += f" ViSQOL on {min(options.visqol, len(found.clips))} of them."
+        text += f" ViSQOL on {options.visqol_seconds:g} s of {min(options.visqol, len(found.clips))} of them."
     print("\n\n".join([str(facts), text, quality_table(found), *found.notes]))
 
 
