@@ -98,8 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, default=20, help="number of clips, spread over the split")
     parser.add_argument("--seconds", type=float, default=6.0, help="maximum length of a clip")
     options = parser.parse_args(arguments)
-    rows = spread_rows(open_dataset(options.data, split=options.split), options.limit)
-    clips = [truncate_clip(clip, options.seconds) for clip in whole_files(rows, sample_rate=16_000, mono=True)]
+    dataset = open_dataset(options.data, split=options.split)
+    dataset = dataset.select(spread_rows(len(dataset), options.limit))
+    clips = [truncate_clip(clip, options.seconds) for clip in whole_files(dataset, sample_rate=16_000, mono=True)]
     record: dict[str, Any] = {"machine": machine(), "minutes": options.minutes, "clips": len(clips), "curves": {}}
     for number, name in enumerate(SYSTEMS):
         if name in options.systems:

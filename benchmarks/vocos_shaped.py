@@ -10,7 +10,7 @@ from partita_core import AudioSpec, Encoder, FeedForwardDecoder, LatentSpec, con
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_WIDTH, _INNER, _BLOCKS, _KERNEL = 192, 576, 6, 7
+_WIDTH, _INNER, _BLOCKS, _KERNEL = 160, 480, 5, 7
 _MIN_MAGNITUDE, _MAX_MAGNITUDE = 1e-5, 1e2
 
 
