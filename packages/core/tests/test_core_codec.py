@@ -146,6 +146,19 @@ def test_fewer_levels_of_a_quantizing_bottleneck_change_values():
     assert torch.equal(codec.decode(latents), codec.decode(latents.only_codes()))
 
 
+def test_quantizers_quantize_in_training_unless_they_are_told_not_to():
+    codec = autoencoder(bottleneck=RoundingConfig())
+    audio, layout = noise(2, 2, 64), torch.tensor([1, 2])
+    hidden = codec.encoder(audio, layout)
+    for call in (codec, codec.own_losses):
+        rounded, plain = (call(audio, layout, **settings) for settings in ({}, {"quantize": False}))
+        if call is codec:
+            assert not rounded[0].equal(plain[0])
+            rounded, plain = rounded[1], plain[1]
+        assert plain.values.equal(hidden) and rounded.values.equal(codec.bottleneck(hidden).values)
+        assert not rounded.values.equal(plain.values)
+
+
 def test_codes_without_a_quantizer_raise():
     codec = autoencoder()
     latents = codec.encode(noise())
