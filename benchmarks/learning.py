@@ -151,7 +151,7 @@ def references(options: argparse.Namespace, clips: Sequence[Any]) -> dict[str, d
 
 def metrics() -> list[Any]:
     """Metrics of the table."""
-    return [lookup(f"metric/{name}")().build(sample_rate=16_000) for name in METRICS]
+    return [lookup(f"metric/{name}")() for name in METRICS]
 
 
 def named(clips: Sequence[Any]) -> list[tuple[str, Any, Any]]:

@@ -19,6 +19,7 @@ from partita_core import (
     remove_unfinished,
     write_json,
 )
+from partita_core.locks import folder_locked
 from partita_core.outputs import atomic_folder
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such thing")
@@ -362,3 +363,9 @@ def test_kill_at_any_system_call_leaves_old_or_new_output(tmp_path):
     assert set(met) == {"aside", "renames", "into", "lock"}
     assert min(kills for kind, (kills, _) in met.items() if kind != "lock") >= 12
     assert met["renames"][1] > 0  # a kill between the two renames was recovered
+
+
+def test_folder_that_is_gone_is_not_locked(tmp_path):
+    """Another process may remove the folder of a killed writer at any time."""
+    with folder_locked(tmp_path / "gone") as free:
+        assert free is False

@@ -56,6 +56,19 @@ def test_frames_spectra_change_by_the_logarithm_of_the_level():
     assert part.context == (2, 2)  # a block, and windows that reach into the next frame
 
 
+@pytest.mark.parametrize("window", [0.02, 0.024, 0.0275])
+def test_frames_windows_are_centered_on_their_steps(window):
+    """An impulse between two steps is equally strong in both, and strongest there."""
+    part = encoder(replace(CONFIG, pitch=False, window=window))
+    steps, step = 2 * 8, 160
+    audio = torch.zeros(1, 1, steps * step)
+    audio[..., 6 * step - 1 : 6 * step + 1] = 1
+    spectra = part._spectra(audio).unflatten(2, (2, -1)).flatten(1, 2)[0]
+    energy = spectra.double().exp().mean(1).tolist()
+    assert energy[5] == pytest.approx(energy[6], rel=1e-3)
+    assert energy[5] > 1.1 * max(energy[:5] + energy[7:])
+
+
 @pytest.mark.parametrize(
     "config, out_dim, numbers",
     [
