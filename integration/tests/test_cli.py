@@ -131,7 +131,7 @@ def test_evaluate_prints_table_and_writes_reproducible_json(model, ok, tones, tm
     out, _ = ok("evaluate", model, "--data", tones, "--json", tmp_path / "a.json", "--csv", tmp_path / "a.csv")
     ok("evaluate", model, "--data", tones, "--json", tmp_path / "b.json")
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
-    for row in ("silence", "matched noise", "low-pass"):
+    for row in ("silence", "matched noise", "linear codec"):
         assert row in out.lower()
     assert len((tmp_path / "a.csv").read_text().splitlines()) > 3
 

@@ -11,7 +11,7 @@ from partita_core import registry as registry_module
 from partita_testing import METRIC_CHECKS, MetricCase, check_metric
 
 CHUNK = 4096
-PACKAGES = {"stoi": "pystoi", "pesq": "pesq", "visqol": "visqol"}
+PACKAGES = {"stoi": "pystoi", "estoi": "pystoi", "pesq": "pesq", "visqol": "visqol"}
 TAGS = {tag: cls for tag, cls in components("metric/*").items() if cls.__module__.startswith("partita.")}
 
 

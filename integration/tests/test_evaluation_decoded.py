@@ -7,7 +7,7 @@ import pytest
 import torch
 from partita.data import resample, write_audio
 from partita.evaluation import DecodedFolder, evaluate
-from partita.evaluation.decoded import delay
+from partita.evaluation.alignment import delay
 from partita_core import PartitaError
 
 RATE = 8000

@@ -67,6 +67,7 @@ DOCUMENTED = {
     "loudness_error": Moves(0, free, little, about(DECIBELS), free),
     "lsd": Moves(0, free, little, about(DECIBELS), much),
     "mcd": Moves(0, free, little, little, much),
+    "estoi": Moves(1, free, little, free, much),
     "multi_resolution_stft": Moves(0, free, little, about(-math.log(FACTOR) + 1 - FACTOR), much),
     "multi_scale_mel": Moves(0, free, little, about(7 * DECIBELS / 20), much),
     "pesq": Moves(4.643888, free, little, little, much),
@@ -83,7 +84,7 @@ CHUNKS = {
     "seam_excess": SeamExcessConfig(chunk=PERIOD, edge=2048, far=1024),
 }
 TAGS = {tag: cls for tag, cls in components("metric/*").items() if tag.split("/")[1] in DOCUMENTED}
-EXTRA = {"stoi": "pystoi", "pesq": "pesq", "visqol": "visqol"}
+EXTRA = {"estoi": "pystoi", "stoi": "pystoi", "pesq": "pesq", "visqol": "visqol"}
 
 
 def music() -> torch.Tensor:

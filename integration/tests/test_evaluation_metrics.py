@@ -1,10 +1,12 @@
 import math
 import sys
 
+import numpy as np
 import pytest
 import torch
 from partita.evaluation import named_metrics
 from partita.evaluation.metrics import (
+    ESTOIConfig,
     LogMelL1Config,
     LogSpectralDistanceConfig,
     LoudnessErrorConfig,
@@ -26,6 +28,12 @@ from partita_losses import MultiScaleMelConfig
 
 CONFIGS = [config for config in named_metrics(["all"]) if type(config).__module__.startswith("partita.")]
 RATE = 44100
+PERCEPTUAL = [
+    (STOIConfig(), "pystoi"),
+    (ESTOIConfig(), "pystoi"),
+    (PESQConfig(), "pesq"),
+    (ViSQOLConfig(), "visqol"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +59,7 @@ def test_metrics_are_registered_under_their_names():
 
 def test_all_names_the_metrics_that_measure_any_clip():
     assert len(CONFIGS) == 9
-    assert not {f"metric/{name}" for name in ("drift", "seam_excess", "stoi", "pesq", "visqol")} & {
+    assert not {f"metric/{name}" for name in ("drift", "seam_excess", "stoi", "estoi", "pesq", "visqol")} & {
         each.tag for each in CONFIGS
     }
     found = named_metrics(["stoi", "all", "lsd"])
@@ -253,9 +261,7 @@ def test_loudness_of_silence_is_the_absolute_gate():
 # ------------------------------------------------------------------ perceptual metrics
 
 
-@pytest.mark.parametrize(
-    ("config", "package"), [(STOIConfig(), "pystoi"), (PESQConfig(), "pesq"), (ViSQOLConfig(), "visqol")]
-)
+@pytest.mark.parametrize(("config", "package"), PERCEPTUAL)
 def test_perceptual_metrics_name_the_extra_and_reject_short_clips(config, package, music, monkeypatch):
     with monkeypatch.context() as missing:
         missing.setitem(sys.modules, package, None)
@@ -268,9 +274,7 @@ def test_perceptual_metrics_name_the_extra_and_reject_short_clips(config, packag
             metric(sound, sound)
 
 
-@pytest.mark.parametrize(
-    ("config", "package"), [(STOIConfig(), "pystoi"), (PESQConfig(), "pesq"), (ViSQOLConfig(), "visqol")]
-)
+@pytest.mark.parametrize(("config", "package"), PERCEPTUAL)
 def test_perceptual_metrics_skip_silent_channels(config, package, music):
     pytest.importorskip(package)
     metric = config.build(sample_rate=RATE)
@@ -278,6 +282,18 @@ def test_perceptual_metrics_skip_silent_channels(config, package, music):
     estimate = with_noise(one_sided, 20)
     assert metric(estimate, one_sided) == metric(estimate[:1], one_sided[:1])
     assert metric(torch.zeros_like(one_sided), one_sided) == (0 if package == "pystoi" else 1)
+
+
+def test_estoi_is_deterministic_and_below_stoi_for_modulated_noise(music):
+    pytest.importorskip("pystoi")
+    stoi, estoi = (config.build(sample_rate=RATE) for config in (STOIConfig(), ESTOIConfig()))
+    clip = music.repeat(1, 3)
+    low_passed = torch.fft.irfft(torch.fft.rfft(clip)[:, :1500], n=clip.shape[-1])  # leaves bands empty
+    state = np.random.get_state()[1].copy()
+    first = estoi(low_passed, clip)
+    assert first == estoi(low_passed, clip) and (np.random.get_state()[1] == state).all()
+    beats = with_noise(clip, 0) * (1 + torch.sin(torch.arange(clip.shape[-1]) * 2 * math.pi * 8 / RATE))
+    assert estoi(beats, clip) < stoi(beats, clip) - 0.05
 
 
 # ------------------------------------------------------------------ all metrics

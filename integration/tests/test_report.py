@@ -237,6 +237,14 @@ def test_rate_plots_over_numbers_and_bits():
     assert drawing.count('class="c0 points"') == 1 and drawing.count('class="c1 points"') == 2
     assert rate_distortion(Evaluation(systems[2:], metrics, (), {}, means, (), {}), {}) == ""
 
+    more = (*systems, System("linear", True, 900.0), *(System(name, True, None, 6e3) for name in ("Opus", "codec2")))
+    means |= {system.name: {"log_mel_l1": interval} for system in more}
+    numbers, bits = rate_distortion(Evaluation(more, metrics, (), {}, means, (), {}), {"m": 0, "coded": 1}).split(
+        "</svg>"
+    )[:2]
+    assert numbers.count('class="gray dashes"') == 1 and "Opus" not in numbers
+    assert "gray dashes" not in bits and bits.count("<title>Opus") == bits.count("<title>codec2") == 1
+
 
 def robustness_record():
     interval = {"mean": 1.0, "low": 0.5, "high": 1.5}

@@ -1,20 +1,24 @@
 """Evaluation of models on a data set: the arguments and steps shared by `evaluate` and `report`."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._arguments import add_where, positive_float, positive_int
 from ._decoding import add_sampler, named_sampler
 from ._models import MODEL, add_levels
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from partita_core import ChannelLayout, Codec
     from torch import Tensor
 
     from partita.evaluation import DecodedFolder, Embed, Evaluation
+    from partita.evaluation.classical import ClassicalCodec
     from partita.evaluation.evaluate import OnClip
+    from partita.evaluation.linear_reference import LinearReference
 
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +43,12 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         help="metrics by name, as listed by `partita components 'metric/*'`, with optional settings as in "
         "seam_excess:chunk=26880,edge=0; `all` for every metric that applies to any clip "
         "(default: log_mel_l1,multi_resolution_stft,si_sdr,frame_buzz)",
+    )
+    parser.add_argument(
+        "--references",
+        metavar="CODEC,...",
+        help="also measure classical codecs, as opus:6,codec2:3200; each is opus:KBITS[:FRAME_MS][:cbr], codec2:MODE, "
+        "speex:nb:QUALITY, speex:wb:QUALITY or mp3:KBITS. Those whose programs are missing are left out",
     )
     parser.add_argument(
         "--frechet",
@@ -99,6 +109,7 @@ def run_evaluation(options: argparse.Namespace, systems: Systems, on_clip: "OnCl
 
     from ._files import print_status
 
+    classical = _classical(options.references)
     metrics = None if options.metrics is None else named_metrics(_names(options.metrics))
     sampler = named_sampler(options.sampler)
     embedders = _embedders(options.frechet)
@@ -122,6 +133,8 @@ def run_evaluation(options: argparse.Namespace, systems: Systems, on_clip: "OnCl
         for clip in tqdm(clips, total=len(dataset), unit="clip"):
             yield clip.name, clip.audio, clip.layout
 
+    train = _training_split(options)
+    linear = {} if train is None else _linear_codecs(codecs, train)
     found = evaluate(
         codecs,
         with_progress(),
@@ -130,6 +143,8 @@ def run_evaluation(options: argparse.Namespace, systems: Systems, on_clip: "OnCl
         num_quantizers=options.num_quantizers,
         sampler=sampler,
         decoded=folders,
+        classical=classical,
+        linear={name: each.codec for name, each in linear.items()},
         seed=options.seed,
         embedders=embedders,
         on_clip=on_clip,
@@ -137,7 +152,58 @@ def run_evaluation(options: argparse.Namespace, systems: Systems, on_clip: "OnCl
     for reason in broken:
         print_status(f"left out: {reason}")
     aligned = [] if options.no_align else [*folders]
-    return replace(found, settings=found.settings | {"folded_to_mono": mono, "aligned": aligned})
+    facts: dict[str, Any] = {"folded_to_mono": mono, "aligned": aligned}
+    if linear:
+        facts["linear"] = {"split": "train", "seconds": max(each.seconds for each in linear.values())}
+    return replace(found, settings=found.settings | facts)
+
+
+def _classical(text: str | None) -> "list[ClassicalCodec]":
+    """Classical codecs by name, each once, without those whose programs are missing."""
+    from partita.evaluation.classical_codecs import parse_classical
+
+    from ._files import print_status
+
+    wanted = dict.fromkeys(parse_classical(part) for part in (text or "").split(",") if text)
+    missing = [codec for codec in wanted if codec.missing()]
+    if missing:
+        packages = " ".join(dict.fromkeys(codec.package for codec in missing))
+        print_status(f"left out: {'; '.join(codec.name for codec in missing)} (`apt-get install {packages}`)")
+    return [codec for codec in wanted if codec not in missing]
+
+
+def _training_split(options: argparse.Namespace) -> "Dataset | None":
+    """Training split of a local data set another split of which is evaluated; None if there is none."""
+    from partita.data import dataset_splits, open_dataset
+    from partita.data.sources.splits import canonical_split
+    from partita.data.where import NoMatchingRowsError
+
+    if not Path(options.data).exists() or canonical_split(options.split) == "train":
+        return None
+    try:
+        return open_dataset(options.data, where=options.where) if "train" in dataset_splits(options.data) else None
+    except NoMatchingRowsError:
+        return None
+
+
+def _linear_codecs(codecs: "Mapping[str, Codec]", train: "Dataset") -> "dict[str, LinearReference]":
+    """Linear codec per rate of numbers, by its name in the tables; without those that cannot be fitted."""
+    from partita_core import PartitaError
+
+    from partita.evaluation.linear_reference import fit_linear_reference
+
+    from ._files import print_status
+
+    found, rates = {}, {codec.latent_spec.floats_per_second: codec for codec in reversed([*codecs.values()])}
+    for rate, codec in sorted(rates.items()):
+        try:
+            fitted = fit_linear_reference(codec, train)
+        except PartitaError as error:
+            print_status(f"no linear codec of {rate:,.0f} numbers/s: {error}")
+            continue
+        if fitted is not None:
+            found[f"linear codec, {rate:,.0f} numbers/s"] = fitted
+    return found
 
 
 def _names(text: str) -> list[str]:

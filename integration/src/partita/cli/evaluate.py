@@ -1,4 +1,4 @@
-"""Measure models on a data set, compared with silence, matched noise and a low-pass with as many values per second."""
+"""Measure models on a data set, compared with silence, matched noise and a linear codec of as many numbers."""
 
 import argparse
 from pathlib import Path

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
 from partita_core import PartitaError
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from partita.data.audio.files import SUFFIXES, audio_info, read_audio
 from partita.data.audio.resampling import resample
 from partita.data.sources.listing import list_folder
 
-from .references import fit
+from .alignment import align
 
 MAX_DELAY = 0.05
 """Largest delay in seconds that is compensated."""
@@ -80,33 +79,8 @@ class DecodedFolder:
         """
         self.check([name])
         decoded, rate = read_audio(str(self._files[_stem(name)]))
-        decoded = resample(decoded, rate, sample_rate).to(audio)
-        if decoded.shape[0] != audio.shape[0]:
-            decoded = decoded.mean(0, keepdim=True).expand(audio.shape[0], -1)
-        late = delay(decoded, audio, limit=round(MAX_DELAY * sample_rate)) if self.align else 0
-        decoded = decoded[:, late:] if late > 0 else torch.nn.functional.pad(decoded, (-late, 0))
-        return fit(decoded, audio.shape[-1])
-
-
-def delay(signal: Tensor, reference: Tensor, *, limit: int) -> int:
-    """Delay in samples of a signal `(channels, samples)` at which its correlation with a reference is highest.
-
-    Args:
-        signal: the delayed signal.
-        reference: signal of any length with as many channels.
-        limit: largest absolute delay.
-
-    Returns:
-        The delay, negative if the signal is early; 0 if no delay has a higher correlation.
-    """
-    samples = reference.shape[-1]
-    signal = signal[:, : samples + limit]
-    size = 1 << (samples + signal.shape[-1] + limit).bit_length()
-    spectra = [torch.fft.rfft(x.double(), n=size) for x in (signal, reference)]
-    correlation = torch.fft.irfft((spectra[0] * spectra[1].conj()).sum(0), n=size)
-    found = correlation[torch.arange(-limit, limit + 1)]  # negative delays are at the end
-    best = int(found.argmax())
-    return best - limit if found[best] > correlation[0] else 0
+        search = round(MAX_DELAY * sample_rate) if self.align else 0
+        return align(resample(decoded, rate, sample_rate), audio, search=search)
 
 
 def _stem(name: str) -> str:

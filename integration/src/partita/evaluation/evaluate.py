@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from itertools import combinations
 from typing import Any
@@ -20,6 +21,7 @@ from partita_core import (
 from torch import Tensor
 
 from .bootstrap import Bootstrap, Interval
+from .classical import ClassicalCodec
 from .frechet import Embed, EmbeddedClips
 from .metric_selection import DEFAULT_METRICS, build_metrics, with_hop
 from .references import low_passed, matched_noise, silence
@@ -43,6 +45,8 @@ def evaluate(
     sampler: Sampler | None = None,
     decoded: Mapping[str, Decoded] | None = None,
     references: bool = True,
+    classical: Sequence[ClassicalCodec] = (),
+    linear: Mapping[str, Codec] | None = None,
     seed: int = 0,
     resamples: int = 2000,
     confidence: float = 0.95,
@@ -69,7 +73,9 @@ def evaluate(
         decoded: systems that are not models, by their names in the tables, such as a `DecodedFolder`; each returns an
             estimate in the shape of the clip.
         references: also measure silence, spectrally matched noise, and, per latent rate of the models, the input
-            low-passed to as many numbers per second.
+            low-passed to as many numbers per second, unless one of `linear` has as many.
+        classical: classical codecs that are measured as references, with the bit rate of their packets on these clips.
+        linear: linear codecs that are measured as references, by their names in the tables; see `fit_linear_reference`.
         seed: random seed of the decoders, the noise and the bootstrap.
         resamples: number of bootstrap resamples.
         confidence: confidence level of the intervals.
@@ -89,10 +95,13 @@ def evaluate(
     by_model = {name: [with_hop(metric, codec, rate) for metric in built] for name, codec in codecs.items()}
     others = next(iter(by_model.values()), built)  # of systems without frames: at the hop of the first model
     decoded = decoded or {}
-    baselines = _references(codecs, rate, seed) if references else {}
-    if not codecs and not decoded and not baselines:
+    linear = linear or {}
+    baselines = _references(codecs, linear, rate, seed) if references else {}
+    bits = {codec.name: 0 for codec in classical}
+    everything = [*codecs, *decoded, *baselines, *linear, *(codec.name for codec in classical)]
+    if not everything:
         raise PartitaError("there are no models and no references; give at least one model, or references=True")
-    for name, count in Counter((*codecs, *decoded, *baselines)).items():
+    for name, count in Counter(everything).items():
         if count > 1:
             raise PartitaError(
                 f"the name {name!r} belongs to two of the models, decoded files and references; rename one"
@@ -102,11 +111,12 @@ def evaluate(
     settings = {"sample_rate": rate, "num_quantizers": num_quantizers, "seed": seed, **bootstrap(1).settings()}
     settings["sampler"] = None if sampler is None else to_dict(sampler)
     timed = {name: TimedCodec(codec, rate, num_quantizers, sampler) for name, codec in codecs.items()}
+    fitted = {name: TimedCodec(codec, rate, None, None) for name, codec in linear.items()}
     seen: list[Clip] = []
-    scores: Scores = {system: {metric.name: [] for metric in built} for system in (*codecs, *decoded, *baselines)}
+    scores: Scores = {system: {metric.name: [] for metric in built} for system in everything}
     skipped: dict[str, dict[str, str]] = {metric.name: {} for metric in built}
     embedded = [EmbeddedClips(name, embed) for name, embed in (embedders or {}).items()]
-    with _eval_mode(codecs.values()):
+    with _eval_mode([*codecs.values(), *linear.values()]):
         for name, audio, layout in clips:
             layout = ChannelLayout.parse(layout)
             _check_clip(name, audio, layout)
@@ -114,6 +124,10 @@ def evaluate(
             estimates = {system: model.reconstruct(audio, layout, seed) for system, model in timed.items()}
             estimates |= {system: load(name, audio, rate) for system, load in decoded.items()}
             estimates |= {system: make(audio, name) for system, (make, _) in baselines.items()}
+            estimates |= {system: model.reconstruct(audio, layout, seed) for system, model in fitted.items()}
+            for codec in classical:
+                estimates[codec.name], used = codec.code(audio, rate)
+                bits[codec.name] += used
             for system, estimate in estimates.items():
                 if not torch.isfinite(estimate).all():
                     raise PartitaError(f"{system} returned samples that are not finite for {name}")
@@ -142,7 +156,10 @@ def evaluate(
 
     systems = [model.system(name) for name, model in timed.items()]
     systems += [System(name, reference=False) for name in decoded]
-    systems += [System(name, reference=True, floats_per_second=rate) for name, (_, rate) in baselines.items()]
+    systems += [System(name, reference=True, floats_per_second=numbers) for name, (_, numbers) in baselines.items()]
+    systems += [replace(model.system(name), reference=True) for name, model in fitted.items()]
+    seconds = sum(clip.seconds for clip in seen)
+    systems += [System(name, reference=True, bit_rate=used / seconds) for name, used in bits.items()]
     return Evaluation(
         systems=tuple(systems),
         metrics=tuple(MetricInfo(m.name, m.label, m.unit, m.better) for m in built),
@@ -157,13 +174,16 @@ def evaluate(
     )
 
 
-def _references(codecs: Mapping[str, Codec], rate: int, seed: int) -> dict[str, tuple[Any, float | None]]:
+def _references(
+    codecs: Mapping[str, Codec], linear: Mapping[str, Codec], rate: int, seed: int
+) -> dict[str, tuple[Any, float | None]]:
     """References by name: a function of audio and clip name, and its numbers per second."""
     found: dict[str, tuple[Any, float | None]] = {
         "silence": (lambda audio, name: silence(audio), None),
         "matched noise": (lambda audio, name: matched_noise(audio, seed=seed, key=name), None),
     }
-    for numbers in sorted({codec.latent_spec.floats_per_second for codec in codecs.values()}):
+    by_model, by_linear = ({c.latent_spec.floats_per_second for c in each.values()} for each in (codecs, linear))
+    for numbers in sorted(by_model - by_linear):
 
         def low_pass(audio: Tensor, name: str, numbers: float = numbers) -> Tensor:
             return low_passed(audio, sample_rate=rate, floats_per_second=numbers)

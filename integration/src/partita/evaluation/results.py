@@ -57,7 +57,8 @@ class System:
         name: name in the tables.
         reference: True for references, which are compared with the others, but not with each other.
         floats_per_second: real numbers per second of audio; None where that is undefined.
-        bit_rate: bits per second of the codes; None for continuous latents, and where it is unknown.
+        bit_rate: bits per second of the codes, or of a classical codec's packets over the clips; None for continuous
+            latents, and where it is unknown.
         speed: speed of encoding and decoding; None for all but models.
     """
 
@@ -233,6 +234,8 @@ class Evaluation:
         if aligned := self.settings.get("aligned"):
             names = ", ".join(aligned)
             found.append(f"Files of {names} are shifted by the delay of highest correlation, at most 50 ms.")
+        if linear := self.settings.get("linear"):
+            found.append(f"Linear codecs are fitted to {linear['seconds']:,.0f} s of the split {linear['split']}.")
         if count == 1:
             found.append("Only one clip: its intervals have no width and no meaning.")
         labels = {metric.name: metric.label for metric in self.metrics}

@@ -80,8 +80,9 @@ def rate_distortion(evaluation: Evaluation, colors: Mapping[str, int]) -> str:
         return ""
     names = [(s.name, colors[s.name]) for s in evaluation.systems if not s.reference]
     note = (
-        '<p class="note">Means with intervals, by rate. The dashed line is the input low-passed to as many numbers per '
-        "second, the dotted one noise with each clip’s spectrum.</p>"
+        '<p class="note">Means with intervals, by rate. Gray points and dashes are references: the input low-passed to '
+        "as many numbers per second, a linear codec of as many, or classical codecs. The dotted line is noise with "
+        "each clip’s spectrum.</p>"
     )
     return note + key([*names, ("references", None)]) + "".join(parts)
 
@@ -143,7 +144,7 @@ def _rate_plot(
     for system in models:
         mean = means[system.name][metric.name]
         series.append(_intervals(system.name, [rates[system.name]], (mean,), colors[system.name], "points"))
-    distinct = sorted({rates[s.name] for s in models})
+    distinct = sorted(set(rates.values()))
     wide = distinct[-1] / distinct[0] > 1.5
     ticks = None if wide else [(rate, f"{rate:,.4g}") for rate in distinct[:: -(-len(distinct) // 4)]]
     return plot(metric.title, series, x_label=label, x_logarithmic=True, x_ticks=ticks)
@@ -153,10 +154,13 @@ def _references(evaluation: Evaluation, metric: MetricInfo, rates: Mapping[str, 
     def mean(system: System) -> float:
         return evaluation.means[system.name][metric.name].mean
 
-    with_rate = [s for s in evaluation.systems if s.reference and s.name in rates]
-    if with_rate:
-        points = sorted((rates[s.name], mean(s)) for s in with_rate)
-        yield Series("low-pass", np.asarray(points), style="dashes" if len(points) > 1 else "points")
+    given = [s for s in evaluation.systems if s.reference and s.name in rates]
+    curve = sorted((rates[s.name], mean(s)) for s in given if s.bit_rate is None)
+    if len(curve) > 1:
+        yield Series("references", np.asarray(curve), style="dashes")
+    for system in given:
+        if len(curve) == 1 or system.bit_rate is not None:
+            yield Series(system.name, np.asarray([[rates[system.name], mean(system)]]), style="points")
     for system in evaluation.systems:
         if system.reference and system.name == _NOISE:
             yield Series(system.name, np.asarray([[0.0, mean(system)]]), style="level")

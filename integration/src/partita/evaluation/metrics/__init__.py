@@ -1,7 +1,7 @@
 """Metrics of this package: spectral, waveform, perceptual, periodicity, chunks. Importing it registers them."""
 
 from .chunks import Drift, DriftConfig, SeamExcess, SeamExcessConfig
-from .perceptual import PESQ, STOI, PESQConfig, STOIConfig, ViSQOL, ViSQOLConfig
+from .perceptual import ESTOI, PESQ, STOI, ESTOIConfig, PESQConfig, STOIConfig, ViSQOL, ViSQOLConfig
 from .periodicity import FrameBuzz, FrameBuzzConfig
 from .spectral import (
     LogMelL1,
@@ -27,11 +27,13 @@ from .waveform import (
 )
 
 __all__ = [
+    "ESTOI",
     "PESQ",
     "SISDR",
     "STOI",
     "Drift",
     "DriftConfig",
+    "ESTOIConfig",
     "FrameBuzz",
     "FrameBuzzConfig",
     "LogMelL1",

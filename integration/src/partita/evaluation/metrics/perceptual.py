@@ -34,12 +34,13 @@ class STOI(Metric):
     label = "STOI"
     better = "higher"
     any_clip = False
+    extended = False
 
     def __init__(self, sample_rate: int) -> None:
         try:
             from pystoi import stoi
         except ImportError:
-            raise _missing("stoi", "pystoi") from None
+            raise _missing(self.label.lower(), "pystoi") from None
         self.measure, self.sample_rate = stoi, sample_rate
 
     def __call__(self, estimate: Tensor, reference: Tensor) -> float:
@@ -49,11 +50,34 @@ class STOI(Metric):
             found = _mean_over_channels(self._channel, *both, errors=(RuntimeWarning, ValueError))
         if found is None:
             seconds = reference.shape[-1] / self.sample_rate
-            raise PartitaError(f"stoi needs 0.4 s of sound; this clip of {seconds:.2f} s has less")
+            raise PartitaError(f"{self.name} needs 0.4 s of sound; this clip of {seconds:.2f} s has less")
         return found
 
     def _channel(self, estimate: Tensor, reference: Tensor) -> float:
-        return float(self.measure(reference.numpy(), estimate.numpy(), self.sample_rate))
+        return float(self.measure(reference.numpy(), estimate.numpy(), self.sample_rate, extended=self.extended))
+
+
+@register("metric/estoi")
+class ESTOI(STOI):
+    """Extended short-time objective intelligibility, at most 1, averaged over channels (Jensen and Taal 2016).
+
+    As `STOI`, but spectra and envelopes of 0.4 s are normalized together, so that noise that varies in time, such as
+    the artifacts of a codec at a low rate, costs what it costs listeners. A gain and a polarity flip are free, a shift
+    by a sample nearly so. Swapped channels cost the difference of their envelopes.
+    """
+
+    label = "ESTOI"
+    extended = True
+
+    def _channel(self, estimate: Tensor, reference: Tensor) -> float:
+        if not estimate.any():
+            return 0.0
+        state = np.random.get_state()  # pystoi adds tiny noise, by which silent bands would be random
+        np.random.seed(0)
+        try:
+            return super()._channel(estimate, reference)
+        finally:
+            np.random.set_state(state)
 
 
 @register("metric/pesq")
@@ -175,5 +199,6 @@ def _missing(metric: str, package: str) -> PartitaError:
 
 
 STOIConfig = config_of(STOI)
+ESTOIConfig = config_of(ESTOI)
 PESQConfig = config_of(PESQ)
 ViSQOLConfig = config_of(ViSQOL)
