@@ -23,7 +23,7 @@ def write_report(
     path: str | Path,
     *,
     title: str,
-    clips: Iterable[tuple[str, Tensor, Mapping[str, Tensor], int]] = (),
+    clips: Iterable[ReportClip | tuple[str, Tensor, Mapping[str, Tensor], int]] = (),
     logs: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     evaluation: Evaluation | None = None,
     robustness: Robustness | None = None,
@@ -39,7 +39,7 @@ def write_report(
     Args:
         path: path of the file.
         title: heading of the page.
-        clips: name, original `(channels, samples)`, reconstruction per model, and sample rate; see `ReportClip`.
+        clips: name, original `(channels, samples)`, reconstruction per model, and sample rate; or `ReportClip`.
         logs: model -> rows of its training log, each with "step" and named values.
         evaluation: results for the tables of metrics and latents and the plots over rates; metrics per clip are shown
             with the clips of the same name.
