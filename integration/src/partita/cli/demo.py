@@ -12,6 +12,8 @@ from ._arguments import positive_float
 from .synth import synthesize_with_progress
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from partita_core import ChannelLayout, Codec
     from torch import Tensor
 
@@ -151,7 +153,7 @@ def _write_audio(codec: "Codec", audio: "Tensor", layout: "ChannelLayout", stem:
 
 
 def _compare(
-    models: "dict[str, Codec]", clips: "list[tuple[str, Tensor, ChannelLayout]]", linear: "dict[str, Codec]"
+    models: "Mapping[str, Codec]", clips: "list[tuple[str, Tensor, ChannelLayout]]", linear: "Mapping[str, Codec]"
 ) -> "tuple[Evaluation, list[ReportClip]]":
     """Evaluate models, and return the clips with the estimates of all systems but silence."""
     from partita.evaluation import evaluate

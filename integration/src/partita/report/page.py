@@ -56,7 +56,10 @@ def write_report(
         for system in evaluation.systems:
             if not system.reference:
                 colors[system.name]
-    cards = "".join(clip_card(ReportClip(*clip), evaluation, max_seconds, colors) for clip in clips)
+    cards = "".join(
+        clip_card(clip if isinstance(clip, ReportClip) else ReportClip(*clip), evaluation, max_seconds, colors)
+        for clip in clips
+    )
     curves = charts(logs or {}, colors)
     legend_of_curves = key((model, colors[model]) for model in logs or {}) if len(logs or {}) > 1 else ""
     sections = {
