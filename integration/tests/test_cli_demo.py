@@ -16,7 +16,8 @@ from PIL import Image
 @pytest.fixture
 def demo(monkeypatch, config, tones, tmp_path):
     """The arguments of a demo of a small model, without pretrained models and a browser."""
-    monkeypatch.setitem(recipes.RECIPES, "music_pocket", lambda: override(config(steps=1), ["trainer.log_every=1"]))
+    settings = ["trainer.log_every=1", "trainer.precision=auto"]
+    monkeypatch.setitem(recipes.RECIPES, "music_pocket", lambda: override(config(steps=1), settings))
     monkeypatch.setitem(sys.modules, "partita_pretrained", None)
     return "demo", "--data", tones, "--output", tmp_path, "--no-open"
 
@@ -59,6 +60,8 @@ def test_demo_starts_over_in_its_own_folder_only(demo, ok, refused, tmp_path):
     assert not (tmp_path / "run" / "samples" / "old.wav").exists()
     assert RunFolder(tmp_path / "run").config.read_bytes() == config
     assert (tmp_path / "report.html").is_file()
+    (tmp_path / ".demo").unlink()  # as if the run were one of `partita train music_pocket`
+    assert "run that is not from this demo" in refused(*demo)
 
 
 @pytest.mark.parametrize("minutes", ["0", "nan", "inf"])

@@ -5,6 +5,7 @@ import os
 import sys
 import webbrowser
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from partita.evaluation import Evaluation
     from partita.report import ReportClip
+    from partita.training import RunConfig
 
 _SPEECH, _MUSIC = "speech_pocket", "music_pocket"
 # Created first, so that the files of an interrupted demo are known to be its own.
@@ -42,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    from partita_core import PartitaError, atomic_write, check_vacant, override, read_json, to_dict
+    from partita_core import PartitaError, atomic_write, check_vacant, override
 
     from partita.data import open_dataset, spread_rows, whole_files
     from partita.model_loading import load_codec, pretrained_names
@@ -58,12 +60,11 @@ def run(options: argparse.Namespace) -> None:
     config = override(recipe(_MUSIC), ["trainer.evaluate_seconds=8"])
     run_folder = RunFolder(output / "run")
     again = (output / _MARK).is_file()
-    if run_folder.config.exists():
-        own = {"recipe": _MUSIC, "config": to_dict(config)}
-        if not again or read_json(run_folder.config) != own:
-            raise PartitaError(
-                f"{run_folder.path} holds a run that is not from this demo; move it, or choose another --output"
-            )
+    has_run = run_folder.config.exists()
+    if has_run and not (again and _is_run_of(run_folder.config, config)):
+        raise PartitaError(
+            f"{run_folder.path} holds a run that is not from this demo; move it, or choose another --output"
+        )
     run_folder.check_own()
     check_vacant(output, but=["data", "run", *(_WRITTEN if again else ())])
     data, splits = options.data, ("train", "test")
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
     clips: list[ReportClip] = []
     summary: list[tuple[str, str]] = []
     if _SPEECH in pretrained_names():
-        found, clip = _speech(load_codec(_SPEECH), output)
+        found, clip = _speech(output)
         clips.append(clip)
         summary.append(("Speech", f"{_SPEECH}, pretrained; the speaker is not in its training data"))
         waiting = ("Music", f"the model is in training; reload the page in {options.minutes + 1:.0f} minutes")
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace) -> None:
         data = output / "data"
         synthesize_with_progress(data, minutes=8, seed=0)
     training, test = (open_dataset(data, split=split) for split in splits)
-    if run_folder.path.exists() and again:
+    if has_run:
         with run_folder.locked():
             run_folder.discard()  # only the demo replaces an existing run
     try:
@@ -128,13 +129,29 @@ def run(options: argparse.Namespace) -> None:
         _open(report)
 
 
-def _speech(codec: "Codec", output: Path) -> "tuple[Evaluation, ReportClip]":
+def _is_run_of(saved: Path, config: "RunConfig") -> bool:
+    """True if a saved config is that of the demo; its precision may be that of another machine."""
+    from partita_core import PartitaError, to_dict
+
+    from partita.training.run import read_run_config
+
+    try:
+        found, name = read_run_config(saved)
+    except PartitaError:
+        return False
+    trainer = replace(found.trainer, precision=config.trainer.precision)
+    return name == _MUSIC and to_dict(replace(found, trainer=trainer)) == to_dict(config)
+
+
+def _speech(output: Path) -> "tuple[Evaluation, ReportClip]":
     """Encode and decode the recording that comes with the pretrained models."""
     from partita_core import default_layout
-    from partita_pretrained import clip
+    from partita_pretrained import clip, folder
 
     from partita.data import read_audio
+    from partita.model_loading import load_codec
 
+    codec = load_codec(folder(_SPEECH))
     audio, _ = read_audio(clip())
     layout = default_layout(audio.shape[0])
     _write_audio(codec, audio, layout, output / "speech")
