@@ -69,10 +69,10 @@ def _draw(axes: Any, clip: ReportClip, metrics: Sequence[str], seconds: float) -
 
 
 def _indexed(file: io.BytesIO) -> bytes:
-    """A PNG with a palette of 256 colors, a quarter as large."""
+    """A PNG with a palette of 128 colors, a quarter as large."""
     from PIL import Image  # a dependency of matplotlib
 
-    image = Image.open(file).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image = Image.open(file).convert("RGB").quantize(128, dither=Image.Dither.NONE)
     small = io.BytesIO()
     image.save(small, format="PNG", optimize=True)
     return small.getvalue()
