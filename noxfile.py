@@ -142,7 +142,7 @@ def workspace(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", requires=["workspace"])
 def demo(session: nox.Session) -> None:
-    """Synthesize music, train, encode, decode, and write runs/demo/report.html."""
+    """Decode speech with a pretrained model, train one on synthesized music, and write runs/demo/report.html."""
     run(session, "partita", "demo", *session.posargs)
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from partita_pretrained import folder, names
+from partita_pretrained import clip, folder, names
 
 MAX_BYTES = 24 * 10**6
 
@@ -62,3 +62,14 @@ def test_package_imports_nothing_but_the_standard_library():
     code = "import sys, partita_pretrained as p; p.folder(p.names()[0]); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert "partita_pretrained" in loaded and not {"torch", "numpy", "safetensors", "partita_core"} & set(loaded)
+
+
+def test_clip_is_short_and_attributed():
+    content = clip().read_bytes()
+    # The STREAMINFO of FLAC: 20 bits of sample rate, 3 of channels - 1, 5 of bits - 1, 36 of samples.
+    facts = int.from_bytes(content[18:26], "big")
+    rate, channels, samples = facts >> 44, 1 + (facts >> 41 & 7), facts & (1 << 36) - 1
+    assert content[:4] == b"fLaC" and (rate, channels) == (16_000, 1)
+    assert 2 < samples / rate < 4 and len(content) < 100_000
+    about = (clip().parent / "README.md").read_text(encoding="utf-8")
+    assert clip().name in about and "LibriSpeech" in about and "creativecommons.org/licenses/by/4.0" in about

@@ -134,7 +134,7 @@ def run_evaluation(options: argparse.Namespace, systems: Systems, on_clip: "OnCl
             yield clip.name, clip.audio, clip.layout
 
     train = _training_split(options)
-    linear = {} if train is None else _linear_codecs(codecs, train)
+    linear = {} if train is None else linear_codecs(codecs, train)
     found = evaluate(
         codecs,
         with_progress(),
@@ -186,7 +186,7 @@ def _training_split(options: argparse.Namespace) -> "Dataset | None":
         return None
 
 
-def _linear_codecs(codecs: "Mapping[str, Codec]", train: "Dataset") -> "dict[str, LinearReference]":
+def linear_codecs(codecs: "Mapping[str, Codec]", train: "Dataset") -> "dict[str, LinearReference]":
     """Linear codec per rate of numbers, by its name in the tables; without those that cannot be fitted."""
     from partita_core import PartitaError
 

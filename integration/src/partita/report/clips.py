@@ -33,19 +33,21 @@ _TRANSPORT = """<div class="transport">
 
 
 class ReportClip(NamedTuple):
-    """A clip of a report; a plain tuple of the four values is accepted too.
+    """A clip of a report; a plain tuple of the first four values is accepted too.
 
     Attributes:
         name: heading, and name of the clip in the evaluation.
         reference: original `(channels, samples)`.
         estimates: model -> its reconstruction, in the same shape.
         sample_rate: sample rate in Hz.
+        evaluation: evaluation that has the metrics of this clip; None for that of the report.
     """
 
     name: str
     reference: Tensor
     estimates: Mapping[str, Tensor]
     sample_rate: int
+    evaluation: Evaluation | None = None
 
 
 def legend(max_seconds: float) -> str:
@@ -83,10 +85,14 @@ def _scale(name: Literal["levels", "differences"], low: str, high: str) -> str:
 def clip_card(clip: ReportClip, evaluation: Evaluation | None, max_seconds: float, colors: Mapping[str, int]) -> str:
     """Card of one clip: one panel for the original and one per estimate, with a common color scale and time axis.
 
+    Panels of references have no color.
+
     Raises:
         PartitaError: an estimate differs from the original in shape, or there are more than eight.
     """
-    name, reference, estimates, rate = clip
+    name, reference, estimates, rate = clip[:4]
+    evaluation = clip.evaluation or evaluation
+    references = {system.name for system in evaluation.systems if system.reference} if evaluation else set()
     if len(estimates) >= _MAX_PANELS:
         raise PartitaError(f"{name} has {len(estimates)} estimates; a report shows at most {_MAX_PANELS - 1}")
     for model, estimate in estimates.items():
@@ -100,12 +106,12 @@ def clip_card(clip: ReportClip, evaluation: Evaluation | None, max_seconds: floa
     top = max(float(np.max(levels["Original"])), -RANGE_DB)
     panels = []
     for number, (label, audio) in enumerate(sources.items(), start=1):
-        color = None if number == 1 else colors[label]
+        color = None if number == 1 or label in references else colors[label]
         images = _image("levels", f"Spectrogram: {label}", spectrogram_png(levels[label], top))
         if number > 1:
             difference = difference_png(levels[label], levels["Original"], top)
             images += _image("differences", f"Difference from the original: {label}", difference)
-        scores = _scores(evaluation, name, label)
+        scores = "".join(f"<span>{escape(a)} <b>{b}</b></span>" for a, b in clip_scores(evaluation, name, label))
         panels.append(_panel(number, label, color, audio_uri(audio[:, :samples], rate), rate, images, scores))
     channels = "mono" if reference.shape[0] == 1 else f"{reference.shape[0]} channels"
     facts = f"{samples / rate:.1f} s · {rate / 1000:g} kHz · {channels}"
@@ -139,17 +145,15 @@ def _image(kind: str, text: str, png: bytes) -> str:
     return f'<img class="{kind}" src="{image_uri(png)}" alt="{escape(text)}">'
 
 
-def _scores(evaluation: Evaluation | None, clip: str, system: str) -> str:
-    """Metrics of this clip, if the evaluation has them."""
+def clip_scores(evaluation: Evaluation | None, clip: str, system: str) -> list[tuple[str, str]]:
+    """Label and value with its unit, per metric that the evaluation has for a clip and a system."""
     names = [] if evaluation is None else [each.name for each in evaluation.clips]
     if evaluation is None or clip not in names or system not in evaluation.scores:
-        return ""
+        return []
     row = names.index(clip)
-    parts = []
-    for metric in evaluation.metrics:
-        score = evaluation.scores[system][metric.name][row]
-        if score is None:
-            continue
-        (value,) = format_numbers(score)
-        parts.append(f"<span>{escape(metric.label)} <b>{value}{' ' + metric.unit if metric.unit else ''}</b></span>")
-    return "".join(parts)
+    values = ((metric, evaluation.scores[system][metric.name][row]) for metric in evaluation.metrics)
+    return [
+        (metric.label, f"{format_numbers(value)[0]} {metric.unit}".rstrip())
+        for metric, value in values
+        if value is not None
+    ]

@@ -23,7 +23,7 @@ def write_report(
     path: str | Path,
     *,
     title: str,
-    clips: Iterable[tuple[str, Tensor, Mapping[str, Tensor], int]] = (),
+    clips: Iterable[ReportClip | tuple[str, Tensor, Mapping[str, Tensor], int]] = (),
     logs: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     evaluation: Evaluation | None = None,
     robustness: Robustness | None = None,
@@ -39,7 +39,7 @@ def write_report(
     Args:
         path: path of the file.
         title: heading of the page.
-        clips: name, original `(channels, samples)`, reconstruction per model, and sample rate; see `ReportClip`.
+        clips: name, original `(channels, samples)`, reconstruction per model, and sample rate; or `ReportClip`.
         logs: model -> rows of its training log, each with "step" and named values.
         evaluation: results for the tables of metrics and latents and the plots over rates; metrics per clip are shown
             with the clips of the same name.
@@ -56,7 +56,10 @@ def write_report(
         for system in evaluation.systems:
             if not system.reference:
                 colors[system.name]
-    cards = "".join(clip_card(ReportClip(*clip), evaluation, max_seconds, colors) for clip in clips)
+    cards = "".join(
+        clip_card(clip if isinstance(clip, ReportClip) else ReportClip(*clip), evaluation, max_seconds, colors)
+        for clip in clips
+    )
     curves = charts(logs or {}, colors)
     legend_of_curves = key((model, colors[model]) for model in logs or {}) if len(logs or {}) > 1 else ""
     sections = {

@@ -1,10 +1,18 @@
-"""Pretrained models of Partita: their names, and the folders that hold their weights."""
+"""Pretrained models of Partita: their names, the folders that hold their weights, and a recording to try them on."""
 
 from pathlib import Path
 
-__all__ = ["folder", "names"]
+__all__ = ["clip", "folder", "names"]
 
 _MODELS = Path(__file__).parent / "models"
+
+
+def clip() -> Path:
+    """Recording to try the models of speech on: three seconds of read speech that is in no training data.
+
+    Its source and license are in the `README.md` beside it.
+    """
+    return Path(__file__).parent / "clips" / "read_speech.flac"
 
 
 def names() -> tuple[str, ...]:
