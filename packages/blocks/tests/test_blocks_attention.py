@@ -86,6 +86,13 @@ def test_conditions_are_per_item():
     assert (y[0] - y[1]).abs().max() > 1e-4
 
 
+def test_conditions_are_small_at_first():
+    """A wrong scale would let the condition dominate the first attention."""
+    torch.manual_seed(0)
+    transformer = WindowedTransformer(64, layers=2, heads=8, head_dim=32, window=4, mlp_ratio=1, conditions=3)
+    assert float(transformer.table.std()) == pytest.approx(0.02, rel=0.1)
+
+
 def test_without_layers_is_the_identity():
     model = transformer(layers=0)
     x = torch.randn(2, 16, 5, dtype=torch.float64)

@@ -82,6 +82,16 @@ def test_adaptive_norms_scale_without_shift():
     torch.testing.assert_close(layer(tokens, chunks), plain[1] * factors)
 
 
+def test_adaptive_layer_norm_of_quiet_tokens():
+    """Tokens of RMS 0.1 are normalized all but completely; those far below the root of the constant are not raised."""
+    x = torch.randn(1, 1, 4096, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = (x - x.mean()) / x.std(correction=0)
+    norm = AdaptiveLayerNorm(4096, condition_dim=None).double()
+    for level in (0.1, 1e-2, 1e-4):
+        expected = level / math.sqrt(level**2 + 1e-4)
+        assert float(norm(level * x, None).std(correction=0)) == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_preconditioning_is_the_identity_at_sigma_min(dtype):
     scales = Preconditioning(sigma_min=0.002, sigma_data=0.5)
