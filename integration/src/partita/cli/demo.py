@@ -123,8 +123,9 @@ def run(options: argparse.Namespace) -> None:
         summary=summary,
         max_seconds=6.0,
     )
-    noise = music.scores["matched noise"]["log_mel_l1"]  # of a stationary clip, noise with its spectrum is a good copy
-    write_figure(output / "demo.png", [*clips, max(zip(heard, noise), key=lambda pair: pair[1] or 0.0)[0]])
+    distances = music.scores[_MUSIC]["log_mel_l1"]
+    typical = sorted(range(len(heard)), key=lambda number: distances[number] or 0.0)[len(heard) // 2]
+    write_figure(output / "demo.png", [*clips, heard[typical]])
     print(music.to_markdown())
     print(f"report: {report}{' (reload the page)' if clips else ''}")
     if not clips and not options.no_open:
