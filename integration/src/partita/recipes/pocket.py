@@ -27,8 +27,6 @@ from partita.training import AdamWConfig, Cosine, RunConfig, TrainerConfig
 _MONO_16 = AudioSpec(16_000)
 # Speech keeps roughly its level, and its spectrum.
 _SPEECH = Augmentation(level_db=-23.0, level_range_db=8.0)
-
-
 _AUDIO = AudioSpec(44_100, 2, (ChannelLayout.MONO, ChannelLayout.STEREO, ChannelLayout.MID_SIDE))
 
 
@@ -36,7 +34,7 @@ def f3_pocket() -> RunConfig:
     """F3's noise-regularized latents about a linear path, for speech: 16 kHz mono, 64 channels at 25 Hz.
 
     54 numbers of a frame are principal components of an MDCT, with the level of the frame in channels of its own, and 8
-    are learned. The decoder adds noise in 32 bands of eight sub-frames. It starts as the best linear codec of its numbers.
+    are learned. The decoder adds noise in 32 bands of eight sub-frames.
     """
     path: dict[str, Any] = {"numbers": 54, "level": "channel"}
     encoder = LinearPathEncoderConfig(
@@ -45,19 +43,11 @@ def f3_pocket() -> RunConfig:
     network = FrameDecoderConfig(
         sub_frames=8, bins=0, noise_bands=32, width=160, inner=320, sub_width=96, sub_inner=192, refines=True
     )
-    losses = {
-        "companded": CompandedSTFTLossConfig(complex_weight=0.8, resolutions_per_step=1),
-        "error": LogErrorConfig(limit_db=30.0),
-        "mel": MultiScaleMelConfig(num_mels=(32, 64, 80), win_lengths=(256, 512, 1024), resolutions_per_step=1),
-        "loudness": LoudnessConfig(),
-    }
     return RunConfig(
         model=AutoencoderConfig(
             _MONO_16, 64, encoder, NoiseRegularizedConfig(gamma=0.25), LinearPathDecoderConfig(network, **path)
         ),
-        objective=AdversarialReconstructionConfig(
-            losses=losses, weights={"companded": 1.0, "error": 0.5, "mel": 0.15, "loudness": 0.5}, discriminator=None
-        ),
+        objective=_waveform_of_speech(),
         data=DataConfig(crop_seconds=1.0, batch_size=8, num_workers=1, augmentation=_SPEECH),
         trainer=TrainerConfig(
             steps=20_000,
@@ -166,22 +156,14 @@ def speech_pocket() -> RunConfig:
     """Adaptive transform codec for speech: 16 kHz mono, 64 channels at 50 Hz, 2.3 M parameters.
 
     Of the 320 MDCT bins of a frame, the 56 that an envelope predicts to be largest are kept; the envelope is decoded
-    from 8 learned numbers. The weights of the losses were chosen on validation clips of read speech.
+    from 8 learned numbers.
     """
     sizes: dict[str, Any] = {"width": 160, "inner": 288}
     encoder, decoder = AdaptiveEncoderConfig(**sizes), AdaptiveDecoderConfig(width=192, inner=384)
     model = AutoencoderConfig(_MONO_16, 64, encoder, AdaptiveConfig(**sizes), decoder)
-    losses = {
-        "companded": CompandedSTFTLossConfig(complex_weight=0.8, resolutions_per_step=1),
-        "error": LogErrorConfig(limit_db=30.0),
-        "mel": MultiScaleMelConfig(num_mels=(32, 64, 80), win_lengths=(256, 512, 1024), resolutions_per_step=1),
-        "loudness": LoudnessConfig(),
-    }
     return RunConfig(
         model=model,
-        objective=AdversarialReconstructionConfig(
-            losses=losses, weights={"companded": 1.0, "error": 0.5, "mel": 0.15, "loudness": 0.5}, discriminator=None
-        ),
+        objective=_waveform_of_speech(),
         data=DataConfig(crop_seconds=1.0, batch_size=8, num_workers=1, augmentation=_SPEECH),
         trainer=TrainerConfig(
             steps=20_000,
@@ -226,3 +208,15 @@ def speech_pocket_vq() -> RunConfig:
         data=DataConfig(crop_seconds=1.0, batch_size=8, num_workers=1, augmentation=_SPEECH),
         trainer=TrainerConfig(steps=2400, optimizers={"generator": adamw}, ema_decay=0.99),
     )
+
+
+def _waveform_of_speech() -> AdversarialReconstructionConfig:
+    """Losses on samples of speech, whose weights were chosen on validation clips of read speech."""
+    losses = {
+        "companded": CompandedSTFTLossConfig(complex_weight=0.8, resolutions_per_step=1),
+        "error": LogErrorConfig(limit_db=30.0),
+        "mel": MultiScaleMelConfig(num_mels=(32, 64, 80), win_lengths=(256, 512, 1024), resolutions_per_step=1),
+        "loudness": LoudnessConfig(),
+    }
+    weights = {"companded": 1.0, "error": 0.5, "mel": 0.15, "loudness": 0.5}
+    return AdversarialReconstructionConfig(losses=losses, weights=weights, discriminator=None)
