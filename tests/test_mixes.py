@@ -176,6 +176,7 @@ def listed() -> tuple[list[str], list[str], list[str]]:
     return encoders, bottlenecks, decoders
 
 
+@pytest.mark.slow
 def test_table_of_the_page_is_up_to_date():
     """Parts that are missing in the table are not checked; the script adds them."""
     assert TABLE.findall(PAGE.read_text()) == [table(*listed())], REGENERATE

@@ -24,8 +24,8 @@ def test_every_component_has_an_entry():
 
 
 def case(name, check):
-    """Exporting the transformers of rebottleneck takes seconds."""
-    slow = (name, check.__name__) == ("quantizer/rebottleneck", "exports")
+    """Exports take seconds; two are in the default suite."""
+    slow = check.__name__ == "exports" and name not in ("quantizer/fsq", "quantizer/residual")
     return pytest.param(name, check, id=f"{name}-{check.__name__}", marks=[pytest.mark.slow] if slow else [])
 
 
