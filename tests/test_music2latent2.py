@@ -91,7 +91,8 @@ def test_codicodec_bit_rate():
 
 
 @pytest.mark.parametrize("check", CODEC_CHECKS)
-@pytest.mark.parametrize("config", [pytest.param(small, marks=pytest.mark.slow), codicodec])
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [small, codicodec])
 def test_conformance(config, check):
     check(CodecCase(lambda: build(config())))
 

@@ -48,7 +48,14 @@ def test_installing_with_pip_names_every_sibling(readme):
     assert set(re.findall(r"#subdirectory=([\w/]+)", command)) == needed
 
 
-SLOW = {"README.md", "docs/training.md", "docs/use_latents.md", "packages/decoders/README.md"}
+SLOW = {
+    "README.md",
+    "docs/corpus.md",
+    "docs/long_files.md",
+    "docs/training.md",
+    "docs/use_latents.md",
+    "packages/decoders/README.md",
+}
 
 
 def shown(page: Path) -> str:

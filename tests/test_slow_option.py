@@ -57,6 +57,7 @@ def test_endurance_tests_run_as_before(chosen):
 
 
 @pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.slow
 def test_shares_divide_the_slow_tests_by_file(chosen, parts):
     found = [chosen("--slow", f"{part}/{parts}")[0] for part in range(1, parts + 1)]
     assert all(ids >= FAST for ids in found)
@@ -75,6 +76,7 @@ def test_invalid_values_end_pytest(pytester, value):
     assert result.ret == pytest.ExitCode.USAGE_ERROR and f"'{value}'" in result.stderr.str()
 
 
+@pytest.mark.slow
 def test_workers_report_what_is_deselected(pytester):
     shutil.copy(CONFTEST, pytester.path)
     pytester.makepyfile(test_a="import pytest\n@pytest.mark.slow\ndef test_slow(): pass\ndef test_fast(): pass")

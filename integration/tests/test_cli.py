@@ -188,6 +188,7 @@ def test_table_is_printed_before_a_failed_write(model, tones, tmp_path, capsys, 
     assert "| silence" in printed.out and "the disk is full" in printed.err
 
 
+@pytest.mark.slow
 def test_seed_beyond_64_bits_raises(model, ok, refused, tmp_path):
     file, z = write(tmp_path / "in.wav", 500), tmp_path / "z.safetensors"
     ok("encode", model, file, "-o", z)
@@ -240,6 +241,7 @@ def test_info_with_overrides(ok, refused):
     assert "'genae_tin' is not one; did you mean genae_tiny" in refused("info", "genae_tin", *mono)
 
 
+@pytest.mark.slow
 def test_info_prints_a_config_that_can_be_trained(ok, refused, model, tmp_path):
     out, _ = ok("info", "genae_tiny", "--config", "trainer.seed=7")
     (tmp_path / "mine.json").write_text(out)
@@ -424,6 +426,7 @@ def test_unknown_names(refused):
     assert "invalid choice" in refused("encoed")
 
 
+@pytest.mark.slow
 def test_program_starts_without_torch(model, tmp_path):
     """In a real process: one line, no traceback, exit code 2; and help without loading torch."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}

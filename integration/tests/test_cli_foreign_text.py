@@ -160,6 +160,7 @@ except PartitaError as error:
 """
 
 
+@pytest.mark.slow
 def test_killed_reader_raises(tones, python):
     done = python("-c", KILLED, tones)
     assert done.returncode == 0, done.stderr

@@ -360,6 +360,7 @@ def test_generator_on_an_unsavable_codec():
 
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("head", ["delay", "ordered"])
+@pytest.mark.slow
 def test_remote_code_of_a_language_model_is_never_run(head, nested, tmp_path, monkeypatch):
     (tmp_path / "modeling_evil.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\nclass Evil: pass\n")
     kinds = {name: "modeling_evil.Evil" for name in ("AutoModel", "AutoModelForCausalLM")}

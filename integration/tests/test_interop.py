@@ -375,6 +375,7 @@ def run(capsys):
 
 
 @pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.slow
 def test_adapted_codecs_on_the_command_line(folder, run, tmp_path, name):
     model = f"hf:{folder(name)}"
     codec = load_codec(model)

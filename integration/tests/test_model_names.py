@@ -101,6 +101,7 @@ def test_evaluation_has_the_name_in_its_table(pretrained, ok, tones):
     assert "| tones |" in out
 
 
+@pytest.mark.slow
 def test_run_on_a_pretrained_codec_is_resumed_by_its_name(pretrained, family, tones, tmp_path):
     config = override(family("quantization", steps=1), ["codec=tones"])
     train(config, data=tones, output=tmp_path / "run", progress=False)

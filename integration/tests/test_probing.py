@@ -351,6 +351,7 @@ def test_probe_command_is_reproducible(ok, run, pitches, tmp_path):
     assert len(found["tasks"][0]["scores"]["log-mel"]) == 8
 
 
+@pytest.mark.slow
 def test_probe_command_includes_latents_and_features(ok, run, pitches, tmp_path):
     from partita_core import Autoencoder
     from partita_representation import RepresentationModelConfig

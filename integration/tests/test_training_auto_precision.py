@@ -38,6 +38,7 @@ def test_fastest_precision_follows_the_device(machine, features, cuda, bf16, pre
     assert fastest_precision() == precision
 
 
+@pytest.mark.slow
 def test_auto_precision_is_logged_stored_and_kept_on_resume(machine, config, tones, tmp_path, monkeypatch):
     chosen, output = [], tmp_path / "run"
     monkeypatch.setattr(auto_precision, "fastest_precision", lambda: chosen.append("no") or "no")

@@ -261,6 +261,7 @@ def test_nonfinite_metric_is_not_logged_and_printed_once(config, tones, tmp_path
     assert capsys.readouterr().err.count("metric/odd is inf") == 1
 
 
+@pytest.mark.slow
 def test_guard_waits_for_the_device_once_per_phase(config, tones, tmp_path, monkeypatch):
     """Tensors that are read in a step: values for the log, and one check per phase."""
     checks = []

@@ -218,6 +218,7 @@ def test_processor_time_limit_counts_processor_time_of_steps_only(clocks):
     assert wall.is_over(TrainState(1, 9))
 
 
+@pytest.mark.slow
 def test_processor_time_limit_ends_the_run_and_includes_time_before_a_resumption(config, tones, tmp_path):
     long = override(config(), ["trainer.steps=1000000"])
     settings = {"data": tones, "output": tmp_path / "run", "cpu_minutes": 0.02, "progress": False}

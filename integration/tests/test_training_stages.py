@@ -80,6 +80,7 @@ def test_run_through_all_stages(config, tones, tmp_path):
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.slow
 def test_discriminators_do_not_change_the_first_stage(config, tones, tmp_path):
     """Before the warmup, losses and gradients are those of a run without discriminators."""
     run = staged(config, balancer=False, adversarial_from=0.8)

@@ -115,6 +115,7 @@ def test_half_model_is_loaded_in_float32(tmp_path):
     assert torch.equal(back.encoder.layout.weight, codec.encoder.layout.weight.float())
 
 
+@pytest.mark.slow
 def test_another_process_computes_the_same_hash(model):
     code = (
         "import sys; from partita_core import Autoencoder; from partita_testing import dummies\n"

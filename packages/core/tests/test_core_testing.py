@@ -307,6 +307,7 @@ def test_case_finds_a_hop_that_the_decoder_accepts():
         _ = DecoderCase(TransposedConfig(), hop=15).latent_spec
 
 
+@pytest.mark.slow
 def test_dummies_are_registered_only_within_the_context():
     assert "bottleneck/noisy" in components()
     code = "import partita_testing.dummies as d; print(any(c.tag in d.registry.components() for c in d.CONFIGS))"

@@ -20,7 +20,14 @@ def test_every_component_is_tested():
     assert COMPONENTS == [tag for tag, config in registered if config.__module__.startswith("partita_representation.")]
 
 
-@pytest.mark.parametrize("check", REPRESENTATION_CHECKS)
-@pytest.mark.parametrize("name", [*COMPONENTS, *CASES])
+def case(name, check):
+    """Exports take seconds; one is in the default suite."""
+    slow = check.__name__ == "exports" and name in CASES
+    return pytest.param(name, check, id=f"{name}-{check.__name__}", marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize(
+    "name, check", [case(name, check) for name in [*COMPONENTS, *CASES] for check in REPRESENTATION_CHECKS]
+)
 def test_conformance(name, check):
     check(CASES[name] if name in CASES else lookup(name).example())
