@@ -59,7 +59,7 @@ def f3_pocket() -> RunConfig:
 
 
 def music2latent2_pocket() -> RunConfig:
-    """Music2Latent2 about a linear mean, for speech: 16 kHz mono, 64 channels at 31.25 Hz, 3.2 M parameters.
+    """Music2Latent2 about a linear mean, for speech: 16 kHz mono, 64 channels at 31.25 Hz, 2.0 M parameters.
 
     52 numbers of a frame are principal components of an MDCT, whose audio is the mean about which chunks of 0.512 s are
     denoised. The other channels are learned; the envelope of what the mean lacks is decoded from all of them. The
@@ -67,7 +67,7 @@ def music2latent2_pocket() -> RunConfig:
     """
     path: dict[str, Any] = {"numbers": 52, "level": "channel"}
     encoder = LinearPathEncoderConfig(
-        FrameEncoderConfig(hop=512, steps=4, width=160, inner=320), **path, weighting=0.5, corrects=False
+        FrameEncoderConfig(hop=512, steps=4, bands=64, width=128, inner=256), **path, weighting=0.5, corrects=False
     )
     network = ConsistencyDecoderConfig(
         n_fft=512,
@@ -75,7 +75,7 @@ def music2latent2_pocket() -> RunConfig:
         chunk_frames=32,
         tilt=6.0,
         companding_scale=0.17,
-        channels=(8, 32, 64, 128),
+        channels=(8, 24, 48, 96),
         strides=((4, 1), (4, 2), (4, 2)),
         blocks=(1, 1, 1, 1),
         upsampler_layers=2,
@@ -83,7 +83,7 @@ def music2latent2_pocket() -> RunConfig:
         heads=2,
         head_dim=64,
         condition_dim=128,
-        direct=64,
+        direct=48,
         local=True,
         envelope_weight=50.0,
         refines=True,
